@@ -1,0 +1,1 @@
+"""What a person touches: the commands, the configuration, the metrics and the report."""

@@ -1,0 +1,79 @@
+"""The contract of topic `search-events`: result pages and clicks, as JSON.
+
+What does not decode here is not an event and ends as a dead letter; `Rejected` says why.
+"""
+
+import unicodedata
+from functools import lru_cache
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+MAX_EVENT_BYTES: Final = 1 << 20
+MAX_ID_BYTES: Final = 256
+MAX_TS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999; what lies beyond is no event time."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="An id, at most 256 bytes of UTF-8.")]
+Millis = Annotated[int, Meta(ge=0, le=MAX_TS, description="Event time, milliseconds since the epoch.")]
+Level = Annotated[
+    int, Meta(ge=1, le=4, description="Relevance: 1 irrelevant, 2 weakly, 3 relevant, 4 strongly relevant.")
+]
+
+
+class Item(msgspec.Struct, gc=False, omit_defaults=True):
+    """One item of a result page."""
+
+    item_id: Id
+    title: Annotated[str, Meta(max_length=2000)] | None = None
+    relevance: Level | None = None
+    price: float | None = None
+    category: Annotated[str, Meta(max_length=256)] | None = None
+    brand: Annotated[str, Meta(max_length=256)] | None = None
+    position: Annotated[int, Meta(ge=1, le=1_000_000, description="From 1; by default the place in the list.")] | None = (
+        None
+    )
+
+
+class Impression(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
+    """One result page, as it was shown."""
+
+    request_id: Id
+    user_id: Id
+    query: Annotated[str, Meta(max_length=2000)]
+    ts: Millis
+    items: Annotated[list[Item], Meta(min_length=1, max_length=200)]
+    context: (
+        Annotated[
+            dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=256)]], Meta(max_length=64)
+        ]
+        | None
+    ) = None
+
+
+class Click(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="click"):
+    """A click on an item of a page."""
+
+    request_id: Id
+    user_id: Id
+    item_id: Id
+    ts: Millis
+
+
+Event = Impression | Click
+
+
+class Rejected(Exception):
+    """Bytes that are not a valid event.
+
+    `reason` is one of a few short words (a metric's label); `detail` says what was wrong and where.
+    `kind` is `impression`, `click` or `unreadable`: what the bytes say they are.
+    """
+
+    def __init__(self, reason: str, detail: str, kind: str, user_id: str | None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.kind = kind
+        self.user_id = user_id
