@@ -1,0 +1,101 @@
+"""What travels between the stages and to the trainer: one record a result page.
+
+Records are msgpack arrays. Parts that a stage only passes on (the page, the click rings) stay encoded
+(`msgspec.Raw`), so a page is encoded once, on entry, whatever number of stages it goes through.
+"""
+
+from typing import Final
+
+import msgspec
+
+from stream.events import Impression
+
+LEVELS: Final = (1, 2, 3, 4)
+
+LevelCounts = tuple[int, int, int, int, int, int, int, int]
+"""Impressions at levels 1 to 4, then clicks at levels 1 to 4."""
+
+NO_COUNTS: Final[LevelCounts] = (0, 0, 0, 0, 0, 0, 0, 0)
+
+
+class UserClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A joined click in its user's history. Order: (ts, request_id, item_id)."""
+
+    ts: int
+    request_id: str
+    item_id: str
+    query: str
+    title: str | None
+    level: int
+    category: str | None
+    brand: str | None
+    price: float | None
+
+
+class QueryClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A joined click in its query's ring of last clicks by all users."""
+
+    ts: int
+    item_id: str
+    level: int
+    category: str | None
+    brand: str | None
+    price: float | None
+
+
+class Activity(msgspec.Struct, array_like=True, gc=False):
+    """Record of `search-activity`: a closed page, its labels, and its user as of the page's ts.
+
+    `labels` and `levels` hold one byte an item: 0 or 1, and 1 to 4. `history` is a msgpack array of
+    `UserClick`, `page` the `Impression` as it entered, `clicked` the page's own clicks as `QueryClick`.
+    """
+
+    closes_at: int
+    request_id: str
+    user_id: str
+    ts: int
+    query: str
+    labels: bytes
+    levels: bytes
+    user_activity: int
+    user_stats: LevelCounts
+    history: msgspec.Raw
+    page: msgspec.Raw
+    clicked: tuple[msgspec.Raw, ...]
+
+
+class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Record of `training-examples`: a page with everything that serving could have known at its ts.
+
+    closes_at: effective close, ms; with request_id and user_id it is the place in the one order.
+    query: normalised. labels, levels: one byte an item, in the page's order.
+    user_activity: the user's joined clicks with a smaller ts.
+    user_stats: impressions and clicks by level of the user's pages closed by ts.
+    query_stats: the same of the query's pages closed by ts; query_decayed: the same, exponentially
+    decayed to ts (float64).
+    history: msgpack array of `UserClick`, oldest first. query_clicks: msgpack array of `QueryClick`, oldest first.
+    page: the `Impression` as it entered (msgpack), positions and levels filled in.
+    """
+
+    closes_at: int
+    request_id: str
+    user_id: str
+    ts: int
+    query: str
+    labels: bytes
+    levels: bytes
+    user_activity: int
+    user_stats: LevelCounts
+    query_stats: LevelCounts
+    query_decayed: tuple[float, float, float, float, float, float, float, float]
+    history: msgspec.Raw
+    query_clicks: msgspec.Raw
+    page: msgspec.Raw
+
+
+decode_page = msgspec.msgpack.Decoder(Impression).decode
+decode_history = msgspec.msgpack.Decoder(list[UserClick]).decode
+decode_query_clicks = msgspec.msgpack.Decoder(list[QueryClick]).decode
+encode_record = msgspec.msgpack.Encoder().encode
+decode_example = msgspec.msgpack.Decoder(Example).decode
+decode_activity = msgspec.msgpack.Decoder(Activity).decode
