@@ -1,0 +1,17 @@
+"""Query keys: what counts as the same query."""
+
+import unicodedata
+from functools import lru_cache
+from typing import Final
+
+_REMEMBERED: Final = 1 << 16
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def normalise_query(query: str) -> str:
+    """Return the key of a query: NFKC, case-folded, NFKC again, white space collapsed and stripped.
+
+    NFKC again, because case folding can undo it; so that the key of a key is the key itself.
+    """
+    folded = unicodedata.normalize("NFKC", query).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())

@@ -1,0 +1,74 @@
+"""Which partition a key belongs to: murmur2 as Kafka's own producers hash it, many keys at a time."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+_SEED: Final = 0x9747B28C
+_M: Final = np.uint32(0x5BD1E995)
+_R: Final = np.uint32(24)
+_REMEMBERED: Final = 1 << 18
+
+_hashes: dict[str, int] = {}
+"""Memo of positive hashes; emptied when full, which changes no result."""
+
+
+def partitions_of(keys: Sequence[str | None], partitions: int) -> list[int]:
+    """Return the partition, 0 to `partitions` - 1, of each key; None (a line without a user) is in 0.
+
+    The same as Kafka's default partitioner: (murmur2(UTF-8 of the key) & 0x7fffffff) mod partitions.
+    """
+    try:
+        return [0 if key is None else _hashes[key] % partitions for key in keys]
+    except KeyError:
+        hashes = _hashes_of(keys)
+    return [0 if key is None else hashes[key] % partitions for key in keys]
+
+
+def _hashes_of(keys: Sequence[str | None]) -> dict[str, int]:
+    unseen = [key for key in dict.fromkeys(keys) if key is not None and key not in _hashes]
+    fresh = dict(zip(unseen, murmur2([key.encode() for key in unseen]), strict=True))
+    if len(_hashes) + len(fresh) > _REMEMBERED:
+        known = {key: _hashes[key] for key in keys if key is not None and key in _hashes}
+        _hashes.clear()
+        _hashes.update(known)
+    _hashes.update(fresh)
+    return _hashes
+
+
+def murmur2(keys: Sequence[bytes]) -> list[int]:
+    """Return Kafka's murmur2 of each key with the sign bit cleared: 0 to 2³¹ - 1."""
+    by_length: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        by_length.setdefault(len(key), []).append(place)
+    hashes = [0] * len(keys)
+    for length, places in by_length.items():
+        table = np.frombuffer(b"".join([keys[place] for place in places]), dtype=np.uint8)
+        for place, value in zip(places, _murmur2(table.reshape(len(places), length)).tolist(), strict=True):
+            hashes[place] = value
+    return hashes
+
+
+def _murmur2(keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """Hash the rows of a table [keys, length]; arithmetic modulo 2³² as in Kafka's `Utils.murmur2`."""
+    count, length = keys.shape
+    hashes = np.full(count, _SEED ^ length, dtype=np.uint32)
+    words = length // 4
+    table = np.ascontiguousarray(keys[:, : words * 4]).view("<u4").astype(np.uint32, copy=False)
+    for place in range(words):
+        word = table[:, place] * _M
+        word ^= word >> _R
+        word *= _M
+        hashes *= _M
+        hashes ^= word
+    rest = length % 4
+    if rest:
+        for place in range(rest):
+            hashes ^= keys[:, words * 4 + place].astype(np.uint32) << np.uint32(8 * place)
+        hashes *= _M
+    hashes ^= hashes >> np.uint32(13)
+    hashes *= _M
+    hashes ^= hashes >> np.uint32(15)
+    return hashes & np.uint32(0x7FFFFFFF)
