@@ -19,3 +19,31 @@ class TrainerConfig:
     """Of the weights at the start and of everything random in training."""
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu` or `cuda`."""
+    threads: int = 1
+    """CPU threads of a training step: sums may round otherwise with another number. 0: as torch likes."""
+    embedding_rows: int = 1 << 18
+    """Rows of the hashed embedding table, which all ids share,"""
+    embedding_dim: int = 8
+    """of this many numbers each,"""
+    embedding_rate: float = 0.1
+    """trained by Adagrad with this step,"""
+    embedding_scale: float = 0.01
+    """from starting values within ± this."""
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths of the hidden layers of the deep part,"""
+    dense_rate: float = 0.002
+    """trained by Adam with this step."""
+    wide_rows: int = 1 << 18
+    """Rows of the hashed table of linear weights (all of `lr`, the wide part of `wide-deep`),"""
+    ftrl_alpha: float = 0.1
+    """trained by FTRL-Proximal: α of its step α/(β + √Σg²),"""
+    ftrl_beta: float = 1.0
+    """β of that,"""
+    ftrl_l1: float = 0.0
+    """λ1, which keeps weights of little use at zero,"""
+    ftrl_l2: float = 0.0
+    """and λ2, which draws weights to zero."""
+    parent_slots: int = 4096
+    """Rows for the click rates by category, the parents of the rates by query and user."""
+    smoothing: float = 20.0
+    """Impressions that a parent's rate counts for in the rates of its children."""

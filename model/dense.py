@@ -1,0 +1,99 @@
+"""Dense parameters in one flat buffer, so that a step of the optimizer is a few operations, not a few each."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A parameter to be made: uniform in `middle` ± `bound`."""
+
+    size: tuple[int, ...]
+    bound: float
+    middle: float = 0.0
+
+    @staticmethod
+    def linear(inputs: int, outputs: int) -> "Shape":
+        """Weights [outputs, inputs] before a ReLU (He et al. 2015, uniform)."""
+        return Shape((outputs, inputs), math.sqrt(6.0 / inputs))
+
+    @staticmethod
+    def zeros(*size: int) -> "Shape":
+        """Zeros."""
+        return Shape(size, 0.0)
+
+    @staticmethod
+    def constant(value: float, *size: int) -> "Shape":
+        """The same value everywhere."""
+        return Shape(size, 0.0, value)
+
+
+class DenseParameters:
+    """Named parameters that share one buffer of values and one of gradients, with Adam (Kingma and Ba 2015)."""
+
+    def __init__(self, shapes: dict[str, Shape], *, rate: float, seed: int, device: torch.device) -> None:
+        """Make the parameters in the order given, with random numbers from `seed` alone (made on the CPU)."""
+        total = sum(math.prod(shape.size) for shape in shapes.values())
+        random = torch.Generator().manual_seed(seed)
+        self._values = torch.zeros(total, device=device)
+        self._gradient = torch.zeros(total, device=device)
+        self._mean = torch.zeros(total, device=device)
+        self._square = torch.zeros(total, device=device)
+        self._steps = 0
+        self._rate = rate
+        self._named: dict[str, Tensor] = {}
+        place = 0
+        for name, shape in shapes.items():
+            size = math.prod(shape.size)
+            here = slice(place, place + size)
+            drawn = (torch.rand(size, generator=random) * 2 - 1) * shape.bound + shape.middle
+            self._values[here] = drawn.to(device)
+            parameter = self._values[here].view(shape.size).detach().requires_grad_()
+            parameter.grad = self._gradient[here].view(shape.size)
+            self._named[name] = parameter
+            place += size
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._named[name]
+
+    def step(self) -> None:
+        """One step of Adam with the gradients that backward has added up since the last one."""
+        self._steps += 1
+        self._mean.lerp_(self._gradient, 1 - _DECAY_MEAN)
+        self._square.mul_(_DECAY_SQUARE).addcmul_(self._gradient, self._gradient, value=1 - _DECAY_SQUARE)
+        correct_mean = 1 - _DECAY_MEAN**self._steps
+        correct_root = math.sqrt(1 - _DECAY_SQUARE**self._steps)
+        self._values.addcdiv_(
+            self._mean,
+            (self._square.sqrt() / correct_root).add_(_EPS),
+            value=-self._rate / correct_mean,
+        )
+        self._gradient.zero_()
+
+    def named(self) -> dict[str, Tensor]:
+        """The parameters, by name; views of the shared buffer."""
+        return {name: parameter.detach() for name, parameter in self._named.items()}
+
+    def export(self) -> dict[str, Tensor]:
+        """Values and optimizer state, on the CPU."""
+        return {
+            "values": self._values.cpu(),
+            "mean": self._mean.cpu(),
+            "square": self._square.cpu(),
+            "steps": torch.tensor([self._steps], dtype=torch.int64),
+        }
+
+    def restore(self, exported: dict[str, Tensor]) -> None:
+        """Take up what `export` gave."""
+        self._values.copy_(exported["values"])
+        self._mean.copy_(exported["mean"])
+        self._square.copy_(exported["square"])
+        self._steps = int(exported["steps"].item())
+
+
+_DECAY_MEAN = 0.9
+_DECAY_SQUARE = 0.999
+_EPS = 1e-8

@@ -1,0 +1,47 @@
+"""`dnn`: embeddings of ids, group features and history, level and position, through an MLP."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from model.config import TrainerConfig
+from model.deep import PLACE_NUMBERS, DeepPart, embedding_rows, place_numbers
+from model.dense import DenseParameters
+from model.embeddings import Adagrad, HashedTable
+from model.features import Batch
+from model.neural import NeuralModel
+from model.wide import Rows
+
+
+class DeepNetwork(NeuralModel):
+    """The deep part alone."""
+
+    def __init__(self, config: TrainerConfig, device: torch.device) -> None:
+        self._deep = DeepPart(config.embedding_dim, config.hidden, PLACE_NUMBERS)
+        self._size = config.embedding_rows
+        super().__init__(
+            {"embedding": embedding_table(config, device)},
+            DenseParameters(self._deep.shapes(), rate=config.dense_rate, seed=config.seed, device=device),
+            device,
+        )
+
+    def rows(self, batch: Batch) -> dict[str, Rows]:
+        """Rows of the one embedding table."""
+        return {"embedding": embedding_rows(batch, self._size)}
+
+    def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
+        """Logits float32[N]."""
+        return self._deep.logits(batch, looked_up["embedding"], self.tensor(place_numbers(batch)), self._dense)
+
+
+def embedding_table(config: TrainerConfig, device: torch.device) -> HashedTable:
+    """The hashed embedding table that all ids share."""
+    return HashedTable(
+        config.embedding_rows,
+        config.embedding_dim,
+        Adagrad(config.embedding_rate),
+        seed=config.seed,
+        scale=config.embedding_scale,
+        device=device,
+    )

@@ -1,0 +1,89 @@
+"""Stable 64-bit hashes of ids, and rows of bounded tables made from them.
+
+A hash depends on the text alone: not on the process, the platform or what was seen before.
+"""
+
+import hashlib
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+U64 = NDArray[np.uint64]
+
+MISSING: Final = 0x9E3779B97F4A7C15
+"""The hash that stands for a field without a value."""
+
+_GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLY_1: Final = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLY_2: Final = np.uint64(0x94D049BB133111EB)
+
+
+def hash_text(text: str | None) -> int:
+    """The 64-bit BLAKE2b of a text's UTF-8; `MISSING` for None."""
+    if text is None:
+        return MISSING
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class HashCache:
+    """`hash_text` with the last hashes remembered; never more than `capacity` of them.
+
+    When it is full it is emptied, which changes no result: a hash is a function of its text.
+    """
+
+    def __init__(self, capacity: int = 1 << 17) -> None:
+        self._capacity = capacity
+        self._known: dict[str | None, int] = {}
+
+    def __call__(self, text: str | None) -> int:
+        """The hash of `text`."""
+        known = self._known.get(text)
+        if known is None:
+            if len(self._known) >= self._capacity:
+                self._known.clear()
+            known = self._known[text] = hash_text(text)
+        return known
+
+
+def mix(hashes: U64) -> U64:
+    """Scramble 64-bit values one to one, any shape (the finaliser of SplitMix64, Steele et al. 2014)."""
+    mixed = hashes + _GAMMA
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MULTIPLY_1
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MULTIPLY_2
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def cross(left: U64, right: U64) -> U64:
+    """One hash for each pair of hashes (shapes broadcast); (a, b) and (b, a) differ."""
+    return mix(mix(left) + right)
+
+
+def rows(hashes: U64, field: str, size: int, reserved: int = 0) -> NDArray[np.int64]:
+    """Rows of a table of `size` rows for the hashes of a field, any shape.
+
+    Fields that share a table are kept apart by their name: equal ids of two fields get unrelated rows.
+    The first `reserved` rows are never used, so that a field of few values can have them for itself.
+    """
+    salted = mix(hashes ^ np.uint64(_field_salt(field)))
+    return (salted % np.uint64(size - reserved)).astype(np.int64) + reserved
+
+
+_salts: dict[str, int] = {}
+
+
+def _field_salt(field: str) -> int:
+    salt = _salts.get(field)
+    if salt is None:
+        salt = _salts[field] = hash_text("field " + field)
+    return salt
+
+
+def uniform(rows_wanted: NDArray[np.int64], columns: int, seed: int) -> NDArray[np.float32]:
+    """Numbers in [−1, 1), float32[rows, columns], each a function of (row, column, seed) alone.
+
+    So a table's starting values need not be stored: a row can be made again whenever it is needed.
+    """
+    places = (rows_wanted[:, None] * columns + np.arange(columns)).astype(np.uint64)
+    bits = mix(places + mix(np.array([seed], dtype=np.uint64))) >> np.uint64(40)
+    return (bits.astype(np.float64) / float(1 << 23) - 1.0).astype(np.float32)

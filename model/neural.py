@@ -1,0 +1,97 @@
+"""What models trained by gradients share: hashed tables, dense parameters, one forward and one step."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.dense import DenseParameters
+from model.embeddings import Gathered, HashedTable
+from model.features import Batch
+from model.online import Forward
+from model.wide import Rows
+
+
+class NeuralModel:
+    """A model of hashed tables (sparse gradients) and dense parameters.
+
+    A subclass says which rows of which table a batch needs (`rows`) and how they become logits (`logits`);
+    one with more than the click loss adds its own parts in `losses`.
+    """
+
+    reads_history = True
+
+    def __init__(self, tables: Mapping[str, HashedTable], dense: DenseParameters, device: torch.device) -> None:
+        self._tables = dict(tables)
+        self._dense = dense
+        self._device = device
+
+    def rows(self, batch: Batch) -> dict[str, Rows]:
+        """The rows of each table that the batch needs, in the shape that `logits` expects."""
+        raise NotImplementedError
+
+    def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
+        """Logits float32[N] from the rows looked up, by table, each [*rows.shape, columns]."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
+        """The parts of the loss, each a mean over the batch's N impressions."""
+        clicks = self.tensor(batch.labels)
+        return {"click": torch.nn.functional.binary_cross_entropy_with_logits(logits, clicks)}
+
+    def tensor(self, array: np.typing.NDArray[np.generic]) -> Tensor:
+        """An array as float32 on the model's device."""
+        return torch.from_numpy(array.astype(np.float32)).to(self._device)
+
+    def forward(self, batch: Batch) -> Forward:
+        """One pass: the logits that are measured are those that are learned from."""
+        gathered = {name: self._tables[name].gather(rows) for name, rows in self.rows(batch).items()}
+        logits = self.logits(batch, {name: each.look_up() for name, each in gathered.items()})
+        return Forward(logits.detach(), self.losses(batch, logits), gathered)
+
+    def learn(self, batch: Batch, forward: Forward) -> None:
+        """One step: dense parameters by the gradient of the mean loss, rows by that of the sum.
+
+        An id's gradient is then what its own impressions say, whatever else is in the batch.
+        """
+        total = torch.stack(list(forward.losses.values())).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        for name, gathered in forward.gathered.items():
+            self._tables[name].apply(gathered, _gradient(gathered) * batch.impressions)
+        with torch.no_grad():
+            self._dense.step()
+
+    def score(self, batch: Batch) -> Tensor:
+        """Logits float32[N], nothing learned."""
+        with torch.no_grad():
+            return self.logits(batch, {name: self._tables[name].read(rows) for name, rows in self.rows(batch).items()})
+
+    def weights(self) -> dict[str, Tensor]:
+        """Tables and dense parameters by name."""
+        return {
+            **{f"table.{name}": table.values for name, table in self._tables.items()},
+            **{f"dense.{name}": tensor for name, tensor in self._dense.named().items()},
+        }
+
+    def export(self) -> dict[str, Tensor]:
+        """Changed rows of the tables, dense parameters, and their optimizers' state."""
+        exported = {f"dense.{name}": tensor for name, tensor in self._dense.export().items()}
+        for table, values in self._tables.items():
+            exported.update({f"table.{table}.{name}": tensor for name, tensor in values.export().items()})
+        return exported
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what `export` gave."""
+        self._dense.restore(_under("dense.", tensors))
+        for name, table in self._tables.items():
+            table.restore(_under(f"table.{name}.", tensors))
+
+
+def _gradient(gathered: Gathered) -> Tensor:
+    gradient = gathered.values.grad
+    return torch.zeros_like(gathered.values) if gradient is None else gradient
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

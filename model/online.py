@@ -1,0 +1,54 @@
+"""What the trainer asks of a model: to score a batch and to learn from that very score."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from model.embeddings import Gathered
+from model.features import Batch
+
+
+@dataclass(slots=True)
+class Forward:
+    """One forward pass: the score that is measured and the losses that are learned from."""
+
+    logits: Tensor
+    """float[N], on the model's device, outside the graph: the log-odds of a click at the positions given."""
+    losses: dict[str, Tensor]
+    """The parts of the loss by name, each a scalar, a mean over the batch, already weighted; their sum is
+    what is learned from."""
+    gathered: dict[str, Gathered] = field(default_factory=dict)
+    """The rows of the model's hashed tables that took part, by table."""
+
+
+class OnlineModel(Protocol):
+    """A ranker that learns from a stream.
+
+    Contract: `forward` changes nothing; `learn` is called at most once for a `Forward`, right after it and
+    on the same batch, and only if its losses are finite. Scores use no dropout: what is measured is what
+    is learned from. The score at position 1, for ranking, is `score(batch.at_position(1))`.
+    `export` and `restore` carry everything that `learn` changes (weights, optimizer, random state,
+    own aggregates), bit for bit.
+    """
+
+    reads_history: bool
+    """Whether `Batch.history` has to be filled."""
+
+    def forward(self, batch: Batch) -> Forward:
+        """Score a batch of P pages and N impressions, and the losses of that score."""
+
+    def learn(self, batch: Batch, forward: Forward) -> None:
+        """Take one step down the losses of `forward`."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """Logits float[N] of a batch whose labels are not known, or not to be learned from."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every trained parameter by name (not the optimizer's state), for a digest."""
+
+    def export(self) -> dict[str, Tensor]:
+        """All state that learning has changed, as CPU tensors by name."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what `export` gave, in a model that was just made. KeyError or RuntimeError: not such state."""

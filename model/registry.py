@@ -1,0 +1,40 @@
+"""The models by name: a new model is one file and one line here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from model.config import TrainerConfig
+from model.dnn import DeepNetwork
+from model.lr import LogisticRegression
+from model.online import OnlineModel
+from state.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model of the registry."""
+
+    make: Callable[[TrainerConfig, torch.device], OnlineModel]
+    switches: frozenset[str] = frozenset()
+    """What `without` may name."""
+
+
+MODELS: Final[dict[str, ModelEntry]] = {
+    "lr": ModelEntry(LogisticRegression),
+    "dnn": ModelEntry(DeepNetwork),
+}
+
+
+def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
+    """The model that the configuration names, at its start. ConfigError: no such model or switch."""
+    entry = MODELS.get(config.model)
+    if entry is None:
+        raise ConfigError(f"model {config.model!r} is not known; choose one of {', '.join(MODELS)}")
+    for switch in config.without:
+        if switch not in entry.switches:
+            choices = ", ".join(sorted(entry.switches)) or "none"
+            raise ConfigError(f"model {config.model} has no part {switch!r} to leave out; its parts: {choices}")
+    return entry.make(config, device)

@@ -1,0 +1,85 @@
+"""Click rates by level, smoothed: query and user lean on category × level, that on level over all.
+
+With c clicks in n impressions and a parent's rate g, the smoothed rate is (c + k·g)/(n + k) (reconstruction;
+the form is the posterior mean under a Beta prior of strength k). The parents are counted by the trainer, in
+the one order, after each batch has been scored, so a rate never knows the labels that it helps to predict.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.hashing import U64, rows
+
+Floats = NDArray[np.float64]
+
+LEVELS: Final = 4
+PRIOR_RATE: Final = 0.1
+"""The click rate that is expected of anything before the first click was seen,"""
+PRIOR_STRENGTH: Final = 20.0
+"""worth this many impressions."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothedRates:
+    """Smoothed click rates of a batch of N impressions, by level 1 to 4."""
+
+    parent: Floats
+    """float64[N, 4]: of the item's category."""
+    query: Floats
+    """float64[N, 4]: of the query, towards `parent`."""
+    user: Floats
+    """float64[N, 4]: of the user, towards `parent`."""
+    query_impressions: Floats
+    """float64[N, 4]: how many impressions stand behind `query`."""
+    user_impressions: Floats
+    """float64[N, 4]: how many impressions stand behind `user`."""
+
+
+class Parents:
+    """Impressions and clicks by category × level and by level: the parents of every smoothed rate.
+
+    Bounded: categories are hashed to `slots` rows.
+    """
+
+    def __init__(self, slots: int, strength: float) -> None:
+        self.slots = slots
+        self.strength = strength
+        self.impressions: Floats = np.zeros((slots, LEVELS))
+        self.clicks: Floats = np.zeros((slots, LEVELS))
+
+    def rates(
+        self, category: U64, page_of: NDArray[np.int64], query_stats: Floats, user_stats: Floats
+    ) -> SmoothedRates:
+        """Smoothed rates of a batch.
+
+        category: uint64[N], hashed. page_of: int64[N]. query_stats, user_stats: float64[P, 8], impressions at
+        levels 1 to 4, then clicks.
+        """
+        total_impressions, total_clicks = self._totals
+        overall = (total_clicks.sum() + PRIOR_STRENGTH * PRIOR_RATE) / (total_impressions.sum() + PRIOR_STRENGTH)
+        by_level = (total_clicks + PRIOR_STRENGTH * overall) / (total_impressions + PRIOR_STRENGTH)
+        slot = rows(category, "category parent", self.slots)
+        k = self.strength
+        parent = (self.clicks[slot] + k * by_level) / (self.impressions[slot] + k)
+        query, user = query_stats[page_of], user_stats[page_of]
+        return SmoothedRates(
+            parent=parent,
+            query=(query[:, LEVELS:] + k * parent) / (query[:, :LEVELS] + k),
+            user=(user[:, LEVELS:] + k * parent) / (user[:, :LEVELS] + k),
+            query_impressions=query[:, :LEVELS],
+            user_impressions=user[:, :LEVELS],
+        )
+
+    @property
+    def _totals(self) -> tuple[Floats, Floats]:
+        return self.impressions.sum(axis=0), self.clicks.sum(axis=0)
+
+    def add(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+        """Count a batch that has been scored: category uint64[N], levels uint8[N] from 1, labels uint8[N]."""
+        slot = rows(category, "category parent", self.slots)
+        level = levels.astype(np.int64) - 1
+        np.add.at(self.impressions, (slot, level), 1.0)
+        np.add.at(self.clicks, (slot, level), labels.astype(np.float64))

@@ -1,0 +1,204 @@
+"""The online trainer: every batch is scored first and learned from by that very score, in the one order."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import checkpoint
+from model.config import TrainerConfig
+from model.features import Batch, FeatureEncoder
+from model.quality import Quality
+from model.registry import make_model
+from model.smoothing import Parents
+from state.errors import CheckpointError, ConfigError, TrainingError
+from stream.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScores:
+    """The measured scores of one batch, made before it was learned from."""
+
+    batch: Batch
+    logits: NDArray[np.float64]
+    """float64[N]: log-odds of a click at the position shown."""
+
+
+class Trainer:
+    """An `ExampleSink` that learns: test, then train.
+
+    A batch ends at `batch_pages` pages, or before a page whose effective close passes that of the batch's first
+    by `batch_span`. Only pages end it: `line` depends on how the sources are spread, so it is not looked at.
+    The open batch stays in the checkpoint; `flush` trains it.
+
+    batches, pages_trained: what has been learned from since the start of the run, resumed runs included.
+    quality: the prequential quality of every page trained on.
+    """
+
+    def __init__(self, config: TrainerConfig, on_scores: Callable[[BatchScores], None] | None = None) -> None:
+        """A trainer at its start. `on_scores` is told the scores of each batch before it is learned from.
+
+        ConfigError: no such model, switch or device, or a setting out of its range.
+        """
+        _check(config)
+        self.config = config
+        self.quality = Quality()
+        self.batches = 0
+        self.pages_trained = 0
+        self._on_scores = on_scores
+        self._device = _device(config.device)
+        _make_deterministic(self._device)
+        self._model = make_model(config, self._device)
+        self._parents = Parents(config.parent_slots, config.smoothing)
+        self._encoder = FeatureEncoder()
+        self._open: list[Example] = []
+
+    def consume(self, examples: Sequence[Example], line: int) -> None:
+        """Take the next examples, in the one order, and train every batch that they complete.
+
+        TrainingError: a loss is not finite; the weights are as before the batch.
+        """
+        span = self.config.batch_span * 1000.0
+        for example in examples:
+            if self._open and example.closes_at - self._open[0].closes_at > span:
+                self._train_open()
+            self._open.append(example)
+            if len(self._open) >= self.config.batch_pages:
+                self._train_open()
+
+    def flush(self) -> None:
+        """Train the open batch: the log has ended for good."""
+        if self._open:
+            self._train_open()
+
+    def score(self, examples: Sequence[Example], position: int | None = 1) -> NDArray[np.float64]:
+        """Logits float64[N] of pages' items, nothing learned; labels are not looked at.
+
+        position: every item is scored as if shown there (1 to rank), or as shown where None.
+        """
+        self._set_threads()
+        batch = self._encode(examples)
+        return _numpy(self._model.score(batch if position is None else batch.at_position(position)))
+
+    def save(self, folder: Path) -> None:
+        """Write all state into the empty `folder`; syncing and renaming it is the caller's."""
+        progress = checkpoint.Progress(
+            batches=self.batches,
+            pages_trained=self.pages_trained,
+            open_batch=tuple(self._open),
+            quality=self.quality.state(),
+        )
+        tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.export().items()}
+        tensors["parents.impressions"] = torch.from_numpy(self._parents.impressions)
+        tensors["parents.clicks"] = torch.from_numpy(self._parents.clicks)
+        checkpoint.write(folder, self.config, progress, tensors)
+
+    def load(self, folder: Path) -> None:
+        """Take up what `save` wrote, in a trainer that was just made.
+
+        CheckpointError: damaged, or of another format, model or configuration.
+        """
+        saved = checkpoint.read(folder, self.config)
+        tensors = saved.tensors
+        try:
+            self._parents.impressions = tensors.pop("parents.impressions").numpy()
+            self._parents.clicks = tensors.pop("parents.clicks").numpy()
+            self._model.restore({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}): "
+                "it was written by another version; start over with --restart"
+            ) from error
+        self.batches = saved.progress.batches
+        self.pages_trained = saved.progress.pages_trained
+        self.quality = Quality.from_state(saved.progress.quality)
+        self._open = list(saved.progress.open_batch)
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over every trained parameter: by sorted name, its name, dtype, shape and bytes."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._model.weights().items()):
+            array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+            digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(array.data)
+        return digest.hexdigest()
+
+    def _encode(self, examples: Sequence[Example]) -> Batch:
+        return self._encoder.encode(examples, self._parents, with_history=self._model.reads_history)
+
+    def _train_open(self) -> None:
+        self._set_threads()
+        batch = self._encode(self._open)
+        forward = self._model.forward(batch)
+        _refuse_not_finite(batch, forward.losses)
+        logits = _numpy(forward.logits)
+        self.quality.add_batch(
+            logits,
+            batch.labels,
+            batch.page_starts,
+            activity=batch.activity,
+            levels=batch.levels,
+            positions=batch.positions,
+            closes_at=batch.closes_at,
+        )
+        if self._on_scores is not None:
+            self._on_scores(BatchScores(batch, logits))
+        self._model.learn(batch, forward)
+        self._parents.add(batch.category, batch.levels, batch.labels)
+        self.batches += 1
+        self.pages_trained += batch.pages
+        self._open = []
+
+    def _set_threads(self) -> None:
+        # Sums over many threads round otherwise than over one; the number is part of the configuration.
+        if self.config.threads and torch.get_num_threads() != self.config.threads:
+            torch.set_num_threads(self.config.threads)
+
+
+def _numpy(logits: Tensor) -> NDArray[np.float64]:
+    return logits.detach().cpu().numpy().astype(np.float64)
+
+
+def _refuse_not_finite(batch: Batch, losses: dict[str, Tensor]) -> None:
+    for name, loss in losses.items():
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"the {name} loss of a batch is {value}; nothing was learned from it. Its pages: "
+                f"{', '.join(repr(request) for request in batch.request_ids)}. "
+                "Look at their prices and counts, lower the learning rates, or start over with --restart"
+            )
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda' and torch finds no CUDA device; set device to 'auto' or 'cpu'")
+    return torch.device(wanted)
+
+
+def _make_deterministic(device: torch.device) -> None:
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Filling what is about to be written anyway costs time and changes nothing here.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _check(config: TrainerConfig) -> None:
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device is {config.device!r}; it must be auto, cpu or cuda")
+    if config.batch_pages < 1:
+        raise ConfigError(f"batch_pages is {config.batch_pages}; a batch has at least 1 page")
+    if not config.batch_span >= 0:
+        raise ConfigError(f"batch_span is {config.batch_span}; it is a time in seconds, 0 or more")
+    for name in ("embedding_rows", "wide_rows"):
+        if getattr(config, name) < 4096:
+            raise ConfigError(f"{name} is {getattr(config, name)}; a table needs at least 4096 rows")
