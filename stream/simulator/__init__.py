@@ -1,0 +1,16 @@
+"""A simulated shop whose true click probabilities are known, and the log that its visitors leave."""
+
+from stream.simulator.catalogue import Catalogue
+from stream.simulator.generate import SimulatedLog, simulate
+from stream.simulator.world import World, WorldSettings, draw_pages, make_catalogue, make_world
+
+__all__ = [
+    "Catalogue",
+    "SimulatedLog",
+    "World",
+    "WorldSettings",
+    "draw_pages",
+    "make_catalogue",
+    "make_world",
+    "simulate",
+]

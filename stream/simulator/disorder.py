@@ -1,0 +1,78 @@
+"""What is wrong with a real log: late, doubled and stray clicks, broken events, events out of order."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+DUPLICATED: Final = 0.003
+"""Share of the clicks that are sent twice."""
+UNKNOWN: Final = 0.002
+"""Clicks on pages that never were, as a share of the clicks."""
+MALFORMED: Final = 0.001
+"""Broken events beside the good ones, as a share of the good ones."""
+MAX_DELAY_MS: Final = 2000
+"""Events arrive up to this much after their time, so neighbours change places."""
+
+
+def _fields(line: bytes) -> dict[str, object]:
+    fields: dict[str, object] = msgspec.json.decode(line, type=dict[str, object])
+    return fields
+
+
+def _with(name: str, value: object) -> Callable[[bytes], bytes]:
+    return lambda line: msgspec.json.encode({**_fields(line), name: value})
+
+
+def _without(name: str) -> Callable[[bytes], bytes]:
+    return lambda line: msgspec.json.encode({k: v for k, v in _fields(line).items() if k != name})
+
+
+def _items(item: dict[str, object], count: int = 1) -> Callable[[bytes], bytes]:
+    return _with("items", [item] * count)
+
+
+MALFORMATIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "cut off": lambda line: line[: len(line) * 2 // 3],
+    "not JSON": lambda line: b"page view: " + line[:40],
+    "not an object": lambda line: b"[" + line + b"]",
+    "invalid UTF-8": lambda line: line.replace(b'"user_id":"', b'"user_id":"\xff\xfe', 1),
+    "two events in one line": lambda line: line + line,
+    "NaN as time": lambda line: line.replace(b'"ts":', b'"ts":NaN,"was":', 1),
+    "time as text": _with("ts", "yesterday"),
+    "time before the epoch": _with("ts", -1),
+    "huge time": _with("ts", 10**17),
+    "no time": _without("ts"),
+    "no request": _without("request_id"),
+    "no user": _without("user_id"),
+    "user is a number": _with("user_id", 17),
+    "request is null": _with("request_id", None),
+    "empty request id": _with("request_id", ""),
+    "id too long": _with("request_id", "x" * 300),
+    "unknown type": _with("type", "scroll"),
+    "no type": _without("type"),
+}
+"""How any event can be broken: from a good line to one that is no valid event."""
+
+PAGE_MALFORMATIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "no items": _with("items", []),
+    "too many items": _items({"item_id": "i"}, 201),
+    "items is an object": _with("items", {"item_id": "i"}),
+    "level out of range": _items({"item_id": "i", "relevance": 9}),
+    "level as text": _items({"item_id": "i", "relevance": "high"}),
+    "position zero": _items({"item_id": "i", "position": 0}),
+    "title too long": _items({"item_id": "i", "title": "long " * 500}),
+    "item without id": _items({"title": "nameless"}),
+    "price as text": _items({"item_id": "i", "price": "9.99"}),
+    "query is null": _with("query", None),
+}
+"""How a page can be broken besides."""
+
+
+def malform(line: bytes, rng: np.random.Generator) -> bytes:
+    """Break a good line in one of many ways, drawn evenly; the result is never a valid event and one line."""
+    kinds = list(MALFORMATIONS.values())
+    if line.startswith(b'{"type":"impression"'):
+        kinds += PAGE_MALFORMATIONS.values()
+    return kinds[int(rng.integers(len(kinds)))](line)

@@ -1,0 +1,300 @@
+"""The synthetic catalogue: items made from attributes, queries that ask for some of them.
+
+The level of an item for a query comes from the attributes; the title shows only part of them.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from state.errors import UsageError
+from stream.simulator.catalogue import Catalogue, draw_exposable, zipf_popularity
+from stream.simulator.vocabulary import (
+    COLOURS,
+    DEPARTMENTS,
+    FEATURES,
+    FILLERS,
+    MATERIALS,
+    SIZES,
+    SYLLABLES,
+    Forms,
+)
+
+BRANDS: Final = 200
+CANDIDATES: Final = 60
+LEFT_OUT: Final = 0.25
+"""Chance that an attribute, the brand among them, is not in the title."""
+
+BRAND_ASKED: Final = 0.7
+ATTRIBUTES_ASKED: Final = (0.05, 0.40, 0.55)
+"""Chances that a query asks for 0, 1 or 2 attributes beside the category and the brand."""
+
+LEVEL_SHARES: Final = (0.300, 0.224, 0.302, 0.174)
+LEVEL_SHARES_SHORT: Final = (0.300, 0.375, 0.0, 0.325)
+"""Shares of levels 1 to 4 among the candidates; the second for queries with fewer than two wishes.
+
+Those have no level 3 (half of one wish is all of it), so the others have more, and over all queries the
+shares are 30/25/25/20 %.
+"""
+
+QUERY_TRIES: Final = 30
+POOL: Final = 500
+"""A query's candidates come from at most this many items of its category, and as many of its siblings."""
+
+_MARKET_SEED: Final = 20_261_101
+"""Which brand sells in which categories is part of the vocabulary: the same for every seed."""
+
+_KINDS: Final[tuple[tuple[Forms, ...], ...]] = (COLOURS, SIZES, MATERIALS)
+_CATEGORIES: Final[tuple[Forms, ...]] = tuple(forms for group in DEPARTMENTS.values() for forms in group)
+_DEPARTMENT: Final = np.repeat(np.arange(len(DEPARTMENTS)), [len(group) for group in DEPARTMENTS.values()])
+_N_FEATURES: Final = len(FEATURES)
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """Attributes of the items, sorted by category: int64 (I,) each; features bool (I, 8).
+
+    first: int64 (41,), where each category begins. values: int64 (I, 3), colour, size, material.
+    """
+
+    category: NDArray[np.int64]
+    first: NDArray[np.int64]
+    brand: NDArray[np.int64]
+    values: NDArray[np.int64]
+    features: NDArray[np.bool_]
+    prices: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a query asks for: a category, perhaps a brand (else -1), and (kind, value) attributes.
+
+    Kinds 0 to 2 are colour, size and material; kind 3 is a feature word.
+    """
+
+    category: int
+    brand: int
+    attributes: tuple[tuple[int, int], ...]
+
+    @property
+    def asked(self) -> int:
+        """How many things it asks for beside the category."""
+        return (self.brand >= 0) + len(self.attributes)
+
+
+def synthetic_catalogue(seed: int, *, queries: int = 2000, items: int = 20_000) -> Catalogue:
+    """Make the synthetic catalogue of a seed; vocabulary and brands are the same for every seed.
+
+    Raises UsageError for fewer than 1,000 items or no query: the candidates would not exist.
+    """
+    if items < 1000 or queries < 1:
+        raise UsageError(
+            f"the synthetic catalogue needs at least 1000 items and 1 query, not {items} and {queries};"
+            " raise --items or --queries"
+        )
+    rng = np.random.default_rng([seed, 1])
+    names = brand_names()
+    stock = _draw_items(items, rng)
+    titles = tuple(_title(stock, i, names, rng) for i in range(items))
+    texts, candidates, levels = _draw_queries(stock, queries, names, rng)
+    return Catalogue(
+        name="synthetic",
+        queries=texts,
+        popularity=zipf_popularity(queries, rng),
+        candidates=candidates,
+        levels=levels,
+        exposable=draw_exposable(levels, rng),
+        item_ids=tuple(f"s{seed}i{i}" for i in range(items)),
+        titles=titles,
+        categories=tuple(_CATEGORIES[c][0] for c in stock.category.tolist()),
+        brands=tuple(names[b] for b in stock.brand.tolist()),
+        prices=stock.prices,
+    )
+
+
+def brand_names() -> tuple[str, ...]:
+    """The 200 brand names, the same for every seed."""
+    names = ["".join(parts) for parts in product(*SYLLABLES)]
+    return tuple(np.random.default_rng(_MARKET_SEED).permutation(np.array(names))[:BRANDS].tolist())
+
+
+def _market() -> NDArray[np.float64]:
+    """Share of each brand in each category's items, float64 (40, 200); a brand is in 1 to 5 categories."""
+    rng = np.random.default_rng(_MARKET_SEED + 1)
+    share = np.zeros((len(_CATEGORIES), BRANDS))
+    for brand in range(BRANDS):
+        count = 1 + rng.choice(5, p=(0.30, 0.25, 0.20, 0.15, 0.10))
+        share[rng.choice(len(_CATEGORIES), count, replace=False), brand] = rng.lognormal(0.0, 1.0)
+    empty = share.sum(axis=1) == 0
+    share[empty, rng.integers(0, BRANDS, int(empty.sum()))] = 1.0
+    return share / share.sum(axis=1, keepdims=True)
+
+
+def _skewed(values: int) -> NDArray[np.float64]:
+    weights = 1.0 / (1.0 + 0.5 * np.arange(values))
+    return np.asarray(weights / weights.sum())
+
+
+def _draw_items(items: int, rng: np.random.Generator) -> _Items:
+    """Draw attributes and prices; categories have equal numbers of items, up to one."""
+    categories = len(_CATEGORIES)
+    category = np.sort(np.arange(items) % categories)
+    first = np.searchsorted(category, np.arange(categories + 1))
+    market = _market()
+    brand = np.concatenate([rng.choice(BRANDS, int(first[c + 1] - first[c]), p=market[c]) for c in range(categories)])
+    values = np.stack([rng.choice(len(kind), items, p=_skewed(len(kind))) for kind in _KINDS], axis=1)
+    features = rng.random((items, _N_FEATURES)).argsort(axis=1) < 2
+    base = np.random.default_rng(_MARKET_SEED + 2)
+    level = base.uniform(np.log(15.0), np.log(300.0), (categories, 1)) + base.normal(0.0, 0.4, (1, BRANDS))
+    prices = np.round(np.exp(level[category, brand] + rng.normal(0.0, 0.3, items)) + 0.5) - 0.05
+    return _Items(category, first, brand, values, features, np.maximum(np.round(prices, 2), 0.95))
+
+
+def _pick(forms: Forms, rng: np.random.Generator) -> str:
+    return forms[int(rng.integers(len(forms)))]
+
+
+def _title(stock: _Items, item: int, names: tuple[str, ...], rng: np.random.Generator) -> str:
+    """Words for what the item is, each but the noun left out with a chance of 25 %, in a varied order."""
+    kept = rng.random(6) >= LEFT_OUT
+    before = [_pick(_KINDS[k][stock.values[item, k]], rng) for k in range(3) if kept[k]]
+    before += [
+        _pick(FEATURES[f], rng) for f, keep in zip(np.flatnonzero(stock.features[item]), kept[3:5], strict=True) if keep
+    ]
+    rng.shuffle(before)
+    noun = _pick(_CATEGORIES[stock.category[item]], rng)
+    cut = int(rng.integers(len(before) + 1)) if rng.random() < 0.4 else len(before)
+    words = [*before[:cut], noun, *before[cut:]]
+    if kept[5]:
+        words.insert(0 if rng.random() < 0.8 else len(words), names[stock.brand[item]])
+    if rng.random() < 0.5:
+        words.append(_pick(FILLERS, rng))
+    if rng.random() < 0.6:
+        words.append(f"{chr(97 + int(rng.integers(26)))}{int(rng.integers(10, 1000))}")
+    return " ".join(words)
+
+
+def _wish_text(wish: _Wish, names: tuple[str, ...], rng: np.random.Generator) -> str:
+    words = [_pick(FEATURES[v] if kind == 3 else _KINDS[kind][v], rng) for kind, v in wish.attributes]
+    rng.shuffle(words)
+    if wish.brand >= 0:
+        words.insert(0, names[wish.brand])
+    words.insert(
+        int(rng.integers(len(words) + 1)) if rng.random() < 0.3 else len(words), _pick(_CATEGORIES[wish.category], rng)
+    )
+    return " ".join(words)
+
+
+def _draw_wish(stock: _Items, rng: np.random.Generator) -> _Wish:
+    """Ask for what some item has: its category, often its brand, and up to two of its attributes."""
+    item = int(rng.integers(len(stock.category)))
+    brand = int(stock.brand[item]) if rng.random() < BRAND_ASKED else -1
+    kinds = rng.permutation(4)[: rng.choice(3, p=ATTRIBUTES_ASKED)].tolist()
+    attributes = tuple(
+        (kind, int(rng.choice(np.flatnonzero(stock.features[item])) if kind == 3 else stock.values[item, kind]))
+        for kind in kinds
+    )
+    return _Wish(int(stock.category[item]), brand, attributes)
+
+
+def _matches(stock: _Items, wish: _Wish, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of the wishes beside the category each item fulfils, int64 (len(places),)."""
+    count = np.zeros(len(places), dtype=np.int64)
+    if wish.brand >= 0:
+        count += stock.brand[places] == wish.brand
+    for kind, value in wish.attributes:
+        count += stock.features[places, value] if kind == 3 else stock.values[places, kind] == value
+    return count
+
+
+def _window(low: int, high: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """At most `size` places of [low, high): items of a category are alike, so a window is a sample."""
+    count = high - low
+    start = int(rng.integers(count)) if count > size else 0
+    return low + (start + np.arange(min(size, count))) % count
+
+
+def grade(
+    asked: int, matches: NDArray[np.int64], same: NDArray[np.bool_], sibling: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """The level of items for a query, uint8, of the shape of `matches`.
+
+    4: the category and everything else asked for; 3: the category and at least half of the rest; 2: the
+    category with less, or a sibling; 1: otherwise. `asked`: wishes beside the category; `matches`: how many
+    of them are fulfilled; `same`, `sibling`: the item's category is the query's, or one of its department.
+    """
+    half = same & (2 * matches >= asked)
+    levels = np.where(same & (matches == asked), 4, np.where(half, 3, np.where(same | sibling, 2, 1)))
+    return levels.astype(np.uint8)
+
+
+def _pool(stock: _Items, wish: _Wish, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Items that could be candidates, and their levels: the category's, its siblings', and others'."""
+    first, category = stock.first, wish.category
+    own = _window(int(first[category]), int(first[category + 1]), POOL, rng)
+    family = np.flatnonzero(_DEPARTMENT == _DEPARTMENT[category])
+    low, high = int(first[family[0]]), int(first[family[-1] + 1])
+    near = _window(low, high, POOL, rng)
+    near = near[stock.category[near] != category]
+    far = rng.integers(0, len(stock.category), 4 * CANDIDATES)
+    far = np.unique(far[(far < low) | (far >= high)])
+    places = np.concatenate([own, near, far])
+    home = stock.category[places]
+    kin = _DEPARTMENT[home] == _DEPARTMENT[category]
+    same = home == category
+    return places, grade(wish.asked, _matches(stock, wish, places), same, kin & ~same)
+
+
+def _choose(
+    places: NDArray[np.int64], levels: NDArray[np.uint8], asked: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Sixty candidates with level counts drawn from the shares; what a level lacks, the next lower ones fill."""
+    want = rng.multinomial(CANDIDATES, LEVEL_SHARES if asked >= 2 else LEVEL_SHARES_SHORT)
+    chosen: list[NDArray[np.int64]] = []
+    lacking = 0
+    for level in (4, 3, 2, 1):
+        here = np.flatnonzero(levels == level)
+        take = min(len(here), int(want[level - 1]) + lacking)
+        lacking = int(want[level - 1]) + lacking - take
+        chosen.append(rng.choice(here, take, replace=False))
+    index = rng.permutation(np.concatenate(chosen))
+    return places[index], levels[index]
+
+
+def _draw_queries(
+    stock: _Items, queries: int, names: tuple[str, ...], rng: np.random.Generator
+) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.uint8]]:
+    """Distinct queries with their candidates, int32 (Q, 60), and levels, uint8 (Q, 60)."""
+    texts: dict[str, None] = {}
+    candidates = np.full((queries, CANDIDATES), -1, dtype=np.int32)
+    levels = np.zeros((queries, CANDIDATES), dtype=np.uint8)
+    for q in range(queries):
+        wish, text = _new_wish(stock, texts, names, rng)
+        places, graded = _choose(*_pool(stock, wish, rng), wish.asked, rng)
+        candidates[q, : len(places)] = places
+        levels[q, : len(places)] = graded
+        texts[text] = None
+    return tuple(texts), candidates, levels
+
+
+def _new_wish(
+    stock: _Items, taken: dict[str, None], names: tuple[str, ...], rng: np.random.Generator
+) -> tuple[_Wish, str]:
+    """A query that is not yet taken and that about as many items fulfil as level 4 has candidates.
+
+    After some tries fewer will do; when every text is taken, a number makes it distinct, as model names do.
+    """
+    for attempt in range(QUERY_TRIES):
+        wish = _draw_wish(stock, rng)
+        text = _wish_text(wish, names, rng)
+        if text in taken:
+            continue
+        own = _window(int(stock.first[wish.category]), int(stock.first[wish.category + 1]), POOL, rng)
+        fulfilled = int((_matches(stock, wish, own) == wish.asked).sum())
+        if fulfilled >= 14 * (1.0 - attempt / QUERY_TRIES):
+            return wish, text
+    wish = _draw_wish(stock, rng)
+    return wish, f"{_wish_text(wish, names, rng)} {len(taken)}"
