@@ -1,0 +1,320 @@
+"""One pass over a log with plain dicts: the examples, labels, snapshots and outcomes that DESIGN prescribes.
+
+Nothing here is fast or clever, and nothing is taken from the stages: a misunderstanding would have to be
+made twice to go unseen. Times are milliseconds.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tests.oracle.contract import normalise, partition_of, read_line
+
+HOUR = 3_600_000
+WINDOW = 120_000
+LATENESS = 5_000
+TTL = 90 * 24 * HOUR
+KEPT_CLICKS = 50
+
+Page = dict[str, Any]
+Task = dict[str, Any]
+
+
+def replay(lines: Iterable[bytes], partitions: int, *, flush: bool = True) -> dict[str, Any]:
+    """What a replay of these lines puts out.
+
+    Returns `examples` (as `--examples` writes them, in the one order), `histories` (for each example the last
+    50 clicks, as (ts, request_id, item_id)), `outcomes` and `dead` (the bytes of every line that is no event).
+    """
+    tasks = [_new_task() for _ in range(partitions)]
+    outcomes = _no_outcomes()
+    dead: list[bytes] = []
+    for line in lines:
+        kind, event = read_line(line)
+        if kind == "unreadable":
+            outcomes["unreadable"] += 1
+        else:
+            outcomes[kind + "s"]["in"] += 1
+        if event is None:
+            dead.append(line)
+            if kind != "unreadable":
+                outcomes[kind + "s"]["dead_letter"] += 1
+            continue
+        _feed(tasks[partition_of(event["user_id"], partitions)], event, line, kind, outcomes, dead)
+    if flush:
+        for task in tasks:
+            _flush(task, outcomes)
+    outcomes["impressions"]["open"] = sum(len(task["open"]) for task in tasks)
+    outcomes["clicks"]["waiting"] = sum(len(clicks) for task in tasks for clicks in task["waiting"].values())
+    closed = sorted((page for task in tasks for page in task["emitted"]), key=_order)
+    outcomes["impressions"]["emitted"] = len(closed)
+    examples = _with_query_aggregates(closed)
+    return {
+        "examples": examples,
+        "histories": [page["history"] for page in closed],
+        "outcomes": outcomes,
+        "dead": dead,
+    }
+
+
+def _new_task() -> Task:
+    return {
+        "accepted": None,
+        "watermark": None,
+        "suspects": [],  # {event, watermark at its arrival}
+        "open": {},  # (user_id, request_id): page
+        "closed": {},  # the same, remembered for an hour
+        "waiting": {},  # (user_id, request_id): clicks in order of arrival
+        "users": {},  # user_id: {clicks, folded, queue, totals, last}
+        "open_times": {},  # user_id: ts of each of the user's open pages
+        "emitted": [],
+    }
+
+
+def _no_outcomes() -> dict[str, Any]:
+    return {
+        "impressions": dict.fromkeys(("in", "emitted", "open", "duplicate", "dead_letter"), 0),
+        "clicks": dict.fromkeys(
+            ("in", "joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter"), 0
+        ),
+        "unreadable": 0,
+    }
+
+
+def _order(page: Page) -> tuple[int, bytes, bytes]:
+    return page["close"], page["request_id"].encode(), page["user_id"].encode()
+
+
+# --- one record ---------------------------------------------------------------------------------------------
+
+
+def _feed(task: Task, event: dict[str, Any], line: bytes, kind: str, out: dict[str, Any], dead: list[bytes]) -> None:
+    suspect = _move_watermark(task, event)
+    watermark = task["accepted"] - LATENESS
+    if watermark != task["watermark"]:
+        task["watermark"] = watermark
+        _expire_suspects(task, watermark, out, dead)
+        _close_pages(task, watermark)
+        _orphan_clicks(task, watermark, out)
+    event["line"] = line
+    if kind == "impression":
+        _judge_page(task, event, watermark, out, dead)
+    else:
+        _judge_click(task, event, watermark, out)
+    if suspect:
+        task["suspects"].append({"event": event, "watermark": watermark})
+
+
+def _move_watermark(task: Task, event: dict[str, Any]) -> bool:
+    """Confirm earlier suspects, then accept this time; true if the record is a suspect itself."""
+    still: list[dict[str, Any]] = []
+    for suspect in task["suspects"]:
+        other = suspect["event"]
+        if other["user_id"] != event["user_id"] and abs(other["ts"] - event["ts"]) <= HOUR:
+            task["accepted"] = max(task["accepted"], other["ts"])
+        else:
+            still.append(suspect)
+    task["suspects"] = still
+    if task["accepted"] is None:
+        task["accepted"] = event["ts"]
+    elif event["ts"] > task["accepted"] + HOUR:
+        return True
+    task["accepted"] = max(task["accepted"], event["ts"])
+    return False
+
+
+def _expire_suspects(task: Task, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
+    still: list[dict[str, Any]] = []
+    for suspect in task["suspects"]:
+        if watermark < suspect["watermark"] + HOUR:
+            still.append(suspect)
+            continue
+        event = suspect["event"]
+        key = (event["user_id"], event["request_id"])
+        if task["open"].get(key) is event:
+            _stop_holding(task, event)
+            out["impressions"]["dead_letter"] += 1
+            dead.append(event["line"])
+            _fold_history(task, event["user_id"])
+        elif any(click is event for click in task["waiting"].get(key, ())):
+            _stop_waiting(task, key, event)
+            out["clicks"]["dead_letter"] += 1
+            dead.append(event["line"])
+    task["suspects"] = still
+
+
+def _stop_waiting(task: Task, key: tuple[str, str], event: dict[str, Any]) -> None:
+    rest = [click for click in task["waiting"][key] if click is not event]
+    if rest:
+        task["waiting"][key] = rest
+    else:
+        del task["waiting"][key]
+
+
+def _orphan_clicks(task: Task, watermark: int, out: dict[str, Any]) -> None:
+    for key in list(task["waiting"]):
+        for click in list(task["waiting"][key]):
+            if click["ts"] + WINDOW <= watermark:
+                _stop_waiting(task, key, click)
+                out["clicks"]["orphan"] += 1
+
+
+def _judge_page(task: Task, page: Page, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
+    key = (page["user_id"], page["request_id"])
+    known = task["open"].get(key) or _remembered(task, key, watermark)
+    if known is not None:
+        if _content(known) == _content(page):
+            out["impressions"]["duplicate"] += 1
+        else:
+            out["impressions"]["dead_letter"] += 1
+            dead.append(page["line"])
+        return
+    page["close"] = max(page["ts"] + WINDOW, watermark + 1)
+    page["joined"] = {}
+    task["open"][key] = page
+    task["open_times"].setdefault(page["user_id"], []).append(page["ts"])
+    for click in task["waiting"].pop(key, ()):
+        _join(task, page, click, out)
+
+
+def _remembered(task: Task, key: tuple[str, str], watermark: int) -> Page | None:
+    page = task["closed"].get(key)
+    return page if page is not None and watermark < page["close"] + HOUR else None
+
+
+def _content(page: Page) -> dict[str, Any]:
+    return {name: page[name] for name in ("request_id", "user_id", "query", "ts", "items", "context")}
+
+
+def _judge_click(task: Task, click: dict[str, Any], watermark: int, out: dict[str, Any]) -> None:
+    key = (click["user_id"], click["request_id"])
+    if key in task["open"]:
+        _join(task, task["open"][key], click, out)
+    elif _remembered(task, key, watermark):
+        out["clicks"]["late"] += 1
+    elif click["ts"] + WINDOW <= watermark:
+        out["clicks"]["orphan"] += 1
+    else:
+        task["waiting"].setdefault(key, []).append(click)
+
+
+def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) -> None:
+    places = [place for place, item in enumerate(page["items"]) if item["item_id"] == click["item_id"]]
+    if not places:
+        out["clicks"]["foreign"] += 1
+    elif places[0] in page["joined"]:
+        out["clicks"]["duplicate"] += 1
+    elif click["ts"] > page["ts"] + WINDOW:
+        out["clicks"]["late"] += 1
+    else:
+        out["clicks"]["joined"] += 1
+        page["joined"][places[0]] = click
+        user = _user(task, click["user_id"], click["ts"])
+        user["clicks"].append((click["ts"], click["request_id"], click["item_id"]))
+        user["clicks"].sort()
+        _fold_history(task, click["user_id"])
+
+
+# --- closing ------------------------------------------------------------------------------------------------
+
+
+def _close_pages(task: Task, watermark: int) -> None:
+    due = [page for page in task["open"].values() if page["close"] <= watermark]
+    for page in sorted(due, key=_order):
+        _emit(task, page)
+
+
+def _flush(task: Task, out: dict[str, Any]) -> None:
+    for page in sorted(task["open"].values(), key=_order):
+        _emit(task, page)
+    out["clicks"]["orphan"] += sum(len(clicks) for clicks in task["waiting"].values())
+    task["waiting"] = {}
+
+
+def _emit(task: Task, page: Page) -> None:
+    key = (page["user_id"], page["request_id"])
+    user = _user(task, page["user_id"], page["ts"])
+    before = [click for click in user["clicks"] if click[0] < page["ts"]]
+    page["history"] = before[-KEPT_CLICKS:]
+    page["user_activity"] = user["folded"] + len(before)
+    page["user_stats"] = _read_then_queue(user, page)
+    _stop_holding(task, page)
+    task["closed"][key] = page
+    task["emitted"].append(page)
+    _fold_history(task, page["user_id"])
+
+
+def _stop_holding(task: Task, page: Page) -> None:
+    del task["open"][page["user_id"], page["request_id"]]
+    task["open_times"][page["user_id"]].remove(page["ts"])
+
+
+def _user(task: Task, user_id: str, time: int) -> dict[str, Any]:
+    """The user's entry as a record of this time finds it: absent if it is older than its time-to-live."""
+    user = task["users"].get(user_id)
+    if user is None or time - user["last"] > TTL:
+        user = {"clicks": [], "folded": 0, "queue": [], "totals": _no_totals(), "last": time}
+        task["users"][user_id] = user
+    user["last"] = max(user["last"], time)
+    return user
+
+
+def _fold_history(task: Task, user_id: str) -> None:
+    """Keep every click not older than the user's oldest open page, and the 50 before those."""
+    user = task["users"].get(user_id)
+    if user is None:
+        return
+    oldest = min(task["open_times"].get(user_id, ()), default=None)
+    older = sum(1 for click in user["clicks"] if oldest is None or click[0] < oldest)
+    excess = max(0, older - KEPT_CLICKS)
+    user["folded"] += excess
+    del user["clicks"][:excess]
+
+
+# --- aggregates ---------------------------------------------------------------------------------------------
+
+
+def _no_totals() -> dict[str, list[int]]:
+    return {level: [0, 0] for level in "1234"}
+
+
+def _read_then_queue(entry: dict[str, Any], page: Page) -> dict[str, list[int]]:
+    """Fold every queued page that had closed by this page's ts, read the totals, then queue this page."""
+    waiting = []
+    for earlier in entry["queue"]:
+        if earlier["close"] > page["ts"]:
+            waiting.append(earlier)
+            continue
+        for place, item in enumerate(earlier["items"]):
+            entry["totals"][str(item["relevance"])][0] += 1
+            entry["totals"][str(item["relevance"])][1] += place in earlier["joined"]
+    entry["queue"] = [*waiting, page]
+    return {level: list(counts) for level, counts in entry["totals"].items()}
+
+
+def _with_query_aggregates(closed: list[Page]) -> list[dict[str, Any]]:
+    queries: dict[str, dict[str, Any]] = {}
+    examples = []
+    for page in closed:
+        query = normalise(page["query"])
+        entry = queries.get(query)
+        if entry is None or page["ts"] - entry["last"] > TTL:
+            entry = queries[query] = {"queue": [], "totals": _no_totals(), "last": page["ts"]}
+        entry["last"] = max(entry["last"], page["ts"])
+        query_stats = _read_then_queue(entry, page)
+        items = [
+            {"item_id": item["item_id"], "click": int(place in page["joined"]), "relevance": item["relevance"]}
+            for place, item in enumerate(page["items"])
+        ]
+        examples.append(
+            {
+                "request_id": page["request_id"],
+                "user_id": page["user_id"],
+                "query": query,
+                "ts": page["ts"],
+                "items": items,
+                "query_stats": query_stats,
+                "user_stats": page["user_stats"],
+                "user_activity": page["user_activity"],
+            }
+        )
+    return examples
