@@ -4,18 +4,18 @@ Records are msgpack arrays. Parts that a stage only passes on (the page, the cli
 (`msgspec.Raw`), so a page is encoded once, on entry, whatever number of stages it goes through.
 """
 
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 
+from state.aggregates import LevelCounts, LevelSums
 from stream.events import Impression
 
 LEVELS: Final = (1, 2, 3, 4)
 
-LevelCounts = tuple[int, int, int, int, int, int, int, int]
-"""Impressions at levels 1 to 4, then clicks at levels 1 to 4."""
-
-NO_COUNTS: Final[LevelCounts] = (0, 0, 0, 0, 0, 0, 0, 0)
+OrderKey = tuple[int, str, str]
+"""(effective close, request_id, user_id). Strings compare by code point, which is the order of their UTF-8."""
 
 
 class UserClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -47,7 +47,8 @@ class Activity(msgspec.Struct, array_like=True, gc=False):
     """Record of `search-activity`: a closed page, its labels, and its user as of the page's ts.
 
     `labels` and `levels` hold one byte an item: 0 or 1, and 1 to 4. `history` is a msgpack array of
-    `UserClick`, `page` the `Impression` as it entered, `clicked` the page's own clicks as `QueryClick`.
+    `UserClick`, `page` the `Impression` as it entered, `clicked` the page's own clicks, each an encoded `QueryClick`,
+    and `counts` its own impressions and clicks by level.
     """
 
     closes_at: int
@@ -57,11 +58,12 @@ class Activity(msgspec.Struct, array_like=True, gc=False):
     query: str
     labels: bytes
     levels: bytes
+    counts: LevelCounts
     user_activity: int
     user_stats: LevelCounts
     history: msgspec.Raw
     page: msgspec.Raw
-    clicked: tuple[msgspec.Raw, ...]
+    clicked: tuple[bytes, ...]
 
 
 class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -87,7 +89,7 @@ class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
     user_activity: int
     user_stats: LevelCounts
     query_stats: LevelCounts
-    query_decayed: tuple[float, float, float, float, float, float, float, float]
+    query_decayed: LevelSums
     history: msgspec.Raw
     query_clicks: msgspec.Raw
     page: msgspec.Raw
@@ -99,3 +101,6 @@ decode_query_clicks = msgspec.msgpack.Decoder(list[QueryClick]).decode
 encode_record = msgspec.msgpack.Encoder().encode
 decode_example = msgspec.msgpack.Decoder(Example).decode
 decode_activity = msgspec.msgpack.Decoder(Activity).decode
+
+in_order = attrgetter("closes_at", "request_id", "user_id")
+"""A record's place in the one order, as an `OrderKey`; for sorting."""

@@ -1,0 +1,161 @@
+"""A task's key-value state in RocksDB: sorted multi-gets, one atomic write a micro-batch, checkpoints."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import rocksdict
+
+from state.errors import StateError
+
+Changes = Mapping[bytes, bytes | None]
+"""What a micro-batch changes: key to new value, or to None where the key goes."""
+
+
+class Reads(Protocol):
+    """What a stage may ask of its state."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in their order; None where there is none."""
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start ≤ key < end, by key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    """Memory and layout of one store. Sizes are in bytes."""
+
+    write_buffer: int = 16 << 20
+    block_cache: int = 32 << 20
+    bloom_bits: int = 10
+    write_ahead_log: bool = True
+    """Off where a crash goes back to a checkpoint anyway (the embedded runner)."""
+
+
+_EFFECTIVE: Final = {
+    "write_buffer_size": lambda o: str(o.write_buffer),
+    "compression": lambda o: "kLZ4Compression",
+    "filter_policy": lambda o: "bloomfilter" if o.bloom_bits else "nullptr",
+    "merge_operator": lambda o: "nullptr",
+}
+
+
+class Store:
+    """One RocksDB. Every entry belongs to one task; only one process may have it open.
+
+    Nothing is read back before `write` returns, and a `write` is all or nothing.
+    """
+
+    def __init__(self, path: Path, options: StoreOptions = StoreOptions()) -> None:
+        """Open the store at `path`, made if it is not there.
+
+        Raises:
+            StateError: the folder cannot be opened, is open elsewhere, or did not take the options.
+        """
+        self.path = path
+        self.options = options
+        self._write_options = rocksdict.WriteOptions()
+        # The package's stub has this as a method; it is a property.
+        self._write_options.disable_wal = not options.write_ahead_log  # type: ignore[method-assign, assignment]
+        with self._named_errors("opened"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # RocksDB forgets the options of a column family on reopen unless they are named with it.
+            self._db = rocksdict.Rdict(
+                str(path), options=_rocksdb_options(options), column_families={"default": _rocksdb_options(options)}
+            )
+        self._assert_options()
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in their order; sorted keys are read fastest."""
+        if not keys:
+            return []
+        with self._named_errors("read"):
+            return cast(list[bytes | None], self._db.get(list(keys)))
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start ≤ key < end, by key."""
+        with self._named_errors("read"):
+            for key, value in cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start)):
+                if key >= end:
+                    return
+                yield key, value
+
+    def write(self, changes: Changes) -> None:
+        """Apply `changes` in one atomic WriteBatch."""
+        if not changes:
+            return
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in changes.items():
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        with self._named_errors("written"):
+            self._db.write(batch, self._write_options)
+
+    def checkpoint(self, target: Path) -> None:
+        """Write a consistent copy of the store to `target`, which must not exist; files are hard links."""
+        with self._named_errors("copied"):
+            rocksdict.Checkpoint(self._db).create_checkpoint(str(target))
+
+    def keys(self) -> int:
+        """About how many keys there are."""
+        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+
+    def close(self) -> None:
+        """Close the store; another process may open it then."""
+        self._db.close()
+
+    @contextmanager
+    def _named_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, rocksdict.DbClosedError) as error:
+            raise StateError(f"{self.path}: the state store could not be {what}: {error}") from error
+        except Exception as error:
+            # rocksdict raises plain Exception for whatever RocksDB reports; anything finer is a bug of ours.
+            if type(error) is not Exception:
+                raise
+            raise StateError(f"{self.path}: the state store could not be {what}: {_advice(str(error))}") from error
+
+    def _assert_options(self) -> None:
+        files = sorted(self.path.glob("OPTIONS-*"), key=lambda file: int(file.name.partition("-")[2]))
+        text = files[-1].read_text() if files else ""
+        column_family = text.partition('[CFOptions "default"]')[2]
+        for name, expected in _EFFECTIVE.items():
+            found = re.search(rf"^\s*{name}=(\S*)", column_family, re.MULTILINE)
+            if found is None or found[1] != expected(self.options):
+                seen = found[1] if found else "nothing"
+                raise StateError(
+                    f"{self.path}: RocksDB runs with {name}={seen}, not {expected(self.options)}: "
+                    "delete the state folder or restore it from a snapshot"
+                )
+
+
+def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
+    made = rocksdict.Options(raw_mode=True)
+    made.create_if_missing(True)
+    made.set_write_buffer_size(options.write_buffer)
+    made.set_max_background_jobs(2)
+    made.set_compression_type(rocksdict.DBCompressionType.lz4())
+    made.set_keep_log_file_num(2)
+    made.set_max_open_files(256)
+    table = rocksdict.BlockBasedOptions()
+    table.set_block_cache(rocksdict.Cache(options.block_cache))
+    if options.bloom_bits:
+        table.set_bloom_filter(options.bloom_bits, False)
+    made.set_block_based_table_factory(table)
+    return made
+
+
+def _advice(message: str) -> str:
+    if "No space left" in message:
+        return f"{message} (the disk is full: free some space, then run the same command again)"
+    if "lock" in message.lower():
+        return f"{message} (another process has it open: stop that one first)"
+    return message

@@ -1,0 +1,142 @@
+"""The embedded runner's tasks: both stages in one process, no broker, one RocksDB a task.
+
+Lines go in in the order of the log, examples come out in the one order. What a step puts out depends on the lines
+alone, not on how they are cut into steps.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from state.store import Store, StoreOptions
+from stream.config import PipelineConfig
+from stream.decode import decode_lines
+from stream.events import Event, Impression, Rejected
+from stream.merge import Merge
+from stream.outcomes import Outcomes
+from stream.partition import partitions_of
+from stream.queries import Queries
+from stream.records import Activity, Example
+from stream.sessions import MicroBatch, Refused, Sessions
+
+STORE_OPTIONS = StoreOptions(write_ahead_log=False)
+"""A crash goes back to the last cut, which flushes the stores: a write-ahead log would be written for nobody."""
+
+
+class Step(NamedTuple):
+    """What came out: examples in the one order, none to follow up to `line` (ms); and the refused records."""
+
+    examples: list[Example]
+    line: int
+    refused: list[Refused]
+
+
+class EmbeddedTasks:
+    """`partitions` tasks of each stage over stores in `folder`, and the merge that the trainer reads behind."""
+
+    def __init__(self, folder: Path, config: PipelineConfig, label: Callable[[str, Impression], None]) -> None:
+        """Take up the tasks where the stores in `folder` left them."""
+        self._partitions = config.partitions
+        self._stores = [
+            Store(folder / f"{stage}-{task}", STORE_OPTIONS)
+            for stage in ("sessions", "queries")
+            for task in range(self._partitions)
+        ]
+        session_stores, query_stores = self._stores[: self._partitions], self._stores[self._partitions :]
+        self._sessions = [Sessions(config, store, label) for store in session_stores]
+        self._queries = [Queries(config, store, self._partitions) for store in query_stores]
+        self._examples: Merge[Example] = Merge(self._partitions)
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """How every record ended, over all tasks."""
+        return sum((task.outcomes for task in self._sessions), Outcomes())
+
+    @property
+    def watermark(self) -> int:
+        """The lowest watermark of all `sessions` tasks."""
+        return min(task.watermark for task in self._sessions)
+
+    def step(self, lines: Sequence[bytes], first_place: int) -> list[Step]:
+        """Take consecutive lines, the first of them at `first_place`; usually one step, more after a quiet partition.
+
+        All state is written when this returns.
+        """
+        refused: list[Refused] = []
+        events = decode_lines(lines)
+        position = first_place + len(lines)
+        for source, batch in enumerate(self._by_partition(events, lines, first_place)):
+            activities, refused_here = self._sessions[source].process(batch, position)
+            refused += refused_here
+            self._send(source, activities, self._sessions[source].watermark)
+        return self._drain(refused)
+
+    def flush(self) -> list[Step]:
+        """The log has ended for good: close every open page."""
+        for source, task in enumerate(self._sessions):
+            self._send(source, task.flush(), task.watermark)
+        return self.end()
+
+    def end(self) -> list[Step]:
+        """Every source has been read to its end, so that all that has closed is due.
+
+        What came after would be out of order: only a state from before this call can go on.
+        """
+        for source in range(self._partitions):
+            for task in self._queries:
+                task.end(source)
+        return self._drain([])
+
+    def checkpoint(self, folder: Path) -> None:
+        """Write consistent copies of all stores into `folder`."""
+        folder.mkdir(parents=True)
+        for store in self._stores:
+            store.checkpoint(folder / store.path.name)
+
+    def close(self) -> None:
+        """Close the stores."""
+        for store in self._stores:
+            store.close()
+
+    def _by_partition(
+        self, events: Sequence[Event | Rejected], lines: Sequence[bytes], first_place: int
+    ) -> list[MicroBatch]:
+        if self._partitions == 1:
+            return [MicroBatch(events, lines, range(first_place, first_place + len(lines)))]
+        batches: list[tuple[list[Event | Rejected], list[bytes], list[int]]] = [
+            ([], [], []) for _ in range(self._partitions)
+        ]
+        partitions = partitions_of([event.user_id for event in events], self._partitions)
+        place = first_place
+        for partition, event, line in zip(partitions, events, lines, strict=True):
+            to_events, to_lines, to_places = batches[partition]
+            to_events.append(event)
+            to_lines.append(line)
+            to_places.append(place)
+            place += 1
+        return [MicroBatch(*batch) for batch in batches]
+
+    def _send(self, source: int, activities: list[Activity], watermark: int) -> None:
+        if self._partitions == 1:
+            self._queries[0].add(source, activities, watermark)
+            return
+        frames: list[list[Activity]] = [[] for _ in range(self._partitions)]
+        partitions = partitions_of([activity.query for activity in activities], self._partitions)
+        for partition, activity in zip(partitions, activities, strict=True):
+            frames[partition].append(activity)
+        for task, frame in zip(self._queries, frames, strict=True):
+            task.add(source, frame, watermark)
+
+    def _drain(self, refused: list[Refused]) -> list[Step]:
+        """Run the `queries` tasks until nothing is due, writing all state after each round."""
+        steps = []
+        while True:
+            for source, task in enumerate(self._queries):
+                self._examples.add(source, task.process(), task.watermark)
+            examples, line = self._examples.release()
+            for store, task in zip(self._stores, (*self._sessions, *self._queries), strict=True):
+                store.write(task.take_changes())
+            steps.append(Step(examples, line, refused))
+            refused = []
+            if not any(task.behind for task in self._queries):
+                return steps

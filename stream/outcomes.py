@@ -1,0 +1,69 @@
+"""How every record ended: the counts that conservation is checked by."""
+
+from typing import TypeVar
+
+import msgspec
+
+
+class ImpressionOutcomes(msgspec.Struct, gc=False):
+    """in = open + emitted + duplicate + dead_letter, at any time."""
+
+    received: int = msgspec.field(default=0, name="in")
+    emitted: int = 0
+    open: int = 0
+    duplicate: int = 0
+    dead_letter: int = 0
+
+
+class ClickOutcomes(msgspec.Struct, gc=False):
+    """in = joined + duplicate + late + orphan + foreign + waiting + dead_letter, at any time."""
+
+    received: int = msgspec.field(default=0, name="in")
+    joined: int = 0
+    duplicate: int = 0
+    late: int = 0
+    orphan: int = 0
+    foreign: int = 0
+    waiting: int = 0
+    dead_letter: int = 0
+
+
+class Outcomes(msgspec.Struct, gc=False):
+    """Cumulative counts of one `sessions` task, or of several added up.
+
+    records = impressions in + clicks in + unreadable.
+    """
+
+    impressions: ImpressionOutcomes = msgspec.field(default_factory=ImpressionOutcomes)
+    clicks: ClickOutcomes = msgspec.field(default_factory=ClickOutcomes)
+    unreadable: int = 0
+
+    def __add__(self, other: "Outcomes") -> "Outcomes":
+        return Outcomes(
+            _added(self.impressions, other.impressions),
+            _added(self.clicks, other.clicks),
+            self.unreadable + other.unreadable,
+        )
+
+    @property
+    def records(self) -> int:
+        """How many records came in."""
+        return self.impressions.received + self.clicks.received + self.unreadable
+
+    def imbalance(self) -> list[str]:
+        """What does not add up, in words; empty where every record is accounted for."""
+        wrong = []
+        for kind, counts in (("impressions", self.impressions), ("clicks", self.clicks)):
+            ends = msgspec.structs.asdict(counts)
+            received = ends.pop("received")
+            if received != sum(ends.values()):
+                parts = " + ".join(f"{count} {name}" for name, count in ends.items())
+                wrong.append(f"{kind}: {received} in, but {parts} = {sum(ends.values())}")
+        return wrong
+
+
+_Counts = TypeVar("_Counts", ImpressionOutcomes, ClickOutcomes)
+
+
+def _added(a: _Counts, b: _Counts) -> _Counts:
+    return type(a)(*(x + y for x, y in zip(msgspec.structs.astuple(a), msgspec.structs.astuple(b), strict=True)))

@@ -1,0 +1,126 @@
+"""Stage `queries`: adds the query's aggregates as of the page's time, then counts the page in.
+
+A pure function of (records of the one order, state). A page sees every page of its query whose effective close
+is ≤ its own ts, and none later.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from state.store import Reads
+from stream.clock import BEFORE_TIME
+from stream.config import PipelineConfig
+from stream.merge import Merge, Spill
+from stream.query import Query
+from stream.records import Activity, Example, decode_activity
+
+META_KEY: Final = b"m"
+QUERY_KEY: Final = b"q"
+HELD_RECORDS: Final = 16_384
+"""Records that a task's merge holds in memory; the rest waits in its store."""
+CACHED_QUERIES: Final = 4_096
+"""Entries that a task keeps decoded between micro-batches."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class QueriesMeta(msgspec.Struct, array_like=True):
+    """Everything of the task that is not of one query. positions: of the next unread frame of each source."""
+
+    positions: list[int] = []
+    watermarks: list[int] = []
+    emitted: int = 0
+
+
+_decode_meta = msgspec.msgpack.Decoder(QueriesMeta).decode
+
+
+class Queries:
+    """One task of the stage. `add` the frames of its sources, `process`, then write `take_changes` in one batch."""
+
+    def __init__(self, config: PipelineConfig, store: Reads, sources: int) -> None:
+        """Take up the task where `store` left it. sources: tasks of the stage before."""
+        self._half_life = config.half_life * 1000
+        self._ring = config.query_clicks
+        self._time_to_live = round(config.query_ttl * 1000)
+        self._store = store
+        self._queries: dict[str, Query] = {}
+        self._touched: set[str] = set()
+        (stored,) = store.get_many([META_KEY])
+        meta = QueriesMeta([0] * sources, [BEFORE_TIME] * sources) if stored is None else _decode_meta(stored)
+        self.positions = meta.positions
+        self.emitted = meta.emitted
+        self._merge: Merge[Activity] = Merge(sources, Spill(store, decode_activity, HELD_RECORDS), meta.watermarks)
+        self.watermark = BEFORE_TIME
+
+    @property
+    def behind(self) -> bool:
+        """Whether more is due than memory had room for: call `process` again after writing the changes."""
+        return self.watermark < self._merge.line
+
+    def add(self, source: int, records: Sequence[Activity], watermark: int) -> None:
+        """Take a frame of a source."""
+        self._merge.add(source, records, watermark)
+        self.positions[source] += 1
+
+    def end(self, source: int) -> None:
+        """The source has been read to its end."""
+        self._merge.end(source)
+
+    def process(self) -> list[Example]:
+        """Put out the records that are due, in the one order, and move the watermark up behind them."""
+        records, self.watermark = self._merge.release()
+        self._load(records)
+        half_life, ring, time_to_live, queries = self._half_life, self._ring, self._time_to_live, self._queries
+        examples = []
+        for record in records:
+            query = queries[record.query]
+            ts = record.ts
+            query.expire(ts, time_to_live)
+            entry = query.entry
+            if entry.pending and entry.pending[0][0] <= ts:
+                query.fold(ts, half_life, ring)
+                entry = query.entry
+            examples.append(
+                Example(
+                    record.closes_at,
+                    record.request_id,
+                    record.user_id,
+                    ts,
+                    record.query,
+                    record.labels,
+                    record.levels,
+                    record.user_activity,
+                    record.user_stats,
+                    entry.totals,
+                    query.decayed_at(ts, half_life),
+                    record.history,
+                    query.clicks(),
+                    record.page,
+                )
+            )
+            query.take(record.closes_at, record.counts, record.clicked)
+        self.emitted += len(examples)
+        return examples
+
+    def take_changes(self) -> dict[bytes, bytes | None]:
+        """What has changed since the last call, positions included."""
+        changes = self._merge.take_changes()
+        for name in self._touched:
+            changes[QUERY_KEY + name.encode()] = self._queries[name].encoded()
+        if len(self._queries) > CACHED_QUERIES:
+            self._queries = {name: query for name, query in self._queries.items() if name in self._touched}
+        self._touched.clear()
+        changes[META_KEY] = _encode(QueriesMeta(self.positions, self._merge.watermarks, self.emitted))
+        return changes
+
+    def _load(self, records: Sequence[Activity]) -> None:
+        """Read the queries that are not in memory, in one sorted multi-get."""
+        names = {record.query for record in records}
+        self._touched |= names
+        missing = sorted(name for name in names if name not in self._queries)
+        stored = self._store.get_many([QUERY_KEY + name.encode() for name in missing])
+        for name, value in zip(missing, stored, strict=True):
+            self._queries[name] = Query(value)
