@@ -1,0 +1,31 @@
+"""Blocks of bytes to lines."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from stream.events import MAX_EVENT_BYTES
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def split_lines(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the lines of a file without their line feeds, some at a time; blocks are of at most 1 MiB.
+
+    The last line need not end in a line feed; if it does, no empty line follows it. Of a line of more
+    than 1 MiB only the first 1 MiB + 1 bytes are held and yielded: enough to be known as too large. A
+    UTF-8 byte order mark at the start is taken off. If `blocks` raises, a line that has begun is lost.
+    """
+    tail = b""
+    first = True
+    for block in blocks:
+        data = block
+        if first:
+            data = block.removeprefix(_BYTE_ORDER_MARK)
+            first = False
+        lines = data.split(b"\n")
+        # Only the first can be too long: the others lie within one block.
+        lines[0] = tail + lines[0][: MAX_EVENT_BYTES + 1 - len(tail)]
+        tail = lines.pop()
+        yield lines
+    if tail:
+        yield [tail]

@@ -1,0 +1,115 @@
+"""Parquet logs: one event a row, as columns or as JSON; rows become the JSON that the decoder judges.
+
+So what is wrong in a row ends as a dead letter for the same reason as in a line.
+"""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stream.events import MAX_EVENT_BYTES, Click, Impression, Item
+from stream.readers.damage import DamageError
+
+_ROWS: Final = 1024
+_JSON_COLUMNS: Final = ("value", "event")
+_TYPE: Final = "type"
+_FIELDS: Final = (_TYPE, *dict.fromkeys((*Impression.__struct_fields__, *Click.__struct_fields__)))
+_ITEM_FIELDS: Final = frozenset(Item.__struct_fields__)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def parquet_rows(path: Path, read_to: Callable[[float], None]) -> Iterator[list[bytes]]:
+    """Yield the rows as JSON, some at a time; `read_to` is told the share of rows read, 0 to 1.
+
+    Columns are the fields of an event (others are left alone; a null is a field left out; a timestamp
+    becomes ms since the epoch; `items` is a list of structs, `context` a map or a struct), or else one
+    column `value` or `event` with the JSON itself, as text or bytes. Raises DamageError.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = _columns(file.schema_arrow)
+            row = 0
+            for batch in file.iter_batches(_ROWS, columns=columns, use_threads=False):
+                row += batch.num_rows
+                read_to(row / file.metadata.num_rows)
+                yield _lines(batch)
+    except (pa.ArrowException, ValueError) as error:
+        raise DamageError(f"it is not readable Parquet ({error})") from error
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    names = schema.names
+    if _TYPE in names:
+        return [name for name in _FIELDS if name in names]
+    for name in _JSON_COLUMNS:
+        if name in names:
+            return [name]
+    raise DamageError(
+        f"it has the columns {', '.join(names) or 'none'}; an event has `type`, `request_id`, `user_id`, `ts` …, "
+        "or is JSON in a column `value` or `event`"
+    )
+
+
+def _lines(batch: pa.RecordBatch) -> list[bytes]:
+    if _TYPE not in batch.schema.names:
+        return [_json_line(value)[: MAX_EVENT_BYTES + 1] for value in batch.column(0).to_pylist()]
+    columns = {name: _values(name, batch.column(name)) for name in batch.schema.names}
+    rows = zip(*columns.values(), strict=True)
+    return [_line(dict(zip(columns, row, strict=True)))[: MAX_EVENT_BYTES + 1] for row in rows]
+
+
+def _values(name: str, column: pa.Array) -> list[Any]:
+    if name == "ts" and pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ms", tz=column.type.tz), safe=False).cast(pa.int64())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _json_line(value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes) else _encode(_json_value(value))
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    fields = {name: _json_value(value) for name, value in row.items() if value is not None}
+    if isinstance(items := row.get("items"), list):
+        fields["items"] = [_item(item) for item in items]
+    if isinstance(context := row.get("context"), list):
+        fields["context"] = {str(key): _json_value(value) for key, value in context}
+    return _encode(fields)
+
+
+def _item(item: object) -> object:
+    if not isinstance(item, dict):
+        return _json_value(item)
+    return {name: _json_value(value) for name, value in item.items() if value is not None and name in _ITEM_FIELDS}
+
+
+def _json_value(value: object) -> object:
+    """Return what the value is in JSON; what JSON has no form for becomes something that no field accepts."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, float) and not isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, bytes):
+        return _text(value)
+    if isinstance(value, dict):
+        return {str(name): _json_value(part) for name, part in value.items() if part is not None}
+    if isinstance(value, str | int | float | list) or value is None:
+        return value
+    return {type(value).__name__: str(value)}
+
+
+def _text(value: bytes) -> object:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"bytes": value}

@@ -1,0 +1,92 @@
+"""From what was named on the command line to the files of a log, in their order."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from state.errors import InputError, UsageError
+from stream.readers.logfile import EXTENSIONS, LogFile
+
+_MAGIC: Final = frozenset("*?[")
+_log = logging.getLogger(__name__)
+
+
+def open_log(paths: Sequence[str | os.PathLike[str]]) -> list[LogFile]:
+    """Return the files of a log in the order in which they are read.
+
+    Each path is a file, a directory (the log files directly in it, by name) or a pattern (`*`, `?`, `[…]`
+    within a name, `**` for any folders; what matches, by path), one after the other in the order given.
+    Of directories and patterns, what is hidden, begins with `_` or has another ending is left out, with
+    a warning in the log for the last.
+
+    Raises UsageError for a file with another ending and where nothing is named, and InputError where
+    nothing matches or something cannot be read.
+    """
+    if not paths:
+        raise UsageError("no log is named: give at least one file, directory or pattern")
+    return [LogFile(path) for named in paths for path in _resolve(os.fspath(named))]
+
+
+def _resolve(named: str) -> list[Path]:
+    path = Path(named)
+    if path.is_dir():
+        found = [entry for entry in _entries(path) if not entry.is_dir()]
+    elif not path.exists() and _MAGIC.intersection(named):
+        found = sorted(match for match in _matches(Path(path.anchor), path.parts[bool(path.anchor) :]))
+    else:
+        return [_one(path)]
+    files = [entry for entry in found if _is_log(entry)]
+    if not files:
+        raise InputError(f"{named}: no log in it; a log's name ends in one of {', '.join(EXTENSIONS)}")
+    return files
+
+
+def _one(path: Path) -> Path:
+    if not path.name.endswith(EXTENSIONS):
+        raise UsageError(f"{path}: cannot tell what it holds; a log's name ends in one of {', '.join(EXTENSIONS)}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file: a log is read again from its middle when a run goes on")
+    return path
+
+
+def _is_log(path: Path) -> bool:
+    if path.name.startswith((".", "_")):
+        return False
+    known = path.name.endswith(EXTENSIONS) and path.is_file()
+    if not known:
+        _log.warning("left out: %s (a log's name ends in one of %s)", path, ", ".join(EXTENSIONS))
+    return known
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"the directory {folder} cannot be read: {error.strerror}") from error
+
+
+def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """Yield what matches below a folder. Unlike `glob`, a folder that cannot be read is an error."""
+    name, rest = pattern[0], pattern[1:]
+    if not _MAGIC.intersection(name):
+        entries = [folder / name] if (folder / name).exists() else []
+    elif name == "**":
+        if rest:
+            yield from _matches(folder, rest)
+        entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+        for entry in entries:
+            if entry.is_dir() and not entry.is_symlink():
+                yield from _matches(entry, pattern)
+            elif not rest:
+                yield entry
+        return
+    else:
+        entries = [entry for entry in _entries(folder) if fnmatchcase(entry.name, name)]
+    for entry in entries:
+        if not rest and not entry.is_dir():
+            yield entry
+        elif rest and entry.is_dir():
+            yield from _matches(entry, rest)
