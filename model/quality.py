@@ -41,6 +41,10 @@ POSITION_NAMES: Final = (*(str(position) for position in range(1, 11)), "11+")
 FIRST_BUCKET_MS: Final = 60_000
 """Width of a timeline bucket at first; it doubles, pairs of buckets becoming one, whenever there are too many."""
 MAX_BUCKETS: Final = 128
+FEWEST_STRETCHES: Final = 4
+MOST_STRETCHES: Final = 40
+CLICKS_A_STRETCH: Final = 100
+"""The summary's timeline has 4 to 40 points, as many as have 100 clicks each: fewer clicks show only noise."""
 _SPLITS: Final = len(LEVEL_NAMES) + len(POSITION_NAMES)
 _ROWS: Final = _SPLITS + len(SEGMENTS) * MAX_BUCKETS
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
@@ -71,10 +75,9 @@ class HalfFigures(Figures, frozen=True, kw_only=True):
     start: int | None
 
 
-class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Every figure of a model's quality, as the report and the result table show them."""
+class QualitySummary(Figures, frozen=True, kw_only=True):
+    """Every figure of a model's quality, as the report and the result table show them; its own are of all pages."""
 
-    all: Figures
     segments: SegmentFigures
     second_half: HalfFigures
     levels: dict[str, ImpressionFigures]
@@ -204,30 +207,48 @@ class Quality:
             start = number * self._width
         return Half(out, start)
 
-    def timeline(self) -> list[TimelinePoint]:
-        """Quality by event time: at most 128 buckets, in order, those without pages left out."""
+    def timeline(self, stretches: int | None = None) -> list[TimelinePoint]:
+        """Quality by event time, in order: bucket by bucket, at most 128, those without pages left out.
+
+        With `stretches` neighbouring buckets are put together, to at most that many of about equal pages.
+        """
+        buckets = sorted(self._rows.items())
+        if stretches is None:
+            return [self._point(number, number, [row]) for number, row in buckets]
+        pages = np.array([self._values[row : row + len(SEGMENTS), PAGES].sum() for _, row in buckets], np.float64)
+        # A bucket belongs to the stretch in which its middle page falls.
+        stretch = ((pages.cumsum() - 0.5 * pages) * stretches / max(pages.sum(), 1.0)).astype(np.int64)
         points = []
-        for number, row in sorted(self._rows.items()):
-            parts = [self._sketch(row + i) for i in range(len(SEGMENTS))]
-            figures = {name: part.figures() for name, part in zip(SEGMENTS, parts, strict=True)}
-            whole = QualitySketch.total(parts).figures()
-            start = number * self._width
-            points.append(TimelinePoint(start=start, end=start + self._width, all=whole, **figures))
+        for index in np.unique(stretch):
+            members = [buckets[place] for place in np.flatnonzero(stretch == index)]
+            points.append(self._point(members[0][0], members[-1][0], [row for _, row in members]))
         return points
+
+    def _point(self, first: int, last: int, rows: list[int]) -> TimelinePoint:
+        """The buckets of `rows`, numbered `first` to `last`, as one point."""
+        parts = {name: QualitySketch.total(self._sketch(row + i) for row in rows) for i, name in enumerate(SEGMENTS)}
+        return TimelinePoint(
+            start=first * self._width,
+            end=(last + 1) * self._width,
+            all=QualitySketch.total(parts.values()).figures(),
+            **{name: part.figures() for name, part in parts.items()},
+        )
 
     def summary(self) -> QualitySummary:
         """Every figure at once."""
         segments = self.segments()
         half, start = self.second_half()
         splits = [self._sketch(row).impression_figures() for row in range(_SPLITS)]
+        whole = segments["all"]
+        stretches = min(MOST_STRETCHES, max(FEWEST_STRETCHES, whole.clicks // CLICKS_A_STRETCH))
         return QualitySummary(
-            all=segments["all"].figures(),
+            **msgspec.structs.asdict(whole.figures()),
             segments=SegmentFigures(**{name: segments[name].figures() for name in SEGMENTS}),
             second_half=HalfFigures(start=start, **msgspec.structs.asdict(half.figures())),
             levels=dict(zip(LEVEL_NAMES, splits, strict=False)),
             positions=dict(zip(POSITION_NAMES, splits[len(LEVEL_NAMES) :], strict=True)),
-            timeline=self.timeline(),
-            calibration_curve=segments["all"].calibration_curve(),
+            timeline=self.timeline(stretches),
+            calibration_curve=whole.calibration_curve(),
         )
 
     def state(self) -> QualityState:

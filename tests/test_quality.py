@@ -1,5 +1,6 @@
 """Quality by segment, level, position and time: against sums over pages one by one, and across restarts."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -179,6 +180,28 @@ def test_buckets_double_in_width_once_there_are_more_than_128(minutes: int, widt
     assert [point.start for point in timeline] == list(range(0, minutes * MINUTE, width * MINUTE))
 
 
+def test_stretches_of_the_timeline_are_neighbouring_buckets_added_up() -> None:
+    pages = simulated(1000, 20 * MINUTE)
+    timeline = fed(pages).timeline(stretches=9)
+    assert len(timeline) == 9
+    assert timeline[0].start <= pages[0].closes_at
+    assert timeline[-1].end > pages[-1].closes_at
+    for point, following in itertools.pairwise(timeline):
+        assert point.end <= following.start
+    for point in timeline:
+        inside = [page for page in pages if point.start <= page.closes_at < point.end]
+        assert point.all == fed(inside).segments()["all"].figures()
+        assert point.active == fed(inside).segments()["active"].figures()
+        assert len(inside) == pytest.approx(1000 / 9, rel=0.25)
+
+
+def test_the_summary_has_fewer_points_where_clicks_are_few() -> None:
+    few, many = fed(simulated(60, 20 * MINUTE)).summary(), fed(simulated(2000, 20 * MINUTE)).summary()
+    assert len(few.timeline) == 4
+    assert len(many.timeline) == many.clicks // 100
+    assert sum(point.all.pages for point in many.timeline) == many.pages == 2000
+
+
 def test_a_clock_that_jumps_years_takes_one_bucket_and_spoils_no_other() -> None:
     pages = [Page(i * MINUTE, 0, (0.0,), (1,), (4,), (1,)) for i in [*range(100), 20 * 365 * 24 * 60]]
     timeline = fed(pages).timeline()
@@ -203,7 +226,7 @@ def test_second_half_is_the_fewest_last_buckets_with_at_least_half_of_the_pages(
 def test_the_second_half_of_nothing_is_empty() -> None:
     assert Quality().second_half() == (QualitySketch(), None)
     summary = Quality().summary()
-    assert summary.all.auc is None
+    assert summary.auc is None
     assert summary.second_half.start is None
     assert summary.timeline == summary.calibration_curve == []
 
