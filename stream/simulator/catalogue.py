@@ -53,7 +53,7 @@ def draw_exposable(levels: NDArray[np.uint8], rng: np.random.Generator) -> NDArr
     present = levels > 0
     order = np.where(present, rng.random(levels.shape), 2.0).argsort(axis=1).argsort(axis=1)
     hidden = np.round(NEVER_EXPOSED * present.sum(axis=1)).astype(np.int64)
-    return present & (order >= hidden[:, None])
+    return np.asarray(present & (order >= hidden[:, None]))
 
 
 def price_bands(prices: NDArray[np.float64]) -> NDArray[np.int64]:

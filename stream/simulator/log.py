@@ -47,7 +47,7 @@ def open_log(path: Path) -> Iterator[BinaryIO]:
         with aside.open("wb") as raw:
             if path.suffix == ".gz":
                 with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as packed:
-                    yield cast(BinaryIO, packed)
+                    yield cast("BinaryIO", packed)
             else:
                 yield raw
         os.replace(aside, path)

@@ -41,6 +41,8 @@ shares are 30/25/25/20 %.
 """
 
 QUERY_TRIES: Final = 30
+ENOUGH: Final = 14
+"""A query is taken at once if this many items fulfil it, and later with fewer."""
 POOL: Final = 500
 """A query's candidates come from at most this many items of its category, and as many of its siblings."""
 
@@ -130,7 +132,7 @@ def _market() -> NDArray[np.float64]:
         share[rng.choice(len(_CATEGORIES), count, replace=False), brand] = rng.lognormal(0.0, 1.0)
     empty = share.sum(axis=1) == 0
     share[empty, rng.integers(0, BRANDS, int(empty.sum()))] = 1.0
-    return share / share.sum(axis=1, keepdims=True)
+    return np.asarray(share / share.sum(axis=1, keepdims=True))
 
 
 def _skewed(values: int) -> NDArray[np.float64]:
@@ -149,7 +151,7 @@ def _draw_items(items: int, rng: np.random.Generator) -> _Items:
     features = rng.random((items, _N_FEATURES)).argsort(axis=1) < 2
     base = np.random.default_rng(_MARKET_SEED + 2)
     level = base.uniform(np.log(15.0), np.log(300.0), (categories, 1)) + base.normal(0.0, 0.4, (1, BRANDS))
-    prices = np.round(np.exp(level[category, brand] + rng.normal(0.0, 0.3, items)) + 0.5) - 0.05
+    prices = np.round(np.exp(level[category, brand] + rng.normal(0.0, 0.22, items)) + 0.5) - 0.05
     return _Items(category, first, brand, values, features, np.maximum(np.round(prices, 2), 0.95))
 
 
@@ -188,16 +190,14 @@ def _wish_text(wish: _Wish, names: tuple[str, ...], rng: np.random.Generator) ->
     return " ".join(words)
 
 
-def _draw_wish(stock: _Items, rng: np.random.Generator) -> _Wish:
-    """Ask for what some item has: its category, often its brand, and up to two of its attributes."""
+def _draw_wish(stock: _Items, branded: bool, kinds: list[int], rng: np.random.Generator) -> _Wish:
+    """Ask for what some item has: its category, its brand if `branded`, and its attributes of these kinds."""
     item = int(rng.integers(len(stock.category)))
-    brand = int(stock.brand[item]) if rng.random() < BRAND_ASKED else -1
-    kinds = rng.permutation(4)[: rng.choice(3, p=ATTRIBUTES_ASKED)].tolist()
     attributes = tuple(
         (kind, int(rng.choice(np.flatnonzero(stock.features[item])) if kind == 3 else stock.values[item, kind]))
         for kind in kinds
     )
-    return _Wish(int(stock.category[item]), brand, attributes)
+    return _Wish(int(stock.category[item]), int(stock.brand[item]) if branded else -1, attributes)
 
 
 def _matches(stock: _Items, wish: _Wish, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -235,7 +235,7 @@ def _pool(stock: _Items, wish: _Wish, rng: np.random.Generator) -> tuple[NDArray
     """Items that could be candidates, and their levels: the category's, its siblings', and others'."""
     first, category = stock.first, wish.category
     own = _window(int(first[category]), int(first[category + 1]), POOL, rng)
-    family = np.flatnonzero(_DEPARTMENT == _DEPARTMENT[category])
+    family = np.flatnonzero(_DEPARTMENT[category] == _DEPARTMENT)
     low, high = int(first[family[0]]), int(first[family[-1] + 1])
     near = _window(low, high, POOL, rng)
     near = near[stock.category[near] != category]
@@ -285,16 +285,19 @@ def _new_wish(
 ) -> tuple[_Wish, str]:
     """A query that is not yet taken and that about as many items fulfil as level 4 has candidates.
 
-    After some tries fewer will do; when every text is taken, a number makes it distinct, as model names do.
+    How much it asks for is drawn first, so that hard wishes are as frequent as they are meant to be. After
+    some tries fewer items will do; when every text is taken, a number makes it distinct, as model names do.
     """
+    branded = bool(rng.random() < BRAND_ASKED)
+    kinds = rng.permutation(4)[: rng.choice(3, p=ATTRIBUTES_ASKED)].tolist()
     for attempt in range(QUERY_TRIES):
-        wish = _draw_wish(stock, rng)
+        wish = _draw_wish(stock, branded, kinds, rng)
         text = _wish_text(wish, names, rng)
         if text in taken:
             continue
         own = _window(int(stock.first[wish.category]), int(stock.first[wish.category + 1]), POOL, rng)
         fulfilled = int((_matches(stock, wish, own) == wish.asked).sum())
-        if fulfilled >= 14 * (1.0 - attempt / QUERY_TRIES):
+        if fulfilled >= ENOUGH * (1.0 - attempt / QUERY_TRIES):
             return wish, text
-    wish = _draw_wish(stock, rng)
+    wish = _draw_wish(stock, branded, kinds, rng)
     return wish, f"{_wish_text(wish, names, rng)} {len(taken)}"

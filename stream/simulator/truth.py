@@ -101,7 +101,7 @@ class TruthWriter:
         )
         pages = block.first + np.arange(len(block.ts))
         late = late_pages(self._world.settings, pages)
-        self._imagine("unexposed", block, np.flatnonzero(late), _draw_unexposed(self._world, block, late, rng))
+        self._imagine("unexposed", block, np.flatnonzero(late), draw_unexposed(self._world, block, late, rng))
         whole = np.flatnonzero(late & (pages % CANDIDATES_EVERY == 0))
         present = self._world.catalogue.candidates[block.query[whole]] >= 0
         places = np.broadcast_to(np.arange(present.shape[1]), present.shape)
@@ -120,7 +120,14 @@ class TruthWriter:
             slot=slot,
             position=np.ones(shape, dtype=np.int64),
         )
-        shown = shown_before(block.shown_at_start, block.query, block.slot, block.query[pages], pages, slot)
+        shown = shown_before(
+            block.shown_at_start,
+            shown_query=block.query,
+            shown_slot=block.slot,
+            query=block.query[pages],
+            page=pages,
+            slot=slot,
+        )
         present = slot >= 0
         rows = np.broadcast_to(pages[:, None], shape)[present]
         nothing = np.zeros(len(rows), dtype=np.bool_)
@@ -183,7 +190,7 @@ class TruthWriter:
         self._writer.write_table(pa.table({name: table[name] for name in SCHEMA.names}, schema=self._writer.schema))
 
 
-def _draw_unexposed(world: World, block: Block, late: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_unexposed(world: World, block: Block, late: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
     """Five candidates that each late page did not show, int64 (pages, 5), −1 where there are fewer."""
     query, shown = block.query[late], block.slot[late]
     free = world.catalogue.candidates[query] >= 0

@@ -112,12 +112,12 @@ class Block:
     @property
     def present(self) -> NDArray[np.bool_]:
         """Where there is an item, bool (B, S)."""
-        return self.slot >= 0
+        return np.asarray(self.slot >= 0)
 
     @property
     def joined(self) -> NDArray[np.bool_]:
         """Clicks within the attribution window, bool (B, S)."""
-        return self.clicked & (self.click_ts <= self.ts[:, None] + ATTRIBUTION_MS)
+        return np.asarray(self.clicked & (self.click_ts <= self.ts[:, None] + ATTRIBUTION_MS))
 
 
 def make_catalogue(settings: WorldSettings) -> Catalogue:
@@ -154,7 +154,7 @@ def draw_pages(world: World) -> Iterator[Block]:
     for number, first in enumerate(range(0, settings.pages, BLOCK_PAGES)):
         rng = np.random.default_rng([settings.seed, 5, number])
         ts = times[first : first + BLOCK_PAGES]
-        block = _draw_block(world, first, ts, popularity, shown, history, rng)
+        block = _draw_block(world, first=first, ts=ts, popularity=popularity, shown=shown, history=history, rng=rng)
         yield block
         present = block.present
         rows = np.broadcast_to(block.query[:, None], block.slot.shape)
@@ -168,6 +168,7 @@ def late_pages(settings: WorldSettings, pages: NDArray[np.int64]) -> NDArray[np.
 
 def _draw_block(
     world: World,
+    *,
     first: int,
     ts: NDArray[np.int64],
     popularity: NDArray[np.float64],
@@ -208,7 +209,9 @@ def _draw_block(
         clicked=clicked,
         click_ts=click_ts,
         user_clicks=history.before(user, ts, users[joined], click_ts[joined]),
-        shown_before=shown_before(shown, query, slot, query, np.arange(pages), slot),
+        shown_before=shown_before(
+            shown, shown_query=query, shown_slot=slot, query=query, page=np.arange(pages), slot=slot
+        ),
         shown_at_start=shown,
     )
 
@@ -246,6 +249,7 @@ def true_clicks(
 
 def shown_before(
     at_start: NDArray[np.int64],
+    *,
     shown_query: NDArray[np.int64],
     shown_slot: NDArray[np.int64],
     query: NDArray[np.int64],

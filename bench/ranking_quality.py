@@ -1,0 +1,37 @@
+"""Exact AUC and page GAUC of scores, against clicks or against click probabilities."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """Area under the ROC curve; ties count half, NaN if there is only one class.
+
+    scores, labels: float64 (n,). A label may be a probability p: the case counts with weight p as a click and
+    with 1 − p as none (expected labels).
+    """
+    _, place = np.unique(scores, return_inverse=True)
+    clicks = np.bincount(place, labels)
+    none = np.bincount(place, 1.0 - labels)
+    total = clicks.sum() * none.sum()
+    below = np.cumsum(none) - none
+    return float((clicks * (below + 0.5 * none)).sum() / total) if total > 0 else float("nan")
+
+
+def page_gauc(scores: NDArray[np.float64], labels: NDArray[np.float64], present: NDArray[np.bool_]) -> float:
+    """AUC within pages, weighted by the page's impressions; pages of one class are left out.
+
+    scores, labels: float64 (pages, S); present: bool (pages, S), where there is an impression. With
+    probabilities as labels every page of two impressions or more has both classes.
+    """
+    clicks = np.where(present, labels, 0.0)
+    none = np.where(present, 1.0 - labels, 0.0)
+    total = clicks.sum(axis=1) * none.sum(axis=1)
+    kept = total > 1e-12
+    scores, clicks, none, total = scores[kept], clicks[kept], none[kept], total[kept]
+    difference = scores[:, :, None] - scores[:, None, :]
+    wins = np.einsum("pi,pij,pj->p", clicks, (difference > 0) + 0.5 * (difference == 0), none)
+    if labels.dtype.kind == "f" and np.any((labels > 0) & (labels < 1)):
+        own = 0.5 * (clicks * none).sum(axis=1)
+        wins, total = wins - own, total - 2 * own
+    return float(np.average(wins / total, weights=present[kept].sum(axis=1)))
