@@ -24,13 +24,13 @@ NO_PRICE: Final = 0
 
 
 def price_band(price: float | None) -> int:
-    """Half-octave band of a price, from 1; `NO_PRICE` where there is none.
+    """One band for each doubling of a price, from 1; `NO_PRICE` where there is none.
 
     Prices span orders of magnitude, so the bands are even in the logarithm; any currency or unit will do.
     """
     if price is None or not math.isfinite(price) or price <= 0:
         return NO_PRICE
-    return 1 + max(0, min(126, math.floor(2 * math.log2(price)) + 40))
+    return 1 + max(0, min(62, math.floor(math.log2(price)) + 20))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from model.config import TrainerConfig
 from model.dnn import DeepNetwork
 from model.lr import LogisticRegression
 from model.online import OnlineModel
+from model.wide_deep import WideDeep
+from model.wide_deep_plus import WideDeepPlus
 from state.errors import ConfigError
 
 
@@ -25,6 +27,8 @@ class ModelEntry:
 MODELS: Final[dict[str, ModelEntry]] = {
     "lr": ModelEntry(LogisticRegression),
     "dnn": ModelEntry(DeepNetwork),
+    "wide-deep": ModelEntry(WideDeep),
+    "wide-deep+": ModelEntry(WideDeepPlus),
 }
 
 
