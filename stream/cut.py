@@ -1,0 +1,130 @@
+"""Consistent cuts of an embedded run: everything that it needs to go on after a crash, as of one place in the log.
+
+A cut is a folder `checkpoints/NNNNNNNN`: copies of all stores (`state/`), the state of every sink (`sinks/NAME/`)
+and `cut.json`. It is written aside and renamed when whole, so a cut is there or it is not.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from state.errors import CheckpointError
+
+FORMAT: Final = 1
+_KEPT: Final = 2
+_MANIFEST: Final = "cut.json"
+
+
+class ReadFile(msgspec.Struct):
+    """A file of the log as it was when reading began, and how much of it has been read.
+
+    first_place: place of its first line in the whole log. done: it was read to its end.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    first_place: int
+    lines: int = 0
+    done: bool = False
+
+
+class Cut(msgspec.Struct, kw_only=True):
+    """`cut.json`: where the run stood. config: every setting that decides the result, by name.
+
+    examples, aggregates: the chains' digests in hexadecimal. examples_bytes, dead_letter_bytes: lengths of the
+    output files. finished: the log was flushed, nothing can follow.
+    """
+
+    format: int = FORMAT
+    config: dict[str, str]
+    files: list[ReadFile]
+    place: int
+    examples: str
+    aggregates: str
+    pages: int
+    impressions: int
+    clicks: int
+    examples_bytes: int | None
+    dead_letter_bytes: int
+    dead_letters: dict[str, int]
+    seconds: float
+    finished: bool = False
+
+
+def cuts(folder: Path) -> list[Path]:
+    """The whole cuts in `folder`, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((cut for cut in folder.iterdir() if cut.name.isdigit() and cut.is_dir()), reverse=True)
+
+
+def read_cut(folder: Path) -> Cut:
+    """Read the manifest of the cut in `folder`.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another format version.
+    """
+    path = folder / _MANIFEST
+    try:
+        cut = msgspec.json.decode(path.read_bytes(), type=Cut)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(
+            f"{path}: the checkpoint cannot be read ({error}): delete the folder {folder}, "
+            "then the run goes on from the one before, or start over with --restart"
+        ) from error
+    if cut.format != FORMAT:
+        raise CheckpointError(
+            f"{path}: the checkpoint has format {cut.format}, this program reads {FORMAT}: start over with --restart"
+        )
+    return cut
+
+
+class CutWriter:
+    """Writes the next cut: fill `aside`, then `commit`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin a cut in `folder`, aside of the whole ones."""
+        newest = cuts(folder)
+        self._folder = folder
+        self._target = folder / f"{int(newest[0].name) + 1 if newest else 1:08d}"
+        self.aside = folder / f"{self._target.name}.tmp"
+        shutil.rmtree(self.aside, ignore_errors=True)
+        self.aside.mkdir(parents=True)
+
+    def commit(self, cut: Cut) -> Path:
+        """Write the manifest, make all of it durable, rename it into place and remove old cuts."""
+        (self.aside / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(cut)))
+        for folder, _, files in os.walk(self.aside):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        self.aside.rename(self._target)
+        _sync(self._folder)
+        for old in cuts(self._folder)[_KEPT:]:
+            shutil.rmtree(old)
+        return self._target
+
+
+def restore_stores(cut: Path, state: Path) -> None:
+    """Lay out the stores of a cut as the live state; table files, which never change, are hard links."""
+    shutil.rmtree(state, ignore_errors=True)
+    shutil.copytree(cut / "state", state, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if source.endswith(".sst"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
