@@ -55,15 +55,12 @@ class Clock:
         self.lateness = lateness
         self.jump = jump
         self.accepted = accepted
+        self.watermark = BEFORE_TIME if accepted is None else accepted - lateness
+        """Largest accepted event time less the lateness; `BEFORE_TIME` before the first."""
         self._queue: deque[Suspect] = deque()
         self._by_user: dict[str, _OfUser] = {}
         for suspect in suspects or ():
             self._add(suspect)
-
-    @property
-    def watermark(self) -> int:
-        """Largest accepted event time less the lateness; `BEFORE_TIME` before the first."""
-        return BEFORE_TIME if self.accepted is None else self.accepted - self.lateness
 
     @property
     def suspects(self) -> list[Suspect]:
@@ -79,14 +76,15 @@ class Clock:
         """Let a valid record move the clock; True where it is a suspect and moved nothing."""
         accepted = self.accepted
         if accepted is None:
-            self.accepted = ts
+            self._accept(ts)
             return False
         if self._queue:
             accepted = self._confirm(ts, user_id, accepted)
-        if ts > accepted + self.jump:
-            self.accepted = accepted
-            return True
-        self.accepted = ts if ts > accepted else accepted
+        if ts > accepted:
+            if ts > accepted + self.jump:
+                return True
+            self.accepted = ts
+            self.watermark = ts - self.lateness
         return False
 
     def is_ahead(self, ts: int) -> bool:
@@ -120,7 +118,13 @@ class Clock:
             suspect.confirmed = True
             self._forget(suspect)
             accepted = max(accepted, suspect.ts)
+        if confirmed:
+            self._accept(accepted)
         return accepted
+
+    def _accept(self, ts: int) -> None:
+        self.accepted = ts
+        self.watermark = ts - self.lateness
 
     def _add(self, suspect: Suspect) -> None:
         self._queue.append(suspect)

@@ -5,6 +5,7 @@ alone, not on how they are cut into steps.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,18 +104,13 @@ class EmbeddedTasks:
     ) -> list[MicroBatch]:
         if self._partitions == 1:
             return [MicroBatch(events, lines, range(first_place, first_place + len(lines)))]
-        batches: list[tuple[list[Event | Rejected], list[bytes], list[int]]] = [
-            ([], [], []) for _ in range(self._partitions)
-        ]
         partitions = partitions_of([event.user_id for event in events], self._partitions)
-        place = first_place
-        for partition, event, line in zip(partitions, events, lines, strict=True):
-            to_events, to_lines, to_places = batches[partition]
-            to_events.append(event)
-            to_lines.append(line)
-            to_places.append(place)
-            place += 1
-        return [MicroBatch(*batch) for batch in batches]
+        places = range(first_place, first_place + len(lines))
+        batches = []
+        for wanted in range(self._partitions):
+            here = [partition == wanted for partition in partitions]
+            batches.append(MicroBatch(*(list(compress(column, here)) for column in (events, lines, places))))
+        return batches
 
     def _send(self, source: int, activities: list[Activity], watermark: int) -> None:
         if self._partitions == 1:

@@ -4,8 +4,8 @@ A pure function of (records in offset order, state): it reads no clock and keeps
 records are cut into micro-batches never changes what it puts out.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
+from hashlib import sha256 as _sha256
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
@@ -134,8 +134,8 @@ class Sessions:
         out: list[Activity] = []
         refused: list[Refused] = []
         self._out, self._refused = out, refused
-        clock, outcomes = self._clock, self.outcomes
-        observe = clock.observe
+        clock = self._clock
+        observe, judge_click, judge_page = clock.observe, self._judge_click, self._judge_page
         for event, line, place in zip(batch.events, batch.lines, batch.places, strict=True):
             if isinstance(event, Rejected):
                 self._reject(event, line, place)
@@ -146,11 +146,9 @@ class Sessions:
                 self._advance(watermark)
             held = clock.hold(event.ts, event.user_id, place, line) if suspect else None
             if isinstance(event, Click):
-                outcomes.clicks.received += 1
-                self._judge_click(event, watermark, held)
+                judge_click(event, watermark, held)
             else:
-                outcomes.impressions.received += 1
-                self._judge_page(event, watermark, held, line, place)
+                judge_page(event, watermark, held, line, place)
             if suspect:
                 self._next_timer = self._earliest_timer()
         self.position = position
@@ -204,13 +202,14 @@ class Sessions:
     ) -> None:
         request_id = event.request_id
         user = self._users[event.user_id]
+        outcomes = self.outcomes.impressions
+        outcomes.received += 1
         if event.context:
             event.context = dict(sorted(event.context.items()))
         encoded = _encode(event)
-        digest = hashlib.sha256(encoded).digest()[:16]
+        digest = _sha256(encoded).digest()[:16]
         known = user.open.get(request_id)
         same = known.hash if known is not None else user.closed_page(request_id, watermark, self._memory)
-        outcomes = self.outcomes.impressions
         if same is not None:
             if same == digest:
                 outcomes.duplicate += 1
@@ -221,16 +220,16 @@ class Sessions:
                 )
             return
         query = normalise_query(event.query)
-        for item in event.items:
-            if item.relevance is None:
-                self._label(query, event)
-                encoded = _encode(event)
-                break
+        levels = [item.relevance for item in event.items]
+        if None in levels:
+            self._label(query, event)
+            encoded = _encode(event)
+            levels = [item.relevance for item in event.items]
         closes_at = event.ts + self._window
         if closes_at <= watermark:
             closes_at = watermark + 1
         number = self._number()
-        page = OpenPage(number, closes_at, event, encoded, digest, query, user)
+        page = OpenPage(number, closes_at, event, encoded, digest, query, user, bytes(levels))  # type: ignore[arg-type]
         if held is not None:
             held.page = number
         self._pages[number] = self._dirty_pages[number] = page
@@ -245,6 +244,7 @@ class Sessions:
             self._join(waiting.click, page)
 
     def _judge_click(self, click: Click, watermark: int, held: Suspect | None) -> None:
+        self.outcomes.clicks.received += 1
         user = self._users[click.user_id]
         page = user.open.get(click.request_id)
         if page is not None:
@@ -269,17 +269,19 @@ class Sessions:
 
     def _join(self, click: Click, page: OpenPage) -> None:
         outcomes = self.outcomes.clicks
-        items = page.event.items
-        for place, item in enumerate(items):
-            if item.item_id == click.item_id:
+        item_id, request_id, ts = click.item_id, click.request_id, click.ts
+        place = 0
+        for item in page.event.items:
+            if item.item_id == item_id:
                 break
+            place += 1
         else:
             outcomes.foreign += 1
             return
         if page.labels[place]:
             outcomes.duplicate += 1
             return
-        if click.ts > page.event.ts + self._window:
+        if ts > page.event.ts + self._window:
             outcomes.late += 1
             return
         outcomes.joined += 1
@@ -289,19 +291,13 @@ class Sessions:
             self._dirty_pages[page.number] = page
         user = page.user
         level = page.levels[place]
-        page.clicked.append(
-            (
-                click.ts,
-                click.item_id,
-                _encode((click.ts, click.item_id, level, item.category, item.brand, item.price)),
-            )
+        page.clicked.append((ts, item_id, _encode((ts, item_id, level, item.category, item.brand, item.price))))
+        if not self._clock.is_ahead(ts):
+            user.expire(ts, self._time_to_live)
+        shown = (item.title, level, item.category, item.brand, item.price)
+        user.add_click(
+            (ts, request_id, item_id, _encode((ts, request_id, item_id, page.query, *shown))), self._history
         )
-        if not self._clock.is_ahead(click.ts):
-            user.expire(click.ts, self._time_to_live)
-        # fmt: off
-        entry = _encode((click.ts, click.request_id, click.item_id, page.query, item.title, level, item.category, item.brand, item.price))  # noqa: E501
-        # fmt: on
-        user.add_click((click.ts, click.request_id, click.item_id, entry), self._history)
         user.dirty = True
         self._touched[click.user_id] = user
 
@@ -439,9 +435,9 @@ class Sessions:
             event = decode_page(stored.page)
             user = self._resident(event.user_id)
             number = int.from_bytes(key[1:], "big")
-            page = OpenPage(
-                number, stored.closes_at, event, stored.page, stored.hash, normalise_query(event.query), user
-            )
+            query = normalise_query(event.query)
+            levels = bytes([item.relevance for item in event.items])  # type: ignore[misc]
+            page = OpenPage(number, stored.closes_at, event, stored.page, stored.hash, query, user, levels)
             page.labels = bytearray(stored.labels)
             page.clicked = stored.clicked
             page.dirty, page.stored = False, True

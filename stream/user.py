@@ -28,7 +28,15 @@ class OpenPage:
     __slots__ = ("clicked", "closes_at", "dirty", "event", "hash", "labels", "levels", "number", "page", "query", "stored", "user")
 
     def __init__(
-        self, number: int, closes_at: int, event: Impression, page: bytes, digest: bytes, query: str, user: "User"
+        self,
+        number: int,
+        closes_at: int,
+        event: Impression,
+        page: bytes,
+        digest: bytes,
+        query: str,
+        user: "User",
+        levels: bytes,
     ) -> None:
         self.clicked: list[tuple[int, str, bytes]] = []
         self.dirty = True
@@ -40,8 +48,8 @@ class OpenPage:
         self.hash = digest
         self.query = query
         self.user = user
-        self.levels = bytes([item.relevance for item in event.items])  # type: ignore[misc]
-        self.labels = bytearray(len(event.items))
+        self.levels = levels
+        self.labels = bytearray(len(levels))
 
 
 class UserEntry(msgspec.Struct, array_like=True, gc=False):
