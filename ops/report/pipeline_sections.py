@@ -1,0 +1,195 @@
+"""The report's sections on the data: where records ended, which levels queries click, settings, hashes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ops.report.charts import bar
+from ops.report.markup import Markup, join, tag
+from ops.report.numbers import DASH, count, percent, ratio
+from ops.report.schema import QueryPreference, Report
+from stream.outcomes import ClickOutcomes, ImpressionOutcomes
+
+_PAGE_ENDS: Sequence[tuple[str, str, str]] = (
+    ("emitted", "emitted as an example", "s-0"),
+    ("open", "still open", "s-7"),
+    ("duplicate", "duplicate", "s-1"),
+    ("dead_letter", "dead letter", "s-4"),
+)
+_CLICK_ENDS: Sequence[tuple[str, str, str]] = (
+    ("joined", "joined to its page", "s-0"),
+    ("waiting", "waiting for its page", "s-7"),
+    ("duplicate", "duplicate", "s-1"),
+    ("late", "late", "s-1"),
+    ("orphan", "orphan: no such page", "s-1"),
+    ("foreign", "foreign: item not on the page", "s-1"),
+    ("dead_letter", "dead letter", "s-4"),
+)
+_THIN = 10
+"""A click rate that rests on fewer impressions is shown faintly."""
+
+
+def _ends(title: str, outcomes: ImpressionOutcomes | ClickOutcomes, ends: Sequence[tuple[str, str, str]]) -> Markup:
+    received = outcomes.received
+    body = []
+    total = 0
+    for field, name, look in ends:
+        value: int = getattr(outcomes, field)
+        total += value
+        share = ratio(value, received)
+        body.append(
+            tag(
+                "tr",
+                tag("th", name, scope="row"),
+                tag("td", count(value)),
+                tag("td", percent(share, 2)),
+                tag("td", bar(share or 0.0, look), class_="wide"),
+            )
+        )
+    verdict = (
+        tag("span", f"✓ {count(received)} came in", class_="good")
+        if total == received
+        else tag("span", f"✗ but {count(received)} came in", class_="bad")
+    )
+    total_row = tag(
+        "tr", tag("th", "sum", scope="row"), tag("td", count(total)), tag("td", verdict, colspan=2), class_="sum"
+    )
+    return tag("div", tag("table", tag("caption", title), tag("tbody", *body, total_row)), class_="scroll")
+
+
+def outcomes(report: Report) -> Markup:
+    """Where pages and clicks ended, and whether every record is accounted for."""
+    counts = report.outcomes
+    wrong = counts.imbalance()
+    sums = (
+        f"{count(counts.records)} records = {count(counts.impressions.received)} pages + "
+        f"{count(counts.clicks.received)} clicks + {count(counts.unreadable)} unreadable"
+    )
+    parts = [tag("p", sums + f". Out of order: {count(report.out_of_order)}.", class_="check")]
+    parts += [tag("p", line, class_="check bad") for line in wrong]
+    return tag(
+        "section",
+        tag("h2", "Where pages and clicks ended"),
+        tag("p", "Every record ends as exactly one of these; the sums are checked here.", class_="note"),
+        tag(
+            "div",
+            _ends("Pages", counts.impressions, _PAGE_ENDS),
+            _ends("Clicks", counts.clicks, _CLICK_ENDS),
+            class_="pair",
+        ),
+        *parts,
+    )
+
+
+def dead_letters(report: Report) -> Markup:
+    """Dead letters by reason, most first."""
+    reasons = sorted(report.dead_letters.items(), key=lambda item: (-item[1], item[0]))
+    if not reasons:
+        return tag(
+            "section", tag("h2", "Dead letters"), tag("p", "None: every record was a valid event.", class_="lead")
+        )
+    most = max(reasons[0][1], 1)
+    body = [
+        tag(
+            "tr",
+            tag("th", reason, scope="row"),
+            tag("td", count(number)),
+            tag("td", bar(number / most, "s-4"), class_="wide"),
+        )
+        for reason, number in reasons
+    ]
+    return tag(
+        "section",
+        tag("h2", "Dead letters"),
+        tag("p", "What was refused, by reason; the bytes and their place are kept with the run.", class_="note"),
+        tag("div", tag("table", tag("tbody", *body)), class_="scroll"),
+    )
+
+
+def _heat_cell(impressions: int, clicks: int, highest: float) -> Markup:
+    if not impressions:
+        return tag("td", DASH, class_="cell", style="--a:0")
+    rate = clicks / impressions
+    depth = 0.06 + 0.88 * (rate / highest if highest else 0.0)
+    thin = " thin" if impressions < _THIN else ""
+    strong = " strong" if depth > 0.55 else ""
+    return tag(
+        "td",
+        percent(rate),
+        tag("span", f"{count(clicks)} of {count(impressions)}", class_="n"),
+        class_="cell" + strong + thin,
+        style=f"--a:{depth:.2f}",
+    )
+
+
+def preferences(report: Report) -> Markup:
+    """Click rate by relevance level of the busiest queries, as a heat table."""
+    queries = report.busiest_queries
+    if not queries:
+        return Markup("")
+    rates = [
+        clicks / shown
+        for query in queries
+        for shown, clicks in zip(query.impressions, query.clicks, strict=True)
+        if shown >= _THIN
+    ]
+    highest = max(rates, default=0.0)
+    head = tag(
+        "tr",
+        tag("th", "query", scope="col", class_="name"),
+        *(
+            tag("th", name, scope="col", style="text-align:center")
+            for name in ("1 irrelevant", "2 weakly", "3 relevant", "4 strongly")
+        ),
+        tag("th", "impressions", scope="col"),
+    )
+    body = [_preference_row(query, highest) for query in queries]
+    note = (
+        "Click rate by relevance level: where it hardly rises from left to right, people who search this do not mind "
+        f"less relevant items. Rates that rest on fewer than {_THIN} impressions are faint."
+    )
+    return tag(
+        "section",
+        tag("h2", "Relevance preferences of the busiest queries"),
+        tag("p", note, class_="note"),
+        tag("div", tag("table", tag("thead", head), tag("tbody", *body), class_="heat"), class_="scroll"),
+    )
+
+
+def _preference_row(query: QueryPreference, highest: float) -> Markup:
+    return tag(
+        "tr",
+        tag("th", tag("bdi", query.query or "(empty)"), scope="row", title=query.query),
+        *(_heat_cell(shown, clicks, highest) for shown, clicks in zip(query.impressions, query.clicks, strict=True)),
+        tag("td", count(sum(query.impressions))),
+    )
+
+
+def configuration(report: Report) -> Markup:
+    """Every setting of the run."""
+    entries = [tag("div", tag("dt", name), tag("dd", value)) for name, value in _settings(report.config)]
+    return tag("section", tag("h2", "Configuration"), tag("dl", *entries, class_="pairs"))
+
+
+def _settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Settings by dotted name, in their order."""
+    settings = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            settings += _settings(value, f"{prefix}{name}.")
+        else:
+            settings.append((prefix + name, value if isinstance(value, str) else msgspec.json.encode(value).decode()))
+    return settings
+
+
+def hashes(report: Report) -> Markup:
+    """The chains and weights that two runs are compared by."""
+    entries = [("examples", report.examples_sha256), ("aggregates as read", report.aggregates_sha256)]
+    entries += [(f"weights of {model.model}", model.weights_sha256) for model in report.models if model.weights_sha256]
+    return tag(
+        "section",
+        tag("h2", "Fingerprints"),
+        tag("p", "SHA-256. Equal inputs and settings give equal fingerprints, also after a crash.", class_="note"),
+        tag("dl", *(join(tag("dt", name), tag("dd", tag("code", value))) for name, value in entries), class_="hashes"),
+    )

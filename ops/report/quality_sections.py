@@ -1,0 +1,264 @@
+"""The report's sections on the models: over time, calibration, segments, levels, positions, side by side."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from model.quality import TimelinePoint
+from model.sketch import Figures, ImpressionFigures
+from ops.report.charts import Axis, Point, Series, bar, legend, line_chart, scatter_on_diagonal
+from ops.report.markup import Markup, join, tag
+from ops.report.numbers import count, fixed, moment, percent, places_of, ratio, ticks, time_ticks
+from ops.report.schema import ModelReport, Report
+
+SEGMENT_NOTE = "By the user's joined clicks before the page: new 0–2, low 3–9, active 10 or more."
+_PARTS: Sequence[tuple[str, str, str]] = (
+    ("all", "all pages", "s-whole"),
+    ("new", "new users", "s-1"),
+    ("low", "low activity", "s-2"),
+    ("active", "active users", "s-0"),
+)
+_FEWEST_CLICKS = 20
+"""A point that rests on fewer clicks is noise and is not drawn."""
+
+Measure = Callable[[Figures], float | None]
+
+
+def _auc(figures: Figures) -> float | None:
+    return figures.auc
+
+
+def _gauc(figures: Figures) -> float | None:
+    return figures.gauc
+
+
+def auc_error(figures: Figures) -> float:
+    """Standard error of an AUC (Hanley and McNeil 1982); 0 where it is undefined."""
+    auc, clicked = figures.auc, figures.clicks
+    unclicked = figures.impressions - clicked
+    if auc is None:
+        return 0.0
+    above, below = auc / (2 - auc), 2 * auc * auc / (1 + auc)
+    spread = auc * (1 - auc) + (clicked - 1) * (above - auc * auc) + (unclicked - 1) * (below - auc * auc)
+    return math.sqrt(max(spread, 0.0) / (clicked * unclicked))
+
+
+def _points(timeline: Sequence[TimelinePoint], part: str, name: str, measure: Measure, what: str) -> list[Point]:
+    points = []
+    for stretch in timeline:
+        figures: Figures = getattr(stretch, part)
+        value = measure(figures) if figures.clicks >= _FEWEST_CLICKS else None
+        tip = (
+            f"{name}: {what} {fixed(value)}\n{moment(stretch.start)} to {moment(stretch.end)} UTC\n"
+            f"{count(figures.pages)} pages, {count(figures.clicks)} clicks"
+        )
+        points.append(Point((stretch.start + stretch.end) / 2, value, tip, 1.96 * auc_error(figures)))
+    return points
+
+
+def _time_axis(timeline: Sequence[TimelinePoint]) -> Axis:
+    low, high = timeline[0].start, timeline[-1].end
+    return Axis(low, high, time_ticks(low, high), "event time, UTC")
+
+
+def _value_axis(series: Sequence[Series], title: str) -> Axis:
+    values = [
+        point.y + side * (point.spread if one.band else 0.0)
+        for one in series
+        for point in one.points
+        if point.y is not None
+        for side in (-1, 1)
+    ]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    pad = max(0.06 * (high - low), 0.005)
+    low, high = max(low - pad, 0.0), min(high + pad, 1.0)
+    places = ticks(low, high)
+    return Axis(low, high, [(value, fixed(value, max(places_of(places), 2))) for value in places], title)
+
+
+def over_time(report: Report) -> Markup:
+    """AUC and GAUC of the first model over event time, whole and by segment."""
+    if not report.timeline:
+        return Markup("")
+    figures = []
+    series: list[Series] = []
+    for what, measure in (("AUC", _auc), ("page GAUC", _gauc)):
+        series = [
+            Series(name, look, _points(report.timeline, part, name, measure, what), part == "all" and what == "AUC")
+            for part, name, look in _PARTS
+        ]
+        chart = line_chart(f"{what} over event time", series, _time_axis(report.timeline), _value_axis(series, what))
+        figures.append(tag("figure", tag("h3", what), chart))
+    note = (
+        "Every page is scored before the model learns from it. Each point is a stretch of about equally many pages; "
+        f"the band is the 95 % interval of the AUC of all pages. {SEGMENT_NOTE}"
+    )
+    return tag(
+        "section",
+        tag("h2", "Quality over time"),
+        tag("p", note, class_="note"),
+        legend(series),
+        tag("div", *figures, class_="pair"),
+    )
+
+
+def calibration(report: Report) -> Markup:
+    """Predicted against observed click rate, in groups of equally many impressions."""
+    curve = report.calibration_curve
+    if not curve:
+        return Markup("")
+    points = []
+    for group in curve:
+        error = math.sqrt(max(group.observed * (1 - group.observed), 1e-12) / group.impressions)
+        tip = (
+            f"predicted {percent(group.predicted, 2)}, observed {percent(group.observed, 2)}\n"
+            f"{count(group.impressions)} impressions"
+        )
+        points.append(Point(group.predicted, group.observed, tip, 1.96 * error))
+    high = 1.06 * max(max(point.x, (point.y or 0.0) + point.spread) for point in points)
+    places = ticks(0.0, high)
+    decimals = max(places_of(places) - 2, 0)
+    both = Axis(0.0, high, [(value, percent(value, decimals)) for value in places], "")
+    note = (
+        "Impressions in groups of about equal size by prediction, with 95 % intervals. On the dashed line, what was "
+        f"predicted is what happened; over all, predicted / observed clicks is {fixed(report.calibration, 3)}."
+    )
+    chart = scatter_on_diagonal("calibration curve", points, both, "predicted click rate", "observed click rate")
+    return tag("section", tag("h2", "Calibration"), tag("p", note, class_="note"), tag("figure", chart))
+
+
+def _header(*names: str) -> Markup:
+    cells = [tag("th", name, scope="col", **({"class_": "name"} if i == 0 else {})) for i, name in enumerate(names)]
+    return tag("thead", tag("tr", *cells))
+
+
+def _cells(*values: str) -> Markup:
+    return join(*(tag("td", value) for value in values))
+
+
+def segments(report: Report) -> Markup:
+    """Quality of all pages, of their second half and by the user's activity."""
+    if report.segments is None or report.second_half is None or not report.models:
+        return Markup("")
+    half = report.second_half
+    rows: list[tuple[str, Figures]] = [
+        ("all pages", report.models[0]),
+        ("second half", half),
+        ("new users", report.segments.new),
+        ("low activity", report.segments.low),
+        ("active users", report.segments.active),
+    ]
+    body = [
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            _cells(
+                count(row.pages),
+                percent(ratio(row.clicks, row.impressions)),
+                fixed(row.auc),
+                fixed(row.gauc),
+                fixed(row.log_loss),
+                fixed(row.normalized_entropy),
+                fixed(row.calibration, 3),
+            ),
+        )
+        for name, row in rows
+    ]
+    since = "" if half.start is None else f" The second half starts at {moment(half.start)} UTC."
+    table = tag(
+        "table",
+        _header("", "pages", "click rate", "AUC", "page GAUC", "log loss", "norm. entropy", "calibration"),
+        tag("tbody", *body),
+    )
+    note = (
+        f"{SEGMENT_NOTE}{since} Page GAUC is the mean AUC within a page, weighted by impressions; ties count half, "
+        "pages without both a clicked and an unclicked item are left out. Log loss is in nats an impression, "
+        "normalised entropy its ratio to always predicting the mean, calibration predicted over observed clicks."
+    )
+    return tag("section", tag("h2", "By segment"), tag("p", note, class_="note"), tag("div", table, class_="scroll"))
+
+
+def _split_table(first: str, rows: Mapping[str, ImpressionFigures]) -> Markup:
+    shown = {name: row for name, row in rows.items() if row.impressions}
+    most = max((row.clicks / row.impressions for row in shown.values()), default=0.0)
+    body = []
+    for name, row in shown.items():
+        rate = row.clicks / row.impressions
+        body.append(
+            tag(
+                "tr",
+                tag("th", name, scope="row"),
+                tag("td", count(row.impressions)),
+                tag("td", percent(rate)),
+                tag("td", bar(rate / most if most else 0.0), class_="wide"),
+                _cells(fixed(row.auc), fixed(row.calibration, 3)),
+            )
+        )
+    head = _header(first, "impressions", "click rate", "", "AUC", "calibration")
+    return tag("table", head, tag("tbody", *body))
+
+
+def splits(report: Report) -> Markup:
+    """Quality by relevance level and by position."""
+    if not report.levels:
+        return Markup("")
+    names = {"1": "1 irrelevant", "2": "2 weakly relevant", "3": "3 relevant", "4": "4 strongly relevant"}
+    levels = {names.get(name, name): row for name, row in report.levels.items()}
+    note = "AUC here is among impressions of the same level, or the same position, alone."
+    return tag(
+        "section",
+        tag("h2", "By relevance level and position"),
+        tag("p", note, class_="note"),
+        tag(
+            "div",
+            tag("div", _split_table("level", levels), class_="scroll"),
+            tag("div", _split_table("position", report.positions), class_="scroll"),
+            class_="pair",
+        ),
+    )
+
+
+_COLUMNS: Sequence[tuple[str, Callable[[ModelReport], float | None], int, Callable[[float], float]]] = (
+    ("AUC", lambda model: model.auc, 4, lambda value: -value),
+    ("page GAUC", lambda model: model.gauc, 4, lambda value: -value),
+    ("AUC, second half", lambda model: model.second_half.auc, 4, lambda value: -value),
+    ("AUC, new users", lambda model: model.segments.new.auc, 4, lambda value: -value),
+    ("log loss", lambda model: model.log_loss, 4, lambda value: value),
+    ("norm. entropy", lambda model: model.normalized_entropy, 4, lambda value: value),
+    ("calibration", lambda model: model.calibration, 3, lambda value: abs(math.log(value)) if value > 0 else math.inf),
+)
+
+
+def models(report: Report) -> Markup:
+    """Models that learned from the same stream, side by side; nothing where there is only one."""
+    if len(report.models) < 2:
+        return Markup("")
+    best: list[float | None] = []
+    for _, measure, _, badness in _COLUMNS:
+        # What has no weights is a bound (an oracle), not a contender.
+        values = [measure(model) for model in report.models if model.weights_sha256 is not None]
+        best.append(min((value for value in values if value is not None), key=badness, default=None))
+    body = []
+    for model in report.models:
+        cells = []
+        for (_, measure, places, _), winner in zip(_COLUMNS, best, strict=True):
+            value = measure(model)
+            won = value is not None and value == winner and model.weights_sha256 is not None
+            cells.append(tag("td", fixed(value, places), **({"class_": "best"} if won else {})))
+        body.append(tag("tr", tag("th", model.model, scope="row"), *cells))
+    table = tag("table", _header("model", *(name for name, *_ in _COLUMNS)), tag("tbody", *body))
+    series = [
+        Series(model.model, f"s-{i % 8}", _points(model.timeline, "all", model.model, _auc, "AUC"))
+        for i, model in enumerate(report.models)
+        if model.timeline
+    ]
+    parts = [
+        tag("h2", "Models side by side"),
+        tag(
+            "p", "All learned from the same pages in the same order; the best of each column is marked.", class_="note"
+        ),
+        tag("div", table, class_="scroll"),
+    ]
+    if series and report.timeline:
+        chart = line_chart("AUC of each model", series, _time_axis(report.timeline), _value_axis(series, "AUC"))
+        parts.append(tag("figure", tag("h3", "AUC over time"), legend(series), chart, class_="single"))
+    return tag("section", *parts)

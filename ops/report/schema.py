@@ -1,0 +1,122 @@
+"""What `report.json` holds, and what the runner hands in for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from model.quality import HalfFigures, QualitySummary, SegmentFigures, TimelinePoint
+from model.sketch import CurvePoint, Figures, ImpressionFigures
+from stream.outcomes import Outcomes
+
+ByLevel = tuple[int, int, int, int]
+"""A count for each relevance level, 1 to 4."""
+
+
+class QueryPreference(msgspec.Struct, frozen=True, kw_only=True):
+    """Which relevance levels a query's users click: its pages' impressions and clicks by level, over the whole log."""
+
+    query: str
+    impressions: ByLevel
+    clicks: ByLevel
+
+
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay knows when it ends, besides its models' quality.
+
+    dead_letters: by reason. out_of_order: records behind the line that everything downstream follows.
+    pages, impressions: of the emitted pages, the items on them. busiest_queries: most pages first.
+    seconds: wall time, earlier runs included that a resumed one goes on from. config: every setting, by name.
+    """
+
+    pages: int
+    impressions: int
+    outcomes: Outcomes
+    dead_letters: dict[str, int]
+    out_of_order: int
+    busiest_queries: list[QueryPreference]
+    examples_sha256: str
+    aggregates_sha256: str
+    seconds: float
+    config: dict[str, Any]
+
+
+class ModelReport(QualitySummary, frozen=True, kw_only=True):
+    """One model's quality; `weights_sha256` is null for what has no weights (an oracle)."""
+
+    model: str
+    weights_sha256: str | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of `report.json`; null where a figure is undefined.
+
+    The quality at the top (model to calibration_curve, weights_sha256) is that of the first of `models`; without
+    models (`--no-train`) it is null, and pages, impressions and clicks are those that the stages put out.
+    seconds: wall time; pages_per_second: pages over it.
+    """
+
+    model: str | None
+    pages: int
+    impressions: int
+    clicks: int
+    auc: float | None
+    gauc: float | None
+    log_loss: float | None
+    normalized_entropy: float | None
+    calibration: float | None
+    segments: SegmentFigures | None
+    second_half: HalfFigures | None
+    levels: dict[str, ImpressionFigures]
+    positions: dict[str, ImpressionFigures]
+    timeline: list[TimelinePoint]
+    calibration_curve: list[CurvePoint]
+    models: list[ModelReport]
+    outcomes: Outcomes
+    dead_letters: dict[str, int]
+    out_of_order: int
+    busiest_queries: list[QueryPreference]
+    examples_sha256: str
+    aggregates_sha256: str
+    weights_sha256: str | None
+    seconds: float
+    pages_per_second: float | None
+    config: dict[str, Any]
+
+
+def model_report(model: str, quality: QualitySummary, weights_sha256: str | None) -> ModelReport:
+    """The report of one model from `Quality.summary()`."""
+    return ModelReport(model=model, weights_sha256=weights_sha256, **_fields(quality))
+
+
+def build_report(facts: RunFacts, models: Sequence[ModelReport]) -> Report:
+    """Put a run's facts and its models, the one that the run is named after first, into a report."""
+    facts_fields = _fields(facts)
+    if models:
+        quality = _fields(models[0])
+        facts_fields |= {"pages": models[0].pages, "impressions": models[0].impressions}
+    else:
+        quality = _fields(_UNMEASURED) | {"clicks": facts.outcomes.clicks.joined}
+        quality |= {"model": None, "weights_sha256": None, "segments": None, "second_half": None}
+        quality |= {"levels": {}, "positions": {}, "timeline": [], "calibration_curve": []}
+    return Report(
+        **(quality | facts_fields),
+        models=list(models),
+        pages_per_second=facts.pages / facts.seconds if facts.seconds > 0 else None,
+    )
+
+
+_UNMEASURED = Figures(
+    pages=0,
+    impressions=0,
+    clicks=0,
+    auc=None,
+    gauc=None,
+    log_loss=None,
+    normalized_entropy=None,
+    calibration=None,
+)
+
+
+def _fields(of: msgspec.Struct) -> dict[str, Any]:
+    return {field: getattr(of, field) for field in of.__struct_fields__}

@@ -1,0 +1,29 @@
+"""Writes the report's two files, each whole or not at all."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from ops.report.html import render
+from ops.report.schema import Report
+from state.errors import PrectrError
+
+
+def write_report(run_dir: Path, report: Report) -> Path:
+    """Write `report.json` and `report.html` into `run_dir`; returns the path of the page.
+
+    PrectrError: a file cannot be written; an earlier report is then still whole.
+    """
+    page = run_dir / "report.html"
+    text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    for path, content in ((run_dir / "report.json", text), (page, render(report).encode())):
+        aside = path.with_name(path.name + ".new")
+        try:
+            aside.write_bytes(content)
+            os.replace(aside, path)
+        except OSError as error:
+            raise PrectrError(
+                f"cannot write the report {path}: {error.strerror}; make room or choose another --run-dir"
+            ) from error
+    return page
