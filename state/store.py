@@ -34,6 +34,8 @@ class StoreOptions:
     bloom_bits: int = 10
     write_ahead_log: bool = True
     """Off where a crash goes back to a checkpoint anyway (the embedded runner)."""
+    read_only: bool = False
+    """Nothing is written, so that a checkpoint can be looked at as it is."""
 
 
 _EFFECTIVE: Final = {
@@ -62,12 +64,18 @@ class Store:
         # The package's stub has this as a method; it is a property.
         self._write_options.disable_wal = not options.write_ahead_log  # type: ignore[method-assign, assignment]
         with self._named_errors("opened"):
+            if options.read_only and not path.is_dir():
+                raise StateError(f"{path}: there is no state store: name a folder that a run has written")
             path.parent.mkdir(parents=True, exist_ok=True)
             # RocksDB forgets the options of a column family on reopen unless they are named with it.
             self._db = rocksdict.Rdict(
-                str(path), options=_rocksdb_options(options), column_families={"default": _rocksdb_options(options)}
+                str(path),
+                options=_rocksdb_options(options),
+                column_families={"default": _rocksdb_options(options)},
+                access_type=rocksdict.AccessType.read_only() if options.read_only else rocksdict.AccessType.read_write(),
             )
-        self._assert_options()
+        if not options.read_only:
+            self._assert_options()
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of `keys`, in their order; sorted keys are read fastest."""
