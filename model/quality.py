@@ -42,9 +42,9 @@ FIRST_BUCKET_MS: Final = 60_000
 """Width of a timeline bucket at first; it doubles, pairs of buckets becoming one, whenever there are too many."""
 MAX_BUCKETS: Final = 128
 FEWEST_STRETCHES: Final = 4
-MOST_STRETCHES: Final = 40
-CLICKS_A_STRETCH: Final = 100
-"""The summary's timeline has 4 to 40 points, as many as have 100 clicks each: fewer clicks show only noise."""
+MOST_STRETCHES: Final = 30
+CLICKS_A_STRETCH: Final = 200
+"""The summary's timeline has 4 to 30 points, as many as have 200 clicks each: fewer clicks show only noise."""
 _SPLITS: Final = len(LEVEL_NAMES) + len(POSITION_NAMES)
 _ROWS: Final = _SPLITS + len(SEGMENTS) * MAX_BUCKETS
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
@@ -76,8 +76,13 @@ class HalfFigures(Figures, frozen=True, kw_only=True):
 
 
 class QualitySummary(Figures, frozen=True, kw_only=True):
-    """Every figure of a model's quality, as the report and the result table show them; its own are of all pages."""
+    """Every figure of a model's quality, as the report and the result table show them; its own are of all pages.
 
+    first_close, last_close: smallest and largest effective close of the pages, ms since the epoch.
+    """
+
+    first_close: int | None
+    last_close: int | None
     segments: SegmentFigures
     second_half: HalfFigures
     levels: dict[str, ImpressionFigures]
@@ -98,6 +103,8 @@ class QualityState(msgspec.Struct, frozen=True, array_like=True):
 
     version: int
     width: int
+    first_close: int | None
+    last_close: int | None
     splits: tuple[SketchState, ...]
     buckets: tuple[BucketState, ...]
 
@@ -117,6 +124,8 @@ class Quality:
         self._values: Ints = np.zeros((_ROWS, WIDTH), np.int64)
         self._flat = self._values.reshape(-1)
         self._rows: dict[int, int] = {}
+        self._first_close: int | None = None
+        self._last_close: int | None = None
 
     def add_batch(
         self,
@@ -139,6 +148,9 @@ class Quality:
         if not len(closes_at):
             return
         scored = score(logits, labels, page_starts)
+        first, last = int(closes_at.min()), int(closes_at.max())
+        self._first_close = first if self._first_close is None else min(first, self._first_close)
+        self._last_close = last if self._last_close is None else max(last, self._last_close)
         page_row = self._bucket_rows(closes_at) + np.searchsorted(_ACTIVITY_BOUNDS, activity, side="right")
         rows = np.empty((3, len(logits)), np.int64)
         np.subtract(levels, 1, out=rows[0], casting="unsafe")
@@ -243,6 +255,8 @@ class Quality:
         stretches = min(MOST_STRETCHES, max(FEWEST_STRETCHES, whole.clicks // CLICKS_A_STRETCH))
         return QualitySummary(
             **msgspec.structs.asdict(whole.figures()),
+            first_close=self._first_close,
+            last_close=self._last_close,
             segments=SegmentFigures(**{name: segments[name].figures() for name in SEGMENTS}),
             second_half=HalfFigures(start=start, **msgspec.structs.asdict(half.figures())),
             levels=dict(zip(LEVEL_NAMES, splits, strict=False)),
@@ -258,7 +272,9 @@ class Quality:
         for number, row in sorted(self._rows.items()):
             new, low, active = (self._sketch(row + i).encode() for i in range(len(SEGMENTS)))
             buckets.append(BucketState(number, (new, low, active)))
-        return QualityState(QUALITY_VERSION, self._width, tuple(encoded), tuple(buckets))
+        return QualityState(
+            QUALITY_VERSION, self._width, self._first_close, self._last_close, tuple(encoded), tuple(buckets)
+        )
 
     @classmethod
     def from_state(cls, state: QualityState) -> Self:
@@ -275,6 +291,7 @@ class Quality:
             )
         out = cls()
         out._width = state.width
+        out._first_close, out._last_close = state.first_close, state.last_close
         for row, sketch in enumerate(state.splits):
             out._values[row] = QualitySketch.decode(sketch).values
         for bucket in state.buckets:

@@ -198,8 +198,9 @@ def test_stretches_of_the_timeline_are_neighbouring_buckets_added_up() -> None:
 def test_the_summary_has_fewer_points_where_clicks_are_few() -> None:
     few, many = fed(simulated(60, 20 * MINUTE)).summary(), fed(simulated(2000, 20 * MINUTE)).summary()
     assert len(few.timeline) == 4
-    assert len(many.timeline) == many.clicks // 100
+    assert len(many.timeline) == many.clicks // 200
     assert sum(point.all.pages for point in many.timeline) == many.pages == 2000
+    assert (many.first_close, many.last_close) == (1_700_000_000_000, 1_700_000_000_000 + 1999 * 20 * MINUTE)
 
 
 def test_a_clock_that_jumps_years_takes_one_bucket_and_spoils_no_other() -> None:
@@ -226,7 +227,7 @@ def test_second_half_is_the_fewest_last_buckets_with_at_least_half_of_the_pages(
 def test_the_second_half_of_nothing_is_empty() -> None:
     assert Quality().second_half() == (QualitySketch(), None)
     summary = Quality().summary()
-    assert summary.auc is None
+    assert summary.auc is summary.first_close is summary.last_close is None
     assert summary.second_half.start is None
     assert summary.timeline == summary.calibration_curve == []
 

@@ -6,8 +6,12 @@ from typing import NamedTuple
 
 from ops.report.markup import Markup, join, tag
 
-WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 46
+NARROW, WIDE = 560, 1120
+"""Widths of a chart that has half of the page and of one that has all of it."""
+HEIGHT = 300
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 24, 46
+MANY = 12
+"""A line of more points shows them only when pointed at."""
 
 
 class Point(NamedTuple):
@@ -44,34 +48,44 @@ class Axis:
         return start + min(max(share, -0.02), 1.02) * (end - start)
 
 
-def _x(axis: Axis, value: float) -> float:
-    return axis.place(value, LEFT, WIDTH - RIGHT)
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Two axes in a chart of some width."""
+
+    x: Axis
+    y: Axis
+    width: int = NARROW
+
+    def left(self, value: float) -> float:
+        """Pixels from the left for a value of x."""
+        return self.x.place(value, LEFT, self.width - RIGHT)
+
+    def top(self, value: float) -> float:
+        """Pixels from the top for a value of y."""
+        return self.y.place(value, HEIGHT - BOTTOM, TOP)
 
 
-def _y(axis: Axis, value: float) -> float:
-    return axis.place(value, HEIGHT - BOTTOM, TOP)
-
-
-def _frame(x: Axis, y: Axis) -> Markup:
+def _frame(plane: Plane) -> Markup:
     """Grid lines, tick labels and axis titles."""
+    x, y, right = plane.x, plane.y, plane.width - RIGHT
     parts = []
     for value, label in y.ticks:
-        at = _y(y, value)
-        parts.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at))
+        at = plane.top(value)
+        parts.append(tag("line", class_="grid", x1=LEFT, x2=right, y1=at, y2=at))
         parts.append(tag("text", label, class_="tick end", x=LEFT - 8, y=at + 4))
     for value, label in x.ticks:
-        at = _x(x, value)
+        at = plane.left(value)
         parts.append(tag("line", class_="axis", x1=at, x2=at, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4))
         parts.append(tag("text", label, class_="tick mid", x=at, y=HEIGHT - BOTTOM + 18))
     base = HEIGHT - BOTTOM
-    parts.append(tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=base, y2=base))
-    parts.append(tag("text", x.title, class_="title mid", x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8))
-    parts.append(tag("text", y.title, class_="title", x=2, y=TOP - 1))
+    parts.append(tag("line", class_="axis", x1=LEFT, x2=right, y1=base, y2=base))
+    parts.append(tag("text", x.title, class_="title mid", x=(LEFT + right) / 2, y=HEIGHT - 8))
+    parts.append(tag("text", y.title, class_="title", x=2, y=TOP - 14))
     return join(*parts)
 
 
-def _svg(label: str, *parts: Markup) -> Markup:
-    return tag("svg", *parts, viewBox=f"0 -10 {WIDTH} {HEIGHT + 10}", role="img", aria_label=label)
+def _svg(label: str, width: int, *parts: Markup) -> Markup:
+    return tag("svg", *parts, viewBox=f"0 0 {width} {HEIGHT}", role="img", aria_label=label)
 
 
 def _runs(points: Sequence[Point]) -> list[list[tuple[Point, float]]]:
@@ -85,18 +99,19 @@ def _runs(points: Sequence[Point]) -> list[list[tuple[Point, float]]]:
     return [run for run in runs if run]
 
 
-def _line(series: Series, x: Axis, y: Axis) -> Markup:
+def _line(series: Series, plane: Plane) -> Markup:
     parts = []
+    dot = f"dot quiet {series.look}" if len(series.points) > MANY else f"dot {series.look}"
     for run in _runs(series.points):
-        places = [(_x(x, point.x), _y(y, value)) for point, value in run]
+        places = [(plane.left(point.x), plane.top(value)) for point, value in run]
         if series.band:
-            edge = [(_x(x, point.x), _y(y, value + point.spread)) for point, value in run]
-            edge += [(_x(x, point.x), _y(y, value - point.spread)) for point, value in reversed(run)]
+            edge = [(plane.left(point.x), plane.top(value + point.spread)) for point, value in run]
+            edge += [(plane.left(point.x), plane.top(value - point.spread)) for point, value in reversed(run)]
             parts.append(tag("polygon", class_=f"band {series.look}", points=_coordinates(edge)))
         if len(run) > 1:
             parts.append(tag("polyline", class_=f"line {series.look}", points=_coordinates(places)))
         parts.extend(
-            tag("circle", tag("title", point.tip), class_=f"dot {series.look}", cx=left, cy=top, r=2.5)
+            tag("circle", tag("title", point.tip), class_=dot, cx=left, cy=top, r=3)
             for (point, _), (left, top) in zip(run, places, strict=True)
         )
     return join(*parts)
@@ -106,9 +121,9 @@ def _coordinates(places: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
 
 
-def line_chart(label: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup:
+def line_chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
     """Lines over a common axis; the first is drawn on top."""
-    return _svg(label, _frame(x, y), *(_line(one, x, y) for one in reversed(series)))
+    return _svg(label, plane.width, _frame(plane), *(_line(one, plane) for one in reversed(series)))
 
 
 def legend(series: Sequence[Series]) -> Markup:
@@ -121,25 +136,27 @@ def legend(series: Sequence[Series]) -> Markup:
 
 
 def _sample(look: str) -> Markup:
-    line = tag("line", class_=f"line {look}", x1=1, x2=25, y1=5, y2=5)
-    return join(line, tag("circle", class_=f"dot {look}", cx=13, cy=5, r=2.5))
+    return tag("line", class_=f"line {look}", x1=1, x2=25, y1=5, y2=5)
 
 
 def scatter_on_diagonal(label: str, points: Sequence[Point], both: Axis, x_title: str, y_title: str) -> Markup:
     """Points with their intervals against the line of equality; both axes are the same."""
-    x = Axis(both.low, both.high, both.ticks, x_title)
-    y = Axis(both.low, both.high, both.ticks, y_title)
-    ends = {"x1": _x(x, x.low), "y1": _y(y, y.low), "x2": _x(x, x.high), "y2": _y(y, y.high)}
-    parts = [_frame(x, y), tag("line", class_="equal", **ends)]
+    plane = Plane(
+        Axis(both.low, both.high, both.ticks, x_title),
+        Axis(both.low, both.high, both.ticks, y_title),
+    )
+    low, high = both.low, both.high
+    ends = {"x1": plane.left(low), "y1": plane.top(low), "x2": plane.left(high), "y2": plane.top(high)}
+    parts = [_frame(plane), tag("line", class_="equal", **ends)]
     drawn = [(point, point.y) for point in points if point.y is not None]
-    trail = [(_x(x, point.x), _y(y, value)) for point, value in drawn]
+    trail = [(plane.left(point.x), plane.top(value)) for point, value in drawn]
     parts.append(tag("polyline", class_="line s-0", points=_coordinates(trail)))
     for point, value in drawn:
-        at = _x(x, point.x)
-        low, high = _y(y, value - point.spread), _y(y, value + point.spread)
-        parts.append(tag("line", class_="whisker s-0", x1=at, x2=at, y1=low, y2=high))
-        parts.append(tag("circle", tag("title", point.tip), class_="dot s-0", cx=at, cy=_y(y, value), r=4))
-    return _svg(label, *parts)
+        at = plane.left(point.x)
+        ends = {"y1": plane.top(value - point.spread), "y2": plane.top(value + point.spread)}
+        parts.append(tag("line", class_="whisker s-0", x1=at, x2=at, **ends))
+        parts.append(tag("circle", tag("title", point.tip), class_="dot s-0", cx=at, cy=plane.top(value), r=4))
+    return _svg(label, plane.width, *parts)
 
 
 def bar(share: float, look: str = "s-0") -> Markup:

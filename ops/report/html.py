@@ -37,8 +37,8 @@ def render(report: Report) -> str:
 
 def _heading(report: Report, name: str) -> Markup:
     span = ""
-    if report.timeline:
-        span = f"{moment(report.timeline[0].start)} to {moment(report.timeline[-1].end)} UTC, event time"
+    if report.first_close is not None and report.last_close is not None:
+        span = f"Pages closed from {moment(report.first_close)} to {moment(report.last_close)} UTC, event time"
     whole = not report.outcomes.imbalance()
     verdict = (
         tag("span", "✓ every record accounted for", class_="verdict good")
@@ -59,16 +59,16 @@ def _tiles(report: Report) -> Markup:
     quality = []
     if report.models:
         quality = [
-            _tile("AUC", fixed(report.auc), f"second half {fixed(half.auc if half else None)}"),
-            _tile("Page GAUC", fixed(report.gauc), f"second half {fixed(half.gauc if half else None)}"),
+            _tile("AUC", fixed(report.auc), f"2nd half {fixed(half.auc if half else None)}"),
+            _tile("Page GAUC", fixed(report.gauc), f"2nd half {fixed(half.gauc if half else None)}"),
             _tile("Log loss", fixed(report.log_loss), f"norm. entropy {fixed(report.normalized_entropy)}"),
-            _tile("Calibration", fixed(report.calibration, 3), "predicted / observed"),
+            _tile("Calibration", fixed(report.calibration, 3), "1 is perfect"),
         ]
     speed = DASH if report.pages_per_second is None else count(report.pages_per_second)
     return tag(
         "dl",
         *quality,
-        _tile("Pages", count(report.pages), f"{count(report.impressions)} impressions"),
+        _tile("Pages", count(report.pages), f"{count(report.impressions)} items"),
         _tile("Clicks", count(report.clicks), f"click rate {percent(ratio(report.clicks, report.impressions))}"),
         _tile("Speed", speed, f"in {duration(report.seconds)}", "pages/s"),
         class_="tiles",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from model.quality import TimelinePoint
 from model.sketch import Figures, ImpressionFigures
-from ops.report.charts import Axis, Point, Series, bar, legend, line_chart, scatter_on_diagonal
+from ops.report.charts import WIDE, Axis, Plane, Point, Series, bar, legend, line_chart, scatter_on_diagonal
 from ops.report.markup import Markup, join, tag
 from ops.report.numbers import count, fixed, moment, percent, places_of, ratio, ticks, time_ticks
 from ops.report.schema import ModelReport, Report
@@ -55,12 +55,12 @@ def _points(timeline: Sequence[TimelinePoint], part: str, name: str, measure: Me
     return points
 
 
-def _time_axis(timeline: Sequence[TimelinePoint]) -> Axis:
+def _time_axis(timeline: Sequence[TimelinePoint], most: int = 8) -> Axis:
     low, high = timeline[0].start, timeline[-1].end
-    return Axis(low, high, time_ticks(low, high), "event time, UTC")
+    return Axis(low, high, time_ticks(low, high, most), "event time, UTC")
 
 
-def _value_axis(series: Sequence[Series], title: str) -> Axis:
+def _value_axis(series: Sequence[Series]) -> Axis:
     values = [
         point.y + side * (point.spread if one.band else 0.0)
         for one in series
@@ -72,7 +72,7 @@ def _value_axis(series: Sequence[Series], title: str) -> Axis:
     pad = max(0.06 * (high - low), 0.005)
     low, high = max(low - pad, 0.0), min(high + pad, 1.0)
     places = ticks(low, high)
-    return Axis(low, high, [(value, fixed(value, max(places_of(places), 2))) for value in places], title)
+    return Axis(low, high, [(value, fixed(value, max(places_of(places), 2))) for value in places], "")
 
 
 def over_time(report: Report) -> Markup:
@@ -81,12 +81,13 @@ def over_time(report: Report) -> Markup:
         return Markup("")
     figures = []
     series: list[Series] = []
-    for what, measure in (("AUC", _auc), ("page GAUC", _gauc)):
+    for what, measure in (("AUC", _auc), ("Page GAUC", _gauc)):
         series = [
             Series(name, look, _points(report.timeline, part, name, measure, what), part == "all" and what == "AUC")
             for part, name, look in _PARTS
         ]
-        chart = line_chart(f"{what} over event time", series, _time_axis(report.timeline), _value_axis(series, what))
+        plane = Plane(_time_axis(report.timeline), _value_axis(series))
+        chart = line_chart(f"{what} over event time", series, plane)
         figures.append(tag("figure", tag("h3", what), chart))
     note = (
         "Every page is scored before the model learns from it. Each point is a stretch of about equally many pages; "
@@ -232,33 +233,41 @@ def models(report: Report) -> Markup:
     """Models that learned from the same stream, side by side; nothing where there is only one."""
     if len(report.models) < 2:
         return Markup("")
-    best: list[float | None] = []
-    for _, measure, _, badness in _COLUMNS:
-        # What has no weights is a bound (an oracle), not a contender.
-        values = [measure(model) for model in report.models if model.weights_sha256 is not None]
-        best.append(min((value for value in values if value is not None), key=badness, default=None))
+    note = "All learned from the same pages in the same order; the best of each column is marked."
+    return tag(
+        "section",
+        tag("h2", "Models side by side"),
+        tag("p", note, class_="note"),
+        tag("div", _models_table(report.models), class_="scroll"),
+        _models_over_time(report),
+    )
+
+
+def _models_table(compared: Sequence[ModelReport]) -> Markup:
+    # What has no weights is a bound (an oracle), not a contender.
+    contenders = [model for model in compared if model.weights_sha256 is not None]
+    best = [
+        min((value for value in map(measure, contenders) if value is not None), key=badness, default=None)
+        for _, measure, _, badness in _COLUMNS
+    ]
     body = []
-    for model in report.models:
+    for model in compared:
         cells = []
         for (_, measure, places, _), winner in zip(_COLUMNS, best, strict=True):
             value = measure(model)
-            won = value is not None and value == winner and model.weights_sha256 is not None
+            won = value is not None and value == winner and model in contenders
             cells.append(tag("td", fixed(value, places), **({"class_": "best"} if won else {})))
         body.append(tag("tr", tag("th", model.model, scope="row"), *cells))
-    table = tag("table", _header("model", *(name for name, *_ in _COLUMNS)), tag("tbody", *body))
-    series = [
-        Series(model.model, f"s-{i % 8}", _points(model.timeline, "all", model.model, _auc, "AUC"))
-        for i, model in enumerate(report.models)
-        if model.timeline
-    ]
-    parts = [
-        tag("h2", "Models side by side"),
-        tag(
-            "p", "All learned from the same pages in the same order; the best of each column is marked.", class_="note"
-        ),
-        tag("div", table, class_="scroll"),
-    ]
-    if series and report.timeline:
-        chart = line_chart("AUC of each model", series, _time_axis(report.timeline), _value_axis(series, "AUC"))
-        parts.append(tag("figure", tag("h3", "AUC over time"), legend(series), chart, class_="single"))
-    return tag("section", *parts)
+    return tag("table", _header("model", *(name for name, *_ in _COLUMNS)), tag("tbody", *body))
+
+
+def _models_over_time(report: Report) -> Markup:
+    series = []
+    for i, model in enumerate(report.models):
+        look = f"s-{i % 7}" if model.weights_sha256 else "s-7"
+        series.append(Series(model.model, look, _points(model.timeline, "all", model.model, _auc, "AUC")))
+    if not report.timeline:
+        return Markup("")
+    plane = Plane(_time_axis(report.timeline, 14), _value_axis(series), WIDE)
+    chart = line_chart("AUC of each model over event time", series, plane)
+    return tag("figure", tag("h3", "AUC over time"), legend(series), tag("div", chart, class_="scroll"))

@@ -60,6 +60,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pages: int
     impressions: int
     clicks: int
+    first_close: int | None
+    last_close: int | None
     auc: float | None
     gauc: float | None
     log_loss: float | None
@@ -98,6 +100,7 @@ def build_report(facts: RunFacts, models: Sequence[ModelReport]) -> Report:
     else:
         quality = _fields(_UNMEASURED) | {"clicks": facts.outcomes.clicks.joined}
         quality |= {"model": None, "weights_sha256": None, "segments": None, "second_half": None}
+        quality |= {"first_close": None, "last_close": None}
         quality |= {"levels": {}, "positions": {}, "timeline": [], "calibration_curve": []}
     return Report(
         **(quality | facts_fields),

@@ -23,7 +23,7 @@ h3{font-size:14px;margin:0 0 8px;font-weight:620}
 p{margin:0}
 .lead,.note{color:var(--soft)}
 .lead{margin-top:6px}
-.note{font-size:13.5px;max-width:76ch;margin-bottom:16px}
+.note{font-size:13.5px;max-width:96ch;margin-bottom:16px}
 .verdict{font-size:13.5px;font-weight:600;padding:5px 12px;border-radius:999px;border:1px solid currentColor}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:0 0 16px;padding:0}
@@ -33,12 +33,14 @@ p{margin:0}
 .tile dd{margin:0}
 .tile .value{font-size:25px;line-height:1.25;font-weight:660;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
 .tile .value small{font-size:13px;font-weight:500;letter-spacing:0;color:var(--soft);margin-left:4px}
-.tile .sub{font-size:12.5px;color:var(--soft);font-variant-numeric:tabular-nums}
+.tile .sub{font-size:12px;color:var(--soft);font-variant-numeric:tabular-nums}
 section{padding:22px 24px 24px;margin-top:16px}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:24px 36px}
 .sections{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:16px;margin-top:16px}
 .sections section{margin-top:0}
 figure{margin:0;min-width:0}
+div+figure{margin-top:24px}
+.scroll svg[viewBox*="1120"]{min-width:620px}
 svg{display:block;width:100%;height:auto;overflow:visible}
 text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif;fill:var(--soft)}
 .title{fill:var(--faint)}
@@ -48,7 +50,7 @@ text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-
 .equal{stroke:var(--faint);stroke-dasharray:3 4}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
 .dot{stroke:var(--card);stroke-width:1}
-.dot:hover{stroke:var(--ink);stroke-width:2}
+.quiet{opacity:0}.quiet:hover{opacity:1}
 .whisker{stroke-width:1.6;opacity:.55}
 .band{opacity:.13;stroke:none}
 .s-whole{stroke:var(--ink);fill:var(--ink)}.line.s-whole{stroke-width:2.6}
@@ -59,8 +61,8 @@ text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-
 .s-4{stroke:var(--c4);fill:var(--c4)}
 .s-5{stroke:var(--c5);fill:var(--c5)}.line.s-5{stroke-dasharray:7 4}
 .s-6{stroke:var(--c6);fill:var(--c6)}.line.s-6{stroke-dasharray:2 4}
-.s-7{stroke:var(--c7);fill:var(--c7)}
-.line[class*=s-]{fill:none}.dot[class*=s-]{stroke:var(--card)}.dot[class*=s-]:hover{stroke:var(--ink)}
+.s-7{stroke:var(--c7);fill:var(--c7)}.line.s-7{stroke-dasharray:1 4}
+.line[class*=s-]{fill:none}.dot[class*=s-]{stroke:var(--card)}.dot[class*=s-]:hover{stroke:var(--ink);stroke-width:2}
 .band[class*=s-]{stroke:none}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:2px 18px;margin:0 0 10px;padding:0;
 font-size:13px;color:var(--soft)}
