@@ -130,7 +130,7 @@ def read_log(world: World) -> Log:
     for number, block in enumerate(draw_pages(world)):
         own = (block.user, block.query, block.item, block.level, block.probability)
         parts.append((*own, block.clicked, block.present, block.user_clicks, *_imagined(world, block, number)))
-    return Log(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))  # type: ignore[arg-type]
+    return Log(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def row(log: Log, seed: int, name: str, scores: NDArray[np.float64], unexposed: NDArray[np.float64] | None) -> Row:

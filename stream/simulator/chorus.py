@@ -48,7 +48,6 @@ CATEGORY_WORDS: Final = (
     "power adapter",
     "power supply",
     "battery",
-    "batteries",
     "cable",
     "cord",
     "hub",
@@ -126,7 +125,7 @@ def graded_pairs() -> list[GradedPair]:
 
 def chorus_category(title: str) -> str:
     """The category of a product, from its title; plurals count as the word."""
-    words = f" {' '.join(title.lower().replace('/', ' ').replace(',', ' ').split())} "
+    words = f" {' '.join(title.lower().replace('/', ' ').replace(',', ' ').split())} ".replace("batteries", "battery")
     for category in CATEGORY_WORDS:
         if f" {category} " in words or f" {category}s " in words:
             return category

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from stream.simulator.log import LogCounts, LogWriter, open_log
-from stream.simulator.truth import open_truth
+from stream.simulator.truth import TruthWriter, open_truth
 from stream.simulator.world import CatalogueName, WorldSettings, draw_pages, make_world
 
 Progress = Callable[[int, int], None]
@@ -50,11 +50,12 @@ def simulate(
         items=items,
         users=users,
     )
-    world = make_world(settings)
     with ExitStack() as files:
         out = files.enter_context(open_log(Path(path)))
+        table = files.enter_context(open_truth(Path(truth), settings)) if truth is not None else None
+        world = make_world(settings)
         writer = LogWriter(world, out)
-        truth_writer = files.enter_context(open_truth(Path(truth), world)) if truth is not None else None
+        truth_writer = TruthWriter(world, table) if table is not None else None
         for number, block in enumerate(draw_pages(world)):
             writer.add(block, number)
             if truth_writer is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from state.errors import PrectrError
 from stream.simulator.clicks import KINDS, PARTS
 from stream.simulator.log import request_id, user_id
-from stream.simulator.world import Block, World, late_pages, shown_before, true_clicks
+from stream.simulator.world import Block, World, WorldSettings, late_pages, shown_before, true_clicks
 
 UNEXPOSED_A_PAGE: Final = 5
 CANDIDATES_EVERY: Final = 16
@@ -54,16 +54,16 @@ settings under `prectr.world`.
 
 
 @contextmanager
-def open_truth(path: Path, world: World) -> Iterator["TruthWriter"]:
+def open_truth(path: Path, settings: WorldSettings) -> Iterator[pq.ParquetWriter]:
     """Open a truth file for writing; it appears under its name when it is complete.
 
     Raises PrectrError when it cannot be written.
     """
     aside = path.with_name(path.name + ".part")
-    schema = SCHEMA.with_metadata({"prectr.world": msgspec.json.encode(world.settings)})
+    schema = SCHEMA.with_metadata({"prectr.world": msgspec.json.encode(settings)})
     try:
         with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-            yield TruthWriter(world, writer)
+            yield writer
         aside.replace(path)
     except OSError as error:
         raise PrectrError(f"cannot write {path}: {error}; free space or choose another --truth") from error

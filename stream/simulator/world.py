@@ -141,7 +141,7 @@ def page_times(settings: WorldSettings) -> NDArray[np.int64]:
     grid = np.linspace(0.0, settings.days, max(2, round(settings.days * 288) + 1))
     passed = grid - DAILY_SWING * np.sin(2 * np.pi * grid) / (2 * np.pi)
     draws = np.sort(rng.random(settings.pages)) * passed[-1]
-    return START_MS + (np.interp(draws, passed, grid) * DAY_MS).astype(np.int64)
+    return np.asarray(START_MS + (np.interp(draws, passed, grid) * DAY_MS).astype(np.int64))
 
 
 def draw_pages(world: World) -> Iterator[Block]:
