@@ -1,0 +1,120 @@
+"""The command `prectr`: finds the subcommand, and turns what goes wrong into one clear line and an exit code."""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from importlib.metadata import version
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from state.errors import PrectrError, UsageError
+
+COMMANDS: Final = {
+    "simulate": "Write a simulated search log whose true click probabilities are known.",
+    "replay": "Turn a log of pages and clicks into training examples, a ranker and a report.",
+    "demo": "Simulate a log of a real catalogue, replay it with every model, and compare them.",
+    "verify": "Check that a run has accounted for every event and every file.",
+    "state": "Look into the state of a run, such as what it knows of a query.",
+    "schema": "Print the JSON Schema of the events.",
+}
+"""Name and summary of each command; its code is imported only when it is called, torch is slow to import."""
+
+FAILED: Final = 1
+WRONG_USE: Final = 2
+
+
+class _Commands(TyperGroup):
+    """The commands of the table, loaded on demand."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]
+        """Return what `--help` needs to know of a command."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that is called, and load it."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"the nearest is {near[0]!r}" if near else f"there are {', '.join(COMMANDS)}"
+            raise UsageError(f"there is no command {name!r}; {hint}")
+        found, command, rest = super().resolve_command(ctx, args)
+        return found, _load(name) if name in COMMANDS else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C ends it with a message."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("interrupted; the same command goes on from the last cut, where it makes any")
+            raise typer.Exit(FAILED) from None
+
+
+def _load(name: str) -> Any:
+    """Import a command: the Typer app of its file, if it has commands of its own, or else its function."""
+    module = importlib.import_module(f"ops.commands.{name}")
+    own = getattr(module, "app", None)
+    if own is None:
+        own = typer.Typer(add_completion=False)
+        own.command(name)(getattr(module, name))
+    return typer.main.get_command(own)
+
+
+def _say(message: str) -> None:
+    if os.environ.get("PRECTR_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
+    typer.echo(f"prectr: {message}", err=True)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prectr {version('prectr-streaming')}")
+        raise typer.Exit
+
+
+@app.callback()
+def prectr(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A search engine's click log goes in; a ranker that has learned from it comes out.
+
+    Settings come from a TOML file (--config), then from the environment (such as
+    PRECTR_ATTRIBUTION_WINDOW=600), then from flags. PRECTR_DEBUG=1 shows tracebacks.
+
+    Example: prectr replay log.jsonl.gz --run-dir run
+    """
+    from ops.console import set_up_logging  # noqa: PLC0415 (not needed for --help)
+
+    set_up_logging()
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 1 failed, 2 wrong use; whatever goes wrong is one line on stderr."""
+    try:
+        app()
+    except PrectrError as error:
+        _say(str(error))
+        sys.exit(WRONG_USE if isinstance(error, UsageError) else FAILED)
+    except OSError as error:
+        _say(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
+        sys.exit(FAILED)
+    except Exception as error:  # noqa: BLE001 (the last resort: a mistake of ours)
+        _say(f"a mistake in prectr itself: {type(error).__name__}: {error}; please report it, with PRECTR_DEBUG=1")
+        sys.exit(FAILED)

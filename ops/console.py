@@ -1,0 +1,89 @@
+"""What a person sees while a command works: bars on a terminal, plain log lines elsewhere. All on stderr."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from rich.console import Console
+
+_LINE_EVERY: Final = 10.0
+"""Seconds between two log lines of a meter."""
+
+console: Final = Console(stderr=True)
+_log = logging.getLogger("prectr")
+
+
+class Meter(Protocol):
+    """Shows how far a piece of work has come."""
+
+    def update(self, done: float, note: str = "") -> None:
+        """Show that `done` of the total is done; `note` is a few words of what else is worth knowing."""
+
+
+def set_up_logging() -> None:
+    """Send log records to stderr: above the bars on a terminal, with time and level elsewhere."""
+    if console.is_terminal:
+        from rich.logging import RichHandler  # noqa: PLC0415 (most commands log nothing)
+
+        handler: logging.Handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", datefmt="%X", handlers=[handler])
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+
+
+@contextmanager
+def meter(title: str, total: float) -> Iterator[Meter]:
+    """Show the progress of one piece of work of `total` (of whatever unit; 0 if there is nothing to do)."""
+    if console.is_terminal:
+        with _bar(title, total) as shown:
+            yield shown
+    else:
+        lines = _LogLines(title, total)
+        yield lines
+        lines.end()
+
+
+@contextmanager
+def _bar(title: str, total: float) -> Iterator[Meter]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total or 1, completed=0 if total else 1, note="")
+
+        class _Bar:
+            def update(self, done: float, note: str = "") -> None:
+                progress.update(task, completed=done if total else 1, note=note)
+
+        yield _Bar()
+
+
+class _LogLines:
+    def __init__(self, title: str, total: float) -> None:
+        self._title = title
+        self._total = total
+        self._last: tuple[float, str] = (0.0, "")
+        self._begun = self._said = time.monotonic()
+
+    def update(self, done: float, note: str = "") -> None:
+        self._last = (done, note)
+        if time.monotonic() - self._said >= _LINE_EVERY:
+            self._said = time.monotonic()
+            self._say()
+
+    def end(self) -> None:
+        self._say(f"done in {time.monotonic() - self._begun:.1f} s")
+
+    def _say(self, *more: str) -> None:
+        done, note = self._last
+        share = f"{100 * done / self._total:.0f} %" if self._total else "100 %"
+        _log.info("%s", ", ".join(part for part in (f"{self._title}: {share}", note, *more) if part))
