@@ -1,19 +1,14 @@
 """`prectr simulate`: a log of result pages and clicks from a world whose true click probabilities are known."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from state.errors import PrectrError
+from ops.console import meter
 from stream.simulator import SimulatedLog
 from stream.simulator import simulate as write_log
 
@@ -47,7 +42,7 @@ def simulate(  # noqa: PLR0917 (typer calls it by name)
     Example: prectr simulate --pages 20000 --seed 0 --catalogue chorus --out log.jsonl.gz --truth truth.parquet
     """
     start = time.monotonic()
-    with _progress(pages) as progress:
+    with meter("simulate", pages) as shown:
         log = write_log(
             out,
             pages=pages,
@@ -59,10 +54,10 @@ def simulate(  # noqa: PLR0917 (typer calls it by name)
             queries=queries,
             items=items,
             users=users,
-            progress=progress,
+            progress=lambda done, _total: shown.update(done, f"{done:,} pages"),
         )
     if json is not None:
-        _write_json(json, log)
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(log), indent=2) + b"\n")
     typer.echo(_summary(out, log, time.monotonic() - start))
     if truth is not None:
         typer.echo(f"truth: {truth}")
@@ -75,23 +70,3 @@ def _summary(out: Path, log: SimulatedLog, seconds: float) -> str:
         f" {log.unknown_clicks:,} on unknown pages, {log.malformed:,} malformed events;"
         f" {log.seconds_of_log / 86400:.1f} days of log, written in {seconds:.1f} s"
     )
-
-
-def _write_json(path: Path, log: SimulatedLog) -> None:
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(log), indent=2) + b"\n")
-    except OSError as error:
-        raise PrectrError(f"cannot write {path}: {error.strerror}; choose another --json") from error
-
-
-@contextmanager
-def _progress(pages: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, plain lines elsewhere, both on standard error."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total: print(f"simulate: {done:,} of {total:,} pages", file=sys.stderr)
-        return
-    columns = (TextColumn("simulate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("simulate", total=pages)
-        yield lambda done, _total: bar.update(task, completed=done)
