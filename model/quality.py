@@ -262,7 +262,7 @@ class Quality:
             levels=dict(zip(LEVEL_NAMES, splits, strict=False)),
             positions=dict(zip(POSITION_NAMES, splits[len(LEVEL_NAMES) :], strict=True)),
             timeline=self.timeline(stretches),
-            calibration_curve=whole.calibration_curve(),
+            calibration_curve=whole.calibration_curve(min(12, max(3, whole.clicks // 25))),
         )
 
     def state(self) -> QualityState:

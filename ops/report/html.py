@@ -61,7 +61,7 @@ def _tiles(report: Report) -> Markup:
         quality = [
             _tile("AUC", fixed(report.auc), f"2nd half {fixed(half.auc if half else None)}"),
             _tile("Page GAUC", fixed(report.gauc), f"2nd half {fixed(half.gauc if half else None)}"),
-            _tile("Log loss", fixed(report.log_loss), f"norm. entropy {fixed(report.normalized_entropy)}"),
+            _tile("Log loss", fixed(report.log_loss), f"normalised {fixed(report.normalized_entropy)}"),
             _tile("Calibration", fixed(report.calibration, 3), "1 is perfect"),
         ]
     speed = DASH if report.pages_per_second is None else count(report.pages_per_second)

@@ -113,7 +113,8 @@ def _heat_cell(impressions: int, clicks: int, highest: float) -> Markup:
     rate = clicks / impressions
     depth = 0.06 + 0.88 * (rate / highest if highest else 0.0)
     thin = " thin" if impressions < _THIN else ""
-    strong = " strong" if depth > 0.55 else ""
+    # White text needs a deeper colour on a light page than dark text does on a dark one.
+    strong = " strong deep" if depth > 0.85 else " deep" if depth > 0.65 else ""
     return tag(
         "td",
         percent(rate),

@@ -75,6 +75,13 @@ def _value_axis(series: Sequence[Series]) -> Axis:
     return Axis(low, high, [(value, fixed(value, max(places_of(places), 2))) for value in places], "")
 
 
+def _chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
+    """The lines, or a word on why there are none."""
+    if not any(point.y is not None for one in series for point in one.points):
+        return tag("p", f"Nothing to draw yet: no stretch has {_FEWEST_CLICKS} clicks.", class_="empty")
+    return tag("div", line_chart(label, series, plane), class_="scroll")
+
+
 def over_time(report: Report) -> Markup:
     """AUC and GAUC of the first model over event time, whole and by segment."""
     if not report.timeline:
@@ -87,8 +94,7 @@ def over_time(report: Report) -> Markup:
             for part, name, look in _PARTS
         ]
         plane = Plane(_time_axis(report.timeline), _value_axis(series))
-        chart = line_chart(f"{what} over event time", series, plane)
-        figures.append(tag("figure", tag("h3", what), chart))
+        figures.append(tag("figure", tag("h3", what), _chart(f"{what} over event time", series, plane)))
     note = (
         "Every page is scored before the model learns from it. Each point is a stretch of about equally many pages; "
         f"the band is the 95 % interval of the AUC of all pages. {SEGMENT_NOTE}"
@@ -115,7 +121,7 @@ def calibration(report: Report) -> Markup:
             f"{count(group.impressions)} impressions"
         )
         points.append(Point(group.predicted, group.observed, tip, 1.96 * error))
-    high = 1.06 * max(max(point.x, (point.y or 0.0) + point.spread) for point in points)
+    high = min(1.06 * max(max(point.x, (point.y or 0.0) + point.spread) for point in points), 1.0)
     places = ticks(0.0, high)
     decimals = max(places_of(places) - 2, 0)
     both = Axis(0.0, high, [(value, percent(value, decimals)) for value in places], "")
@@ -195,14 +201,14 @@ def _split_table(first: str, rows: Mapping[str, ImpressionFigures]) -> Markup:
             )
         )
     head = _header(first, "impressions", "click rate", "", "AUC", "calibration")
-    return tag("table", head, tag("tbody", *body))
+    return tag("table", head, tag("tbody", *body), class_="split")
 
 
 def splits(report: Report) -> Markup:
     """Quality by relevance level and by position."""
     if not report.levels:
         return Markup("")
-    names = {"1": "1 irrelevant", "2": "2 weakly relevant", "3": "3 relevant", "4": "4 strongly relevant"}
+    names = {"1": "1 irrelevant", "2": "2 weakly", "3": "3 relevant", "4": "4 strongly"}
     levels = {names.get(name, name): row for name, row in report.levels.items()}
     note = "AUC here is among impressions of the same level, or the same position, alone."
     return tag(
@@ -269,5 +275,5 @@ def _models_over_time(report: Report) -> Markup:
     if not report.timeline:
         return Markup("")
     plane = Plane(_time_axis(report.timeline, 14), _value_axis(series), WIDE)
-    chart = line_chart("AUC of each model over event time", series, plane)
-    return tag("figure", tag("h3", "AUC over time"), legend(series), tag("div", chart, class_="scroll"))
+    chart = _chart("AUC of each model over event time", series, plane)
+    return tag("figure", tag("h3", "AUC over time"), legend(series), chart)

@@ -80,7 +80,7 @@ th:last-child,td:last-child{padding-right:0}
 th.name,td.name,th[scope=row]{text-align:left}
 th[scope=row]{color:var(--ink);font-size:14px;font-weight:500;vertical-align:middle}
 tr.sum td,tr.sum th{border-top:1px solid var(--faint);border-bottom:0;font-weight:640}
-td.wide{width:38%;min-width:90px}
+td.wide{width:38%;min-width:80px}.split td.wide{width:26%;min-width:56px}
 td.best{font-weight:700;color:var(--good)}
 .bar{display:block;height:9px;border-radius:5px;background:var(--rule);overflow:hidden}
 .fill{display:block;height:100%;border-radius:5px}
@@ -92,7 +92,7 @@ td.best{font-weight:700;color:var(--good)}
 .heat td.cell{border-radius:6px;padding:5px 10px;text-align:center;min-width:86px;
 background:rgba(var(--heat),var(--a))}
 .heat td.strong{color:#fff}
-@media (prefers-color-scheme:dark){.heat td.strong{color:#06121b}}
+@media (prefers-color-scheme:dark){.heat td.deep,.heat td.strong{color:#06121b}}
 .heat .n{display:block;font-size:11.5px;opacity:.75;line-height:1.3}
 .heat .thin{opacity:.5}
 code,.mono{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace}
@@ -108,5 +108,6 @@ footer{color:var(--faint);font-size:12.5px;margin-top:24px}
 @media (max-width:560px){main{padding:24px 14px 40px}section{padding:18px 16px}h1{font-size:25px}
 .tiles{grid-template-columns:1fr 1fr}text{font-size:16px}.heat td.cell{min-width:64px;padding:5px 4px}
 th,td{padding-left:6px;padding-right:6px}.heat th[scope=row]{max-width:13ch}}
+.empty{color:var(--soft);padding:28px 0 12px}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
 """
