@@ -11,7 +11,7 @@ PAGE_IDS = ("request_id", "user_id")
 
 
 def read_line(line: bytes) -> tuple[str, dict[str, Any] | None]:
-    """The kind that a line claims (`impression`, `click`, `unreadable`), and its known fields if it keeps the contract."""
+    """The kind that a line claims (impression, click, unreadable), and its known fields if it keeps the contract."""
     event = _parse(line)
     kind = event.get("type") if isinstance(event, dict) else None
     if not isinstance(event, dict) or kind not in ("impression", "click"):
@@ -28,7 +28,7 @@ def normalise(query: str) -> str:
 
 
 def murmur2(data: bytes) -> int:
-    """Kafka's variant (seed 0x9747b28c), as an unsigned number; checked against the vectors in Kafka's own UtilsTest."""
+    """Kafka's variant (seed 0x9747b28c), as an unsigned number; checked against the vectors of Kafka's UtilsTest."""
     mask = 0xFFFFFFFF
     h = 0x9747B28C ^ len(data)
     whole = len(data) // 4 * 4
@@ -68,9 +68,9 @@ def _page(event: dict[str, Any]) -> dict[str, Any] | None:
         and 1 <= len(items) <= 200
         and all(_item_keeps_contract(item) for item in items)
     )
-    if not fine:
+    if not fine or not isinstance(items, list):
         return None
-    page = {name: event[name] for name in ("request_id", "user_id", "query", "ts")}
+    page: dict[str, Any] = {name: event[name] for name in ("request_id", "user_id", "query", "ts")}
     page["context"] = context
     page["items"] = [_item(item, place) for place, item in enumerate(items, 1)]
     return page

@@ -39,7 +39,8 @@ def replay(lines: Iterable[bytes], partitions: int, *, flush: bool = True) -> di
             if kind != "unreadable":
                 outcomes[kind + "s"]["dead_letter"] += 1
             continue
-        _feed(tasks[partition_of(event["user_id"], partitions)], event, line, kind, outcomes, dead)
+        event |= {"kind": kind, "line": line}
+        _feed(tasks[partition_of(event["user_id"], partitions)], event, outcomes, dead)
     if flush:
         for task in tasks:
             _flush(task, outcomes)
@@ -87,7 +88,7 @@ def _order(page: Page) -> tuple[int, bytes, bytes]:
 # --- one record ---------------------------------------------------------------------------------------------
 
 
-def _feed(task: Task, event: dict[str, Any], line: bytes, kind: str, out: dict[str, Any], dead: list[bytes]) -> None:
+def _feed(task: Task, event: dict[str, Any], out: dict[str, Any], dead: list[bytes]) -> None:
     suspect = _move_watermark(task, event)
     watermark = task["accepted"] - LATENESS
     if watermark != task["watermark"]:
@@ -95,8 +96,7 @@ def _feed(task: Task, event: dict[str, Any], line: bytes, kind: str, out: dict[s
         _expire_suspects(task, watermark, out, dead)
         _close_pages(task, watermark)
         _orphan_clicks(task, watermark, out)
-    event["line"] = line
-    if kind == "impression":
+    if event["kind"] == "impression":
         _judge_page(task, event, watermark, out, dead)
     else:
         _judge_click(task, event, watermark, out)
@@ -250,7 +250,7 @@ def _stop_holding(task: Task, page: Page) -> None:
 
 def _user(task: Task, user_id: str, time: int) -> dict[str, Any]:
     """The user's entry as a record of this time finds it: absent if it is older than its time-to-live."""
-    user = task["users"].get(user_id)
+    user: dict[str, Any] | None = task["users"].get(user_id)
     if user is None or time - user["last"] > TTL:
         user = {"clicks": [], "folded": 0, "queue": [], "totals": _no_totals(), "last": time}
         task["users"][user_id] = user
