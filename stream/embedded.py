@@ -58,6 +58,13 @@ class EmbeddedTasks:
         """The lowest watermark of all `sessions` tasks."""
         return min(task.watermark for task in self._sessions)
 
+    def watermarks(self) -> dict[str, list[int]]:
+        """The watermark of every task, by stage and partition (ms)."""
+        return {
+            "sessions": [task.watermark for task in self._sessions],
+            "queries": [task.watermark for task in self._queries],
+        }
+
     def step(self, lines: Sequence[bytes], first_place: int) -> list[Step]:
         """Take consecutive lines, the first of them at `first_place`; usually one step, more after a quiet partition.
 
