@@ -28,7 +28,7 @@ class Oracle:
         except (OSError, ValueError) as error:
             raise InputError(f"{truth}: is no truth file of `prectr simulate --truth`: {error}") from error
         table = table.filter(pc.equal(table["slice"], "exposed"))
-        self._probabilities = {
+        self._probabilities: dict[tuple[str, str], float] = {
             (request_id, item_id): probability
             for request_id, item_id, probability in zip(
                 table["request_id"].to_pylist(),

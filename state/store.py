@@ -1,7 +1,7 @@
 """A task's key-value state in RocksDB: sorted multi-gets, one atomic write a micro-batch, checkpoints."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class StoreOptions:
     """Nothing is written, so that a checkpoint can be looked at as it is."""
 
 
-_EFFECTIVE: Final = {
+_EFFECTIVE: Final[Mapping[str, Callable[[StoreOptions], str]]] = {
     "write_buffer_size": lambda o: str(o.write_buffer),
     "compression": lambda o: "kLZ4Compression",
     "filter_policy": lambda o: "bloomfilter" if o.bloom_bits else "nullptr",
@@ -72,7 +72,9 @@ class Store:
                 str(path),
                 options=_rocksdb_options(options),
                 column_families={"default": _rocksdb_options(options)},
-                access_type=rocksdict.AccessType.read_only() if options.read_only else rocksdict.AccessType.read_write(),
+                access_type=rocksdict.AccessType.read_only()
+                if options.read_only
+                else rocksdict.AccessType.read_write(),
             )
         if not options.read_only:
             self._assert_options()
@@ -82,12 +84,12 @@ class Store:
         if not keys:
             return []
         with self._named_errors("read"):
-            return cast(list[bytes | None], self._db.get(list(keys)))
+            return cast("list[bytes | None]", self._db.get(list(keys)))
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with start ≤ key < end, by key."""
         with self._named_errors("read"):
-            for key, value in cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start)):
+            for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=start)):
                 if key >= end:
                     return
                 yield key, value

@@ -116,7 +116,9 @@ class EmbeddedTasks:
         batches = []
         for wanted in range(self._partitions):
             here = [partition == wanted for partition in partitions]
-            batches.append(MicroBatch(*(list(compress(column, here)) for column in (events, lines, places))))
+            batches.append(
+                MicroBatch(list(compress(events, here)), list(compress(lines, here)), list(compress(places, here)))
+            )
         return batches
 
     def _send(self, source: int, activities: list[Activity], watermark: int) -> None:
@@ -137,8 +139,9 @@ class EmbeddedTasks:
             for source, task in enumerate(self._queries):
                 self._examples.add(source, task.process(), task.watermark)
             examples, line = self._examples.release()
-            for store, task in zip(self._stores, (*self._sessions, *self._queries), strict=True):
-                store.write(task.take_changes())
+            changes = [task.take_changes() for task in self._sessions] + [task.take_changes() for task in self._queries]
+            for store, changed in zip(self._stores, changes, strict=True):
+                store.write(changed)
             steps.append(Step(examples, line, refused))
             refused = []
             if not any(task.behind for task in self._queries):

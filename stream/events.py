@@ -3,8 +3,6 @@
 What does not decode here is not an event and ends as a dead letter; `Rejected` says why.
 """
 
-import unicodedata
-from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -31,9 +29,9 @@ class Item(msgspec.Struct, gc=False, omit_defaults=True):
     price: float | None = None
     category: Annotated[str, Meta(max_length=256)] | None = None
     brand: Annotated[str, Meta(max_length=256)] | None = None
-    position: Annotated[int, Meta(ge=1, le=1_000_000, description="From 1; by default the place in the list.")] | None = (
-        None
-    )
+    position: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="From 1; by default the place in the list.")] | None
+    ) = None
 
 
 class Impression(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
@@ -45,9 +43,7 @@ class Impression(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type",
     ts: Millis
     items: Annotated[list[Item], Meta(min_length=1, max_length=200)]
     context: (
-        Annotated[
-            dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=256)]], Meta(max_length=64)
-        ]
+        Annotated[dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=256)]], Meta(max_length=64)]
         | None
     ) = None
 
@@ -64,16 +60,14 @@ class Click(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag=
 Event = Impression | Click
 
 
-class Rejected(Exception):
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """Bytes that are not a valid event.
 
-    `reason` is one of a few short words (a metric's label); `detail` says what was wrong and where.
-    `kind` is `impression`, `click` or `unreadable`: what the bytes say they are.
+    reason: one of a few short words (a metric's label). detail: what was wrong and where. kind: `impression`,
+    `click` or `unreadable`, what the bytes say they are. user_id: whose they say they are.
     """
 
-    def __init__(self, reason: str, detail: str, kind: str, user_id: str | None) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-        self.kind = kind
-        self.user_id = user_id
+    reason: str
+    detail: str
+    kind: str
+    user_id: str | None

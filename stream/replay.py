@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -245,8 +246,6 @@ class Replay:
         gc.collect()
 
     def _clear(self) -> None:
-        import shutil
-
         for folder in (self._checkpoints, self._state):
             shutil.rmtree(folder, ignore_errors=True)
         for name in ("report.json", "report.html", "dead-letters.jsonl"):
@@ -255,8 +254,6 @@ class Replay:
     def _take_up(self, pipeline: PipelineConfig, label: Callable[[str, Impression], None]) -> None:
         cut = self._newest_cut()
         if cut is None:
-            import shutil
-
             shutil.rmtree(self._state, ignore_errors=True)
         self.bytes_total = sum(file.identity.size for file in self._log)
         self._left = list(self._follow_on(cut))
@@ -280,7 +277,9 @@ class Replay:
             self._check_config(cut)
             if (cut.examples_bytes is None) != (self._example_path is None):
                 begun = "without" if cut.examples_bytes is None else "with"
-                raise UsageError(f"{self._run_dir}: the run was begun {begun} --examples: do the same, or use --restart")
+                raise UsageError(
+                    f"{self._run_dir}: the run was begun {begun} --examples: do the same, or use --restart"
+                )
             restore_stores(folder, self._state)
             for name, sink in self._sinks.items():
                 sink.load(folder / "sinks" / name)
@@ -306,25 +305,31 @@ class Replay:
         for path in named:
             if named.count(path) > 1:
                 raise UsageError(f"{path}: named twice: each file of a log is read once")
-        for read in seen.values():
-            if not read.done and read.path not in named:
-                raise UsageError(f"{read.path}: the run stopped in the middle of it: name it again, or use --restart")
-        unfinished = True
+        for part in seen.values():
+            if not part.done and part.path not in named:
+                raise UsageError(f"{part.path}: the run stopped in the middle of it: name it again, or use --restart")
+        ahead: Path | None = None
         for file in self._log:
             read = seen.get(file.identity.path)
             if read is not None:
                 _check_same(file, read)
                 if read.done and file.identity.size == read.size:
                     continue
-                read.done = False
             if cut is not None and cut.finished:
                 raise UsageError(
-                    f"{self._run_dir}: the run is finished (its last pages were flushed), so {file.path} cannot follow: "
-                    "use --no-flush on every part but the last, or start over with --restart"
+                    f"{self._run_dir}: the run is finished (its last pages were flushed), so {file.path} cannot "
+                    "follow: use --no-flush on every part but the last, or start over with --restart"
                 )
-            if read is not None and not unfinished:
-                raise UsageError(f"{file.path}: has grown since it was read: name it before the files that are new")
-            unfinished = read is not None and unfinished
+            if cut is not None and read is not None:
+                # Its further lines must stand right behind those that were read of it.
+                if ahead is not None or read is not cut.files[-1]:
+                    before = ahead or cut.files[-1].path
+                    raise UsageError(
+                        f"{file.path}: was read before {before} and has grown since: put its new lines into a file "
+                        "of their own, or start over with --restart"
+                    )
+                read.done = False
+            ahead = file.path
             yield file
 
 

@@ -68,7 +68,9 @@ def _print(found: QueryState) -> None:
         console.print("Last clicks, newest first:")
     for click in reversed(found.last_clicks[-10:]):
         about = ", ".join(part for part in (click.category, click.brand) if part)
-        console.print(f"  {_time(click.ts)}  {click.item_id}  level {click.level}  {about}", highlight=False, markup=False)
+        console.print(
+            f"  {_time(click.ts)}  {click.item_id}  level {click.level}  {about}", highlight=False, markup=False
+        )
 
 
 def _rate(clicks: float, impressions: float) -> str:
