@@ -196,7 +196,9 @@ class Quality:
 
     def segment(self, name: str) -> QualitySketch:
         """The sketch of one activity segment: `new`, `low` or `active`."""
-        return QualitySketch(self._values[_SPLITS + SEGMENTS.index(name) :: len(SEGMENTS)].sum(axis=0))
+        every = len(SEGMENTS)
+        first, end = _SPLITS + SEGMENTS.index(name), _SPLITS + every * len(self._rows)
+        return QualitySketch(self._values[first:end:every].sum(axis=0))
 
     def segments(self) -> dict[str, QualitySketch]:
         """Sketches of `all`, `new`, `low` and `active`; later batches do not touch them."""

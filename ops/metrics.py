@@ -23,7 +23,7 @@ WHOLE_RUN: Final = "run"
 
 
 class PartitionProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one task of a stage is. watermark_lag_seconds: largest event time accepted less the watermark."""
+    """How far one task of a stage is. watermark_lag_seconds: the largest watermark of any task less this one's."""
 
     stage: str
     partition: int
@@ -132,7 +132,7 @@ def _progress(snapshot: ReplaySnapshot) -> Iterator[Metric]:
     yield pages_open
     lag = GaugeMetricFamily(
         "prectr_watermark_lag_seconds",
-        "Largest event time accepted less the watermark.",
+        "Largest watermark of any task less this one's, event time.",
         labels=["stage", "partition"],
     )
     for task in snapshot.partitions:

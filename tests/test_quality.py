@@ -107,7 +107,7 @@ def segment_of(activity: int) -> str:
 
 
 def test_segments_are_scikit_learns_figures_of_their_pages() -> None:
-    pages = simulated(1500, 10 * MINUTE)
+    pages = simulated(600, 10 * MINUTE)
     segments = fed(pages).segments()
     for name in ("all", "new", "low", "active"):
         mine = [page for page in pages if name in ("all", segment_of(page.activity))]
@@ -120,7 +120,7 @@ def test_segments_are_scikit_learns_figures_of_their_pages() -> None:
         assert sketch.gauc == pytest.approx(gauc, abs=1e-7)
         flat = [pair for page in mine for pair in zip(page.logits, page.labels, strict=True)]
         assert sketch.impressions == len(flat)
-        assert sketch.auc == pytest.approx(auc(flat), abs=3e-4)
+        assert sketch.auc == pytest.approx(auc(flat), abs=5e-4)
 
 
 def test_levels_and_positions_are_scikit_learns_figures_of_their_impressions() -> None:
