@@ -1,0 +1,43 @@
+# Two commands on a fresh machine do everything, set-up included: `make demo` and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+# Packages are installed uncompiled (most of their modules are never imported), so what is imported must be kept.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test lint setup clean
+
+## demo: simulate a log of a real catalogue, replay it with every model, write a report
+demo: $(READY)
+	$(BIN)/prectr demo
+
+## test: ruff, mypy and pytest with coverage
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+## lint: ruff and mypy alone
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## setup: make .venv, or bring it up to date
+setup: $(READY)
+
+# Everything is pinned, so the first step need not resolve anything; the second adds what only this
+# platform needs (the CUDA libraries of torch, for instance) and the project itself.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}. Name another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-compile --prefer-binary --no-deps -r constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile --prefer-binary --no-build-isolation -c constraints.txt -e '.[dev]'
+	touch $@
+
+## clean: remove what set-up, tests and the demo have made
+clean:
+	rm -rf .venv demo-run .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
