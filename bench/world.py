@@ -285,7 +285,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=60_000)
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
-    parser.add_argument("--no-learners", action="store_true", help="leave out the reference learner (most of the time)")
+    parser.add_argument(
+        "--no-learners",
+        action="store_true",
+        help="leave out the reference learner (most of the time), and write no page",
+    )
     parser.add_argument("--json", type=Path, help="write the result for a program")
     flags = parser.parse_args()
     start = time.monotonic()
@@ -299,8 +303,9 @@ def main() -> None:
     result = Result(flags.pages, rows, found, time.monotonic() - start)
     text = markdown(result, " ".join(["python -m bench.world", *sys.argv[1:]]))
     print(text)
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(text)
+    if not flags.no_learners:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(text)
     if flags.json:
         flags.json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
 
