@@ -43,8 +43,8 @@ FIRST_BUCKET_MS: Final = 60_000
 MAX_BUCKETS: Final = 128
 FEWEST_STRETCHES: Final = 4
 MOST_STRETCHES: Final = 30
-CLICKS_A_STRETCH: Final = 200
-"""The summary's timeline has 4 to 30 points, as many as have 200 clicks each: fewer clicks show only noise."""
+CLICKS_A_STRETCH: Final = 400
+"""The summary's timeline has 4 to 30 points, as many as have 400 clicks each: fewer clicks show only noise."""
 _SPLITS: Final = len(LEVEL_NAMES) + len(POSITION_NAMES)
 _ROWS: Final = _SPLITS + len(SEGMENTS) * MAX_BUCKETS
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])

@@ -198,7 +198,7 @@ def test_stretches_of_the_timeline_are_neighbouring_buckets_added_up() -> None:
 def test_the_summary_has_fewer_points_where_clicks_are_few() -> None:
     few, many = fed(simulated(60, 20 * MINUTE)).summary(), fed(simulated(2000, 20 * MINUTE)).summary()
     assert len(few.timeline) == 4
-    assert len(many.timeline) == many.clicks // 200
+    assert len(many.timeline) == many.clicks // 400
     assert sum(point.all.pages for point in many.timeline) == many.pages == 2000
     assert (many.first_close, many.last_close) == (1_700_000_000_000, 1_700_000_000_000 + 1999 * 20 * MINUTE)
 

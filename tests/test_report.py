@@ -195,6 +195,16 @@ def test_the_page_shows_the_figures_of_the_json() -> None:
         assert shown in text
 
 
+def test_queries_beyond_the_first_twelve_unfold() -> None:
+    queries = [QueryPreference(query=f"query {i}", impressions=(1, 1, 1, 20), clicks=(0, 0, 0, 5)) for i in range(15)]
+    text = page_of(build_report(facts(busiest_queries=queries), [])).text
+    shown, folded = text.split(" 3 more ")
+    assert "query 11" in shown
+    assert "query 12" not in shown
+    assert "query 14" in folded
+    assert " more " not in page_of(build_report(facts(), [])).text
+
+
 def test_where_records_ended_is_shown_with_the_check_that_it_adds_up() -> None:
     text = page_of(build_report(facts(), [])).text
     assert "every record accounted for" in text

@@ -26,6 +26,8 @@ _CLICK_ENDS: Sequence[tuple[str, str, str]] = (
     ("foreign", "foreign: item not on the page", "s-1"),
     ("dead_letter", "dead letter", "s-4"),
 )
+_SHOWN = 12
+"""Queries that are shown at once; the rest unfolds."""
 _THIN = 10
 """A click rate that rests on fewer impressions is shown faintly."""
 
@@ -145,7 +147,7 @@ def preferences(report: Report) -> Markup:
         ),
         tag("th", "impressions", scope="col"),
     )
-    body = [_preference_row(query, highest) for query in queries]
+    rows = [_preference_row(query, highest) for query in queries]
     note = (
         "Click rate by relevance level: where it hardly rises from left to right, people who search this do not mind "
         f"less relevant items. Rates that rest on fewer than {_THIN} impressions are faint."
@@ -154,8 +156,17 @@ def preferences(report: Report) -> Markup:
         "section",
         tag("h2", "Relevance preferences of the busiest queries"),
         tag("p", note, class_="note"),
-        tag("div", tag("table", tag("thead", head), tag("tbody", *body), class_="heat"), class_="scroll"),
+        _heat_table(head, rows[:_SHOWN]),
+        _folded(f"{len(rows) - _SHOWN} more", _heat_table(head, rows[_SHOWN:])) if len(rows) > _SHOWN else Markup(""),
     )
+
+
+def _heat_table(head: Markup, rows: Sequence[Markup]) -> Markup:
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="heat"), class_="scroll")
+
+
+def _folded(summary: str, content: Markup) -> Markup:
+    return tag("details", tag("summary", summary), content)
 
 
 def _preference_row(query: QueryPreference, highest: float) -> Markup:

@@ -108,6 +108,7 @@ footer{color:var(--faint);font-size:12.5px;margin-top:24px}
 @media (max-width:560px){main{padding:24px 14px 40px}section{padding:18px 16px}h1{font-size:25px}
 .tiles{grid-template-columns:1fr 1fr}text{font-size:16px}.heat td.cell{min-width:64px;padding:5px 4px}
 th,td{padding-left:6px;padding-right:6px}.heat th[scope=row]{max-width:13ch}}
+details{margin-top:10px}summary{cursor:pointer;color:var(--soft);font-size:13.5px;padding:4px 0}
 .empty{color:var(--soft);padding:28px 0 12px}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
 """
