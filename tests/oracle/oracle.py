@@ -297,9 +297,9 @@ def _with_query_aggregates(closed: list[Page]) -> list[dict[str, Any]]:
     for page in closed:
         query = normalise(page["query"])
         entry = queries.get(query)
-        if entry is None or page["ts"] - entry["last"] > TTL:
-            entry = queries[query] = {"queue": [], "totals": _no_totals(), "last": page["ts"]}
-        entry["last"] = max(entry["last"], page["ts"])
+        if entry is None or page["close"] - entry["last"] > TTL:
+            entry = queries[query] = {"queue": [], "totals": _no_totals()}
+        entry["last"] = page["close"]
         query_stats = _read_then_queue(entry, page)
         items = [
             {"item_id": item["item_id"], "click": int(place in page["joined"]), "relevance": item["relevance"]}
