@@ -22,6 +22,10 @@ from stream.sessions import MicroBatch, Refused, Sessions
 
 STORE_OPTIONS = StoreOptions(write_ahead_log=False)
 """A crash goes back to the last cut, which flushes the stores: a write-ahead log would be written for nobody."""
+COMMIT_LINES = 8_192
+"""Lines between two writes of the state: enough that a user's entry is seldom written twice for one visit."""
+CHUNK_LINES = 512
+"""Lines decoded and judged at a time, so that events are still in the processor's cache when they are judged."""
 
 
 class Step(NamedTuple):
@@ -47,6 +51,7 @@ class EmbeddedTasks:
         self._sessions = [Sessions(config, store, label) for store in session_stores]
         self._queries = [Queries(config, store, self._partitions) for store in query_stores]
         self._examples: Merge[Example] = Merge(self._partitions)
+        self._uncommitted = 0
 
     @property
     def outcomes(self) -> Outcomes:
@@ -68,15 +73,20 @@ class EmbeddedTasks:
     def step(self, lines: Sequence[bytes], first_place: int) -> list[Step]:
         """Take consecutive lines, the first of them at `first_place`; usually one step, more after a quiet partition.
 
-        All state is written when this returns.
+        The state is in memory in part: `checkpoint` writes it all.
         """
         refused: list[Refused] = []
-        events = decode_lines(lines)
-        position = first_place + len(lines)
-        for source, batch in enumerate(self._by_partition(events, lines, first_place)):
-            activities, refused_here = self._sessions[source].process(batch, position)
-            refused += refused_here
-            self._send(source, activities, self._sessions[source].watermark)
+        closed: list[list[Activity]] = [[] for _ in self._sessions]
+        for start in range(0, len(lines), CHUNK_LINES):
+            chunk = lines[start : start + CHUNK_LINES]
+            position = first_place + start + len(chunk)
+            for source, batch in enumerate(self._by_partition(decode_lines(chunk), chunk, first_place + start)):
+                activities, refused_here = self._sessions[source].process(batch, position)
+                closed[source] += activities
+                refused += refused_here
+        for source, task in enumerate(self._sessions):
+            self._send(source, closed[source], task.watermark)
+        self._uncommitted += len(lines)
         return self._drain(refused)
 
     def flush(self) -> list[Step]:
@@ -97,6 +107,7 @@ class EmbeddedTasks:
 
     def checkpoint(self, folder: Path) -> None:
         """Write consistent copies of all stores into `folder`."""
+        self._commit()
         folder.mkdir(parents=True)
         for store in self._stores:
             store.checkpoint(folder / store.path.name)
@@ -133,16 +144,23 @@ class EmbeddedTasks:
             task.add(source, frame, watermark)
 
     def _drain(self, refused: list[Refused]) -> list[Step]:
-        """Run the `queries` tasks until nothing is due, writing all state after each round."""
+        """Run the `queries` tasks until nothing is due."""
         steps = []
         while True:
             for source, task in enumerate(self._queries):
                 self._examples.add(source, task.process(), task.watermark)
             examples, line = self._examples.release()
-            changes = [task.take_changes() for task in self._sessions] + [task.take_changes() for task in self._queries]
-            for store, changed in zip(self._stores, changes, strict=True):
-                store.write(changed)
             steps.append(Step(examples, line, refused))
             refused = []
-            if not any(task.behind for task in self._queries):
+            behind = any(task.behind for task in self._queries)
+            if behind or self._uncommitted >= COMMIT_LINES:
+                self._commit()
+            if not behind:
                 return steps
+
+    def _commit(self) -> None:
+        """Write what has changed, a batch a task."""
+        changes = [task.take_changes() for task in self._sessions] + [task.take_changes() for task in self._queries]
+        for store, changed in zip(self._stores, changes, strict=True):
+            store.write(changed)
+        self._uncommitted = 0

@@ -10,6 +10,8 @@ _SEED: Final = 0x9747B28C
 _M: Final = np.uint32(0x5BD1E995)
 _R: Final = np.uint32(24)
 _REMEMBERED: Final = 1 << 18
+_FEW: Final = 128
+"""Below this many keys a plain loop is faster than numpy's calls."""
 
 _hashes: dict[str, int] = {}
 """Memo of positive hashes; emptied when full, which changes no result."""
@@ -40,6 +42,8 @@ def _hashes_of(keys: Sequence[str | None]) -> dict[str, int]:
 
 def murmur2(keys: Sequence[bytes]) -> list[int]:
     """Return Kafka's murmur2 of each key with the sign bit cleared: 0 to 2³¹ - 1."""
+    if len(keys) < _FEW:
+        return [_murmur2_of_one(key) for key in keys]
     by_length: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
         by_length.setdefault(len(key), []).append(place)
@@ -72,3 +76,17 @@ def _murmur2(keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     hashes *= _M
     hashes ^= hashes >> np.uint32(15)
     return hashes & np.uint32(0x7FFFFFFF)
+
+
+def _murmur2_of_one(key: bytes) -> int:
+    length = len(key)
+    value = _SEED ^ length
+    words = length & ~3
+    for start in range(0, words, 4):
+        word = int.from_bytes(key[start : start + 4], "little") * 0x5BD1E995 & 0xFFFFFFFF
+        word = (word ^ (word >> 24)) * 0x5BD1E995 & 0xFFFFFFFF
+        value = (value * 0x5BD1E995 & 0xFFFFFFFF) ^ word
+    if length & 3:
+        value = (value ^ int.from_bytes(key[words:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    value = (value ^ (value >> 13)) * 0x5BD1E995 & 0xFFFFFFFF
+    return (value ^ (value >> 15)) & 0x7FFFFFFF

@@ -189,17 +189,13 @@ class Sessions:
             changes[key] = None
         self._deleted.clear()
         changes[META_KEY] = _encode(
-            SessionsMeta(
-                self.position, self._clock.accepted, self._clock.suspects, self._next_number, self.outcomes
-            )
+            SessionsMeta(self.position, self._clock.accepted, self._clock.suspects, self._next_number, self.outcomes)
         )
         return changes
 
     # --- one record ---------------------------------------------------------------------------------------------
 
-    def _judge_page(
-        self, event: Impression, watermark: int, held: Suspect | None, line: bytes, place: int
-    ) -> None:
+    def _judge_page(self, event: Impression, watermark: int, held: Suspect | None, line: bytes, place: int) -> None:
         request_id = event.request_id
         user = self._users[event.user_id]
         outcomes = self.outcomes.impressions
@@ -216,7 +212,9 @@ class Sessions:
             else:
                 outcomes.dead_letter += 1
                 self._refused.append(
-                    Refused(line, place, "conflicting_page", "a page with this request_id and other content came before")
+                    Refused(
+                        line, place, "conflicting_page", "a page with this request_id and other content came before"
+                    )
                 )
             return
         query = normalise_query(event.query)
@@ -295,9 +293,7 @@ class Sessions:
         if not self._clock.is_ahead(ts):
             user.expire(ts, self._time_to_live)
         shown = (item.title, level, item.category, item.brand, item.price)
-        user.add_click(
-            (ts, request_id, item_id, _encode((ts, request_id, item_id, page.query, *shown))), self._history
-        )
+        user.add_click((ts, request_id, item_id, _encode((ts, request_id, item_id, page.query, *shown))), self._history)
         user.dirty = True
         self._touched[click.user_id] = user
 

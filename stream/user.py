@@ -25,7 +25,20 @@ class OpenPage:
     clicked: (ts, item_id, encoded `QueryClick`) of its joined clicks.
     """
 
-    __slots__ = ("clicked", "closes_at", "dirty", "event", "hash", "labels", "levels", "number", "page", "query", "stored", "user")
+    __slots__ = (
+        "clicked",
+        "closes_at",
+        "dirty",
+        "event",
+        "hash",
+        "labels",
+        "levels",
+        "number",
+        "page",
+        "query",
+        "stored",
+        "user",
+    )
 
     def __init__(
         self,
