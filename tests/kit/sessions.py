@@ -1,0 +1,110 @@
+"""Drives stage `sessions` over a log: record by record or in micro-batches, with crashes at named points."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from random import Random
+from typing import Final
+
+import msgspec
+
+from stream.config import PipelineConfig
+from stream.decode import decode_lines
+from stream.labeller import LexicalLabeller
+from stream.outcomes import Outcomes
+from stream.records import Activity, encode_record
+from stream.sessions import MicroBatch, Refused, Sessions
+from tests.kit.store import DictStore
+
+
+class Crash(Enum):
+    """Where a task dies; it goes on from its store."""
+
+    PROCESSED = "after `process` and the commit of what it put out, before the state is written"
+    WRITTEN = "after the state is written"
+
+
+NO_CRASH: Final[Mapping[int, Crash]] = {}
+
+
+class SessionsDriver:
+    """Feeds one task from a log, and keeps what is committed: outputs numbered, each put out once.
+
+    After a crash the task is made anew from the store and reads on from the store's position. What it puts out up
+    to the number committed must be the same again, and is suppressed.
+    """
+
+    def __init__(self, config: PipelineConfig | None = None, store: DictStore | None = None) -> None:
+        self.config = config or PipelineConfig()
+        self.store = store or DictStore()
+        self.activities: list[Activity] = []
+        self.refused: list[Refused] = []
+        self._written = (0, 0)
+        self._next = (0, 0)
+        self.task = self._open()
+
+    @property
+    def outcomes(self) -> Outcomes:
+        return self.task.outcomes
+
+    def run(self, lines: Sequence[bytes], sizes: Iterator[int], crashes: Mapping[int, Crash] = NO_CRASH) -> None:
+        """Process `lines` in micro-batches of `sizes`; crash, once each, at the first batch that ends at or behind the
+        positions in `crashes`."""
+        left = dict(crashes)
+        while self.task.position < len(lines):
+            start = self.task.position
+            end = min(len(lines), start + next(sizes))
+            batch = lines[start:end]
+            self._commit(*self.task.process(MicroBatch(decode_lines(batch), batch, range(start, end)), end))
+            due = [position for position in left if position <= end]
+            points = {left.pop(position) for position in due}
+            if Crash.PROCESSED in points:
+                self.task = self._open()
+                continue
+            self.write()
+            if Crash.WRITTEN in points:
+                self.task = self._open()
+
+    def write(self) -> None:
+        self.store.write(self.task.take_changes())
+        self._written = self._next
+
+    def flush(self) -> None:
+        self._commit(self.task.flush(), [])
+        self.write()
+
+    def _open(self) -> Sessions:
+        self._next = self._written
+        return Sessions(self.config, self.store, LexicalLabeller())
+
+    def _commit(self, activities: list[Activity], refused: list[Refused]) -> None:
+        shown, buried = self._next
+        self._next = (_append(self.activities, activities, shown), _append(self.refused, refused, buried))
+
+
+def _append(committed: list, put_out: list, number: int) -> int:  # type: ignore[type-arg]
+    """Append what is new from output `number` on; what was committed before must come again as it was."""
+    again = min(len(committed) - number, len(put_out))
+    assert put_out[:again] == committed[number : number + again]
+    committed.extend(put_out[again:])
+    return number + len(put_out)
+
+
+def one_by_one() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+def all_at_once() -> Iterator[int]:
+    while True:
+        yield 1 << 30
+
+
+def random_sizes(seed: int, most: int = 12) -> Iterator[int]:
+    rng = Random(seed)
+    while True:
+        yield rng.randint(1, most)
+
+
+def encoded(records: Sequence[msgspec.Struct]) -> list[bytes]:
+    """The bytes of each record, for a comparison bit for bit."""
+    return [encode_record(record) for record in records]
