@@ -267,6 +267,16 @@ def test_depth_is_judged_alike_from_every_depth_of_the_callers_stack(opening: st
         sys.setrecursionlimit(limit)
 
 
+def test_an_interpreter_that_allows_less_depth_rejects_what_it_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_stack(line: bytes) -> Event:
+        raise RecursionError
+
+    limit = sys.getrecursionlimit()
+    monkeypatch.setattr("stream.decode._decode_event", out_of_stack)
+    assert refused(CLICK) == ("too_deep", "unreadable", None)
+    assert sys.getrecursionlimit() == limit
+
+
 def test_deep_bytes_that_are_not_json_are_rejected() -> None:
     for line in (b"[" * 500_000, b'{"a":' * 100_000, b'{"x":"' + b'\\"' * 300_000, b'"' + b"[" * 900_000):
         assert refused(line)[1] == "unreadable"

@@ -103,6 +103,9 @@ def test_wrong_types_and_missing_fields_are_rejected_row_by_row(tmp_path: Path) 
     events = decode_lines(read(write(tmp_path / "log.parquet", rows)))
     reasons = [event.reason if isinstance(event, Rejected) else "" for event in events]
     assert reasons == ["", "missing_field", "unknown_type", "missing_field", ""]
+    (event,) = decode_lines(read(write(tmp_path / "null.parquet", [{**ROWS[0], "items": [None, {"item_id": "a"}]}])))
+    assert isinstance(event, Rejected)
+    assert (event.reason, event.kind) == ("invalid_field", "impression")
     dated = write(tmp_path / "dates.parquet", [{**click, "ts": datetime(2026, 1, 1).date()}])
     (event,) = decode_lines(read(dated))
     assert isinstance(event, Rejected)
