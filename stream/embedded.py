@@ -22,7 +22,7 @@ from stream.sessions import MicroBatch, Refused, Sessions
 
 STORE_OPTIONS = StoreOptions(write_ahead_log=False)
 """A crash goes back to the last cut, which flushes the stores: a write-ahead log would be written for nobody."""
-COMMIT_LINES = 8_192
+COMMIT_LINES = 32_768
 """Lines between two writes of the state: enough that a user's entry is seldom written twice for one visit."""
 CHUNK_LINES = 512
 """Lines decoded and judged at a time, so that events are still in the processor's cache when they are judged."""

@@ -227,7 +227,8 @@ class Sessions:
         if closes_at <= watermark:
             closes_at = watermark + 1
         number = self._number()
-        page = OpenPage(number, closes_at, event, encoded, digest, query, user, bytes(levels))  # type: ignore[arg-type]
+        shown = bytes(levels)  # type: ignore[arg-type]  # there is no None left
+        page = OpenPage(number, closes_at, event, encoded, digest, query, user, shown, bytearray(len(shown)))
         if held is not None:
             held.page = number
         self._pages[number] = self._dirty_pages[number] = page
@@ -433,10 +434,20 @@ class Sessions:
             number = int.from_bytes(key[1:], "big")
             query = normalise_query(event.query)
             levels = bytes([item.relevance for item in event.items])  # type: ignore[misc]
-            page = OpenPage(number, stored.closes_at, event, stored.page, stored.hash, query, user, levels)
-            page.labels = bytearray(stored.labels)
-            page.clicked = stored.clicked
-            page.dirty, page.stored = False, True
+            page = OpenPage(
+                number,
+                stored.closes_at,
+                event,
+                stored.page,
+                stored.hash,
+                query,
+                user,
+                levels,
+                bytearray(stored.labels),
+                stored.clicked,
+                dirty=False,
+                stored=True,
+            )
             user.open[event.request_id] = page
             self._pages[number] = page
             self._open.append((page.closes_at, event.request_id, event.user_id, page))

@@ -19,50 +19,25 @@ HistoryEntry = tuple[int, str, str, bytes]
 """(ts, request_id, item_id, the encoded `UserClick`): in the history's order."""
 
 
-class OpenPage:
+class OpenPage(msgspec.Struct, gc=False):
     """A page that still takes clicks. Times in ms; `labels` and `levels` have one byte an item.
 
-    clicked: (ts, item_id, encoded `QueryClick`) of its joined clicks.
+    page: the event, encoded; hash: of its content before levels were filled in. clicked: (ts, item_id, encoded
+    `QueryClick`) of its joined clicks. stored, dirty: whether the store has it, and whether as it is.
     """
 
-    __slots__ = (
-        "clicked",
-        "closes_at",
-        "dirty",
-        "event",
-        "hash",
-        "labels",
-        "levels",
-        "number",
-        "page",
-        "query",
-        "stored",
-        "user",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        closes_at: int,
-        event: Impression,
-        page: bytes,
-        digest: bytes,
-        query: str,
-        user: "User",
-        levels: bytes,
-    ) -> None:
-        self.clicked: list[tuple[int, str, bytes]] = []
-        self.dirty = True
-        self.stored = False
-        self.number = number
-        self.closes_at = closes_at
-        self.event = event
-        self.page = page
-        self.hash = digest
-        self.query = query
-        self.user = user
-        self.levels = levels
-        self.labels = bytearray(len(levels))
+    number: int
+    closes_at: int
+    event: Impression
+    page: bytes
+    hash: bytes
+    query: str
+    user: "User"
+    levels: bytes
+    labels: bytearray
+    clicked: list[tuple[int, str, bytes]] = []
+    dirty: bool = True
+    stored: bool = False
 
 
 class UserEntry(msgspec.Struct, array_like=True, gc=False):

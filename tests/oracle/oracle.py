@@ -129,6 +129,8 @@ def _expire_suspects(task: Task, watermark: int, out: dict[str, Any], dead: list
             still.append(suspect)
             continue
         event = suspect["event"]
+        if event["ts"] <= task["accepted"]:
+            continue  # reached meanwhile by the others' clocks, so it is ahead no longer
         key = (event["user_id"], event["request_id"])
         if task["open"].get(key) is event:
             _stop_holding(task, event)

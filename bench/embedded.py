@@ -1,0 +1,99 @@
+"""`python -m bench.embedded`: events per CPU-second through both stages with durable state, beside decoding alone."""
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import msgspec
+import typer
+
+from stream.config import PipelineConfig
+from stream.decode import decode_lines
+from stream.labeller import LexicalLabeller
+from stream.readers import open_log
+from stream.replay import STEP_LINES, Replay
+from stream.simulator import simulate
+
+
+class Round(msgspec.Struct):
+    """One round: events per CPU-second (all threads) of each, and the share that decoding has of the whole."""
+
+    decode: float
+    replay: float
+    ratio: float
+
+
+class Result(msgspec.Struct):
+    """Median over rounds; ratios are of the two sides of one round."""
+
+    pages: int
+    events: int
+    bytes: int
+    decode: float
+    replay: float
+    ratio: float
+    best_replay: float
+    rounds: list[Round]
+
+
+def main(
+    pages: Annotated[int, typer.Option(help="Pages of 10 items to simulate.")] = 100_000,
+    rounds: Annotated[int, typer.Option(help="How often both sides are measured, in turn.")] = 5,
+    seed: int = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+) -> None:
+    """Measure decoding alone and `replay --no-train`, in turn, and print events per CPU-second and their ratio."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log.jsonl")
+        simulated = simulate(log, pages=pages, seed=seed)
+        measured = []
+        for number in range(rounds):
+            decode = _events_per_cpu_second(simulated.lines, lambda: _decode(log))
+            replay = _events_per_cpu_second(simulated.lines, lambda: _replay(log, Path(folder, f"run-{number}")))
+            measured.append(Round(decode, replay, replay / decode))
+            print(f"round {number + 1}: decode {decode:,.0f}, replay --no-train {replay:,.0f} events per CPU-second")
+        result = Result(
+            pages,
+            simulated.lines,
+            simulated.bytes,
+            median(one.decode for one in measured),
+            median(one.replay for one in measured),
+            median(one.ratio for one in measured),
+            max(one.replay for one in measured),
+            measured,
+        )
+    print(f"{result.events:,} events of {result.bytes / result.events:,.0f} bytes; median of {rounds} rounds")
+    print("| | events per CPU-second | of decoding |\n|---|---|---|")
+    print(f"| read and decode alone | {result.decode:,.0f} | 1 |")
+    print(f"| replay --no-train: both stages, durable state, digests | {result.replay:,.0f} | {result.ratio:.3f} |")
+    print(f"best round: {result.best_replay:,.0f}")
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+
+
+def _decode(log: Path) -> None:
+    gc.disable()
+    for batch in open_log([str(log)])[0].batches(0, STEP_LINES):
+        for start in range(0, len(batch.lines), 512):
+            decode_lines(batch.lines[start : start + 512])
+    gc.enable()
+
+
+def _replay(log: Path, run_dir: Path) -> None:
+    run = Replay([str(log)], run_dir, PipelineConfig(), config={}, sinks={}, label=LexicalLabeller())
+    run.run(flush=True)
+    run.close()
+
+
+def _events_per_cpu_second(events: int, work: Callable[[], None]) -> float:
+    begun = time.process_time()
+    work()
+    return events / (time.process_time() - begun)
+
+
+if __name__ == "__main__":
+    typer.run(main)
