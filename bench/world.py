@@ -4,8 +4,6 @@ No model is trained here: these are the rows that every model's quality is read 
 """
 
 import argparse
-import os
-import platform
 import sys
 import time
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.provenance import command_line, machine
 from bench.ranking_quality import auc, page_gauc
 from bench.reference_learner import Learns, ReferenceLearner
 from stream.simulator.catalogue import item_groups
@@ -157,18 +156,30 @@ def row(log: Log, seed: int, name: str, scores: NDArray[np.float64], unexposed: 
     )
 
 
+def floor_tables(
+    level: NDArray[np.uint8], present: NDArray[np.bool_], clicked: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float64]]:
+    """What needs no learner: click rates by place on the page (from 0) and level, float64 (S, 5).
+
+    level: uint8 (N, S); present: bool (N, S), what is counted; clicked: bool (N, S).
+    """
+    width = level.shape[1]
+    cells = np.arange(width) * 5 + level
+    shown = np.bincount(cells[present], minlength=5 * width).reshape(width, 5)
+    clicks = np.bincount(cells[present], clicked[present], minlength=5 * width).reshape(width, 5)
+    by_place = (clicks.sum(axis=1) + 0.1) / (shown.sum(axis=1) + 1.0)
+    return {
+        "position × level": (clicks + 0.1) / (shown + 1.0),
+        "position alone": np.repeat(by_place[:, None], 5, axis=1),
+    }
+
+
 def floors(log: Log) -> dict[str, NDArray[np.float64]]:
-    """Scores, float64 (N, S), of what needs no learner: click rates of the first half in a table."""
+    """Scores, float64 (N, S), by the click rates of the first half."""
     half = len(log.user) // 2
-    places = np.broadcast_to(np.arange(log.level.shape[1]), log.level.shape)
-    cells = {"position × level": places * 5 + log.level, "position alone": places}
-    scores = {}
-    for name, cell in cells.items():
-        early = log.present[:half]
-        shown = np.bincount(cell[:half][early], minlength=int(cell.max()) + 1)
-        clicks = np.bincount(cell[:half][early], log.clicked[:half][early], minlength=int(cell.max()) + 1)
-        scores[name] = ((clicks + 0.1) / (shown + 1.0))[cell]
-    return scores
+    tables = floor_tables(log.level[:half], log.present[:half], log.clicked[:half])
+    places = np.arange(log.level.shape[1])
+    return {name: rates[places, log.level] for name, rates in tables.items()}
 
 
 def reference(world: World, log: Log, learns: Learns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -252,7 +263,7 @@ def markdown(result: Result, command: str) -> str:
     lines = [
         "# Floors, oracle and reference learner of the simulated world",
         "",
-        f"`{command}`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({platform.machine()}),"
+        f"`{command}`, {time.strftime('%Y-%m-%d')}, {machine()},"
         f" {result.seconds:.0f} s. {result.pages:,} pages, second half, real clicks but where expected labels are"
         f" named; seeds {seeds}. Single-class pages are left out of GAUC (weighted by impressions); with expected"
         " labels every page counts. Unexposed: 5 candidates not shown per page, position 1, expected labels.",
@@ -301,7 +312,7 @@ def main() -> None:
         found.append(figure)
         print(f"seed {seed} done after {time.monotonic() - start:.0f} s", file=sys.stderr)
     result = Result(flags.pages, rows, found, time.monotonic() - start)
-    text = markdown(result, " ".join(["python -m bench.world", *sys.argv[1:]]))
+    text = markdown(result, command_line("bench.world", sys.argv[1:]))
     print(text)
     if not flags.no_learners:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)

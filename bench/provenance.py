@@ -1,0 +1,57 @@
+"""Where a result comes from: the command without its paths, the machine, the versions, the code."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+PATH_FLAGS: Final = ("--json", "--work", "--out")
+"""Flags that name places on a machine; they change no result, so a page leaves them out."""
+
+ROOT: Final = Path(__file__).parents[1]
+
+
+def command_line(module: str, arguments: Sequence[str]) -> str:
+    """The command as one would type it, without the flags that name paths: `--flag value` and `--flag=value`."""
+    kept: list[str] = []
+    value_follows = False
+    for argument in arguments:
+        if value_follows:
+            value_follows = False
+            continue
+        name, has_value, _ = argument.partition("=")
+        if name in PATH_FLAGS:
+            value_follows = not has_value
+            continue
+        kept.append(argument)
+    return " ".join([f"python -m {module}", *kept])
+
+
+def machine() -> str:
+    """Number of cores and model of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores, {models[0] if models else platform.machine()}"
+
+
+def versions(*packages: str) -> str:
+    """Python's version and those of installed packages."""
+    named = [f"{package} {version(package)}" for package in packages]
+    return ", ".join([f"Python {platform.python_version()}", *named])
+
+
+def code_sha256(places: Iterable[str]) -> str:
+    """SHA-256 over Python files, named from the checkout's root; a folder stands for all that lie below it."""
+    digest = hashlib.sha256()
+    for place in places:
+        path = ROOT / place
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(f"{file.relative_to(ROOT).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
