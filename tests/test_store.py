@@ -36,8 +36,8 @@ def effective_options(path: Path) -> dict[str, str]:
     """The default column family's options, as RocksDB itself has written them down at the last open."""
     newest = max(path.glob("OPTIONS-*"), key=lambda file: int(file.name.split("-")[1]))
     section = newest.read_text().split('[CFOptions "default"]')[1]
-    pairs = (line.strip().split("=", 1) for line in section.splitlines() if "=" in line)
-    return {name: value for name, value in pairs}
+    pairs = (line.strip().partition("=") for line in section.splitlines())
+    return {name: value for name, _, value in pairs}
 
 
 def test_values_come_in_the_order_of_the_keys_and_none_where_there_is_none(store: Store) -> None:
