@@ -4,6 +4,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -52,8 +53,8 @@ def main(
         simulated = simulate(log, pages=pages, seed=seed)
         measured = []
         for number in range(rounds):
-            decode = _events_per_cpu_second(simulated.lines, lambda: _decode(log))
-            replay = _events_per_cpu_second(simulated.lines, lambda: _replay(log, Path(folder, f"run-{number}")))
+            decode = _events_per_cpu_second(simulated.lines, partial(_decode, log))
+            replay = _events_per_cpu_second(simulated.lines, partial(_replay, log, Path(folder, f"run-{number}")))
             measured.append(Round(decode, replay, replay / decode))
             print(f"round {number + 1}: decode {decode:,.0f}, replay --no-train {replay:,.0f} events per CPU-second")
         result = Result(

@@ -1,0 +1,146 @@
+"""`python -m bench.state`: what an event costs when the state holds one million keys, and when it holds ten."""
+
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from state.store import Store
+from stream.config import PipelineConfig
+from stream.embedded import STORE_OPTIONS, EmbeddedTasks
+from stream.labeller import LexicalLabeller
+from stream.partition import partitions_of
+from stream.readers import open_log
+from stream.simulator import simulate
+from stream.user import UserEntry
+
+PARTITIONS: Final = 4
+_FILL: Final = 100_000
+_STEP: Final = 8_192
+
+
+class Size(msgspec.Struct):
+    """One size of state: keys, bytes on disk, CPU-seconds (all threads) an event of both stages, and wall seconds."""
+
+    keys: int
+    disk_bytes: int
+    cpu_seconds_an_event: float
+    wall_seconds_an_event: float
+
+
+class Result(msgspec.Struct):
+    """Both sizes, and how many times dearer an event is with the larger state."""
+
+    events: int
+    sizes: list[Size]
+    cpu_ratio: float
+    wall_ratio: float
+
+
+def main(
+    keys: Annotated[str, typer.Option(help="Users in the state beforehand, smallest first, with commas.")] = (
+        "1000000,10000000"
+    ),
+    pages: Annotated[int, typer.Option(help="Pages to run; each by a user drawn evenly from those.")] = 40_000,
+    rounds: Annotated[int, typer.Option(help="How often each size is measured, in turn.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+) -> None:
+    """Fill the stores of the `sessions` tasks with users, then run a log whose users are drawn evenly from them.
+
+    Even draws are the worst case: no user is likely to be in a cache.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log.jsonl")
+        simulate(log, pages=pages, seed=0)
+        counts = [int(count) for count in keys.split(",")]
+        filled = {count: _fill(Path(folder, f"filled-{count}"), count) for count in counts}
+        best: dict[int, tuple[float, float]] = {}
+        for number in range(rounds):
+            for count in counts:
+                lines = _with_users(log, count, seed=number)
+                run = Path(folder, "run")
+                shutil.copytree(filled[count], run)
+                cpu, wall = _run(run, lines)
+                shutil.rmtree(run)
+                print(f"round {number + 1}, {count:,} keys: {cpu * 1e6:.1f} µs of CPU an event")
+                best[count] = min(best.get(count, (cpu, wall)), (cpu, wall))
+        sizes = [Size(count, _disk_bytes(filled[count]), *best[count]) for count in counts]
+    result = Result(
+        len(lines),
+        sizes,
+        sizes[-1].cpu_seconds_an_event / sizes[0].cpu_seconds_an_event,
+        sizes[-1].wall_seconds_an_event / sizes[0].wall_seconds_an_event,
+    )
+    print(f"{len(lines):,} events, both stages, best of {rounds} rounds")
+    print("| keys of state | on disk | CPU an event | wall an event |\n|---|---|---|---|")
+    for size in sizes:
+        print(
+            f"| {size.keys:,} | {size.disk_bytes / 1e6:,.0f} MB | {size.cpu_seconds_an_event * 1e6:.1f} µs "
+            f"| {size.wall_seconds_an_event * 1e6:.1f} µs |"
+        )
+    print(f"ratio: {result.cpu_ratio:.2f} in CPU, {result.wall_ratio:.2f} in wall time")
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+
+
+def _fill(folder: Path, count: int) -> Path:
+    """Stores with `count` users, each with eight clicks behind them, written in random order of keys."""
+    draw = random.Random(1)
+    stores = [Store(folder / f"sessions-{task}", STORE_OPTIONS) for task in range(PARTITIONS)]
+    noise = draw.randbytes(1 << 20)  # so that the entries do not compress to nothing
+    for start in range(0, count, _FILL):
+        users = [f"u{number}" for number in range(start, min(count, start + _FILL))]
+        draw.shuffle(users)
+        changes: list[dict[bytes, bytes | None]] = [{} for _ in stores]
+        for user, task in zip(users, partitions_of(users, PARTITIONS), strict=True):
+            at = draw.randrange(len(noise) - 64)
+            clicks = [(ts, f"r{ts}", f"item-{ts}", noise[at : at + 60]) for ts in range(4)]
+            entry = UserEntry(1_790_000_000_000, 0, (3, 9, 40, 60, 0, 1, 1, 2), clicks, [], {})
+            changes[task][b"u" + user.encode()] = msgspec.msgpack.encode(entry)
+        for store, changed in zip(stores, changes, strict=True):
+            store.write(changed)
+    for store in stores:
+        store.checkpoint(store.path.with_name(store.path.name + ".flushed"))  # flushes what is in memory
+        store.close()
+        shutil.rmtree(store.path.with_name(store.path.name + ".flushed"))
+    return folder
+
+
+def _with_users(log: Path, count: int, seed: int) -> list[bytes]:
+    """The lines of the log, with each of its users replaced by one drawn evenly from `count`."""
+    draw = random.Random(seed)
+    drawn: dict[str, str] = {}
+    lines = []
+    for batch in open_log([str(log)])[0].batches():
+        for line in batch.lines:
+            before, found, after = line.partition(b'"user_id":"')
+            _, quote, rest = after.partition(b'"')
+            # One draw a page, kept for its clicks.
+            page = line.partition(b'"request_id":"')[2].partition(b'"')[0].decode(errors="replace")
+            other = drawn.setdefault(page, f"u{draw.randrange(count)}")
+            lines.append(before + found + other.encode() + quote + rest if found else line)
+    return lines
+
+
+def _run(folder: Path, lines: list[bytes]) -> tuple[float, float]:
+    tasks = EmbeddedTasks(folder, PipelineConfig(partitions=PARTITIONS), LexicalLabeller())
+    cpu, wall = time.process_time(), time.perf_counter()
+    for start in range(0, len(lines), _STEP):
+        tasks.step(lines[start : start + _STEP], start)
+    tasks.flush()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    tasks.close()
+    return cpu / len(lines), wall / len(lines)
+
+
+def _disk_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+if __name__ == "__main__":
+    typer.run(main)
