@@ -408,6 +408,9 @@ class Sessions:
         waiting = self._waiting.get(suspect.waiting) if suspect.waiting is not None else None
         if waiting is not None:
             self._drop_waiting(waiting)
+            # Its timer lies years ahead: left there, it would never be taken away.
+            self._timers = [timer for timer in self._timers if timer[1] != waiting.number]
+            heapify(self._timers)
             self.outcomes.clicks.dead_letter += 1
             self._refused.append(Refused(suspect.value, suspect.place, "unconfirmed_clock", detail))
 
