@@ -255,7 +255,7 @@ def test_a_task_is_behind_until_what_is_due_has_left_its_store(monkeypatch: pyte
     store.write(task.take_changes())
     assert not task.behind
     task.add(1, [], T + DAY)
-    rounds = []
+    rounds: list[list[str]] = []
     while task.behind:
         rounds.append([example.request_id for example in task.process()])
         store.write(task.take_changes())
