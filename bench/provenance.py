@@ -3,7 +3,8 @@
 import hashlib
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -46,8 +47,12 @@ def versions(*packages: str) -> str:
     return ", ".join([f"Python {platform.python_version()}", *named])
 
 
-def code_sha256(places: Iterable[str]) -> str:
-    """SHA-256 over Python files, named from the checkout's root; a folder stands for all that lie below it."""
+@cache
+def code_sha256(*places: str) -> str:
+    """SHA-256 over Python files, named from the checkout's root; a folder stands for all that lie below it.
+
+    Taken once a process: what is edited later is not what runs.
+    """
     digest = hashlib.sha256()
     for place in places:
         path = ROOT / place

@@ -83,8 +83,6 @@ def model_scores(
     made: dict[Contender, Scores] = {}
     if missing:
         run_dir = folder / "replay"
-        # Taken before the replay: what is edited meanwhile is not what made the scores.
-        identities = {contender: model_identity(truth, settings, contender) for contender in missing}
         with meter(f"replay of seed {truth.world.settings.seed}", truth.log.stat().st_size) as shown:
             made = replay_models(
                 truth,
@@ -94,7 +92,7 @@ def model_scores(
                 lambda run: shown.update(run.bytes_read, f"{run.pages:,} pages"),
             )
         for contender, scores in made.items():
-            write_scores(_file(folder, contender), scores, identities[contender])
+            write_scores(_file(folder, contender), scores, model_identity(truth, settings, contender))
         shutil.rmtree(run_dir)
     return {contender: made[contender] if scores is None else scores for contender, scores in kept.items()}
 

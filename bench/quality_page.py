@@ -68,7 +68,8 @@ def markdown(result: Result) -> str:
         f"`{result.command}`, {result.date}, {result.machine}; {result.versions}.",
         "",
         f"Simulated log, {result.pages:,} pages over {result.days:g} days, seeds {seeds} ({together}),"
-        f" replayed once through both stages with every model learning from the same examples ({settings}). Each impression is scored before it is learned"
+        f" replayed once through both stages with every model learning from the same examples"
+        f" ({settings}). Each impression is scored before it is learned"
         " from, at the position it was shown at. Second half of the log and real clicks, unless a column says"
         " otherwise; expected labels: an impression of true click probability p counts p as a click and 1 − p as"
         " none. Track G: the impression's level is given to every model; no text vectors yet.",

@@ -95,14 +95,14 @@ def model_identity(truth: Truth, settings: Settings, contender: Contender) -> st
         "contender": contender,
         "pipeline": msgspec.to_builtins(settings.pipeline),
         "trainer": msgspec.to_builtins(trainer_config(settings, contender)),
-        "code": code_sha256(_MODEL_CODE),
+        "code": code_sha256(*_MODEL_CODE),
     }
     return msgspec.json.encode(parts).decode()
 
 
 def reference_identity(truth: Truth) -> str:
     """Everything that the reference learner's scores depend on."""
-    parts = {"world": truth.world.settings, "code": code_sha256(_REFERENCE_CODE)}
+    parts = {"world": truth.world.settings, "code": code_sha256(*_REFERENCE_CODE)}
     return msgspec.json.encode(parts).decode()
 
 

@@ -117,7 +117,7 @@ class Truth:
 def make_log(settings: WorldSettings, folder: Path) -> None:
     """Simulate log and truth into `folder`, unless the same are there already."""
     folder.mkdir(parents=True, exist_ok=True)
-    identity = msgspec.json.encode({"world": settings, "code": code_sha256(_CODE)})
+    identity = msgspec.json.encode({"world": settings, "code": code_sha256(*_CODE)})
     made = folder / WORLD
     if made.is_file() and made.read_bytes() == identity:
         return
