@@ -38,6 +38,10 @@ class Oracle:
             )
         }
         self.quality = Quality()
+        self.pages_trained = 0
+
+    def weights_sha256(self) -> None:
+        """There are no weights."""
 
     def consume(self, examples: Sequence[Example], line: int) -> None:
         """Score each page.

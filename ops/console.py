@@ -29,9 +29,12 @@ def set_up_logging() -> None:
         from rich.logging import RichHandler  # noqa: PLC0415 (most commands log nothing)
 
         handler: logging.Handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
-        logging.basicConfig(level=logging.INFO, format="%(message)s", datefmt="%X", handlers=[handler])
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="%X", handlers=[handler])
     else:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # Others' libraries speak only when something is wrong (torch tells of its caches at INFO, on exit).
+    for ours in ("prectr", "stream", "model", "state", "ops"):
+        logging.getLogger(ours).setLevel(logging.INFO)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import msgspec
 
 from model.oracle import Oracle
 from model.quality import Quality
-from model.trainer import Trainer
 from ops.config import Settings, describe
 from ops.console import meter
+from ops.interrupt import stop_signals
 from ops.metrics import PartitionProgress, ReplayMetrics, ReplaySnapshot, start_metrics
 from ops.report import QueryPreference, Report, RunFacts, build_report, model_report, write_report
 from state.errors import UsageError
@@ -27,9 +27,13 @@ ORACLE: Final = "oracle"
 
 
 class _Scored(ExampleSink, Protocol):
-    """A sink whose scores are measured: a trainer, or the oracle."""
+    """A sink whose scores are measured: a trainer, or the oracle, which has no weights."""
 
     quality: Quality
+    pages_trained: int
+
+    def weights_sha256(self) -> str | None:
+        """Digest of everything learned."""
 
 
 def run_replay(
@@ -76,13 +80,19 @@ def run_replay(
                 if metrics is not None:
                     _export(metrics, run, scored)
 
-            run.run(flush=flush, progress=progress)
+            with stop_signals() as stop:
+                if not run.run(flush=flush, progress=progress, stop=stop):
+                    raise KeyboardInterrupt
         report = _report(run, scored, settings, models)
         return report, write_report(run_dir, report)
 
 
 def _scored(settings: Settings, models: Sequence[str], truth: Path | None) -> Mapping[str, _Scored]:
-    scored: dict[str, _Scored] = {name: Trainer(dataclasses.replace(settings.trainer, model=name)) for name in models}
+    scored: dict[str, _Scored] = {}
+    if models:
+        from model.trainer import Trainer  # noqa: PLC0415 (torch takes seconds to import, and --no-train needs none)
+
+        scored |= {name: Trainer(dataclasses.replace(settings.trainer, model=name)) for name in models}
     if truth is not None:
         scored[ORACLE] = Oracle(truth)
     return scored
@@ -113,7 +123,7 @@ def _export(metrics: ReplayMetrics, run: Replay, scored: Mapping[str, _Scored]) 
             outcomes=run.outcomes,
             dead_letters=dict(run.dead_letters),
             out_of_order=0,  # no source is ever idle in a replay, so nothing can come behind the line
-            pages_trained={name: sink.pages_trained for name, sink in scored.items() if isinstance(sink, Trainer)},
+            pages_trained={name: sink.pages_trained for name, sink in scored.items()},
             quality={name: sink.quality.segments() for name, sink in scored.items()},
             partitions=_progress(run),
             event_time_ms=None if watermark == BEFORE_TIME else watermark,
@@ -151,8 +161,5 @@ def _report(run: Replay, scored: Mapping[str, _Scored], settings: Settings, mode
     )
     return build_report(
         facts,
-        [
-            model_report(name, sink.quality.summary(), sink.weights_sha256() if isinstance(sink, Trainer) else None)
-            for name, sink in scored.items()
-        ],
+        [model_report(name, sink.quality.summary(), sink.weights_sha256()) for name, sink in scored.items()],
     )

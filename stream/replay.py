@@ -111,19 +111,29 @@ class Replay:
 
     # --- the run --------------------------------------------------------------------------------------------------
 
-    def run(self, *, flush: bool, progress: Callable[["Replay"], None] = lambda replay: None) -> None:
-        """Read the log to its end. flush: the log has ended for good, so close every page and train the last batch.
+    def run(
+        self,
+        *,
+        flush: bool,
+        progress: Callable[["Replay"], None] = lambda replay: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Read the log to its end; False where `stop` said so first, with everything so far in a cut.
+
+        flush: the log has ended for good, so close every page and train the last batch.
 
         Without `flush` the run can go on with further files; what it has put out by then is the same as if every
         source were past everything, and is taken back first when it goes on.
         """
         if self.finished:
-            return
+            return True
         gc.collect()
         gc.freeze()
         gc.disable()
         try:
-            self._read(progress)
+            if not self._read(progress, stop):
+                self._cut()
+                return False
             if flush:
                 self._consume(self.tasks.flush())
                 for sink in self._sinks.values():
@@ -137,6 +147,7 @@ class Replay:
             if self._example_file is not None:
                 self._example_file.flush()
             progress(self)
+            return True
         finally:
             gc.enable()
             gc.unfreeze()
@@ -149,7 +160,8 @@ class Replay:
         self._dead.close()
         self._lock.release()
 
-    def _read(self, progress: Callable[["Replay"], None]) -> None:
+    def _read(self, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
+        """Take all lines that are left; False where `stop` ended it."""
         last_cut = time.monotonic()
         while self._left:
             log_file = self._left[0]
@@ -161,6 +173,8 @@ class Replay:
                     read.lines += len(batch.lines)
                     self._consume(steps)
                     progress(self)
+                    if stop():
+                        return False
                     if time.monotonic() - last_cut >= self._cut_every:
                         self._cut()
                         last_cut = time.monotonic()
@@ -170,6 +184,7 @@ class Replay:
                 raise
             read.done = True
             self._left.pop(0)
+        return True
 
     def _begin(self, log_file: LogFile) -> ReadFile:
         identity = log_file.identity
