@@ -12,12 +12,12 @@ PAGE_IDS = ("request_id", "user_id")
 
 def read_line(line: bytes) -> tuple[str, dict[str, Any] | None]:
     """The kind that a line claims (impression, click, unreadable), and its known fields if it keeps the contract."""
+    if len(line) > MAX_LINE:  # never held whole, so nobody knows what it says
+        return "unreadable", None
     event = _parse(line)
     kind = event.get("type") if isinstance(event, dict) else None
     if not isinstance(event, dict) or kind not in ("impression", "click"):
         return "unreadable", None
-    if len(line) > MAX_LINE:
-        return kind, None
     known = _click(event) if kind == "click" else _page(event)
     return kind, known
 
