@@ -139,6 +139,16 @@ def test_a_given_up_suspect_confirms_nothing() -> None:
     assert see(clock, T + YEAR, "other")
 
 
+def test_a_suspect_that_the_accepted_time_has_reached_was_right() -> None:
+    """An hour and a minute ahead, and never confirmed, for it is the other records that came up to it."""
+    clock = clock_at()
+    assert see(clock, T + 61 * MINUTE, "u")
+    assert not see(clock, T + 30 * MINUTE, "u")
+    assert not see(clock, T + 80 * MINUTE, "u")
+    assert list(clock.expired()) == []
+    assert clock.suspects == []
+
+
 def test_is_ahead_is_more_than_one_hour_past_the_accepted_time() -> None:
     assert not clock_at(None).is_ahead(T + YEAR)
     assert not clock_at().is_ahead(T + HOUR)
@@ -169,7 +179,7 @@ class ByList:
         watermark = self.accepted - LATENESS
         gone = [suspect for suspect in self.suspects if watermark - suspect[2] >= HOUR]
         self.suspects = [suspect for suspect in self.suspects if suspect not in gone]
-        return [suspect[0] for suspect in gone]
+        return [suspect[0] for suspect in gone if suspect[0] > self.accepted]
 
 
 _records = st.lists(
