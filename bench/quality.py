@@ -2,7 +2,8 @@
 
 For each seed: simulate a log with its truth, replay it once through the real pipeline with all models learning from
 it, measure. What is done is kept under `--work`, a file a seed and contender, so that a run that was cut off goes on;
-scores that other code or settings made are made anew. The figures are those of `bench.quality_rows.Row`.
+scores that other code or settings made are made anew. Two runs beside each other may share a `--work` if their seeds
+differ, and a third one over all of the seeds then only measures. The figures are those of `bench.quality_rows.Row`.
 """
 
 import argparse

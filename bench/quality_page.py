@@ -59,15 +59,18 @@ class Result(msgspec.Struct, kw_only=True):
 
 def markdown(result: Result) -> str:
     """The page: what was measured, the tables, the paired differences."""
-    seeds = " / ".join(map(str, result.seeds))
-    together = "seeds side by side" if len(result.seeds) <= SIDE_BY_SIDE else "mean ± standard deviation over seeds"
+    seeds = f"seed {result.seeds[0]}"
+    if len(result.seeds) > 1:
+        few = len(result.seeds) <= SIDE_BY_SIDE
+        together = "side by side" if few else "mean ± standard deviation over them"
+        seeds = f"seeds {' / '.join(map(str, result.seeds))} ({together})"
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
     lines = [
         "# Quality of the models in the simulated world",
         "",
         f"`{result.command}`, {result.date}, {result.machine}; {result.versions}.",
         "",
-        f"Simulated log, {result.pages:,} pages over {result.days:g} days, seeds {seeds} ({together}),"
+        f"Simulated log, {result.pages:,} pages over {result.days:g} days, {seeds},"
         f" replayed once through both stages with every model learning from the same examples"
         f" ({settings}). Each impression is scored before it is learned"
         " from, at the position it was shown at. Second half of the log and real clicks, unless a column says"

@@ -19,7 +19,7 @@ from stream.simulator.log import request_id
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-LOG: Final = "log.jsonl"
+LOG: Final = "log.jsonl.gz"
 TRUTH: Final = "truth.parquet"
 WORLD: Final = "world.json"
 _CODE: Final = ("stream/simulator",)
