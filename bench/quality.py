@@ -7,7 +7,6 @@ differ, and a third one over all of the seeds then only measures. The figures ar
 """
 
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -174,8 +173,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Measure, print, and write bench/results/quality.md."""
-    # Before torch makes its threads: each model is trained on one, and two runs beside each other stay apart.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         flags = parse(sys.argv[1:])
         command = command_line("bench.quality", sys.argv[1:])
