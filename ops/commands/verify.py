@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from ops.report.check import check_report
 from state.errors import PrectrError
 from stream.verify import verify as check_run
 
@@ -21,7 +22,7 @@ def verify(
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    checks = check_run(run_dir)
+    checks = check_run(run_dir) + check_report(run_dir)
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(checks)) + b"\n")
     table = Table("", "check", "figures", title=f"{run_dir}: newest checkpoint", title_justify="left")

@@ -1,0 +1,45 @@
+"""Checks a report against the run that it speaks of."""
+
+from pathlib import Path
+
+import msgspec
+
+from stream.outcomes import Outcomes
+from stream.verify import Check, newest_cut, read_metas
+
+
+class _Reported(msgspec.Struct):
+    """What is checked of `report.json`."""
+
+    pages: int
+    outcomes: Outcomes
+    examples_sha256: str
+    aggregates_sha256: str
+
+
+def check_report(run_dir: Path) -> list[Check]:
+    """Check that the counts in `report.json` add up and, once the run is finished, that they are the run's.
+
+    A run without a report (it has not ended yet) has nothing to check.
+    """
+    path = run_dir / "report.json"
+    if not path.exists():
+        return []
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=_Reported)
+    except (OSError, msgspec.MsgspecError) as error:
+        return [Check("report.json", holds=False, detail=f"cannot be read: {error}")]
+    wrong = report.outcomes.imbalance()
+    checks = [Check("report: conservation", not wrong, "; ".join(wrong) or "the counts add up")]
+    folder, cut = newest_cut(run_dir)
+    if not cut.finished:
+        return checks
+    sessions, _ = read_metas(folder)
+    counted = sum((meta.outcomes for meta in sessions.values()), Outcomes())
+    same = (report.outcomes, report.examples_sha256, report.aggregates_sha256) == (
+        counted,
+        cut.examples,
+        cut.aggregates,
+    )
+    detail = "counts and digests as in the checkpoint" if same else f"the checkpoint has {counted} and {cut.examples}"
+    return [*checks, Check("report: of this run", same, detail)]
