@@ -81,10 +81,14 @@ class Replay:
         self.finished = False
         self._seconds_before = 0.0
         self._begun = time.monotonic()
-        if restart:
-            self._clear()
-        self._take_up(pipeline, label)
-        self._place_of_cut = self.place
+        self._uncut = False
+        try:
+            if restart:
+                self._clear()
+            self._take_up(pipeline, label)
+        except BaseException:
+            self._lock.release()
+            raise
 
     # --- what a progress bar, an exporter and the report ask ------------------------------------------------------
 
@@ -141,7 +145,7 @@ class Replay:
                 self.finished = True
                 self._cut()
             else:
-                if self.place != self._place_of_cut:
+                if self._uncut:
                     self._cut()
                 self._consume(self.tasks.end())
             if self._example_file is not None:
@@ -182,7 +186,7 @@ class Replay:
                 # What could be read is kept: with the file mended, the run goes on behind it.
                 self._cut()
                 raise
-            read.done = True
+            read.done = self._uncut = True
             self._left.pop(0)
         return True
 
@@ -257,7 +261,7 @@ class Replay:
                 finished=self.finished,
             )
         )
-        self._place_of_cut = self.place
+        self._uncut = False
         gc.collect()
 
     def _clear(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream.clock import BEFORE_TIME
 from stream.config import PipelineConfig
 from stream.labeller import LexicalLabeller
 from stream.outcomes import Outcomes
@@ -20,7 +21,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.examples: list[bytes] = []
-        self.line = -1
+        self.line = BEFORE_TIME
         self.flushed = False
 
     def consume(self, examples: Sequence[Example], line: int) -> None:
