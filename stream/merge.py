@@ -68,17 +68,31 @@ class Spill(Generic[Record]):
             yield self.decode(value)
 
 
+class MergeProgress(msgspec.Struct, array_like=True):
+    """How far a merge's sources have come. watermarks, idle: of each source. line: the highest so far (ms).
+
+    out_of_order: records that came behind the line.
+    """
+
+    watermarks: list[int]
+    idle: list[bool]
+    line: int = BEFORE_TIME
+    out_of_order: int = 0
+
+
 class Merge(Generic[Record]):
     """Holds the records of `sources` until none can come before them, then releases them in the one order.
 
-    Each source's records arrive in order and after its own last watermark. With a `spill`, what is held is
-    written with the task's changes, and what lies beyond `horizon` is held in the store alone.
+    Each source's records arrive in order and after its own last watermark. An idle source is left out of the
+    minimum until it speaks again; a record of it that then comes behind the line takes effective close = line + 1 ms
+    and is counted. With a `spill`, what is held is written with the task's changes, and what lies beyond `horizon`
+    is held in the store alone.
     """
 
-    def __init__(self, sources: int, spill: Spill[Record] | None = None, watermarks: Sequence[int] = ()) -> None:
-        """Take up what the spill's store holds. watermarks: each source's, as they were (ms)."""
-        self.watermarks = list(watermarks) or [BEFORE_TIME] * sources
-        self._runs: list[_Run[Record]] = [_Run() for _ in range(sources + 1)]
+    def __init__(self, sources: int, spill: Spill[Record] | None = None, progress: "MergeProgress | None" = None):
+        """Take up what the spill's store holds, and the `progress` that was stored with it."""
+        self.progress = progress or MergeProgress([BEFORE_TIME] * sources, [False] * sources)
+        self._runs: list[_Run[Record]] = [_Run() for _ in range(sources + 2)]
         self._spill = spill
         self._horizon: OrderKey | None = None
         self._unwritten: dict[bytes, bytes] = {}
@@ -88,26 +102,35 @@ class Merge(Generic[Record]):
 
     @property
     def line(self) -> int:
-        """The lowest watermark of all sources: up to it, nothing more can come."""
-        return min(self.watermarks)
+        """The lowest watermark of the sources that are not idle, the largest where all are; it never goes back."""
+        return self.progress.line
 
     @property
     def held(self) -> int:
         """Records in memory."""
         return sum(len(run.records) for run in self._runs)
 
-    def add(self, source: int, records: Sequence[Record], watermark: int) -> None:
-        """Take a source's next records; none of its later ones closes at or before `watermark`."""
+    def add(self, source: int, records: Sequence[Record], watermark: int, *, idle: bool = False) -> None:
+        """Take a source's next records; none of its later ones closes at or before `watermark`.
+
+        idle: nothing holds the others up for its sake until it speaks again.
+        """
+        if records and records[0].closes_at <= self.progress.line:
+            records = self._put_behind_line(records)
         if records:
             if self._horizon is None:
                 self._runs[source].records.extend(records)
             else:
-                self._add_spilling(source, records, self._horizon)
-        self.watermarks[source] = max(watermark, self.watermarks[source])
+                self._add_spilling(self._runs[source], records, self._horizon)
+        progress = self.progress
+        progress.watermarks[source] = max(watermark, progress.watermarks[source])
+        progress.idle[source] = idle
+        self._move_line()
 
     def end(self, source: int) -> None:
         """The source has been read to its end: it counts as past everything."""
-        self.watermarks[source] = END_OF_TIME
+        self.progress.watermarks[source] = END_OF_TIME
+        self._move_line()
 
     def release(self) -> tuple[list[Record], int]:
         """The records that are due, in order, and the time up to which all have been released now (ms).
@@ -127,8 +150,10 @@ class Merge(Generic[Record]):
             if records and records[0].closes_at <= line:
                 taken, stored = run.take(bisect_right(records, line, key=_closes_at))
                 ready += taken
-                if stored:
-                    self._released += [_HELD + order_key(*in_order(record)) for record in stored]
+                # What came late is written as a whole each time, so the store may hold any of it.
+                self._released += [
+                    _HELD + order_key(*in_order(record)) for record in (taken if run is self._late else stored)
+                ]
         ready.sort(key=in_order)
         passed = line if horizon is None or horizon[0] > line else horizon[0] - 1
         return ready, passed
@@ -149,9 +174,38 @@ class Merge(Generic[Record]):
             self._shed(self._spill.limit // 2)
         return changes
 
-    def _add_spilling(self, source: int, records: Sequence[Record], horizon: OrderKey) -> None:
+    @property
+    def _late(self) -> _Run[Record]:
+        """Records that came behind the line, in order; none of them counts as stored."""
+        return self._runs[-2]
+
+    def _put_behind_line(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Give the records behind the line the next place behind it; returns those that were not."""
+        line = self.progress.line
+        split = bisect_right(records, line, key=_closes_at)
+        late = [msgspec.structs.replace(record, closes_at=line + 1) for record in records[:split]]  # type: ignore[type-var]
+        self.progress.out_of_order += split
+        if self._horizon is None:
+            self._late.records.extend(late)
+        else:
+            self._add_spilling(self._late, sorted(late, key=in_order), self._horizon)
+        self._late.records.sort(key=in_order)
+        self._late.stored = 0
+        return records[split:]
+
+    def _move_line(self) -> None:
+        progress = self.progress
+        if True in progress.idle:
+            heard = [mark for mark, idle in zip(progress.watermarks, progress.idle, strict=True) if not idle]
+            line = min(heard) if heard else max(progress.watermarks)
+        else:
+            line = min(progress.watermarks)
+        if line > progress.line:
+            progress.line = line
+
+    def _add_spilling(self, run: _Run[Record], records: Sequence[Record], horizon: OrderKey) -> None:
         split = bisect_left(records, horizon, key=in_order)
-        self._runs[source].records.extend(records[:split])
+        run.records.extend(records[:split])
         for record in records[split:]:
             self._unwritten[_HELD + order_key(*in_order(record))] = msgspec.msgpack.encode(record)
 

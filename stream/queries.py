@@ -12,7 +12,7 @@ import msgspec
 from state.store import Reads
 from stream.clock import BEFORE_TIME
 from stream.config import PipelineConfig
-from stream.merge import Merge, Spill
+from stream.merge import Merge, MergeProgress, Spill
 from stream.query import Query
 from stream.records import Activity, Example, decode_activity
 
@@ -30,7 +30,7 @@ class QueriesMeta(msgspec.Struct, array_like=True):
     """Everything of the task that is not of one query. positions: of the next unread frame of each source."""
 
     positions: list[int] = []
-    watermarks: list[int] = []
+    merge: MergeProgress | None = None
     emitted: int = 0
 
 
@@ -49,10 +49,10 @@ class Queries:
         self._queries: dict[str, Query] = {}
         self._touched: set[str] = set()
         (stored,) = store.get_many([META_KEY])
-        meta = QueriesMeta([0] * sources, [BEFORE_TIME] * sources) if stored is None else _decode_meta(stored)
+        meta = QueriesMeta([0] * sources) if stored is None else _decode_meta(stored)
         self.positions = meta.positions
         self.emitted = meta.emitted
-        self._merge: Merge[Activity] = Merge(sources, Spill(store, decode_activity, HELD_RECORDS), meta.watermarks)
+        self._merge: Merge[Activity] = Merge(sources, Spill(store, decode_activity, HELD_RECORDS), meta.merge)
         self.watermark = BEFORE_TIME
 
     @property
@@ -60,9 +60,9 @@ class Queries:
         """Whether more is due than memory had room for: call `process` again after writing the changes."""
         return self.watermark < self._merge.line
 
-    def add(self, source: int, records: Sequence[Activity], watermark: int) -> None:
+    def add(self, source: int, records: Sequence[Activity], watermark: int, *, idle: bool = False) -> None:
         """Take a frame of a source."""
-        self._merge.add(source, records, watermark)
+        self._merge.add(source, records, watermark, idle=idle)
         self.positions[source] += 1
 
     def end(self, source: int) -> None:
@@ -113,7 +113,7 @@ class Queries:
         if len(self._queries) > CACHED_QUERIES:
             self._queries = {name: query for name, query in self._queries.items() if name in self._touched}
         self._touched.clear()
-        changes[META_KEY] = _encode(QueriesMeta(self.positions, self._merge.watermarks, self.emitted))
+        changes[META_KEY] = _encode(QueriesMeta(self.positions, self._merge.progress, self.emitted))
         return changes
 
     def _load(self, records: Sequence[Activity]) -> None:

@@ -1,5 +1,6 @@
 """The one order: the merge against a sorted list, with and without a spill, with crashes and a reopen."""
 
+import copy
 from random import Random
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.clock import BEFORE_TIME, END_OF_TIME
-from stream.merge import Merge, Spill
+from stream.merge import Merge, MergeProgress, Spill
 from tests.kit.store import DictStore
 
 
@@ -114,14 +115,14 @@ class SpillingTask:
         self.sources = sources
         self.limit = limit
         self.store = DictStore()
-        self.watermarks: list[int] = []
+        self.progress: MergeProgress | None = None
         self.next_frame = 0
         self.committed: list[Rec] = []
         self.written = 0
         self.reopen()
 
     def reopen(self) -> None:
-        self.merge = Merge(self.sources, Spill(self.store, _decode, self.limit), self.watermarks)
+        self.merge = Merge(self.sources, Spill(self.store, _decode, self.limit), copy.deepcopy(self.progress))
         self.released = self.written
         self.passed = BEFORE_TIME
 
@@ -141,7 +142,7 @@ class SpillingTask:
 
     def write(self) -> None:
         self.store.write(self.merge.take_changes())
-        self.watermarks = list(self.merge.watermarks)
+        self.progress = copy.deepcopy(self.merge.progress)
         self.written = self.released
         assert self.merge.held <= self.limit
 
@@ -241,9 +242,49 @@ def test_a_reopened_merge_takes_up_what_it_held(limit: int) -> None:
     task.merge.add(0, records, 9)
     task.round(lose=False)
     task.reopen()
-    assert task.merge.watermarks == [9, BEFORE_TIME]
+    assert task.merge.progress.watermarks == [9, BEFORE_TIME]
     task.merge.add(1, [], 9)
     while task.passed < task.merge.line:
         task.round(lose=False)
     assert task.committed == records
     assert task.store.entries == {}
+
+
+def test_an_idle_source_holds_nobody_up_and_what_it_says_late_stands_behind_the_line() -> None:
+    merge: Merge[Rec] = Merge(2)
+    merge.add(0, [Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
+    assert merge.release() == ([], BEFORE_TIME)
+    merge.add(1, [], 3, idle=True)
+    assert merge.release() == ([Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
+    # It speaks again, with two records behind the line 30 and one before it.
+    merge.add(1, [Rec(7, "z", "u", 1), Rec(9, "c", "u", 1), Rec(40, "d", "u", 1)], 40)
+    merge.add(0, [Rec(31, "b2", "u", 0)], 35)
+    assert merge.release() == ([Rec(31, "b2", "u", 0), Rec(31, "c", "u", 1), Rec(31, "z", "u", 1)], 35)
+    assert merge.progress.out_of_order == 2
+
+
+def test_where_all_sources_are_idle_the_line_is_the_largest_watermark_and_never_goes_back() -> None:
+    merge: Merge[Rec] = Merge(2)
+    merge.add(0, [Rec(5, "a", "u", 0)], 10, idle=True)
+    merge.add(1, [Rec(8, "b", "u", 1)], 8, idle=True)
+    assert merge.release()[1] == 10
+    merge.add(1, [], 9)
+    assert merge.line == 10
+
+
+def test_late_records_survive_a_reopen_and_leave_nothing_in_the_store() -> None:
+    task = SpillingTask(2, 100)
+    task.merge.add(0, [Rec(number, f"r{number}", "u", 0) for number in range(1, 6)], 100)
+    task.merge.add(1, [], 50, idle=True)
+    task.round(lose=False)
+    assert len(task.committed) == 5
+    task.merge.add(1, [Rec(70, "later", "u", 1), Rec(80, "late", "u", 1)], 90)
+    task.merge.add(1, [Rec(95, "last", "u", 1)], 99)
+    task.round(lose=False)
+    task.reopen()
+    assert task.merge.held == 3
+    task.merge.add(0, [], 200)
+    task.merge.add(1, [], 200)
+    task.round(lose=False)
+    assert task.committed[5:] == [Rec(101, name, "u", 1) for name in ("last", "late", "later")]
+    assert task.store.keys(b"h") == []
