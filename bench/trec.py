@@ -1,0 +1,153 @@
+"""`python -m bench.trec`: a real search log (TREC Session Track 2013), beside learning from position alone.
+
+399 pages, 4,449 impressions, 558 clicks; every figure is prequential, from the first impression on. The log
+may not be copied into the project: it is read from ../shared, and the bench says so if it is not there.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from bench.ranking_quality import auc, page_gauc
+from tests.trec import TREC_PAGES, trec_events, write_trec_log
+
+FLOOR_AUC: Final = 0.6486
+FLOOR_GAUC: Final = 0.6962
+"""What an online logistic regression on position alone is set down to reach on this log; a model must add 0.01."""
+
+MODELS: Final = ("lr", "dnn", "wide-deep", "wide-deep+")
+SETTINGS: Final[dict[str, dict[str, str]]] = {}
+"""By model, the PRECTR_* settings that are not the default here."""
+
+Pages = list[tuple[NDArray[np.int64], NDArray[np.float64]]]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Prequential quality of one way to score, and the settings of it that are not the default."""
+
+    name: str
+    impressions: int
+    clicks: int
+    auc: float
+    gauc: float
+    settings: dict[str, str]
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What the bench reads of a report."""
+
+    impressions: int
+    clicks: int
+    auc: float
+    gauc: float
+
+
+def read_pages() -> Pages:
+    """Of every page the positions int64[n] and clicks float64[n], in order of time."""
+    events = list(trec_events())
+    clicked = {(event["request_id"], event["item_id"]) for event in events if event["type"] == "click"}
+    return [
+        (
+            np.array([item["position"] for item in page["items"]]),
+            np.array([float((page["request_id"], item["item_id"]) in clicked) for item in page["items"]]),
+        )
+        for page in events
+        if page["type"] == "impression"
+    ]
+
+
+def log_position(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64[n, 2]: one, and the logarithm of the position."""
+    return np.stack([np.ones(len(positions)), np.log(positions)], axis=1)
+
+
+def each_position(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64[n, 51]: one, and an indicator for each position to 50."""
+    features = np.zeros((len(positions), 51))
+    features[:, 0] = 1.0
+    features[np.arange(len(positions)), np.minimum(positions, 50)] = 1.0
+    return features
+
+
+def position_alone(pages: Pages, name: str, features: Any, *, alpha: float, batch_pages: int) -> Row:
+    """Logistic regression by FTRL-Proximal (McMahan et al. 2013; β = 1, no penalty) on the position only."""
+    width = features(pages[0][0]).shape[1]
+    weights, z, n = np.zeros(width), np.zeros(width), np.zeros(width)
+    scored: list[NDArray[np.float64]] = []
+    held: Pages = []
+    for page in pages:
+        scored.append(features(page[0]) @ weights)
+        held.append(page)
+        if len(held) < batch_pages:
+            continue
+        for positions, clicks in held:
+            for x, click in zip(features(positions), clicks, strict=True):
+                gradient = (1.0 / (1.0 + np.exp(-x @ weights)) - click) * x
+                z += gradient - (np.sqrt(n + gradient**2) - np.sqrt(n)) / alpha * weights
+                n += gradient**2
+                weights = -z * alpha / (1.0 + np.sqrt(n))
+        held = []
+    return _row(name, scored, [clicks for _, clicks in pages])
+
+
+def replay_model(log: Path, run_dir: Path, model: str) -> Row:
+    """Replay the log with one model, as a user would, and take the figures from its report."""
+    settings = SETTINGS.get(model, {})
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PRECTR_")}
+    command = [sys.executable, "-m", "ops.cli", "replay", str(log), "--run-dir", str(run_dir), "--model", model]
+    subprocess.run(command, env=plain | settings, stdout=subprocess.DEVNULL, check=True)
+    report = msgspec.json.decode((run_dir / "report.json").read_bytes(), type=Replayed)
+    return Row(model, report.impressions, report.clicks, report.auc, report.gauc, settings)
+
+
+def main(json: Annotated[Path | None, typer.Option(help="Write the rows to this file too.")] = None) -> None:
+    """Example: python -m bench.trec --json trec.json."""
+    if not TREC_PAGES.exists():
+        print("the TREC 2013 log is not at ../shared/data/trec-session-2013: nothing to measure", file=sys.stderr)
+        raise typer.Exit(1)
+    pages = read_pages()
+    rows = [
+        position_alone(
+            pages, "position alone: its logarithm, 16 pages a batch", log_position, alpha=0.1, batch_pages=16
+        ),
+        position_alone(
+            pages, "position alone: its logarithm, each page at once", log_position, alpha=0.3, batch_pages=1
+        ),
+        position_alone(
+            pages, "position alone: one weight each, each page at once", each_position, alpha=0.5, batch_pages=1
+        ),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        log = write_trec_log(Path(folder, "trec.jsonl"))
+        rows += [replay_model(log, Path(folder, model), model) for model in MODELS]
+    print(
+        f"{rows[0].impressions:,} impressions, {rows[0].clicks} clicks; floor AUC {FLOOR_AUC}, page GAUC {FLOOR_GAUC}"
+    )
+    print("| | AUC | page GAUC | settings |\n|---|---|---|---|")
+    for row in rows:
+        settings = ", ".join(f"`{name}={value}`" for name, value in row.settings.items())
+        print(f"| {row.name} | {row.auc:.4f} | {row.gauc:.4f} | {settings or 'default'} |")
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode({"rows": rows})) + b"\n")
+
+
+def _row(name: str, scored: list[NDArray[np.float64]], clicked: list[NDArray[np.float64]]) -> Row:
+    longest = max(len(scores) for scores in scored)
+    scores, labels = np.zeros((len(scored), longest)), np.zeros((len(scored), longest))
+    present = np.zeros((len(scored), longest), dtype=np.bool_)
+    for place, (ours, clicks) in enumerate(zip(scored, clicked, strict=True)):
+        scores[place, : len(ours)], labels[place, : len(ours)], present[place, : len(ours)] = ours, clicks, True
+    flat = scores[present], labels[present]
+    return Row(name, len(flat[0]), int(flat[1].sum()), auc(*flat), page_gauc(scores, labels, present), {})
+
+
+if __name__ == "__main__":
+    typer.run(main)
