@@ -1,6 +1,5 @@
 """The deep part: embeddings of ids, groups and history, with level, position and numbers, into an MLP."""
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from model.dense import DenseParameters, Shape
 from model.features import Batch
 from model.hashing import rows
-from model.smoothing import PRIOR_RATE
+from model.smoothing import PRIOR_LOG_ODDS
 from model.wide import Rows
 
 _POSITIONS: Final = 20
@@ -67,7 +66,7 @@ class DeepPart:
             shapes[f"hidden{layer}.bias"] = Shape.zeros(outputs)
             inputs = outputs
         shapes["out.weight"] = Shape.zeros(1, inputs)
-        shapes["out.bias"] = Shape.constant(math.log(PRIOR_RATE / (1 - PRIOR_RATE)), 1)
+        shapes["out.bias"] = Shape.constant(PRIOR_LOG_ODDS, 1)
         return shapes
 
     def logits(self, batch: Batch, embedded: Tensor, numbers: Tensor, dense: DenseParameters) -> Tensor:

@@ -59,14 +59,13 @@ def cross(left: U64, right: U64) -> U64:
     return mix(mix(left) + right)
 
 
-def rows(hashes: U64, field: str, size: int, reserved: int = 0) -> NDArray[np.int64]:
+def rows(hashes: U64, field: str, size: int) -> NDArray[np.int64]:
     """Rows of a table of `size` rows for the hashes of a field, any shape.
 
     Fields that share a table are kept apart by their name: equal ids of two fields get unrelated rows.
-    The first `reserved` rows are never used, so that a field of few values can have them for itself.
     """
     salted = mix(hashes ^ np.uint64(_field_salt(field)))
-    return (salted % np.uint64(size - reserved)).astype(np.int64) + reserved
+    return (salted % np.uint64(size)).astype(np.int64)
 
 
 _salts: dict[str, int] = {}

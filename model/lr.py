@@ -5,64 +5,78 @@ import torch
 from torch import Tensor
 
 from model.config import TrainerConfig
-from model.embeddings import Ftrl, HashedTable
+from model.embeddings import Ftrl, Gathered
 from model.features import Batch
 from model.online import Forward
-from model.wide import Rows, bias_rows, id_rows
+from model.smoothing import PRIOR_LOG_ODDS
+from model.wide import Rows, id_rows, place_rows, place_table, weight_table
 
 
 class LogisticRegression:
-    """One weight a feature value; the logit is their sum. No graph: the gradient is closed form."""
+    """One weight a feature value; the logit is a fixed prior plus their sum. The gradient is closed form."""
 
     reads_history = False
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
-        self._table = HashedTable(
-            config.wide_rows,
-            1,
-            Ftrl(config.ftrl_alpha, config.ftrl_beta, config.ftrl_l1, config.ftrl_l2),
-            seed=config.seed,
-            scale=0.0,
-            device=device,
-        )
+        rule = Ftrl(config.ftrl_alpha, config.ftrl_beta, config.ftrl_l1, config.ftrl_l2)
+        self._tables = {"place": place_table(config, device), "ids": weight_table(config, rule, device)}
         self._size = config.wide_rows
         self._device = device
 
-    def _rows(self, batch: Batch) -> Rows:
-        return np.concatenate([bias_rows(batch), id_rows(batch, self._size)], axis=1)
+    def _rows(self, batch: Batch) -> dict[str, Rows]:
+        return {"place": place_rows(batch), "ids": id_rows(batch, self._size)}
 
     def forward(self, batch: Batch) -> Forward:
         """Logits and the mean log loss."""
-        gathered = self._table.gather(self._rows(batch))
         with torch.no_grad():
-            logits = gathered.look_up().sum(dim=(1, 2))
+            gathered = {name: self._tables[name].gather(rows) for name, rows in self._rows(batch).items()}
+            logits = _logits({name: each.look_up() for name, each in gathered.items()})
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, self._clicks(batch))
-        return Forward(logits, {"click": loss}, {"weights": gathered})
+        return Forward(logits, {"click": loss}, gathered)
 
     def learn(self, batch: Batch, forward: Forward) -> None:
         """A weight's gradient is Σ (p − y) over its impressions."""
-        gathered = forward.gathered["weights"]
-        index = gathered.index
         residual = torch.sigmoid(forward.logits) - self._clicks(batch)
-        gradient = torch.zeros(len(gathered.unique), device=self._device)
-        gradient.index_add_(0, index.flatten(), residual.repeat_interleave(index.shape[1]))
-        self._table.apply(gathered, gradient.unsqueeze(1))
+        for name, gathered in forward.gathered.items():
+            self._tables[name].apply(gathered, _sum_by_row(residual, gathered))
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N]."""
-        return self._table.read(self._rows(batch)).sum(dim=(1, 2))
+        return _logits({name: self._tables[name].read(rows) for name, rows in self._rows(batch).items()})
 
     def _clicks(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.labels.astype(np.float32)).to(self._device)
 
     def weights(self) -> dict[str, Tensor]:
-        """The table of weights."""
-        return {"weights": self._table.values}
+        """The tables of weights."""
+        return {name: table.values for name, table in self._tables.items()}
 
     def export(self) -> dict[str, Tensor]:
         """The rows that have been trained."""
-        return {"weights." + name: tensor for name, tensor in self._table.export().items()}
+        return {
+            f"{table}.{name}": tensor
+            for table, weights in self._tables.items()
+            for name, tensor in weights.export().items()
+        }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `export` gave."""
-        self._table.restore({name.removeprefix("weights."): tensor for name, tensor in tensors.items()})
+        for table, weights in self._tables.items():
+            weights.restore(
+                {
+                    name.removeprefix(f"{table}."): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith(f"{table}.")
+                }
+            )
+
+
+def _logits(looked_up: dict[str, Tensor]) -> Tensor:
+    return torch.cat(list(looked_up.values()), dim=1).sum(dim=(1, 2)) + PRIOR_LOG_ODDS
+
+
+def _sum_by_row(residual: Tensor, gathered: Gathered) -> Tensor:
+    """Gradients float32[U, 1] of the gathered rows."""
+    index = gathered.index
+    sums = residual.new_zeros(len(gathered.unique))
+    return sums.index_add_(0, index.flatten(), residual.repeat_interleave(index.shape[1])).unsqueeze(1)

@@ -5,6 +5,7 @@ the form is the posterior mean under a Beta prior of strength k). The parents ar
 the one order, after each batch has been scored, so a rate never knows the labels that it helps to predict.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ PRIOR_RATE: Final = 0.1
 """The click rate that is expected of anything before the first click was seen,"""
 PRIOR_STRENGTH: Final = 20.0
 """worth this many impressions."""
+PRIOR_LOG_ODDS: Final = math.log(PRIOR_RATE / (1 - PRIOR_RATE))
+"""`PRIOR_RATE` as log-odds: where every model's logits start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,13 @@ class SmoothedRates:
     user: Floats
     """float64[N, 4]: of the user, towards `parent`."""
     query_impressions: Floats
-    """float64[N, 4]: how many impressions stand behind `query`."""
+    """float64[N, 4]: the impressions behind `query`,"""
+    query_clicks: Floats
+    """and the clicks."""
     user_impressions: Floats
-    """float64[N, 4]: how many impressions stand behind `user`."""
+    """float64[N, 4]: the impressions behind `user`,"""
+    user_clicks: Floats
+    """and the clicks."""
 
 
 class Parents:
@@ -70,7 +77,9 @@ class Parents:
             query=(query[:, LEVELS:] + k * parent) / (query[:, :LEVELS] + k),
             user=(user[:, LEVELS:] + k * parent) / (user[:, :LEVELS] + k),
             query_impressions=query[:, :LEVELS],
+            query_clicks=query[:, LEVELS:],
             user_impressions=user[:, :LEVELS],
+            user_clicks=user[:, LEVELS:],
         )
 
     @property

@@ -1,64 +1,65 @@
-"""The linear features: which rows of a table of weights an impression has.
+"""The linear features: which rows of which table of weights an impression has.
 
-Fields of few values (position, level) have rows of their own; ids and crosses are hashed to the rest.
+Position and level have a small table to themselves; ids, groups and crosses are hashed into a large one.
 """
 
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from model.config import TrainerConfig
+from model.embeddings import Ftrl, HashedTable, SparseRule
 from model.features import Batch
 from model.hashing import cross, rows
 
 Rows = NDArray[np.int64]
 
-RESERVED: Final = 1024
-_BIAS: Final = 0
-_POSITION: Final = 1
 _POSITIONS: Final = 200
-_LEVEL: Final = 256
+_FIRST_LEVEL: Final = _POSITIONS + 1
+_PLACE_ROWS: Final = _FIRST_LEVEL + 5
 
 
-def bias_rows(batch: Batch) -> Rows:
-    """int64[N, 3]: the bias, the position (those from 200 on together), the level."""
-    bias = np.full(batch.impressions, _BIAS)
-    position = _POSITION + np.minimum(batch.positions, _POSITIONS)
-    return np.stack([bias, position, _LEVEL + batch.levels.astype(np.int64)], axis=1)
+def place_table(config: TrainerConfig, device: torch.device) -> HashedTable:
+    """Weights of the bias, the positions and the levels."""
+    rule = Ftrl(config.place_alpha, config.place_beta, config.ftrl_l1, config.ftrl_l2)
+    return HashedTable(_PLACE_ROWS, 1, rule, seed=config.seed, scale=0.0, device=device)
+
+
+def weight_table(config: TrainerConfig, rule: SparseRule, device: torch.device) -> HashedTable:
+    """Weights of hashed features, all zero at the start."""
+    return HashedTable(config.wide_rows, 1, rule, seed=config.seed, scale=0.0, device=device)
+
+
+def place_rows(batch: Batch) -> Rows:
+    """int64[N, 3]: rows of the bias, the position (those from 200 on together) and the level."""
+    bias = np.zeros(batch.impressions, dtype=np.int64)
+    return np.stack([bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.levels], axis=1)
 
 
 def id_rows(batch: Batch, size: int) -> Rows:
     """int64[N, 3]: user, query, item."""
     page_of = batch.page_of
-    return np.stack(
-        [
-            rows(batch.user, "user", size, RESERVED)[page_of],
-            rows(batch.query, "query", size, RESERVED)[page_of],
-            rows(batch.item, "item", size, RESERVED),
-        ],
-        axis=1,
-    )
+    user, query = rows(batch.user, "user", size)[page_of], rows(batch.query, "query", size)[page_of]
+    return np.stack([user, query, rows(batch.item, "item", size)], axis=1)
 
 
 def group_rows(batch: Batch, size: int) -> Rows:
     """int64[N, 3]: category, brand, group (category × brand × price band)."""
-    return np.stack(
-        [
-            rows(batch.category, "category", size, RESERVED),
-            rows(batch.brand, "brand", size, RESERVED),
-            rows(batch.group, "group", size, RESERVED),
-        ],
-        axis=1,
-    )
+    category, brand = rows(batch.category, "category", size), rows(batch.brand, "brand", size)
+    return np.stack([category, brand, rows(batch.group, "group", size)], axis=1)
 
 
 def cross_rows(batch: Batch, size: int) -> Rows:
     """int64[N, 2]: query × level, user × level."""
     levels = batch.levels.astype(np.uint64)
-    return np.stack(
-        [
-            rows(cross(batch.query[batch.page_of], levels), "query × level", size, RESERVED),
-            rows(cross(batch.user[batch.page_of], levels), "user × level", size, RESERVED),
-        ],
-        axis=1,
-    )
+    query, user = cross(batch.query[batch.page_of], levels), cross(batch.user[batch.page_of], levels)
+    return np.stack([rows(query, "query × level", size), rows(user, "user × level", size)], axis=1)
+
+
+def slope_rows(batch: Batch, size: int) -> Rows:
+    """int64[N, 2]: the query's and the user's weight that is multiplied by the level."""
+    page_of = batch.page_of
+    query, user = rows(batch.query, "query slope", size)[page_of], rows(batch.user, "user slope", size)[page_of]
+    return np.stack([query, user], axis=1)

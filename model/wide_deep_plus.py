@@ -1,65 +1,63 @@
-"""`wide-deep+`: wide & deep that also reads the smoothed click rates by level of the query and of the user."""
+"""`wide-deep+`: wide & deep that also reads the click rates by level of the query and of the user.
 
+Besides all of `wide-deep`: the smoothed rates with their counts, in the deep part and straight to the logit;
+a slope over the level, learned for each query and user; Newton steps for the wide part.
+"""
+
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from model.deep import PLACE_NUMBERS, place_numbers
+from model.config import TrainerConfig
+from model.deep import PLACE_NUMBERS, DeepPart, embedding_rows, place_numbers
+from model.dense import DenseParameters, Shape
+from model.dnn import embedding_table
+from model.embeddings import Newton
 from model.features import Batch
-from model.wide_deep import WideDeep
+from model.neural import NeuralModel
+from model.preference import LEVEL_STEPS, RATE_NUMBERS, rate_numbers
+from model.wide import Rows, place_rows, place_table, slope_rows, weight_table
+from model.wide_deep import linear, wide_rows
 
-Floats = NDArray[np.float64]
-
-_LEVELS: Final = 4
-RATE_NUMBERS: Final = 6 * _LEVELS + 4
-
-
-def rate_numbers(batch: Batch) -> NDArray[np.float32]:
-    """float32[N, 28]: what the streaming aggregates say.
-
-    Log-odds of the parent's rate by level; by how much those of the query's and the user's rates differ from it,
-    and the logarithm of the impressions behind them; the differences at the impression's own level, once
-    more by themselves; the user's past clicks (log) and the logarithm of all the user's impressions.
-    (Reconstruction.)
-    """
-    rates = batch.rates
-    parent = _log_odds(rates.parent)
-    query = _log_odds(rates.query) - parent
-    user = _log_odds(rates.user) - parent
-    own = np.arange(batch.impressions), batch.levels.astype(np.int64) - 1
-    return np.concatenate(
-        [
-            parent + _USUAL,
-            query,
-            user,
-            np.log1p(rates.query_impressions) * _LOG_SCALE,
-            np.log1p(rates.user_impressions) * _LOG_SCALE,
-            np.eye(_LEVELS)[own[1]] * query[own][:, None],
-            query[own][:, None],
-            user[own][:, None],
-            np.log1p(batch.activity)[batch.page_of][:, None] * _LOG_SCALE,
-            np.log1p(rates.user_impressions.sum(axis=1))[:, None] * _LOG_SCALE,
-        ],
-        axis=1,
-    ).astype(np.float32)
+_NUMBERS: Final = PLACE_NUMBERS + RATE_NUMBERS
 
 
-_USUAL: Final = 2.0
-"""Click rates are around 0.1, log-odds around −2: this centres them."""
-_LOG_SCALE: Final = 0.3
-"""Brings logarithms of counts to the size of the other numbers."""
+class WideDeepPlus(NeuralModel):
+    """The wide part, the deep part with the rates, the rates by themselves and the slopes, summed."""
 
+    def __init__(self, config: TrainerConfig, device: torch.device) -> None:
+        self._deep = DeepPart(config.embedding_dim, config.hidden, _NUMBERS)
+        self._embedding_rows = config.embedding_rows
+        self._wide_rows = config.wide_rows
+        shapes = {**self._deep.shapes(), "numbers": Shape.zeros(1, _NUMBERS)}
+        super().__init__(
+            {
+                "embedding": embedding_table(config, device),
+                "place": place_table(config, device),
+                "wide": weight_table(config, Newton(config.wide_prior), device),
+                "slope": weight_table(config, Newton(config.slope_prior), device),
+            },
+            DenseParameters(shapes, rate=config.dense_rate, seed=config.seed, device=device),
+            device,
+        )
 
-def _log_odds(rates: Floats) -> Floats:
-    return np.log(rates) - np.log1p(-rates)
+    def rows(self, batch: Batch) -> dict[str, Rows]:
+        """Rows of the embeddings; int64[N, 3] of the place, [N, 8] of the wide weights, [N, 2] of the slopes."""
+        return {
+            "embedding": embedding_rows(batch, self._embedding_rows),
+            "place": place_rows(batch),
+            "wide": wide_rows(batch, self._wide_rows),
+            "slope": slope_rows(batch, self._wide_rows),
+        }
 
-
-class WideDeepPlus(WideDeep):
-    """`wide-deep` with the numbers of `rate_numbers` beside those of the place."""
-
-    columns = PLACE_NUMBERS + RATE_NUMBERS
-
-    def numbers(self, batch: Batch) -> NDArray[np.float32]:
-        """Place and rates, float32[N, 53]."""
-        return np.concatenate([place_numbers(batch), rate_numbers(batch)], axis=1)
+    def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
+        """Logits float32[N]."""
+        numbers = self.tensor(np.concatenate([place_numbers(batch), rate_numbers(batch)], axis=1))
+        deep = self._deep.logits(batch, looked_up["embedding"], numbers, self._dense)
+        straight = torch.nn.functional.linear(numbers, self._dense["numbers"]).squeeze(1)
+        steps = self.tensor(LEVEL_STEPS[batch.levels.astype(np.int64) - 1])
+        tilt = linear(looked_up["slope"]) * steps
+        return deep + straight + linear(looked_up["place"], looked_up["wide"]) + tilt
