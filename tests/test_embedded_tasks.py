@@ -15,6 +15,7 @@ from stream.config import PipelineConfig
 from stream.embedded import EmbeddedTasks, Step
 from stream.example_file import example_line
 from stream.labeller import LexicalLabeller
+from stream.partition import partitions_of
 from stream.records import Example, encode_record
 from tests.kit.events import HOUR, LATENESS, MINUTE, WINDOW, T, click, page
 from tests.oracle.contract import partition_of
@@ -158,6 +159,14 @@ def test_a_partition_that_speaks_again_lets_the_others_go_on(tmp_path: Path) -> 
         "queries": [tasks.watermark, tasks.watermark],
     }
     tasks.close()
+
+
+@pytest.mark.parametrize("count", [1, 50, 5000])
+def test_keys_land_in_kafkas_partition_few_or_many_at_a_time(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka's own vectors are in the tests of partitions; this one is against plain integers."""
+    monkeypatch.setattr("stream.partition._hashes", {})
+    keys = [f"{'é' * (number % 7)}{number}" for number in range(count)]
+    assert partitions_of(keys, 8) == [partition_of(key, 8) for key in keys]
 
 
 def test_no_user_stays_in_memory_after_the_last_page_has_closed(

@@ -1,6 +1,7 @@
 """The one order: the merge against a sorted list, with and without a spill, with crashes and a reopen."""
 
 import copy
+from itertools import count
 from random import Random
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Frame(NamedTuple):
     source: int
     records: list[Rec]
     watermark: int
+    idle: bool = False
 
 
 def drawn_frames(seed: int, sources: int, records: int) -> list[Frame]:
@@ -61,6 +63,10 @@ def drawn_frames(seed: int, sources: int, records: int) -> list[Frame]:
     return mixed
 
 
+def add(merge: Merge[Rec], frame: Frame) -> None:
+    merge.add(frame.source, frame.records, frame.watermark, idle=frame.idle)
+
+
 def lowest(watermarks: dict[int, int], sources: int) -> int:
     return min(watermarks.get(source, BEFORE_TIME) for source in range(sources))
 
@@ -71,7 +77,7 @@ def test_in_memory_it_releases_the_sorted_union_as_soon_as_it_is_due(seed: int, 
     merge: Merge[Rec] = Merge(sources)
     seen, watermarks, released = [], {}, []
     for frame in drawn_frames(seed, sources, 30):
-        merge.add(*frame)
+        add(merge, frame)
         seen += frame.records
         watermarks[frame.source] = frame.watermark
         records, passed = merge.release()
@@ -159,7 +165,7 @@ def test_with_a_spill_it_releases_the_same_never_early_never_twice(
     while taken < len(frames):
         for _ in range(rng.randint(1, 5)):
             if taken < len(frames):
-                task.merge.add(*frames[taken])
+                add(task.merge, frames[taken])
                 taken += 1
         lose = crashes and rng.random() < 0.2
         task.round(lose=lose)
@@ -288,3 +294,84 @@ def test_late_records_survive_a_reopen_and_leave_nothing_in_the_store() -> None:
     task.round(lose=False)
     assert task.committed[5:] == [Rec(101, name, "u", 1) for name in ("last", "late", "later")]
     assert task.store.keys(b"h") == []
+
+
+def by_the_rules(frames: list[Frame], sources: int) -> tuple[list[Rec], list[int], int]:
+    """Every record with the place that it is given, the line after each frame, and how many came behind it."""
+    watermarks, idle = [BEFORE_TIME] * sources, [False] * sources
+    line, late, placed, lines = BEFORE_TIME, 0, [], []
+    for frame in frames:
+        for record in frame.records:
+            behind = record.closes_at <= line
+            placed.append(msgspec.structs.replace(record, closes_at=line + 1) if behind else record)
+            late += behind
+        watermarks[frame.source] = max(watermarks[frame.source], frame.watermark)
+        idle[frame.source] = frame.idle
+        heard = [watermark for watermark, quiet in zip(watermarks, idle, strict=True) if not quiet]
+        line = max(line, min(heard, default=max(watermarks)))
+        lines.append(line)
+    return sorted(placed, key=place), lines, late
+
+
+def named_once(frames: list[Frame]) -> list[Frame]:
+    """No request id comes twice: two pages of one id that come behind the line would have one place."""
+    numbers = count()
+    return [
+        frame._replace(
+            records=sorted(
+                (
+                    msgspec.structs.replace(record, request_id=f"{record.request_id}{next(numbers)}")
+                    for record in frame.records
+                ),
+                key=place,
+            )
+        )
+        for frame in frames
+    ]
+
+
+@settings(max_examples=150)
+@given(
+    seed=st.integers(0, 1 << 30),
+    sources=st.integers(2, 4),
+    limit=st.integers(2, 9) | st.just(1000),
+    crashes=st.booleans(),
+)
+def test_with_idle_sources_the_frames_alone_decide_the_order(
+    seed: int, sources: int, limit: int, crashes: bool
+) -> None:
+    """Whatever the memory limit, the rounds and the crashes."""
+    rng = Random(seed)
+    frames = [frame._replace(idle=rng.random() < 0.3) for frame in named_once(drawn_frames(seed, sources, 40))]
+    placed, lines, late = by_the_rules(frames, sources)
+    task, taken, written_frames = SpillingTask(sources, limit), 0, 0
+    while taken < len(frames):
+        upto = min(len(frames), taken + rng.randint(1, 5))
+        for frame in frames[taken:upto]:
+            add(task.merge, frame)
+        taken = upto
+        if crashes and rng.random() < 0.2:
+            task.round(lose=True)
+            taken = written_frames
+            continue
+        task.round(lose=False)
+        written_frames = taken
+        if crashes and rng.random() < 0.2:
+            task.reopen()
+        while task.passed < task.merge.line:
+            task.round(lose=False)
+        assert task.merge.line == lines[taken - 1]
+        assert task.released == sum(
+            record.closes_at <= lines[taken - 1] for record in placed_by(frames[:taken], sources)
+        )
+    for source in range(sources):
+        task.merge.end(source)
+    while task.passed < task.merge.line:
+        task.round(lose=False)
+    assert task.committed == placed
+    assert task.merge.progress.out_of_order == late
+    assert task.store.entries == {}
+
+
+def placed_by(frames: list[Frame], sources: int) -> list[Rec]:
+    return by_the_rules(frames, sources)[0]
