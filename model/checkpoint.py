@@ -25,11 +25,15 @@ _NOT_IDENTITY: Final = frozenset({"device"})
 """Fields that may differ from the checkpoint's: a model trained on a GPU can be scored anywhere."""
 
 
+Setting = str | int | float | bool | list[str | int | float]
+"""The value of one setting, as JSON has it."""
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint is; readable without torch."""
 
     format: int
-    config: dict[str, msgspec.Raw]
+    config: dict[str, Setting]
     sha256: dict[str, str]
     """Of each other file of the checkpoint, by name."""
 
@@ -67,7 +71,7 @@ def write(folder: Path, config: TrainerConfig, progress: Progress, tensors: dict
         (folder / name).write_bytes(content)
     header = Header(
         format=FORMAT,
-        config={name: msgspec.Raw(_encode_json(value)) for name, value in dataclasses.asdict(config).items()},
+        config=_settings(config),
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
     (folder / HEADER).write_bytes(msgspec.json.format(_encode_json(header), indent=2))
@@ -126,11 +130,15 @@ def _header(folder: Path) -> Header:
     return header
 
 
+def _settings(config: TrainerConfig) -> dict[str, Setting]:
+    """The configuration as it reads when it comes back from JSON."""
+    return msgspec.json.decode(_encode_json(dataclasses.asdict(config)), type=dict[str, Setting])
+
+
 def _refuse_differences(folder: Path, header: Header, config: TrainerConfig) -> None:
-    now = {name: _encode_json(value).decode() for name, value in dataclasses.asdict(config).items()}
-    then = {name: _encode_json(value).decode() for name, value in header.config.items()}
+    now, then = _settings(config), header.config
     different = [
-        f"{name} is {now.get(name, 'not known')} and was {then.get(name, 'not set')}"
+        f"{name} is {now.get(name, 'not known')!r} and was {then.get(name, 'not set')!r}"
         for name in sorted(now.keys() | then.keys())
         if name not in _NOT_IDENTITY and now.get(name) != then.get(name)
     ]

@@ -1,0 +1,1 @@
+"""Figures that a change which is not numerical must not move."""
