@@ -146,7 +146,7 @@ def _progress(run: Replay) -> tuple[PartitionProgress, ...]:
 def _report(run: Replay, scored: Mapping[str, _Scored], settings: Settings, models: Sequence[str]) -> Report:
     facts = RunFacts(
         pages=run.pages,
-        impressions=run.impressions,
+        impressions=run.tally.impressions,
         outcomes=run.outcomes,
         dead_letters=run.dead_letters,
         out_of_order=0,  # as in the metrics
@@ -154,8 +154,8 @@ def _report(run: Replay, scored: Mapping[str, _Scored], settings: Settings, mode
             QueryPreference(query=query, impressions=counts[:4], clicks=counts[4:])
             for query, counts in run.busiest.busiest(BUSIEST)
         ],
-        examples_sha256=run.examples.hex(),
-        aggregates_sha256=run.aggregates.hex(),
+        examples_sha256=run.tally.examples.hex(),
+        aggregates_sha256=run.tally.aggregates.hex(),
         seconds=run.seconds,
         config=describe(settings) | {"model": ",".join(models) or None},
     )

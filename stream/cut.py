@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from state.errors import CheckpointError
+from stream.tally import TallyState
 
 FORMAT: Final = 1
 _KEPT: Final = 2
@@ -35,19 +36,15 @@ class ReadFile(msgspec.Struct):
 class Cut(msgspec.Struct, kw_only=True):
     """`cut.json`: where the run stood. config: every setting that decides the result, by name.
 
-    examples, aggregates: the chains' digests in hexadecimal. examples_bytes, dead_letter_bytes: lengths of the
-    output files. finished: the log was flushed, nothing can follow.
+    tally: digests and counts of what was put out. examples_bytes, dead_letter_bytes: lengths of the output files.
+    finished: the log was flushed, nothing can follow.
     """
 
     format: int = FORMAT
     config: dict[str, str]
     files: list[ReadFile]
     place: int
-    examples: str
-    aggregates: str
-    pages: int
-    impressions: int
-    clicks: int
+    tally: TallyState
     examples_bytes: int | None
     dead_letter_bytes: int
     dead_letters: dict[str, int]

@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from state.errors import CheckpointError, InputError, UsageError
 from state.lock import FolderLock
 from stream.busiest import BusiestQueries
-from stream.chain import Chain
 from stream.config import PipelineConfig
 from stream.cut import Cut, CutWriter, ReadFile, cuts, read_cut, restore_stores
 from stream.deadletters import DeadLetter, DeadLetterFile
@@ -23,14 +20,12 @@ from stream.events import Impression
 from stream.example_file import ExampleFile
 from stream.outcomes import Outcomes
 from stream.readers import LogFile, open_log
-from stream.records import Example
 from stream.sessions import Refused
 from stream.sink import ExampleSink
+from stream.tally import Tally
 
 STEP_LINES: Final = 8_192
 """Lines that go through the stages together, over all tasks; changes no result."""
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Replay:
@@ -71,10 +66,7 @@ class Replay:
         self._example_path = examples
         self.busiest = BusiestQueries()
         self._sinks = {**sinks, "busiest": self.busiest}
-        self.examples = Chain()
-        self.aggregates = Chain()
-        self.impressions = 0
-        self.clicks = 0
+        self.tally = Tally()
         self.files: list[ReadFile] = []
         self.place = 0
         self.dead_letters: dict[str, int] = {}
@@ -95,7 +87,7 @@ class Replay:
     @property
     def pages(self) -> int:
         """Examples put out so far."""
-        return self.examples.length
+        return self.tally.pages
 
     @property
     def outcomes(self) -> Outcomes:
@@ -204,22 +196,12 @@ class Replay:
         for step in steps:
             for refused in step.refused:
                 self._bury(refused)
-            self._link(step.examples)
+            self.tally.add(step.examples)
             for sink in self._sinks.values():
                 sink.consume(step.examples, step.line)
             if self._example_file is not None:
                 for example in step.examples:
                     self._example_file.write(example)
-
-    def _link(self, examples: Sequence[Example]) -> None:
-        add_example, add_aggregates = self.examples.add, self.aggregates.add
-        for example in examples:
-            add_example(_encode(example))
-            add_aggregates(
-                _encode((example.user_activity, example.user_stats, example.query_stats, example.query_decayed))
-            )
-            self.impressions += len(example.labels)
-            self.clicks += example.labels.count(1)
 
     def _bury(self, refused: Refused) -> None:
         file = self.files[bisect_right(self.files, refused.place, key=lambda read: read.first_place) - 1]
@@ -249,11 +231,7 @@ class Replay:
                 config=self._config,
                 files=self.files,
                 place=self.place,
-                examples=self.examples.hex(),
-                aggregates=self.aggregates.hex(),
-                pages=self.pages,
-                impressions=self.impressions,
-                clicks=self.clicks,
+                tally=self.tally.state(),
                 examples_bytes=None if self._example_file is None else self._example_file.flush(),
                 dead_letter_bytes=self._dead.flush(),
                 dead_letters=self.dead_letters,
@@ -283,9 +261,7 @@ class Replay:
         if cut is None:
             return
         self.files, self.place, self.finished = cut.files, cut.place, cut.finished
-        self.examples = Chain(bytes.fromhex(cut.examples), cut.pages)
-        self.aggregates = Chain(bytes.fromhex(cut.aggregates), cut.pages)
-        self.impressions, self.clicks = cut.impressions, cut.clicks
+        self.tally = Tally(cut.tally)
         self.dead_letters = cut.dead_letters
         self._seconds_before = cut.seconds
 

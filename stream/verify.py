@@ -85,10 +85,14 @@ def _pages(outcomes: Outcomes, queries: dict[str, QueriesMeta], cut: Cut) -> lis
             held >= 0,
             f"{outcomes.impressions.emitted:,} by sessions, of which {held:,} held in merges",
         ),
-        Check("examples", released >= cut.pages, f"{released:,} by queries, {cut.pages:,} handed to the trainer"),
+        Check(
+            "examples",
+            released >= cut.tally.pages,
+            f"{released:,} by queries, {cut.tally.pages:,} handed to the trainer",
+        ),
         Check(
             "all released",
-            not cut.finished or (held == 0 and released == cut.pages and outcomes.impressions.open == 0),
+            not cut.finished or (held == 0 and released == cut.tally.pages and outcomes.impressions.open == 0),
             "the run is finished" if cut.finished else "the run can go on",
         ),
     ]

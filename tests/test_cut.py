@@ -8,6 +8,7 @@ import pytest
 from state.errors import CheckpointError
 from state.store import Store
 from stream.cut import FORMAT, Cut, CutWriter, ReadFile, cuts, read_cut, restore_stores
+from stream.tally import TallyState
 
 
 def manifest(place: int = 0) -> Cut:
@@ -15,11 +16,7 @@ def manifest(place: int = 0) -> Cut:
         config={"partitions": "2"},
         files=[ReadFile("log.jsonl", 10, "abc", 0, place, done=True)],
         place=place,
-        examples="00",
-        aggregates="11",
-        pages=1,
-        impressions=2,
-        clicks=3,
+        tally=TallyState("00", "11", 1, 2, 3),
         examples_bytes=None,
         dead_letter_bytes=4,
         dead_letters={"blank": 1},

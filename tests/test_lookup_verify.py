@@ -98,7 +98,7 @@ Tampering = Callable[[dict[str, Any]], None]
 
 def _more(name: str) -> Tampering:
     def tamper(cut: dict[str, Any]) -> None:
-        cut[name] += 1
+        (cut if name in cut else cut["tally"])[name] += 1
 
     return tamper
 

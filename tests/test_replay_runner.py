@@ -7,15 +7,18 @@ import json
 import shutil
 from collections.abc import Callable
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from state.errors import CheckpointError, InputError, PrectrError, StateError, UsageError
 from stream.config import PipelineConfig
 from stream.cut import cuts, read_cut
 from stream.outcomes import Outcomes
+from stream.records import decode_example
 from stream.replay import Replay
 from tests.kit.events import HOUR, T, click, page
 from tests.kit.replays import Ran, open_replay, ran, read_examples
@@ -72,6 +75,17 @@ def stopping_at(step: int, seen: Callable[[Replay], None] = lambda replay: None)
     return progress
 
 
+def test_the_digests_are_chains_over_the_examples_and_over_the_aggregates_as_read(whole: Ran) -> None:
+    examples = aggregates = bytes(32)
+    for encoded in whole.collected:
+        examples = sha256(examples + encoded).digest()
+        read = decode_example(encoded)
+        parts = (read.user_activity, read.user_stats, read.query_stats, read.query_decayed)
+        aggregates = sha256(aggregates + msgspec.msgpack.encode(parts)).digest()
+    assert (whole.examples, whole.aggregates) == (examples.hex(), aggregates.hex())
+    assert whole.clicks == sum(decode_example(encoded).labels.count(1) for encoded in whole.collected) > 0
+
+
 # --- after a crash -------------------------------------------------------------------------------------------------
 
 
@@ -109,8 +123,8 @@ def test_after_every_cut_the_compressed_examples_file_is_whole_up_to_the_length_
             cut = read_cut(folder)
             assert cut.examples_bytes is not None
             data = gzip.decompress(out.read_bytes()[: cut.examples_bytes])
-            assert [json.loads(line) for line in data.splitlines()] == expected[: cut.pages]
-            seen.append(cut.pages)
+            assert [json.loads(line) for line in data.splitlines()] == expected[: cut.tally.pages]
+            seen.append(cut.tally.pages)
 
     ran([log], tmp_path / "run", examples=out, cut_every=0, progress=check)
     assert len(set(seen)) > 5

@@ -38,8 +38,10 @@ def check_report(run_dir: Path) -> list[Check]:
     counted = sum((meta.outcomes for meta in sessions.values()), Outcomes())
     same = (report.outcomes, report.examples_sha256, report.aggregates_sha256) == (
         counted,
-        cut.examples,
-        cut.aggregates,
+        cut.tally.examples,
+        cut.tally.aggregates,
     )
-    detail = "counts and digests as in the checkpoint" if same else f"the checkpoint has {counted} and {cut.examples}"
+    detail = (
+        "counts and digests as in the checkpoint" if same else f"the checkpoint has {counted} and {cut.tally.examples}"
+    )
     return [*checks, Check("report: of this run", same, detail)]

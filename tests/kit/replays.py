@@ -98,10 +98,10 @@ def ran(
     try:
         replay.run(flush=flush, progress=progress)
         return Ran(
-            replay.examples.hex(),
-            replay.aggregates.hex(),
+            replay.tally.examples.hex(),
+            replay.tally.aggregates.hex(),
             replay.pages,
-            replay.clicks,
+            replay.tally.clicks,
             replay.outcomes,
             dict(replay.dead_letters),
             collector.examples,
