@@ -13,6 +13,7 @@ from stream.clock import END_OF_TIME
 from stream.config import PipelineConfig
 from stream.outcomes import Outcomes
 from stream.records import Activity, QueryClick, decode_history, decode_page
+from stream.user import UserEntry
 from tests.kit.events import DAY, HOUR, LATENESS, MINUTE, SECOND, WINDOW, T, click, page
 from tests.kit.sessions import (
     Crash,
@@ -344,6 +345,23 @@ def test_a_page_from_the_future_is_given_up_with_its_bytes_and_place() -> None:
     assert f"event time {T + 365 * DAY}" in refused.detail
 
 
+def test_a_suspect_is_given_up_at_its_hour_although_nothing_else_is_due() -> None:
+    close = T + WINDOW
+    lines = [page("r", "u", T), click("r", "u", close + LATENESS), page("bad", "u", T + 365 * DAY)]
+    assert pages_of(run(*lines, click("r", "u", close + LATENESS + HOUR - 1))) == {"emitted": 1, "open": 1}
+    assert pages_of(run(*lines, click("r", "u", close + LATENESS + HOUR))) == {"emitted": 1, "dead_letter": 1}
+
+
+def test_clicks_of_a_given_up_page_are_folded_as_any_others() -> None:
+    items = [f"i{number}" for number in range(75)]
+    future = T + 365 * DAY
+    lines = [page("bad", "bad", future, items=items), *(click("bad", "bad", future + 1, item) for item in items)]
+    driver = run(later(T), *lines, later(T + HOUR))
+    assert driver.outcomes.impressions.dead_letter == 1
+    entry = msgspec.msgpack.decode(driver.store.entries[b"ubad"], type=UserEntry)
+    assert (len(entry.clicks), entry.folded) == (50, 25)
+
+
 def test_a_waiting_click_from_the_future_is_given_up_with_its_bytes_and_place() -> None:
     bad = click("bad", "u", T + 365 * DAY)
     driver = run(page("r", "u", T), bad, later(T + HOUR - LATENESS))
@@ -526,8 +544,18 @@ def test_closed_ids_leave_a_users_entry_with_the_next_write_after_an_hour() -> N
     driver = SessionsDriver()
     lines = [page(f"r{number}", "u", T + number * 10 * MINUTE) for number in range(100)]
     driver.run(lines, one_by_one())
-    closed = msgspec.msgpack.decode(driver.store.entries[b"uu"])[-1]
-    assert len(closed) <= 7  # ten minutes apart, remembered for an hour
+    entry = msgspec.msgpack.decode(driver.store.entries[b"uu"], type=UserEntry)
+    assert len(entry.closed) <= 7  # ten minutes apart, remembered for an hour
+
+
+def test_an_id_that_comes_again_and_again_keeps_no_other_from_leaving() -> None:
+    lines = []
+    for number in range(60):
+        ts = T + number * 65 * MINUTE
+        lines += [later(ts, "v"), later(ts, "w"), page("again", "u", ts), page(f"r{number}", "u", ts)]
+    driver = run(*lines)
+    assert driver.outcomes.impressions.emitted > 100
+    assert len(msgspec.msgpack.decode(driver.store.entries[b"uu"], type=UserEntry).closed) <= 4
 
 
 def test_a_task_over_an_empty_store_has_seen_nothing() -> None:
