@@ -4,7 +4,6 @@
 may not be copied into the project: it is read from ../shared, and the bench says so if it is not there.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import typer
 from numpy.typing import NDArray
 
 from bench.ranking_quality import auc, page_gauc
+from tests.oracle.command import PRECTR, environment
 from tests.trec import TREC_PAGES, trec_events, write_trec_log
 
 FLOOR_AUC: Final = 0.6486
@@ -101,9 +101,8 @@ def position_alone(pages: Pages, name: str, features: Any, *, alpha: float, batc
 def replay_model(log: Path, run_dir: Path, model: str) -> Row:
     """Replay the log with one model, as a user would, and take the figures from its report."""
     settings = SETTINGS.get(model, {})
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PRECTR_")}
-    command = [sys.executable, "-m", "ops.cli", "replay", str(log), "--run-dir", str(run_dir), "--model", model]
-    subprocess.run(command, env=plain | settings, stdout=subprocess.DEVNULL, check=True)
+    command = [*PRECTR, "replay", str(log), "--run-dir", str(run_dir), "--model", model]
+    subprocess.run(command, env=environment(**settings), capture_output=True, check=True)
     report = msgspec.json.decode((run_dir / "report.json").read_bytes(), type=Replayed)
     return Row(model, report.impressions, report.clicks, report.auc, report.gauc, settings)
 

@@ -1,5 +1,6 @@
 """After kill -9 the same command goes on, and ends with the same examples, aggregates and weights, bit for bit."""
 
+import json
 import random
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from tests.oracle.world import Disorder, make_world
 
 HASHES = ("examples_sha256", "aggregates_sha256", "weights_sha256")
 WORLD = Disorder(pages=2500, users=150, gap=8.0, jump=0.01)
+FILES = 40
+"""The log comes in as many files: each ends a step of the runner, and so makes room for a cut."""
 
 
 class Undisturbed(NamedTuple):
@@ -22,12 +25,17 @@ class Undisturbed(NamedTuple):
     report: dict[str, Any]
     examples: list[dict[str, Any]]
     startup: float
-    """Seconds until it first wrote anything: kills are spread around and after this moment."""
+    """Seconds until it first wrote anything."""
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_log(tmp_path_factory.mktemp("log") / "events.jsonl", make_world(42, WORLD))
+    folder = tmp_path_factory.mktemp("log")
+    lines = make_world(42, WORLD)
+    step = len(lines) // FILES + 1
+    for number in range(FILES):
+        write_log(folder / f"part-{number:02}.jsonl", lines[number * step : (number + 1) * step])
+    return folder
 
 
 def replay_flags(model: str, out: Path) -> list[str | Path]:
@@ -36,7 +44,7 @@ def replay_flags(model: str, out: Path) -> list[str | Path]:
 
 def start(log: Path, run_dir: Path, *flags: str | Path) -> subprocess.Popen[bytes]:
     command = [*PRECTR, "replay", str(log), "--run-dir", str(run_dir), *map(str, flags)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
 
 
 def undisturbed(model: str, log: Path, folder: Path) -> Undisturbed:
@@ -47,34 +55,45 @@ def undisturbed(model: str, log: Path, folder: Path) -> Undisturbed:
     while process.poll() is None and not (run_dir.is_dir() and any(run_dir.iterdir())):
         time.sleep(0.02)
     startup = time.monotonic() - began
-    _, complaint = process.communicate()
-    assert process.returncode == 0, complaint.decode()
-    report = replayed(log, *replay_flags(model, out), run_dir=run_dir)
+    assert process.wait() == 0
+    report = json.loads((run_dir / "report.json").read_bytes())
     return Undisturbed(report, written_examples(out), startup)
 
 
-@pytest.mark.parametrize(("model", "kills"), [("wide-deep", 15), ("lr", 5)])
+def cuts(run_dir: Path) -> list[str]:
+    return sorted(cut.name for cut in run_dir.glob("checkpoints/*"))
+
+
+def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: float, rng: random.Random) -> bool:
+    """Kill it while it starts (one in five), or some time after it has begun a new cut; false if it ended before."""
+    if rng.random() < 0.2:
+        time.sleep(startup * rng.random())
+    else:
+        before = cuts(run_dir)
+        while process.poll() is None and cuts(run_dir) == before:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 1.0))
+    if process.poll() is not None:
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
+
+
+@pytest.mark.parametrize(("model", "kills"), [("wide-deep", 14), ("lr", 6)])
 def test_killed_anywhere_ends_the_same(model: str, kills: int, log: Path, tmp_path: Path) -> None:
     """20 kills in all; when a run gets to its end before the kills are used up, another one is begun."""
     rng = random.Random(kills)
     whole = undisturbed(model, log, tmp_path)
-    rounds = 0
-    while kills > 0:
-        rounds += 1
-        run_dir = tmp_path / f"killed-{rounds}"
-        out = tmp_path / f"killed-{rounds}.jsonl.gz"
+    left, round_number = kills, 0
+    while left > 0:
+        round_number += 1
+        run_dir = tmp_path / f"killed-{round_number}"
+        out = tmp_path / f"killed-{round_number}.jsonl.gz"
         flags = [*replay_flags(model, out), "--cut-every", "0"]
-        while kills > 0:
-            process = start(log, run_dir, *flags)
-            try:
-                _, complaint = process.communicate(timeout=whole.startup * rng.uniform(0.3, 1.0) + rng.uniform(0, 1.0))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                kills -= 1
-            else:
-                assert process.returncode == 0, complaint.decode()
-                break
+        while left > 0 and killed_at_random(process := start(log, run_dir, *flags), run_dir, whole.startup, rng):
+            left -= 1
+        assert process.wait() in (0, -signal.SIGKILL)
         report = replayed(log, *flags, run_dir=run_dir)
         assert {name: report[name] for name in HASHES} == {name: whole.report[name] for name in HASHES}
         assert report["outcomes"] == whole.report["outcomes"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 INSTALLED = Path(sys.executable).with_name("prectr")
-PRECTR = [str(INSTALLED)] if INSTALLED.exists() else [sys.executable, "-m", "ops.cli"]
+PRECTR = [str(INSTALLED)] if INSTALLED.exists() else [sys.executable, "-c", "from ops.cli import main; main()"]
 
 TIMEOUT = 300
 """Seconds; a command that takes longer hangs."""
