@@ -553,7 +553,8 @@ def test_an_id_that_comes_again_and_again_keeps_no_other_from_leaving() -> None:
     for number in range(60):
         ts = T + number * 65 * MINUTE
         lines += [later(ts, "v"), later(ts, "w"), page("again", "u", ts), page(f"r{number}", "u", ts)]
-    driver = run(*lines)
+    driver = SessionsDriver()
+    driver.run(lines, all_at_once())
     assert driver.outcomes.impressions.emitted > 100
     assert len(msgspec.msgpack.decode(driver.store.entries[b"uu"], type=UserEntry).closed) <= 4
 
