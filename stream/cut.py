@@ -7,7 +7,7 @@ and `cut.json`. It is written aside and renamed when whole, so a cut is there or
 import os
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -31,6 +31,10 @@ class ReadFile(msgspec.Struct):
     first_place: int
     lines: int = 0
     done: bool = False
+
+
+class _Version(msgspec.Struct):
+    format: int
 
 
 class Cut(msgspec.Struct, kw_only=True):
@@ -59,7 +63,15 @@ def cuts(folder: Path) -> list[Path]:
     return sorted((cut for cut in folder.iterdir() if cut.name.isdigit() and cut.is_dir()), reverse=True)
 
 
+Manifest = TypeVar("Manifest", bound=msgspec.Struct)
+
+
 def read_cut(folder: Path) -> Cut:
+    """Read the manifest of a replay's cut in `folder`; raises CheckpointError as `read_manifest`."""
+    return read_manifest(folder, Cut)
+
+
+def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
     """Read the manifest of the cut in `folder`.
 
     Raises:
@@ -67,21 +79,23 @@ def read_cut(folder: Path) -> Cut:
     """
     path = folder / _MANIFEST
     try:
-        cut = msgspec.json.decode(path.read_bytes(), type=Cut)
+        stored = path.read_bytes()
+        version = msgspec.json.decode(stored, type=_Version).format
+        cut = msgspec.json.decode(stored, type=kind) if version == FORMAT else None
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointError(
             f"{path}: the checkpoint cannot be read ({error}): delete the folder {folder}, "
             "then the run goes on from the one before, or start over with --restart"
         ) from error
-    if cut.format != FORMAT:
+    if cut is None:
         raise CheckpointError(
-            f"{path}: the checkpoint has format {cut.format}, this program reads {FORMAT}: start over with --restart"
+            f"{path}: the checkpoint has format {version}, this program reads {FORMAT}: start over with --restart"
         )
     return cut
 
 
 class CutWriter:
-    """Writes the next cut: fill `aside`, then `commit`."""
+    """Writes the next cut: fill `aside`, then `commit` with its manifest (a `Cut`, or a live run's)."""
 
     def __init__(self, folder: Path) -> None:
         """Begin a cut in `folder`, aside of the whole ones."""
@@ -92,7 +106,7 @@ class CutWriter:
         shutil.rmtree(self.aside, ignore_errors=True)
         self.aside.mkdir(parents=True)
 
-    def commit(self, cut: Cut) -> Path:
+    def commit(self, cut: msgspec.Struct) -> Path:
         """Write the manifest, make all of it durable, rename it into place and remove old cuts."""
         (self.aside / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(cut)))
         for folder, _, files in os.walk(self.aside):

@@ -4,7 +4,7 @@ On the wire: one byte of format version, then a msgpack array. A frame of more t
 parts; its watermark counts with the last.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,9 +23,9 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
 
     source: the task that sent it. sequence: of the source's frames to this partition, from 0, parts counted.
     last: whether it is the last part, with which `watermark` (ms) and the flags count. idle: the source has nothing
-    unread and holds nobody up until it speaks again. ended: it has been read to its end, and counts as past
-    everything. outcomes: cumulative, of the source (`sessions` sends them, `queries` passes on the sum).
-    records: each an encoded record, in order.
+    unread and holds nobody up until it speaks again. ended: it has been read to the end that was asked for.
+    outcomes: cumulative, by `sessions` task; `queries` passes on what it has heard. records: each an encoded record,
+    in order.
     """
 
     source: int
@@ -34,7 +34,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     watermark: int
     idle: bool
     ended: bool
-    outcomes: Outcomes | None
+    outcomes: dict[int, Outcomes]
     records: list[msgspec.Raw]
 
 
@@ -49,7 +49,7 @@ def encode_frames(
     *,
     idle: bool = False,
     ended: bool = False,
-    outcomes: Outcomes | None = None,
+    outcomes: Mapping[int, Outcomes] | None = None,
 ) -> list[bytes]:
     """The parts of one frame, as they go on the wire; the next frame's sequence is `sequence` plus their number."""
     groups = list(_grouped(records))
@@ -63,7 +63,7 @@ def encode_frames(
                 watermark,
                 idle,
                 ended,
-                outcomes,
+                dict(outcomes or {}),
                 [msgspec.Raw(record) for record in group],
             )
         )

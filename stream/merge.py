@@ -127,6 +127,10 @@ class Merge(Generic[Record]):
         progress.idle[source] = idle
         self._move_line()
 
+    def waiting(self) -> list[list[Record]]:
+        """What is held in memory, by source; what has been read back from a spill is not a source's any more."""
+        return [list(run.records) for run in self._runs[:-2]]
+
     def end(self, source: int) -> None:
         """The source has been read to its end: it counts as past everything."""
         self.progress.watermarks[source] = END_OF_TIME

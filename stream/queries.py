@@ -9,10 +9,13 @@ from typing import Final
 
 import msgspec
 
+from state.errors import StateError
 from state.store import Reads
 from stream.clock import BEFORE_TIME
 from stream.config import PipelineConfig
+from stream.frames import Frame
 from stream.merge import Merge, MergeProgress, Spill
+from stream.outcomes import Outcomes
 from stream.query import Query
 from stream.records import Activity, Example, decode_activity
 
@@ -27,9 +30,16 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class QueriesMeta(msgspec.Struct, array_like=True):
-    """Everything of the task that is not of one query. positions: of the next unread frame of each source."""
+    """Everything of the task that is not of one query.
+
+    positions: sequence of the next unread frame of each source. offset: of the next unread record of its partition.
+    ended: sources that have been read to the end that was asked for. outcomes: of each source, as last heard.
+    """
 
     positions: list[int] = []
+    offset: int = 0
+    ended: list[int] = []
+    outcomes: dict[int, Outcomes] = {}
     merge: MergeProgress | None = None
     emitted: int = 0
 
@@ -51,6 +61,9 @@ class Queries:
         (stored,) = store.get_many([META_KEY])
         meta = QueriesMeta([0] * sources) if stored is None else _decode_meta(stored)
         self.positions = meta.positions
+        self.offset = meta.offset
+        self.outcomes = meta.outcomes
+        self._ended = set(meta.ended)
         self.emitted = meta.emitted
         self._merge: Merge[Activity] = Merge(sources, Spill(store, decode_activity, HELD_RECORDS), meta.merge)
         self.watermark = BEFORE_TIME
@@ -64,6 +77,38 @@ class Queries:
         """Take a frame of a source."""
         self._merge.add(source, records, watermark, idle=idle)
         self.positions[source] += 1
+
+    def take_frame(self, frame: Frame, records: Sequence[Activity]) -> None:
+        """Take one part of a frame, as it came over the wire.
+
+        Raises:
+            StateError: a frame is missing or came twice, which only a damaged topic can bring about.
+        """
+        source = frame.source
+        if frame.sequence != self.positions[source]:
+            raise StateError(
+                f"frame {frame.sequence} of sessions task {source} came where {self.positions[source]} was due: "
+                "the topic has lost or repeated records; rebuild from search-events under a new --topic-prefix"
+            )
+        if not frame.last:
+            self.add(source, records, self._merge.progress.watermarks[source])
+            return
+        self.add(source, records, frame.watermark, idle=frame.idle)
+        self.outcomes |= frame.outcomes
+        if frame.ended:
+            self._ended.add(source)
+        else:
+            self._ended.discard(source)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every source has been read to its end and all that was due has been put out."""
+        return len(self._ended) == len(self.positions) and not self.behind
+
+    @property
+    def out_of_order(self) -> int:
+        """Records that came behind the line."""
+        return self._merge.progress.out_of_order
 
     def end(self, source: int) -> None:
         """The source has been read to its end."""
@@ -113,7 +158,11 @@ class Queries:
         if len(self._queries) > CACHED_QUERIES:
             self._queries = {name: query for name, query in self._queries.items() if name in self._touched}
         self._touched.clear()
-        changes[META_KEY] = _encode(QueriesMeta(self.positions, self._merge.progress, self.emitted))
+        changes[META_KEY] = _encode(
+            QueriesMeta(
+                self.positions, self.offset, sorted(self._ended), self.outcomes, self._merge.progress, self.emitted
+            )
+        )
         return changes
 
     def _load(self, records: Sequence[Activity]) -> None:
