@@ -553,10 +553,11 @@ def test_an_id_that_comes_again_and_again_keeps_no_other_from_leaving() -> None:
     for number in range(60):
         ts = T + number * 65 * MINUTE
         lines += [later(ts, "v"), later(ts, "w"), page("again", "u", ts), page(f"r{number}", "u", ts)]
+    lines.append(later(ts + WINDOW))
     driver = SessionsDriver()
     driver.run(lines, all_at_once())
-    assert driver.outcomes.impressions.emitted > 100
-    assert len(msgspec.msgpack.decode(driver.store.entries[b"uu"], type=UserEntry).closed) <= 4
+    assert driver.outcomes.impressions.emitted == 120
+    assert len(msgspec.msgpack.decode(driver.store.entries[b"uu"], type=UserEntry).closed) == 2
 
 
 def test_a_task_over_an_empty_store_has_seen_nothing() -> None:
