@@ -14,16 +14,21 @@ WINDOW = 120_000
 LATENESS = 5_000
 TTL = 90 * 24 * HOUR
 KEPT_CLICKS = 50
+QUERY_CLICKS = 64
+HALF_LIFE = 7 * 24 * HOUR
+SNAPSHOT = ("history", "query_clicks", "query_decayed")
 
 Page = dict[str, Any]
 Task = dict[str, Any]
 
 
-def replay(lines: Iterable[bytes], partitions: int, *, flush: bool = True) -> dict[str, Any]:
+def replay(lines: Iterable[bytes], partitions: int, *, flush: bool = True, snapshots: bool = False) -> dict[str, Any]:
     """What a replay of these lines puts out.
 
-    Returns `examples` (as `--examples` writes them, in the one order), `histories` (for each example the last
-    50 clicks, as (ts, request_id, item_id)), `outcomes` and `dead` (the bytes of every line that is no event).
+    Returns `examples` (as `--examples` writes them, in the one order), `outcomes`, `dead` (the bytes of every line
+    that is no event) and, if asked for, `snapshots`: for each example `history`, the last 50 clicks as
+    (ts, request_id, item_id), `query_clicks`, the last 64 as (ts, item_id, level), and `query_decayed`, as
+    [impressions, clicks] by level.
     """
     tasks = [_new_task() for _ in range(partitions)]
     outcomes = _no_outcomes()
@@ -48,13 +53,11 @@ def replay(lines: Iterable[bytes], partitions: int, *, flush: bool = True) -> di
     outcomes["clicks"]["waiting"] = sum(len(clicks) for task in tasks for clicks in task["waiting"].values())
     closed = sorted((page for task in tasks for page in task["emitted"]), key=_order)
     outcomes["impressions"]["emitted"] = len(closed)
-    examples = _with_query_aggregates(closed)
-    return {
-        "examples": examples,
-        "histories": [page["history"] for page in closed],
-        "outcomes": outcomes,
-        "dead": dead,
-    }
+    examples = _with_query_aggregates(closed, snapshots=snapshots)
+    result = {"examples": examples, "outcomes": outcomes, "dead": dead}
+    if snapshots:
+        result["snapshots"] = [{name: page[name] for name in SNAPSHOT} for page in closed]
+    return result
 
 
 def _new_task() -> Task:
@@ -293,16 +296,21 @@ def _read_then_queue(entry: dict[str, Any], page: Page) -> dict[str, list[int]]:
     return {level: list(counts) for level, counts in entry["totals"].items()}
 
 
-def _with_query_aggregates(closed: list[Page]) -> list[dict[str, Any]]:
+def _with_query_aggregates(closed: list[Page], *, snapshots: bool) -> list[dict[str, Any]]:
     queries: dict[str, dict[str, Any]] = {}
     examples = []
     for page in closed:
         query = normalise(page["query"])
         entry = queries.get(query)
         if entry is None or page["close"] - entry["last"] > TTL:
-            entry = queries[query] = {"queue": [], "totals": _no_totals()}
+            entry = queries[query] = {"queue": [], "totals": _no_totals(), "folded": []}
         entry["last"] = page["close"]
+        entry["folded"] += [earlier for earlier in entry["queue"] if earlier["close"] <= page["ts"]]
         query_stats = _read_then_queue(entry, page)
+        if snapshots:
+            clicks = [click for earlier in entry["folded"] for click in _clicks_of(earlier)]
+            page["query_clicks"] = clicks[-QUERY_CLICKS:]
+            page["query_decayed"] = _decayed(entry["folded"], page["ts"])
         items = [
             {"item_id": item["item_id"], "click": int(place in page["joined"]), "relevance": item["relevance"]}
             for place, item in enumerate(page["items"])
@@ -320,3 +328,19 @@ def _with_query_aggregates(closed: list[Page]) -> list[dict[str, Any]]:
             }
         )
     return examples
+
+
+def _clicks_of(page: Page) -> list[tuple[int, str, int]]:
+    return sorted((c["ts"], c["item_id"], page["items"][place]["relevance"]) for place, c in page["joined"].items())
+
+
+def _decayed(folded: list[Page], ts: int) -> dict[str, list[float]]:
+    """Each page's counts, halved for every 7 days since it closed; a page that came late sees no future undone."""
+    now = max([ts, *(page["close"] for page in folded)])
+    sums = {level: [0.0, 0.0] for level in "1234"}
+    for page in folded:
+        weight = 2.0 ** ((page["close"] - now) / HALF_LIFE)
+        for place, item in enumerate(page["items"]):
+            sums[str(item["relevance"])][0] += weight
+            sums[str(item["relevance"])][1] += weight * (place in page["joined"])
+    return sums

@@ -70,6 +70,14 @@ def test_page_sees_only_pages_closed_by_its_ts() -> None:
     assert stats == [[0, 0], [0, 0], [1, 0]]
 
 
+def test_counts_halve_in_seven_days() -> None:
+    week = 7 * 24 * HOUR
+    log = [page("r1", "u1", T), click("r1", "u1", "b", T + 1), page("r2", "u2", T + 120_000 + week)]
+    snapshot = replay(log, 1, snapshots=True)["snapshots"][1]
+    assert snapshot["query_decayed"] == {"1": [0.5, 0.0], "2": [0.5, 0.5], "3": [0.0, 0.0], "4": [0.0, 0.0]}
+    assert snapshot["query_clicks"] == [(T + 1, "b", 2)]
+
+
 def test_click_before_its_page_joins_when_the_page_comes() -> None:
     result = replay([click("r1", "u1", "b", T), page("r1", "u1", T - 1)], 3)
     assert clicks(result) == {"in": 1, "joined": 1}
@@ -118,9 +126,9 @@ def test_history_holds_the_last_fifty_and_counts_the_rest() -> None:
     for i in range(60):
         log += [page(f"r{i}", "u1", T + i * 200_000), click(f"r{i}", "u1", "a", T + i * 200_000 + 1)]
     log.append(page("last", "u1", T + 60 * 200_000))
-    result = replay(log, 1)
+    result = replay(log, 1, snapshots=True)
     assert result["examples"][-1]["user_activity"] == 60
-    assert [c[1] for c in result["histories"][-1]] == [f"r{i}" for i in range(10, 60)]
+    assert [c[1] for c in result["snapshots"][-1]["history"]] == [f"r{i}" for i in range(10, 60)]
 
 
 @pytest.mark.parametrize(
