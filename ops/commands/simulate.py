@@ -20,7 +20,7 @@ class CatalogueChoice(StrEnum):
     chorus = "chorus"
 
 
-def simulate(  # noqa: PLR0917 (typer calls it by name)
+def simulate(
     pages: Annotated[int, typer.Option(help="Result pages to write.")],
     out: Annotated[Path, typer.Option(help="The log, .jsonl or .jsonl.gz; events in the order in which they arrive.")],
     seed: Annotated[int, typer.Option(help="The same seed and numbers give the same bytes.")] = 0,

@@ -1,0 +1,70 @@
+"""`prectr stream`: one process of the live system's two stages."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.config import load_settings
+from ops.console import meter
+from ops.interrupt import stop_signals
+from ops.kafka_options import Bootstrap, ClientConfig, GroupPrefix, TopicPrefix, connection
+from state.errors import UsageError
+from stream.labeller import LexicalLabeller
+
+_STAGES = ("sessions", "queries")
+
+
+def stream(
+    bootstrap: Bootstrap,
+    state_dir: Annotated[Path, typer.Option(help="Folder for this process's state; one a process.")],
+    stages: Annotated[str, typer.Option(help="Stages to run here, with commas.")] = "sessions,queries",
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop when all that is there now has gone through.")
+    ] = False,
+    flush: Annotated[
+        bool, typer.Option("--flush", help="With --until-end: the log has ended for good, close every open page.")
+    ] = False,
+    session_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds after which another process takes over from a dead one.")
+    ] = 10.0,
+    topic_prefix: TopicPrefix = "",
+    group_prefix: GroupPrefix = "prectr-",
+    client_config: ClientConfig = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
+) -> None:
+    """Join clicks to pages and add the aggregates, exactly once, from search-events to training-examples.
+
+    Start as many processes as there are partitions; they share the work, and take over from one that dies.
+
+    Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
+    """
+    from stream.kafka.process import StreamSettings, run_stream  # noqa: PLC0415
+    from stream.kafka.topics import Topics, partition_count  # noqa: PLC0415
+
+    if flush and not until_end:
+        raise UsageError("--flush goes with --until-end: a log that goes on has no last page")
+    wanted = [name.strip() for name in stages.split(",") if name.strip()]
+    if not wanted or set(wanted) - set(_STAGES):
+        raise UsageError(f"--stages {stages}: there are {', '.join(_STAGES)}")
+    broker, names = connection(bootstrap, client_config), Topics(topic_prefix)
+    pipeline = load_settings(config).pipeline
+    pipeline = dataclasses.replace(pipeline, partitions=partition_count(broker, names.events))
+    settings = StreamSettings(
+        connection=broker,
+        topics=names,
+        group_prefix=group_prefix,
+        config=pipeline,
+        state_dir=state_dir,
+        stages=wanted,
+        session_timeout=session_timeout,
+    )
+    with meter("stream", 0) as shown, stop_signals() as stop:
+
+        def progress(emitted: Mapping[str, int]) -> None:
+            pages = sum(count for task, count in emitted.items() if task.startswith("queries"))
+            shown.update(pages, f"{pages:,} examples from {len(emitted)} tasks")
+
+        run_stream(settings, LexicalLabeller(), until_end=until_end, flush=flush, stop=stop, progress=progress)
