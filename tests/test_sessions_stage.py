@@ -453,13 +453,13 @@ def test_agrees_with_the_brute_force_oracle(seed: int, sizes: int, flush: bool) 
     driver.run(lines, random_sizes(sizes, 60))
     if flush:
         driver.flush()
-    expected = replay(lines, 1, flush=flush)
+    expected = replay(lines, 1, flush=flush, snapshots=True)
     assert len(driver.activities) == len(expected["examples"])
-    for activity, example, history in zip(driver.activities, expected["examples"], expected["histories"], strict=True):
+    for activity, example, snapshot in zip(driver.activities, expected["examples"], expected["snapshots"], strict=True):
         assert (activity.request_id, activity.user_id) == (example["request_id"], example["user_id"])
         assert list(activity.labels) == [item["click"] for item in example["items"]]
         assert activity.user_activity == example["user_activity"]
-        assert history_of(activity) == [tuple(entry) for entry in history]
+        assert history_of(activity) == [tuple(entry) for entry in snapshot["history"]]
         levels = example["user_stats"].values()
         assert list(activity.user_stats) == [shown for shown, _ in levels] + [clicked for _, clicked in levels]
     assert Counter(refused.value for refused in driver.refused) == Counter(expected["dead"])
