@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.aggregates import NO_COUNTS, LevelCounts
+from state.errors import StateError
 from stream.clock import BEFORE_TIME
 from stream.config import PipelineConfig
+from stream.frames import Frame as WireFrame
+from stream.frames import decode_frame, encode_frames
+from stream.outcomes import Outcomes
 from stream.queries import Queries
-from stream.records import Activity, Example, QueryClick, decode_query_clicks, encode_record
+from stream.records import Activity, Example, QueryClick, decode_activity, decode_query_clicks, encode_record
 from tests.kit.events import DAY, HOUR, T
 from tests.kit.queries import Frame, QueriesDriver
 from tests.kit.store import DictStore
@@ -262,3 +266,99 @@ def test_a_task_is_behind_until_what_is_due_has_left_its_store(monkeypatch: pyte
     assert [name for names in rounds for name in names] == [f"r{number}" for number in range(20)]
     assert len(rounds) > 5
     assert task.positions == [1, 1]
+
+
+# --- frames as they go over the wire -------------------------------------------------------------------------------
+
+
+def on_the_wire(frames: list[Frame], sources: int) -> list[WireFrame]:
+    """The parts of every frame, encoded and decoded again; numbered by source."""
+    following, parts = [0] * sources, []
+    for frame in frames:
+        values = encode_frames(
+            frame.source,
+            following[frame.source],
+            [encode_record(record) for record in frame.records],
+            frame.watermark,
+            outcomes={frame.source: Outcomes(unreadable=following[frame.source])},
+        )
+        following[frame.source] += len(values)
+        parts += [decode_frame(value, "here") for value in values]
+    return parts
+
+
+def take(driver: QueriesDriver, part: WireFrame) -> None:
+    driver.task.take_frame(part, [decode_activity(record) for record in part.records])
+
+
+@pytest.mark.parametrize("most", [1, 300, 512 << 10])
+def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the largest size of a part, with the state written and taken up again between any two."""
+    monkeypatch.setattr("stream.frames.MAX_FRAME_BYTES", most)
+    pages, sources = pages_of(2), 3
+    frames = frames_of(pages, sources, 2)
+    whole = QueriesDriver(sources)
+    whole.run(frames)
+    whole.end()
+    driver = QueriesDriver(sources)
+    parts = on_the_wire(frames, sources)
+    assert (len(parts) > len(frames)) == (most < 1000)
+    for part in parts:
+        take(driver, part)
+        driver.drain()
+        driver.task = Queries(driver.config, driver.store, sources)
+        assert not driver.task.ended
+    said = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
+    assert driver.task.outcomes == said
+    for source, position in enumerate(driver.task.positions):
+        take(driver, WireFrame(source, position, True, 1 << 60, False, True, {}, []))
+    driver.drain()
+    assert driver.task.ended
+    assert driver.task.out_of_order == 0
+    assert driver.examples == whole.examples
+
+
+def _last_numbered(parts: list[WireFrame], source: int) -> int:
+    """Sequence of the first part of the source's last frame, which its outcomes were made of."""
+    own = [part for part in parts if part.source == source]
+    ends = [at for at, part in enumerate(own) if part.last]
+    return own[ends[-2] + 1].sequence if len(ends) > 1 else 0
+
+
+def test_a_source_that_goes_on_after_its_end_has_not_ended() -> None:
+    driver = QueriesDriver(1)
+    for sequence, ended in enumerate([True, False, True]):
+        take(driver, WireFrame(0, sequence, True, T + sequence, False, ended, {}, []))
+        driver.drain()
+        assert driver.task.ended is ended
+
+
+@pytest.mark.parametrize("sequence", [0, 2])
+def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
+    driver = QueriesDriver(2)
+    take(driver, WireFrame(1, 0, True, T, False, False, {}, []))
+    with pytest.raises(StateError, match=f"frame {sequence} of sessions task 1 came where 1 was due"):
+        take(driver, WireFrame(1, sequence, True, T, False, False, {}, []))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(b"", "format nothing"), (b"\2\x90", "format 2, this program reads 1"), (b"\1{}", "is no frame")],
+)
+def test_bytes_that_are_no_frame_are_an_error_that_names_the_place(value: bytes, said: str) -> None:
+    with pytest.raises(StateError, match=f"search-activity/0/7.*{said}"):
+        decode_frame(value, "search-activity/0/7")
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
+def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes: list[int], most: int) -> None:
+    records = [msgspec.msgpack.encode(b"x" * size) for size in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.frames.MAX_FRAME_BYTES", most)
+        parts = [decode_frame(value, "here") for value in encode_frames(3, 5, records, T, idle=True, ended=True)]
+    assert [bytes(record) for part in parts for record in part.records] == records
+    assert [part.sequence for part in parts] == list(range(5, 5 + len(parts)))
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    for part in parts:
+        assert len(part.records) <= 1 or sum(len(bytes(record)) for record in part.records) <= most
+        assert (part.source, part.watermark, part.idle, part.ended) == (3, T, True, True)
