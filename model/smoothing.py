@@ -56,6 +56,16 @@ class Parents:
         self.strength = strength
         self.impressions: Floats = np.zeros((slots, LEVELS))
         self.clicks: Floats = np.zeros((slots, LEVELS))
+        # Sums over the slots, kept beside them; counts are whole, so no order of adding changes them.
+        self._impressions_by_level: Floats = np.zeros(LEVELS)
+        self._clicks_by_level: Floats = np.zeros(LEVELS)
+
+    def restore(self, impressions: Floats, clicks: Floats) -> None:
+        """Take up saved counts, float64[slots, 4] each; ValueError: they are of another number of slots."""
+        if impressions.shape != self.impressions.shape or clicks.shape != self.clicks.shape:
+            raise ValueError(f"parents of shape {impressions.shape} and {clicks.shape}, not {self.impressions.shape}")
+        self.impressions, self.clicks = impressions, clicks
+        self._impressions_by_level, self._clicks_by_level = impressions.sum(axis=0), clicks.sum(axis=0)
 
     def rates(
         self, category: U64, page_of: NDArray[np.int64], query_stats: Floats, user_stats: Floats
@@ -65,7 +75,7 @@ class Parents:
         category: uint64[N], hashed. page_of: int64[N]. query_stats, user_stats: float64[P, 8], impressions at
         levels 1 to 4, then clicks.
         """
-        total_impressions, total_clicks = self._totals
+        total_impressions, total_clicks = self._impressions_by_level, self._clicks_by_level
         overall = (total_clicks.sum() + PRIOR_STRENGTH * PRIOR_RATE) / (total_impressions.sum() + PRIOR_STRENGTH)
         by_level = (total_clicks + PRIOR_STRENGTH * overall) / (total_impressions + PRIOR_STRENGTH)
         slot = rows(category, "category parent", self.slots)
@@ -82,13 +92,12 @@ class Parents:
             user_clicks=user[:, LEVELS:],
         )
 
-    @property
-    def _totals(self) -> tuple[Floats, Floats]:
-        return self.impressions.sum(axis=0), self.clicks.sum(axis=0)
-
     def add(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
         """Count a batch that has been scored: category uint64[N], levels uint8[N] from 1, labels uint8[N]."""
         slot = rows(category, "category parent", self.slots)
         level = levels.astype(np.int64) - 1
+        clicked = labels.astype(np.float64)
         np.add.at(self.impressions, (slot, level), 1.0)
-        np.add.at(self.clicks, (slot, level), labels.astype(np.float64))
+        np.add.at(self.clicks, (slot, level), clicked)
+        self._impressions_by_level += np.bincount(level, minlength=LEVELS)
+        self._clicks_by_level += np.bincount(level, weights=clicked, minlength=LEVELS)

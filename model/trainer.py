@@ -107,10 +107,9 @@ class Trainer:
         saved = checkpoint.read(folder, self.config)
         tensors = saved.tensors
         try:
-            self._parents.impressions = tensors.pop("parents.impressions").numpy()
-            self._parents.clicks = tensors.pop("parents.clicks").numpy()
+            self._parents.restore(tensors.pop("parents.impressions").numpy(), tensors.pop("parents.clicks").numpy())
             self._model.restore({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}): "
                 "it was written by another version; start over with --restart"

@@ -52,3 +52,21 @@ def test_any_number_of_categories_fits_in_the_slots() -> None:
     parents.add(_hashes(*map(str, range(1000))), np.ones(1000, np.uint8), np.zeros(1000, np.uint8))
     assert parents.impressions.shape == (16, 4)
     assert parents.impressions.sum() == 1000
+
+
+def test_restored_counts_give_the_same_rates() -> None:
+    random = np.random.default_rng(0)
+    names = _hashes(*(f"c{number}" for number in random.integers(0, 9, 200)))
+    levels, labels = random.integers(1, 5, 200).astype(np.uint8), random.integers(0, 2, 200).astype(np.uint8)
+    counted, restored = Parents(64, 20.0), Parents(64, 20.0)
+    counted.add(names, levels, labels)
+    restored.restore(counted.impressions.copy(), counted.clicks.copy())
+    stats, page_of = np.zeros((1, 8)), np.zeros(200, dtype=np.int64)
+    assert np.array_equal(
+        counted.rates(names, page_of, stats, stats).parent, restored.rates(names, page_of, stats, stats).parent
+    )
+
+
+def test_counts_of_another_number_of_slots_are_refused() -> None:
+    with pytest.raises(ValueError, match="parents of shape"):
+        Parents(64, 20.0).restore(np.zeros((32, 4)), np.zeros((32, 4)))
