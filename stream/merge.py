@@ -145,7 +145,7 @@ class Merge(Generic[Record]):
         line = self.line
         horizon = self._horizon
         if horizon is not None and horizon[0] <= line and not self._unwritten and self._spill is not None:
-            if self.held < self._spill.limit // 2:
+            if self.held < max(1, self._spill.limit // 2):
                 self._load(_HELD + order_key(*horizon))
             horizon = self._horizon
         ready: list[Record] = []
@@ -184,10 +184,17 @@ class Merge(Generic[Record]):
         return self._runs[-2]
 
     def _put_behind_line(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Give the records behind the line the next place behind it; returns those that were not."""
+        """Give the records behind the line the next free place behind it; returns those that were not."""
         line = self.progress.line
         split = bisect_right(records, line, key=_closes_at)
-        late = [msgspec.structs.replace(record, closes_at=line + 1) for record in records[:split]]  # type: ignore[type-var]
+        taken = {in_order(record) for record in self._late.records}
+        late = []
+        for record in records[:split]:
+            place = (line + 1, record.request_id, record.user_id)
+            while place in taken:  # the same ids came again behind the same line
+                place = (place[0] + 1, *place[1:])
+            taken.add(place)
+            late.append(msgspec.structs.replace(record, closes_at=place[0]))  # type: ignore[type-var]
         self.progress.out_of_order += split
         if self._horizon is None:
             self._late.records.extend(late)

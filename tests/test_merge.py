@@ -375,3 +375,18 @@ def test_with_idle_sources_the_frames_alone_decide_the_order(
 
 def placed_by(frames: list[Frame], sources: int) -> list[Rec]:
     return by_the_rules(frames, sources)[0]
+
+
+def test_the_same_ids_twice_behind_one_line_take_places_of_their_own() -> None:
+    task = SpillingTask(2, 100)
+    task.merge.add(0, [], 100)
+    task.merge.add(1, [], 1, idle=True)
+    task.round(lose=False)
+    task.merge.add(1, [Rec(70, "r", "u", 1), Rec(80, "r", "u", 1)], 90)
+    task.merge.add(1, [Rec(95, "r", "u", 1)], 99)
+    task.round(lose=False)
+    task.reopen()
+    task.merge.add(0, [], 200)
+    task.merge.add(1, [], 200)
+    task.round(lose=False)
+    assert task.committed == [Rec(closes_at, "r", "u", 1) for closes_at in (101, 102, 103)]
