@@ -80,6 +80,51 @@ def test_small_random_worlds(
     assert_equal_to_oracle(write_log(folder / "events.jsonl", world), world, folder, partitions, flush=flush)
 
 
+def steady_log(days: int, *others: dict[str, Any]) -> list[bytes]:
+    """A page of other users every 50 minutes, so that no clock jumps, and these events in their places."""
+    beat = 50 * 60_000
+    events = [_page(f"beat {n}", f"beat {n % 2}", n * beat, "beat") for n in range(days * 86_400_000 // beat + 2)]
+    return [json.dumps(event).encode() for event in sorted([*events, *others], key=lambda event: event["ts"])]
+
+
+def _page(request: str, user: str, after: int, query: str) -> dict[str, Any]:
+    items = [{"item_id": "a", "relevance": 3}]
+    ids = {"type": "impression", "request_id": request, "user_id": user, "query": query}
+    return ids | {"ts": 1_700_000_000_000 + after, "items": items}
+
+
+def test_an_entry_is_absent_one_millisecond_after_its_time_to_live(tmp_path: Path) -> None:
+    """Of a user 90 days after the last page or joined click, of a query after the last effective close."""
+    ttl, window = 90 * 86_400_000, 120_000
+    world = steady_log(
+        91,
+        *(_page(f"{user}1", user, 0, f"of {user}") for user in "abcd"),
+        _page("a2", "a", ttl, "new"),
+        _page("b2", "b", ttl + 1, "newer"),
+        _page("c2", "x", window + ttl, "of c"),
+        _page("d2", "y", window + ttl + 1, "of d"),
+    )
+    assert_equal_to_oracle(write_log(tmp_path / "events.jsonl", world), world, tmp_path, 1)
+    examples = {page["request_id"]: page for page in written_examples(tmp_path / "examples.jsonl.gz")}
+    assert [examples[request]["user_stats"]["3"] for request in ("a2", "b2")] == [[1, 0], [0, 0]]
+    assert [examples[request]["query_stats"]["3"] for request in ("c2", "d2")] == [[1, 0], [0, 0]]
+
+
+def test_time_to_live_holds_after_a_quiet_night_too(tmp_path: Path) -> None:
+    """The page came as a suspect, and was confirmed: its user's entry is no less old for that."""
+    night = 100 * 86_400_000
+    world = [
+        json.dumps(event).encode()
+        for event in (
+            _page("b1", "b", 0, "qb"),
+            _page("c1", "c", 600_000, "qc"),
+            _page("b2", "b", night, "qb"),
+            _page("c2", "c", night + 1, "qc"),
+        )
+    ]
+    assert_equal_to_oracle(write_log(tmp_path / "events.jsonl", world), world, tmp_path, 1)
+
+
 def test_examples_do_not_depend_on_how_the_log_is_cut_into_files(tmp_path: Path) -> None:
     world = make_world(11, SMALL)
     folder = tmp_path / "parts"

@@ -302,7 +302,7 @@ def _with_query_aggregates(closed: list[Page], *, snapshots: bool) -> list[dict[
     for page in closed:
         query = normalise(page["query"])
         entry = queries.get(query)
-        if entry is None or page["close"] - entry["last"] > TTL:
+        if entry is None or page["ts"] - entry["last"] > TTL:
             entry = queries[query] = {"queue": [], "totals": _no_totals(), "folded": []}
         entry["last"] = page["close"]
         entry["folded"] += [earlier for earlier in entry["queue"] if earlier["close"] <= page["ts"]]
