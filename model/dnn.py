@@ -1,4 +1,8 @@
-"""`dnn`: embeddings of ids, group features and history, level and position, through an MLP."""
+"""`dnn`: embeddings of ids, group features and history, level and position, through an MLP.
+
+Position and level have output biases of their own besides: a network alone takes hundreds of pages to find
+what they mean, and every page of a stream is measured from the first on.
+"""
 
 from collections.abc import Mapping
 
@@ -11,28 +15,29 @@ from model.dense import DenseParameters
 from model.embeddings import Adagrad, HashedTable
 from model.features import Batch
 from model.neural import NeuralModel
-from model.wide import Rows
+from model.wide import Rows, linear, place_rows, place_table
 
 
 class DeepNetwork(NeuralModel):
-    """The deep part alone."""
+    """The deep part and the biases of the place."""
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
         self._deep = DeepPart(config.embedding_dim, config.hidden, PLACE_NUMBERS)
         self._size = config.embedding_rows
         super().__init__(
-            {"embedding": embedding_table(config, device)},
+            {"embedding": embedding_table(config, device), "place": place_table(config, device)},
             DenseParameters(self._deep.shapes(), rate=config.dense_rate, seed=config.seed, device=device),
             device,
         )
 
     def rows(self, batch: Batch) -> dict[str, Rows]:
-        """Rows of the one embedding table."""
-        return {"embedding": embedding_rows(batch, self._size)}
+        """Rows of the embeddings, and int64[N, 3] of the place."""
+        return {"embedding": embedding_rows(batch, self._size), "place": place_rows(batch)}
 
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
         """Logits float32[N]."""
-        return self._deep.logits(batch, looked_up["embedding"], self.tensor(place_numbers(batch)), self._dense)
+        deep = self._deep.logits(batch, looked_up["embedding"], self.tensor(place_numbers(batch)), self._dense)
+        return deep + linear(looked_up["place"])
 
 
 def embedding_table(config: TrainerConfig, device: torch.device) -> HashedTable:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.config import TrainerConfig
 from model.embeddings import Ftrl, HashedTable, SparseRule
@@ -63,3 +64,8 @@ def slope_rows(batch: Batch, size: int) -> Rows:
     page_of = batch.page_of
     query, user = rows(batch.query, "query slope", size)[page_of], rows(batch.user, "user slope", size)[page_of]
     return np.stack([query, user], axis=1)
+
+
+def linear(*looked_up: Tensor) -> Tensor:
+    """The sum of all weights of an impression, float32[N], from parts float32[N, any, 1]."""
+    return torch.cat(looked_up, dim=1).sum(dim=(1, 2))

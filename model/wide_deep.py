@@ -17,7 +17,7 @@ from model.dnn import embedding_table
 from model.embeddings import Ftrl
 from model.features import Batch
 from model.neural import NeuralModel
-from model.wide import Rows, cross_rows, group_rows, id_rows, place_rows, place_table, weight_table
+from model.wide import Rows, cross_rows, group_rows, id_rows, linear, place_rows, place_table, weight_table
 
 
 class WideDeep(NeuralModel):
@@ -55,8 +55,3 @@ class WideDeep(NeuralModel):
 def wide_rows(batch: Batch, size: int) -> Rows:
     """int64[N, 8]: ids, groups and crosses."""
     return np.concatenate([id_rows(batch, size), group_rows(batch, size), cross_rows(batch, size)], axis=1)
-
-
-def linear(*looked_up: Tensor) -> Tensor:
-    """The sum of all weights of an impression, float32[N], from parts float32[N, any, 1]."""
-    return torch.cat(looked_up, dim=1).sum(dim=(1, 2))

@@ -19,8 +19,8 @@ from model.embeddings import Newton
 from model.features import Batch
 from model.neural import NeuralModel
 from model.preference import LEVEL_STEPS, RATE_NUMBERS, rate_numbers
-from model.wide import Rows, place_rows, place_table, slope_rows, weight_table
-from model.wide_deep import linear, wide_rows
+from model.wide import Rows, linear, place_rows, place_table, slope_rows, weight_table
+from model.wide_deep import wide_rows
 
 _NUMBERS: Final = PLACE_NUMBERS + RATE_NUMBERS
 

@@ -65,10 +65,11 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
             layer = torch.relu(weights[f"dense.hidden{k}.weight"] @ layer + weights[f"dense.hidden{k}.bias"])
         logits.append((weights["dense.out.weight"] @ layer + weights["dense.out.bias"])[0])
     logit = torch.stack(logits)
+    place = weights["table.place"]
+    logit = logit + (_one_hot(place_rows(batch), len(place)).sum(1) @ place)[:, 0]
     if isinstance(model, DeepNetwork):
         return logit
-    place, wide = weights["table.place"], weights["table.wide"]
-    logit = logit + (_one_hot(place_rows(batch), len(place)).sum(1) @ place)[:, 0]
+    wide = weights["table.wide"]
     logit = logit + (_one_hot(wide_rows(batch, len(wide)), len(wide)).sum(1) @ wide)[:, 0]
     if plus:
         slope = weights["table.slope"]
