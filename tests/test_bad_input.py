@@ -182,12 +182,13 @@ def test_damaged_file_is_named_with_the_place(damage: str, world: list[bytes], t
 
 
 def test_after_a_cut_off_file_is_made_whole_the_run_goes_on(world: list[bytes], tmp_path: Path) -> None:
-    """What the message promises: put a whole file in its place, start again, and nothing is lost or doubled."""
+    """A transfer was cut off. As the message promises, with the whole file in its place nothing is lost or doubled."""
     log, out = tmp_path / "log.jsonl.gz", tmp_path / "examples.jsonl.gz"
     flags: list[str | Path] = ["--no-train", "--partitions", "2", "--examples", out]
-    log.write_bytes(gzip.compress(joined(world))[:-3000])
+    whole = gzip.compress(joined(world))
+    log.write_bytes(whole[:-3000])
     assert_clear_failure(prectr("replay", log, *flags, "--run-dir", tmp_path / "run"), "log.jsonl.gz", "cut off")
-    log.write_bytes(gzip.compress(joined(world)))
+    log.write_bytes(whole)
     report = replayed(log, *flags, run_dir=tmp_path / "run")
     expected = replay(world, 2)
     assert report["outcomes"] == expected["outcomes"]

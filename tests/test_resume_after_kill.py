@@ -72,7 +72,7 @@ def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: f
         before = cuts(run_dir)
         while process.poll() is None and cuts(run_dir) == before:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 1.0))
+        time.sleep(rng.uniform(0, 0.6))
     if process.poll() is not None:
         return False
     process.send_signal(signal.SIGKILL)
