@@ -123,3 +123,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 (the last resort: a mistake of ours)
         _say(f"a mistake in prectr itself: {type(error).__name__}: {error}; please report it, with PRECTR_DEBUG=1")
         sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -293,6 +293,7 @@ class Sessions:
         page.clicked.append((ts, item_id, _encode((ts, item_id, level, item.category, item.brand, item.price))))
         if not self._clock.is_ahead(ts):
             user.expire(ts, self._time_to_live)
+            user.touch(ts)
         shown = (item.title, level, item.category, item.brand, item.price)
         user.add_click((ts, request_id, item_id, _encode((ts, request_id, item_id, page.query, *shown))), self._history)
         user.dirty = True

@@ -83,9 +83,9 @@ class User:
         return _encode(entry)
 
     def expire(self, ts: int, time_to_live: int) -> None:
-        """Forget everything where a record at `ts` finds the entry too old."""
+        """Forget everything where a record at `ts` finds the entry too old; clicks not older than `ts` are news."""
         if self.entry.updated != NEVER and ts - self.entry.updated > time_to_live:
-            self.entry = UserEntry()
+            self.entry = UserEntry(clicks=self.entry.clicks[bisect_left(self.entry.clicks, (ts,)) :])
 
     def closed_page(self, request_id: str, watermark: int, memory: int) -> bytes | None:
         """Content hash of the closed page with this id, or None where none is remembered."""
@@ -93,14 +93,21 @@ class User:
         return closed[1] if closed is not None and closed[0] + memory > watermark else None
 
     def add_click(self, click: HistoryEntry, keep: int) -> None:
-        """Put a joined click in its place; fold away what no open page can ask for."""
+        """Put a joined click in its place; fold away what no open page can ask for.
+
+        When the entry was last updated is the caller's to say: a click from a clock that is ahead is no update yet.
+        """
         entry = self.entry
         if entry.clicks and click < entry.clicks[-1]:
             insort(entry.clicks, click)
         else:
             entry.clicks.append(click)
-        entry.updated = max(entry.updated, click[0])
         self.fold_clicks(keep)
+
+    def touch(self, ts: int) -> None:
+        """Note an update of the entry."""
+        if ts > self.entry.updated:
+            self.entry.updated = ts
 
     def fold_clicks(self, keep: int) -> None:
         """Keep every click not older than the oldest open page, and the `keep` before those."""
@@ -143,7 +150,7 @@ class User:
         # Taken out first, so that an id that was forgotten and came again stands last.
         entry.closed.pop(page.event.request_id, None)
         entry.closed[page.event.request_id] = (page.closes_at, page.hash)
-        entry.updated = max(entry.updated, page.event.ts)
+        self.touch(max((page.event.ts, *(click[0] for click in page.clicked))))
         self.fold_clicks(keep)
 
 

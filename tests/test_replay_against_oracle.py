@@ -119,7 +119,9 @@ def test_time_to_live_holds_after_a_quiet_night_too(tmp_path: Path) -> None:
             _page("b1", "b", 0, "qb"),
             _page("c1", "c", 600_000, "qc"),
             _page("b2", "b", night, "qb"),
+            {"type": "click", "request_id": "b2", "user_id": "b", "item_id": "a", "ts": night + 1},
             _page("c2", "c", night + 1, "qc"),
+            _page("b3", "b", night + 300_000, "qb"),
         )
     ]
     assert_equal_to_oracle(write_log(tmp_path / "events.jsonl", world), world, tmp_path, 1)

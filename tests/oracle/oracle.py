@@ -213,7 +213,11 @@ def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) ->
     else:
         out["clicks"]["joined"] += 1
         page["joined"][places[0]] = click
-        user = _user(task, click["user_id"], click["ts"])
+        if click["ts"] > task["accepted"] + HOUR:
+            # Ahead of everybody: no update until its page closes, so that a bad clock makes nobody forgotten.
+            user = task["users"].setdefault(click["user_id"], _new_user([]))
+        else:
+            user = _user(task, click["user_id"], click["ts"])
         user["clicks"].append((click["ts"], click["request_id"], click["item_id"]))
         user["clicks"].sort()
         _fold_history(task, click["user_id"])
@@ -238,6 +242,7 @@ def _flush(task: Task, out: dict[str, Any]) -> None:
 def _emit(task: Task, page: Page) -> None:
     key = (page["user_id"], page["request_id"])
     user = _user(task, page["user_id"], page["ts"])
+    user["last"] = max(user["last"], *(click["ts"] for click in page["joined"].values()), page["ts"])
     before = [click for click in user["clicks"] if click[0] < page["ts"]]
     page["history"] = before[-KEPT_CLICKS:]
     page["user_activity"] = user["folded"] + len(before)
@@ -255,12 +260,15 @@ def _stop_holding(task: Task, page: Page) -> None:
 
 def _user(task: Task, user_id: str, time: int) -> dict[str, Any]:
     """The user's entry as a record of this time finds it: absent if it is older than its time-to-live."""
-    user: dict[str, Any] | None = task["users"].get(user_id)
-    if user is None or time - user["last"] > TTL:
-        user = {"clicks": [], "folded": 0, "queue": [], "totals": _no_totals(), "last": time}
-        task["users"][user_id] = user
+    user: dict[str, Any] = task["users"].setdefault(user_id, _new_user([]))
+    if user["last"] >= 0 and time - user["last"] > TTL:
+        user = task["users"][user_id] = _new_user([click for click in user["clicks"] if click[0] >= time])
     user["last"] = max(user["last"], time)
     return user
+
+
+def _new_user(clicks: list[tuple[int, str, str]]) -> dict[str, Any]:
+    return {"clicks": clicks, "folded": 0, "queue": [], "totals": _no_totals(), "last": -1}
 
 
 def _fold_history(task: Task, user_id: str) -> None:

@@ -1,0 +1,56 @@
+"""`python -m bench.memory`: peak memory of `replay --no-train` over logs of growing length."""
+
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from stream.simulator import simulate
+
+_PREAMBLE = "import sys; from ops.cli import main; sys.argv = ['prectr', *sys.argv[1:]]; main()"
+
+
+class Row(msgspec.Struct):
+    """One log: its pages, its bytes, and the most memory that the replay had resident, in MiB."""
+
+    pages: int
+    bytes: int
+    peak_mib: int
+
+
+def main(
+    pages: Annotated[str, typer.Option(help="Lengths of the logs, in pages, rising, with commas.")] = (
+        "20000,60000,200000,600000"
+    ),
+    days_a_page: Annotated[float, typer.Option(help="Event time a page, in days: the rate is the same in all.")] = 2e-4,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+) -> None:
+    """Replay each log in a process of its own and print its peak resident memory.
+
+    The rate of pages is the same in every log, so that the pages open at a time are, too.
+    """
+    rows = []
+    for count in (int(text) for text in pages.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "log.jsonl")
+            simulated = simulate(log, pages=count, days=count * days_a_page)
+            command = [sys.executable, "-c", _PREAMBLE, "replay", str(log), "--run-dir", f"{folder}/run", "--no-train"]
+            subprocess.run(command, check=True, capture_output=True)
+            # The largest of all children so far; the logs grow, so it is this one's.
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+            rows.append(Row(count, simulated.bytes, peak))
+            print(f"{count:,} pages: {peak} MiB", file=sys.stderr)
+    print("| pages | log | peak resident memory |\n|---|---|---|")
+    for row in rows:
+        print(f"| {row.pages:,} | {row.bytes / 1e6:,.0f} MB | {row.peak_mib} MiB |")
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
