@@ -14,6 +14,8 @@ from stream.outcomes import Outcomes
 
 FORMAT: Final = 1
 MAX_FRAME_BYTES: Final = 512 << 10
+END_OF_LOG: Final = 1 << 53
+"""In place of an offset: the log has ended for good, and everything has been put out."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -22,8 +24,9 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     """One frame, or one part of it.
 
     source: the task that sent it. sequence: of the source's frames to this partition, from 0, parts counted.
-    last: whether it is the last part, with which `watermark` (ms) and the flags count. idle: the source has nothing
-    unread and holds nobody up until it speaks again. ended: it has been read to the end that was asked for.
+    last: whether it is the last part, with which `watermark` (ms) and what follows count. idle: the source has
+    nothing unread and holds nobody up until it speaks again. ends: by `sessions` task, the offset of the events to
+    which it was asked to read and has read, or END_OF_LOG; `queries` passes on what it has heard and put out.
     outcomes: cumulative, by `sessions` task; `queries` passes on what it has heard. records: each an encoded record,
     in order.
     """
@@ -33,7 +36,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     last: bool
     watermark: int
     idle: bool
-    ended: bool
+    ends: dict[int, int]
     outcomes: dict[int, Outcomes]
     records: list[msgspec.Raw]
 
@@ -48,7 +51,7 @@ def encode_frames(
     watermark: int,
     *,
     idle: bool = False,
-    ended: bool = False,
+    ends: Mapping[int, int] | None = None,
     outcomes: Mapping[int, Outcomes] | None = None,
 ) -> list[bytes]:
     """The parts of one frame, as they go on the wire; the next frame's sequence is `sequence` plus their number."""
@@ -62,7 +65,7 @@ def encode_frames(
                 part == len(groups) - 1,
                 watermark,
                 idle,
-                ended,
+                dict(ends or {}),
                 dict(outcomes or {}),
                 [msgspec.Raw(record) for record in group],
             )

@@ -33,12 +33,13 @@ class QueriesMeta(msgspec.Struct, array_like=True):
     """Everything of the task that is not of one query.
 
     positions: sequence of the next unread frame of each source. offset: of the next unread record of its partition.
-    ended: sources that have been read to the end that was asked for. outcomes: of each source, as last heard.
+    ends: by source, the offset of the events to which it was asked to read and has read. outcomes: of each source, as
+    last heard.
     """
 
     positions: list[int] = []
     offset: int = 0
-    ended: list[int] = []
+    ends: dict[int, int] = {}
     outcomes: dict[int, Outcomes] = {}
     merge: MergeProgress | None = None
     emitted: int = 0
@@ -63,7 +64,7 @@ class Queries:
         self.positions = meta.positions
         self.offset = meta.offset
         self.outcomes = meta.outcomes
-        self._ended = set(meta.ended)
+        self.ends = meta.ends
         self.emitted = meta.emitted
         self._merge: Merge[Activity] = Merge(sources, Spill(store, decode_activity, HELD_RECORDS), meta.merge)
         self.watermark = BEFORE_TIME
@@ -95,15 +96,7 @@ class Queries:
             return
         self.add(source, records, frame.watermark, idle=frame.idle)
         self.outcomes |= frame.outcomes
-        if frame.ended:
-            self._ended.add(source)
-        else:
-            self._ended.discard(source)
-
-    @property
-    def ended(self) -> bool:
-        """Whether every source has been read to its end and all that was due has been put out."""
-        return len(self._ended) == len(self.positions) and not self.behind
+        self.ends |= frame.ends
 
     @property
     def out_of_order(self) -> int:
@@ -159,9 +152,7 @@ class Queries:
             self._queries = {name: query for name, query in self._queries.items() if name in self._touched}
         self._touched.clear()
         changes[META_KEY] = _encode(
-            QueriesMeta(
-                self.positions, self.offset, sorted(self._ended), self.outcomes, self._merge.progress, self.emitted
-            )
+            QueriesMeta(self.positions, self.offset, self.ends, self.outcomes, self._merge.progress, self.emitted)
         )
         return changes
 

@@ -307,13 +307,13 @@ def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: py
         take(driver, part)
         driver.drain()
         driver.task = Queries(driver.config, driver.store, sources)
-        assert not driver.task.ended
+        assert not driver.task.ends
     said = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
     assert driver.task.outcomes == said
     for source, position in enumerate(driver.task.positions):
-        take(driver, WireFrame(source, position, True, 1 << 60, False, True, {}, []))
+        take(driver, WireFrame(source, position, True, 1 << 60, False, {source: 7}, {}, []))
     driver.drain()
-    assert driver.task.ended
+    assert driver.task.ends == dict.fromkeys(range(sources), 7)
     assert driver.task.out_of_order == 0
     assert driver.examples == whole.examples
 
@@ -325,20 +325,21 @@ def _last_numbered(parts: list[WireFrame], source: int) -> int:
     return own[ends[-2] + 1].sequence if len(ends) > 1 else 0
 
 
-def test_a_source_that_goes_on_after_its_end_has_not_ended() -> None:
+def test_how_far_a_source_was_asked_to_read_stays_known_when_it_goes_on() -> None:
     driver = QueriesDriver(1)
-    for sequence, ended in enumerate([True, False, True]):
-        take(driver, WireFrame(0, sequence, True, T + sequence, False, ended, {}, []))
+    for sequence, (said, known) in enumerate([({0: 5}, {0: 5}), ({}, {0: 5}), ({0: 9}, {0: 9})]):
+        take(driver, WireFrame(0, sequence, True, T + sequence, False, said, {}, []))
         driver.drain()
-        assert driver.task.ended is ended
+        driver.task = Queries(driver.config, driver.store, 1)
+        assert driver.task.ends == known
 
 
 @pytest.mark.parametrize("sequence", [0, 2])
 def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
     driver = QueriesDriver(2)
-    take(driver, WireFrame(1, 0, True, T, False, False, {}, []))
+    take(driver, WireFrame(1, 0, True, T, False, {}, {}, []))
     with pytest.raises(StateError, match=f"frame {sequence} of sessions task 1 came where 1 was due"):
-        take(driver, WireFrame(1, sequence, True, T, False, False, {}, []))
+        take(driver, WireFrame(1, sequence, True, T, False, {}, {}, []))
 
 
 @pytest.mark.parametrize(
@@ -355,10 +356,10 @@ def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes
     records = [msgspec.msgpack.encode(b"x" * size) for size in sizes]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stream.frames.MAX_FRAME_BYTES", most)
-        parts = [decode_frame(value, "here") for value in encode_frames(3, 5, records, T, idle=True, ended=True)]
+        parts = [decode_frame(value, "here") for value in encode_frames(3, 5, records, T, idle=True, ends={3: 9})]
     assert [bytes(record) for part in parts for record in part.records] == records
     assert [part.sequence for part in parts] == list(range(5, 5 + len(parts)))
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     for part in parts:
         assert len(part.records) <= 1 or sum(len(bytes(record)) for record in part.records) <= most
-        assert (part.source, part.watermark, part.idle, part.ended) == (3, T, True, True)
+        assert (part.source, part.watermark, part.idle, part.ends) == (3, T, True, {3: 9})

@@ -8,7 +8,7 @@ import typer
 
 from ops.console import meter
 from ops.interrupt import stop_signals
-from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, connection
+from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
 
 
 def examples(
@@ -17,6 +17,7 @@ def examples(
     until_end: Annotated[bool, typer.Option("--until-end", help="Stop where the topic ends now.")] = False,
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
+    wait: Wait = 5.0,
     json: Annotated[Path | None, typer.Option(help="Write digests and counts to this file.")] = None,
 ) -> None:
     """Write the committed training examples in the one order, as `replay --examples` does.
@@ -28,7 +29,7 @@ def examples(
 
     with meter("examples", 0) as shown, stop_signals() as stop:
         tally = write_examples(
-            connection(bootstrap, client_config),
+            connection(bootstrap, client_config, wait),
             Topics(topic_prefix),
             out,
             until_end=until_end,

@@ -8,7 +8,7 @@ import typer
 
 from ops.console import meter
 from ops.interrupt import stop_signals
-from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, connection
+from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
 from state.errors import UsageError
 
 
@@ -18,6 +18,7 @@ def load(
     speed: Annotated[str, typer.Option(help="Seconds of event time a second, or max: as fast as it goes.")] = "max",
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
+    wait: Wait = 5.0,
     json: Annotated[Path | None, typer.Option(help="Write how many events were sent to this file.")] = None,
 ) -> None:
     """Send every line of a log to the topic search-events, keyed by its user.
@@ -37,7 +38,7 @@ def load(
     with meter("load", 1.0) as shown, stop_signals() as stop:
         sent = send(
             files,
-            connection(bootstrap, client_config),
+            connection(bootstrap, client_config, wait),
             names,
             speed=pace,
             progress=lambda done, total: shown.update(done / total if total else 1.0),

@@ -10,7 +10,7 @@ import typer
 from ops.config import load_settings
 from ops.console import meter
 from ops.interrupt import stop_signals
-from ops.kafka_options import Bootstrap, ClientConfig, GroupPrefix, TopicPrefix, connection
+from ops.kafka_options import Bootstrap, ClientConfig, GroupPrefix, TopicPrefix, Wait, connection
 from state.errors import UsageError
 from stream.labeller import LexicalLabeller
 
@@ -33,6 +33,7 @@ def stream(
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
     client_config: ClientConfig = None,
+    wait: Wait = 5.0,
     config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
 ) -> None:
     """Join clicks to pages and add the aggregates, exactly once, from search-events to training-examples.
@@ -41,17 +42,18 @@ def stream(
 
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
-    from stream.kafka.process import StreamSettings, run_stream  # noqa: PLC0415
-    from stream.kafka.topics import Topics, partition_count  # noqa: PLC0415
+    from stream.kafka.process import run_stream  # noqa: PLC0415
+    from stream.kafka.stage import StreamSettings  # noqa: PLC0415
+    from stream.kafka.topics import Topics, check_topics  # noqa: PLC0415
 
     if flush and not until_end:
         raise UsageError("--flush goes with --until-end: a log that goes on has no last page")
     wanted = [name.strip() for name in stages.split(",") if name.strip()]
     if not wanted or set(wanted) - set(_STAGES):
         raise UsageError(f"--stages {stages}: there are {', '.join(_STAGES)}")
-    broker, names = connection(bootstrap, client_config), Topics(topic_prefix)
+    broker, names = connection(bootstrap, client_config, wait), Topics(topic_prefix)
     pipeline = load_settings(config).pipeline
-    pipeline = dataclasses.replace(pipeline, partitions=partition_count(broker, names.events))
+    pipeline = dataclasses.replace(pipeline, partitions=check_topics(broker, names))
     settings = StreamSettings(
         connection=broker,
         topics=names,

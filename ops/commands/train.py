@@ -11,7 +11,7 @@ import typer
 from ops.config import load_settings
 from ops.console import meter
 from ops.interrupt import stop_signals
-from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, connection
+from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
 from state.errors import UsageError
 
 
@@ -33,6 +33,7 @@ def train(
     cut_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
+    wait: Wait = 5.0,
     config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too, for a program.")] = None,
 ) -> None:
@@ -43,7 +44,7 @@ def train(
     from ops.commands.replay import show  # noqa: PLC0415
     from ops.report import write_report  # noqa: PLC0415
     from ops.scored import identity, make_report, make_scored, note  # noqa: PLC0415
-    from stream.kafka.topics import Topics, partition_count  # noqa: PLC0415
+    from stream.kafka.topics import Topics, check_topics  # noqa: PLC0415
     from stream.kafka.training import LiveTraining  # noqa: PLC0415
 
     if flush and not until_end:
@@ -52,8 +53,8 @@ def train(
     overrides = {"model": models[0] if models else None, "batch_pages": batch_pages, "batch_span": batch_span}
     settings = load_settings(config, {**overrides, "seed": seed})
     models = models or [settings.trainer.model]
-    broker, names = connection(bootstrap, client_config), Topics(topic_prefix)
-    pipeline = replace(settings.pipeline, partitions=partition_count(broker, names.examples))
+    broker, names = connection(bootstrap, client_config, wait), Topics(topic_prefix)
+    pipeline = replace(settings.pipeline, partitions=check_topics(broker, names))
     settings = replace(settings, pipeline=pipeline)
     with ExitStack() as stack:
         scored = make_scored(settings, models)

@@ -1,7 +1,7 @@
 """Reads `training-examples` in the one order, from all of its partitions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from kafka import TopicPartition
@@ -9,28 +9,32 @@ from kafka import TopicPartition
 from state.errors import StateError
 from stream.clock import BEFORE_TIME
 from stream.embedded import Step
-from stream.frames import decode_frame
+from stream.frames import END_OF_LOG, decode_frame
 from stream.kafka.client import Connection
+from stream.kafka.task import lost
 from stream.kafka.topics import Topics, partition_count
 from stream.merge import Merge, MergeProgress
 from stream.outcomes import Outcomes
 from stream.records import Example, decode_example
 
-_POLL_MS = 200
+_POLL_MS: Final = 200
+_AHEAD: Final = 4_096
+"""Records held of a partition beyond which it is not read on, unless it is what the others wait for."""
 
 
 class ReaderState(msgspec.Struct):
     """Where a reader stands: everything that it needs to go on.
 
     offsets: of the next unread record of each partition. sequences: of the next frame. held: records that wait for
-    the others. ended: partitions read to the end that was asked for. outcomes: by `sessions` task.
+    the others. ends: by partition, how far each `sessions` task has been read where an end was asked for.
+    outcomes: by `sessions` task.
     """
 
     offsets: list[int]
     sequences: list[int]
     progress: MergeProgress
     held: list[list[Example]]
-    ended: list[int] = []
+    ends: list[dict[int, int]] = []
     outcomes: dict[int, Outcomes] = {}
 
 
@@ -50,27 +54,58 @@ class ExampleReader:
         self._merge: Merge[Example] = Merge(count, progress=state.progress if state else None)
         self._offsets = list(state.offsets) if state else [0] * count
         self._sequences = list(state.sequences) if state else [0] * count
-        self._ended = set(state.ended) if state else set()
+        self._ends: list[dict[int, int]] = state.ends if state else [{} for _ in range(count)]
+        self._upto: list[int] | None = None
         self.outcomes = dict(state.outcomes) if state else {}
         if state is not None:
             for source, records in enumerate(state.held):
                 self._merge.add(source, records, BEFORE_TIME)
         self._consumer = connection.consumer(group_id=None, max_poll_records=64)
+        try:
+            self._start()
+        except BaseException:
+            self._consumer.close()
+            raise
+
+    def _start(self) -> None:
         self._consumer.assign(self._partitions)
         first = self._consumer.beginning_offsets(self._partitions)
+        last = self._consumer.end_offsets(self._partitions)
         for partition, offset in zip(self._partitions, self._offsets, strict=True):
+            where = f"{self._topic} partition {partition.partition}"
             if offset < first[partition]:
+                raise StateError(lost(where, offset, first[partition]))
+            if offset > last[partition]:
                 raise StateError(
-                    f"{self._topic} partition {partition.partition}: offset {offset} is next, but the log begins at "
-                    f"{first[partition]}: retention has removed what was never read. Rebuild from search-events under "
-                    "a new --topic-prefix"
+                    f"{where}: offset {offset} is next, but the log ends at {last[partition]}: the topic was made "
+                    "anew, or the broker has lost records. Begin again with another --run-dir"
                 )
             self._consumer.seek(partition, offset)
 
+    def ended(self, ends: Sequence[int]) -> bool:
+        """Whether all that came of the events up to `ends`, by partition, has been read.
+
+        The stages must have been told to end there or later.
+        """
+        return all(heard.get(source, -1) >= end for heard in self._ends for source, end in enumerate(ends))
+
+    def read_to(self, ends: Sequence[int]) -> None:
+        """Take nothing at or behind these offsets, by partition; `at_end` tells when they are reached."""
+        self._upto = list(ends)
+
     @property
-    def ended(self) -> bool:
-        """Whether every partition has been read to the end that was asked for."""
-        return len(self._ended) == len(self._partitions)
+    def at_end(self) -> bool:
+        """Whether the offsets given to `read_to` are reached, transactions that were open then ended."""
+        assert self._upto is not None
+        positions = [self._consumer.position(partition) for partition in self._partitions]
+        return all(at >= end for at, end in zip(positions, self._upto, strict=True))
+
+    def release_all(self) -> Step:
+        """Every source counts as past everything: what is still held, in order."""
+        for source in range(len(self._partitions)):
+            self._merge.end(source)
+        examples, line = self._merge.release()
+        return Step(examples, line, [])
 
     @property
     def out_of_order(self) -> int:
@@ -81,9 +116,12 @@ class ExampleReader:
         """The next examples that are due; none where nothing new has come."""
         polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
         for partition, records in polled.items():
+            upto = self._upto[partition.partition] if self._upto is not None else END_OF_LOG
             for record in records:
-                self._take(partition.partition, record.value, record.offset)
+                if record.offset < upto:
+                    self._take(partition.partition, record.value or b"", record.offset)
         examples, line = self._merge.release()
+        self._hold_back()
         return Step(examples, line, [])
 
     def state(self) -> ReaderState:
@@ -93,18 +131,9 @@ class ExampleReader:
             list(self._sequences),
             self._merge.progress,
             self._merge.waiting(),
-            sorted(self._ended),
+            self._ends,
             self.outcomes,
         )
-
-    def end_offsets(self) -> list[int]:
-        """Where the partitions end now."""
-        ends = self._consumer.end_offsets(self._partitions)
-        return [ends[partition] for partition in self._partitions]
-
-    def positions(self) -> list[int]:
-        """Offset of the next record of each partition, past transaction markers."""
-        return [self._consumer.position(partition) for partition in self._partitions]
 
     def close(self) -> None:
         """Leave the broker."""
@@ -114,7 +143,10 @@ class ExampleReader:
         where = f"{self._topic} partition {source} offset {offset}"
         frame = decode_frame(value, where)
         if frame.sequence != self._sequences[source]:
-            raise StateError(f"{where}: frame {frame.sequence} came where {self._sequences[source]} was due")
+            raise StateError(
+                f"{where}: frame {frame.sequence} came where {self._sequences[source]} was due: the topic has lost or "
+                "repeated records, or another system writes to it; begin again under a new --topic-prefix"
+            )
         self._sequences[source] += 1
         self._offsets[source] = offset + 1
         records: Sequence[Example] = [decode_example(record) for record in frame.records]
@@ -125,7 +157,21 @@ class ExampleReader:
             known = self.outcomes.get(task)
             if known is None or outcomes.records >= known.records:
                 self.outcomes[task] = outcomes
-        if frame.ended and frame.last:
-            self._ended.add(source)
-        else:
-            self._ended.discard(source)
+        if frame.last:
+            self._ends[source] |= frame.ends
+
+    def _hold_back(self) -> None:
+        """Pause the partitions that are ahead; never the one that the others wait for."""
+        progress = self._merge.progress
+        ahead = {
+            partition
+            for partition, records, watermark in zip(
+                self._partitions, self._merge.waiting(), progress.watermarks, strict=True
+            )
+            if len(records) > _AHEAD and watermark > progress.line
+        }
+        paused = self._consumer.paused()
+        if ahead - paused:
+            self._consumer.pause(*(ahead - paused))
+        if paused - ahead:
+            self._consumer.resume(*(paused - ahead))

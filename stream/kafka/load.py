@@ -2,13 +2,20 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Final
 
+from kafka.errors import MessageSizeTooLargeError
+
+from state.errors import InputError
 from stream.decode import decode_lines
 from stream.events import Rejected
 from stream.kafka.client import Connection
 from stream.kafka.topics import Topics, partition_count
 from stream.partition import partitions_of
 from stream.readers import open_log
+
+_CLOSE_SECONDS: Final = 30
 
 
 def load(
@@ -31,10 +38,13 @@ def load(
     log = open_log(paths)
     total = sum(file.identity.size for file in log)
     partitions = partition_count(connection, topics.events)
-    producer = connection.producer()
     sent = read = 0
     first: tuple[int, float] | None = None
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(connection.errors())
+        producer = connection.producer()
+        stack.callback(producer.close, timeout=_CLOSE_SECONDS)
+        refused: list[BaseException] = []
         for file in log:
             for batch in file.batches(batch_lines=1024):
                 events = decode_lines(batch.lines)
@@ -48,13 +58,24 @@ def load(
                         if producer_waits > 0:
                             time.sleep(min(producer_waits, 60.0))
                     key = None if user is None else user.encode()
-                    producer.send(topics.events, value=line, key=key, partition=partition)
+                    try:
+                        future = producer.send(topics.events, value=line, key=key, partition=partition)
+                    except MessageSizeTooLargeError as error:
+                        raise InputError(
+                            f"{file.path}: a line has {len(line):,} bytes, more than Kafka takes (8 MiB); an event has "
+                            f"at most 1 MiB. {sent:,} lines before it were sent: remove the line and load the rest"
+                        ) from error
+                    future.add_errback(refused.append)
                     sent += 1
+                if refused:
+                    raise refused[0]
                 progress(read + file.bytes_read, total)
                 if stop():
-                    return sent
+                    break
             read += file.identity.size
-        return sent
-    finally:
+            if stop():
+                break
         producer.flush()
-        producer.close()
+        if refused:
+            raise refused[0]
+    return sent

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from stream.busiest import BusiestQueries
 from stream.cut import FORMAT, CutWriter, cuts, read_manifest
 from stream.example_file import ExampleFile
 from stream.kafka.client import Connection
+from stream.kafka.ends import ends_of
 from stream.kafka.examples import ExampleReader, ReaderState
 from stream.kafka.topics import Topics
 from stream.outcomes import Outcomes
@@ -67,7 +69,14 @@ class LiveTraining:
         self.finished = False
         self._seconds_before = 0.0
         self._begun = time.monotonic()
-        self.reader = ExampleReader(connection, topics, self._take_up())
+        self._connection = connection
+        self._events = topics.events
+        try:
+            with connection.errors():
+                self.reader = ExampleReader(connection, topics, self._take_up())
+        except BaseException:
+            self._lock.release()
+            raise
 
     @property
     def seconds(self) -> float:
@@ -87,10 +96,26 @@ class LiveTraining:
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[["LiveTraining"], None] = lambda training: None,
     ) -> None:
-        """Train until `stop` says so or, with `until_end`, until all that the stages were asked to put out is learned.
+        """Train until `stop` says so or, with `until_end`, until all that comes of the events there now is learned.
 
-        flush: with `until_end`, train the last batch; nothing can follow then.
+        For that, the stages must have been told to end there or later. flush: with `until_end`, train the last
+        batch; nothing can follow then.
+
+        Raises:
+            PrectrError: the broker refuses, or has lost what comes next.
         """
+        ends = ends_of(self._connection, self._events) if until_end else []
+        with self._connection.errors():
+            self._train(ends if until_end else None, flush, stop, progress)
+        self._cut()
+
+    def _train(
+        self,
+        ends: list[int] | None,
+        flush: bool,
+        stop: Callable[[], bool],
+        progress: Callable[["LiveTraining"], None],
+    ) -> None:
         last_cut = time.monotonic()
         while not stop() and not self.finished:
             step = self.reader.poll()
@@ -98,7 +123,7 @@ class LiveTraining:
             for sink in self._sinks.values():
                 sink.consume(step.examples, step.line)
             progress(self)
-            if until_end and not step.examples and self.reader.ended:
+            if ends is not None and not step.examples and self.reader.ended(ends):
                 if flush:
                     for sink in self._sinks.values():
                         sink.flush()
@@ -107,7 +132,6 @@ class LiveTraining:
             if step.examples and time.monotonic() - last_cut >= self._cut_every:
                 self._cut()
                 last_cut = time.monotonic()
-        self._cut()
 
     def close(self) -> None:
         """Leave the broker and the folder."""
@@ -167,22 +191,30 @@ def write_examples(
 ) -> Tally:
     """Write what is committed in `training-examples`, in the one order, to `out`; returns its tally.
 
-    until_end: stop where the topic ended when this was called.
+    until_end: stop where the topic ended when this was called; a partition that is read to its end holds nobody up.
+
+    Raises:
+        PrectrError: no broker or topic, a frame that cannot be read, or `out` cannot be written.
     """
-    reader = ExampleReader(connection, topics)
-    ends = reader.end_offsets()
     tally = Tally()
-    file = ExampleFile(out)
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(connection.errors())
+        ends = ends_of(connection, topics.examples) if until_end else None
+        reader = ExampleReader(connection, topics)
+        stack.callback(reader.close)
+        file = ExampleFile(out)
+        stack.callback(file.close)
+        if ends is not None:
+            reader.read_to(ends)
         while not stop():
             step = reader.poll()
+            done = ends is not None and not step.examples and reader.at_end
+            if done:
+                step = reader.release_all()
             tally.add(step.examples)
             for example in step.examples:
                 file.write(example)
             progress(tally.pages)
-            if until_end and all(at >= end for at, end in zip(reader.positions(), ends, strict=True)):
+            if done:
                 break
-        return tally
-    finally:
-        file.close()
-        reader.close()
+    return tally

@@ -1,28 +1,52 @@
 """One task's transactions: outputs, dead letters and the offset of the next unread record, all or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from state.errors import StateError
 
 _NO_EPOCH: Final = -1
+_FLUSH_SECONDS: Final = 60
+_CLOSE_SECONDS: Final = 5
 
 
 class Committed(msgspec.Struct, array_like=True):
     """What a commit says besides the offset, as its metadata.
 
-    emitted: records put out since the beginning. sequences: of the next frame to each output partition.
-    ended: the task has put out everything and told so.
+    topic: id of the topic that is read. began: offset of the first record ever read. emitted: records put out since
+    then. sequences: of the next frame to each output partition. ends: by source, how far it has been read where an
+    end was asked for, and the task has told so; -1 where it has not.
     """
 
+    topic: str
+    began: int = 0
     emitted: int = 0
     sequences: list[int] = []
-    ended: bool = False
+    ends: list[int] = []
+
+
+def read_committed(found: OffsetAndMetadata | None, partition: TopicPartition) -> tuple[int, Committed] | None:
+    """Offset of the next unread record and what was said with it; None where nothing was ever committed.
+
+    Raises:
+        StateError: the commit is not of this program.
+    """
+    if found is None or found.offset < 0:
+        return None
+    try:
+        return found.offset, msgspec.json.decode(found.metadata, type=Committed)
+    except msgspec.MsgspecError as error:
+        raise StateError(
+            f"the group's commit for {partition.topic} partition {partition.partition} was not made "
+            f"by this program (metadata {found.metadata!r}): use another --group-prefix"
+        ) from error
 
 
 @dataclass(slots=True)
@@ -53,23 +77,22 @@ class Transactions:
         self._producer = producer
         self._consumer = consumer
         self._partition = partition
-        producer.init_transactions()
-
-    def committed(self) -> tuple[int | None, Committed]:
-        """Offset of the next unread record and what was said with it; None where nothing was ever committed."""
-        found = self._consumer.committed(self._partition, metadata=True)
-        if found is None or found.offset < 0:
-            return None, Committed()
         try:
-            return found.offset, msgspec.json.decode(found.metadata, type=Committed)
-        except msgspec.MsgspecError as error:
-            raise StateError(
-                f"the group's commit for {self._partition.topic} partition {self._partition.partition} was not made "
-                f"by this program (metadata {found.metadata!r}): use another --group-prefix"
-            ) from error
+            producer.init_transactions()
+        except BaseException:
+            self.close()
+            raise
 
-    def commit(self, outbox: Outbox, offset: int, said: Committed, group: Any) -> None:
-        """Send everything and commit. group: the group's metadata as of when the records were polled."""
+    def committed(self) -> tuple[int, Committed] | None:
+        """Offset of the next unread record and what was said with it; None where nothing was ever committed."""
+        return read_committed(self._consumer.committed(self._partition, metadata=True), self._partition)
+
+    def commit(self, outbox: Outbox, offset: int, said: Committed, group: Any, at_point: Callable[[str], None]) -> None:
+        """Send everything and commit. group: the group's metadata as of when the records were polled.
+
+        Raises:
+            KafkaError: the transaction was aborted, or what became of it is unknown; another is for a new owner.
+        """
         producer = self._producer
         producer.begin_transaction()
         try:
@@ -78,16 +101,22 @@ class Transactions:
                 for topic, partition, key, value, headers in outbox.messages
             ]
             metadata = msgspec.json.encode(said).decode()
+            producer.flush(timeout=_FLUSH_SECONDS)
+            at_point("after_produce")
             producer.send_offsets_to_transaction(
                 {self._partition: OffsetAndMetadata(offset, metadata, _NO_EPOCH)}, group
             )
             for future in sent:
-                future.get(timeout=60)
+                if not future.succeeded():
+                    raise future.exception or KafkaTimeoutError("a record was not taken in time")
+            at_point("before_commit")
         except BaseException:
-            producer.abort_transaction()
+            with suppress(KafkaError):
+                # Where this fails, another has the task or will have it: the broker ends the transaction for it.
+                producer.abort_transaction()
             raise
         producer.commit_transaction()
 
     def close(self) -> None:
         """Let the producer go."""
-        self._producer.close()
+        self._producer.close(timeout=_CLOSE_SECONDS)

@@ -1,0 +1,150 @@
+"""Stage `sessions` over one partition of the events."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.consumer.fetcher import ConsumerRecord
+
+from state.errors import StateError
+from stream.clock import END_OF_TIME
+from stream.decode import decode_lines
+from stream.events import Impression
+from stream.frames import END_OF_LOG, encode_frames
+from stream.kafka.task import FRAME_EVERY, Place, Task
+from stream.kafka.transaction import Outbox
+from stream.partition import partitions_of
+from stream.records import Activity, encode_record
+from stream.sessions import MicroBatch, Refused, Sessions
+
+
+class SessionsTask(Task):
+    """Stage `sessions` over one partition of the events."""
+
+    stage = "sessions"
+
+    def __init__(self, place: Place, consumer: KafkaConsumer, label: Callable[[str, Impression], None]) -> None:
+        self.input_topic = place.topics.events
+        self._label = label
+        self._idle = False
+        self._untold = True
+        super().__init__(place, consumer)
+
+    @property
+    def ended(self) -> int:
+        """To which offset the task was asked to read and has said that it has; END_OF_LOG once flushed, or -1."""
+        return self.said.ends[0] if self.said.ends else -1
+
+    @property
+    def _outputs(self) -> int:
+        return self.place.config.partitions
+
+    def _open(self) -> int:
+        self._sessions = Sessions(self.place.config, self.store, self._label)
+        return self._sessions.position
+
+    def _changes(self) -> dict[bytes, bytes | None]:
+        return self._sessions.take_changes()
+
+    def _process(self, records: Sequence[ConsumerRecord], offset: int) -> tuple[list[Activity], list[Refused]]:
+        lines = [record.value or b"" for record in records]
+        return self._sessions.process(MicroBatch(decode_lines(lines), lines, [r.offset for r in records]), offset)
+
+    def _repeat(self, records: Sequence[ConsumerRecord], offset: int) -> None:
+        self._process(records, offset)
+
+    def _caught_up(self) -> None:
+        if self.ended == END_OF_LOG:
+            # A crash between the commit of the flush and the write of its state leaves pages open here.
+            self._sessions.flush()
+            self.store.write(self._changes())
+        emitted = self._sessions.outcomes.impressions.emitted
+        if emitted != self.said.emitted:
+            raise StateError(
+                f"{self.store.path}: the log up to offset {self._committed} of {self.partition.topic} gives {emitted} "
+                f"pages, {self.said.emitted} were committed: the state or the log is not what it was. Delete the "
+                "folder to rebuild it from the log"
+            )
+
+    def _take(self, records: Sequence[ConsumerRecord], offset: int) -> Outbox:
+        if self.ended == END_OF_LOG:
+            raise StateError(
+                f"{self.partition.topic} partition {self.partition.partition}: offset {records[0].offset} came after "
+                "--flush had closed every page: nothing can follow. Load further events under another --topic-prefix"
+            )
+        activities, refused = self._process(records, offset)
+        outbox = Outbox()
+        self._bury(outbox, refused, {record.offset: record for record in records})
+        spoke_again, self._idle = self._idle, False
+        self._frame(outbox, activities, to_all=spoke_again or time.monotonic() - self._framed >= FRAME_EVERY)
+        return outbox
+
+    def keep_up(self, group: Any, *, idle_after: float, unread: Callable[[], bool]) -> None:
+        """Without input: tell the last watermark, and after `idle_after` seconds that there is nothing unread."""
+        if self.position < self._committed or self._idle:
+            return
+        now = time.monotonic()
+        idle = now - self._heard >= idle_after
+        if idle and unread():
+            self._heard = now
+            idle = False
+        if idle or (self._untold and now - self._framed >= FRAME_EVERY):
+            self._idle = idle
+            outbox = Outbox()
+            self._frame(outbox, [], to_all=True)
+            self._commit(outbox, self._committed, group)
+
+    def end(self, group: Any, target: int) -> None:
+        """The log has been read to the offset `target`, its end: say so. END_OF_LOG: and close every page."""
+        if self.ended >= target or self.position < self._committed:
+            return
+        flush = target == END_OF_LOG
+        activities = self._sessions.flush() if flush else []
+        self.said.ends = [target]
+        self._idle = not flush
+        outbox = Outbox()
+        self._frame(outbox, activities, to_all=True)
+        self._commit(outbox, self._committed, group)
+
+    def _frame(self, outbox: Outbox, activities: Sequence[Activity], *, to_all: bool) -> None:
+        """Frames to every partition that has records for it; to all of them once a second, for the watermark."""
+        partitions = self.place.config.partitions
+        records: list[list[bytes]] = [[] for _ in range(partitions)]
+        self.said.emitted += len(activities)
+        for partition, activity in zip(
+            partitions_of([activity.query for activity in activities], partitions), activities, strict=True
+        ):
+            records[partition].append(encode_record(activity))
+        self._untold = not to_all
+        if to_all:
+            self._framed = time.monotonic()
+        source, ended = self.place.partition, self.ended
+        for partition, encoded in enumerate(records):
+            if not encoded and not to_all:
+                continue
+            parts = encode_frames(
+                source,
+                self.said.sequences[partition],
+                encoded,
+                END_OF_TIME if ended == END_OF_LOG else self._sessions.watermark,
+                idle=self._idle,
+                ends={source: ended} if ended >= 0 else {},
+                outcomes={source: self._sessions.outcomes},
+            )
+            self.said.sequences[partition] += len(parts)
+            for part in parts:
+                outbox.add(self.place.topics.activity, partition, part)
+
+    def _bury(self, outbox: Outbox, refused: Sequence[Refused], records: dict[int, ConsumerRecord]) -> None:
+        for letter in refused:
+            record = records.get(letter.place)
+            headers = [
+                ("reason", letter.reason.encode()),
+                ("detail", letter.detail.encode()),
+                ("topic", self.partition.topic.encode()),
+                ("partition", str(self.partition.partition).encode()),
+                ("offset", str(letter.place).encode()),
+            ]
+            key = record.key if record is not None else None
+            outbox.add(self.place.topics.dead_letters, None, letter.value, key, headers)
