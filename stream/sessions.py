@@ -425,7 +425,10 @@ class Sessions:
     def _load_users(self, events: Sequence[Event | Rejected]) -> None:
         """Read the users of a micro-batch that are not in memory, in one sorted multi-get."""
         users = self._users
-        missing = sorted({event.user_id for event in events if not isinstance(event, Rejected)} - users.keys())
+        # Asked one by one: a set less the view of all resident users would walk through all of those.
+        missing = sorted(
+            {event.user_id for event in events if not isinstance(event, Rejected) and event.user_id not in users}
+        )
         stored = self._store.get_many([_USER + user_id.encode() for user_id in missing])
         for user_id, value in zip(missing, stored, strict=True):
             users[user_id] = self._touched[user_id] = User(value)
