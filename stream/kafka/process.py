@@ -1,7 +1,9 @@
 """One process of the live system: it runs the tasks that its consumer groups give it, until it is stopped."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from threading import Event
 from typing import Final
 
 from state.lock import FolderLock
@@ -9,8 +11,8 @@ from stream.events import Impression
 from stream.kafka.ends import LogEnds
 from stream.kafka.stage import Stage, StreamSettings
 
-_POLL_MS: Final = 50
-_BUSY_POLL_MS: Final = 5
+_LOOK_EVERY: Final = 0.2
+"""Seconds between two looks at how the stages do."""
 
 
 def run_stream(
@@ -43,20 +45,36 @@ def run_stream(
             stage = Stage(settings, name, label, log_ends, cluster)
             stack.callback(stage.close)
             stages.append(stage)
-        busy = False
-        while not stop():
-            worked = False
-            for stage in stages:
-                worked |= stage.work(_BUSY_POLL_MS if busy or worked else _POLL_MS)
-                if until_end and stage.name == "sessions":
-                    stage.end(ends, flush=flush)
-            busy = worked
-            progress(
-                {
-                    f"{stage.name}-{number}": task.said.emitted
-                    for stage in stages
-                    for number, task in stage.tasks.items()
-                }
-            )
-            if until_end and not busy and all(stage.ended(ends, flush=flush) for stage in stages):
-                return
+        # A thread each: the client loses a rebalance that is completed while its consumer is not being polled,
+        # and begins another, so that consumers polled in turn may never come to rest.
+        with ThreadPoolExecutor(len(stages), thread_name_prefix="stage") as pool:
+            halt = Event()
+            ended = {stage.name: Event() for stage in stages}
+            running = [
+                pool.submit(_run, stage, ends if until_end else None, flush, ended[stage.name], halt)
+                for stage in stages
+            ]
+            try:
+                while not stop() and not all(event.is_set() for event in ended.values()):
+                    failed, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_EXCEPTION)
+                    progress({name: count for stage in stages for name, count in stage.emitted().items()})
+                    if failed:
+                        break
+            finally:
+                halt.set()
+            for future in running:
+                future.result()
+
+
+def _run(stage: Stage, ends: list[int] | None, flush: bool, ended: Event, halt: Event) -> None:
+    """Run a stage until `halt`; with `ends`, set `ended` when the group has read to them and put out everything.
+
+    It is polled on even then, or it would hold up the group that others may still need.
+    """
+    while not halt.is_set():
+        busy = stage.work()
+        if ends is not None and not ended.is_set():
+            if stage.name == "sessions":
+                stage.end(ends, flush=flush)
+            if not busy and stage.ended(ends, flush=flush):
+                ended.set()

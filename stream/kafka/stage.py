@@ -35,6 +35,7 @@ from stream.kafka.topics import Topics, layout
 from stream.kafka.transaction import read_committed
 
 _POLL_RECORDS: Final = 8_192
+_POLL_MS: Final = 200
 _IDLE_AFTER: Final = 5.0
 """Seconds without input after which a `sessions` task asks whether there is anything unread."""
 _ASK_EVERY: Final = 1.0
@@ -85,6 +86,7 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
         self._topic_id = layout(settings.connection, self._topic).identity
         self._group = f"{settings.group_prefix}{name}"
         self._moves: SimpleQueue[tuple[bool, set[int]]] = SimpleQueue()
+        self._joining = True
         self._asked = 0.0
         self._check_group()
         self._pool = ThreadPoolExecutor(max_workers=settings.config.partitions, thread_name_prefix=name)
@@ -99,13 +101,15 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Note the tasks that have come; called by the client's thread, in which nothing may block."""
+        self._joining = False
         self._moves.put((True, {partition.partition for partition in assigned}))
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Note the tasks that go. A transaction that is under way fails, since the group has moved on."""
+        self._joining = True
         self._moves.put((False, {partition.partition for partition in revoked}))
 
-    def work(self, timeout_ms: int) -> bool:
+    def work(self) -> bool:
         """Poll once and let the tasks take what came, side by side; whether anything did.
 
         Raises:
@@ -113,7 +117,7 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
             KafkaError: the broker refuses for good.
         """
         try:
-            polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
+            polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
             group = self._consumer.group_metadata()
             for number in self._settle():
                 # Read from where the group stood, not from where the store stands: it comes again.
@@ -150,7 +154,7 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
         """Whether every task of the group, in whatever process, has read to `ends` and put out what came of it."""
         if not all(self._has_ended(task.said.ends, number, ends, flush) for number, task in self.tasks.items()):
             return False
-        if time.monotonic() - self._asked < _ASK_EVERY:
+        if self._joining or time.monotonic() - self._asked < _ASK_EVERY:
             return False
         self._asked = time.monotonic()
         try:
@@ -166,7 +170,7 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def emitted(self) -> dict[str, int]:
         """Records put out since the beginning by each task that is here, by its name."""
-        return {f"{self.name}-{number}": task.said.emitted for number, task in self.tasks.items()}
+        return {f"{self.name}-{number}": task.said.emitted for number, task in list(self.tasks.items())}
 
     def close(self) -> None:
         """Close all tasks and leave the group."""
