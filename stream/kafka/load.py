@@ -5,9 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from kafka.errors import MessageSizeTooLargeError
-
-from state.errors import InputError
 from stream.decode import decode_lines
 from stream.events import Rejected
 from stream.kafka.client import Connection
@@ -58,13 +55,7 @@ def load(
                         if producer_waits > 0:
                             time.sleep(min(producer_waits, 60.0))
                     key = None if user is None else user.encode()
-                    try:
-                        future = producer.send(topics.events, value=line, key=key, partition=partition)
-                    except MessageSizeTooLargeError as error:
-                        raise InputError(
-                            f"{file.path}: a line has {len(line):,} bytes, more than Kafka takes (8 MiB); an event has "
-                            f"at most 1 MiB. {sent:,} lines before it were sent: remove the line and load the rest"
-                        ) from error
+                    future = producer.send(topics.events, value=line, key=key, partition=partition)
                     future.add_errback(refused.append)
                     sent += 1
                 if refused:

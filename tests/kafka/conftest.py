@@ -1,0 +1,41 @@
+"""A broker a test session (of each pytest worker), and the live system on it."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kafka.broker import HOW, Broker, kafka_home
+from tests.kafka.live import Live
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    home = kafka_home()
+    if home is None:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"no Kafka to test with: {HOW}")
+        pytest.skip(f"no Kafka to test with: {HOW}")
+    folder = tmp_path_factory.mktemp("kafka")
+    broker = Broker(home, folder)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def live(broker: Broker, tmp_path: Path) -> Iterator[Live]:
+    """A system of its own on the broker; its processes are killed at the end."""
+    live = Live(broker.address, f"t{os.getpid()}-{next(_numbers)}.", tmp_path)
+    try:
+        yield live
+    finally:
+        live.kill_all()

@@ -1,0 +1,130 @@
+"""The live system as its commands, against a broker, and a replay of the same log to hold it against."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.oracle.command import PRECTR, environment, prectr, replayed, written_examples
+
+PARTITIONS = 3
+MODEL = "lr"
+SESSION_TIMEOUT = "3"
+"""Seconds after which a dead process's tasks move on."""
+_TIMEOUT = 120
+
+
+class Result(NamedTuple):
+    """What two ways through the same log are compared by."""
+
+    hashes: dict[str, str]
+    outcomes: dict[str, Any]
+    examples: list[dict[str, Any]]
+
+
+def result_of(report: dict[str, Any], examples: Path) -> Result:
+    names = ("examples_sha256", "aggregates_sha256", "weights_sha256")
+    return Result({name: report[name] for name in names}, report["outcomes"], written_examples(examples))
+
+
+def replay(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> Result:
+    """The embedded replay of a log."""
+    out = folder / "replay.jsonl.gz"
+    flags = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
+    report = replayed(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
+    return result_of(report, out)
+
+
+@dataclass
+class Live:
+    """One system: its topics and groups have a prefix of their own, its folders lie in `folder`."""
+
+    bootstrap: str
+    prefix: str
+    folder: Path
+    partitions: int = PARTITIONS
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def _system(self) -> list[str | Path]:
+        return ["--bootstrap", self.bootstrap, "--topic-prefix", self.prefix]
+
+    def create(self) -> None:
+        self._done(prectr("topics", "create", *self._system, "--partitions", str(self.partitions)))
+
+    def load(self, *log: Path) -> None:
+        self._done(prectr("load", *log, *self._system))
+
+    def state(self, name: str) -> Path:
+        return self.folder / f"state-{name}"
+
+    def start_stream(
+        self, name: str = "1", *flags: str, crash: tuple[str, int] | None = None, **settings: str
+    ) -> subprocess.Popen[str]:
+        """Start a stream process. crash: kill it as it passes a named point for the n-th time."""
+        command = PRECTR if crash is None else [sys.executable, "-m", "tests.kafka.crashing", crash[0], str(crash[1])]
+        return self._start(
+            [
+                *command,
+                *("stream", *self._system, "--group-prefix", self.prefix, "--session-timeout", SESSION_TIMEOUT),
+                *("--state-dir", self.state(name), *flags),
+            ],
+            **settings,
+        )
+
+    def stream(self, count: int = 1, *flags: str) -> None:
+        """Run so many stream processes to the end of what is there; all must succeed."""
+        for process in [self.start_stream(str(number + 1), "--until-end", *flags) for number in range(count)]:
+            self.ended(process)
+
+    def start_train(self, *flags: str, run: str = "train") -> subprocess.Popen[str]:
+        out = ["--run-dir", self.folder / run, "--model", MODEL]
+        return self._start([*PRECTR, "train", *self._system, *out, *flags])
+
+    def result(self, *flags: str, run: str = "train") -> Result:
+        """Train to the end, write the examples, and say what came of it."""
+        self.ended(self.start_train("--until-end", *flags, run=run))
+        report = json.loads((self.folder / run / "report.json").read_bytes())
+        assert report["out_of_order"] == 0
+        return result_of(report, self.examples())
+
+    def examples(self) -> Path:
+        out = self.folder / "live.jsonl.gz"
+        self._done(prectr("examples", *self._system, "--until-end", "--out", out))
+        return out
+
+    def ended(self, process: subprocess.Popen[str], code: int = 0) -> str:
+        """Wait for a process; returns what it wrote to stderr."""
+        _, err = process.communicate(timeout=_TIMEOUT)
+        assert process.returncode == code, f"exit {process.returncode}\n{err[-4000:]}"
+        assert "Traceback" not in err, err[-4000:]
+        return err
+
+    def killed(self, process: subprocess.Popen[str]) -> None:
+        """Kill a process, as a crash of its machine would."""
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+    def kill_all(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+
+    def _start(self, command: list[str | Path], **settings: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**settings),
+        )
+        self.processes.append(process)
+        return process
+
+    def _done(self, done: subprocess.CompletedProcess[str]) -> None:
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,60 @@
+"""Small seeded logs, and places to cut them."""
+
+import json
+from pathlib import Path
+
+from tests.oracle.command import prectr, write_log
+from tests.oracle.contract import partition_of
+from tests.oracle.world import WINDOW, Disorder, make_world
+
+LATENESS = 5_000
+
+
+def simulated(folder: Path, pages: int = 1_500, seed: int = 5) -> Path:
+    log = folder / "simulated.jsonl"
+    done = prectr("simulate", "--pages", str(pages), "--days", "2", "--seed", str(seed), "--out", log)
+    assert done.returncode == 0, done.stderr
+    return log
+
+
+def adversarial(folder: Path, pages: int = 1_000, seed: int = 21) -> Path:
+    return write_log(folder / "adversarial.jsonl", make_world(seed, Disorder(pages=pages, users=150, gap=10.0)))
+
+
+def halves(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
+    """Cut a well-behaved log where a pause of any length brings nothing out of order.
+
+    There, no page that is open in a partition, or comes later, closes before the line that all sources together
+    have reached: the largest time seen less the lateness.
+    """
+    lines = log.read_bytes().splitlines()
+    events = [_read(line) for line in lines]
+    for cut in range(len(lines) // 3, len(lines)):
+        newest: dict[int, int] = {}
+        for event in events[:cut]:
+            if event is not None:
+                home = partition_of(event["user_id"], partitions)
+                newest[home] = max(newest.get(home, 0), event["ts"])
+        line = max(newest.values()) - LATENESS
+        awaited = [
+            event["ts"] + WINDOW
+            for place, event in enumerate(events)
+            if event is not None
+            and event["type"] == "impression"
+            and (place >= cut or event["ts"] + WINDOW > newest[partition_of(event["user_id"], partitions)] - LATENESS)
+        ]
+        if min(awaited, default=line + 1) > line:
+            return (
+                write_log(folder / "first.jsonl", lines[:cut]),
+                write_log(folder / "second.jsonl", lines[cut:]),
+            )
+    raise AssertionError("no place to cut this log")
+
+
+def _read(line: bytes) -> dict[str, object] | None:
+    try:
+        event = json.loads(line)
+        int(event["ts"]), str(event["user_id"])
+        return event if event.get("type") in ("impression", "click") and isinstance(event["ts"], int) else None
+    except (ValueError, KeyError, TypeError):
+        return None
