@@ -83,21 +83,30 @@ def test_a_pause_in_the_load_and_a_trainer_stopped_again_and_again_change_nothin
     live.create()
     live.load(first)
     streams = [live.start_stream(name) for name in ("1", "2")]
-    for cut_every in ("0", "0.2"):
-        trainer = live.start_train("--cut-every", cut_every)
-        time.sleep(6)
-        trainer.send_signal(signal.SIGTERM)
-        live.ended(trainer)
+    _train_for_a_while(live, signal.SIGTERM)
+    _train_for_a_while(live, signal.SIGINT)
     live.load(second)
-    trainer = live.start_train("--cut-every", "0.1")
-    time.sleep(6)
-    trainer.send_signal(signal.SIGINT)
-    live.ended(trainer)
+    _train_for_a_while(live, signal.SIGTERM)
     for stream, number in zip(streams, (signal.SIGTERM, signal.SIGINT), strict=True):
         stream.send_signal(number)
         live.ended(stream)
     live.stream(1, "--flush")
     assert live.result("--flush") == replay(tmp_path, world, partitions=partitions)
+
+
+def _train_for_a_while(live: Live, number: signal.Signals) -> None:
+    """Train until there is another checkpoint, or all has been learned for a good while, and stop."""
+    before = _checkpoints(live)
+    trainer = live.start_train("--cut-every", "0")
+    until = time.monotonic() + 12
+    while _checkpoints(live) == before and time.monotonic() < until:
+        time.sleep(0.02)
+    trainer.send_signal(number)
+    live.ended(trainer)
+
+
+def _checkpoints(live: Live) -> list[str]:
+    return sorted(path.name for path in (live.folder / "train" / "checkpoints").glob("[0-9]*[0-9]"))
 
 
 def _home(line: bytes, partitions: int) -> int:
