@@ -16,9 +16,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(BIN)/prectr demo
 
-## test: ruff, mypy and pytest with coverage
+## test: ruff, mypy and pytest with coverage; then, one after the other, the tests on a real Kafka
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kafka --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
 
 ## lint: ruff and mypy alone
 lint: $(READY)
