@@ -42,10 +42,11 @@ def test_crashes_at_named_points_and_a_lost_state_folder(live: Live, world: Path
         assert process.returncode in (-signal.SIGKILL, 0)
         if number in (2, 4):
             shutil.rmtree(live.state("1"))
-    live.stream(2, "--flush")
+    live.stream(1, "--flush")
     assert live.result("--flush") == expected
 
 
+@pytest.mark.several
 def test_kill_9_of_streams_and_trainer_at_random_moments(live: Live, world: Path, expected: Result) -> None:
     rng = random.Random(4)
     live.create()
@@ -67,6 +68,7 @@ def test_kill_9_of_streams_and_trainer_at_random_moments(live: Live, world: Path
     assert live.result("--flush") == expected
 
 
+@pytest.mark.several
 def test_a_process_that_sleeps_through_its_session_is_fenced(live: Live, world: Path, expected: Result) -> None:
     live.create()
     live.load(world)

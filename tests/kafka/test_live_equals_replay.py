@@ -25,7 +25,7 @@ def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return replay(tmp_path_factory.mktemp("expected"), world)
 
 
-@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("processes", [1, pytest.param(3, marks=pytest.mark.several)])
 def test_any_number_of_processes_equals_replay(processes: int, live: Live, world: Path, expected: Result) -> None:
     live.create()
     live.load(world)
@@ -33,6 +33,7 @@ def test_any_number_of_processes_equals_replay(processes: int, live: Live, world
     assert live.result("--flush") == expected
 
 
+@pytest.mark.several
 def test_a_disordered_log_equals_replay(live: Live, tmp_path: Path) -> None:
     log = adversarial(tmp_path)
     live.create()
@@ -41,6 +42,7 @@ def test_a_disordered_log_equals_replay(live: Live, tmp_path: Path) -> None:
     assert live.result("--flush") == replay(tmp_path, log)
 
 
+@pytest.mark.several
 def test_more_processes_than_partitions_and_quiet_partitions_end_too(live: Live, tmp_path: Path, world: Path) -> None:
     """Nobody is in partitions 1 and 2; of four processes one has no task."""
     lines = [
@@ -53,6 +55,7 @@ def test_more_processes_than_partitions_and_quiet_partitions_end_too(live: Live,
     assert live.result("--flush") == replay(tmp_path, log)
 
 
+@pytest.mark.several
 @pytest.mark.parametrize("partitions", [1])
 def test_an_end_without_flush_then_further_events_equals_one_go(
     partitions: int, live: Live, tmp_path: Path, world: Path
@@ -68,6 +71,7 @@ def test_an_end_without_flush_then_further_events_equals_one_go(
     assert live.result("--flush") == replay(tmp_path / "whole", world, partitions=partitions)
 
 
+@pytest.mark.several
 @pytest.mark.parametrize("partitions", [1])
 def test_a_pause_in_the_load_and_a_trainer_stopped_again_and_again_change_nothing(
     partitions: int, live: Live, tmp_path: Path, world: Path
