@@ -16,12 +16,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(BIN)/prectr demo
 
-## test: ruff, mypy and pytest with coverage; then, one after the other, the tests on a real Kafka
+## test: ruff, mypy and pytest with coverage
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --cov --cov-report=term
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kafka -m "not several" --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
 
-## kafka-tests: all tests on a real Kafka, those with several processes of one group too (one of them may not end: issue 4)
+## kafka-tests: the tests on a real Kafka; the live system is unfinished, and some may hang
 kafka-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kafka
 
