@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from state.errors import CheckpointError
+from state.points import at_point
 from stream.tally import TallyState
 
 FORMAT: Final = 1
@@ -113,6 +114,7 @@ class CutWriter:
             for name in files:
                 _sync(Path(folder, name))
             _sync(Path(folder))
+        at_point("checkpoint")
         self.aside.rename(self._target)
         _sync(self._folder)
         for old in cuts(self._folder)[_KEPT:]:

@@ -12,6 +12,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import IllegalStateError
 
 from state.errors import StateError
+from state.points import at_point
 from state.store import Store
 from stream.config import PipelineConfig
 from stream.kafka.client import Connection
@@ -21,10 +22,6 @@ from stream.kafka.transaction import Committed, Outbox, Transactions
 _IDENTITY: Final = b"i"
 FRAME_EVERY: Final = 1.0
 """Seconds between frames that carry only a watermark."""
-
-
-def at_point(point: str) -> None:
-    """Told of every named point that a task passes. Does nothing; tests put something in its place."""
 
 
 class StoreIdentity(msgspec.Struct, frozen=True):
@@ -152,7 +149,7 @@ class Task(ABC):
             self._commit(self._take(new, offset), offset, group)
 
     def _commit(self, outbox: Outbox, offset: int, group: Any) -> None:
-        self._transactions.commit(outbox, offset, self.said, group, at_point)
+        self._transactions.commit(outbox, offset, self.said, group)
         at_point("after_commit")
         self._committed = self.position = offset
         self.store.write(self._changes())

@@ -1,6 +1,6 @@
 """One task's transactions: outputs, dead letters and the offset of the next unread record, all or nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,6 +11,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from state.errors import StateError
+from state.points import at_point
 
 _NO_EPOCH: Final = -1
 _FLUSH_SECONDS: Final = 60
@@ -87,7 +88,7 @@ class Transactions:
         """Offset of the next unread record and what was said with it; None where nothing was ever committed."""
         return read_committed(self._consumer.committed(self._partition, metadata=True), self._partition)
 
-    def commit(self, outbox: Outbox, offset: int, said: Committed, group: Any, at_point: Callable[[str], None]) -> None:
+    def commit(self, outbox: Outbox, offset: int, said: Committed, group: Any) -> None:
         """Send everything and commit. group: the group's metadata as of when the records were polled.
 
         Raises:

@@ -6,7 +6,7 @@ import sys
 from threading import Lock
 
 from ops.cli import main
-from stream.kafka import task
+from state.points import on_points
 
 
 def _kill_at(point: str, number: int) -> None:
@@ -21,7 +21,7 @@ def _kill_at(point: str, number: int) -> None:
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    task.at_point = at_point
+    on_points(at_point)
 
 
 if __name__ == "__main__":
