@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 
 from state.errors import StateError
+from stream.line import Silence
 from stream.outcomes import Outcomes
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAX_FRAME_BYTES: Final = 512 << 10
 END_OF_LOG: Final = 1 << 53
 """In place of an offset: the log has ended for good, and everything has been put out."""
@@ -23,21 +24,23 @@ _encode = msgspec.msgpack.Encoder().encode
 class Frame(msgspec.Struct, array_like=True, gc=False):
     """One frame, or one part of it.
 
-    source: the task that sent it. sequence: of the source's frames to this partition, from 0, parts counted.
-    last: whether it is the last part, with which `watermark` (ms) and what follows count. idle: the source has
-    nothing unread and holds nobody up until it speaks again. ends: by `sessions` task, the offset of the events to
-    which it was asked to read and has read, or END_OF_LOG; `queries` passes on what it has heard and put out.
-    outcomes: cumulative, by `sessions` task; `queries` passes on what it has heard. records: each an encoded record,
-    in order.
+    source: the task that sent it. sequence: of the source's frames to this partition, from 0, parts counted. last:
+    whether it is the last part, with which `watermark` (ms) and what follows count. read: the offset up to which
+    the source has read its own partition. silence: that it has nothing to say for now. ends: by `sessions` task,
+    the offset of the events to which it was asked to read and has read, or END_OF_LOG; `queries` passes on what it
+    has heard and put out. outcomes: cumulative, by `sessions` task; `queries` passes on what it has heard.
+    out_of_order: records that came behind the source's own line so far. records: each an encoded record, in order.
     """
 
     source: int
     sequence: int
     last: bool
     watermark: int
-    idle: bool
+    read: int
+    silence: Silence | None
     ends: dict[int, int]
     outcomes: dict[int, Outcomes]
+    out_of_order: int
     records: list[msgspec.Raw]
 
 
@@ -50,9 +53,11 @@ def encode_frames(
     records: Sequence[bytes],
     watermark: int,
     *,
-    idle: bool = False,
+    read: int = 0,
+    silence: Silence | None = None,
     ends: Mapping[int, int] | None = None,
     outcomes: Mapping[int, Outcomes] | None = None,
+    out_of_order: int = 0,
 ) -> list[bytes]:
     """The parts of one frame, as they go on the wire; the next frame's sequence is `sequence` plus their number."""
     groups = list(_grouped(records))
@@ -64,9 +69,11 @@ def encode_frames(
                 sequence + part,
                 part == len(groups) - 1,
                 watermark,
-                idle,
+                read,
+                silence,
                 dict(ends or {}),
                 dict(outcomes or {}),
+                out_of_order,
                 [msgspec.Raw(record) for record in group],
             )
         )

@@ -11,7 +11,8 @@ import msgspec
 
 from state.codecs import order_key
 from state.store import Reads
-from stream.clock import BEFORE_TIME, END_OF_TIME
+from stream.clock import END_OF_TIME
+from stream.line import LineProgress, Silence, hear, move, no_progress
 from stream.records import OrderKey, in_order
 
 _HELD: Final = b"h"
@@ -68,30 +69,18 @@ class Spill(Generic[Record]):
             yield self.decode(value)
 
 
-class MergeProgress(msgspec.Struct, array_like=True):
-    """How far a merge's sources have come. watermarks, idle: of each source. line: the highest so far (ms).
-
-    out_of_order: records that came behind the line.
-    """
-
-    watermarks: list[int]
-    idle: list[bool]
-    line: int = BEFORE_TIME
-    out_of_order: int = 0
-
-
 class Merge(Generic[Record]):
     """Holds the records of `sources` until none can come before them, then releases them in the one order.
 
-    Each source's records arrive in order and after its own last watermark. An idle source is left out of the
-    minimum until it speaks again; a record of it that then comes behind the line takes effective close = line + 1 ms
-    and is counted. With a `spill`, what is held is written with the task's changes, and what lies beyond `horizon`
+    Each source's records arrive in order and after its own last watermark. A silent source is left out of the
+    minimum (see `Silence`); a record of it that then comes behind the line takes effective close = line + 1 ms and is
+    counted. With a `spill`, what is held is written with the task's changes, and what lies beyond `horizon`
     is held in the store alone.
     """
 
-    def __init__(self, sources: int, spill: Spill[Record] | None = None, progress: "MergeProgress | None" = None):
+    def __init__(self, sources: int, spill: Spill[Record] | None = None, progress: LineProgress | None = None):
         """Take up what the spill's store holds, and the `progress` that was stored with it."""
-        self.progress = progress or MergeProgress([BEFORE_TIME] * sources, [False] * sources)
+        self.progress = progress or no_progress(sources)
         self._runs: list[_Run[Record]] = [_Run() for _ in range(sources + 2)]
         self._spill = spill
         self._horizon: OrderKey | None = None
@@ -102,7 +91,7 @@ class Merge(Generic[Record]):
 
     @property
     def line(self) -> int:
-        """The lowest watermark of the sources that are not idle, the largest where all are; it never goes back."""
+        """The time up to which everything of all sources is here; it never goes back."""
         return self.progress.line
 
     @property
@@ -110,10 +99,18 @@ class Merge(Generic[Record]):
         """Records in memory."""
         return sum(len(run.records) for run in self._runs)
 
-    def add(self, source: int, records: Sequence[Record], watermark: int, *, idle: bool = False) -> None:
+    def add(
+        self,
+        source: int,
+        records: Sequence[Record],
+        watermark: int,
+        *,
+        read: int = 0,
+        silence: Silence | None = None,
+    ) -> None:
         """Take a source's next records; none of its later ones closes at or before `watermark`.
 
-        idle: nothing holds the others up for its sake until it speaks again.
+        read: how far the source has read its own partition. silence: that it has nothing to say for now.
         """
         if records and records[0].closes_at <= self.progress.line:
             records = self._put_behind_line(records)
@@ -122,10 +119,7 @@ class Merge(Generic[Record]):
                 self._runs[source].records.extend(records)
             else:
                 self._add_spilling(self._runs[source], records, self._horizon)
-        progress = self.progress
-        progress.watermarks[source] = max(watermark, progress.watermarks[source])
-        progress.idle[source] = idle
-        self._move_line()
+        hear(self.progress, source, watermark, read, silence)
 
     def waiting(self) -> list[list[Record]]:
         """What is held in memory, by source; what has been read back from a spill is not a source's any more."""
@@ -134,7 +128,7 @@ class Merge(Generic[Record]):
     def end(self, source: int) -> None:
         """The source has been read to its end: it counts as past everything."""
         self.progress.watermarks[source] = END_OF_TIME
-        self._move_line()
+        move(self.progress)
 
     def release(self) -> tuple[list[Record], int]:
         """The records that are due, in order, and the time up to which all have been released now (ms).
@@ -203,16 +197,6 @@ class Merge(Generic[Record]):
         self._late.records.sort(key=in_order)
         self._late.stored = 0
         return records[split:]
-
-    def _move_line(self) -> None:
-        progress = self.progress
-        if True in progress.idle:
-            heard = [mark for mark, idle in zip(progress.watermarks, progress.idle, strict=True) if not idle]
-            line = min(heard) if heard else max(progress.watermarks)
-        else:
-            line = min(progress.watermarks)
-        if line > progress.line:
-            progress.line = line
 
     def _add_spilling(self, run: _Run[Record], records: Sequence[Record], horizon: OrderKey) -> None:
         split = bisect_left(records, horizon, key=in_order)

@@ -14,7 +14,8 @@ from state.store import Reads
 from stream.clock import BEFORE_TIME
 from stream.config import PipelineConfig
 from stream.frames import Frame
-from stream.merge import Merge, MergeProgress, Spill
+from stream.line import LineProgress, Silence
+from stream.merge import Merge, Spill
 from stream.outcomes import Outcomes
 from stream.query import Query
 from stream.records import Activity, Example, decode_activity
@@ -41,7 +42,7 @@ class QueriesMeta(msgspec.Struct, array_like=True):
     offset: int = 0
     ends: dict[int, int] = {}
     outcomes: dict[int, Outcomes] = {}
-    merge: MergeProgress | None = None
+    merge: LineProgress | None = None
     emitted: int = 0
 
 
@@ -74,9 +75,17 @@ class Queries:
         """Whether more is due than memory had room for: call `process` again after writing the changes."""
         return self.watermark < self._merge.line
 
-    def add(self, source: int, records: Sequence[Activity], watermark: int, *, idle: bool = False) -> None:
+    def add(
+        self,
+        source: int,
+        records: Sequence[Activity],
+        watermark: int,
+        *,
+        read: int = 0,
+        silence: Silence | None = None,
+    ) -> None:
         """Take a frame of a source."""
-        self._merge.add(source, records, watermark, idle=idle)
+        self._merge.add(source, records, watermark, read=read, silence=silence)
         self.positions[source] += 1
 
     def take_frame(self, frame: Frame, records: Sequence[Activity]) -> None:
@@ -92,11 +101,16 @@ class Queries:
                 "the topic has lost or repeated records; rebuild from search-events under a new --topic-prefix"
             )
         if not frame.last:
-            self.add(source, records, self._merge.progress.watermarks[source])
+            # The end of what the source had read counts with its watermark.
+            self.add(source, records, self._merge.progress.watermarks[source], read=self._read_before(source))
             return
-        self.add(source, records, frame.watermark, idle=frame.idle)
+        self.add(source, records, frame.watermark, read=frame.read, silence=frame.silence)
         self.outcomes |= frame.outcomes
         self.ends |= frame.ends
+
+    def _read_before(self, source: int) -> int:
+        steps = self._merge.progress.steps[source]
+        return steps[-1][0] if steps else 0
 
     @property
     def out_of_order(self) -> int:

@@ -125,6 +125,11 @@ class Sessions:
         """No page with an effective close up to this will be put out after the ones that have been."""
         return self._clock.watermark
 
+    @property
+    def next_close(self) -> int:
+        """The earliest effective close of the open pages; `END_OF_TIME` without any."""
+        return self._open[0][0] if self._open else END_OF_TIME
+
     def process(self, batch: MicroBatch, position: int) -> tuple[list[Activity], list[Refused]]:
         """Judge the records in their order. `position`: of the record after the last.
 
@@ -329,7 +334,7 @@ class Sessions:
     def _earliest_timer(self) -> int:
         return min(
             self._clock.next_expiry,
-            self._open[0][0] if self._open else END_OF_TIME,
+            self.next_close,
             self._timers[0][0] if self._timers else END_OF_TIME,
         )
 

@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.clock import BEFORE_TIME, END_OF_TIME
-from stream.merge import Merge, MergeProgress, Spill
+from stream.line import LineProgress, Silence
+from stream.merge import Merge, Spill
 from tests.kit.store import DictStore
+
+SILENT = Silence([0, 0], END_OF_TIME)
+"""Of one of two sources, for whatever the other reads."""
 
 
 class Rec(msgspec.Struct, array_like=True, frozen=True):
@@ -64,7 +68,8 @@ def drawn_frames(seed: int, sources: int, records: int) -> list[Frame]:
 
 
 def add(merge: Merge[Rec], frame: Frame) -> None:
-    merge.add(frame.source, frame.records, frame.watermark, idle=frame.idle)
+    silence = Silence([0] * len(merge.progress.watermarks), END_OF_TIME) if frame.idle else None
+    merge.add(frame.source, frame.records, frame.watermark, silence=silence)
 
 
 def lowest(watermarks: dict[int, int], sources: int) -> int:
@@ -121,7 +126,7 @@ class SpillingTask:
         self.sources = sources
         self.limit = limit
         self.store = DictStore()
-        self.progress: MergeProgress | None = None
+        self.progress: LineProgress | None = None
         self.next_frame = 0
         self.committed: list[Rec] = []
         self.written = 0
@@ -260,7 +265,7 @@ def test_an_idle_source_holds_nobody_up_and_what_it_says_late_stands_behind_the_
     merge: Merge[Rec] = Merge(2)
     merge.add(0, [Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
     assert merge.release() == ([], BEFORE_TIME)
-    merge.add(1, [], 3, idle=True)
+    merge.add(1, [], 3, silence=SILENT)
     assert merge.release() == ([Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
     # It speaks again, with two records behind the line 30 and one before it.
     merge.add(1, [Rec(7, "z", "u", 1), Rec(9, "c", "u", 1), Rec(40, "d", "u", 1)], 40)
@@ -271,8 +276,8 @@ def test_an_idle_source_holds_nobody_up_and_what_it_says_late_stands_behind_the_
 
 def test_where_all_sources_are_idle_the_line_is_the_largest_watermark_and_never_goes_back() -> None:
     merge: Merge[Rec] = Merge(2)
-    merge.add(0, [Rec(5, "a", "u", 0)], 10, idle=True)
-    merge.add(1, [Rec(8, "b", "u", 1)], 8, idle=True)
+    merge.add(0, [Rec(5, "a", "u", 0)], 10, silence=SILENT)
+    merge.add(1, [Rec(8, "b", "u", 1)], 8, silence=SILENT)
     assert merge.release()[1] == 10
     merge.add(1, [], 9)
     assert merge.line == 10
@@ -281,7 +286,7 @@ def test_where_all_sources_are_idle_the_line_is_the_largest_watermark_and_never_
 def test_late_records_survive_a_reopen_and_leave_nothing_in_the_store() -> None:
     task = SpillingTask(2, 100)
     task.merge.add(0, [Rec(number, f"r{number}", "u", 0) for number in range(1, 6)], 100)
-    task.merge.add(1, [], 50, idle=True)
+    task.merge.add(1, [], 50, silence=SILENT)
     task.round(lose=False)
     assert len(task.committed) == 5
     task.merge.add(1, [Rec(70, "later", "u", 1), Rec(80, "late", "u", 1)], 90)
@@ -380,7 +385,7 @@ def placed_by(frames: list[Frame], sources: int) -> list[Rec]:
 def test_the_same_ids_twice_behind_one_line_take_places_of_their_own() -> None:
     task = SpillingTask(2, 100)
     task.merge.add(0, [], 100)
-    task.merge.add(1, [], 1, idle=True)
+    task.merge.add(1, [], 1, silence=SILENT)
     task.round(lose=False)
     task.merge.add(1, [Rec(70, "r", "u", 1), Rec(80, "r", "u", 1)], 90)
     task.merge.add(1, [Rec(95, "r", "u", 1)], 99)

@@ -15,6 +15,7 @@ from stream.clock import BEFORE_TIME
 from stream.config import PipelineConfig
 from stream.frames import Frame as WireFrame
 from stream.frames import decode_frame, encode_frames
+from stream.line import Silence
 from stream.outcomes import Outcomes
 from stream.queries import Queries
 from stream.records import Activity, Example, QueryClick, decode_activity, decode_query_clicks, encode_record
@@ -354,12 +355,14 @@ def test_bytes_that_are_no_frame_are_an_error_that_names_the_place(value: bytes,
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
 def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes: list[int], most: int) -> None:
     records = [msgspec.msgpack.encode(b"x" * size) for size in sizes]
+    silence = Silence([4, 9], T + 5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stream.frames.MAX_FRAME_BYTES", most)
-        parts = [decode_frame(value, "here") for value in encode_frames(3, 5, records, T, idle=True, ends={3: 9})]
+        values = encode_frames(3, 5, records, T, read=7, silence=silence, ends={3: 9})
+        parts = [decode_frame(value, "here") for value in values]
     assert [bytes(record) for part in parts for record in part.records] == records
     assert [part.sequence for part in parts] == list(range(5, 5 + len(parts)))
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     for part in parts:
         assert len(part.records) <= 1 or sum(len(bytes(record)) for record in part.records) <= most
-        assert (part.source, part.watermark, part.idle, part.ends) == (3, T, True, {3: 9})
+        assert (part.source, part.watermark, part.read, part.silence, part.ends) == (3, T, 7, silence, {3: 9})

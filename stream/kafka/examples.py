@@ -13,7 +13,8 @@ from stream.frames import END_OF_LOG, decode_frame
 from stream.kafka.client import Connection
 from stream.kafka.task import lost
 from stream.kafka.topics import Topics, partition_count
-from stream.merge import Merge, MergeProgress
+from stream.line import LineProgress
+from stream.merge import Merge
 from stream.outcomes import Outcomes
 from stream.records import Example, decode_example
 
@@ -32,7 +33,7 @@ class ReaderState(msgspec.Struct):
 
     offsets: list[int]
     sequences: list[int]
-    progress: MergeProgress
+    progress: LineProgress
     held: list[list[Example]]
     ends: list[dict[int, int]] = []
     outcomes: dict[int, Outcomes] = {}

@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord
 
 from stream.clock import BEFORE_TIME
 from stream.frames import decode_frame, encode_frames
+from stream.kafka.ends import Span
 from stream.kafka.task import FRAME_EVERY, Place, Task
-from stream.kafka.transaction import Outbox
+from stream.kafka.transaction import CommittedOffsets, Outbox
 from stream.queries import Queries
 from stream.records import Example, decode_activity, encode_record
 
@@ -20,10 +20,10 @@ class QueriesTask(Task):
 
     stage = "queries"
 
-    def __init__(self, place: Place, consumer: KafkaConsumer) -> None:
+    def __init__(self, place: Place, span: Span, offsets: CommittedOffsets) -> None:
         self.input_topic = place.topics.activity
         self._told = BEFORE_TIME
-        super().__init__(place, consumer)
+        super().__init__(place, span, offsets)
 
     @property
     def ends(self) -> list[int]:
@@ -92,6 +92,7 @@ class QueriesTask(Task):
             self._queries.watermark,
             ends={source: end for source, end in enumerate(self.ends) if end >= 0},
             outcomes=self._queries.outcomes,
+            out_of_order=self._queries.out_of_order,
         )
         self.said.sequences[0] += len(parts)
         for part in parts:

@@ -2,21 +2,25 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord
 
 from state.errors import StateError
-from stream.clock import END_OF_TIME
+from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.decode import decode_lines
 from stream.events import Impression
 from stream.frames import END_OF_LOG, encode_frames
+from stream.kafka.ends import Look, Span
 from stream.kafka.task import FRAME_EVERY, Place, Task
-from stream.kafka.transaction import Outbox
+from stream.kafka.transaction import CommittedOffsets, Outbox
+from stream.line import Silence
 from stream.partition import partitions_of
 from stream.records import Activity, encode_record
 from stream.sessions import MicroBatch, Refused, Sessions
+
+IDLE_AFTER: Final = 5.0
+"""Seconds without input after which a task may say that it is silent."""
 
 
 class SessionsTask(Task):
@@ -24,12 +28,23 @@ class SessionsTask(Task):
 
     stage = "sessions"
 
-    def __init__(self, place: Place, consumer: KafkaConsumer, label: Callable[[str, Impression], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        span: Span,
+        offsets: CommittedOffsets,
+        *,
+        label: Callable[[str, Impression], None],
+        idle_timeout: float,
+    ) -> None:
+        """idle_timeout: seconds of silence after which nobody waits for what the task holds, while others go on."""
         self.input_topic = place.topics.events
         self._label = label
-        self._idle = False
+        self._idle_timeout = idle_timeout
+        self._silence: Silence | None = None
+        self._others_then: list[int] | None = None
         self._untold = True
-        super().__init__(place, consumer)
+        super().__init__(place, span, offsets)
 
     @property
     def ended(self) -> int:
@@ -76,36 +91,73 @@ class SessionsTask(Task):
         activities, refused = self._process(records, offset)
         outbox = Outbox()
         self._bury(outbox, refused, {record.offset: record for record in records})
-        spoke_again, self._idle = self._idle, False
+        spoke_again, self._silence, self._others_then = self._silence is not None, None, None
         self._frame(outbox, activities, to_all=spoke_again or time.monotonic() - self._framed >= FRAME_EVERY)
         return outbox
 
-    def keep_up(self, group: Any, *, idle_after: float, unread: Callable[[], bool]) -> None:
-        """Without input: tell the last watermark, and after `idle_after` seconds that there is nothing unread."""
-        if self.position < self._committed or self._idle:
+    def keep_up(self, group: Any, look: Look | None, position: int) -> None:
+        """Without input: tell the last watermark, and that there is nothing to say.
+
+        look: how far the logs of all partitions reach, where that was asked just now. position: offset of the next
+        record, past what a transaction of others has left.
+        """
+        if self.position < self._committed:
             return
-        now = time.monotonic()
-        idle = now - self._heard >= idle_after
-        if idle and unread():
-            self._heard = now
-            idle = False
-        if idle or (self._untold and now - self._framed >= FRAME_EVERY):
-            self._idle = idle
+        silence = self._silence if look is None else self._judge_silence(look, position)
+        if silence == self._silence and not self._untold:
+            return
+        if time.monotonic() - self._framed >= FRAME_EVERY:
+            self._silence = silence
             outbox = Outbox()
             self._frame(outbox, [], to_all=True)
             self._commit(outbox, self._committed, group)
 
-    def end(self, group: Any, target: int) -> None:
-        """The log has been read to the offset `target`, its end: say so. END_OF_LOG: and close every page."""
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last input."""
+        return time.monotonic() - self._heard
+
+    def end(self, group: Any, target: int, ends: Sequence[int]) -> None:
+        """The log has been read to the offset `target`, its end: say so. END_OF_LOG: and close every page.
+
+        ends: of all partitions; everybody reads up to there.
+        """
         if self.ended >= target or self.position < self._committed:
             return
         flush = target == END_OF_LOG
         activities = self._sessions.flush() if flush else []
         self.said.ends = [target]
-        self._idle = not flush
+        self._silence = None if flush else Silence(list(ends), END_OF_TIME)
         outbox = Outbox()
         self._frame(outbox, activities, to_all=True)
         self._commit(outbox, self._committed, group)
+
+    def _judge_silence(self, look: Look, position: int) -> Silence | None:
+        """Whether the others may go on without this task, and how far.
+
+        A pause of the whole log is no reason to go on: nobody has anything to say, and what is said first after it
+        must find its place. So at first the others only go on while their logs grow, and only up to the next page
+        that is open here; after the idle timeout they wait for nothing.
+        """
+        if self.silent_for < IDLE_AFTER:
+            return None
+        number = self.place.partition
+        if position < look.ends[number]:
+            self._heard, self._others_then = time.monotonic(), None
+            return None
+        if self._others_then is None:
+            self._others_then = look.seen
+        grown = any(
+            seen > then
+            for other, (seen, then) in enumerate(zip(look.seen, self._others_then, strict=True))
+            if other != number
+        )
+        asleep = self.silent_for >= self._idle_timeout
+        if self._sessions.watermark == BEFORE_TIME or (grown and asleep):
+            return Silence(look.seen, END_OF_TIME)
+        if grown or asleep:
+            return Silence(look.seen, self._sessions.next_close - 1)
+        return None
 
     def _frame(self, outbox: Outbox, activities: Sequence[Activity], *, to_all: bool) -> None:
         """Frames to every partition that has records for it; to all of them once a second, for the watermark."""
@@ -128,7 +180,8 @@ class SessionsTask(Task):
                 self.said.sequences[partition],
                 encoded,
                 END_OF_TIME if ended == END_OF_LOG else self._sessions.watermark,
-                idle=self._idle,
+                read=self._sessions.position,
+                silence=self._silence,
                 ends={source: ended} if ended >= 0 else {},
                 outcomes={source: self._sessions.outcomes},
             )

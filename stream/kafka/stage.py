@@ -2,16 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     IllegalStateError,
@@ -23,23 +21,24 @@ from kafka.errors import (
 )
 
 from state.errors import StateError
+from state.points import at_point
 from stream.config import PipelineConfig
 from stream.events import Impression
 from stream.frames import END_OF_LOG
 from stream.kafka.client import Connection
-from stream.kafka.ends import LogEnds
+from stream.kafka.ends import LogEnds, Look, Span
+from stream.kafka.membership import Membership, Share
 from stream.kafka.queries_task import QueriesTask
-from stream.kafka.sessions_task import SessionsTask
+from stream.kafka.sessions_task import IDLE_AFTER, SessionsTask
 from stream.kafka.task import Place, Task, lost
 from stream.kafka.topics import Topics, layout
-from stream.kafka.transaction import read_committed
+from stream.kafka.transaction import CommittedOffsets
 
 _POLL_RECORDS: Final = 8_192
-_POLL_MS: Final = 200
-_IDLE_AFTER: Final = 5.0
-"""Seconds without input after which a `sessions` task asks whether there is anything unread."""
+_POLL_MS: Final = 100
 _ASK_EVERY: Final = 1.0
-"""Seconds between two looks at what the whole group has committed."""
+"""Seconds between two looks at how far the logs reach, and at what the whole group has committed."""
+_NOTHING_TO_DO: Final = 0.02
 _FATAL: Final = (
     AuthorizationError,
     MessageSizeTooLargeError,
@@ -53,7 +52,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
-    """What a stream process is told. session_timeout: seconds after which a dead process's tasks move on."""
+    """What a stream process is told.
+
+    session_timeout: seconds after which a dead process's tasks move on. idle_timeout: seconds without input after
+    which nobody waits for what a partition holds, while others go on.
+    """
 
     connection: Connection
     topics: Topics
@@ -62,9 +65,10 @@ class StreamSettings:
     state_dir: Path
     stages: Sequence[str] = ("sessions", "queries")
     session_timeout: float = 10.0
+    idle_timeout: float = 60.0
 
 
-class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
+class Stage:
     """The tasks of one stage that this process has now."""
 
     def __init__(
@@ -85,82 +89,70 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
         self._topic = settings.topics.events if name == "sessions" else settings.topics.activity
         self._topic_id = layout(settings.connection, self._topic).identity
         self._group = f"{settings.group_prefix}{name}"
-        self._moves: SimpleQueue[tuple[bool, set[int]]] = SimpleQueue()
-        self._joining = True
-        self._asked = 0.0
+        self._share: Share | None = None
+        self._settled = self._anew = 0
+        self._asked = self._looked = 0.0
+        self._ends: list[int] | None = None
         self._check_group()
-        self._pool = ThreadPoolExecutor(max_workers=settings.config.partitions, thread_name_prefix=name)
-        self._consumer: KafkaConsumer = settings.connection.consumer(
-            group_id=self._group,
-            session_timeout_ms=round(settings.session_timeout * 1000),
-            heartbeat_interval_ms=round(settings.session_timeout * 250),
-            max_poll_interval_ms=600_000,
-            max_poll_records=_POLL_RECORDS,
-        )
-        self._consumer.subscribe([self._topic], listener=self)
-
-    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Note the tasks that have come; called by the client's thread, in which nothing may block."""
-        self._joining = False
-        self._moves.put((True, {partition.partition for partition in assigned}))
-
-    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Note the tasks that go. A transaction that is under way fails, since the group has moved on."""
-        self._joining = True
-        self._moves.put((False, {partition.partition for partition in revoked}))
+        partitions = settings.config.partitions
+        self._pool = ThreadPoolExecutor(max_workers=partitions, thread_name_prefix=name)
+        self._consumer: KafkaConsumer = settings.connection.consumer(group_id=None, max_poll_records=_POLL_RECORDS)
+        self._offsets = CommittedOffsets(settings.connection, self._group, self._topic)
+        self._membership: Membership | None = self._joined()
 
     def work(self) -> bool:
-        """Poll once and let the tasks take what came, side by side; whether anything did.
+        """Let the tasks take what has come, side by side; whether anything had.
 
         Raises:
             StateError: a task cannot go on with its state or its log.
             KafkaError: the broker refuses for good.
         """
         try:
-            polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
-            group = self._consumer.group_metadata()
-            for number in self._settle():
-                # Read from where the group stood, not from where the store stands: it comes again.
-                polled.pop(TopicPartition(self._topic, number), None)
+            if self._membership is None:
+                self._membership = self._joined()
+            self._share = share = self._membership.share()
+            if share is None:
+                time.sleep(_NOTHING_TO_DO)
+                return False
+            if share.number != self._settled:
+                self._settle(share)
+            if not self.tasks:
+                time.sleep(_NOTHING_TO_DO)
+                return False
+            polled = self._polled()
+            look = self._look()
             self._all(
-                {
-                    number: self._piece(task, polled.get(TopicPartition(self._topic, number)), group)
-                    for number, task in self.tasks.items()
-                }
+                [self._piece(task, polled.get(task.partition), share.group, look) for task in self.tasks.values()]
             )
         except KafkaError as error:
-            if isinstance(error, _FATAL):
-                raise
-            self._rejoin(error)
+            self._begin_anew(error)
             return False
         return bool(polled)
 
     def end(self, ends: Sequence[int], *, flush: bool) -> None:
         """Let every `sessions` task whose partition has been read to its end say so. ends: offset by partition."""
+        if self._share is None:
+            return
+        pieces = []
         try:
-            group = self._consumer.group_metadata()
-            pieces = {}
             for number, task in self.tasks.items():
                 target = END_OF_LOG if flush else ends[number]
                 if isinstance(task, SessionsTask) and task.ended < target and self._position(task) >= ends[number]:
-                    pieces[number] = partial(task.end, group, target)
+                    pieces.append(partial(task.end, self._share.group, target, ends))
             self._all(pieces)
         except KafkaError as error:
-            if isinstance(error, _FATAL):
-                raise
-            self._rejoin(error)
+            self._begin_anew(error)
 
     def ended(self, ends: Sequence[int], *, flush: bool) -> bool:
         """Whether every task of the group, in whatever process, has read to `ends` and put out what came of it."""
         if not all(self._has_ended(task.said.ends, number, ends, flush) for number, task in self.tasks.items()):
             return False
-        if self._joining or time.monotonic() - self._asked < _ASK_EVERY:
+        if time.monotonic() - self._asked < _ASK_EVERY:
             return False
         self._asked = time.monotonic()
         try:
             for number in range(len(ends)):
-                partition = TopicPartition(self._topic, number)
-                found = read_committed(self._consumer.committed(partition, metadata=True), partition)
+                found = self._offsets.of(number)
                 if found is None or not self._has_ended(found[1].ends, number, ends, flush):
                     return False
         except KafkaError as error:
@@ -175,8 +167,11 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
     def close(self) -> None:
         """Close all tasks and leave the group."""
         self._close_tasks()
+        if self._membership is not None:
+            self._membership.close()
         self._pool.shutdown()
-        self._consumer.close(timeout_ms=5_000)
+        self._offsets.close()
+        self._consumer.close()
 
     def _has_ended(self, said: Sequence[int], number: int, ends: Sequence[int], flush: bool) -> bool:
         targets = [END_OF_LOG] * len(ends) if flush else ends
@@ -184,7 +179,18 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
             return bool(said) and said[0] >= targets[number]
         return len(said) == len(targets) and all(at >= target for at, target in zip(said, targets, strict=True))
 
-    def _piece(self, task: Task, records: list[Any] | None, group: Any) -> Callable[[], None]:
+    def _polled(self) -> dict[TopicPartition, list[Any]]:
+        """What has come: one poll brings records of few partitions, so it is repeated while there are more."""
+        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
+        for _ in range(len(self.tasks) - 1):
+            more = self._consumer.poll(timeout_ms=0) if polled else None
+            if not more:
+                break
+            for partition, records in more.items():
+                polled.setdefault(partition, []).extend(records)
+        return polled
+
+    def _piece(self, task: Task, records: list[Any] | None, group: Any, look: Look | None) -> Callable[[], None]:
         """What a task has to do now."""
         if isinstance(task, QueriesTask):
             return partial(task.take, records, group) if records else partial(task.keep_up, group)
@@ -193,72 +199,95 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
             if records[0].offset > task.position:
                 self._check_gap(task)
             return partial(task.take, records, group)
-        return partial(task.keep_up, group, idle_after=_IDLE_AFTER, unread=partial(self._unread, task))
+        return partial(task.keep_up, group, look, -1 if look is None else self._position(task))
 
-    def _all(self, pieces: Mapping[int, Callable[[], None]]) -> None:
+    def _all(self, pieces: Sequence[Callable[[], None]]) -> None:
         """Do pieces of work side by side, since a transaction is mostly waiting; raise the first error of any."""
         if len(pieces) == 1:
-            next(iter(pieces.values()))()
+            pieces[0]()
             return
-        failed: BaseException | None = None
-        for future in [self._pool.submit(piece) for piece in pieces.values()]:
-            error = future.exception()
-            # An error of ours ends the process, and so says more than a transaction that failed beside it.
-            if failed is None or not isinstance(error, KafkaError | None):
-                failed = error or failed
-        if failed is not None:
-            raise failed
+        _raise_first([self._pool.submit(piece) for piece in pieces])
 
-    def _unread(self, task: SessionsTask) -> bool:
-        return self._log_ends.of([task.partition])[task.partition] > self._position(task)
+    def _look(self) -> Look | None:
+        """How far the logs reach, where a task has had no input for a while; asked once a second."""
+        silent = any(isinstance(task, SessionsTask) and task.silent_for >= IDLE_AFTER for task in self.tasks.values())
+        if not silent or time.monotonic() - self._looked < _ASK_EVERY:
+            return None
+        partitions = [TopicPartition(self._topic, number) for number in range(self._settings.config.partitions)]
+        found = self._log_ends.of(partitions)
+        before, self._ends = self._ends, [found[partition] for partition in partitions]
+        self._looked = time.monotonic()
+        return None if before is None else Look(before, self._ends)
 
     def _position(self, task: Task) -> int:
-        """Offset of the next record to be read, past what a transaction of others has left; -1 where it has gone."""
+        """Offset of the next record to be read, past what a transaction of others has left; -1 where unknown."""
         try:
             return int(self._consumer.position(task.partition))
         except IllegalStateError:
             return -1
 
     def _check_gap(self, task: SessionsTask) -> None:
-        first = self._log_ends.first(task.partition)
+        first = self._log_ends.spans([task.partition])[task.partition].first
         if first > task.position:
             raise StateError(lost(f"{self._topic} partition {task.partition.partition}", task.position, first))
 
-    def _settle(self) -> set[int]:
-        """Close the tasks that have gone and open those that have come; returns the latter."""
-        opened: set[int] = set()
-        while not self._moves.empty():
-            come, numbers = self._moves.get()
-            for number in sorted(numbers):
-                if come and number not in self.tasks:
-                    self.tasks[number] = task = self._opened(number)
-                    opened.add(number)
-                    _log.info("%s task %d: open at offset %d", self.name, number, task.position)
-                elif not come and number in self.tasks:
-                    self.tasks.pop(number).close()
-                    _log.info("%s task %d: gone to another process", self.name, number)
-        return opened
+    def _settle(self, share: Share) -> None:
+        """Close the tasks that have gone and open those that have come."""
+        if share.anew != self._anew:
+            self._close_tasks()
+            self._anew = share.anew
+        gone = [number for number in self.tasks if number not in share.tasks]
+        if gone:
+            at_point("rebalance")
+        for number in gone:
+            self.tasks.pop(number).close()
+            _log.info("%s task %d: gone to another process", self.name, number)
+        come = sorted(share.tasks - self.tasks.keys())
+        partitions = [TopicPartition(self._topic, number) for number in come]
+        spans = self._log_ends.spans(partitions) if come else {}
+        opening = [self._pool.submit(self._opened, partition.partition, spans[partition]) for partition in partitions]
+        for number, future in zip(come, opening, strict=True):
+            if future.exception() is None:
+                self.tasks[number] = future.result()
+        _raise_first(opening)
+        self._consumer.assign([task.partition for task in self.tasks.values()])
+        for number in come:
+            task = self.tasks[number]
+            self._consumer.seek(task.partition, task.position)
+            _log.info("%s task %d: open at offset %d", self.name, number, task.position)
+        self._settled = share.number
 
-    def _rejoin(self, error: KafkaError) -> None:
+    def _begin_anew(self, error: KafkaError) -> None:
         """A transaction failed or its outcome is unknown: drop what is in memory and read the commits again.
 
         Joining anew tells whether a task is still ours before it is opened, which would fence its new owner.
         """
+        if isinstance(error, _FATAL):
+            raise error
         _log.warning("%s: %s: opening the tasks again from what is committed", self.name, _brief(error))
         self._close_tasks()
-        with suppress(KafkaError):
-            # Where this fails, the group learns by the session timeout that we have gone.
-            self._consumer.unsubscribe()
-        while not self._moves.empty():
-            self._moves.get()
-        self._consumer.subscribe([self._topic], listener=self)
+        if self._membership is not None:
+            self._membership.close()
+        self._membership = self._share = None
+        self._settled = self._anew = 0
 
     def _close_tasks(self) -> None:
         for task in self.tasks.values():
             task.close()
         self.tasks.clear()
+        self._consumer.unsubscribe()
 
-    def _opened(self, number: int) -> Task:
+    def _joined(self) -> Membership:
+        return Membership(
+            self._settings.connection,
+            self._group,
+            self._topic,
+            self._settings.config.partitions,
+            session_timeout=self._settings.session_timeout,
+            local_state=self._local_state,
+        )
+
+    def _opened(self, number: int, span: Span) -> Task:
         settings = self._settings
         place = Place(
             settings.connection,
@@ -271,8 +300,19 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
             self._topic_id,
         )
         if self.name == "sessions":
-            return SessionsTask(place, self._consumer, self._label)
-        return QueriesTask(place, self._consumer)
+            return SessionsTask(place, span, self._offsets, label=self._label, idle_timeout=settings.idle_timeout)
+        return QueriesTask(place, span, self._offsets)
+
+    def _local_state(self) -> Mapping[int, int]:
+        """When the state of each task that lies here was last written (ms)."""
+        found = {}
+        for number in range(self._settings.config.partitions):
+            folder = self._settings.state_dir / f"{self.name}-{number}"
+            try:
+                found[number] = max(round(file.stat().st_mtime * 1000) for file in folder.iterdir())
+            except (OSError, ValueError):
+                continue
+        return found
 
     def _check_group(self) -> None:
         """Its transactional ids name group and partition, so two systems of one group would fence each other."""
@@ -283,6 +323,13 @@ class Stage(ConsumerRebalanceListener):  # type: ignore[misc]
                 f"group {self._group} has read {others[0]}, so it belongs to another system than the one of "
                 f"{self._topic}: use another --group-prefix"
             )
+
+
+def _raise_first(futures: Sequence[Future[Any]]) -> None:
+    """Wait for all, then raise the first error of any; one of ours says more than a transaction that failed beside."""
+    errors = [error for error in (future.exception() for future in futures) if error is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, KafkaError)):
+        raise error
 
 
 def _brief(error: Exception) -> str:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import IllegalStateError
 
 from state.errors import StateError
 from state.points import at_point
 from state.store import Store
 from stream.config import PipelineConfig
 from stream.kafka.client import Connection
+from stream.kafka.ends import Span
 from stream.kafka.topics import Topics
-from stream.kafka.transaction import Committed, Outbox, Transactions
+from stream.kafka.transaction import Committed, CommittedOffsets, Outbox, Transactions
 
 _IDENTITY: Final = b"i"
 FRAME_EVERY: Final = 1.0
@@ -58,8 +58,10 @@ class Task(ABC):
     stage: str
     input_topic: str
 
-    def __init__(self, place: Place, consumer: KafkaConsumer) -> None:
-        """Open the store, fence earlier owners, and put the consumer where the store stands.
+    def __init__(self, place: Place, span: Span, offsets: CommittedOffsets) -> None:
+        """Open the store and fence earlier owners. span: of the partition that is read.
+
+        The task is to be given the records from `position` on.
 
         Raises:
             StateError: the store belongs to something else, or does not fit the commit or the log.
@@ -69,7 +71,7 @@ class Task(ABC):
         self.partition = TopicPartition(self.input_topic, place.partition)
         name = f"{self.stage}-{place.partition}"
         producer = place.connection.producer(transactional_id=f"{place.group}-{name}", transaction_timeout_ms=60_000)
-        self._transactions = Transactions(producer, consumer, self.partition)
+        self._transactions = Transactions(producer, self.partition)
         try:
             self.store = Store(place.state_dir / name)
         except BaseException:
@@ -77,28 +79,22 @@ class Task(ABC):
             raise
         try:
             self._check_identity()
-            self._begin(consumer)
+            self._begin(span, offsets.of(place.partition))
         except BaseException:
             self.close()
             raise
         self._heard = time.monotonic()
         self._framed = 0.0
 
-    def _begin(self, consumer: KafkaConsumer) -> None:
+    def _begin(self, span: Span, committed: tuple[int, Committed] | None) -> None:
         """Bring store, commit and log together."""
-        committed = self._transactions.committed()
-        first = consumer.beginning_offsets([self.partition])[self.partition]
         self.position = self._open()
-        self._check_commit(committed, first, consumer.end_offsets([self.partition])[self.partition])
-        self.said = committed[1] if committed else Committed(self.place.topic_id, began=first)
-        self._committed: int = committed[0] if committed else first
+        self._check_commit(committed, span)
+        self.said = committed[1] if committed else Committed(self.place.topic_id, began=span.first)
+        self._committed: int = committed[0] if committed else span.first
         self.position = max(self.position, self.said.began)
         if not self.said.sequences:
             self.said.sequences = [0] * self._outputs
-        try:
-            consumer.seek(self.partition, self.position)
-        except (ValueError, KeyError) as error:
-            raise IllegalStateError(f"{self.partition} has gone to another process meanwhile") from error
         if self.position == self._committed:
             self._caught_up()
 
@@ -160,7 +156,7 @@ class Task(ABC):
         self.store.close()
         self._transactions.close()
 
-    def _check_commit(self, committed: tuple[int, Committed] | None, first: int, end: int) -> None:
+    def _check_commit(self, committed: tuple[int, Committed] | None, span: Span) -> None:
         path, topic, group = (
             self.store.path,
             f"{self.partition.topic} partition {self.place.partition}",
@@ -185,13 +181,14 @@ class Task(ABC):
                 f"{path}: the state stands at offset {self.position} of {topic}, ahead of the commit of group {group} "
                 f"at {offset}: another group wrote it. Use that group, or another --state-dir"
             )
-        if end < offset:
+        if span.end < offset:
             raise StateError(
-                f"{topic}: group {group} has committed offset {offset}, but the log ends at {end}: the broker has lost "
-                "records. Begin again with other --topic-prefix, --group-prefix and --state-dir, and load the log anew"
+                f"{topic}: group {group} has committed offset {offset}, but the log ends at {span.end}: the broker has "
+                "lost records. Begin again with other --topic-prefix, --group-prefix and --state-dir, and load the "
+                "log anew"
             )
-        if max(self.position, said.began) < first:
-            raise StateError(lost(topic, max(self.position, said.began), first))
+        if max(self.position, said.began) < span.first:
+            raise StateError(lost(topic, max(self.position, said.began), span.first))
 
     def _check_identity(self) -> None:
         place = self.place

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from state.errors import StateError
 from state.points import at_point
+from stream.kafka.client import Connection
 
 _NO_EPOCH: Final = -1
 _FLUSH_SECONDS: Final = 60
 _CLOSE_SECONDS: Final = 5
+_ANSWER_MS: Final = 30_000
 
 
 class Committed(msgspec.Struct, array_like=True):
@@ -50,6 +53,32 @@ def read_committed(found: OffsetAndMetadata | None, partition: TopicPartition) -
         ) from error
 
 
+class CommittedOffsets:
+    """What a group has committed for a topic, waiting for transactions that are not decided yet; from any thread."""
+
+    def __init__(self, connection: Connection, group: str, topic: str) -> None:
+        self._topic = topic
+        self._lock = Lock()
+        # Read committed makes the client ask for stable offsets.
+        self._consumer = connection.consumer(group_id=group)
+
+    def of(self, number: int) -> tuple[int, Committed] | None:
+        """Offset of the next unread record of a partition and what was said with it; None where there is no commit.
+
+        Raises:
+            StateError: the commit is not of this program.
+            KafkaError: the broker does not answer.
+        """
+        partition = TopicPartition(self._topic, number)
+        with self._lock:
+            found = self._consumer.committed(partition, metadata=True, timeout_ms=_ANSWER_MS)
+        return read_committed(found, partition)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close(timeout_ms=_CLOSE_SECONDS * 1000)
+
+
 @dataclass(slots=True)
 class Outbox:
     """What a transaction is to send: (topic, partition or None, key, value, headers)."""
@@ -71,22 +100,17 @@ class Outbox:
 class Transactions:
     """The transactional producer of one task; whoever has lost the task is fenced.
 
-    Made when the task is assigned, which ends a dead owner's open transaction; only then is `committed` read.
+    Made when the task is assigned, which ends a dead owner's open transaction; only then are its offsets read.
     """
 
-    def __init__(self, producer: KafkaProducer, consumer: KafkaConsumer, partition: TopicPartition) -> None:
+    def __init__(self, producer: KafkaProducer, partition: TopicPartition) -> None:
         self._producer = producer
-        self._consumer = consumer
         self._partition = partition
         try:
             producer.init_transactions()
         except BaseException:
             self.close()
             raise
-
-    def committed(self) -> tuple[int, Committed] | None:
-        """Offset of the next unread record and what was said with it; None where nothing was ever committed."""
-        return read_committed(self._consumer.committed(self._partition, metadata=True), self._partition)
 
     def commit(self, outbox: Outbox, offset: int, said: Committed, group: Any) -> None:
         """Send everything and commit. group: the group's metadata as of when the records were polled.

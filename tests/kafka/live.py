@@ -14,7 +14,7 @@ PARTITIONS = 3
 MODEL = "lr"
 SESSION_TIMEOUT = "3"
 """Seconds after which a dead process's tasks move on."""
-_TIMEOUT = 300
+_TIMEOUT = 120
 
 
 class Result(NamedTuple):
