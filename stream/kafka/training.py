@@ -8,10 +8,9 @@ from typing import Final
 
 import msgspec
 
-from state.errors import UsageError
 from state.lock import FolderLock
 from stream.busiest import BusiestQueries
-from stream.cut import FORMAT, CutWriter, cuts, read_manifest
+from stream.cut import FORMAT, CutWriter, cuts, load_sinks, read_manifest, refuse_other_config
 from stream.example_file import ExampleFile
 from stream.kafka.client import Connection
 from stream.kafka.ends import ends_of
@@ -141,10 +140,7 @@ class LiveTraining:
     def _cut(self) -> None:
         writer = CutWriter(self._checkpoints)
         (writer.aside / _READER).write_bytes(msgspec.msgpack.encode(self.reader.state()))
-        for name, sink in self._sinks.items():
-            folder = writer.aside / "sinks" / name
-            folder.mkdir(parents=True)
-            sink.save(folder)
+        writer.save_sinks(self._sinks)
         writer.commit(
             LiveCut(
                 config=self._config,
@@ -161,19 +157,8 @@ class LiveTraining:
             return None
         cut = read_manifest(found[0], LiveCut)
         ours = {"topic": self._topic, **self._config}
-        theirs = {"topic": cut.topic, **cut.config}
-        differences = [
-            f"{name} is {ours.get(name, 'not set')}, was {theirs.get(name, 'not set')}"
-            for name in sorted(ours.keys() | theirs.keys())
-            if ours.get(name) != theirs.get(name)
-        ]
-        if differences:
-            raise UsageError(
-                f"{self._run_dir}: the run was begun with another configuration: {'; '.join(differences)}. "
-                "Go on with the old one, or name another --run-dir"
-            )
-        for name, sink in self._sinks.items():
-            sink.load(found[0] / "sinks" / name)
+        refuse_other_config(self._run_dir, ours, {"topic": cut.topic, **cut.config}, "or name another --run-dir")
+        load_sinks(found[0], self._sinks)
         self.tally = Tally(cut.tally)
         self.finished = cut.finished
         self._seconds_before = cut.seconds
