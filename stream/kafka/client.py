@@ -53,6 +53,7 @@ _NO_TEXT: Final = frozenset(
 )
 """Settings that are objects of Python, which no file can give."""
 _SECRET: Final = re.compile("password|proxy")
+_BROKERS_WORDS: Final = re.compile(r"""error_message=(['"])(.+?)\1""")
 _READY_SECONDS: Final = 20.0
 _ASK_AGAIN: Final = 0.3
 Answer = TypeVar("Answer")
@@ -184,6 +185,9 @@ class Connection:
     def _words(self, error: Exception) -> str:
         """An error's type and text in one line, without any secret of the settings."""
         text = " ".join(str(error).split())
+        if told := _BROKERS_WORDS.search(text):
+            # Else the whole request and its whole answer would be the message.
+            text = told.group(2)
         for name, value in self.settings.items():
             if _SECRET.search(name) and value:
                 text = text.replace(str(value), "***")
