@@ -97,6 +97,15 @@ def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
     return cut
 
 
+def differing(one: Mapping[str, str], other: Mapping[str, str], word: str) -> str:
+    """The settings that differ, in words: "seed is 1, was 2", where `word` is "was"; empty where none does."""
+    return "; ".join(
+        f"{name} is {one.get(name, 'not set')}, {word} {other.get(name, 'not set')}"
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
+    )
+
+
 def refuse_other_config(run_dir: Path, now: Mapping[str, str], then: Mapping[str, str], else_do: str) -> None:
     """Refuse to go on with a run under other settings than it was begun with.
 
@@ -105,15 +114,10 @@ def refuse_other_config(run_dir: Path, now: Mapping[str, str], then: Mapping[str
     Raises:
         UsageError: a setting differs; each is named.
     """
-    differences = [
-        f"{name} is {now.get(name, 'not set')}, was {then.get(name, 'not set')}"
-        for name in sorted(now.keys() | then.keys())
-        if now.get(name) != then.get(name)
-    ]
+    differences = differing(now, then, "was")
     if differences:
         raise UsageError(
-            f"{run_dir}: the run was begun with another configuration: {'; '.join(differences)}. "
-            f"Go on with the old one, {else_do}"
+            f"{run_dir}: the run was begun with another configuration: {differences}. Go on with the old one, {else_do}"
         )
 
 
