@@ -3,6 +3,7 @@
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ THIRD: Final = "3"
 _POINT_LIMIT: Final = 45.0
 """Seconds in which a process at work passes any point."""
 _EXIT_LIMIT: Final = 45.0
+_TAKEOVER_LIMIT: Final = 20.0
 _RESTART_AFTER: Final = 1.5
 """At most so many seconds after a crash, the operator starts the process again."""
 
@@ -120,14 +122,21 @@ def _kill_broker(system: System) -> Done:
 
 
 def _zombie(system: System) -> Done:
+    """It wakes as others take over its tasks, or when they have done so and put out again."""
     name = system.rng.choice(STREAMS)
     seconds = SESSION_SECONDS + system.rng.uniform(1.5, 4)
+    late = system.rng.random() < 0.5
     system.run_for(system.rng.uniform(0, 2))
     recovery = system.again(name)
+    stopped = time.monotonic()
     system.running[name].send_signal(signal.SIGSTOP)
     system.run_for(seconds)
+    if late:
+        system.until(lambda: recovery.seconds is not None, _TAKEOVER_LIMIT)
     system.running[name].send_signal(signal.SIGCONT)
-    return Done(f"SIGSTOP of stream process {name} for {seconds:.1f} s, then SIGCONT", recovery)
+    when = "when others had taken over, " if late else ""
+    asleep = time.monotonic() - stopped
+    return Done(f"SIGSTOP of stream process {name}, {when}after {asleep:.1f} s SIGCONT", recovery)
 
 
 def _lose_state(system: System) -> Done:
@@ -220,8 +229,8 @@ def _kill_in_restore(system: System) -> Done:
 def _snapshots_stored(system: System) -> Path:
     folder = system.snapshots
     assert folder is not None
-    if not system.until(lambda: len(snapshots.stored(folder)) > 20, _POINT_LIMIT):
-        raise AssertionError(f"no snapshots were stored in {_POINT_LIMIT:.0f} s of work")
+    if not system.until(lambda: snapshots.ready(folder), _POINT_LIMIT):
+        raise AssertionError(f"no two snapshots of a task were stored in {_POINT_LIMIT:.0f} s of work")
     return folder
 
 

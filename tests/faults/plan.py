@@ -28,7 +28,7 @@ KINDS: Final = {
 OF_SNAPSHOTS: Final = frozenset({"truncated-snapshot", "kill-in-snapshot", "kill-in-restore"})
 OF_VOLUMES: Final = frozenset({"disk-full"})
 
-_SIZES: Final = (1, 2, 4, 4, 6, 6, 8, 8)
+SIZES: Final = (1, 2, 4, 4, 6, 6, 8, 8)
 """Faults in a scenario, one of these: alone, and mixed with others."""
 
 
@@ -63,10 +63,13 @@ class Scenario:
         return random.Random(f"{self.seed}/{self.number}")
 
 
-def plan(seed: int, faults: int, kinds: Sequence[str], *, snapshots: bool = True) -> list[Scenario]:
+def plan(
+    seed: int, faults: int, kinds: Sequence[str], *, snapshots: bool = True, sizes: Sequence[int] = SIZES
+) -> list[Scenario]:
     """Scenarios that hold so many faults, each kind as often as any other, give or take one.
 
-    snapshots: whether the program has them; the kinds that need them are left out where not.
+    snapshots: whether the program has them; the kinds that need them are left out where not. sizes: faults of a
+    scenario are as many as one of these.
     """
     usable = [kind for kind in kinds if snapshots or kind not in OF_SNAPSHOTS]
     if not usable:
@@ -78,7 +81,7 @@ def plan(seed: int, faults: int, kinds: Sequence[str], *, snapshots: bool = True
     del drawn[faults:]
     scenarios: list[Scenario] = []
     while drawn:
-        size = rng.choice(_SIZES)
+        size = rng.choice(sizes)
         chosen, drawn = drawn[:size], drawn[size:]
         scenarios.append(
             Scenario(
@@ -91,19 +94,3 @@ def plan(seed: int, faults: int, kinds: Sequence[str], *, snapshots: bool = True
             )
         )
     return scenarios
-
-
-def singles(seed: int, kinds: Sequence[str], faults: int, *, snapshots: bool = True) -> list[Scenario]:
-    """As `plan`, but in scenarios of two faults, each with a first fault of another kind than the others have."""
-    usable = [kind for kind in kinds if snapshots or kind not in OF_SNAPSHOTS]
-    return [
-        Scenario(
-            seed=seed,
-            number=number + 1,
-            world=list(WORLDS)[number % len(WORLDS)],
-            partitions=3 + number % 2,
-            snapshots=snapshots,
-            faults=tuple(Fault(usable[(2 * number + place) % len(usable)]) for place in range(2)),
-        )
-        for number in range(faults // 2)
-    ]

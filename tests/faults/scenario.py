@@ -73,6 +73,7 @@ def run(
         outcome.wrong = [f"hangs: {_words(error)} did not end in {error.timeout:.0f} s; where it was is in its log"]
     finally:
         live.kill_all()
+        live.forget()
     outcome.seconds = time.monotonic() - begun
     if outcome.wrong:
         outcome.logs = folder

@@ -4,10 +4,16 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kafka.errors import KafkaError
+
+from state.errors import PrectrError
+from stream.kafka.client import Connection
+from stream.kafka.topics import Topics
 from tests.oracle.command import PRECTR, environment, prectr, replayed, written_examples
 
 PARTITIONS = 3
@@ -61,6 +67,13 @@ class Live:
 
     def load(self, *log: Path) -> None:
         self._done(prectr("load", *log, *self._system))
+
+    def forget(self) -> None:
+        """Delete the topics."""
+        topics = Topics(self.prefix).all
+        with suppress(PrectrError, KafkaError):
+            # A broker that is down, or a system that was never created, has none.
+            Connection(self.bootstrap).ask(lambda admin: admin.delete_topics(list(topics)))
 
     def state(self, name: str) -> Path:
         return self.folder / f"state-{name}"
