@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 # Packages are installed uncompiled (most of their modules are never imported), so what is imported must be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test kafka-tests lint setup clean
+.PHONY: demo test kafka-tests faults lint setup clean
 
 ## demo: simulate a log of a real catalogue, replay it with every model, write a report
 demo: $(READY)
@@ -23,6 +23,10 @@ test: lint
 ## kafka-tests: the tests on a real Kafka; the live system is unfinished, and some may hang
 kafka-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kafka
+
+## faults: 200 faults against the whole live system on a real Kafka; the table goes to bench/results/faults.md
+faults: $(READY)
+	$(BIN)/python -m tests.faults --faults 200 --write --keep-going
 
 ## lint: ruff and mypy alone
 lint: $(READY)

@@ -59,11 +59,16 @@ class DenseParameters:
     def __getitem__(self, name: str) -> Tensor:
         return self._named[name]
 
-    def step(self) -> None:
-        """One step of Adam with the gradients that backward has added up since the last one."""
+    @property
+    def gradient(self) -> Tensor:
+        """float32[D]: what backward has added up since the last step; the buffer itself."""
+        return self._gradient
+
+    def step(self, gradient: Tensor) -> None:
+        """One step of Adam; the buffer of gradients starts at zero again."""
         self._steps += 1
-        self._mean.lerp_(self._gradient, 1 - _DECAY_MEAN)
-        self._square.mul_(_DECAY_SQUARE).addcmul_(self._gradient, self._gradient, value=1 - _DECAY_SQUARE)
+        self._mean.lerp_(gradient, 1 - _DECAY_MEAN)
+        self._square.mul_(_DECAY_SQUARE).addcmul_(gradient, gradient, value=1 - _DECAY_SQUARE)
         correct_mean = 1 - _DECAY_MEAN**self._steps
         correct_root = math.sqrt(1 - _DECAY_SQUARE**self._steps)
         self._values.addcdiv_(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.gradients import RowGradients
 from model.hashing import uniform
 
 _INIT_ROWS = 1 << 16
@@ -143,12 +144,17 @@ class HashedTable:
         """The rows `wanted` as they are, float32[*wanted.shape, columns], without a gradient."""
         return torch.nn.functional.embedding(torch.from_numpy(wanted).to(self._device), self.values)
 
-    def apply(self, gathered: Gathered, gradient: Tensor) -> None:
-        """Change the gathered rows by their gradient, float32[U, columns]."""
-        picked = gathered.unique
+    def no_gradient(self) -> RowGradients:
+        """That of no rows."""
+        return RowGradients(self.values.new_empty(0, dtype=torch.int64), self.values[:0])
+
+    def apply(self, change: RowGradients) -> None:
+        """Change rows by their gradient."""
+        picked = change.rows
         state = {name: tensor.index_select(0, picked) for name, tensor in self.state.items()}
         with torch.no_grad():
-            self.values.index_copy_(0, picked, self.rule.update(gathered.values, gradient, state))
+            before = self.values.index_select(0, picked)
+            self.values.index_copy_(0, picked, self.rule.update(before, change.gradient, state))
             for name, tensor in state.items():
                 self.state[name].index_copy_(0, picked, tensor)
             self._changed[picked] = True

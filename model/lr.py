@@ -7,6 +7,7 @@ from torch import Tensor
 from model.config import TrainerConfig
 from model.embeddings import Ftrl, Gathered
 from model.features import Batch
+from model.gradients import Gradients, RowGradients
 from model.online import Forward
 from model.smoothing import PRIOR_LOG_ODDS
 from model.wide import Rows, id_rows, place_rows, place_table, weight_table
@@ -34,11 +35,24 @@ class LogisticRegression:
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, self._clicks(batch))
         return Forward(logits, {"click": loss}, gathered)
 
-    def learn(self, batch: Batch, forward: Forward) -> None:
+    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
         """A weight's gradient is Σ (p − y) over its impressions."""
         residual = torch.sigmoid(forward.logits) - self._clicks(batch)
-        for name, gathered in forward.gathered.items():
-            self._tables[name].apply(gathered, _sum_by_row(residual, gathered))
+        tables = {
+            name: RowGradients(gathered.unique, _sum_by_row(residual, gathered))
+            for name, gathered in forward.gathered.items()
+        }
+        return Gradients(batch.impressions, residual[:0], tables)
+
+    def no_gradients(self) -> Gradients:
+        """Of no rows."""
+        tables = {name: table.no_gradient() for name, table in self._tables.items()}
+        return Gradients(0, torch.empty(0, device=self._device), tables)
+
+    def step(self, gradients: Gradients) -> None:
+        """Change the rows."""
+        for name, change in gradients.tables.items():
+            self._tables[name].apply(change)
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N]."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from model.dense import DenseParameters
 from model.embeddings import Gathered, HashedTable
 from model.features import Batch
+from model.gradients import Gradients, RowGradients
 from model.online import Forward
 from model.wide import Rows
 
@@ -50,17 +51,29 @@ class NeuralModel:
         logits = self.logits(batch, {name: each.look_up() for name, each in gathered.items()})
         return Forward(logits.detach(), self.losses(batch, logits), gathered)
 
-    def learn(self, batch: Batch, forward: Forward) -> None:
-        """One step: dense parameters by the gradient of the mean loss, rows by that of the sum.
+    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+        """Dense parameters: of the mean loss; rows: of the sum.
 
         An id's gradient is then what its own impressions say, whatever else is in the batch.
         """
         total = torch.stack(list(forward.losses.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
-        for name, gathered in forward.gathered.items():
-            self._tables[name].apply(gathered, _gradient(gathered) * batch.impressions)
+        tables = {
+            name: RowGradients(gathered.unique, _gradient(gathered) * batch.impressions)
+            for name, gathered in forward.gathered.items()
+        }
+        return Gradients(batch.impressions, self._dense.gradient, tables)
+
+    def no_gradients(self) -> Gradients:
+        """Zero for the dense parameters, and no rows."""
+        return Gradients(0, self._dense.gradient, {name: table.no_gradient() for name, table in self._tables.items()})
+
+    def step(self, gradients: Gradients) -> None:
+        """Change rows and dense parameters, each by its own rule."""
+        for name, change in gradients.tables.items():
+            self._tables[name].apply(change)
         with torch.no_grad():
-            self._dense.step()
+            self._dense.step(gradients.dense)
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], nothing learned."""

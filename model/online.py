@@ -7,6 +7,7 @@ from torch import Tensor
 
 from model.embeddings import Gathered
 from model.features import Batch
+from model.gradients import Gradients
 
 
 @dataclass(slots=True)
@@ -25,11 +26,11 @@ class Forward:
 class OnlineModel(Protocol):
     """A ranker that learns from a stream.
 
-    Contract: `forward` changes nothing; `learn` is called at most once for a `Forward`, right after it and
-    on the same batch, and only if its losses are finite. Scores use no dropout: what is measured is what
-    is learned from. The score at position 1, for ranking, is `score(batch.at_position(1))`.
-    `export` and `restore` carry everything that `learn` changes (weights, optimizer, random state,
-    own aggregates), bit for bit.
+    Contract: `forward` changes nothing; `gradients` is called at most once for a `Forward`, right after it and
+    on the same batch, and only if its losses are finite; then `step` with them, or with the sum of those of
+    several ranks' shares of a batch. Scores use no dropout: what is measured is what is learned from. The score
+    at position 1, for ranking, is `score(batch.at_position(1))`. `export` and `restore` carry everything that
+    `step` changes (weights, optimizer, random state, own aggregates), bit for bit.
     """
 
     reads_history: bool
@@ -38,8 +39,14 @@ class OnlineModel(Protocol):
     def forward(self, batch: Batch) -> Forward:
         """Score a batch of P pages and N impressions, and the losses of that score."""
 
-    def learn(self, batch: Batch, forward: Forward) -> None:
-        """Take one step down the losses of `forward`."""
+    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+        """Which way the losses of `forward` fall; no weight changes."""
+
+    def no_gradients(self) -> Gradients:
+        """Those of a batch without pages: what a rank adds that has no share in a small batch."""
+
+    def step(self, gradients: Gradients) -> None:
+        """Take one step down; the gradients are used up."""
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float[N] of a batch whose labels are not known, or not to be learned from."""

@@ -13,10 +13,15 @@ from torch import Tensor
 
 from model import checkpoint
 from model.config import TrainerConfig
+from model.device import pick_device
 from model.features import Batch, FeatureEncoder
+from model.measured import NOTHING, Measured, measured
+from model.online import Forward
 from model.quality import Quality
+from model.ranks import Ranks
 from model.registry import make_model
 from model.smoothing import Parents
+from model.together import add_up, hear_all, share
 from state.errors import CheckpointError, ConfigError, TrainingError
 from stream.records import Example
 
@@ -37,12 +42,23 @@ class Trainer:
     by `batch_span`. Only pages end it: `line` depends on how the sources are spread, so it is not looked at.
     The open batch stays in the checkpoint; `flush` trains it.
 
+    Several ranks train one model together: each must be given the same examples, and scores the pages i ≡ r (mod R)
+    of each batch, possibly none. All count what all have scored and step by the sum of all gradients, so that all
+    hold the same state, to the last bit: the checkpoint of any of them is that of all.
+
     batches, pages_trained: what has been learned from since the start of the run, resumed runs included.
     quality: the prequential quality of every page trained on.
     """
 
-    def __init__(self, config: TrainerConfig, on_scores: Callable[[BatchScores], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainerConfig,
+        on_scores: Callable[[BatchScores], None] | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
         """A trainer at its start. `on_scores` is told the scores of each batch before it is learned from.
+
+        ranks: the processes that train this model together, each with a trainer that was made the same way.
 
         ConfigError: no such model, switch or device, or a setting out of its range.
         """
@@ -52,7 +68,8 @@ class Trainer:
         self.batches = 0
         self.pages_trained = 0
         self._on_scores = on_scores
-        self._device = _device(config.device)
+        self._ranks = ranks
+        self._device = pick_device(config.device) if ranks is None else ranks.device
         _make_deterministic(self._device)
         self._model = make_model(config, self._device)
         self._parents = Parents(config.parent_slots, config.smoothing)
@@ -133,26 +150,46 @@ class Trainer:
 
     def _train_open(self) -> None:
         self._set_threads()
-        batch = self._encode(self._open)
-        forward = self._model.forward(batch)
-        _refuse_not_finite(batch, forward.losses)
-        logits = _numpy(forward.logits)
+        own = self._score(self._open if self._ranks is None else share(self._open, self._ranks))
+        counted = self._measure(own)
         self.quality.add_batch(
-            logits,
-            batch.labels,
-            batch.page_starts,
-            activity=batch.activity,
-            levels=batch.levels,
-            positions=batch.positions,
-            closes_at=batch.closes_at,
+            counted.logits,
+            counted.labels,
+            counted.page_starts,
+            activity=counted.activity,
+            levels=counted.levels,
+            positions=counted.positions,
+            closes_at=counted.closes_at,
         )
-        if self._on_scores is not None:
-            self._on_scores(BatchScores(batch, logits))
-        self._model.learn(batch, forward)
-        self._parents.add(batch.category, batch.levels, batch.labels)
+        if own is not None and self._on_scores is not None:
+            self._on_scores(BatchScores(own.batch, own.logits))
+        self._learn(own, len(counted.labels))
+        self._parents.add(counted.category, counted.levels, counted.labels)
         self.batches += 1
-        self.pages_trained += batch.pages
+        self.pages_trained += len(self._open)
         self._open = []
+
+    def _score(self, pages: Sequence[Example]) -> "_Scored | None":
+        if not pages:
+            return None
+        batch = self._encode(pages)
+        forward = self._model.forward(batch)
+        return _Scored(batch, forward, _numpy(forward.logits))
+
+    def _measure(self, own: "_Scored | None") -> Measured:
+        """What is counted of the whole batch, whoever has scored it."""
+        pages = NOTHING if own is None else measured(own.batch, own.logits)
+        refusal = "" if own is None else _refusal(own)
+        if self._ranks is not None:
+            return hear_all(pages, refusal, self._ranks)
+        if refusal:
+            raise TrainingError(refusal)
+        return pages
+
+    def _learn(self, own: "_Scored | None", impressions: int) -> None:
+        """One step by the gradients of the whole batch of so many impressions."""
+        gradients = self._model.no_gradients() if own is None else self._model.gradients(own.batch, own.forward)
+        self._model.step(gradients if self._ranks is None else add_up(gradients, impressions, self._ranks))
 
     def _set_threads(self) -> None:
         # Sums over many threads round otherwise than over one; the number is part of the configuration.
@@ -164,23 +201,26 @@ def _numpy(logits: Tensor) -> NDArray[np.float64]:
     return logits.detach().cpu().numpy().astype(np.float64)
 
 
-def _refuse_not_finite(batch: Batch, losses: dict[str, Tensor]) -> None:
-    for name, loss in losses.items():
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The pages of a batch that are this process's, scored."""
+
+    batch: Batch
+    forward: Forward
+    logits: NDArray[np.float64]
+
+
+def _refusal(scored: _Scored) -> str:
+    """Why nothing can be learned from these scores; empty where it can."""
+    for name, loss in scored.forward.losses.items():
         value = float(loss.detach())
         if not np.isfinite(value):
-            raise TrainingError(
+            return (
                 f"the {name} loss of a batch is {value}; nothing was learned from it. Its pages: "
-                f"{', '.join(repr(request) for request in batch.request_ids)}. "
+                f"{', '.join(repr(request) for request in scored.batch.request_ids)}. "
                 "Look at their prices and counts, lower the learning rates, or start over with --restart"
             )
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is 'cuda' and torch finds no CUDA device; set device to 'auto' or 'cpu'")
-    return torch.device(wanted)
+    return ""
 
 
 def _make_deterministic(device: torch.device) -> None:
@@ -192,8 +232,6 @@ def _make_deterministic(device: torch.device) -> None:
 
 
 def _check(config: TrainerConfig) -> None:
-    if config.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device is {config.device!r}; it must be auto, cpu or cuda")
     if config.batch_pages < 1:
         raise ConfigError(f"batch_pages is {config.batch_pages}; a batch has at least 1 page")
     if not config.batch_span >= 0:

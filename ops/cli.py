@@ -19,11 +19,14 @@ COMMANDS: Final = {
     "demo": "Simulate a log of a real catalogue, replay it with every model, and compare them.",
     "verify": "Check that a run has accounted for every event and every file.",
     "state": "Look into the state of a run, such as what it knows of a query.",
-    "topics": "Make the topics of the live system on Kafka.",
+    "topics": "Make and check the topics of the live system on Kafka.",
+    "dlq": "Look into the dead letters, and send them again.",
     "load": "Send a log into Kafka, keyed by user.",
     "stream": "Run the two stages of the live system: one process of as many as there are partitions.",
     "train": "Train online on the live system's examples.",
+    "run": "Run the whole live system on this machine, or a replay without a broker.",
     "examples": "Write the live system's committed examples to a file.",
+    "doctor": "Look the live system over: broker, topics, state, checkpoint; what to do about each.",
     "schema": "Print the JSON Schema of the events.",
 }
 """Name and summary of each command; its code is imported only when it is called, torch is slow to import."""

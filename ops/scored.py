@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -16,6 +16,9 @@ from stream.busiest import BusiestQueries
 from stream.outcomes import Outcomes
 from stream.sink import ExampleSink
 from stream.tally import Tally
+
+if TYPE_CHECKING:
+    from model.ranks import Ranks
 
 BUSIEST: Final = 40
 """Queries whose preferences the report shows."""
@@ -47,8 +50,12 @@ class Run(Protocol):
         """Wall time spent."""
 
 
-def make_scored(settings: Settings, models: Sequence[str], truth: Path | None = None) -> Mapping[str, Scored]:
+def make_scored(
+    settings: Settings, models: Sequence[str], truth: Path | None = None, ranks: "Ranks | None" = None
+) -> Mapping[str, Scored]:
     """A trainer for each model and, where there is a truth, the oracle.
+
+    ranks: the processes that train the models together.
 
     Raises:
         UsageError: a model is named twice, or there is none of that name.
@@ -59,7 +66,7 @@ def make_scored(settings: Settings, models: Sequence[str], truth: Path | None = 
     if models:
         from model.trainer import Trainer  # noqa: PLC0415 (torch takes seconds to import, and --no-train needs none)
 
-        scored |= {name: Trainer(dataclasses.replace(settings.trainer, model=name)) for name in models}
+        scored |= {name: Trainer(dataclasses.replace(settings.trainer, model=name), ranks=ranks) for name in models}
     if truth is not None:
         scored[ORACLE] = Oracle(truth)
     return scored

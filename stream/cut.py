@@ -6,13 +6,15 @@ and `cut.json`. It is written aside and renamed when whole, so a cut is there or
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
-from state.errors import CheckpointError
+from state.errors import CheckpointError, UsageError
 from state.points import at_point
+from stream.sink import ExampleSink
 from stream.tally import TallyState
 
 FORMAT: Final = 1
@@ -95,6 +97,30 @@ def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
     return cut
 
 
+def differing(one: Mapping[str, str], other: Mapping[str, str], word: str) -> str:
+    """The settings that differ, in words: "seed is 1, was 2", where `word` is "was"; empty where none does."""
+    return "; ".join(
+        f"{name} is {one.get(name, 'not set')}, {word} {other.get(name, 'not set')}"
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
+    )
+
+
+def refuse_other_config(run_dir: Path, now: Mapping[str, str], then: Mapping[str, str], else_do: str) -> None:
+    """Refuse to go on with a run under other settings than it was begun with.
+
+    else_do: the ways out besides going back to the old ones, to be put behind a comma.
+
+    Raises:
+        UsageError: a setting differs; each is named.
+    """
+    differences = differing(now, then, "was")
+    if differences:
+        raise UsageError(
+            f"{run_dir}: the run was begun with another configuration: {differences}. Go on with the old one, {else_do}"
+        )
+
+
 class CutWriter:
     """Writes the next cut: fill `aside`, then `commit` with its manifest (a `Cut`, or a live run's)."""
 
@@ -106,6 +132,13 @@ class CutWriter:
         self.aside = folder / f"{self._target.name}.tmp"
         shutil.rmtree(self.aside, ignore_errors=True)
         self.aside.mkdir(parents=True)
+
+    def save_sinks(self, sinks: Mapping[str, ExampleSink]) -> None:
+        """Write the state of every sink; `load_sinks` takes it up."""
+        for name, sink in sinks.items():
+            folder = _sink_folder(self.aside, name)
+            folder.mkdir(parents=True)
+            sink.save(folder)
 
     def commit(self, cut: msgspec.Struct) -> Path:
         """Write the manifest, make all of it durable, rename it into place and remove old cuts."""
@@ -120,6 +153,16 @@ class CutWriter:
         for old in cuts(self._folder)[_KEPT:]:
             shutil.rmtree(old)
         return self._target
+
+
+def load_sinks(cut: Path, sinks: Mapping[str, ExampleSink]) -> None:
+    """Give every sink the state that it had at the cut."""
+    for name, sink in sinks.items():
+        sink.load(_sink_folder(cut, name))
+
+
+def _sink_folder(cut: Path, name: str) -> Path:
+    return cut / "sinks" / name
 
 
 def restore_stores(cut: Path, state: Path) -> None:

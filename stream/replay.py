@@ -13,7 +13,7 @@ from state.errors import CheckpointError, InputError, UsageError
 from state.lock import FolderLock
 from stream.busiest import BusiestQueries
 from stream.config import PipelineConfig
-from stream.cut import Cut, CutWriter, ReadFile, cuts, read_cut, restore_stores
+from stream.cut import Cut, CutWriter, ReadFile, cuts, load_sinks, read_cut, refuse_other_config, restore_stores
 from stream.deadletters import DeadLetter, DeadLetterFile
 from stream.embedded import EmbeddedTasks, Step
 from stream.events import Impression
@@ -222,10 +222,7 @@ class Replay:
     def _cut(self) -> None:
         writer = CutWriter(self._checkpoints)
         self.tasks.checkpoint(writer.aside / "state")
-        for name, sink in self._sinks.items():
-            folder = writer.aside / "sinks" / name
-            folder.mkdir(parents=True)
-            sink.save(folder)
+        writer.save_sinks(self._sinks)
         writer.commit(
             Cut(
                 config=self._config,
@@ -269,29 +266,17 @@ class Replay:
         """Restore the newest whole cut: the stores, and every sink."""
         for folder in cuts(self._checkpoints):
             cut = read_cut(folder)
-            self._check_config(cut)
+            others = "name another --run-dir, or start over with --restart"
+            refuse_other_config(self._run_dir, self._config, cut.config, others)
             if (cut.examples_bytes is None) != (self._example_path is None):
                 begun = "without" if cut.examples_bytes is None else "with"
                 raise UsageError(
                     f"{self._run_dir}: the run was begun {begun} --examples: do the same, or use --restart"
                 )
             restore_stores(folder, self._state)
-            for name, sink in self._sinks.items():
-                sink.load(folder / "sinks" / name)
+            load_sinks(folder, self._sinks)
             return cut
         return None
-
-    def _check_config(self, cut: Cut) -> None:
-        differences = [
-            f"{name} is {self._config.get(name, 'not set')}, was {cut.config.get(name, 'not set')}"
-            for name in sorted(self._config.keys() | cut.config.keys())
-            if self._config.get(name) != cut.config.get(name)
-        ]
-        if differences:
-            raise UsageError(
-                f"{self._run_dir}: the run was begun with another configuration: {'; '.join(differences)}. "
-                "Go on with the old one, name another --run-dir, or start over with --restart"
-            )
 
     def _follow_on(self, cut: Cut | None) -> Iterator[LogFile]:
         """The files that are left to read, after those that the cut has seen."""

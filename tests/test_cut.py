@@ -1,13 +1,25 @@
 """Cuts: there or not there, the newest whole one, and what a damaged one says."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from state.errors import CheckpointError
+from state.errors import CheckpointError, UsageError
 from state.store import Store
-from stream.cut import FORMAT, Cut, CutWriter, ReadFile, cuts, read_cut, restore_stores
+from stream.cut import (
+    FORMAT,
+    Cut,
+    CutWriter,
+    ReadFile,
+    cuts,
+    load_sinks,
+    read_cut,
+    refuse_other_config,
+    restore_stores,
+)
+from stream.records import Example
 from stream.tally import TallyState
 
 
@@ -109,3 +121,37 @@ def test_restored_stores_hold_what_the_cut_holds_and_leave_it_alone(tmp_path: Pa
         assert store.get_many([b"a", b"b"]) == [b"1", None]
         store.write({b"a": b"2", b"b": b"2"})
         store.close()
+
+
+class Word:
+    """A sink of one word."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def consume(self, examples: Sequence[Example], line: int) -> None:
+        """Nothing is taken."""
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def save(self, folder: Path) -> None:
+        (folder / "word").write_text(self.word)
+
+    def load(self, folder: Path) -> None:
+        self.word = (folder / "word").read_text()
+
+
+def test_every_sink_takes_up_what_it_was_at_the_cut(tmp_path: Path) -> None:
+    writer = CutWriter(tmp_path)
+    writer.save_sinks({"wide-deep+": Word("one"), "lr": Word("two")})
+    cut = writer.commit(manifest())
+    sinks = {"lr": Word(""), "wide-deep+": Word("")}
+    load_sinks(cut, sinks)
+    assert {name: sink.word for name, sink in sinks.items()} == {"lr": "two", "wide-deep+": "one"}
+
+
+def test_another_configuration_is_refused_by_the_name_of_each_setting(tmp_path: Path) -> None:
+    refuse_other_config(tmp_path, {"seed": "1"}, {"seed": "1"}, "or start over")
+    with pytest.raises(UsageError, match=r"model is lr, was not set; seed is 1, was 2\. Go on .* one, or start over$"):
+        refuse_other_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, "or start over")

@@ -13,7 +13,7 @@ def _train(dense: DenseParameters, steps: range) -> None:
         loss = (torch.relu(inputs @ dense["a"].T + dense["b"]).sum() + dense["c"].sum() - 1) ** 2
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            dense.step()
+            dense.step(dense.gradient)
 
 
 def test_a_step_is_adam_as_torch_has_it() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from model.embeddings import Adagrad, Ftrl, HashedTable, Newton, SparseRule
+from model.gradients import RowGradients
 
 CPU = torch.device("cpu")
 RULES = [Adagrad(0.1), Ftrl(0.1, 1.0, 0.5, 0.2), Newton(4.0)]
@@ -18,7 +19,7 @@ def _step(table: HashedTable, wanted: np.ndarray, weights: torch.Tensor) -> None
     gathered = table.gather(wanted)
     (gathered.look_up() * weights).sum().backward()  # type: ignore[no-untyped-call]
     assert gathered.values.grad is not None
-    table.apply(gathered, gathered.values.grad)
+    table.apply(RowGradients(gathered.unique, gathered.values.grad))
 
 
 def _random_steps(table: HashedTable, steps: int, seed: int = 0) -> None:
@@ -53,22 +54,22 @@ def test_ftrl_is_the_algorithm_of_2013_coordinate_by_coordinate() -> None:
         sigma = (math.sqrt(n + gradient**2) - math.sqrt(n)) / alpha
         z += gradient - sigma * weight
         n += gradient**2
-        table.apply(table.gather(np.array([7])), torch.tensor([[gradient]]))
+        table.apply(RowGradients(torch.tensor([7]), torch.tensor([[gradient]])))
     assert float(table.values.abs().sum()) == float(table.values[7].abs()) > 0
 
 
 def test_ftrl_keeps_a_weight_of_little_use_at_exactly_zero() -> None:
     table = _table(Ftrl(0.1, 1.0, 1.0, 0.0), columns=1, scale=0.0)
     for gradient in (0.4, -0.3, 0.5):
-        table.apply(table.gather(np.array([3])), torch.tensor([[gradient]]))
+        table.apply(RowGradients(torch.tensor([3]), torch.tensor([[gradient]])))
     assert float(table.values[3]) == 0.0
 
 
 def test_newton_by_hand() -> None:
     table = _table(Newton(4.0), columns=1, scale=0.0)
-    table.apply(table.gather(np.array([3])), torch.tensor([[2.0]]))
+    table.apply(RowGradients(torch.tensor([3]), torch.tensor([[2.0]])))
     assert float(table.values[3]) == pytest.approx(-2 / (4 + 4))
-    table.apply(table.gather(np.array([3])), torch.tensor([[-1.0]]))
+    table.apply(RowGradients(torch.tensor([3]), torch.tensor([[-1.0]])))
     assert float(table.values[3]) == pytest.approx(-2 / 8 + 1 / (4 + 4 + 1))
 
 

@@ -83,7 +83,7 @@ def _trained(make: Callable[[TrainerConfig, torch.device], NeuralModel]) -> Neur
     model = make(CONFIG, CPU)
     for seed in range(8):
         batch = _batch(seed + 1)
-        model.learn(batch, model.forward(batch))
+        model.step(model.gradients(batch, model.forward(batch)))
     return model
 
 
@@ -121,7 +121,7 @@ def test_rows_learn_from_the_sum_and_dense_parameters_from_the_mean(make: Callab
     model, batch = _trained(make), _batch()
     before = model._tables["embedding"].state["squares"].clone()
     forward = model.forward(batch)
-    model.learn(batch, forward)
+    model.step(model.gradients(batch, forward))
     gathered = forward.gathered["embedding"]
     assert gathered.values.grad is not None
     grown = (model._tables["embedding"].state["squares"] - before)[gathered.unique]

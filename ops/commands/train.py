@@ -39,8 +39,11 @@ def train(
 ) -> None:
     """Train on training-examples as they come, each page scored before it is learned from; report on stopping.
 
+    Under torchrun several processes train one model: torchrun --nproc-per-node 2 .venv/bin/prectr train …
+
     Example: prectr train --bootstrap localhost:9092 --run-dir live --model wide-deep+
     """
+    from model.ranks import join_ranks  # noqa: PLC0415 (torch takes seconds to import, and --help needs none)
     from ops.commands.replay import show  # noqa: PLC0415
     from ops.report import write_report  # noqa: PLC0415
     from ops.scored import identity, make_report, make_scored, note  # noqa: PLC0415
@@ -57,16 +60,32 @@ def train(
     pipeline = replace(settings.pipeline, partitions=check_topics(broker, names))
     settings = replace(settings, pipeline=pipeline)
     with ExitStack() as stack:
-        scored = make_scored(settings, models)
-        run = LiveTraining(broker, names, run_dir, config=identity(settings, models), sinks=scored, cut_every=cut_every)
+        ranks = join_ranks(settings.trainer.device)
+        scored = make_scored(settings, models, ranks=ranks)
+        run = LiveTraining(
+            broker,
+            names,
+            run_dir,
+            config=identity(settings, models),
+            sinks=scored,
+            cut_every=cut_every,
+            peers=ranks,
+        )
         stack.callback(run.close)
-        with meter("train", 0) as shown, stop_signals() as stop:
-            run.run(
-                until_end=until_end,
-                flush=flush,
-                stop=stop,
-                progress=lambda run: shown.update(run.tally.pages, note(run.tally.pages, scored)),
-            )
+        leads = ranks is None or ranks.rank == 0
+        with ExitStack() as watched:
+            shown = watched.enter_context(meter("train", 0)) if leads else None
+            stop = watched.enter_context(stop_signals())
+
+            def tell(run: LiveTraining) -> None:
+                if shown is not None:
+                    shown.update(run.tally.pages, note(run.tally.pages, scored))
+
+            run.run(until_end=until_end, flush=flush, stop=stop, progress=tell)
+        if ranks is not None:
+            ranks.leave()
+        if not leads:
+            return
         report = make_report(run, scored, settings, dead_letters={}, out_of_order=run.reader.out_of_order)
         page = write_report(run_dir, report)
     if json is not None:

@@ -1,10 +1,13 @@
 """Connections to a broker: every client of the program is made here."""
 
+import difflib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any, Final, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -13,7 +16,9 @@ from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError
 from state.errors import ConfigError, PrectrError
 
 _FETCH_BYTES: Final = 16 << 20
-_MAX_REQUEST_BYTES: Final = 9 << 20
+_MAX_REQUEST_BYTES: Final = 64 << 20
+"""Of what a producer sends at once. Counted before compression, so far above what a topic takes: a record that
+others have compressed well into the events must fit into the dead letters, whole."""
 _ATTEMPT_MS: Final = 2_000
 _SAY_EVERY: Final = 10.0
 """Seconds between two messages while the broker does not answer."""
@@ -35,6 +40,20 @@ _OURS: Final = frozenset(
     }
 )
 """Settings on which exactly once depends."""
+_NO_TEXT: Final = frozenset(
+    {
+        "default_offset_commit_callback",
+        "kafka_client",
+        "metric_reporters",
+        "partition_assignment_strategy",
+        "selector",
+        "socket_options",
+        "ssl_context",
+    }
+)
+"""Settings that are objects of Python, which no file can give."""
+_SECRET: Final = re.compile("password|proxy")
+_BROKERS_WORDS: Final = re.compile(r"""error_message=(['"])(.+?)\1""")
 _READY_SECONDS: Final = 20.0
 _ASK_AGAIN: Final = 0.3
 Answer = TypeVar("Answer")
@@ -49,20 +68,31 @@ class Connection:
     wait: seconds to go on trying while the broker does not answer.
 
     Raises:
-        ConfigError: a setting that no client knows, or that is the program's own to make.
+        ConfigError: a setting that no client knows, of a wrong type, or that is the program's own to make. Never says
+            a value: it may be a secret.
     """
 
     bootstrap: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     wait: float = 5.0
 
     def __post_init__(self) -> None:
-        known = {name for client in (KafkaConsumer, KafkaProducer, KafkaAdminClient) for name in client.DEFAULT_CONFIG}
-        for name in self.settings:
+        known = known_settings()
+        for name, value in self.settings.items():
             if name in _OURS:
                 raise ConfigError(f"client setting {name}: exactly once depends on it, so it cannot be set: remove it")
             if name not in known:
-                raise ConfigError(f"client setting {name}: kafka-python knows none of that name: remove or correct it")
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" (the nearest is {near[0]})" if near else ""
+                raise ConfigError(
+                    f"client setting {name}: kafka-python knows none of that name{hint}: remove or correct it"
+                )
+            if name in _NO_TEXT:
+                raise ConfigError(f"client setting {name}: an object of Python, which no file can give: remove it")
+            wanted = _kind(name, known[name])
+            if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)):
+                found = type(value).__name__
+                raise ConfigError(f"client setting {name}: must be {_KINDS[wanted]}, and is of type {found}")
 
     def consumer(self, **more: Any) -> KafkaConsumer:
         """A consumer that reads what is committed, from the beginning, and commits nothing by itself."""
@@ -94,7 +124,7 @@ class Connection:
             PrectrError: it does not answer, or refuses.
         """
         client = self._made(KafkaAdminClient, {})
-        begun = time.monotonic()
+        begun = said = time.monotonic()
         try:
             with self.errors():
                 while True:
@@ -102,8 +132,10 @@ class Connection:
                         return question(client)
                     except RetriableError:
                         # A broker that has just started has no group coordinator for some seconds.
-                        if time.monotonic() - begun > max(self.wait, _READY_SECONDS):
+                        left = max(self.wait, _READY_SECONDS) - (time.monotonic() - begun)
+                        if left < 0:
                             raise
+                        said = self._say(said, "Kafka is not ready", left)
                         time.sleep(_ASK_AGAIN)
         finally:
             client.close()
@@ -115,13 +147,14 @@ class Connection:
             yield
         except KafkaError as error:
             raise PrectrError(
-                f"{self.bootstrap}: Kafka says {_words(error)}: nothing committed is lost; once that is mended, "
+                f"{self.bootstrap}: Kafka says {self._words(error)}: nothing committed is lost; once that is mended, "
                 "the same command goes on"
             ) from error
 
     def _made(self, client: Any, ours: Mapping[str, Any]) -> Any:
         theirs = {name: value for name, value in self.settings.items() if name in client.DEFAULT_CONFIG}
-        begun = said = time.monotonic()
+        begun = time.monotonic()
+        said = float("-inf")
         while True:
             left = self.wait - (time.monotonic() - begun)
             try:
@@ -135,18 +168,55 @@ class Connection:
                         f"{self.bootstrap}: no answer from Kafka in {self.wait:g} s: is the broker running, and is "
                         "--bootstrap right? --wait gives it more time"
                     ) from error
-                if time.monotonic() - said >= _SAY_EVERY:
-                    said = time.monotonic()
-                    _log.warning("%s: no answer from Kafka, trying for another %.0f s", self.bootstrap, left)
+                said = self._say(said, "no answer from Kafka", left)
             except (KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
                 raise PrectrError(
-                    f"{self.bootstrap}: no connection to Kafka ({_words(error)}): check --bootstrap and the client "
-                    "settings"
+                    f"{self.bootstrap}: no connection to Kafka ({self._words(error)}): check --bootstrap and the "
+                    "client settings"
                 ) from error
 
+    def _say(self, said: float, what: str, left: float) -> float:
+        """Log what is wrong, every 10 s; returns when it was last said."""
+        if time.monotonic() - said < _SAY_EVERY:
+            return said
+        _log.warning("%s: %s, trying for another %.0f s", self.bootstrap, what, left)
+        return time.monotonic()
 
-def _words(error: Exception) -> str:
-    """An error's type and text in one line."""
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    return text if text.startswith(name) else f"{name}: {text}" if text else name
+    def _words(self, error: Exception) -> str:
+        """An error's type and text in one line, without any secret of the settings."""
+        text = " ".join(str(error).split())
+        if told := _BROKERS_WORDS.search(text):
+            # Else the whole request and its whole answer would be the message.
+            text = told.group(2)
+        for name, value in self.settings.items():
+            if _SECRET.search(name) and value:
+                text = text.replace(str(value), "***")
+        kind = type(error).__name__
+        return text if text.startswith(kind) else f"{kind}: {text}" if text else kind
+
+
+_KINDS: Final[Mapping[type | UnionType, str]] = {
+    bool: "true or false",
+    int | float: "a number",
+    str: "text, in quotes",
+}
+
+
+def known_settings() -> dict[str, Any]:
+    """Every setting that a client of kafka-python has, with its default."""
+    return {
+        name: value
+        for client in (KafkaAdminClient, KafkaProducer, KafkaConsumer)
+        for name, value in client.DEFAULT_CONFIG.items()
+    }
+
+
+def _kind(name: str, default: object) -> type | UnionType | None:
+    """What a setting's value must be; None where anything goes that the client takes."""
+    if isinstance(default, bool):
+        return bool
+    if isinstance(default, int | float) or name.endswith("_buffer_bytes"):
+        return int | float
+    if isinstance(default, str) or _SECRET.search(name) or name.startswith(("ssl_", "sasl_plain", "sasl_mech")):
+        return str
+    return None

@@ -1,17 +1,21 @@
-"""The topics of one system, by name, and how they are made."""
+"""The topics of one system: their names, how they are made, and what the broker says of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from kafka import KafkaAdminClient
-from kafka.admin import NewTopic
-from kafka.errors import TopicAlreadyExistsError
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.errors import AuthorizationError, TopicAlreadyExistsError
 
 from state.errors import PrectrError
 from stream.kafka.client import Connection
 
-_MAX_MESSAGE_BYTES: Final = 8 << 20
+MAX_MESSAGE_BYTES: Final = 8 << 20
+MAX_LETTER_BYTES: Final = 12 << 20
+"""A dead letter is a whole record of the events, and says besides where it came from and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,10 @@ class Topics:
         """Every topic."""
         return (self.events, self.activity, self.examples, self.dead_letters, self.quality)
 
+    def max_message_bytes(self, name: str) -> int:
+        """What a record of a topic may take up, compressed."""
+        return MAX_LETTER_BYTES if name == self.dead_letters else MAX_MESSAGE_BYTES
+
 
 def create_topics(connection: Connection, topics: Topics, partitions: int, replication: int = 1) -> list[str]:
     """Make those topics that are not there; returns the names of the ones made.
@@ -65,7 +73,7 @@ def create_topics(connection: Connection, topics: Topics, partitions: int, repli
             replication_factor=replication,
             topic_configs={
                 "message.timestamp.type": "LogAppendTime",
-                "max.message.bytes": str(_MAX_MESSAGE_BYTES),
+                "max.message.bytes": str(topics.max_message_bytes(name)),
             },
         )
         if connection.ask(partial(_created, topic)):
@@ -131,3 +139,78 @@ def check_topics(connection: Connection, topics: Topics) -> int:
             )
     partition_count(connection, topics.dead_letters)
     return wanted
+
+
+class TopicFacts(msgspec.Struct, frozen=True):
+    """What the broker says of a topic that is there.
+
+    replicas: copies of the partition that has fewest. behind: partitions of which a copy is not in step. leaderless:
+    partitions that nobody can read or write. settings: by name; None where we may not ask.
+    """
+
+    partitions: int
+    replicas: int
+    behind: list[int]
+    leaderless: list[int]
+    settings: dict[str, str] | None
+
+
+class SystemFacts(msgspec.Struct, frozen=True):
+    """What the broker says of a system. topics: by name, those that are there.
+
+    brokers: how many. settings: of the broker that has the lowest number; None where we may not ask.
+    """
+
+    topics: dict[str, TopicFacts]
+    brokers: int
+    settings: dict[str, str] | None
+
+
+def describe_system(connection: Connection, topics: Topics) -> SystemFacts:
+    """Ask the broker about every topic of the system, and about itself.
+
+    Raises:
+        PrectrError: no broker.
+    """
+    return connection.ask(partial(_described, topics))
+
+
+def _described(topics: Topics, admin: KafkaAdminClient) -> SystemFacts:
+    found = [topic for topic in admin.describe_topics(list(topics.all)) if topic["partitions"]]
+    cluster = admin.describe_cluster()
+    numbers = sorted(int(broker["broker_id"]) for broker in cluster["brokers"])
+    return SystemFacts(
+        {
+            topic["name"]: _facts(topic, _settings(admin, ConfigResourceType.TOPIC, topic["name"]))
+            for topic in sorted(found, key=lambda topic: topics.all.index(topic["name"]))
+        },
+        len(numbers),
+        _settings(admin, ConfigResourceType.BROKER, str(numbers[0])) if numbers else None,
+    )
+
+
+def _facts(topic: Mapping[str, Any], settings: dict[str, str] | None) -> TopicFacts:
+    partitions = topic["partitions"]
+    return TopicFacts(
+        len(partitions),
+        min(len(partition["replica_nodes"]) for partition in partitions),
+        sorted(
+            partition["partition_index"]
+            for partition in partitions
+            if len(partition["isr_nodes"]) < len(partition["replica_nodes"])
+        ),
+        sorted(partition["partition_index"] for partition in partitions if partition["leader_id"] < 0),
+        settings,
+    )
+
+
+def _settings(admin: KafkaAdminClient, kind: ConfigResourceType, name: str) -> dict[str, str] | None:
+    try:
+        answer = admin.describe_configs([ConfigResource(kind, name)], config_filter="all")
+    except AuthorizationError:
+        return None
+    # Where the right is missing, some brokers answer with nothing instead.
+    found = answer.get(kind.name.lower(), {}).get(name)
+    if not found:
+        return None
+    return {key: setting["value"] for key, setting in found.items() if setting["value"] is not None}

@@ -1,5 +1,6 @@
 """The live runner of the sinks: examples from Kafka, checkpoints with the offsets in them."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,34 +12,55 @@ import msgspec
 from state.errors import UsageError
 from state.lock import FolderLock
 from stream.busiest import BusiestQueries
-from stream.cut import FORMAT, CutWriter, cuts, read_manifest
+from stream.cut import FORMAT, CutWriter, cuts, differing, load_sinks, read_manifest, refuse_other_config
 from stream.example_file import ExampleFile
 from stream.kafka.client import Connection
 from stream.kafka.ends import ends_of
 from stream.kafka.examples import ExampleReader, ReaderState
 from stream.kafka.topics import Topics
+from stream.lockstep import Lockstep
 from stream.outcomes import Outcomes
+from stream.peers import Alone, Peers
 from stream.sink import ExampleSink
 from stream.tally import Tally, TallyState
 
 _READER: Final = "reader.msgpack"
+_log = logging.getLogger(__name__)
 
 
 class LiveCut(msgspec.Struct, kw_only=True):
-    """`cut.json` of a live run; the reader's state lies beside it. finished: the last batch has been trained."""
+    """`cut.json` of a live run; the reader's state lies beside it.
+
+    ranks: processes that shared the run. finished: the last batch has been trained.
+    """
 
     format: int = FORMAT
     config: dict[str, str]
     topic: str
     tally: TallyState
     seconds: float
+    ranks: int = 1
     finished: bool = False
+
+
+class _Joins(msgspec.Struct, array_like=True):
+    """What a process tells the others at its start: the newest checkpoint it finds, and its settings."""
+
+    cut: str
+    config: dict[str, str]
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Joins).decode
 
 
 class LiveTraining:
     """Feeds the sinks from `training-examples`; what they hold and the offsets are one checkpoint.
 
     config: every setting that decides the result, by name; a run goes on only with the same.
+
+    Several processes can train together: each reads everything itself, and they act on it step by step at the same
+    places. The first of them alone has the folder and writes checkpoints; all take up the one that it names.
     """
 
     def __init__(
@@ -50,18 +72,24 @@ class LiveTraining:
         config: Mapping[str, str],
         sinks: Mapping[str, ExampleSink],
         cut_every: float = 30.0,
+        peers: Peers | None = None,
     ) -> None:
         """Take up the newest checkpoint in `run_dir`, if there is one.
 
+        peers: the processes that share this run, whose sinks work together.
+
         Raises:
-            UsageError: it was made with another configuration or from another topic.
+            UsageError: it was made with another configuration or from another topic, or a peer has another.
             PrectrError: no broker, or no topic.
         """
-        self._lock = FolderLock(run_dir)
+        self._peers = Alone() if peers is None else peers
+        self._leads = self._peers.rank == 0
+        self._lock = FolderLock(run_dir) if self._leads else None
         self._checkpoints = run_dir / "checkpoints"
         self._run_dir = run_dir
         self._config = dict(config)
         self._topic = topics.examples
+        self._identity = {"topic": self._topic, **config}
         self.busiest = BusiestQueries()
         self._sinks = {**sinks, "busiest": self.busiest}
         self._cut_every = cut_every
@@ -75,7 +103,7 @@ class LiveTraining:
             with connection.errors():
                 self.reader = ExampleReader(connection, topics, self._take_up())
         except BaseException:
-            self._lock.release()
+            self._unlock()
             raise
 
     @property
@@ -104,9 +132,9 @@ class LiveTraining:
         Raises:
             PrectrError: the broker refuses, or has lost what comes next.
         """
-        ends = ends_of(self._connection, self._events) if until_end else []
+        ends = ends_of(self._connection, self._events) if until_end else None
         with self._connection.errors():
-            self._train(ends if until_end else None, flush, stop, progress)
+            self._train(ends, flush, stop, progress)
         self._cut()
 
     def _train(
@@ -116,68 +144,91 @@ class LiveTraining:
         stop: Callable[[], bool],
         progress: Callable[["LiveTraining"], None],
     ) -> None:
+        lockstep = Lockstep(
+            self._peers,
+            self.reader.poll,
+            stop=stop,
+            ended=lambda: ends is not None and self.reader.ended(ends),
+        )
         last_cut = time.monotonic()
-        while not stop() and not self.finished:
-            step = self.reader.poll()
-            self.tally.add(step.examples)
+        while not self.finished:
+            turn = lockstep.turn()
+            self.tally.add(turn.examples)
             for sink in self._sinks.values():
-                sink.consume(step.examples, step.line)
+                sink.consume(turn.examples, turn.line)
             progress(self)
-            if ends is not None and not step.examples and self.reader.ended(ends):
+            if turn.ended:
                 if flush:
                     for sink in self._sinks.values():
                         sink.flush()
                     self.finished = True
                 break
-            if step.examples and time.monotonic() - last_cut >= self._cut_every:
+            if turn.stop:
+                break
+            if turn.examples and time.monotonic() - last_cut >= self._cut_every:
                 self._cut()
                 last_cut = time.monotonic()
 
     def close(self) -> None:
         """Leave the broker and the folder."""
         self.reader.close()
-        self._lock.release()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _cut(self) -> None:
+        # The first of several holds all that the others hold, so its state is that of all.
+        if not self._leads:
+            return
         writer = CutWriter(self._checkpoints)
         (writer.aside / _READER).write_bytes(msgspec.msgpack.encode(self.reader.state()))
-        for name, sink in self._sinks.items():
-            folder = writer.aside / "sinks" / name
-            folder.mkdir(parents=True)
-            sink.save(folder)
+        writer.save_sinks(self._sinks)
         writer.commit(
             LiveCut(
                 config=self._config,
                 topic=self._topic,
                 tally=self.tally.state(),
                 seconds=self.seconds,
+                ranks=self._peers.size,
                 finished=self.finished,
             )
         )
 
     def _take_up(self) -> ReaderState | None:
-        found = cuts(self._checkpoints)
-        if not found:
+        folder = self._agreed_cut()
+        if folder is None:
             return None
-        cut = read_manifest(found[0], LiveCut)
-        ours = {"topic": self._topic, **self._config}
-        theirs = {"topic": cut.topic, **cut.config}
-        differences = [
-            f"{name} is {ours.get(name, 'not set')}, was {theirs.get(name, 'not set')}"
-            for name in sorted(ours.keys() | theirs.keys())
-            if ours.get(name) != theirs.get(name)
-        ]
-        if differences:
-            raise UsageError(
-                f"{self._run_dir}: the run was begun with another configuration: {'; '.join(differences)}. "
-                "Go on with the old one, or name another --run-dir"
+        cut = read_manifest(folder, LiveCut)
+        then = {"topic": cut.topic, **cut.config}
+        refuse_other_config(self._run_dir, self._identity, then, "or name another --run-dir")
+        if cut.ranks != self._peers.size:
+            _log.warning(
+                "%s: was trained by %d processes so far and goes on with %d: sums will round otherwise than in a run "
+                "that keeps their number",
+                self._run_dir,
+                cut.ranks,
+                self._peers.size,
             )
-        for name, sink in self._sinks.items():
-            sink.load(found[0] / "sinks" / name)
+        load_sinks(folder, self._sinks)
         self.tally = Tally(cut.tally)
         self.finished = cut.finished
         self._seconds_before = cut.seconds
-        return msgspec.msgpack.decode((found[0] / _READER).read_bytes(), type=ReaderState)
+        return msgspec.msgpack.decode((folder / _READER).read_bytes(), type=ReaderState)
+
+    def _agreed_cut(self) -> Path | None:
+        """The checkpoint that all take up: the newest that the first of them finds."""
+        found = cuts(self._checkpoints) if self._leads else []
+        joins = _Joins(found[0].name if found else "", self._identity)
+        first, *others = (_decode(said) for said in self._peers.gather(_encode(joins)))
+        for rank, other in enumerate(others, 1):
+            differences = differing(other.config, first.config, "of rank 0")
+            if differences:
+                raise UsageError(
+                    f"rank {rank} was started with other settings than rank 0: {differences}. Give all the same"
+                )
+        return self._checkpoints / first.cut if first.cut else None
 
 
 def write_examples(

@@ -76,6 +76,13 @@ class Broker:
                 raise RuntimeError(f"Kafka did not start:\n{log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.2)
 
+    def crash(self) -> None:
+        """Kill it, as a crash of its machine would; `start` brings it back with what it had."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
     def stop(self) -> None:
         """Stop it, kindly at first."""
         if self._process is None:

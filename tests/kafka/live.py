@@ -4,17 +4,24 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kafka.errors import KafkaError
+
+from state.errors import PrectrError
+from stream.kafka.client import Connection
+from stream.kafka.topics import Topics
 from tests.oracle.command import PRECTR, environment, prectr, replayed, written_examples
 
 PARTITIONS = 3
 MODEL = "lr"
 SESSION_TIMEOUT = "3"
 """Seconds after which a dead process's tasks move on."""
-_TIMEOUT = 120
+Crash = tuple[str, int] | Path
+"""Kill a process as it passes a named point for the n-th time; or as a file says, once there is one (crashing.py)."""
 
 
 class Result(NamedTuple):
@@ -33,7 +40,7 @@ def result_of(report: dict[str, Any], examples: Path) -> Result:
 def replay(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> Result:
     """The embedded replay of a log."""
     out = folder / "replay.jsonl.gz"
-    flags = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
+    flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
     report = replayed(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
     return result_of(report, out)
 
@@ -46,7 +53,10 @@ class Live:
     prefix: str
     folder: Path
     partitions: int = PARTITIONS
+    patience: float = 300
+    """Seconds that a process may take to end."""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    _logs: list[tuple[subprocess.Popen[str], Path]] = field(default_factory=list)
 
     @property
     def _system(self) -> list[str | Path]:
@@ -58,19 +68,30 @@ class Live:
     def load(self, *log: Path) -> None:
         self._done(prectr("load", *log, *self._system))
 
+    def forget(self) -> None:
+        """Delete the topics."""
+        topics = Topics(self.prefix).all
+        with suppress(PrectrError, KafkaError):
+            # A broker that is down, or a system that was never created, has none.
+            Connection(self.bootstrap).ask(lambda admin: admin.delete_topics(list(topics)))
+
     def state(self, name: str) -> Path:
         return self.folder / f"state-{name}"
 
     def start_stream(
-        self, name: str = "1", *flags: str, crash: tuple[str, int] | None = None, **settings: str
+        self,
+        name: str = "1",
+        *flags: str | Path,
+        crash: Crash | None = None,
+        state_dir: Path | None = None,
+        **settings: str,
     ) -> subprocess.Popen[str]:
-        """Start a stream process. crash: kill it as it passes a named point for the n-th time."""
-        command = PRECTR if crash is None else [sys.executable, "-m", "tests.kafka.crashing", crash[0], str(crash[1])]
+        """Start a stream process. state_dir: where it has its state, if not where `state` says."""
         return self._start(
             [
-                *command,
+                *_command(crash),
                 *("stream", *self._system, "--group-prefix", self.prefix, "--session-timeout", SESSION_TIMEOUT),
-                *("--state-dir", self.state(name), *flags),
+                *("--state-dir", state_dir or self.state(name), *flags),
             ],
             **settings,
         )
@@ -80,13 +101,17 @@ class Live:
         for process in [self.start_stream(str(number + 1), "--until-end", *flags) for number in range(count)]:
             self.ended(process)
 
-    def start_train(self, *flags: str, run: str = "train") -> subprocess.Popen[str]:
-        out = ["--run-dir", self.folder / run, "--model", MODEL]
-        return self._start([*PRECTR, "train", *self._system, *out, *flags])
+    def start_train(self, *flags: str, run: str = "train", crash: Crash | None = None) -> subprocess.Popen[str]:
+        out: list[str | Path] = ["--run-dir", self.folder / run, "--model", MODEL]
+        return self._start([*_command(crash), "train", *self._system, *out, *flags])
 
     def result(self, *flags: str, run: str = "train") -> Result:
         """Train to the end, write the examples, and say what came of it."""
         self.ended(self.start_train("--until-end", *flags, run=run))
+        return self.learned(run)
+
+    def learned(self, run: str = "train") -> Result:
+        """Write the examples, and say what came of a trainer that has ended."""
         report = json.loads((self.folder / run / "report.json").read_bytes())
         assert report["out_of_order"] == 0
         return result_of(report, self.examples())
@@ -98,33 +123,54 @@ class Live:
 
     def ended(self, process: subprocess.Popen[str], code: int = 0) -> str:
         """Wait for a process; returns what it wrote to stderr."""
-        _, err = process.communicate(timeout=_TIMEOUT)
+        process.wait(self.patience)
+        err = self.said(process)
         assert process.returncode == code, f"exit {process.returncode}\n{err[-4000:]}"
         assert "Traceback" not in err, err[-4000:]
         return err
 
+    def said(self, process: subprocess.Popen[str]) -> str:
+        """What a process has written to stderr so far."""
+        return self._log(process).read_text(errors="replace")
+
     def killed(self, process: subprocess.Popen[str]) -> None:
         """Kill a process, as a crash of its machine would."""
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
 
     def kill_all(self) -> None:
         for process in self.processes:
             if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
+                self.killed(process)
 
     def _start(self, command: list[str | Path], **settings: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(**settings),
-        )
+        # To a file: a pipe that nobody reads would stop a process that has much to say.
+        words = [str(part) for part in command]
+        place = Path(words[words.index("--state-dir" if "stream" in words else "--run-dir") + 1])
+        log = self.folder / "stderr" / f"{len(self._logs):02d}-{place.name}.log"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=out,
+                text=True,
+                env=environment(**settings),
+            )
         self.processes.append(process)
+        self._logs.append((process, log))
         return process
+
+    def _log(self, process: subprocess.Popen[str]) -> Path:
+        return next(log for started, log in self._logs if started is process)
 
     def _done(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _command(crash: Crash | None) -> list[str]:
+    if crash is None:
+        return PRECTR
+    when = [f"@{crash}"] if isinstance(crash, Path) else [crash[0], str(crash[1])]
+    return [sys.executable, "-m", "tests.kafka.crashing", *when]

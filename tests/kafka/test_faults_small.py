@@ -38,7 +38,7 @@ def test_crashes_at_named_points_and_a_lost_state_folder(live: Live, world: Path
     ]
     for number, crash in enumerate(crashes):
         process = live.start_stream("1", "--until-end", "--flush", crash=crash)
-        process.communicate(timeout=300)
+        process.wait(live.patience)
         assert process.returncode in (-signal.SIGKILL, 0)
         if number in (2, 4):
             shutil.rmtree(live.state("1"))

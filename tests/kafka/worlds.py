@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.oracle.command import prectr, write_log
 from tests.oracle.contract import partition_of
@@ -11,14 +12,15 @@ LATENESS = 5_000
 
 
 def simulated(folder: Path, pages: int = 1_500, seed: int = 5) -> Path:
-    log = folder / "simulated.jsonl"
+    log = folder / f"simulated-{seed}-{pages}.jsonl"
     done = prectr("simulate", "--pages", str(pages), "--days", "2", "--seed", str(seed), "--out", log)
     assert done.returncode == 0, done.stderr
     return log
 
 
 def adversarial(folder: Path, pages: int = 1_000, seed: int = 21) -> Path:
-    return write_log(folder / "adversarial.jsonl", make_world(seed, Disorder(pages=pages, users=150, gap=10.0)))
+    log = folder / f"adversarial-{seed}-{pages}.jsonl"
+    return write_log(log, make_world(seed, Disorder(pages=pages, users=150, gap=10.0)))
 
 
 def halves(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
@@ -51,9 +53,9 @@ def halves(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
     raise AssertionError("no place to cut this log")
 
 
-def _read(line: bytes) -> dict[str, object] | None:
+def _read(line: bytes) -> dict[str, Any] | None:
     try:
-        event = json.loads(line)
+        event: dict[str, Any] = json.loads(line)
         int(event["ts"]), str(event["user_id"])
         return event if event.get("type") in ("impression", "click") and isinstance(event["ts"], int) else None
     except (ValueError, KeyError, TypeError):

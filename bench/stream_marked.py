@@ -1,0 +1,36 @@
+"""Runs a Python program and notes when its first record came: FILE MODULE ARGUMENTS…
+
+Into FILE goes one line: the time (s since the epoch), and the user and system CPU seconds spent until then. What was
+spent before is start-up: the interpreter, imports, joining the group.
+"""
+
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer
+
+
+def mark_first_record(path: Path) -> None:
+    """Note into `path` when any consumer of this process is first given records; costs nothing from then on."""
+    poll = KafkaConsumer.poll
+
+    def marking(self: Any, *args: Any, **more: Any) -> Any:
+        records = poll(self, *args, **more)
+        if records and KafkaConsumer.poll is marking:
+            KafkaConsumer.poll = poll
+            spent = os.times()
+            path.write_text(f"{time.time()} {spent.user} {spent.system}\n", encoding="utf-8")
+        return records
+
+    KafkaConsumer.poll = marking
+
+
+if __name__ == "__main__":
+    mark_first_record(Path(sys.argv[1]))
+    module = sys.argv[2]
+    del sys.argv[1:3]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,93 @@
+"""The events of `bench.stream`: what the peers' generator writes, as it is or scaled to another speed of time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from state.errors import UsageError
+from stream.events import Click, Event
+
+WINDOW_SECONDS: Final = 600
+"""Attribution window of the workload."""
+LATENESS_SECONDS: Final = 5
+"""`allowed_lateness` as it is by default."""
+PARTITIONS: Final = 4
+_PAGE_MS: Final = 20
+"""Event time from one page to the next in the generator's log."""
+
+_decode = msgspec.json.Decoder(Event).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Workload(NamedTuple):
+    """A log: one event a line, in order of time. window: attribution window, in ms of its event time."""
+
+    path: Path
+    pages: int
+    events: int
+    bytes: int
+    window: int
+
+
+def peers_home() -> Path:
+    """Where generator and peers are: PRECTR_PEERS, else the folder beside the checkout.
+
+    Raises:
+        UsageError: they are not there.
+    """
+    named = os.environ.get("PRECTR_PEERS")
+    home = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "peers"
+    if not (home / "gen.py").exists():
+        raise UsageError(f"{home}: no generator of events (gen.py) there: set PRECTR_PEERS to the peers' folder")
+    return home
+
+
+def written(folder: Path, pages: int, limit: int | None = None) -> Workload:
+    """Write the log of so many pages, unless `folder` has it. limit: only the first so many of them."""
+    name = f"events-{pages}.jsonl" if limit is None else f"events-{pages}-{limit}.jsonl"
+    path = folder / name
+    if not path.exists():
+        part = path.with_suffix(".part")
+        command = [sys.executable, str(peers_home() / "gen.py"), "write", str(part), "--pages", str(pages)]
+        subprocess.run(
+            [*command, *([] if limit is None else ["--limit", str(limit)])], check=True, stdout=subprocess.DEVNULL
+        )
+        part.rename(path)
+    with path.open("rb") as lines:
+        events = sum(1 for _ in lines)
+    return Workload(path, limit or pages, events, path.stat().st_size, WINDOW_SECONDS * 1000)
+
+
+def scaled(source: Workload, path: Path, events_a_second: float, seconds: float) -> Workload:
+    """The beginning of a log at another speed: so many events a second of event time, for so many seconds.
+
+    Window, click delays and gaps all shrink by the same factor, so as much is open at a time as before.
+    """
+    speed = events_a_second / (source.events / source.pages * 1000 / _PAGE_MS)
+    count = pages = 0
+    first: int | None = None
+    with source.path.open("rb") as lines, path.open("wb") as out:
+        for line in lines:
+            event = _decode(line)
+            first = event.ts if first is None else first
+            passed = (event.ts - first) / speed
+            if passed > seconds * 1000:
+                break
+            event.ts = first + round(passed)
+            out.write(_encode(event) + b"\n")
+            count += 1
+            pages += not isinstance(event, Click)
+    return Workload(path, pages, count, path.stat().st_size, max(1, round(source.window / speed)))
+
+
+def settings(workload: Workload) -> dict[str, str]:
+    """What the stages must be told, as environment: window and lateness in seconds of the log's event time."""
+    window = workload.window / 1000
+    return {
+        "PRECTR_ATTRIBUTION_WINDOW": f"{window:g}",
+        "PRECTR_ALLOWED_LATENESS": f"{LATENESS_SECONDS * window / WINDOW_SECONDS:g}",
+    }

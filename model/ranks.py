@@ -1,0 +1,112 @@
+"""The processes that train one model together, as `torchrun` starts them, and how they tell each other things."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from model.device import pick_device
+from state.errors import ConfigError, TrainingError
+
+PATIENCE: Final = timedelta(seconds=120)
+"""How long a rank waits for the others before it takes them for lost. One that has died is noticed at once."""
+
+
+class Ranks:
+    """Rank r of R processes that all make the same calls in the same order; each call waits for all.
+
+    CPU tensors go by gloo, those on GPUs by NCCL.
+
+    Raises (every call):
+        TrainingError: another rank has gone, or said nothing for `PATIENCE`.
+    """
+
+    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+        """Meet the others at MASTER_ADDR and MASTER_PORT."""
+        self.rank = rank
+        self.size = size
+        self.device = device
+        with self._others():
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+                dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE, device_id=device)
+            else:
+                dist.init_process_group("gloo", timeout=PATIENCE)
+
+    def gather(self, said: bytes) -> list[bytes]:
+        """What each rank said, in order of rank."""
+        # A copy, since torch wants memory that can be written to.
+        own = torch.from_numpy(np.frombuffer(said, np.uint8).copy())
+        return [each.numpy().tobytes() for each in self.gather_tensors(own)]
+
+    def gather_tensors(self, own: Tensor) -> list[Tensor]:
+        """The tensor of each rank, in order of rank; uint8[any], on the ranks' device or on the CPU."""
+        with self._others():
+            sizes = torch.empty(self.size, dtype=torch.int64)
+            dist.all_gather(list(torch.split(sizes, 1)), torch.tensor([len(own)]))
+            lengths = sizes.tolist()
+            padded = own.new_zeros(max(lengths))
+            padded[: len(own)] = own
+            heard = [torch.empty_like(padded) for _ in lengths]
+            dist.all_gather(heard, padded)
+        return [each[:length] for each, length in zip(heard, lengths, strict=True)]
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Replace `tensor` by its sum over all ranks; all get the same bits."""
+        with self._others():
+            dist.all_reduce(tensor)
+
+    def leave(self) -> None:
+        """Part from the others, at the end of the work."""
+        dist.destroy_process_group()
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            # Every error of torch.distributed is one of these; the first line says all.
+            words = str(error).partition("\n")[0]
+            raise TrainingError(
+                f"rank {self.rank} of {self.size} has lost the others ({words}): look at what they said last; "
+                "the same torchrun command goes on from the newest checkpoint"
+            ) from error
+
+
+def join_ranks(device: str, environment: Mapping[str, str] = os.environ) -> Ranks | None:
+    """Join the processes that `torchrun` has started together with this one; None where it is by itself.
+
+    device: as in the configuration; each process on a machine gets a GPU of its own, or none does.
+
+    Raises:
+        ConfigError: the environment is not as torchrun makes it, or there are too few GPUs.
+        TrainingError: the others cannot be reached.
+    """
+    size = _number("WORLD_SIZE", environment, 1)
+    if size == 1:
+        return None
+    rank = _number("RANK", environment)
+    local_rank = _number("LOCAL_RANK", environment, rank)
+    chosen = pick_device(device, local_rank, _number("LOCAL_WORLD_SIZE", environment, size))
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in environment:
+            raise ConfigError(f"WORLD_SIZE is {size} and {name} is not set: {_HOW}")
+    return Ranks(rank, size, chosen)
+
+
+def _number(name: str, environment: Mapping[str, str], default: int | None = None) -> int:
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdigit() or (name == "WORLD_SIZE" and int(text) < 1):
+        raise ConfigError(f"environment variable {name} is {text or 'not set'}: {_HOW}")
+    return int(text)
+
+
+_HOW: Final = "start several trainers with torchrun, which sets it, or unset WORLD_SIZE to train in one process"

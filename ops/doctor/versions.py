@@ -1,0 +1,41 @@
+"""The libraries that the live system stands on."""
+
+import importlib.util
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from ops.findings import Finding
+
+_SHOWN: Final = ("kafka-python", "rocksdict", "msgspec", "torch")
+_LEAST: Final = (3, 0, 12)
+"""Of kafka-python: transactions, static members and commit metadata were seen to work from here on."""
+_CODECS: Final = ("lz4", "crc32c", "zstandard")
+
+
+def check_versions() -> Iterator[Finding]:
+    """What is installed, and whether the client is new enough."""
+    found = {name: _version(name) for name in _SHOWN}
+    seen = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
+    seen = f"prectr {_version('prectr-streaming')}, Python {platform.python_version()}, {seen}"
+    client = found["kafka-python"] or "0"
+    if None in found.values() or _numbers(client) < _LEAST:
+        yield Finding("libraries", "error", seen, "install the pinned versions: make setup")
+    else:
+        yield Finding("libraries", "ok", seen)
+    missing = [name for name in _CODECS if importlib.util.find_spec(name) is None]
+    if missing:
+        advice = f"pip install {' '.join(missing)}: the client needs them for compression and checksums"
+        yield Finding("codecs", "error", f"missing: {', '.join(missing)}", advice)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

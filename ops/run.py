@@ -1,0 +1,102 @@
+"""Runs the whole live system on one machine: stream processes and the trainer, kept running and shown."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from ops.interrupt import stop_signals
+from ops.live_figures import REPORT, FlowReader
+from ops.live_view import Watch, shown
+from ops.supervisor import Child, Patience, supervise
+from state.lock import FolderLock
+from stream.kafka.client import Connection
+from stream.kafka.topics import Topics, create_topics, partition_count
+
+_PARTITIONS: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRun:
+    """What a live run is told. partitions: of topics that are made; None for as many as are there, or 4.
+
+    both, stream, train: flags for the processes of either kind, of the stages, and of the trainer.
+    """
+
+    connection: Connection
+    topics: Topics
+    group_prefix: str
+    state_dir: Path
+    run_dir: Path
+    streams: int = 1
+    partitions: int | None = None
+    until_end: bool = False
+    both: Sequence[str] = ()
+    stream: Sequence[str] = ()
+    train: Sequence[str] = ()
+    patience: Patience = field(default_factory=Patience)
+
+
+def run_live(run: LiveRun) -> None:
+    """Make the topics that are missing, start all processes and keep them running until asked to stop.
+
+    With `until_end`, until all that is there has gone through. No process is left at the end.
+
+    Raises:
+        PrectrError: the broker or the topics do not allow it, or a process cannot be kept running.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
+        stack.callback(FolderLock(run.state_dir).release)
+        partitions = _ready_topics(run)
+        children = _children(run)
+        patient = replace(run.connection, wait=0.0)
+        watch = stack.enter_context(
+            Watch(lambda: FlowReader(patient, run.topics, run.group_prefix, partitions), run.run_dir)
+        )
+        title = f"{run.connection.bootstrap}, {partitions} partitions; report: {run.run_dir / 'report.html'}"
+        look = stack.enter_context(shown(title, children, watch))
+        supervise(children, stop=stop, look=look, patience=run.patience)
+
+
+def _ready_topics(run: LiveRun) -> int:
+    """Make the topics that are not there; returns how many partitions each has."""
+    names = run.connection.ask(lambda admin: admin.list_topics())
+    there = partition_count(run.connection, run.topics.events) if run.topics.events in names else None
+    partitions = run.partitions or there or _PARTITIONS
+    for name in create_topics(run.connection, run.topics, partitions):
+        typer.echo(f"{name}: made, {partitions} partitions", err=True)
+    return partitions
+
+
+def _children(run: LiveRun) -> list[Child]:
+    ends = ["--until-end"] if run.until_end else []
+    logs = run.run_dir / "logs"
+    numbers = range(1, run.streams + 1)
+    return [
+        *(
+            Child(
+                f"stream-{number}",
+                ["stream", *run.both, *run.stream, *ends, "--state-dir", str(run.state_dir / f"stream-{number}")],
+                logs / f"stream-{number}.log",
+                may_end=run.until_end,
+                patience=run.patience,
+            )
+            for number in numbers
+        ),
+        Child(
+            "train",
+            ["train", *run.both, *run.train, *ends, "--run-dir", str(run.run_dir)],
+            logs / "train.log",
+            may_end=run.until_end,
+            patience=run.patience,
+        ),
+    ]
+
+
+def report_path(run_dir: Path) -> Path:
+    """Where the trainer's report lies."""
+    return run_dir / REPORT

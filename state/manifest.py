@@ -1,0 +1,101 @@
+"""The manifest of a snapshot: which files make up a task's state at an offset, and what the state belongs to."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from state.errors import StateError
+
+FORMAT: Final = 1
+_NAME: Final = re.compile(r"(\d{20})-([0-9a-f]{16})-(\d{8})\.json")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Owner = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """A file of the state. save: number of the save of the manifest's owner that stored it. size: in bytes."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    size: Count
+    save: Count
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's state before the record at `offset`. created: seconds since the epoch, by its owner's clock."""
+
+    format: int = FORMAT
+    identity: dict[str, Any]
+    offset: Count
+    owner: Owner
+    save: Count
+    created: float
+    files: tuple[StoredFile, ...]
+
+    @property
+    def name(self) -> str:
+        """Its file's name; names sort as the offsets do, and no two saves ever have the same."""
+        return f"{self.offset:020}-{self.owner}-{self.save:08}.json"
+
+    def path(self, file: StoredFile) -> str:
+        """Where a file of it lies. No path is ever used a second time: see `state/snapshots.py`."""
+        return f"{self.owner}/{file.save:08}-{file.sha256}"
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of its files, by path."""
+        return {self.path(file): file.size for file in self.files}
+
+
+def is_name(name: str) -> bool:
+    """Whether a file is called as a manifest is."""
+    return _NAME.fullmatch(name) is not None
+
+
+def offset_of(name: str) -> int:
+    """The offset in a manifest's name."""
+    return int(name[:20])
+
+
+def owner_of(name: str) -> str:
+    """The owner in a manifest's name."""
+    return name[21:37]
+
+
+def encode(manifest: Manifest) -> bytes:
+    """JSON, to be read by people too."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def decode(name: str, content: bytes) -> Manifest | None:
+    """What `encode` gave under this name; None where it is damaged.
+
+    Raises:
+        StateError: it is whole, and of a format that this program does not read.
+    """
+    try:
+        found = msgspec.json.decode(content, type=_Format).format
+        if found != FORMAT:
+            raise StateError(
+                f"snapshot {name} is of format {found}, this program reads format {FORMAT}: use the release that wrote "
+                "it, or another --snapshots"
+            )
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return manifest if manifest.name == name else None
+
+
+def differences(ours: Any, theirs: Any, name: str = "") -> Iterator[str]:
+    """In words, each leaf in which two JSON values differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            yield from differences(ours.get(key), theirs.get(key), f"{name}.{key}" if name else key)
+    elif ours != theirs:
+        yield f"{name} is {ours!r}, was {theirs!r}"

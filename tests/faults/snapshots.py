@@ -1,0 +1,40 @@
+"""What the scenarios need to know of snapshots: the flags, and how they lie in their folder."""
+
+import inspect
+import os
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ops.commands.stream import stream
+from state.manifest import decode
+
+_KNOWN: Final = inspect.signature(stream).parameters
+AVAILABLE: Final = "snapshots" in _KNOWN
+"""Whether the program has them."""
+FLAGS: Final = ("--snapshot-every", "2") if "snapshot_every" in _KNOWN else ()
+"""Often enough for a scenario of a minute."""
+
+
+def ready(folder: Path) -> bool:
+    """Whether some tasks have a snapshot and one before it to fall back to."""
+    return sum(len(list(task.glob("manifests/*.json"))) > 1 for task in folder.glob("*")) > 1
+
+
+def truncate(folder: Path, rng: random.Random) -> str:
+    """Cut short a file of every task's newest snapshot: the manifest, or one that it names; returns how many."""
+    cut = 0
+    for task in sorted(folder.glob("*")):
+        manifests = sorted(task.glob("manifests/*.json"))
+        if not manifests:
+            continue
+        victims = [manifests[-1]]
+        manifest = decode(manifests[-1].name, manifests[-1].read_bytes())
+        if manifest is not None and rng.random() < 0.5:
+            victims = [task / "files" / path for path, size in manifest.sizes().items() if size]
+        # A living owner may have pruned it meanwhile.
+        with suppress(FileNotFoundError), rng.choice(victims).open("r+b") as file:
+            file.truncate(rng.randrange(file.seek(0, os.SEEK_END)))
+            cut += 1
+    return f"a file of the newest snapshot of each of {cut} tasks cut short"

@@ -1,0 +1,72 @@
+"""A program that trains on seeded examples, alone or as a rank of several, with cuts: `python -m tests.kit.trained`.
+
+Arguments: the folder of the cuts, pages, pieces between two cuts (0: none), pages a batch, pages a piece.
+Each rank prints a line of JSON at the end. Where there are cuts in the folder, all ranks go on from the newest.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+
+from model.ranks import join_ranks
+from model.trainer import Trainer
+from state.errors import PrectrError
+from stream.cut import CutWriter, cuts, load_sinks, read_manifest
+from tests.kit.examples import random_examples, small_config
+
+MODELS = ("lr", "wide-deep+")
+
+
+class Cut(msgspec.Struct):
+    """Where a run was."""
+
+    pages: int
+    format: int = 1
+
+
+def main(folder: Path, pages: int, cut_every: int, batch_pages: int, piece: int) -> None:
+    """Train on everything that is left."""
+    ranks = join_ranks("cpu")
+    trainers = {
+        model: Trainer(small_config(model=model, batch_pages=batch_pages, batch_span=100.0), ranks=ranks)
+        for model in MODELS
+    }
+    leads = ranks is None or ranks.rank == 0
+    newest = next((cut.name for cut in cuts(folder)), "") if leads else ""
+    if ranks is not None:
+        newest = ranks.gather(newest.encode())[0].decode()
+    done = 0
+    if newest:
+        load_sinks(folder / newest, trainers)
+        done = read_manifest(folder / newest, Cut).pages
+    examples = random_examples(pages, seed=3)
+    for number, start in enumerate(range(done, pages, piece), 1):
+        for trainer in trainers.values():
+            trainer.consume(examples[start : start + piece], 0)
+        if leads and cut_every and number % cut_every == 0:
+            writer = CutWriter(folder)
+            writer.save_sinks(trainers)
+            writer.commit(Cut(min(start + piece, pages)))
+    for trainer in trainers.values():
+        trainer.flush()
+    print(json.dumps({model: _result(trainer) for model, trainer in trainers.items()}))
+    if ranks is not None:
+        ranks.leave()
+
+
+def _result(trainer: Trainer) -> dict[str, object]:
+    return {
+        "weights": trainer.weights_sha256(),
+        "quality": msgspec.msgpack.encode(trainer.quality.state()).hex(),
+        "parents": trainer._parents.clicks.sum(axis=0).tolist(),
+        "trained": [trainer.batches, trainer.pages_trained],
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    except PrectrError as error:
+        sys.exit(str(error))
