@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
@@ -154,6 +154,7 @@ class Program:
         self.log = log
         self.code: int | None = None
         self.killed = False
+        self.begun = time.time()
         self.cpu = NO_CPU
         self.peak_mb = 0.0
         self._mark = mark
@@ -180,6 +181,9 @@ class Program:
             return True
         self.cpu = Cpu(spent.ru_utime, spent.ru_stime)
         self.code = self._process.returncode = os.waitstatus_to_exitcode(status)
+        with suppress(ProcessLookupError):
+            # Whatever it leaves behind in its group must not outlive it.
+            os.killpg(self.pid, signal.SIGKILL)
         return False
 
     @property

@@ -10,6 +10,7 @@ from bench.stream_broker import BenchBroker, StableEnds, System, disk_megabytes
 from bench.stream_driver import Program, Programs, Run, Say, Trace, watched
 from bench.stream_oracle import Check, Expected, checked, committed, expected
 from bench.stream_workload import PARTITIONS, Workload, settings
+from stream.kafka.client import Connection
 
 _LIMIT_SECONDS = 120
 _PAGES_A_SECOND = 500
@@ -37,6 +38,11 @@ class Bench:
         yield system, state
         system.removed()
         rmtree(state)
+
+    @property
+    def connection(self) -> Connection:
+        """To the broker."""
+        return Connection(self.broker.address, wait=30)
 
     def due(self, workload: Workload) -> Expected:
         """What must come out of a log; worked out once."""

@@ -1,4 +1,4 @@
-"""Snapshots of a task: what is saved comes back, damage falls back, other systems are refused, crashes leave nothing."""
+"""Snapshots of a task: what is saved comes back, damage falls back, others' are refused, crashes leave nothing."""
 
 import hashlib
 import logging
@@ -29,8 +29,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "remote" / "sessions-0"
 
 
-def opened(url: str | Path, *, origin: Origin = Origin(), keep: int = 2) -> Snapshots:
-    return Snapshots(Location(str(url)), "sessions-0", origin, keep)
+def opened(url: str | Path, *, origin: Origin | None = None, keep: int = 2) -> Snapshots:
+    return Snapshots(Location(str(url)), "sessions-0", origin or Origin(), keep)
 
 
 def saved(snapshots: Snapshots, folder: Path, *offsets: int) -> list[Saved]:
@@ -314,9 +314,10 @@ def test_a_crash_between_the_two_renames_leaves_no_store_and_the_next_start_rest
             raise Killed
         return rename(path, target)
 
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", only_the_first)
-        opened(tmp_path / "remote").restore(tmp_path / "store")
+        with pytest.raises(Killed):
+            opened(tmp_path / "remote").restore(tmp_path / "store")
     assert not (tmp_path / "store").exists()
     assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
     assert files_of(tmp_path / "store") == contents(4)

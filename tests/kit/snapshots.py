@@ -47,11 +47,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 class Steps(Location):
-    """A location that calls `before` before each thing that is asked of it."""
+    """A location that calls `before` before each thing that is asked of it, and `written` after a write."""
 
-    def __init__(self, url: str, before: Callable[[str], None]) -> None:
+    def __init__(
+        self, url: str, before: Callable[[str], None], written: Callable[[str], None] = lambda path: None
+    ) -> None:
         super().__init__(url)
         self.before = before
+        self.written = written
 
     def names(self, folder: str) -> list[str]:
         self.before(f"list {folder}")
@@ -68,6 +71,7 @@ class Steps(Location):
     def write(self, path: str, content: bytes) -> None:
         self.before(f"write {path}")
         super().write(path, content)
+        self.written(path)
 
     def upload(self, file: Path, path: str) -> None:
         self.before(f"upload {path}")
