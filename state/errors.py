@@ -27,3 +27,7 @@ class CheckpointError(PrectrError):
 
 class TrainingError(PrectrError):
     """Training cannot go on: a loss is not finite; the message names the batch."""
+
+
+class BrokerAway(PrectrError):
+    """Kafka does not answer; a process that is already at work waits for it."""

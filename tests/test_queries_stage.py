@@ -312,7 +312,7 @@ def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: py
     said = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
     assert driver.task.outcomes == said
     for source, position in enumerate(driver.task.positions):
-        take(driver, WireFrame(source, position, True, 1 << 60, False, {source: 7}, {}, []))
+        take(driver, WireFrame(source, position, True, 1 << 60, 0, None, {source: 7}, {}, 0, []))
     driver.drain()
     assert driver.task.ends == dict.fromkeys(range(sources), 7)
     assert driver.task.out_of_order == 0
@@ -329,7 +329,7 @@ def _last_numbered(parts: list[WireFrame], source: int) -> int:
 def test_how_far_a_source_was_asked_to_read_stays_known_when_it_goes_on() -> None:
     driver = QueriesDriver(1)
     for sequence, (said, known) in enumerate([({0: 5}, {0: 5}), ({}, {0: 5}), ({0: 9}, {0: 9})]):
-        take(driver, WireFrame(0, sequence, True, T + sequence, False, said, {}, []))
+        take(driver, WireFrame(0, sequence, True, T + sequence, 0, None, said, {}, 0, []))
         driver.drain()
         driver.task = Queries(driver.config, driver.store, 1)
         assert driver.task.ends == known
@@ -338,14 +338,14 @@ def test_how_far_a_source_was_asked_to_read_stays_known_when_it_goes_on() -> Non
 @pytest.mark.parametrize("sequence", [0, 2])
 def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
     driver = QueriesDriver(2)
-    take(driver, WireFrame(1, 0, True, T, False, {}, {}, []))
+    take(driver, WireFrame(1, 0, True, T, 0, None, {}, {}, 0, []))
     with pytest.raises(StateError, match=f"frame {sequence} of sessions task 1 came where 1 was due"):
-        take(driver, WireFrame(1, sequence, True, T, False, {}, {}, []))
+        take(driver, WireFrame(1, sequence, True, T, 0, None, {}, {}, 0, []))
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(b"", "format nothing"), (b"\2\x90", "format 2, this program reads 1"), (b"\1{}", "is no frame")],
+    [(b"", "format nothing"), (b"\1\x90", "format 1, this program reads 2"), (b"\2{}", "is no frame")],
 )
 def test_bytes_that_are_no_frame_are_an_error_that_names_the_place(value: bytes, said: str) -> None:
     with pytest.raises(StateError, match=f"search-activity/0/7.*{said}"):

@@ -30,6 +30,20 @@ def stream(
     session_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds after which another process takes over from a dead one.")
     ] = 10.0,
+    idle_timeout: Annotated[
+        float,
+        typer.Option(min=5, help="Seconds without input after which nobody waits for a partition's open pages."),
+    ] = 60.0,
+    snapshots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where to keep snapshots of the state: a folder, or what fsspec knows (s3://...). Without it, a lost "
+            "state folder is rebuilt from the log.",
+            show_default=False,
+        ),
+    ] = None,
+    snapshot_every: Annotated[float, typer.Option(min=0.1, help="Seconds between snapshots.")] = 60.0,
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
     client_config: ClientConfig = None,
@@ -42,8 +56,10 @@ def stream(
 
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
+    from state.location import Location  # noqa: PLC0415
     from stream.kafka.process import run_stream  # noqa: PLC0415
     from stream.kafka.stage import StreamSettings  # noqa: PLC0415
+    from stream.kafka.task import SnapshotSettings  # noqa: PLC0415
     from stream.kafka.topics import Topics, check_topics  # noqa: PLC0415
 
     if flush and not until_end:
@@ -51,6 +67,9 @@ def stream(
     wanted = [name.strip() for name in stages.split(",") if name.strip()]
     if not wanted or set(wanted) - set(_STAGES):
         raise UsageError(f"--stages {stages}: there are {', '.join(_STAGES)}")
+    location = None if snapshots is None else Location(snapshots)
+    if location is not None:
+        location.check()
     broker, names = connection(bootstrap, client_config, wait), Topics(topic_prefix)
     pipeline = load_settings(config).pipeline
     pipeline = dataclasses.replace(pipeline, partitions=check_topics(broker, names))
@@ -62,6 +81,8 @@ def stream(
         state_dir=state_dir,
         stages=wanted,
         session_timeout=session_timeout,
+        idle_timeout=idle_timeout,
+        snapshots=None if location is None else SnapshotSettings(location, snapshot_every),
     )
     with meter("stream", 0) as shown, stop_signals() as stop:
 

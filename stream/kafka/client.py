@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError
 
-from state.errors import ConfigError, PrectrError
+from state.errors import BrokerAway, ConfigError, PrectrError
 
 _FETCH_BYTES: Final = 16 << 20
 _MAX_REQUEST_BYTES: Final = 64 << 20
@@ -164,7 +164,7 @@ class Connection:
                 )
             except KafkaTimeoutError as error:
                 if left <= 0:
-                    raise PrectrError(
+                    raise BrokerAway(
                         f"{self.bootstrap}: no answer from Kafka in {self.wait:g} s: is the broker running, and is "
                         "--bootstrap right? --wait gives it more time"
                     ) from error

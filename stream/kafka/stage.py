@@ -20,7 +20,7 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
 )
 
-from state.errors import StateError
+from state.errors import BrokerAway, StateError
 from state.points import at_point
 from stream.config import PipelineConfig
 from stream.events import Impression
@@ -30,7 +30,7 @@ from stream.kafka.ends import LogEnds, Look, Span
 from stream.kafka.membership import Membership, Share
 from stream.kafka.queries_task import QueriesTask
 from stream.kafka.sessions_task import IDLE_AFTER, SessionsTask
-from stream.kafka.task import Place, Task, lost
+from stream.kafka.task import Place, SnapshotSettings, Task, lost
 from stream.kafka.topics import Topics, layout
 from stream.kafka.transaction import CommittedOffsets
 
@@ -66,6 +66,7 @@ class StreamSettings:
     stages: Sequence[str] = ("sessions", "queries")
     session_timeout: float = 10.0
     idle_timeout: float = 60.0
+    snapshots: SnapshotSettings | None = None
 
 
 class Stage:
@@ -124,7 +125,7 @@ class Stage:
             self._all(
                 [self._piece(task, polled.get(task.partition), share.group, look) for task in self.tasks.values()]
             )
-        except KafkaError as error:
+        except (KafkaError, BrokerAway) as error:
             self._begin_anew(error)
             return False
         return bool(polled)
@@ -140,7 +141,7 @@ class Stage:
                 if isinstance(task, SessionsTask) and task.ended < target and self._position(task) >= ends[number]:
                     pieces.append(partial(task.end, self._share.group, target, ends))
             self._all(pieces)
-        except KafkaError as error:
+        except (KafkaError, BrokerAway) as error:
             self._begin_anew(error)
 
     def ended(self, ends: Sequence[int], *, flush: bool) -> bool:
@@ -155,7 +156,7 @@ class Stage:
                 found = self._offsets.of(number)
                 if found is None or not self._has_ended(found[1].ends, number, ends, flush):
                     return False
-        except KafkaError as error:
+        except (KafkaError, BrokerAway) as error:
             _log.warning("%s: the group's offsets cannot be read (%s): asking again", self.name, _brief(error))
             return False
         return True
@@ -257,7 +258,7 @@ class Stage:
             _log.info("%s task %d: open at offset %d", self.name, number, task.position)
         self._settled = share.number
 
-    def _begin_anew(self, error: KafkaError) -> None:
+    def _begin_anew(self, error: KafkaError | BrokerAway) -> None:
         """A transaction failed or its outcome is unknown: drop what is in memory and read the commits again.
 
         Joining anew tells whether a task is still ours before it is opened, which would fence its new owner.
@@ -298,6 +299,7 @@ class Stage:
             settings.state_dir,
             self._cluster,
             self._topic_id,
+            settings.snapshots,
         )
         if self.name == "sessions":
             return SessionsTask(place, span, self._offsets, label=self._label, idle_timeout=settings.idle_timeout)
@@ -328,7 +330,7 @@ class Stage:
 def _raise_first(futures: Sequence[Future[Any]]) -> None:
     """Wait for all, then raise the first error of any; one of ours says more than a transaction that failed beside."""
     errors = [error for error in (future.exception() for future in futures) if error is not None]
-    for error in sorted(errors, key=lambda error: isinstance(error, KafkaError)):
+    for error in sorted(errors, key=lambda error: isinstance(error, KafkaError | BrokerAway)):
         raise error
 
 

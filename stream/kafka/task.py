@@ -1,5 +1,6 @@
 """A task of a stage on Kafka: state and log brought together, then exactly once from there on."""
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +12,10 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from state.errors import StateError
+from state.location import Location
 from state.points import at_point
+from state.snapshots import Snapshots
+from state.snapshotter import SNAPSHOT_EVERY, Snapshotter
 from state.store import Store
 from stream.config import PipelineConfig
 from stream.kafka.client import Connection
@@ -22,6 +26,8 @@ from stream.kafka.transaction import Committed, CommittedOffsets, Outbox, Transa
 _IDENTITY: Final = b"i"
 FRAME_EVERY: Final = 1.0
 """Seconds between frames that carry only a watermark."""
+_TRANSACTION_MS: Final = 60_000
+_log = logging.getLogger(__name__)
 
 
 class StoreIdentity(msgspec.Struct, frozen=True):
@@ -35,6 +41,13 @@ class StoreIdentity(msgspec.Struct, frozen=True):
     config: dict[str, Any]
 
 
+class SnapshotSettings(msgspec.Struct, frozen=True):
+    """Where snapshots of the state go, and every how many seconds."""
+
+    location: Location
+    every: float = SNAPSHOT_EVERY
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where a task stands: everything that it needs to be opened. topic_id: of the topic that it reads."""
 
@@ -46,6 +59,7 @@ class Place(msgspec.Struct, frozen=True):
     state_dir: Path
     cluster: str
     topic_id: str
+    snapshots: SnapshotSettings | None
 
 
 class Task(ABC):
@@ -69,16 +83,30 @@ class Task(ABC):
         """
         self.place = place
         self.partition = TopicPartition(self.input_topic, place.partition)
-        name = f"{self.stage}-{place.partition}"
-        producer = place.connection.producer(transactional_id=f"{place.group}-{name}", transaction_timeout_ms=60_000)
+        self.name = f"{self.stage}-{place.partition}"
+        self._identity = StoreIdentity(
+            place.cluster,
+            self.input_topic,
+            place.topic_id,
+            self.stage,
+            place.partition,
+            msgspec.to_builtins(place.config),
+        )
+        producer = place.connection.producer(
+            transactional_id=f"{place.group}-{self.name}", transaction_timeout_ms=_TRANSACTION_MS
+        )
         self._transactions = Transactions(producer, self.partition)
+        self._snapshotter: Snapshotter | None = None
         try:
-            self.store = Store(place.state_dir / name)
+            self.store = Store(place.state_dir / self.name)
         except BaseException:
             self._transactions.close()
             raise
         try:
             self._check_identity()
+            self.position = self._open()
+            if place.snapshots is not None:
+                self._take_up_snapshots(place.snapshots)
             self._begin(span, offsets.of(place.partition))
         except BaseException:
             self.close()
@@ -86,9 +114,24 @@ class Task(ABC):
         self._heard = time.monotonic()
         self._framed = 0.0
 
+    def _take_up_snapshots(self, settings: SnapshotSettings) -> None:
+        """Put the newest snapshot in the place of the store, where it is further on; take snapshots from now on."""
+        snapshots = Snapshots(settings.location, self.name, self._identity)
+        newest = snapshots.newest()
+        if newest is not None and newest.offset > self.position:
+            self.store.close()
+            try:
+                restored = snapshots.restore(self.store.path, newer_than=self.position)
+            finally:
+                self.store = Store(self.store.path)
+            if restored is not None:
+                _log.info("%s: restored from the snapshot at offset %d", self.name, restored)
+            self._check_identity()
+            self.position = self._open()
+        self._snapshotter = Snapshotter(snapshots, self.store, settings.every)
+
     def _begin(self, span: Span, committed: tuple[int, Committed] | None) -> None:
         """Bring store, commit and log together."""
-        self.position = self._open()
         self._check_commit(committed, span)
         self.said = committed[1] if committed else Committed(self.place.topic_id, began=span.first)
         self._committed: int = committed[0] if committed else span.first
@@ -137,6 +180,7 @@ class Task(ABC):
             self._repeat(again, offset)
             self.position = offset
             self.store.write(self._changes())
+            self._snapshot()
             if offset == self._committed:
                 self._caught_up()
         if new:
@@ -150,9 +194,17 @@ class Task(ABC):
         self._committed = self.position = offset
         self.store.write(self._changes())
         at_point("after_write")
+        self._snapshot()
+
+    def _snapshot(self) -> None:
+        """Begin a snapshot where one is due; the store holds all that came before `position`."""
+        if self._snapshotter is not None and self._snapshotter.due():
+            self._snapshotter.take(self.position)
 
     def close(self) -> None:
-        """Close store and producer."""
+        """Close store and producer; a snapshot under way is given a moment to end."""
+        if self._snapshotter is not None:
+            self._snapshotter.close()
         self.store.close()
         self._transactions.close()
 
@@ -191,15 +243,7 @@ class Task(ABC):
             raise StateError(lost(topic, max(self.position, said.began), span.first))
 
     def _check_identity(self) -> None:
-        place = self.place
-        ours = StoreIdentity(
-            place.cluster,
-            self.input_topic,
-            place.topic_id,
-            self.stage,
-            place.partition,
-            msgspec.to_builtins(place.config),
-        )
+        ours = self._identity
         (stored,) = self.store.get_many([_IDENTITY])
         if stored is None:
             self.store.write({_IDENTITY: msgspec.msgpack.encode(ours)})

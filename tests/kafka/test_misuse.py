@@ -110,7 +110,7 @@ def test_offsets_gone_from_the_log(live: Live, small: Path) -> None:
     assert stream(live).returncode == 0
 
 
-@pytest.mark.parametrize("value", [b"\x09rubbish", b"\x01rubbish", b""])
+@pytest.mark.parametrize("value", [b"\x09rubbish", b"\x02rubbish", b""])
 def test_a_frame_that_cannot_be_read(value: bytes, live: Live) -> None:
     live.create()
     connection = Connection(live.bootstrap)
