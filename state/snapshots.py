@@ -205,7 +205,6 @@ class Snapshots:
         """Store what is not there, and the manifest; the bytes stored."""
         self._saves += 1
         there = self._location.sizes(f"{_FILES}/{self._owner}")
-        fresh: set[str] = set()
         uploaded = 0
         for path, file in files.items():
             if self._stop.is_set():
@@ -213,9 +212,6 @@ class Snapshots:
             stored = self._stored.get(file.sha256)
             # One that somebody has cut off or deleted would damage every snapshot from now on.
             if stored is None or there.get(f"{stored.save:08}-{stored.sha256}") != stored.size:
-                if file.sha256 in fresh:
-                    continue
-                fresh.add(file.sha256)
                 stored = msgspec.structs.replace(file, save=self._saves)
                 self._location.upload(path, f"{_FILES}/{self._owner}/{stored.save:08}-{stored.sha256}")
                 self._stored[file.sha256] = stored
