@@ -17,27 +17,23 @@ does no harm, whatever it was about to do:
   back to the one before.)
 """
 
-import hashlib
 import logging
-import os
 import secrets
-import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
 import msgspec
 
+from state import restore
 from state.errors import StateError
 from state.location import Location
 from state.manifest import Manifest, StoredFile, decode, differences, encode, is_name, offset_of, owner_of
 from state.points import at_point
+from state.restore import sha256_of
 
 _MANIFESTS: Final = "manifests"
 _FILES: Final = "files"
-_FETCHES: Final = 8
-"""Files fetched side by side; a file of a bucket is mostly waiting."""
 UNNAMED_FOR: Final = 24 * 3600.0
 """Seconds after which a file of another owner that no manifest names is taken for what a dead one left."""
 _log = logging.getLogger(__name__)
@@ -91,27 +87,19 @@ class Snapshots:
         Raises:
             StateError: location or disk fail, or the snapshot belongs to another system.
         """
-        aside, before = (target.parent / f".{target.name}.{what}" for what in ("restoring", "replaced"))
-        for left in (aside, before):
-            shutil.rmtree(left, ignore_errors=True)
+        restore.tidy(target)
+        self.newest()  # refuses another system's, also where none is newer
         tried: set[str] = set()
         # Looked up anew each time: a living owner may have pruned the one that was tried.
         while names := [n for n in self._names() if n not in tried and offset_of(n) > newer_than]:
             name = names[0]
             tried.add(name)
             manifest = self._manifest(name)
-            try:
-                wrong = self._fetch(manifest, aside) if manifest else "its manifest cannot be decoded"
-                if manifest and not wrong:
-                    _put_in_place(aside, target, before)
+            wrong = "its manifest cannot be decoded"
+            if manifest is not None:
+                wrong = restore.bring_back(self._location.below(_FILES), manifest, target)
+                if not wrong:
                     return manifest.offset
-            except OSError as error:
-                raise StateError(
-                    f"{target}: snapshot {name} cannot be put there: {error.strerror}. Mend that or use another "
-                    "--state-dir, then run the same command again"
-                ) from error
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
             if name in self._names():
                 self.damaged += 1
                 self._bad.add(name)
@@ -217,7 +205,6 @@ class Snapshots:
         """Store what is not there, and the manifest; the bytes stored."""
         self._saves += 1
         there = self._location.sizes(f"{_FILES}/{self._owner}")
-        fresh: set[str] = set()
         uploaded = 0
         for path, file in files.items():
             if self._stop.is_set():
@@ -225,9 +212,6 @@ class Snapshots:
             stored = self._stored.get(file.sha256)
             # One that somebody has cut off or deleted would damage every snapshot from now on.
             if stored is None or there.get(f"{stored.save:08}-{stored.sha256}") != stored.size:
-                if file.sha256 in fresh:
-                    continue
-                fresh.add(file.sha256)
                 stored = msgspec.structs.replace(file, save=self._saves)
                 self._location.upload(path, f"{_FILES}/{self._owner}/{stored.save:08}-{stored.sha256}")
                 self._stored[file.sha256] = stored
@@ -258,7 +242,7 @@ class Snapshots:
             for path in sorted(checkpoint.iterdir()):
                 stat = path.stat()
                 key = (path.name, stat.st_size, stat.st_mtime_ns)
-                digest = self._digests.get(key) or _sha256(path)
+                digest = self._digests.get(key) or sha256_of(path)
                 if path.suffix == ".sst":
                     digests[key] = digest
                 files[path] = StoredFile(path.name, digest, stat.st_size, 0)
@@ -267,62 +251,7 @@ class Snapshots:
         self._digests = digests
         return files
 
-    def _fetch(self, manifest: Manifest, aside: Path) -> str | None:
-        """Bring the files of a snapshot into an empty folder; what is wrong with them, if anything."""
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        by_path: dict[str, list[StoredFile]] = {}
-        for file in manifest.files:
-            by_path.setdefault(manifest.path(file), []).append(file)
-
-        def fetch(path: str) -> str | None:
-            first, *same = by_path[path]
-            to = aside / first.name
-            if not self._location.download(f"{_FILES}/{path}", to):
-                return f"{first.name} is missing"
-            if (size := to.stat().st_size) != first.size:
-                return f"{first.name} has {size} bytes, not {first.size}"
-            if _sha256(to) != first.sha256:
-                return f"the SHA-256 of {first.name} is not the manifest's"
-            for other in same:
-                shutil.copyfile(to, aside / other.name)
-            for file in by_path[path]:
-                _sync(aside / file.name)
-            return None
-
-        pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="restore")
-        try:
-            for wrong in pool.map(fetch, by_path):
-                if wrong:
-                    return wrong
-                at_point("restore")
-        finally:
-            pool.shutdown(cancel_futures=True)
-        return None
-
     def _is_left_over(self, path: str, now: float | None) -> bool:
         """Whether a file that no manifest names is old. now: by the clock of the location, as the file's time is."""
         written = self._location.modified(f"{_FILES}/{path}")
         return now is not None and written is not None and now - written > UNNAMED_FOR
-
-
-def _put_in_place(aside: Path, target: Path, before: Path) -> None:
-    _sync(aside)
-    if target.exists():
-        target.rename(before)
-    aside.rename(target)
-    _sync(target.parent)
-    shutil.rmtree(before, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -96,7 +96,7 @@ def test_a_finished_table_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
         read.append(path.name)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr("state.snapshots._sha256", digest)
+    monkeypatch.setattr("state.snapshots.sha256_of", digest)
     owner = opened(tmp_path / "remote")
     folder = checkpoint(tmp_path, 4)
     owner.save(folder, 4, 0.0)
@@ -244,6 +244,7 @@ def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_
     for call in (
         other.newest,
         lambda: other.restore(tmp_path / "store"),
+        lambda: other.restore(tmp_path / "store", newer_than=4),
         lambda: other.save(checkpoint(tmp_path, 9), 9, 0.0),
     ):
         with pytest.raises(StateError) as caught:
@@ -302,11 +303,12 @@ def test_a_crash_in_a_restore_leaves_the_old_store_and_the_next_start_restores(t
     assert files_of(tmp_path / "store") == contents(4)
 
 
-def test_a_crash_between_the_two_renames_leaves_no_store_and_the_next_start_restores(
+def test_a_crash_between_the_two_renames_loses_neither_store_nor_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(opened(tmp_path / "remote"), tmp_path, 4)
     (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "old").write_text("old")
     rename = Path.rename
 
     def only_the_first(path: Path, target: Path) -> Path:
@@ -319,17 +321,20 @@ def test_a_crash_between_the_two_renames_leaves_no_store_and_the_next_start_rest
         with pytest.raises(Killed):
             opened(tmp_path / "remote").restore(tmp_path / "store")
     assert not (tmp_path / "store").exists()
+    assert opened(tmp_path / "elsewhere").restore(tmp_path / "store") is None
+    assert files_of(tmp_path / "store") == {"old": b"old"}
     assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
     assert files_of(tmp_path / "store") == contents(4)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_what_a_killed_restore_leaves_is_removed_by_the_next_even_if_there_is_nothing_newer(tmp_path: Path) -> None:
-    for left in (".store.restoring", ".store.replaced"):
+    for left in ("store", ".store.restoring", ".store.replaced"):
         (tmp_path / left).mkdir()
-        (tmp_path / left / "000001.sst").write_text("part")
+        (tmp_path / left / "000001.sst").write_text(left)
     assert opened(tmp_path / "remote").restore(tmp_path / "store") is None
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
+    assert files_of(tmp_path / "store") == {"000001.sst": b"store"}
 
 
 def test_a_crash_before_the_manifest_is_no_snapshot_and_the_same_owner_uses_the_files(tmp_path: Path) -> None:
@@ -377,6 +382,16 @@ def test_a_new_owner_s_second_snapshot_removes_the_old_owner_s_files(tmp_path: P
     saved(new, tmp_path, 4)
     assert [int(name[:20]) for name in manifests(place)] == [3, 4]
     assert len(list((place / "files").iterdir())) == 1
+
+
+def test_an_owner_whose_snapshots_were_pruned_stores_everything_again(tmp_path: Path) -> None:
+    old = opened(tmp_path / "remote")
+    saved(old, tmp_path, 1)
+    saved(opened(tmp_path / "remote"), tmp_path, 2, 3)
+    (again,) = saved(old, tmp_path, 4)
+    assert again.uploaded == again.total - len(b"MANIFEST")
+    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
+    assert files_of(tmp_path / "store") == contents(4)
 
 
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
