@@ -10,6 +10,7 @@ from kafka.errors import KafkaError
 from stream.decode import decode_lines
 from stream.kafka.client import Connection
 from stream.partition import partitions_of
+from stream.readers import open_log
 
 _EVERY: Final = 0.1
 _SHARE: Final = 0.04
@@ -21,7 +22,8 @@ class Feed:
     """The lines of a log on their way to a topic, in order, as `prectr load` sends them: keyed by user."""
 
     def __init__(self, connection: Connection, topic: str, log: Path, partitions: int) -> None:
-        lines = log.read_bytes().splitlines()
+        # As the program splits it: bytes.splitlines would also do so at each \r.
+        lines = [line for file in open_log([str(log)]) for batch in file.batches() for line in batch.lines]
         users = [event.user_id for event in decode_lines(lines)]
         self._records = list(zip(users, lines, partitions_of(users, partitions), strict=True))
         self._topic = topic

@@ -134,7 +134,7 @@ def _zombie(system: System) -> Done:
     if late:
         system.until(lambda: recovery.seconds is not None, _TAKEOVER_LIMIT)
     system.running[name].send_signal(signal.SIGCONT)
-    when = "when others had taken over, " if late else ""
+    when = "when others put out in its place, " if late and recovery.seconds is not None else ""
     asleep = time.monotonic() - stopped
     return Done(f"SIGSTOP of stream process {name}, {when}after {asleep:.1f} s SIGCONT", recovery)
 
@@ -151,10 +151,10 @@ def _lose_state(system: System) -> Done:
 
 
 def _third_process(system: System) -> Done:
-    recovery = system.again(THIRD)
     system.start(THIRD)
     stays = system.rng.uniform(2, 6)
     system.run_for(stays)
+    recovery = system.again(THIRD)
     how = _leave(system, kindly=system.rng.random() < 0.5)
     return Done(f"a third process joins, and leaves after {stays:.1f} s {how}", recovery)
 
@@ -208,7 +208,10 @@ def _truncated_snapshot(system: System) -> Done:
     system.kill(name)
     cut = snapshots.truncate(folder, system.rng)
     shutil.rmtree(system.state(name))
-    return Done(f"kill -9 of stream process {name}, its state deleted; {cut}{_restarted(system, name)}", recovery)
+    restarted = _restarted(system, name)
+    if not system.until(lambda: system.heard("is damaged"), _TAKEOVER_LIMIT):
+        raise AssertionError(f"no process has said in {_TAKEOVER_LIMIT:.0f} s that a snapshot is damaged, though {cut}")
+    return Done(f"kill -9 of stream process {name}, its state deleted; {cut}{restarted}", recovery)
 
 
 def _kill_in_restore(system: System) -> Done:

@@ -45,7 +45,7 @@ class Outcome:
     rows: list[Row]
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    logs: Path | None = None
+    logs: str | None = None
 
 
 def run(
@@ -76,7 +76,7 @@ def run(
         live.forget()
     outcome.seconds = time.monotonic() - begun
     if outcome.wrong:
-        outcome.logs = folder
+        outcome.logs = str(folder)
     else:
         shutil.rmtree(folder)
     return outcome

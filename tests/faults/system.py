@@ -96,6 +96,10 @@ class System:
         del self.running[name]
         return True
 
+    def heard(self, words: str) -> bool:
+        """Whether a process that is running has written these words to stderr."""
+        return any(words in self.live.said(process) for process in self.running.values())
+
     def run_for(self, seconds: float) -> None:
         """Let time pass, with events coming in."""
         self.until(lambda: False, seconds)

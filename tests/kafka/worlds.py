@@ -29,7 +29,7 @@ def halves(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
     There, no page that is open in a partition, or comes later, closes before the line that all sources together
     have reached: the largest time seen less the lateness.
     """
-    lines = log.read_bytes().splitlines()
+    lines = log.read_bytes().removesuffix(b"\n").split(b"\n")
     events = [_read(line) for line in lines]
     for cut in range(len(lines) // 3, len(lines)):
         newest: dict[int, int] = {}
