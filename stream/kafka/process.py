@@ -7,6 +7,7 @@ from threading import Event
 from typing import Final
 
 from state.lock import FolderLock
+from stream.collector import collected_by_hand
 from stream.events import Impression
 from stream.kafka.ends import LogEnds
 from stream.kafka.stage import Stage, StreamSettings
@@ -45,9 +46,8 @@ def run_stream(
             stage = Stage(settings, name, label, log_ends, cluster)
             stack.callback(stage.close)
             stages.append(stage)
-        # A thread each: the client loses a rebalance that is completed while its consumer is not being polled,
-        # and begins another, so that consumers polled in turn may never come to rest.
-        with ThreadPoolExecutor(len(stages), thread_name_prefix="stage") as pool:
+        # A thread each, since both are mostly waiting: for records, and for commits.
+        with collected_by_hand() as tidy, ThreadPoolExecutor(len(stages), thread_name_prefix="stage") as pool:
             halt = Event()
             ended = {stage.name: Event() for stage in stages}
             running = [
@@ -58,6 +58,7 @@ def run_stream(
                 while not stop() and not all(event.is_set() for event in ended.values()):
                     failed, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_EXCEPTION)
                     progress({name: count for stage in stages for name, count in stage.emitted().items()})
+                    tidy()
                     if failed:
                         break
             finally:
