@@ -67,8 +67,8 @@ Both stages, exactly once, 4 partitions, window {WINDOW_SECONDS} s, one broker o
 and state of its own. The events are valid as the peers' generator writes them, so all are given the same bytes: to ours
 loaded by `prectr load` (lz4), to the peers by their own loader (not compressed). Peers run by their own driver and are
 checked by their own check; ours is checked against an oracle that shares no code with the stages: every page once and
-in order, labels, levels, the user's and the query's counts as of the page's time, decayed sums within 1e-9, and how every
-event ended.
+in order, labels, levels, the user's and the query's counts as of the page's time, decayed sums within 1e-9, and how
+every event ended.
 - *wall*: from the first record taken to the last example readable by who reads committed. *CPU*: of the processes from
   start to end (peers: to the last example). *Without start-up*: from the first record to the last example.
 - *bare loop*: kafka-python reads committed and produces the same bytes in transactions of up to 8,192 records; nothing

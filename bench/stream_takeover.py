@@ -83,8 +83,8 @@ def takeover(bench: Bench, workload: Workload, processes: int, *, kept: bool) ->
         name=name,
         state="kept" if kept else "deleted",
         out=out,
-        first=min(firsts) - died,
-        every=max(firsts) - died,
+        first=min(firsts.values()) - died,
+        every=max(firsts.values()) - died,
         state_mb=size,
         check=check.verdict,
     )
