@@ -71,13 +71,13 @@ def takeover(bench: Bench, workload: Workload, processes: int, *, kept: bool) ->
                 time.sleep(_LOOK_EVERY)
             new = [arrival for arrival in follower.arrivals if arrival.offset >= stable[arrival.partition]]
         check = checked(system.connection, system.topics.examples, PARTITIONS, bench.due(workload))
-    firsts = [
-        min((arrival.at for arrival in new if arrival.partition == number), default=0.0) for number in range(PARTITIONS)
-    ]
-    if not all(firsts):
+    firsts: dict[int, float] = {}
+    for arrival in new:
+        firsts.setdefault(arrival.partition, arrival.at)
+    if len(firsts) < PARTITIONS:
         raise PrectrError(
-            f"{name}: some partitions had put out everything when a process was killed: {workload.pages:,} pages are "
-            "too few, of which 30,000 are open until the end: use --pages 100000 or more"
+            f"{name}: {out:,} of {workload.pages:,} examples were out when a process was killed, and some partitions "
+            "were at their end: with more --pages there is time to kill it"
         )
     return Takeover(
         name=name,
