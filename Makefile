@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 # Packages are installed uncompiled (most of their modules are never imported), so what is imported must be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test kafka-tests faults lint setup clean
+.PHONY: demo test kafka-tests kafka faults lint setup clean
 
 ## demo: simulate a log of a real catalogue, replay it with every model, write a report
 demo: $(READY)
@@ -23,6 +23,16 @@ test: lint
 ## kafka-tests: the tests on a real Kafka; the live system is unfinished, and some may hang
 kafka-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kafka
+
+## kafka: fetch Apache Kafka with Maven into .kafka, for the tests on a real one; KAFKA_HOME and ../shared/kafka go first
+kafka: .kafka/libs
+
+.kafka/libs: tests/kafka/pom.xml tests/kafka/log4j2.yaml
+	@command -v java >/dev/null && command -v mvn >/dev/null || { echo "make kafka needs Java 17 and Maven (Debian: apt install maven openjdk-17-jre-headless); or unpack Apache Kafka 4 and set KAFKA_HOME to it" >&2; exit 1; }
+	rm -rf .kafka
+	mvn -q -B -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.kafka/fetched
+	cp tests/kafka/log4j2.yaml .kafka/
+	mv .kafka/fetched .kafka/libs
 
 ## faults: 200 faults against the whole live system on a real Kafka; the table goes to bench/results/faults.md
 faults: $(READY)
@@ -48,4 +58,4 @@ $(READY): pyproject.toml constraints.txt
 
 ## clean: remove what set-up, tests and the demo have made
 clean:
-	rm -rf .venv demo-run .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .kafka demo-run .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -2,80 +2,177 @@
 
 import logging
 import os
+import sys
 import tempfile
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Final
 
 import msgspec
 import typer
 from rich.console import Console
 
+from bench.provenance import command_line
+from bench.stream_bare import WAYS
 from bench.stream_broker import running_broker
 from bench.stream_driver import Programs, Run, ends_kindly
-from bench.stream_page import tables
+from bench.stream_latency import latency
+from bench.stream_page import RESULTS, Result, page, tables
 from bench.stream_peers import PEERS, PeerRuns
 from bench.stream_runs import Bench, bare, ours
+from bench.stream_takeover import peer_takeover, takeover
 from bench.stream_workload import Workload, written
-from ops.console import console, set_up_logging
-from state.errors import UsageError
+from ops.console import meter, set_up_logging
+from state.errors import PrectrError, UsageError
 
 _LONGER: Final = 5
-"""How much longer the warm runs are."""
+"""How many times longer the warm runs are."""
 _FEW_PAGES: Final = 50_000
 """As many as Faust is given: it would take five minutes for all of them."""
+_KILLS: Final = 3
+_COUNTS: Final = ("1", "2", "3", "4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be measured."""
+
+    pages: int
+    rounds: int
+    processes: list[int]
+    peers: list[str]
+    warm: bool
+    latency: bool
+    takeover: bool
+
+
+class Measurement:
+    """Does what is planned, one after the other; `result` holds what has been found so far."""
+
+    def __init__(self, plan: Plan, bench: Bench, kept: Path, result: Result) -> None:
+        """Prepare. kept: folder for logs and the peers' environments."""
+        self.result = result
+        self._plan = plan
+        self._bench = bench
+        self._kept = kept
+        self._others = PeerRuns(bench, kept) if plan.peers else None
+
+    def steps(self) -> list[Callable[[], None]]:
+        """Everything that is to be done, in order."""
+        plan = self._plan
+        runs: list[Callable[[], None]] = [partial(self._bare, way) for way in WAYS]
+        runs += [partial(self._ours, count, 1) for count in plan.processes]
+        runs += [partial(self._peer, name, 1) for name in plan.peers]
+        steps = runs * plan.rounds
+        if plan.warm:
+            steps += [partial(self._ours, count, _LONGER) for count in plan.processes] * plan.rounds
+            steps += [partial(self._peer, "ks", _LONGER)] * (plan.rounds if "ks" in plan.peers else 0)
+        if plan.takeover:
+            states = (True, False)
+            steps += [partial(self._takeover, count, kept) for count in plan.processes for kept in states] * _KILLS
+            if "ks" in plan.peers:
+                steps += [partial(self._peer_takeover, kept) for kept in states] * _KILLS
+        if plan.latency:
+            steps.append(self._latency)
+        return steps
+
+    def _log(self, longer: int = 1, limit: int | None = None) -> Workload:
+        return written(self._kept, longer * self._plan.pages, limit)
+
+    def _into(self, longer: int) -> list[Run]:
+        return self.result.runs if longer == 1 else self.result.warm
+
+    def _bare(self, way: str) -> None:
+        self.result.runs.append(bare(self._bench, self._log(), way))
+
+    def _ours(self, processes: int, longer: int) -> None:
+        self._into(longer).append(ours(self._bench, self._log(longer), processes))
+
+    def _peer(self, name: str, longer: int) -> None:
+        assert self._others is not None
+        log = self._log(limit=min(self._plan.pages, _FEW_PAGES)) if name == "faust" else self._log(longer)
+        with self._others.loaded(log) as topic:
+            self._into(longer).append(self._others.run(PEERS[name], log, topic))
+
+    def _takeover(self, processes: int, kept: bool) -> None:
+        self.result.takeovers.append(takeover(self._bench, self._log(), processes, kept=kept))
+
+    def _peer_takeover(self, kept: bool) -> None:
+        assert self._others is not None
+        with self._others.loaded(self._log()) as topic:
+            self.result.takeovers.append(peer_takeover(self._others, self._log(), topic, kept=kept))
+
+    def _latency(self) -> None:
+        fastest = [run.per_second for run in self.result.runs if run.name.startswith("ours, 1 ")]
+        if not fastest:
+            raise UsageError("--latency needs a run of one process, whose speed it halves: add 1 to --processes")
+        self.result.latency = latency(self._bench, self._kept, median(fastest) / 2)
 
 
 def main(
-    pages: Annotated[int, typer.Option(help="Pages of 10 items; half as many clicks come with them.")] = 200_000,
-    peers: Annotated[str, typer.Option(help="Others to run beside ours: ks, quix, faust; empty for none.")] = "",
+    pages: Annotated[int, typer.Option(min=1000, help="Pages of 10 items; half as many clicks come with them.")] = (
+        200_000
+    ),
+    peers: Annotated[str, typer.Option(help="Others to run: ks, quix, faust; empty for none.")] = "ks,quix,faust",
     processes: Annotated[str, typer.Option(help="As how many processes to run ours, with commas.")] = "1,2",
-    warm: Annotated[bool, typer.Option("--warm", help="Run ours and ks on five times as many pages, too.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    warm: Annotated[bool, typer.Option("--warm", help="Ours and ks on five times as many pages, too.")] = False,
+    takeovers: Annotated[bool, typer.Option("--takeover", help="Kill processes, and see how others take over.")] = (
+        False
+    ),
+    late: Annotated[bool, typer.Option("--latency", help="Latency at half of the speed measured.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is run; ratios are of medians.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file, after every run.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write bench/results/stream.md.")] = False,
 ) -> None:
     """Run both stages on a real broker, exactly once, and print events per CPU-second beside others' in the same run.
 
     PRECTR_BENCH_DIR names a folder in which logs and the peers' environments are kept for the next time.
     """
-    wanted = _names(peers, tuple(PEERS), "--peers")
-    counts = [int(count) for count in _names(processes, ("1", "2", "3", "4"), "--processes")]
+    plan = Plan(
+        pages=pages,
+        rounds=rounds,
+        processes=[int(count) for count in _names(processes, _COUNTS, "--processes")],
+        peers=_names(peers, tuple(PEERS), "--peers"),
+        warm=warm,
+        latency=late,
+        takeover=takeovers,
+    )
     set_up_logging()
     # The client warns of every tenth of a second without the processor, which is not news on a machine that is full.
     logging.getLogger("kafka").setLevel(logging.ERROR)
-    runs: list[Run] = []
-    with ExitStack() as stack:
-        stack.enter_context(ends_kindly())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prectr-bench-")))
-        named = os.environ.get("PRECTR_BENCH_DIR")
-        kept = Path(named).absolute() if named else folder
-        kept.mkdir(parents=True, exist_ok=True)
-        broker = stack.enter_context(running_broker(folder / "broker"))
+    begun = time.monotonic()
+    result = Result(command=command_line("bench.stream", sys.argv[1:]), pages=pages)
+    with _place() as (folder, kept), running_broker(folder / "broker") as broker, ExitStack() as stack:
         programs = Programs(folder)
         stack.callback(programs.kill_all)
-        bench = Bench(broker, folder, programs, console.print)
-        others = PeerRuns(bench, kept)
-        workload = written(kept, pages)
-        for way in ("records", "frames"):
-            runs.append(bare(bench, workload, way))
-        runs += [_ours(bench, workload, count) for count in counts]
-        for name in wanted:
-            peer = PEERS[name]
-            log = written(kept, pages, min(pages, _FEW_PAGES)) if name == "faust" else workload
-            with others.loaded(log) as topic:
-                runs.append(others.run(peer, log, topic, peer.title))
-        if warm:
-            longer = written(kept, _LONGER * pages)
-            runs += [_ours(bench, longer, count) for count in counts]
-            if "ks" in wanted:
-                with others.loaded(longer) as topic:
-                    runs.append(others.run(PEERS["ks"], longer, topic, PEERS["ks"].title))
-    Console().print(*tables(runs))
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(runs)) + b"\n")
+        bench = Bench(broker, folder, programs)
+        steps = Measurement(plan, bench, kept, result).steps()
+        with meter("bench.stream", len(steps)) as shown:
+            for number, step in enumerate(steps):
+                bench.say = partial(shown.update, number)
+                step()
+                result.seconds = time.monotonic() - begun
+                if json is not None:
+                    json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+            shown.update(len(steps))
+    Console(width=None if sys.stdout.isatty() else 120).print(*tables(result))
+    if write:
+        RESULTS.write_text(page(result), encoding="utf-8")
 
 
-def _ours(bench: Bench, workload: Workload, processes: int) -> Run:
-    return ours(bench, workload, f"ours, {processes} process{'es' if processes > 1 else ''}", processes)
+@contextmanager
+def _place() -> Iterator[tuple[Path, Path]]:
+    """A folder that is gone at the end, also when the bench is ended, and one for what is worth keeping."""
+    named = os.environ.get("PRECTR_BENCH_DIR")
+    with ends_kindly(), tempfile.TemporaryDirectory(prefix="prectr-bench-") as folder:
+        kept = Path(named).absolute() if named else Path(folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        yield Path(folder), kept
 
 
 def _names(text: str, known: tuple[str, ...], flag: str) -> list[str]:
@@ -86,4 +183,7 @@ def _names(text: str, known: tuple[str, ...], flag: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except PrectrError as error:
+        sys.exit(f"bench.stream: {error}")

@@ -25,7 +25,8 @@ class BenchBroker(Broker):
 
     def __init__(self, home: Path, folder: Path) -> None:
         super().__init__(home, folder)
-        self._java = [option for option in self._java if option != _ONLY_FOR_TESTS]
+        command = [option for option in self._java if option != _ONLY_FOR_TESTS]
+        self._java = [command[0], f"-Djava.io.tmpdir={folder}", *command[1:]]
         self.data = folder / "data"
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 
 from bench.stream_workload import Workload
 from stream.events import Click, Event, Impression
@@ -82,6 +83,16 @@ class Check(msgspec.Struct, kw_only=True):
         """Whether everything is as it must be."""
         counts = (self.missing, self.repeated, self.unknown, self.disorder, self.moved, self.gaps)
         return not any(counts) and not self.wrong and not self.outcomes_wrong
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, or what is wrong, in words."""
+        if self.ok:
+            return "ok"
+        names = ("missing", "repeated", "unknown", "disorder", "moved", "gaps")
+        counts = {name: count for name in names if (count := getattr(self, name))} | self.wrong
+        words = [f"{count} {name}" for name, count in counts.items()]
+        return ", ".join([*words, *(["outcome counts differ"] if self.outcomes_wrong else [])])
 
 
 class _Clicks(NamedTuple):
@@ -192,19 +203,20 @@ def checked(connection: Connection, topic: str, partitions: int, due: Expected, 
     wrong: Counter[str] = Counter()
     sequences = [0] * partitions
     outcomes: dict[int, Outcomes] = {}
-    for partition, offset, value in committed(connection, topic, partitions):
-        frame: Frame = decode_frame(value, f"{topic} partition {partition} offset {offset}")
+    for record in committed(connection, topic, partitions):
+        partition = record.partition
+        frame: Frame = decode_frame(record.value, f"{topic} partition {partition} offset {record.offset}")
         check.frames += 1
-        check.bytes += len(value)
+        check.bytes += len(record.value)
         check.gaps += frame.source != partition or frame.sequence != sequences[partition]
         sequences[partition] = frame.sequence + 1
         for task, counts in frame.outcomes.items():
             if task not in outcomes or counts.records >= outcomes[task].records:
                 outcomes[task] = counts
         if frame.records:
-            check.ends[partition] = offset
-        for record in frame.records:
-            example = decode_example(record)
+            check.ends[partition] = record.offset
+        for encoded in frame.records:
+            example = decode_example(encoded)
             page = due.pages.get(example.request_id)
             if page is None:
                 check.unknown += 1
@@ -235,8 +247,8 @@ def _differences(example: Example, page: Page) -> Iterator[str]:
         yield "page"
 
 
-def committed(connection: Connection, topic: str, count: int) -> Iterator[tuple[int, int, bytes]]:
-    """Every committed record of a topic, to where the log is stable now: partition, offset, value."""
+def committed(connection: Connection, topic: str, count: int) -> Iterator[ConsumerRecord]:
+    """Every committed record of a topic, to where the log is stable now, partition by partition in order."""
     consumer = connection.consumer(group_id=None)
     try:
         partitions = [TopicPartition(topic, number) for number in range(count)]
@@ -245,8 +257,7 @@ def committed(connection: Connection, topic: str, count: int) -> Iterator[tuple[
         ends = consumer.end_offsets(partitions)
         while any(consumer.position(partition) < ends[partition] for partition in partitions):
             polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
-            for partition, records in polled.items():
-                for record in records:
-                    yield partition.partition, record.offset, record.value or b""
+            for records in polled.values():
+                yield from records
     finally:
         consumer.close()

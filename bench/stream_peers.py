@@ -76,10 +76,15 @@ class PeerRuns:
         self._home = peers_home()
         self._made = 0
 
-    def run(self, peer: Peer, workload: Workload, topic: str, name: str) -> Run:
+    def run(self, peer: Peer, workload: Workload, topic: str) -> Run:
         """Run a peer once on a topic that holds the log."""
-        found, samples = self._through(peer, workload, topic, [], {})
-        run = Run(name=name, pages=workload.pages, events=workload.events)
+        self._bench.say(peer.title)
+        run = Run(name=peer.title, pages=workload.pages, events=workload.events)
+        try:
+            found, samples = self._through(peer, workload, topic, [], {})
+        except PrectrError as error:
+            run.check = str(error)
+            return run
         first = found["first"]
         at_first = _before(samples, first)
         at_last = _before(samples, first + found["wall_s"])
@@ -96,6 +101,7 @@ class PeerRuns:
 
     def killed(self, peer: Peer, workload: Workload, topic: str, *, wiped: bool) -> dict[str, Any]:
         """Kill a peer at 45 % of the pages and start it again at once; what `run.py` says of it."""
+        self._bench.say(f"{peer.title}, killed, state {'deleted' if wiped else 'kept'}")
         flags = ["--kill", ".45", *(["--wipe"] if wiped else [])]
         found, _ = self._through(peer._replace(idle=8), workload, topic, flags, KILLED)
         found["verdict"] = _verdict(found)
@@ -106,7 +112,7 @@ class PeerRuns:
         """A topic with the log, as the peers load it; deleted at the end."""
         self._made += 1
         topic = f"peers-events-{self._made}"
-        self._bench.say(f"{topic}: loading")
+        self._bench.say("loading for the peers")
         command = [self._home / "gen.py", "load", workload.path, topic, "--bootstrap", self._bench.broker.address]
         self._done(self._bench.programs.start([self._python("quix"), *map(str, command)], settings={}), topic)
         yield topic
@@ -125,6 +131,8 @@ class PeerRuns:
             "BROKER_PID": str(self._bench.broker.pid),
             "BROKER_DATA": str(self._bench.broker.data),
             "PEERS_WORK": str(work),
+            "TMPDIR": str(work),
+            "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={work}",
         }
         runner = [self._python("quix"), "-P", _LAUNCHER, self._home, self._bench.broker.address, peer.name]
         where = ["--events", workload.path, "--in", topic, "--idle", str(peer.idle), *flags]
@@ -150,7 +158,7 @@ class PeerRuns:
             time.sleep(_SAMPLE_EVERY)
         if program.code != 0:
             said = program.log.read_text(encoding="utf-8", errors="replace")
-            raise PrectrError(f"{name}: ended with exit code {program.code}:\n{said[-2000:]}")
+            raise PrectrError(f"{name}: exit {program.code}: {' '.join(said[-500:].split())}")
 
     def _python(self, environment: str) -> str:
         """The interpreter of an environment, which is made if it is not there."""

@@ -1,14 +1,14 @@
 """Our stages and the bare loop, each on topics and state of its own, measured and checked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 
 from bench.stream_broker import BenchBroker, StableEnds, System, disk_megabytes
-from bench.stream_driver import Program, Programs, Run, Say, Trace, watched
-from bench.stream_oracle import Check, Expected, checked, committed, expected
+from bench.stream_driver import Program, Programs, Run, Trace, watched
+from bench.stream_oracle import Expected, checked, committed, expected
 from bench.stream_workload import PARTITIONS, Workload, settings
 from stream.kafka.client import Connection
 
@@ -24,7 +24,8 @@ class Bench:
     broker: BenchBroker
     folder: Path
     programs: Programs
-    say: Say
+    say: Callable[[str], None] = field(default=lambda note: None)
+    """Tells whoever watches what is being done."""
     _made: int = 0
     _due: dict[Path, Expected] = field(default_factory=dict)
 
@@ -56,8 +57,14 @@ class Bench:
         return _LIMIT_SECONDS + workload.pages / _PAGES_A_SECOND
 
 
-def ours(bench: Bench, workload: Workload, name: str, processes: int) -> Run:
+def called(processes: int) -> str:
+    """What so many processes of ours are called."""
+    return f"ours, {processes} process{'es' if processes > 1 else ''}"
+
+
+def ours(bench: Bench, workload: Workload, processes: int) -> Run:
     """Both stages, as so many processes, from an empty state to the end of the log."""
+    name = called(processes)
     with bench.fresh("ours") as (system, state):
         bench.say(f"{name}: loading")
         system.loaded(workload)
@@ -67,7 +74,7 @@ def ours(bench: Bench, workload: Workload, name: str, processes: int) -> Run:
         bench.say(f"{name}: checking")
         check = checked(system.connection, system.topics.examples, PARTITIONS, bench.due(workload))
         run = measured(name, workload, trace, check.ends)
-        run.check = verdict(check, trace, started)
+        run.check = _ended(trace, started) or check.verdict
         run.state_mb = disk_megabytes(state)
         run.out_mb = system.size(system.topics.examples)
     return run
@@ -91,9 +98,9 @@ def bare(bench: Bench, workload: Workload, way: str) -> Run:
         trace = _watched(bench, system, started, workload)
         ends: dict[int, int] = {}
         size = 0
-        for partition, offset, value in committed(system.connection, system.topics.examples, PARTITIONS):
-            ends[partition] = offset
-            size += len(value)
+        for record in committed(system.connection, system.topics.examples, PARTITIONS):
+            ends[record.partition] = record.offset
+            size += len(record.value)
         run = measured(name, workload, trace, ends)
         sent = workload.bytes - workload.events
         run.check = _ended(trace, started) or ("ok" if size == sent else f"{size:,} bytes out, not {sent:,}")
@@ -124,18 +131,6 @@ def measured(name: str, workload: Workload, trace: Trace, ends: Mapping[int, int
         run.working_cpu = last.cpu - trace.startup
         run.broker_cpu = last.broker
     return run
-
-
-def verdict(check: Check, trace: Trace, programs: Sequence[Program]) -> str:
-    """`ok`, or what is wrong, in words."""
-    ended = _ended(trace, programs)
-    if ended or check.ok:
-        return ended or "ok"
-    names = ("missing", "repeated", "unknown", "disorder", "moved", "gaps")
-    wrong = {name: count for name in names if (count := getattr(check, name))} | check.wrong
-    if check.outcomes_wrong:
-        wrong |= {"outcomes": 1}
-    return ", ".join(f"{count} {name}" for name, count in wrong.items())
 
 
 def _ended(trace: Trace, programs: Sequence[Program]) -> str:

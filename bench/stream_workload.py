@@ -18,6 +18,8 @@ LATENESS_SECONDS: Final = 5
 PARTITIONS: Final = 4
 _PAGE_MS: Final = 20
 """Event time from one page to the next in the generator's log."""
+_EVENTS_A_PAGE: Final = 1.5
+"""The page itself, and half a click."""
 
 _decode = msgspec.json.Decoder(Event).decode
 _encode = msgspec.json.Encoder().encode
@@ -31,6 +33,11 @@ class Workload(NamedTuple):
     events: int
     bytes: int
     window: int
+
+    @property
+    def lateness(self) -> int:
+        """The stages' `allowed_lateness`, in ms of the log's event time; scaled as the window is."""
+        return round(LATENESS_SECONDS * 1000 * self.window / (WINDOW_SECONDS * 1000))
 
 
 def peers_home() -> Path:
@@ -62,12 +69,23 @@ def written(folder: Path, pages: int, limit: int | None = None) -> Workload:
     return Workload(path, limit or pages, events, path.stat().st_size, WINDOW_SECONDS * 1000)
 
 
+def events_for(events_a_second: float, seconds: float) -> int:
+    """How many events a log must have to be `scaled` so."""
+    return round(WINDOW_SECONDS * _EVENTS_A_PAGE * 1000 / _PAGE_MS + events_a_second * seconds)
+
+
+def pages_for(events: int) -> int:
+    """How many pages come with at least so many events, in thousands."""
+    return -(-events // round(_EVENTS_A_PAGE * 1000)) * 1000
+
+
 def scaled(source: Workload, path: Path, events_a_second: float, seconds: float) -> Workload:
-    """The beginning of a log at another speed: so many events a second of event time, for so many seconds.
+    """The beginning of a log at another speed: so many events a second of event time; pages close for so many seconds.
 
     Window, click delays and gaps all shrink by the same factor, so as much is open at a time as before.
     """
-    speed = events_a_second / (source.events / source.pages * 1000 / _PAGE_MS)
+    speed = events_a_second / (_EVENTS_A_PAGE * 1000 / _PAGE_MS)
+    window = max(1, round(source.window / speed))
     count = pages = 0
     first: int | None = None
     with source.path.open("rb") as lines, path.open("wb") as out:
@@ -75,19 +93,18 @@ def scaled(source: Workload, path: Path, events_a_second: float, seconds: float)
             event = _decode(line)
             first = event.ts if first is None else first
             passed = (event.ts - first) / speed
-            if passed > seconds * 1000:
+            if passed > window + seconds * 1000:
                 break
             event.ts = first + round(passed)
             out.write(_encode(event) + b"\n")
             count += 1
             pages += not isinstance(event, Click)
-    return Workload(path, pages, count, path.stat().st_size, max(1, round(source.window / speed)))
+    return Workload(path, pages, count, path.stat().st_size, window)
 
 
 def settings(workload: Workload) -> dict[str, str]:
     """What the stages must be told, as environment: window and lateness in seconds of the log's event time."""
-    window = workload.window / 1000
     return {
-        "PRECTR_ATTRIBUTION_WINDOW": f"{window:g}",
-        "PRECTR_ALLOWED_LATENESS": f"{LATENESS_SECONDS * window / WINDOW_SECONDS:g}",
+        "PRECTR_ATTRIBUTION_WINDOW": f"{workload.window}ms",
+        "PRECTR_ALLOWED_LATENESS": f"{workload.lateness}ms",
     }

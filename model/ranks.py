@@ -35,7 +35,7 @@ class Ranks:
         with self._others():
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-                dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE, device_id=device)
+                dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
             else:
                 dist.init_process_group("gloo", timeout=PATIENCE)
 

@@ -50,8 +50,8 @@ def run_live(run: LiveRun) -> None:
     """
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
-        stack.callback(FolderLock(run.state_dir).release)
         partitions = _ready_topics(run)
+        stack.callback(FolderLock(run.state_dir).release)
         children = _children(run)
         patient = replace(run.connection, wait=0.0)
         watch = stack.enter_context(

@@ -85,9 +85,9 @@ def note(pages: int, scored: Mapping[str, Scored]) -> str:
     """How far a run is, in a line."""
     text = f"{pages:,} pages"
     for name, sink in scored.items():
-        auc = sink.quality.segments()["all"].auc
-        if auc is not None:
-            text += f", {name} AUC {auc:.4f}"
+        whole = sink.quality.segments()["all"]
+        if whole.auc is not None and whole.gauc is not None:
+            text += f", {name} AUC {whole.auc:.4f} GAUC {whole.gauc:.4f}"
     return text
 
 

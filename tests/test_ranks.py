@@ -105,13 +105,22 @@ def test_processes_equal_threads_bit_for_bit_whatever_the_pieces(tmp_path: Path)
         model: in_threads(2, lambda ranks, model=model: _trained(model, ranks).weights_sha256())  # type: ignore[misc]
         for model in ("lr", "wide-deep+")
     }
-    for out in finish(start(PROGRAM, 2, tmp_path, 120, 0, 5, 7)):
+    for out in finish(start(PROGRAM, 2, tmp_path, "cpu", 120, 0, 5, 7)):
         result = _result(out)
         assert {model: [result[model]["weights"]] * 2 for model in result} == threads
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="each of two ranks needs a GPU")
+def test_ranks_on_gpus_hold_one_model_and_count_what_those_on_cpus_count(tmp_path: Path) -> None:
+    on_gpus = [_result(out) for out in finish(start(PROGRAM, 2, tmp_path, "cuda", 120, 0, 5, 7))]
+    assert on_gpus[0] == on_gpus[1]
+    alone = _trained("wide-deep+", None)
+    assert on_gpus[0]["wide-deep+"]["trained"] == [alone.batches, alone.pages_trained]
+    assert on_gpus[0]["wide-deep+"]["parents"] == alone._parents.clicks.sum(axis=0).tolist()
+
+
 def test_kill_9_of_any_rank_and_restart_equals_undisturbed_bit_for_bit(tmp_path: Path) -> None:
-    arguments = (200, 1, 4, 3)
+    arguments = ("cpu", 200, 1, 4, 3)
     (tmp_path / "disturbed").mkdir()
     undisturbed = [_result(out) for out in finish(start(PROGRAM, 2, tmp_path / "undisturbed", *arguments))]
     rng = random.Random(8)

@@ -49,6 +49,11 @@ def run(
     cut_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints; the figures move with them.")
     ] = 10.0,
+    snapshots: Annotated[
+        str | None,
+        typer.Option(help="Where to keep snapshots of the state, as for prectr stream.", show_default=False),
+    ] = None,
+    snapshot_every: Annotated[float, typer.Option(min=0.1, help="Seconds between snapshots.")] = 60.0,
     session_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds after which another process takes over from a dead one.")
     ] = 10.0,
@@ -107,7 +112,12 @@ def run(
             partitions=partitions,
             until_end=until_end,
             both=both,
-            stream=_flags(group_prefix=group_prefix, session_timeout=session_timeout),
+            stream=_flags(
+                group_prefix=group_prefix,
+                session_timeout=session_timeout,
+                snapshots=snapshots,
+                snapshot_every=snapshot_every,
+            ),
             train=_flags(
                 model=model, batch_pages=batch_pages, batch_span=batch_span, seed=seed, cut_every=cut_every, json=json
             ),

@@ -1,18 +1,28 @@
 """`prectr train`: the online trainer of the live system."""
 
-from contextlib import ExitStack
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
 
 from ops.config import load_settings
-from ops.console import meter
+from ops.console import Meter, meter
 from ops.interrupt import stop_signals
 from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
 from state.errors import UsageError
+
+if TYPE_CHECKING:
+    from ops.report import Report
+    from ops.scored import Scored
+    from stream.kafka.training import LiveTraining
+
+_SAY_EVERY: Final = 0.5
+"""Seconds between two looks at the figures: to sum up a model's quality takes milliseconds."""
 
 
 def train(
@@ -46,7 +56,7 @@ def train(
     from model.ranks import join_ranks  # noqa: PLC0415 (torch takes seconds to import, and --help needs none)
     from ops.commands.replay import show  # noqa: PLC0415
     from ops.report import write_report  # noqa: PLC0415
-    from ops.scored import identity, make_report, make_scored, note  # noqa: PLC0415
+    from ops.scored import identity, make_report, make_scored  # noqa: PLC0415
     from stream.kafka.topics import Topics, check_topics  # noqa: PLC0415
     from stream.kafka.training import LiveTraining  # noqa: PLC0415
 
@@ -72,22 +82,50 @@ def train(
             peers=ranks,
         )
         stack.callback(run.close)
+
+        def report() -> tuple["Report", Path]:
+            made = make_report(run, scored, settings, dead_letters={}, out_of_order=run.reader.out_of_order)
+            return made, write_report(run_dir, made)
+
         leads = ranks is None or ranks.rank == 0
-        with ExitStack() as watched:
-            shown = watched.enter_context(meter("train", 0)) if leads else None
-            stop = watched.enter_context(stop_signals())
-
-            def tell(run: LiveTraining) -> None:
-                if shown is not None:
-                    shown.update(run.tally.pages, note(run.tally.pages, scored))
-
-            run.run(until_end=until_end, flush=flush, stop=stop, progress=tell)
+        with meter("train", 0) if leads else nullcontext(_Unseen()) as shown, stop_signals() as stop:
+            told = _Told(shown, scored)
+            run.run(until_end=until_end, flush=flush, stop=stop, progress=told, on_cut=lambda _: report())
+            told.say(run)
         if ranks is not None:
             ranks.leave()
         if not leads:
             return
-        report = make_report(run, scored, settings, dead_letters={}, out_of_order=run.reader.out_of_order)
-        page = write_report(run_dir, report)
+        last, page = report()
     if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    show(report, page)
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(last)) + b"\n")
+    show(last, page)
+
+
+class _Told:
+    """Tells a meter how far a trainer is."""
+
+    def __init__(self, shown: Meter, scored: "Mapping[str, Scored]") -> None:
+        self._shown = shown
+        self._scored = scored
+        self._said = 0.0
+
+    def __call__(self, run: "LiveTraining") -> None:
+        """Tell it, if it is time."""
+        if time.monotonic() - self._said >= _SAY_EVERY:
+            self.say(run)
+
+    def say(self, run: "LiveTraining") -> None:
+        """Tell it now."""
+        from ops.scored import note  # noqa: PLC0415
+
+        self._said = time.monotonic()
+        waiting = f", waiting: {run.waiting}" if run.waiting else ""
+        self._shown.update(run.tally.pages, note(run.tally.pages, self._scored) + waiting)
+
+
+class _Unseen:
+    """A meter that nobody looks at: of a process that is not the first of several."""
+
+    def update(self, done: float, note: str = "") -> None:
+        """Nothing is shown."""

@@ -147,9 +147,12 @@ class Connection:
             yield
         except KafkaError as error:
             raise PrectrError(
-                f"{self.bootstrap}: Kafka says {self._words(error)}: nothing committed is lost; once that is mended, "
-                "the same command goes on"
+                f"{self.told(error)}: nothing committed is lost; once that is mended, the same command goes on"
             ) from error
+
+    def told(self, error: Exception) -> str:
+        """What the client library says, in one line, without any secret of the settings."""
+        return f"{self.bootstrap}: Kafka says {self._words(error)}"
 
     def _made(self, client: Any, ours: Mapping[str, Any]) -> Any:
         theirs = {name: value for name, value in self.settings.items() if name in client.DEFAULT_CONFIG}
@@ -193,6 +196,16 @@ class Connection:
                 text = text.replace(str(value), "***")
         kind = type(error).__name__
         return text if text.startswith(kind) else f"{kind}: {text}" if text else kind
+
+
+def let_go(producer: KafkaProducer, seconds: float) -> None:
+    """Close a producer, which has so many seconds for what is still on the way; what is left then is dropped."""
+    try:
+        producer.close(timeout=seconds)
+    except KafkaError:
+        # It would wait for the rest once more as the interpreter ends, and end that in a traceback.
+        producer.flush = lambda timeout=None: None
+        producer.close(timeout=0)
 
 
 _KINDS: Final[Mapping[type | UnionType, str]] = {

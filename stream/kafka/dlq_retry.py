@@ -21,7 +21,7 @@ from state.errors import InputError, PrectrError, UsageError
 from state.points import at_point
 from stream.decode import decode_lines
 from stream.events import MAX_EVENT_BYTES, Rejected
-from stream.kafka.client import Connection
+from stream.kafka.client import Connection, let_go
 from stream.kafka.dlq import NOTE, Address, Letter, RetriedLetters, is_note, read_address, read_letter
 from stream.kafka.dlq_reader import LetterReader, Progress, Retried, read_retried
 from stream.kafka.topics import Topics, partition_count
@@ -234,7 +234,7 @@ def retry_letters(
         producer: KafkaProducer | None = None
         if not dry_run:
             producer = connection.producer(transactional_id=f"{topics.prefix}dlq-retry")
-            stack.callback(producer.close, timeout=_CLOSE_SECONDS)
+            stack.callback(let_go, producer, _CLOSE_SECONDS)
             with connection.errors():
                 producer.init_transactions()
         reader = LetterReader(connection, topics, await_open=not dry_run)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from state.errors import StateError
 from stream.clock import BEFORE_TIME
@@ -19,6 +20,7 @@ from stream.outcomes import Outcomes
 from stream.records import Example, decode_example
 
 _POLL_MS: Final = 200
+_ASK_MS: Final = 2_000
 _AHEAD: Final = 4_096
 """Records held of a partition beyond which it is not read on, unless it is what the others wait for."""
 
@@ -100,6 +102,17 @@ class ExampleReader:
         assert self._upto is not None
         positions = [self._consumer.position(partition) for partition in self._partitions]
         return all(at >= end for at, end in zip(positions, self._upto, strict=True))
+
+    def waiting_for(self) -> str:
+        """What a reader to whom nothing comes is waiting for, in words; asks the broker."""
+        try:
+            ends = self._consumer.end_offsets(self._partitions, timeout_ms=_ASK_MS)
+        except KafkaError:
+            return "Kafka does not answer"
+        # Positions, not offsets of frames: behind the last frame stands the mark of its commit.
+        if any(ends[each] > self._consumer.position(each) for each in self._partitions):
+            return "more is committed than has come so far"
+        return "the stages have committed nothing more"
 
     def release_all(self) -> Step:
         """Every source counts as past everything: what is still held, in order."""

@@ -1,18 +1,73 @@
 """Loads a log into Kafka: each line as it is, keyed by its user."""
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
+import msgspec
+from kafka.codec import lz4_encode
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from state.errors import InputError, PrectrError, UsageError
 from stream.decode import decode_lines
 from stream.events import Rejected
-from stream.kafka.client import Connection
-from stream.kafka.topics import Topics, partition_count
+from stream.kafka.client import Connection, let_go
+from stream.kafka.topics import Topics, max_message_bytes, partition_count
 from stream.partition import partitions_of
-from stream.readers import open_log
+from stream.readers import LogFile, open_log
 
+_BATCH_LINES: Final = 1024
+_ON_THE_WAY: Final = 16 << 20
+"""Bytes of lines that the broker has not acknowledged, at most: the client itself holds any number."""
+_DELIVERY_MS: Final = 120_000
+_SAY_EVERY: Final = 10.0
 _CLOSE_SECONDS: Final = 30
+_LISTED: Final = 1_000
+_RECORD_ROOM: Final = 256
+"""Bytes that a record takes up beside key and value, its batch included."""
+_LONGEST_SLEEP: Final = 60.0
+_NAP: Final = 0.2
+_log = logging.getLogger(__name__)
+
+
+class RefusedLine(msgspec.Struct, frozen=True):
+    """A line that the topic does not take. size: in bytes."""
+
+    file: str
+    line: int
+    size: int
+
+
+class Loaded(msgspec.Struct):
+    """What has been loaded.
+
+    lines: of the log, from its beginning, that are done with, those passed over included. events: lines that the
+    broker has taken. invalid: of these, by reason, those that are no valid events and will be dead letters. refused:
+    how many lines are too large for the topic; refused_lines: the first 1,000 of them.
+    """
+
+    lines: int = 0
+    events: int = 0
+    invalid: dict[str, int] = {}
+    refused: int = 0
+    refused_lines: list[RefusedLine] = []
+
+    def refuse(self, line: RefusedLine) -> None:
+        """Count a line that is not taken."""
+        self.refused += 1
+        if len(self.refused_lines) < _LISTED:
+            self.refused_lines.append(line)
+
+
+class _Sent(msgspec.Struct):
+    """Lines on the way. futures: of those sent, with what to say where the broker refuses one."""
+
+    lines: int
+    size: int
+    futures: list[tuple[Any, RefusedLine]]
 
 
 def load(
@@ -21,52 +76,177 @@ def load(
     topics: Topics,
     *,
     speed: float | None = None,
+    skip: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
-) -> int:
-    """Send every line of the log to `search-events`; returns how many.
+) -> Loaded:
+    """Send every line of the log to `search-events`.
 
-    speed: event-time seconds a second; None for as fast as it goes. A user's partition is Kafka's own; a line
-    without a user goes to partition 0.
+    speed: event-time seconds a second; None for as fast as it goes. skip: lines of the log to pass over, since they
+    are loaded. A user's partition is Kafka's own; a line without a user goes to partition 0. A line that is too large
+    for the topic is left out and told; the rest goes on.
 
     Raises:
-        PrectrError: the log cannot be read, or the broker does not take it.
+        InputError: the log cannot be read on; says how many lines are loaded, and how to go on.
+        PrectrError: the broker does not take it; says the same.
     """
     log = open_log(paths)
-    total = sum(file.identity.size for file in log)
-    partitions = partition_count(connection, topics.events)
-    sent = read = 0
-    first: tuple[int, float] | None = None
+    loaded = Loaded()
     with ExitStack() as stack:
-        stack.enter_context(connection.errors())
-        producer = connection.producer()
-        stack.callback(producer.close, timeout=_CLOSE_SECONDS)
-        refused: list[BaseException] = []
-        for file in log:
-            for batch in file.batches(batch_lines=1024):
-                events = decode_lines(batch.lines)
-                users = [event.user_id for event in events]
-                for event, line, user, partition in zip(
-                    events, batch.lines, users, partitions_of(users, partitions), strict=True
-                ):
-                    if speed is not None and not isinstance(event, Rejected):
-                        first = first or (event.ts, time.monotonic())
-                        producer_waits = first[1] + (event.ts - first[0]) / 1000 / speed - time.monotonic()
-                        if producer_waits > 0:
-                            time.sleep(min(producer_waits, 60.0))
-                    key = None if user is None else user.encode()
-                    future = producer.send(topics.events, value=line, key=key, partition=partition)
-                    future.add_errback(refused.append)
-                    sent += 1
-                if refused:
-                    raise refused[0]
-                progress(read + file.bytes_read, total)
-                if stop():
-                    break
-            read += file.identity.size
-            if stop():
-                break
-        producer.flush()
-        if refused:
-            raise refused[0]
-    return sent
+        loader = _Loader(connection, topics, loaded, stop, speed)
+        stack.callback(loader.close)
+        try:
+            try:
+                for batch in _batches(log, skip, loaded, progress):
+                    loader.send(batch)
+                    if stop():
+                        break
+            finally:
+                loader.settle(0)
+        except KafkaError as error:
+            raise PrectrError(f"{connection.told(error)}. {_go_on(loaded)}") from error
+        except InputError as error:
+            raise InputError(f"{error}. {_go_on(loaded)}") from error
+    return loaded
+
+
+def _go_on(loaded: Loaded) -> str:
+    return (
+        f"The first {loaded.lines:,} lines of the log are loaded: with --skip {loaded.lines} the same command goes on "
+        "behind them (what was on the way may be there twice, and counts as duplicate then)"
+    )
+
+
+class _Batch(msgspec.Struct):
+    """Lines that follow one another in a file; the first of a file is 1."""
+
+    file: str
+    first_line: int
+    lines: list[bytes]
+
+
+def _batches(
+    log: Sequence[LogFile], skip: int, loaded: Loaded, progress: Callable[[int, int], None]
+) -> Iterator[_Batch]:
+    """The lines of all files behind the first `skip`."""
+    total = sum(file.identity.size for file in log)
+    read = 0
+    for file in log:
+        for found in file.batches(batch_lines=_BATCH_LINES):
+            over = min(skip, len(found.lines))
+            skip -= over
+            loaded.lines += over
+            if over < len(found.lines):
+                yield _Batch(str(file.path), found.first_line + over + 1, found.lines[over:])
+            progress(read + file.bytes_read, total)
+        read += file.identity.size
+    if skip:
+        raise UsageError(f"--skip goes {skip:,} lines beyond the end of the log: is it the same log?")
+
+
+class _Loader:
+    """Sends lines, and keeps account of what the broker has taken."""
+
+    def __init__(
+        self, connection: Connection, topics: Topics, loaded: Loaded, stop: Callable[[], bool], speed: float | None
+    ) -> None:
+        self._topic = topics.events
+        self._partitions = partition_count(connection, self._topic)
+        self._limit = max_message_bytes(connection, self._topic)
+        self._lz4 = connection.settings.get("compression_type", "lz4") == "lz4"
+        self._loaded = loaded
+        self._stop = stop
+        self._speed = speed
+        self._first: tuple[int, float] | None = None
+        self._where = connection.bootstrap
+        self._failed = False
+        self._on_the_way: deque[_Sent] = deque()
+        self._producer = connection.producer(delivery_timeout_ms=max(_DELIVERY_MS, round(connection.wait * 1000)))
+
+    def send(self, batch: _Batch) -> None:
+        """Send lines, once there is room for them."""
+        events = decode_lines(batch.lines)
+        users = [event.user_id for event in events]
+        sent = _Sent(len(batch.lines), sum(map(len, batch.lines)), [])
+        rows = zip(events, batch.lines, users, partitions_of(users, self._partitions), strict=True)
+        for number, (event, line, user, partition) in enumerate(rows, batch.first_line):
+            if self._speed is not None and not isinstance(event, Rejected):
+                self._keep_pace(event.ts, self._speed)
+            key = None if user is None else user.encode()
+            what = RefusedLine(batch.file, number, len(line))
+            if not self._fits(line, key):
+                self._loaded.refuse(what)
+                continue
+            if isinstance(event, Rejected):
+                self._note_invalid(event, what)
+            future = self._producer.send(self._topic, value=line, key=key, partition=partition)
+            sent.futures.append((future, what))
+        self._on_the_way.append(sent)
+        self.settle(_ON_THE_WAY)
+
+    def settle(self, room: int) -> None:
+        """Wait until no more than so many bytes are on the way; not once the broker has failed.
+
+        Raises:
+            KafkaError: the broker has not taken a line.
+        """
+        while (
+            self._on_the_way and not self._failed and (room == 0 or sum(sent.size for sent in self._on_the_way) > room)
+        ):
+            sent = self._on_the_way[0]
+            for future, line in sent.futures:
+                self._await(future)
+                error = future.exception
+                if error is None:
+                    self._loaded.events += 1
+                elif isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+                    self._loaded.refuse(line)
+                else:
+                    self._failed = True
+                    raise error
+            self._on_the_way.popleft()
+            self._loaded.lines += sent.lines
+
+    def close(self) -> None:
+        """Leave the broker; what it has not taken is told already."""
+        let_go(self._producer, 0 if self._failed else _CLOSE_SECONDS)
+
+    def _await(self, future: Any) -> None:
+        begun = time.monotonic()
+        while not future.is_done:
+            try:
+                future.get(timeout=_SAY_EVERY)
+            except KafkaError:
+                if not future.is_done:
+                    _log.warning(
+                        "%s: Kafka has not answered for %.0f s, the lines on the way are sent again: %d lines are "
+                        "loaded",
+                        self._where,
+                        time.monotonic() - begun,
+                        self._loaded.lines,
+                    )
+
+    def _fits(self, line: bytes, key: bytes | None) -> bool:
+        """Whether the topic takes a line; one that it does not would take others with it."""
+        if self._limit is None or len(line) + len(key or b"") + _RECORD_ROOM <= self._limit:
+            return True
+        return self._lz4 and len(lz4_encode(line)) + len(key or b"") + _RECORD_ROOM <= self._limit
+
+    def _note_invalid(self, event: Rejected, line: RefusedLine) -> None:
+        invalid = self._loaded.invalid
+        invalid[event.reason] = invalid.get(event.reason, 0) + 1
+        if event.reason == "too_large" and invalid[event.reason] <= 10:
+            _log.warning(
+                "%s line %d is over 1 MiB, too large for an event: its first %d bytes go, as a dead letter",
+                line.file,
+                line.line,
+                line.size,
+            )
+
+    def _keep_pace(self, ts: int, speed: float) -> None:
+        """Sleep until an event is due, for a minute at the most: a clock may have jumped."""
+        now = time.monotonic()
+        self._first = self._first or (ts, now)
+        until = min(self._first[1] + (ts - self._first[0]) / 1000 / speed, now + _LONGEST_SLEEP)
+        while not self._stop() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _NAP))

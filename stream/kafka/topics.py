@@ -155,6 +155,12 @@ class TopicFacts(msgspec.Struct, frozen=True):
     settings: dict[str, str] | None
 
 
+def max_message_bytes(connection: Connection, topic: str) -> int | None:
+    """How large a record of a topic may be, compressed; None where the broker does not tell."""
+    settings = connection.ask(lambda admin: _settings(admin, ConfigResourceType.TOPIC, topic))
+    return int(settings["max.message.bytes"]) if settings and "max.message.bytes" in settings else None
+
+
 class SystemFacts(msgspec.Struct, frozen=True):
     """What the broker says of a system. topics: by name, those that are there.
 

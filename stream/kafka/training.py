@@ -25,6 +25,8 @@ from stream.sink import ExampleSink
 from stream.tally import Tally, TallyState
 
 _READER: Final = "reader.msgpack"
+_QUIET: Final = 10.0
+"""Seconds without a page after which, and between which, the broker is asked what is wanting."""
 _log = logging.getLogger(__name__)
 
 
@@ -95,6 +97,8 @@ class LiveTraining:
         self._cut_every = cut_every
         self.tally = Tally()
         self.finished = False
+        self.waiting = ""
+        """What is waited for, in words, where no page has come for a while."""
         self._seconds_before = 0.0
         self._begun = time.monotonic()
         self._connection = connection
@@ -123,18 +127,19 @@ class LiveTraining:
         flush: bool = False,
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[["LiveTraining"], None] = lambda training: None,
+        on_cut: Callable[["LiveTraining"], object] = lambda training: None,
     ) -> None:
         """Train until `stop` says so or, with `until_end`, until all that comes of the events there now is learned.
 
         For that, the stages must have been told to end there or later. flush: with `until_end`, train the last
-        batch; nothing can follow then.
+        batch; nothing can follow then. on_cut: told of each checkpoint that is written on the way.
 
         Raises:
             PrectrError: the broker refuses, or has lost what comes next.
         """
         ends = ends_of(self._connection, self._events) if until_end else None
         with self._connection.errors():
-            self._train(ends, flush, stop, progress)
+            self._train(ends, flush, stop, progress, on_cut)
         self._cut()
 
     def _train(
@@ -143,6 +148,7 @@ class LiveTraining:
         flush: bool,
         stop: Callable[[], bool],
         progress: Callable[["LiveTraining"], None],
+        on_cut: Callable[["LiveTraining"], object],
     ) -> None:
         lockstep = Lockstep(
             self._peers,
@@ -150,9 +156,13 @@ class LiveTraining:
             stop=stop,
             ended=lambda: ends is not None and self.reader.ended(ends),
         )
-        last_cut = time.monotonic()
+        last_cut = last_page = time.monotonic()
         while not self.finished:
             turn = lockstep.turn()
+            if turn.examples:
+                last_page, self.waiting = time.monotonic(), ""
+            elif self._leads and time.monotonic() - last_page >= _QUIET:
+                last_page, self.waiting = time.monotonic(), self.reader.waiting_for()
             self.tally.add(turn.examples)
             for sink in self._sinks.values():
                 sink.consume(turn.examples, turn.line)
@@ -167,6 +177,8 @@ class LiveTraining:
                 break
             if turn.examples and time.monotonic() - last_cut >= self._cut_every:
                 self._cut()
+                if self._leads:
+                    on_cut(self)
                 last_cut = time.monotonic()
 
     def close(self) -> None:

@@ -7,8 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-HOW = "set KAFKA_HOME to an unpacked Apache Kafka 4 (https://kafka.apache.org/downloads) and install Java 17"
-_SHARED = Path(__file__).resolve().parents[3] / "shared" / "kafka"
+HOW = "run `make kafka` (Maven and Java 17), or set KAFKA_HOME to an unpacked Apache Kafka 4"
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_PLACES = (_CHECKOUT.parent / "shared" / "kafka", _CHECKOUT / ".kafka")
 _START_SECONDS = 90
 
 _PROPERTIES = """\
@@ -34,10 +35,10 @@ log.retention.check.interval.ms=1000
 
 
 def kafka_home() -> Path | None:
-    """Where Kafka is: KAFKA_HOME, else the folder beside the checkout; None where there is none, or no Java."""
+    """Where Kafka is: KAFKA_HOME, else ../shared/kafka, else of `make kafka`; None if nowhere, or without Java."""
     named = os.environ.get("KAFKA_HOME")
-    home = Path(named) if named else _SHARED
-    return home if (home / "libs").is_dir() and shutil.which("java") else None
+    homes = (Path(named),) if named else _PLACES
+    return next((home for home in homes if (home / "libs").is_dir() and shutil.which("java")), None)
 
 
 class Broker:

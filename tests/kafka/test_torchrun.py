@@ -50,10 +50,10 @@ class Torchrun:
         # Standalone, for a port of its own: torchrun's default is the same for all.
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
         command = [*torchrun, str(INSTALLED), *self._train, "--run-dir", str(self.folder), *flags]
+        # It leaves a folder behind where temporary files go.
+        settings = environment(TMPDIR=str(self.folder.parent))
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
-            )
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=settings)
 
     def end(self) -> int:
         """Wait until all have ended by themselves; returns torchrun's exit code."""

@@ -12,7 +12,7 @@ _SECONDS: Final = 240
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
-def start(module: str, ranks: int, *arguments: str | Path) -> list[subprocess.Popen[str]]:
+def start(module: str, ranks: int, *arguments: object) -> list[subprocess.Popen[str]]:
     """`python -m MODULE ARGUMENTS` as every rank; with one rank, without any of torchrun's variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -28,7 +28,7 @@ def finish(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     return [out for out, _ in outs]
 
 
-def _process(module: str, rank: int, ranks: int, port: str, arguments: Sequence[str | Path]) -> subprocess.Popen[str]:
+def _process(module: str, rank: int, ranks: int, port: str, arguments: Sequence[object]) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE"))}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
     if ranks > 1:

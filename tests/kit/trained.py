@@ -1,6 +1,6 @@
 """A program that trains on seeded examples, alone or as a rank of several, with cuts: `python -m tests.kit.trained`.
 
-Arguments: the folder of the cuts, pages, pieces between two cuts (0: none), pages a batch, pages a piece.
+Arguments: the folder of the cuts, device, pages, pieces between two cuts (0: none), pages a batch, pages a piece.
 Each rank prints a line of JSON at the end. Where there are cuts in the folder, all ranks go on from the newest.
 """
 
@@ -26,13 +26,11 @@ class Cut(msgspec.Struct):
     format: int = 1
 
 
-def main(folder: Path, pages: int, cut_every: int, batch_pages: int, piece: int) -> None:
+def main(folder: Path, device: str, pages: int, cut_every: int, batch_pages: int, piece: int) -> None:
     """Train on everything that is left."""
-    ranks = join_ranks("cpu")
-    trainers = {
-        model: Trainer(small_config(model=model, batch_pages=batch_pages, batch_span=100.0), ranks=ranks)
-        for model in MODELS
-    }
+    ranks = join_ranks(device)
+    config = {"batch_pages": batch_pages, "batch_span": 100.0, "device": device}
+    trainers = {model: Trainer(small_config(model=model, **config), ranks=ranks) for model in MODELS}
     leads = ranks is None or ranks.rank == 0
     newest = next((cut.name for cut in cuts(folder)), "") if leads else ""
     if ranks is not None:
@@ -67,6 +65,6 @@ def _result(trainer: Trainer) -> dict[str, object]:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+        main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
     except PrectrError as error:
         sys.exit(str(error))

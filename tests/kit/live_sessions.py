@@ -1,0 +1,104 @@
+"""A `sessions` task of the live system without a broker: it is fed, time passes, and its frames are read.
+
+What stands in for the broker only takes: no transaction fails, nothing was committed before.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import pytest
+
+import stream.kafka.sessions_task
+import stream.kafka.task
+from stream.config import PipelineConfig
+from stream.frames import Frame, decode_frame
+from stream.kafka.client import Connection
+from stream.kafka.ends import Look, Span
+from stream.kafka.sessions_task import SessionsTask
+from stream.kafka.task import Place
+from stream.kafka.topics import Topics
+from stream.kafka.transaction import CommittedOffsets
+from stream.labeller import LexicalLabeller
+
+PARTITIONS = 3
+OURS = 1
+"""The task's partition."""
+_GROUP = object()
+
+
+class Sent(NamedTuple):
+    topic: str
+    partition: int | None
+    value: bytes
+
+
+class _Producer:
+    """Takes everything."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+
+    def send(self, topic: str, *, value: bytes, partition: int | None, **_: object) -> SimpleNamespace:
+        self.sent.append(Sent(topic, partition, value))
+        return SimpleNamespace(succeeded=lambda: True)
+
+    def init_transactions(self) -> None: ...
+    def begin_transaction(self) -> None: ...
+    def flush(self, timeout: float) -> None: ...
+    def send_offsets_to_transaction(self, offsets: object, group: object) -> None: ...
+    def commit_transaction(self) -> None: ...
+    def close(self, timeout: float) -> None: ...
+
+
+class LiveSessions:
+    """The task of partition `OURS` of three. offset: behind the last record that it was given."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, idle_timeout: float = 60.0) -> None:
+        self._now = 1_000.0
+        for module in (stream.kafka.task, stream.kafka.sessions_task):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self._now))
+        self._producer = _Producer()
+        self._read = 0
+        self.offset = 0
+        config = PipelineConfig(partitions=PARTITIONS)
+        connection = cast("Connection", SimpleNamespace(producer=lambda **_: self._producer))
+        place = Place(connection, Topics(), "group", OURS, config, folder, "cluster", "topic id", None)
+        offsets = cast("CommittedOffsets", SimpleNamespace(of=lambda number: None))
+        self.task = SessionsTask(place, Span(0, 0), offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
+
+    def take(self, *lines: bytes) -> list[Frame]:
+        """Give it records; the frames that it sends."""
+        records: list[Any] = []
+        for line in lines:
+            records.append(SimpleNamespace(offset=self.offset, value=line, key=None))
+            self.offset += 1
+        self.task.take(records, _GROUP)
+        return self._frames()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+    def look(self, seen: Sequence[int], ends: Sequence[int] | None = None) -> list[Frame]:
+        """Let it look how far the logs reached a while ago, and reach now; the frames that it sends, if any."""
+        now = list(seen if ends is None else ends)
+        self.task.keep_up(_GROUP, Look(list(seen), now), self.offset)
+        return self._frames()
+
+    def no_look(self) -> list[Frame]:
+        """The same where nobody has asked the broker just now."""
+        self.task.keep_up(_GROUP, None, -1)
+        return self._frames()
+
+    def close(self) -> None:
+        self.task.close()
+
+    def _frames(self) -> list[Frame]:
+        """By partition, each the only one since the last call; none where nothing was sent."""
+        new = [sent for sent in self._producer.sent[self._read :] if sent.topic == Topics().activity]
+        self._read = len(self._producer.sent)
+        places = [sent.partition for sent in new]
+        assert places == sorted(set(places), key=lambda place: place or 0)
+        return [decode_frame(sent.value, "here") for sent in new]
