@@ -30,7 +30,7 @@ class ReaderState(msgspec.Struct):
 
     offsets: of the next unread record of each partition. sequences: of the next frame. held: records that wait for
     the others. ends: by partition, how far each `sessions` task has been read where an end was asked for.
-    outcomes: by `sessions` task.
+    outcomes: by `sessions` task. behind: by partition, records that came behind the line of its `queries` task.
     """
 
     offsets: list[int]
@@ -39,6 +39,7 @@ class ReaderState(msgspec.Struct):
     held: list[list[Example]]
     ends: list[dict[int, int]] = []
     outcomes: dict[int, Outcomes] = {}
+    behind: list[int] = []
 
 
 class ExampleReader:
@@ -59,6 +60,7 @@ class ExampleReader:
         self._sequences = list(state.sequences) if state else [0] * count
         self._ends: list[dict[int, int]] = state.ends if state else [{} for _ in range(count)]
         self._upto: list[int] | None = None
+        self._behind = list(state.behind) if state else [0] * count
         self.outcomes = dict(state.outcomes) if state else {}
         if state is not None:
             for source, records in enumerate(state.held):
@@ -123,8 +125,8 @@ class ExampleReader:
 
     @property
     def out_of_order(self) -> int:
-        """Records that came behind the line."""
-        return self._merge.progress.out_of_order
+        """Records that came behind the line, of the stages or of this reader."""
+        return self._merge.progress.out_of_order + sum(self._behind)
 
     def poll(self) -> Step:
         """The next examples that are due; none where nothing new has come."""
@@ -147,6 +149,7 @@ class ExampleReader:
             self._merge.waiting(),
             self._ends,
             self.outcomes,
+            list(self._behind),
         )
 
     def close(self) -> None:
@@ -173,6 +176,7 @@ class ExampleReader:
                 self.outcomes[task] = outcomes
         if frame.last:
             self._ends[source] |= frame.ends
+            self._behind[source] = frame.out_of_order
 
     def _hold_back(self) -> None:
         """Pause the partitions that are ahead; never the one that the others wait for."""
