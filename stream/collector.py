@@ -9,25 +9,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+_EVERY: Final = 1.0
 _WHOLE_EVERY: Final = 60.0
 """Seconds between two looks at everything: cycles that have grown old are found then."""
 
 
 @contextmanager
 def collected_by_hand() -> Iterator[Callable[[], None]]:
-    """Collect only when the function given is called, which is to be a few times a second; what is there now, never."""
+    """Collect only when the function given is called, at most once a second; what is there now, never."""
     gc.collect()
     gc.freeze()
     gc.disable()
-    last = time.monotonic()
+    last = whole = time.monotonic()
 
     def tidy() -> None:
-        nonlocal last
-        if time.monotonic() - last < _WHOLE_EVERY:
-            gc.collect(0)
-        else:
+        nonlocal last, whole
+        now = time.monotonic()
+        if now - whole >= _WHOLE_EVERY:
             gc.collect()
-            last = time.monotonic()
+            last = whole = now
+        elif now - last >= _EVERY:
+            gc.collect(0)
+            last = now
 
     try:
         yield tidy
