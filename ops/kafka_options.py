@@ -1,6 +1,5 @@
 """The options that every command against a broker has, and the connection that they make."""
 
-import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from state.errors import ConfigError
+from stream.kafka.attempts import be_quiet
 from stream.kafka.client import Connection, known_settings
 from stream.kafka.token import Token
 
@@ -39,8 +39,7 @@ def connection(bootstrap: str, client_config: Path | None, wait: float) -> Conne
             value.
     """
     if os.environ.get("PRECTR_DEBUG", "") in ("", "0"):
-        # The client library logs every failed attempt, with tracebacks; what matters is raised, and told in a line.
-        logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
+        be_quiet()
     if client_config is None:
         return Connection(bootstrap, wait=wait)
     try:

@@ -104,3 +104,9 @@ def test_the_wait_is_told_on_stderr_where_there_is_no_terminal(tmp_path: Path) -
     assert done.returncode == 1
     assert f"WARNING {address}: no answer from Kafka, trying for another" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(f"prectr: {address}: no answer from Kafka in 4 s")
+
+
+def test_why_there_is_no_connection_is_said() -> None:
+    done = prectr("topics", "create", "--bootstrap", "127.0.0.1:9", "--wait", "1")
+    assert "(the last attempt: KafkaConnectionError: 111 ECONNREFUSED)" in done.stderr
+    assert all("WARNING" in line or line.startswith("prectr: ") for line in done.stderr.splitlines())

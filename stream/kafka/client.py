@@ -11,9 +11,17 @@ from types import UnionType
 from typing import Any, Final, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError
+from kafka.errors import (
+    AuthorizationError,
+    KafkaError,
+    KafkaTimeoutError,
+    RetriableError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 
 from state.errors import BrokerAway, ConfigError, PrectrError
+from stream.kafka.attempts import forget_attempts, last_attempt
 
 _FETCH_BYTES: Final = 16 << 20
 _MAX_REQUEST_BYTES: Final = 64 << 20
@@ -53,6 +61,7 @@ _NO_TEXT: Final = frozenset(
 )
 """Settings that are objects of Python, which no file can give."""
 _SECRET: Final = re.compile("password|proxy")
+_LOGIN: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 _BROKERS_WORDS: Final = re.compile(r"""error_message=(['"])(.+?)\1""")
 _READY_SECONDS: Final = 20.0
 _ASK_AGAIN: Final = 0.3
@@ -160,16 +169,24 @@ class Connection:
         said = float("-inf")
         while True:
             left = self.wait - (time.monotonic() - begun)
+            forget_attempts()
             try:
                 return client(
                     bootstrap_servers=self.bootstrap.split(","),
                     **{"bootstrap_timeout_ms": round(min(_ATTEMPT_MS, max(left * 1000, 500))), **ours, **theirs},
                 )
             except KafkaTimeoutError as error:
+                last = last_attempt()
+                if isinstance(last, _LOGIN):
+                    raise PrectrError(
+                        f"{self.bootstrap}: Kafka refuses the login ({self._words(last)}): check the sasl_ settings of "
+                        "--client-config"
+                    ) from error
                 if left <= 0:
+                    how = f" (the last attempt: {self._words(last)})" if last is not None else ""
                     raise BrokerAway(
-                        f"{self.bootstrap}: no answer from Kafka in {self.wait:g} s: is the broker running, and is "
-                        "--bootstrap right? --wait gives it more time"
+                        f"{self.bootstrap}: no answer from Kafka in {self.wait:g} s{how}: is the broker running, and "
+                        "are --bootstrap and the security settings of --client-config right? --wait gives it more time"
                     ) from error
                 said = self._say(said, "no answer from Kafka", left)
             except (KafkaError, ValueError, TypeError, AssertionError, OSError) as error:

@@ -53,6 +53,9 @@ def run(
 ) -> Outcome:
     """Run a scenario on a broker, in a folder that is gone afterwards unless it fails."""
     begun = time.monotonic()
+    if not broker.running:
+        # A scenario before this one has failed between its crash and its return.
+        broker.start()
     log, expected = worlds.log(scenario.world), worlds.expected(scenario.world, scenario.partitions)
     folder.mkdir(parents=True)
     live = Live(

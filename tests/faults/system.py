@@ -41,7 +41,8 @@ class System:
         self.begun = time.monotonic()
         self._volumes: dict[str, Volume] = {}
         live.create()
-        connection = Connection(broker.address, wait=30)
+        # By default, the client waits for up to 30 s before it connects again, and nothing would come in meanwhile.
+        connection = Connection(broker.address, {"reconnect_backoff_max_ms": 200}, wait=30)
         topics = Topics(live.prefix)
         self.feed = Feed(connection, topics.events, log, live.partitions)
         self.output = Output(connection, topics.examples, live.partitions)

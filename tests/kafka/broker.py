@@ -77,6 +77,11 @@ class Broker:
                 raise RuntimeError(f"Kafka did not start:\n{log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.2)
 
+    @property
+    def running(self) -> bool:
+        """Whether it is up, as far as is known here."""
+        return self._process is not None and self._process.poll() is None
+
     def crash(self) -> None:
         """Kill it, as a crash of its machine would; `start` brings it back with what it had."""
         if self._process is not None:
