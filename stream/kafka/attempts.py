@@ -3,8 +3,15 @@
 import logging
 from typing import Final
 
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import (
+    AuthorizationError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 
+LOGIN_REFUSED: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
+"""What no further attempt mends."""
 _CLIENT: Final = "kafka"
 _CONNECTIONS: Final = "kafka.net.manager"
 
@@ -16,8 +23,9 @@ class _Attempts(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         for argument in record.args if isinstance(record.args, tuple) else ():
-            # The timeout itself comes last, and says nothing of why.
-            if isinstance(argument, Exception) and not isinstance(argument, KafkaTimeoutError):
+            # Timeouts follow, and say nothing of why.
+            known = isinstance(argument, KafkaTimeoutError) or isinstance(self.last, LOGIN_REFUSED)
+            if isinstance(argument, Exception) and not known:
                 self.last = argument
 
 

@@ -11,17 +11,10 @@ from types import UnionType
 from typing import Any, Final, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import (
-    AuthorizationError,
-    KafkaError,
-    KafkaTimeoutError,
-    RetriableError,
-    SaslAuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-)
+from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError
 
 from state.errors import BrokerAway, ConfigError, PrectrError
-from stream.kafka.attempts import forget_attempts, last_attempt
+from stream.kafka.attempts import LOGIN_REFUSED, forget_attempts, last_attempt
 
 _FETCH_BYTES: Final = 16 << 20
 _MAX_REQUEST_BYTES: Final = 64 << 20
@@ -61,7 +54,6 @@ _NO_TEXT: Final = frozenset(
 )
 """Settings that are objects of Python, which no file can give."""
 _SECRET: Final = re.compile("password|proxy")
-_LOGIN: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 _BROKERS_WORDS: Final = re.compile(r"""error_message=(['"])(.+?)\1""")
 _READY_SECONDS: Final = 20.0
 _ASK_AGAIN: Final = 0.3
@@ -177,7 +169,7 @@ class Connection:
                 )
             except KafkaTimeoutError as error:
                 last = last_attempt()
-                if isinstance(last, _LOGIN):
+                if isinstance(last, LOGIN_REFUSED):
                     raise PrectrError(
                         f"{self.bootstrap}: Kafka refuses the login ({self._words(last)}): check the sasl_ settings of "
                         "--client-config"
