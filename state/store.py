@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -60,6 +60,7 @@ class Store:
         """
         self.path = path
         self.options = options
+        self._failed = False
         self._write_options = rocksdict.WriteOptions()
         # The package's stub has this as a method; it is a property.
         self._write_options.disable_wal = not options.write_ahead_log  # type: ignore[method-assign, assignment]
@@ -119,7 +120,13 @@ class Store:
 
     def close(self) -> None:
         """Close the store; another process may open it then."""
-        self._db.close()
+        if self._failed:
+            # What is wrong has been said; RocksDB would say it again, of whatever it cannot write.
+            with suppress(Exception):
+                self._db.close()
+            return
+        with self._named_errors("closed"):
+            self._db.close()
 
     @contextmanager
     def _named_errors(self, what: str) -> Iterator[None]:
@@ -128,6 +135,7 @@ class Store:
         except (OSError, rocksdict.DbClosedError) as error:
             raise StateError(f"{self.path}: the state store could not be {what}: {error}") from error
         except Exception as error:
+            self._failed = True
             # rocksdict raises plain Exception for whatever RocksDB reports; anything finer is a bug of ours.
             if type(error) is not Exception:
                 raise

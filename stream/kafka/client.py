@@ -21,6 +21,9 @@ _MAX_REQUEST_BYTES: Final = 64 << 20
 """Of what a producer sends at once. Counted before compression, so far above what a topic takes: a record that
 others have compressed well into the events must fit into the dead letters, whole."""
 _ATTEMPT_MS: Final = 2_000
+_RECONNECT_MS: Final = 1_000
+"""Between two attempts to reach a broker that has gone, at the most: the library's 30 s are added to every outage."""
+_REQUEST_MS: Final = 10_000
 _SAY_EVERY: Final = 10.0
 """Seconds between two messages while the broker does not answer."""
 _OURS: Final = frozenset(
@@ -104,6 +107,7 @@ class Connection:
             "allow_auto_create_topics": False,
             "max_partition_fetch_bytes": _FETCH_BYTES,
             "fetch_max_wait_ms": 100,
+            "reconnect_backoff_max_ms": _RECONNECT_MS,
         }
         return self._made(KafkaConsumer, ours | more)
 
@@ -113,6 +117,8 @@ class Connection:
             "acks": "all",
             "compression_type": "lz4",
             "linger_ms": 5,
+            "reconnect_backoff_max_ms": _RECONNECT_MS,
+            "request_timeout_ms": _REQUEST_MS,
             "batch_size": 1 << 18,
             "max_request_size": _MAX_REQUEST_BYTES,
         }
