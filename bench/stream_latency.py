@@ -4,6 +4,7 @@ The log is scaled so that its event time runs as the wall clock does; the window
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -69,7 +70,8 @@ def latency(bench: Bench, logs: Path, events_a_second: float) -> Latency:
         due = expected(log)
         check = checked(system.connection, system.topics.examples, PARTITIONS, due, flushed=False)
         closed, fed = _closed(system, log)
-        appended, readable = [], []
+        appended: list[float] = []
+        readable: list[float] = []
         for record in committed(system.connection, system.topics.examples, PARTITIONS):
             for encoded in decode_frame(record.value, system.topics.examples).records:
                 at = closed[decode_example(encoded).request_id]
@@ -129,7 +131,7 @@ def _wait_until_quiet(follower: Follower) -> None:
         time.sleep(_QUIET_SECONDS)
 
 
-def _percentiles(values: list[float]) -> tuple[float, float, float]:
+def _percentiles(values: Sequence[float]) -> tuple[float, float, float]:
     if not values:
         return (0.0, 0.0, 0.0)
     median, high, largest = np.percentile(np.array(values), [50, 99, 100])

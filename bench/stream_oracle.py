@@ -7,13 +7,12 @@ clicks are of their page's user.
 import gc
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from kafka import TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
 
 from bench.stream_workload import Workload
 from stream.events import Click, Event, Impression
@@ -54,6 +53,15 @@ class Expected(NamedTuple):
 
     pages: dict[str, Page]
     outcomes: Outcomes
+
+
+class Committed(NamedTuple):
+    """A record that could be read. timestamp: ms, the broker's where the topic says so."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes
 
 
 class Check(msgspec.Struct, kw_only=True):
@@ -191,7 +199,12 @@ def _judged(clicks: list[Click], pages: dict[str, Impression], window: int) -> _
 
 
 def checked(connection: Connection, topic: str, partitions: int, due: Expected, *, flushed: bool = True) -> Check:
-    """Hold what is committed in a topic of examples against what is due.
+    """Hold what is committed in a topic of examples against what is due; see `held_against`."""
+    return held_against(committed(connection, topic, partitions), partitions, due, flushed=flushed)
+
+
+def held_against(records: Iterable[Committed], partitions: int, due: Expected, *, flushed: bool = True) -> Check:
+    """Hold the frames of a topic of examples against what is due.
 
     flushed: whether the log was read to its end and every page closed; else pages may be missing, and the counts of
     how events ended are left out.
@@ -203,9 +216,9 @@ def checked(connection: Connection, topic: str, partitions: int, due: Expected, 
     wrong: Counter[str] = Counter()
     sequences = [0] * partitions
     outcomes: dict[int, Outcomes] = {}
-    for record in committed(connection, topic, partitions):
+    for record in records:
         partition = record.partition
-        frame: Frame = decode_frame(record.value, f"{topic} partition {partition} offset {record.offset}")
+        frame: Frame = decode_frame(record.value, f"examples, partition {partition} offset {record.offset}")
         check.frames += 1
         check.bytes += len(record.value)
         check.gaps += frame.source != partition or frame.sequence != sequences[partition]
@@ -247,7 +260,7 @@ def _differences(example: Example, page: Page) -> Iterator[str]:
         yield "page"
 
 
-def committed(connection: Connection, topic: str, count: int) -> Iterator[ConsumerRecord]:
+def committed(connection: Connection, topic: str, count: int) -> Iterator[Committed]:
     """Every committed record of a topic, to where the log is stable now, partition by partition in order."""
     consumer = connection.consumer(group_id=None)
     try:
@@ -258,6 +271,7 @@ def committed(connection: Connection, topic: str, count: int) -> Iterator[Consum
         while any(consumer.position(partition) < ends[partition] for partition in partitions):
             polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
             for records in polled.values():
-                yield from records
+                for record in records:
+                    yield Committed(record.partition, record.offset, record.timestamp, record.value or b"")
     finally:
         consumer.close()

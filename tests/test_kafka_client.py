@@ -110,3 +110,22 @@ def test_why_there_is_no_connection_is_said() -> None:
     done = prectr("topics", "create", "--bootstrap", "127.0.0.1:9", "--wait", "1")
     assert "(the last attempt: KafkaConnectionError: 111 ECONNREFUSED)" in done.stderr
     assert all("WARNING" in line or line.startswith("prectr: ") for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["topics", "check"],
+        ["dlq", "list"],
+        ["dlq", "show", "0:1"],
+        ["dlq", "export", "--out", "DIR/letters.jsonl"],
+        ["dlq", "retry", "0:1", "--yes"],
+    ],
+)
+def test_each_command_says_that_there_is_no_broker(command: list[str], tmp_path: Path) -> None:
+    given = [part.replace("DIR", str(tmp_path)) for part in command]
+    done = prectr(*given, "--bootstrap", "127.0.0.1:9", "--wait", "1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("prectr: 127.0.0.1:9: no answer from Kafka in 1 s")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -49,6 +49,10 @@ def run(
     cut_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints; the figures move with them.")
     ] = 10.0,
+    idle_timeout: Annotated[
+        float,
+        typer.Option(min=5, help="Seconds without input after which nobody waits for a partition's open pages."),
+    ] = 60.0,
     snapshots: Annotated[
         str | None,
         typer.Option(help="Where to keep snapshots of the state, as for prectr stream.", show_default=False),
@@ -115,6 +119,7 @@ def run(
             stream=_flags(
                 group_prefix=group_prefix,
                 session_timeout=session_timeout,
+                idle_timeout=idle_timeout,
                 snapshots=snapshots,
                 snapshot_every=snapshot_every,
             ),

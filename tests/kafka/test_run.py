@@ -24,7 +24,7 @@ class Run:
         self.folder = live.folder / "live"
         self.said = live.folder / "run.stderr"
         names = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, "--group-prefix", live.prefix]
-        short = ["--session-timeout", "3", "--cut-every", "0.5", "--partitions", str(live.partitions)]
+        short = ["--session-timeout", "3", "--cut-every", "0", "--partitions", str(live.partitions)]
         with self.said.open("ab") as out:
             self.process = subprocess.Popen(
                 [*PRECTR, "run", *names, *short, "--run-dir", str(self.folder), "--model", MODEL, *flags],
