@@ -1,9 +1,9 @@
 """`prectr stream`: one process of the live system's two stages."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from ops.interrupt import stop_signals
 from ops.kafka_options import Bootstrap, ClientConfig, GroupPrefix, TopicPrefix, Wait, connection
 from state.errors import UsageError
 from stream.labeller import LexicalLabeller
+
+if TYPE_CHECKING:
+    from stream.kafka.task import TaskFacts
 
 _STAGES = ("sessions", "queries")
 
@@ -86,8 +89,10 @@ def stream(
     )
     with meter("stream", 0) as shown, stop_signals() as stop:
 
-        def progress(emitted: Mapping[str, int]) -> None:
-            pages = sum(count for task, count in emitted.items() if task.startswith("queries"))
-            shown.update(pages, f"{pages:,} examples from {len(emitted)} tasks")
+        def progress(tasks: Sequence["TaskFacts"]) -> None:
+            pages = sum(task.emitted for task in tasks if task.stage == "queries")
+            behind = sum(task.behind for task in tasks)
+            again = f", {behind:,} records to take again" if behind else ""
+            shown.update(pages, f"{pages:,} examples from {len(tasks)} tasks{again}")
 
         run_stream(settings, LexicalLabeller(), until_end=until_end, flush=flush, stop=stop, progress=progress)

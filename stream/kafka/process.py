@@ -1,6 +1,6 @@
 """One process of the live system: it runs the tasks that its consumer groups give it, until it is stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from threading import Event
@@ -11,6 +11,7 @@ from stream.collector import collected_by_hand
 from stream.events import Impression
 from stream.kafka.ends import LogEnds
 from stream.kafka.stage import Stage, StreamSettings
+from stream.kafka.task import TaskFacts
 
 _LOOK_EVERY: Final = 0.2
 """Seconds between two looks at how the stages do."""
@@ -23,12 +24,12 @@ def run_stream(
     until_end: bool = False,
     flush: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Mapping[str, int]], None] = lambda emitted: None,
+    progress: Callable[[Sequence[TaskFacts]], None] = lambda facts: None,
 ) -> None:
     """Run the stages until `stop` says so or, with `until_end`, until all that is there now has gone through.
 
     That is for the whole group: no process ends before the tasks of all have. flush: with `until_end`, the log has
-    ended for good, so close every open page. progress: told the records put out by each task of this process.
+    ended for good, so close every open page. progress: told how each task of this process does.
 
     Raises:
         PrectrError: the broker, a topic or a state folder does not allow it.
@@ -57,7 +58,7 @@ def run_stream(
             try:
                 while not stop() and not all(event.is_set() for event in ended.values()):
                     failed, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_EXCEPTION)
-                    progress({name: count for stage in stages for name, count in stage.emitted().items()})
+                    progress([facts for stage in stages for facts in stage.facts()])
                     tidy()
                     if failed:
                         break

@@ -34,6 +34,10 @@ class QueriesTask(Task):
     def _outputs(self) -> int:
         return 1
 
+    @property
+    def _watermark(self) -> int:
+        return self._queries.watermark
+
     def _open(self) -> int:
         self._queries = Queries(self.place.config, self.store, self.place.config.partitions)
         return self._queries.offset

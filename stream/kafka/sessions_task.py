@@ -55,6 +55,10 @@ class SessionsTask(Task):
     def _outputs(self) -> int:
         return self.place.config.partitions
 
+    @property
+    def _watermark(self) -> int:
+        return self._sessions.watermark
+
     def _open(self) -> int:
         self._sessions = Sessions(self.place.config, self.store, self._label)
         return self._sessions.position

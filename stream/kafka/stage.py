@@ -30,7 +30,7 @@ from stream.kafka.ends import LogEnds, Look, Span
 from stream.kafka.membership import Membership, Share
 from stream.kafka.queries_task import QueriesTask
 from stream.kafka.sessions_task import IDLE_AFTER, SessionsTask
-from stream.kafka.task import Place, SnapshotSettings, Task, lost
+from stream.kafka.task import Place, SnapshotSettings, Task, TaskFacts, lost
 from stream.kafka.topics import Topics, layout
 from stream.kafka.transaction import CommittedOffsets
 
@@ -161,9 +161,9 @@ class Stage:
             return False
         return True
 
-    def emitted(self) -> dict[str, int]:
-        """Records put out since the beginning by each task that is here, by its name."""
-        return {f"{self.name}-{number}": task.said.emitted for number, task in list(self.tasks.items())}
+    def facts(self) -> list[TaskFacts]:
+        """How each task that is here does; from any thread."""
+        return [task.facts() for task in list(self.tasks.values())]
 
     def close(self) -> None:
         """Close all tasks and leave the group."""

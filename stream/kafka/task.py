@@ -15,8 +15,9 @@ from state.errors import StateError
 from state.location import Location
 from state.points import at_point
 from state.snapshots import Snapshots
-from state.snapshotter import SNAPSHOT_EVERY, Snapshotter
+from state.snapshotter import SNAPSHOT_EVERY, SnapshotProgress, Snapshotter
 from state.store import Store
+from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.config import PipelineConfig
 from stream.kafka.client import Connection
 from stream.kafka.ends import Span
@@ -60,6 +61,20 @@ class Place(msgspec.Struct, frozen=True):
     cluster: str
     topic_id: str
     snapshots: SnapshotSettings | None
+
+
+class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task of this process does. position: offset of the next record it takes. behind: records to be taken again
+    in silence until it reaches the commit. emitted: records put out since the beginning. watermark: ms, or None.
+    """
+
+    stage: str
+    partition: int
+    position: int
+    behind: int
+    emitted: int
+    watermark: int | None
+    snapshots: SnapshotProgress | None
 
 
 class Task(ABC):
@@ -140,6 +155,24 @@ class Task(ABC):
             self.said.sequences = [0] * self._outputs
         if self.position == self._committed:
             self._caught_up()
+
+    def facts(self) -> TaskFacts:
+        """How the task does; from any thread."""
+        watermark = self._watermark
+        return TaskFacts(
+            stage=self.stage,
+            partition=self.place.partition,
+            position=self.position,
+            behind=max(0, self._committed - self.position),
+            emitted=self.said.emitted,
+            watermark=watermark if BEFORE_TIME < watermark < END_OF_TIME else None,
+            snapshots=None if self._snapshotter is None else self._snapshotter.progress,
+        )
+
+    @property
+    @abstractmethod
+    def _watermark(self) -> int:
+        """Event time up to which the task is done (ms)."""
 
     @abstractmethod
     def _open(self) -> int:
