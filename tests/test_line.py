@@ -73,7 +73,7 @@ def drawn(rng: Random, sources: int, count: int, *, may_be_silent: range) -> lis
     """Sources that read on, each at its own pace, some of them silent now and then, for whatever the others read."""
     watermarks, reads = [0] * sources, [0] * sources
     claims = [[0] * sources for _ in range(sources)]
-    said = []
+    said: list[Said] = []
     living = list(range(sources))
     while living and len(said) < count:
         source = rng.choice(living)
@@ -279,7 +279,7 @@ def interleaved(rng: Random, queues: list[list[tuple[Said, list[int]]]]) -> Iter
                 yield queue.pop(0)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(
     seed=SEEDS, partitions=st.integers(1, 4), lateness=st.sampled_from([0, 3, 50]), window=st.sampled_from([1, 4, 90])
 )
