@@ -75,6 +75,7 @@ every event ended.
   is decoded. *records*: each event a record again, from one topic to the next. *frames*: as the stages send, in frames,
   over two topics.
 - Faust is given the first 50,000 pages; it is not exactly once.
+- Takeover: Kafka Streams commits each 100 ms there.
 - *cores used by others*: what else ran on the machine. Times differ with it; compare within one run.
 
 Aims: per CPU-second 1.3 × Kafka Streams, 1.8 × quixstreams, 15 × Faust; two processes at least Kafka Streams' events/s;
