@@ -20,7 +20,7 @@ RESULTS: Final = Path(__file__).parent / "results" / "stream.md"
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """Everything that the bench has found. warm: the runs on the longer log."""
+    """Everything that the bench has found. warm: the runs on the longer log. failures: what could not be measured."""
 
     command: str
     pages: int
@@ -28,6 +28,7 @@ class Result(msgspec.Struct, kw_only=True):
     warm: list[Run] = []
     takeovers: list[Takeover] = []
     latency: Latency | None = None
+    failures: list[str] = []
     seconds: float = 0.0
 
 
@@ -95,6 +96,8 @@ def sections(result: Result) -> Iterator[Section]:
         yield _takeovers(result.takeovers)
     if result.latency is not None:
         yield _latency(result.latency)
+    if result.failures:
+        yield Section("Not measured", ["why"], [[str(number + 1), why] for number, why in enumerate(result.failures)])
 
 
 def tables(result: Result) -> list[Table]:
