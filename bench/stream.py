@@ -155,7 +155,12 @@ def main(
         with meter("bench.stream", len(steps)) as shown:
             for number, step in enumerate(steps):
                 bench.say = partial(shown.update, number)
-                step()
+                try:
+                    step()
+                except PrectrError as error:
+                    # What has been measured so far, and what comes, is worth keeping.
+                    result.failures.append(str(error))
+                    programs.kill_all()
                 result.seconds = time.monotonic() - begun
                 if json is not None:
                     json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
@@ -163,6 +168,8 @@ def main(
     Console(width=None if sys.stdout.isatty() else 120).print(*tables(result))
     if write:
         RESULTS.write_text(page(result), encoding="utf-8")
+    if result.failures:
+        raise PrectrError("; ".join(result.failures))
 
 
 @contextmanager

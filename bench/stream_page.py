@@ -20,7 +20,7 @@ RESULTS: Final = Path(__file__).parent / "results" / "stream.md"
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """Everything that the bench has found. warm: the runs on the longer log."""
+    """Everything that the bench has found. warm: the runs on the longer log. failures: what could not be measured."""
 
     command: str
     pages: int
@@ -28,6 +28,7 @@ class Result(msgspec.Struct, kw_only=True):
     warm: list[Run] = []
     takeovers: list[Takeover] = []
     latency: Latency | None = None
+    failures: list[str] = []
     seconds: float = 0.0
 
 
@@ -75,6 +76,7 @@ every event ended.
   is decoded. *records*: each event a record again, from one topic to the next. *frames*: as the stages send, in frames,
   over two topics.
 - Faust is given the first 50,000 pages; it is not exactly once.
+- Takeover: Kafka Streams commits each 100 ms there.
 - *cores used by others*: what else ran on the machine. Times differ with it; compare within one run.
 
 Aims: per CPU-second 1.3 × Kafka Streams, 1.8 × quixstreams, 15 × Faust; two processes at least Kafka Streams' events/s;
@@ -94,6 +96,8 @@ def sections(result: Result) -> Iterator[Section]:
         yield _takeovers(result.takeovers)
     if result.latency is not None:
         yield _latency(result.latency)
+    if result.failures:
+        yield Section("Not measured", ["why"], [[str(number + 1), why] for number, why in enumerate(result.failures)])
 
 
 def tables(result: Result) -> list[Table]:

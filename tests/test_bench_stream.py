@@ -199,11 +199,14 @@ def test_the_page_gives_ratios_of_medians_and_every_run() -> None:
     others = [run("Kafka Streams, exactly once", cpu, 2.0) for cpu in (4.0, 3.0, 5.0)]
     takeovers = [Takeover(name="ours", state="kept", out=5, first=6.5, every=7.0, state_mb=1.0, check="ok")]
     late = Latency(asked=5, fed=5, pages=9, window_ms=6, appended=(1, 2, 3), readable=(4, 5, 6), check="ok")
-    result = Result(command="bench", pages=10, runs=[*ours, *others], takeovers=takeovers, latency=late)
+    result = Result(
+        command="bench", pages=10, runs=[*ours, *others], takeovers=takeovers, latency=late, failures=["too few"]
+    )
     shown = {section.title.split(":")[0]: section for section in sections(result)}
     assert shown["Ratios"].rows == [["ours, 1 process / Kafka Streams, exactly once", "2.00", "2.00", "2.00"]]
     assert shown["Speed"].rows[0][1:4] == ["1,000", "1.0", "1,000"]
     text = page(result)
     assert text.count("| ours, 1 process |") == 6
     assert "| ours, state kept | 6.5 | 7.0 | 5 | 1 | ok |" in text
+    assert "| 1 | too few |" in text
     assert "| page closed to example readable | 4 | 5 | 6 | ok |" in text

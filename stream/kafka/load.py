@@ -20,8 +20,12 @@ from stream.partition import partitions_of
 from stream.readers import LogFile, open_log
 
 _BATCH_LINES: Final = 1024
+_PACED_LINES: Final = 32
+"""Lines a batch where they are sent at a pace, so that what has become of them is looked at now and then."""
 _ON_THE_WAY: Final = 16 << 20
 """Bytes of lines that the broker has not acknowledged, at most: the client itself holds any number."""
+_NOTHING: Final = -1
+"""Less than the bytes of any lines, be they empty."""
 _DELIVERY_MS: Final = 120_000
 _SAY_EVERY: Final = 10.0
 _CLOSE_SECONDS: Final = 30
@@ -69,6 +73,11 @@ class _Sent(msgspec.Struct):
     size: int
     futures: list[tuple[Any, RefusedLine]]
 
+    @property
+    def arrived(self) -> bool:
+        """Whether it is known what has become of each."""
+        return all(future.is_done for future, _ in self.futures)
+
 
 def load(
     paths: Sequence[str],
@@ -97,12 +106,13 @@ def load(
         stack.callback(loader.close)
         try:
             try:
-                for batch in _batches(log, skip, loaded, progress):
+                lines = _BATCH_LINES if speed is None else _PACED_LINES
+                for batch in _batches(log, lines, skip, loaded, progress):
                     loader.send(batch)
                     if stop():
                         break
             finally:
-                loader.settle(0)
+                loader.settle(_NOTHING)
         except KafkaError as error:
             raise PrectrError(f"{connection.told(error)}. {_go_on(loaded)}") from error
         except InputError as error:
@@ -126,13 +136,13 @@ class _Batch(msgspec.Struct):
 
 
 def _batches(
-    log: Sequence[LogFile], skip: int, loaded: Loaded, progress: Callable[[int, int], None]
+    log: Sequence[LogFile], lines: int, skip: int, loaded: Loaded, progress: Callable[[int, int], None]
 ) -> Iterator[_Batch]:
     """The lines of all files behind the first `skip`."""
     total = sum(file.identity.size for file in log)
     read = 0
     for file in log:
-        for found in file.batches(batch_lines=_BATCH_LINES):
+        for found in file.batches(batch_lines=lines):
             over = min(skip, len(found.lines))
             skip -= over
             loaded.lines += over
@@ -185,15 +195,17 @@ class _Loader:
         self.settle(_ON_THE_WAY)
 
     def settle(self, room: int) -> None:
-        """Wait until no more than so many bytes are on the way; not once the broker has failed.
+        """Take note of what has arrived, and wait until no more than so many bytes are on the way.
+
+        Once the broker has failed, nothing more is waited for.
 
         Raises:
             KafkaError: the broker has not taken a line.
         """
-        while (
-            self._on_the_way and not self._failed and (room == 0 or sum(sent.size for sent in self._on_the_way) > room)
-        ):
+        while self._on_the_way and not self._failed:
             sent = self._on_the_way[0]
+            if sum(each.size for each in self._on_the_way) <= room and not sent.arrived:
+                return
             for future, line in sent.futures:
                 self._await(future)
                 error = future.exception

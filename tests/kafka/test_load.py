@@ -14,6 +14,8 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from state.errors import PrectrError
+from stream.decode import decode_lines
+from stream.events import Event, Rejected
 from stream.kafka.client import Connection
 from stream.kafka.load import load
 from stream.kafka.topics import Topics
@@ -144,3 +146,28 @@ def test_a_broker_that_stays_away_ends_the_load_which_says_how_to_go_on(
     assert set(events[:lines]) <= {record.value for record in read(live, "search-events")}
     load([str(log)], impatient, Topics(live.prefix), skip=lines)
     assert {record.value for record in read(live, "search-events")} == set(events)
+
+
+def test_a_slow_load_notices_that_the_broker_stays_away(
+    live: Live, broker: Broker, impatient: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.kafka.load._DELIVERY_MS", 4_000)
+    live.create()
+    log = write_log(live.folder / "log.jsonl", [page(f"r{n}", f"u{n}", T + 100 * n) for n in range(3000)])
+    sent = 0
+
+    def counted(lines: list[bytes]) -> list[Event | Rejected]:
+        nonlocal sent
+        sent += len(lines)
+        if sent > 100:
+            broker.crash()
+        return decode_lines(lines)
+
+    monkeypatch.setattr("stream.kafka.load.decode_lines", counted)
+    try:
+        with pytest.raises(PrectrError, match="the same command goes on"):
+            load([str(log)], impatient, Topics(live.prefix), speed=10)
+    finally:
+        broker.crash()
+        broker.start()
+    assert 100 < sent < 3000

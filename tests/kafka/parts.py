@@ -1,0 +1,58 @@
+"""A log taken apart: by place, by partition; and what the queries tasks say of records that came behind their line."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from kafka import KafkaConsumer, TopicPartition
+
+from stream.frames import decode_frame
+from stream.kafka.topics import Topics
+from tests.kafka.live import Live
+from tests.oracle.command import write_log
+from tests.oracle.contract import partition_of
+
+Lines = list[bytes]
+
+
+def lines_of(log: Path) -> Lines:
+    return log.read_bytes().removesuffix(b"\n").split(b"\n")
+
+
+def home_of(line: bytes, partitions: int) -> int:
+    """The partition of a line's user; -1 where it has none."""
+    try:
+        return partition_of(json.loads(line)["user_id"], partitions)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return -1
+
+
+def in_three(lines: Lines, seed: int) -> list[Lines]:
+    """Cut in two places, anywhere."""
+    first, second = sorted(random.Random(seed).sample(range(1, len(lines)), 2))
+    return [lines[:first], lines[first:second], lines[second:]]
+
+
+def whole(folder: Path, parts: Sequence[Lines]) -> Path:
+    """The log that the parts make up."""
+    return write_log(folder / "whole.jsonl", [line for part in parts for line in part])
+
+
+def behind_the_line(live: Live) -> int:
+    """Records that came behind the line of any queries task, as its last frame says."""
+    topic = Topics(live.prefix).examples
+    consumer = KafkaConsumer(
+        bootstrap_servers=live.bootstrap, isolation_level="read_committed", auto_offset_reset="earliest"
+    )
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(live.partitions)]
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        said = dict.fromkeys(partitions, 0)
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            for partition, records in consumer.poll(timeout_ms=500).items():
+                said[partition] = decode_frame(records[-1].value, topic).out_of_order
+        return sum(said.values())
+    finally:
+        consumer.close()
