@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_EVERY: Final = 1.0
+_EVERY: Final = 3.0
+"""Seconds between two looks at what is new; what is still held then is looked at for nothing."""
 _WHOLE_EVERY: Final = 60.0
 """Seconds between two looks at everything: cycles that have grown old are found then."""
 
 
 @contextmanager
 def collected_by_hand() -> Iterator[Callable[[], None]]:
-    """Collect only when the function given is called, at most once a second; what is there now, never."""
+    """Collect only when the function given is called, every few seconds at the most; what is there now, never."""
     gc.collect()
     gc.freeze()
     gc.disable()

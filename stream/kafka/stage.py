@@ -35,7 +35,13 @@ from stream.kafka.topics import Topics, layout
 from stream.kafka.transaction import CommittedOffsets
 
 _POLL_RECORDS: Final = 8_192
-_POLL_MS: Final = 100
+_POLL_SECONDS: Final = 0.1
+_GATHER_SECONDS: Final = 0.1
+"""How long records are gathered, once the first are there."""
+_PASS_RECORDS: Final = 16_384
+_PASS_BYTES: Final = 16 << 20
+_FETCH_BYTES: Final = 4 << 20
+"""Of a partition at a time: the tasks go on side by side, so that the next stage need not hold what is ahead."""
 _ASK_EVERY: Final = 1.0
 """Seconds between two looks at how far the logs reach, and at what the whole group has committed."""
 _NOTHING_TO_DO: Final = 0.02
@@ -97,7 +103,9 @@ class Stage:
         self._check_group()
         partitions = settings.config.partitions
         self._pool = ThreadPoolExecutor(max_workers=partitions, thread_name_prefix=name)
-        self._consumer: KafkaConsumer = settings.connection.consumer(group_id=None, max_poll_records=_POLL_RECORDS)
+        self._consumer: KafkaConsumer = settings.connection.consumer(
+            group_id=None, max_poll_records=_POLL_RECORDS, max_partition_fetch_bytes=_FETCH_BYTES
+        )
         self._offsets = CommittedOffsets(settings.connection, self._group, self._topic)
         self._membership: Membership | None = self._joined()
 
@@ -181,15 +189,21 @@ class Stage:
         return len(said) == len(targets) and all(at >= target for at, target in zip(said, targets, strict=True))
 
     def _polled(self) -> dict[TopicPartition, list[Any]]:
-        """What has come: one poll brings records of few partitions, so it is repeated while there are more."""
-        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
-        for _ in range(len(self.tasks) - 1):
-            more = self._consumer.poll(timeout_ms=0) if polled else None
-            if not more:
-                break
-            for partition, records in more.items():
-                polled.setdefault(partition, []).extend(records)
-        return polled
+        """What has come, gathered for a moment: a transaction costs the same for one record as for thousands."""
+        polled: dict[TopicPartition, list[Any]] = {}
+        records = size = 0
+        until = time.monotonic() + _POLL_SECONDS
+        while True:
+            left = until - time.monotonic()
+            more: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=max(0, round(left * 1000)))
+            if more and not polled:
+                until = time.monotonic() + _GATHER_SECONDS
+            for partition, found in more.items():
+                polled.setdefault(partition, []).extend(found)
+                records += len(found)
+                size += sum(record.serialized_value_size for record in found)
+            if records >= _PASS_RECORDS or size >= _PASS_BYTES or time.monotonic() >= until:
+                return polled
 
     def _piece(self, task: Task, records: list[Any] | None, group: Any, look: Look | None) -> Callable[[], None]:
         """What a task has to do now."""
