@@ -2,18 +2,15 @@
 
 import re
 import socket
-import urllib.request
 
 import numpy as np
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from model.quality import Quality
 from ops.metrics import PartitionProgress, ReplayMetrics, ReplaySnapshot, start_metrics
 from state.errors import PrectrError, UsageError
 from stream.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
-
-ALLOWED_LABELS = {"stage", "partition", "model", "segment", "level", "window", "reason", "outcome", "type"}
+from tests.kit.scrape import ALLOWED_LABELS, Samples, scraped
 
 
 def quality_of(seed: int, pages: int = 64) -> Quality:
@@ -48,14 +45,8 @@ def snapshot_of(quality: dict[str, Quality]) -> ReplaySnapshot:
     )
 
 
-def scrape(metrics: ReplayMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+def scrape(metrics: ReplayMetrics) -> Samples:
+    return scraped(metrics.port)
 
 
 def test_a_scrape_shows_the_counts_of_the_snapshot() -> None:
@@ -154,6 +145,12 @@ def test_a_port_out_of_range_is_wrong_use(port: int) -> None:
 def test_an_address_that_is_not_ours_is_a_clear_error() -> None:
     with pytest.raises(PrectrError, match=r"cannot serve metrics on 192\.0\.2\.1:0"):
         start_metrics(0, address="192.0.2.1")
+
+
+@pytest.mark.parametrize("address", ["no.such.host.invalid", "", "a..b", "x" * 300])
+def test_an_address_that_is_none_is_a_clear_error(address: str) -> None:
+    with pytest.raises(PrectrError, match=r"cannot serve metrics on .*address of this machine"):
+        start_metrics(0, address=address)
 
 
 def test_a_closed_exporter_frees_its_port() -> None:

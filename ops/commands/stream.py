@@ -11,6 +11,7 @@ from ops.config import load_settings
 from ops.console import meter
 from ops.interrupt import stop_signals
 from ops.kafka_options import Bootstrap, ClientConfig, GroupPrefix, TopicPrefix, Wait, connection
+from ops.metrics_options import MetricsAddress, MetricsPort, exporter_if_wanted
 from state.errors import UsageError
 from stream.labeller import LexicalLabeller
 
@@ -47,6 +48,8 @@ def stream(
         ),
     ] = None,
     snapshot_every: Annotated[float, typer.Option(min=0.1, help="Seconds between snapshots.")] = 60.0,
+    metrics_port: MetricsPort = None,
+    metrics_address: MetricsAddress = None,
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
     client_config: ClientConfig = None,
@@ -59,6 +62,7 @@ def stream(
 
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
+    from ops.stream_metrics import stream_metrics  # noqa: PLC0415
     from state.location import Location  # noqa: PLC0415
     from stream.kafka.process import run_stream  # noqa: PLC0415
     from stream.kafka.stage import StreamSettings  # noqa: PLC0415
@@ -70,6 +74,7 @@ def stream(
     wanted = [name.strip() for name in stages.split(",") if name.strip()]
     if not wanted or set(wanted) - set(_STAGES):
         raise UsageError(f"--stages {stages}: there are {', '.join(_STAGES)}")
+    exporter = exporter_if_wanted(stream_metrics, metrics_port, metrics_address)
     location = None if snapshots is None else Location(snapshots)
     if location is not None:
         location.check()
@@ -87,9 +92,11 @@ def stream(
         idle_timeout=idle_timeout,
         snapshots=None if location is None else SnapshotSettings(location, snapshot_every),
     )
-    with meter("stream", 0) as shown, stop_signals() as stop:
+    with exporter as metrics, meter("stream", 0) as shown, stop_signals() as stop:
 
         def progress(tasks: Sequence["TaskFacts"]) -> None:
+            if metrics is not None:
+                metrics.update(tasks)
             pages = sum(task.emitted for task in tasks if task.stage == "queries")
             behind = sum(task.behind for task in tasks)
             again = f", {behind:,} records to take again" if behind else ""

@@ -14,11 +14,14 @@ from ops.config import load_settings
 from ops.console import Meter, meter
 from ops.interrupt import stop_signals
 from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
+from ops.metrics_options import MetricsAddress, MetricsPort, exporter_if_wanted
 from state.errors import UsageError
 
 if TYPE_CHECKING:
+    from ops.exporter import Exporter
     from ops.report import Report
     from ops.scored import Scored
+    from ops.train_metrics import TrainSnapshot
     from stream.kafka.training import LiveTraining
 
 _SAY_EVERY: Final = 0.5
@@ -41,6 +44,8 @@ def train(
     ] = False,
     flush: Annotated[bool, typer.Option("--flush", help="With --until-end: train the last batch too.")] = False,
     cut_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+    metrics_port: MetricsPort = None,
+    metrics_address: MetricsAddress = None,
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
     wait: Wait = 5.0,
@@ -57,11 +62,13 @@ def train(
     from ops.commands.replay import show  # noqa: PLC0415
     from ops.report import write_report  # noqa: PLC0415
     from ops.scored import identity, make_report, make_scored  # noqa: PLC0415
+    from ops.train_metrics import train_metrics  # noqa: PLC0415
     from stream.kafka.topics import Topics, check_topics  # noqa: PLC0415
     from stream.kafka.training import LiveTraining  # noqa: PLC0415
 
     if flush and not until_end:
         raise UsageError("--flush goes with --until-end: a log that goes on has no last batch")
+    exporter = exporter_if_wanted(train_metrics, metrics_port, metrics_address)
     models = [name.strip() for name in model.split(",") if name.strip()] if model is not None else []
     overrides = {"model": models[0] if models else None, "batch_pages": batch_pages, "batch_span": batch_span}
     settings = load_settings(config, {**overrides, "seed": seed})
@@ -71,6 +78,8 @@ def train(
     settings = replace(settings, pipeline=pipeline)
     with ExitStack() as stack:
         ranks = join_ranks(settings.trainer.device)
+        leads = ranks is None or ranks.rank == 0
+        metrics = stack.enter_context(exporter if leads else nullcontext())
         scored = make_scored(settings, models, ranks=ranks)
         run = LiveTraining(
             broker,
@@ -87,9 +96,8 @@ def train(
             made = make_report(run, scored, settings, dead_letters={}, out_of_order=run.reader.out_of_order)
             return made, write_report(run_dir, made)
 
-        leads = ranks is None or ranks.rank == 0
         with meter("train", 0) if leads else nullcontext(_Unseen()) as shown, stop_signals() as stop:
-            told = _Told(shown, scored)
+            told = _Told(shown, scored, metrics, run_dir)
             run.run(until_end=until_end, flush=flush, stop=stop, progress=told, on_cut=lambda _: report())
             told.say(run)
         if ranks is not None:
@@ -103,11 +111,19 @@ def train(
 
 
 class _Told:
-    """Tells a meter how far a trainer is."""
+    """Tells a meter how far a trainer is, and an exporter, if there is one."""
 
-    def __init__(self, shown: Meter, scored: "Mapping[str, Scored]") -> None:
+    def __init__(
+        self,
+        shown: Meter,
+        scored: "Mapping[str, Scored]",
+        metrics: "Exporter[TrainSnapshot] | None",
+        run_dir: Path,
+    ) -> None:
         self._shown = shown
         self._scored = scored
+        self._metrics = metrics
+        self._run_dir = run_dir
         self._said = 0.0
 
     def __call__(self, run: "LiveTraining") -> None:
@@ -118,10 +134,13 @@ class _Told:
     def say(self, run: "LiveTraining") -> None:
         """Tell it now."""
         from ops.scored import note  # noqa: PLC0415
+        from ops.train_metrics import train_snapshot  # noqa: PLC0415
 
         self._said = time.monotonic()
         waiting = f", waiting: {run.waiting}" if run.waiting else ""
         self._shown.update(run.tally.pages, note(run.tally.pages, self._scored) + waiting)
+        if self._metrics is not None:
+            self._metrics.update(train_snapshot(self._scored, run.reader.out_of_order, self._run_dir))
 
 
 class _Unseen:

@@ -1,6 +1,5 @@
 """The live system on a real Kafka gives what the embedded replay of the same log gives, to the last bit."""
 
-import json
 import signal
 import time
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.kafka.live import Live, Result, replay
+from tests.kafka.parts import behind_the_line, home_of, in_three, lines_of
 from tests.kafka.worlds import adversarial, halves, simulated
 from tests.oracle.command import write_log
-from tests.oracle.contract import partition_of
 
 pytestmark = pytest.mark.usefixtures("broker")
 
@@ -45,9 +44,7 @@ def test_a_disordered_log_equals_replay(live: Live, tmp_path: Path) -> None:
 @pytest.mark.several
 def test_more_processes_than_partitions_and_quiet_partitions_end_too(live: Live, tmp_path: Path, world: Path) -> None:
     """Nobody is in partitions 1 and 2; of four processes one has no task."""
-    lines = [
-        line for line in world.read_bytes().splitlines() if b'"user_id"' in line and _home(line, live.partitions) == 0
-    ]
+    lines = [line for line in lines_of(world) if home_of(line, live.partitions) == 0]
     log = write_log(tmp_path / "quiet.jsonl", lines)
     live.create()
     live.load(log)
@@ -56,10 +53,11 @@ def test_more_processes_than_partitions_and_quiet_partitions_end_too(live: Live,
 
 
 @pytest.mark.several
-@pytest.mark.parametrize("partitions", [1])
+@pytest.mark.parametrize("partitions", [1, 3])
 def test_an_end_without_flush_then_further_events_equals_one_go(
     partitions: int, live: Live, tmp_path: Path, world: Path
 ) -> None:
+    """At an end every closed page is released, so the cut is where none that is still open closes before them."""
     first, second = halves(world, partitions, tmp_path)
     live.partitions = partitions
     live.create()
@@ -68,29 +66,28 @@ def test_an_end_without_flush_then_further_events_equals_one_go(
     assert live.result() == replay(tmp_path / "half", first, flush=False, partitions=partitions)
     live.load(second)
     live.stream(1, "--flush")
+    assert behind_the_line(live) == 0
     assert live.result("--flush") == replay(tmp_path / "whole", world, partitions=partitions)
 
 
 @pytest.mark.several
-@pytest.mark.parametrize("partitions", [1])
-def test_a_pause_in_the_load_and_a_trainer_stopped_again_and_again_change_nothing(
-    partitions: int, live: Live, tmp_path: Path, world: Path
+def test_a_load_with_pauses_and_a_trainer_stopped_again_and_again_change_nothing(
+    live: Live, tmp_path: Path, world: Path, expected: Result
 ) -> None:
-    """The pause is longer than the time after which a source says that it is idle."""
-    first, second = halves(world, partitions, tmp_path)
-    live.partitions = partitions
+    """Cut anywhere. The trainer works, with pauses of its own, while the log comes in three parts."""
     live.create()
-    live.load(first)
     streams = [live.start_stream(name) for name in ("1", "2")]
-    _train_for_a_while(live, signal.SIGTERM)
-    _train_for_a_while(live, signal.SIGINT)
-    live.load(second)
-    _train_for_a_while(live, signal.SIGTERM)
+    for part, number in zip(
+        in_three(lines_of(world), seed=4), (signal.SIGTERM, signal.SIGINT, signal.SIGTERM), strict=True
+    ):
+        live.load(write_log(tmp_path / "part.jsonl", part))
+        _train_for_a_while(live, number)
     for stream, number in zip(streams, (signal.SIGTERM, signal.SIGINT), strict=True):
         stream.send_signal(number)
         live.ended(stream)
     live.stream(1, "--flush")
-    assert live.result("--flush") == replay(tmp_path, world, partitions=partitions)
+    assert behind_the_line(live) == 0
+    assert live.result("--flush") == expected
 
 
 def _train_for_a_while(live: Live, number: signal.Signals) -> None:
@@ -106,10 +103,3 @@ def _train_for_a_while(live: Live, number: signal.Signals) -> None:
 
 def _checkpoints(live: Live) -> list[str]:
     return sorted(path.name for path in (live.folder / "train" / "checkpoints").glob("[0-9]*[0-9]"))
-
-
-def _home(line: bytes, partitions: int) -> int:
-    try:
-        return partition_of(json.loads(line)["user_id"], partitions)
-    except (ValueError, TypeError):
-        return -1

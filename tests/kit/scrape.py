@@ -1,0 +1,33 @@
+"""Asks an exporter over HTTP, and reads what it says with Prometheus' own parser."""
+
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+ALLOWED_LABELS = {"stage", "partition", "model", "segment", "level", "window", "reason", "outcome", "type"}
+
+
+def exposition(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def scraped(port: int) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(exposition(port))
+        for sample in family.samples
+    }
+
+
+def by_task(samples: Samples, name: str) -> dict[tuple[str, int], float]:
+    """A metric by stage and partition."""
+    found = {}
+    for (sample, labels), value in samples.items():
+        if sample == name:
+            named = dict(labels)
+            assert named.keys() == {"stage", "partition"}
+            found[named["stage"], int(named["partition"])] = value
+    return found
