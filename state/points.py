@@ -2,7 +2,8 @@
 
 Points: `after_produce`, `before_commit`, `after_commit`, `after_write` (a task's transaction and its state),
 `rebalance` (tasks are being closed for another process), `snapshot` (its files are stored, its manifest is not),
-`restore` (some of its files are back), `checkpoint` (the trainer's is written aside, and not renamed yet).
+`restore` (some of its files are back), `checkpoint` (the trainer's is written aside, and not renamed
+yet), `retry_before_commit`, `retry_after_commit` (dead letters that are fed back).
 """
 
 from collections.abc import Callable

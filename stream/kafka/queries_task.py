@@ -42,6 +42,10 @@ class QueriesTask(Task):
         self._queries = Queries(self.place.config, self.store, self.place.config.partitions)
         return self._queries.offset
 
+    @property
+    def _must_write(self) -> bool:
+        return self._queries.behind
+
     def _changes(self) -> dict[bytes, bytes | None]:
         return self._queries.take_changes()
 
@@ -70,14 +74,15 @@ class QueriesTask(Task):
 
     def keep_up(self, group: Any) -> None:
         """Without input: put out what a restart found due, and tell the last watermark."""
+        self.write_if_due()
         self._drain(group)
         untold = self._told < self._queries.watermark and time.monotonic() - self._framed >= FRAME_EVERY
         if untold and self.position >= self._committed:
-            self._commit(self._put_out(), self._committed, group)
+            self._transact(self._put_out, self._committed, group)
 
     def _drain(self, group: Any) -> None:
         while self._queries.behind and self.position >= self._committed:
-            self._commit(self._put_out(), self._committed, group)
+            self._transact(self._put_out, self._committed, group)
 
     def _put_out(self) -> Outbox:
         examples = self._fresh(self._queries.process())

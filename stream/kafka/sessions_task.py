@@ -105,6 +105,7 @@ class SessionsTask(Task):
         look: how far the logs of all partitions reach, where that was asked just now. position: offset of the next
         record, past what a transaction of others has left.
         """
+        self.write_if_due()
         if self.position < self._committed:
             return
         silence = self._silence if look is None else self._judge_silence(look, position)
@@ -112,9 +113,7 @@ class SessionsTask(Task):
             return
         if time.monotonic() - self._framed >= FRAME_EVERY:
             self._silence = silence
-            outbox = Outbox()
-            self._frame(outbox, [], to_all=True)
-            self._commit(outbox, self._committed, group)
+            self._transact(lambda: self._tell_all([]), self._committed, group)
 
     @property
     def silent_for(self) -> float:
@@ -129,12 +128,9 @@ class SessionsTask(Task):
         if self.ended >= target or self.position < self._committed:
             return
         flush = target == END_OF_LOG
-        activities = self._sessions.flush() if flush else []
         self.said.ends = [target]
         self._silence = None if flush else Silence(list(ends), END_OF_TIME)
-        outbox = Outbox()
-        self._frame(outbox, activities, to_all=True)
-        self._commit(outbox, self._committed, group)
+        self._transact(lambda: self._tell_all(self._sessions.flush() if flush else []), self._committed, group)
 
     def _judge_silence(self, look: Look, position: int) -> Silence | None:
         """Whether the others may go on without this task, and how far.
@@ -150,7 +146,7 @@ class SessionsTask(Task):
             self._heard, self._others_then = time.monotonic(), None
             return None
         if self._others_then is None:
-            self._others_then = look.seen
+            self._others_then = look.ends
         grown = any(
             seen > then
             for other, (seen, then) in enumerate(zip(look.seen, self._others_then, strict=True))
@@ -162,6 +158,11 @@ class SessionsTask(Task):
         if grown or asleep:
             return Silence(look.seen, self._sessions.next_close - 1)
         return None
+
+    def _tell_all(self, activities: Sequence[Activity]) -> Outbox:
+        outbox = Outbox()
+        self._frame(outbox, activities, to_all=True)
+        return outbox
 
     def _frame(self, outbox: Outbox, activities: Sequence[Activity], *, to_all: bool) -> None:
         """Frames to every partition that has records for it; to all of them once a second, for the watermark."""
@@ -203,5 +204,10 @@ class SessionsTask(Task):
                 ("partition", str(self.partition.partition).encode()),
                 ("offset", str(letter.place).encode()),
             ]
-            key = record.key if record is not None else None
-            outbox.add(self.place.topics.dead_letters, None, letter.value, key, headers)
+            if record is not None:
+                key, theirs = record.key, [(name, value or b"") for name, value in record.headers]
+            else:
+                # Given up long after it came; the log has its headers, at the offset named here.
+                user_id = decode_lines([letter.value])[0].user_id
+                key, theirs = None if user_id is None else user_id.encode(), []
+            outbox.add(self.place.topics.dead_letters, None, letter.value, key, headers + theirs)

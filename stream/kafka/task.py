@@ -3,7 +3,7 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,10 @@ _IDENTITY: Final = b"i"
 FRAME_EVERY: Final = 1.0
 """Seconds between frames that carry only a watermark."""
 _TRANSACTION_MS: Final = 60_000
+_WRITE_RECORDS: Final = 32_768
+_WRITE_SECONDS: Final = 2.0
+"""How far the state may lag behind the commit: what changes again within that is written once, and a restart takes
+that much again in silence."""
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +85,8 @@ class Task(ABC):
     """Reads one partition, in transactions. State may lag behind the commit and never runs ahead of it.
 
     Opened, it first takes the records between its store and the commit again, in silence: their outputs are
-    committed already.
+    committed already. What the stage did in a transaction that failed is never written: the task is closed and opened
+    anew.
     """
 
     stage: str
@@ -112,6 +117,9 @@ class Task(ABC):
         )
         self._transactions = Transactions(producer, self.partition)
         self._snapshotter: Snapshotter | None = None
+        self._unwritten = 0
+        self._written = time.monotonic()
+        self._ahead = False
         try:
             self.store = Store(place.state_dir / self.name)
         except BaseException:
@@ -210,36 +218,62 @@ class Task(ABC):
         new = records[len(again) :] if again else records
         if again:
             offset = again[-1].offset + 1
+            self._ahead = True
             self._repeat(again, offset)
-            self.position = offset
-            self.store.write(self._changes())
-            self._snapshot()
+            self._settled(offset, len(again))
             if offset == self._committed:
                 self._caught_up()
         if new:
             self._heard = time.monotonic()
             offset = new[-1].offset + 1
-            self._commit(self._take(new, offset), offset, group)
+            self._transact(lambda: self._take(new, offset), offset, group, len(new))
 
-    def _commit(self, outbox: Outbox, offset: int, group: Any) -> None:
-        self._transactions.commit(outbox, offset, self.said, group)
+    def _transact(self, act: Callable[[], Outbox], offset: int, group: Any, records: int = 0) -> None:
+        """Let the stage act, and commit what it puts out with the offset of the next unread record."""
+        self._ahead = True
+        self._transactions.commit(act(), offset, self.said, group)
         at_point("after_commit")
-        self._committed = self.position = offset
-        self.store.write(self._changes())
-        at_point("after_write")
-        self._snapshot()
+        self._committed = offset
+        self._settled(offset, records)
 
-    def _snapshot(self) -> None:
-        """Begin a snapshot where one is due; the store holds all that came before `position`."""
+    def _settled(self, offset: int, records: int) -> None:
+        """The state is no further than the commit: write it, or let it lag a little."""
+        self.position = offset
+        self._ahead = False
+        self._unwritten += 1 + records
+        if self._unwritten > _WRITE_RECORDS or self._must_write:
+            self._write()
+        else:
+            self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write what has changed, where that was some time ago."""
+        if self._unwritten and not self._ahead and time.monotonic() - self._written >= _WRITE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        self.store.write(self._changes())
+        self._unwritten = 0
+        self._written = time.monotonic()
+        at_point("after_write")
         if self._snapshotter is not None and self._snapshotter.due():
             self._snapshotter.take(self.position)
 
+    @property
+    def _must_write(self) -> bool:
+        """Whether the stage can only go on once its changes are in the store."""
+        return False
+
     def close(self) -> None:
         """Close store and producer; a snapshot under way is given a moment to end."""
-        if self._snapshotter is not None:
-            self._snapshotter.close()
-        self.store.close()
-        self._transactions.close()
+        try:
+            if self._unwritten and not self._ahead:
+                self._write()
+        finally:
+            if self._snapshotter is not None:
+                self._snapshotter.close()
+            self.store.close()
+            self._transactions.close()
 
     def _check_commit(self, committed: tuple[int, Committed] | None, span: Span) -> None:
         path, topic, group = (

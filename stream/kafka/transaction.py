@@ -13,7 +13,7 @@ from kafka.structs import OffsetAndMetadata
 
 from state.errors import StateError
 from state.points import at_point
-from stream.kafka.client import Connection
+from stream.kafka.client import Connection, let_go
 
 _NO_EPOCH: Final = -1
 _FLUSH_SECONDS: Final = 60
@@ -144,4 +144,4 @@ class Transactions:
 
     def close(self) -> None:
         """Let the producer go."""
-        self._producer.close(timeout=_CLOSE_SECONDS)
+        let_go(self._producer, _CLOSE_SECONDS)
