@@ -21,9 +21,11 @@ _PARTITIONS: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRun:
-    """What a live run is told. partitions: of topics that are made; None for as many as are there, or 4.
+    """What a live run is told.
 
-    both, stream, train: flags for the processes of either kind, of the stages, and of the trainer.
+    partitions: of topics that are made; None for as many as are there, or 4. metrics_port: of the trainer; the stream
+    processes have the next ones. both, stream, train: flags for the processes of either kind, of the stages, and of
+    the trainer.
     """
 
     connection: Connection
@@ -34,6 +36,7 @@ class LiveRun:
     streams: int = 1
     partitions: int | None = None
     until_end: bool = False
+    metrics_port: int | None = None
     both: Sequence[str] = ()
     stream: Sequence[str] = ()
     train: Sequence[str] = ()
@@ -80,7 +83,10 @@ def _children(run: LiveRun) -> list[Child]:
         *(
             Child(
                 f"stream-{number}",
-                ["stream", *run.both, *run.stream, *ends, "--state-dir", str(run.state_dir / f"stream-{number}")],
+                [
+                    *("stream", *run.both, *run.stream, *ends, *_metrics(run, number)),
+                    *("--state-dir", str(run.state_dir / f"stream-{number}")),
+                ],
                 logs / f"stream-{number}.log",
                 may_end=run.until_end,
                 patience=run.patience,
@@ -89,12 +95,16 @@ def _children(run: LiveRun) -> list[Child]:
         ),
         Child(
             "train",
-            ["train", *run.both, *run.train, *ends, "--run-dir", str(run.run_dir)],
+            ["train", *run.both, *run.train, *ends, *_metrics(run, 0), "--run-dir", str(run.run_dir)],
             logs / "train.log",
             may_end=run.until_end,
             patience=run.patience,
         ),
     ]
+
+
+def _metrics(run: LiveRun, number: int) -> list[str]:
+    return [] if run.metrics_port is None else ["--metrics-port", str(run.metrics_port + number)]
 
 
 def report_path(run_dir: Path) -> Path:

@@ -48,7 +48,7 @@ def run(
     ] = False,
     cut_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints; the figures move with them.")
-    ] = 10.0,
+    ] = 5.0,
     idle_timeout: Annotated[
         float,
         typer.Option(min=5, help="Seconds without input after which nobody waits for a partition's open pages."),
@@ -61,6 +61,15 @@ def run(
     session_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds after which another process takes over from a dead one.")
     ] = 10.0,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_000,
+            help="Serve metrics to Prometheus: the trainer's on this port, the stream processes' on the next ones.",
+            show_default=False,
+        ),
+    ] = None,
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
     client_config: ClientConfig = None,
@@ -79,6 +88,10 @@ def run(
             raise UsageError("--embedded and --bootstrap: a replay needs no broker; leave one of them out")
         if not files:
             raise UsageError("--embedded: name the files to replay, as in prectr run --embedded log.jsonl.gz")
+        if metrics_port is not None:
+            raise UsageError(
+                "--metrics-port is for a broker here: prectr replay --metrics-port serves a replay's metrics"
+            )
         if until_end or flush:
             raise UsageError("--until-end and --flush are for a broker: a replay always goes to the end and flushes")
         _replay(files, run_dir, model, partitions, batch_pages, batch_span, seed, cut_every, config, json)
@@ -115,6 +128,7 @@ def run(
             streams=streams,
             partitions=partitions,
             until_end=until_end,
+            metrics_port=metrics_port,
             both=both,
             stream=_flags(
                 group_prefix=group_prefix,

@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -65,6 +68,16 @@ class Run:
         numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         commands = [" ".join(_words(number)) for number in numbers if number != os.getpid()]
         return [command for command in commands if str(self.folder) in command]
+
+
+def _free_port() -> int:
+    """The first of two ports that are free."""
+    for port in range(20_000, 30_000, 2):
+        with ExitStack() as stack, suppress(OSError):
+            for each in (port, port + 1):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", each))
+            return port
+    raise AssertionError("no two free ports")
 
 
 def _children(pid: int) -> list[int]:
@@ -146,8 +159,11 @@ def test_nothing_is_left_when_it_is_killed(live: Live, world: Path, start: Calla
     before, after = halves(world, live.partitions, tmp_path)
     live.create()
     live.load(before)
-    first = start()
+    port = _free_port()
+    first = start("--metrics-port", str(port))
     first.until(first.learning)
+    for each in (port, port + 1):
+        assert b"prectr_" in urlopen(f"http://127.0.0.1:{each}/metrics", timeout=60).read()
     first.process.kill()
     first.process.wait()
     begun = time.monotonic()
