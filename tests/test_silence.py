@@ -173,7 +173,6 @@ def test_whoever_speaks_again_tells_everybody_at_once(task: LiveSessions) -> Non
     assert all(frame.read == task.offset for frame in frames)
 
 
-@pytest.mark.xfail(strict=True, reason="the first look counts from `seen`, which may be of long ago, not from `ends`")
 def test_one_look_after_a_long_time_is_no_growth_within_the_silence(task: LiveSessions) -> None:
     """Of two looks, the first may be of long ago: what was written between them may have come before the silence."""
     with_two_pages(task)

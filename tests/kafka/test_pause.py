@@ -67,7 +67,6 @@ def test_partitions_that_are_quiet_or_fall_silent_midway_hold_nobody_up_and_chan
     assert live.result("--flush") == replay(tmp_path, whole(tmp_path, parts))
 
 
-@pytest.mark.xfail(strict=True, reason="a task's first look takes what came before its silence for growth within it")
 def test_a_late_page_that_comes_first_after_a_pause_of_all_finds_its_place(live: Live, tmp_path: Path) -> None:
     """In the pause nobody goes on past the partition that is behind, to which the page comes.
 
