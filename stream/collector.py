@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_EVERY: Final = 3.0
+_EVERY: Final = 15.0
 """Seconds between two looks at what is new; what is still held then is looked at for nothing."""
 _WHOLE_EVERY: Final = 60.0
 """Seconds between two looks at everything: cycles that have grown old are found then."""
