@@ -105,7 +105,8 @@ def show(report: "Report", page: Path) -> None:
         f"{report.pages:,} pages, {report.clicks:,} clicks joined; of {impressions.received:,} pages in "
         f"{impressions.open:,} are open, {impressions.duplicate:,} came twice; of {clicks.received:,} clicks in "
         f"{clicks.late:,} came late, {clicks.orphan:,} have no page; "
-        f"{sum(report.dead_letters.values()):,} dead letters. {report.seconds:.1f} s"
+        f"{impressions.dead_letter + clicks.dead_letter + report.outcomes.unreadable:,} dead letters. "
+        f"{report.seconds:.1f} s"
     )
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
 

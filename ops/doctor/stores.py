@@ -14,7 +14,7 @@ from ops.doctor.held import holder
 from ops.findings import Finding
 from state.errors import StateError
 from state.store import Store, StoreOptions
-from stream.kafka.task import StoreIdentity
+from stream.kafka.task import IDENTITY_KEY, StoreIdentity
 from stream.queries import META_KEY as QUERIES_META
 from stream.queries import QueriesMeta
 from stream.sessions import META_KEY as SESSIONS_META
@@ -22,7 +22,6 @@ from stream.sessions import SessionsMeta
 
 _TASK: Final = re.compile(r"(sessions|queries)-(\d+)")
 _ROCKSDICT: Final = "rocksdict-config.json"
-_IDENTITY: Final = b"i"
 """Where a task keeps its `StoreIdentity`."""
 
 
@@ -66,7 +65,7 @@ def _store(folder: Path, commits: Commits, snapshots: bool) -> Finding:
     name = f"state {folder}"
     rebuild = "delete the folder: it is rebuilt from " + ("its snapshot" if snapshots else "the log")
     try:
-        identity, meta = _read(folder, [_IDENTITY, QUERIES_META if stage == "queries" else SESSIONS_META])
+        identity, meta = _read(folder, [IDENTITY_KEY, QUERIES_META if stage == "queries" else SESSIONS_META])
     except StateError as error:
         return Finding(name, "error", str(error), rebuild)
     if identity is None:

@@ -21,6 +21,7 @@ from stream.records import Example, decode_example
 
 _POLL_MS: Final = 200
 _ASK_MS: Final = 2_000
+_STEP: Final = 1_024
 _AHEAD: Final = 4_096
 """Records held of a partition beyond which it is not read on, unless it is what the others wait for."""
 
@@ -31,6 +32,7 @@ class ReaderState(msgspec.Struct):
     offsets: of the next unread record of each partition. sequences: of the next frame. held: records that wait for
     the others. ends: by partition, how far each `sessions` task has been read where an end was asked for.
     outcomes: by `sessions` task. behind: by partition, records that came behind the line of its `queries` task.
+    due: examples in the one order that have not been handed on yet, before all that is held.
     """
 
     offsets: list[int]
@@ -40,6 +42,7 @@ class ReaderState(msgspec.Struct):
     ends: list[dict[int, int]] = []
     outcomes: dict[int, Outcomes] = {}
     behind: list[int] = []
+    due: list[Example] = []
 
 
 class ExampleReader:
@@ -61,6 +64,7 @@ class ExampleReader:
         self._ends: list[dict[int, int]] = state.ends if state else [{} for _ in range(count)]
         self._upto: list[int] | None = None
         self._behind = list(state.behind) if state else [0] * count
+        self._due = list(state.due) if state else []
         self.outcomes = dict(state.outcomes) if state else {}
         if state is not None:
             for source, records in enumerate(state.held):
@@ -121,7 +125,8 @@ class ExampleReader:
         for source in range(len(self._partitions)):
             self._merge.end(source)
         examples, line = self._merge.release()
-        return Step(examples, line, [])
+        due, self._due = self._due, []
+        return Step(due + examples, line, [])
 
     @property
     def out_of_order(self) -> int:
@@ -129,16 +134,23 @@ class ExampleReader:
         return self._merge.progress.out_of_order + sum(self._behind)
 
     def poll(self) -> Step:
-        """The next examples that are due; none where nothing new has come."""
-        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
+        """The next examples that are due, some at a time; none where nothing new has come."""
+        if len(self._due) > _STEP:
+            return self._next()
+        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=0 if self._due else _POLL_MS)
         for partition, records in polled.items():
             upto = self._upto[partition.partition] if self._upto is not None else END_OF_LOG
             for record in records:
                 if record.offset < upto:
                     self._take(partition.partition, record.value or b"", record.offset)
-        examples, line = self._merge.release()
+        self._due += self._merge.release()[0]
         self._hold_back()
-        return Step(examples, line, [])
+        return self._next()
+
+    def _next(self) -> Step:
+        """The first of what is due: a step is what lies between two looks at a stop, a checkpoint or the clock."""
+        step, self._due = self._due[:_STEP], self._due[_STEP:]
+        return Step(step, self._due[0].closes_at - 1 if self._due else self._merge.line, [])
 
     def state(self) -> ReaderState:
         """Where the reader stands now."""
@@ -150,6 +162,7 @@ class ExampleReader:
             self._ends,
             self.outcomes,
             list(self._behind),
+            list(self._due),
         )
 
     def close(self) -> None:

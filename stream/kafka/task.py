@@ -24,7 +24,7 @@ from stream.kafka.ends import Span
 from stream.kafka.topics import Topics
 from stream.kafka.transaction import Committed, CommittedOffsets, Outbox, Transactions
 
-_IDENTITY: Final = b"i"
+IDENTITY_KEY: Final = b"i"
 FRAME_EVERY: Final = 1.0
 """Seconds between frames that carry only a watermark."""
 _TRANSACTION_MS: Final = 60_000
@@ -311,9 +311,9 @@ class Task(ABC):
 
     def _check_identity(self) -> None:
         ours = self._identity
-        (stored,) = self.store.get_many([_IDENTITY])
+        (stored,) = self.store.get_many([IDENTITY_KEY])
         if stored is None:
-            self.store.write({_IDENTITY: msgspec.msgpack.encode(ours)})
+            self.store.write({IDENTITY_KEY: msgspec.msgpack.encode(ours)})
             return
         try:
             theirs = msgspec.msgpack.decode(stored, type=StoreIdentity)

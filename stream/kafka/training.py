@@ -157,6 +157,7 @@ class LiveTraining:
             ended=lambda: ends is not None and self.reader.ended(ends),
         )
         last_cut = last_page = time.monotonic()
+        uncut = False
         while not self.finished:
             turn = lockstep.turn()
             if turn.examples:
@@ -175,8 +176,10 @@ class LiveTraining:
                 break
             if turn.stop:
                 break
-            if turn.examples and time.monotonic() - last_cut >= self._cut_every:
+            uncut = uncut or bool(turn.examples)
+            if uncut and time.monotonic() - last_cut >= self._cut_every:
                 self._cut()
+                uncut = False
                 if self._leads:
                     on_cut(self)
                 last_cut = time.monotonic()
