@@ -17,9 +17,9 @@ FLAGS: Final = ("--snapshot-every", "2") if "snapshot_every" in _KNOWN else ()
 """Often enough for a scenario of a minute."""
 
 
-def ready(folder: Path) -> bool:
-    """Whether some tasks have a snapshot and one before it to fall back to."""
-    return sum(len(list(task.glob("manifests/*.json"))) > 1 for task in folder.glob("*")) > 1
+def ready(folder: Path, tasks: int) -> bool:
+    """Whether every task has a snapshot and one before it to fall back to: any of them may be the one that moves."""
+    return sum(len(list(task.glob("manifests/*.json"))) > 1 for task in folder.glob("*")) >= tasks
 
 
 def truncate(folder: Path, rng: random.Random) -> str:
