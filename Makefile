@@ -10,19 +10,22 @@ export DO_NOT_TRACK := 1
 # Packages are installed uncompiled (most of their modules are never imported), so what is imported must be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
+KAFKA_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kafka --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
+
 .PHONY: demo test kafka-tests kafka faults lint setup clean
 
 ## demo: simulate a log of a real catalogue, replay it with every model, write a report
 demo: $(READY)
 	$(BIN)/prectr demo
 
-## test: ruff, mypy and pytest with coverage
+## test: ruff, mypy and pytest with coverage; the tests on a real Kafka after the others, with the coverage of its processes
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --cov --cov-report=term
+	$(KAFKA_TESTS) -m "not long"
 
-## kafka-tests: the tests on a real Kafka; the live system is unfinished, and some may hang
+## kafka-tests: the tests on a real Kafka alone, all of them
 kafka-tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kafka
+	$(KAFKA_TESTS)
 
 ## kafka: fetch Apache Kafka with Maven into .kafka, for the tests on a real one; KAFKA_HOME and ../shared/kafka go first
 kafka: .kafka/libs

@@ -23,7 +23,6 @@ others have compressed well into the events must fit into the dead letters, whol
 _ATTEMPT_MS: Final = 2_000
 _RECONNECT_MS: Final = 1_000
 """Between two attempts to reach a broker that has gone, at the most: the library's 30 s are added to every outage."""
-_REQUEST_MS: Final = 10_000
 _SAY_EVERY: Final = 10.0
 """Seconds between two messages while the broker does not answer."""
 _OURS: Final = frozenset(
@@ -118,7 +117,6 @@ class Connection:
             "compression_type": "lz4",
             "linger_ms": 5,
             "reconnect_backoff_max_ms": _RECONNECT_MS,
-            "request_timeout_ms": _REQUEST_MS,
             "batch_size": 1 << 18,
             "max_request_size": _MAX_REQUEST_BYTES,
         }

@@ -86,7 +86,7 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         """What is ours now; None while the group is being shared out anew, when nothing may be begun.
 
         Raises:
-            KafkaError: the group refuses this process for good.
+            KafkaError: the membership is no more; another may be.
         """
         with self._lock:
             if self._failed is not None:
@@ -108,8 +108,10 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Called by the client's own thread when the group has been shared out."""
         numbers = frozenset(partition.partition for partition in assigned)
-        # Nothing is to be read by this consumer.
+        # Nothing is to be read by this consumer, so it need not ask either where to begin.
         self._consumer.pause(*assigned)
+        for partition in assigned:
+            self._consumer.seek(partition, 0)
         with self._lock:
             self._number += 1
             self._share = Share(numbers, self._consumer.group_metadata(), self._number, self._anew)
@@ -132,15 +134,13 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         while not self._stopped.is_set():
             try:
                 self._consumer.poll(timeout_ms=_POLL_MS)
-            except (KafkaError, RuntimeError) as error:
-                # The client raises a plain RuntimeError where it is closed in the middle of a rebalance.
+            except Exception as error:  # noqa: BLE001 (the client lets KeyError and RuntimeError out of its races, too)
                 if self._stopped.is_set():
                     return
-                if not isinstance(error, KafkaError):
-                    raise
-                if not isinstance(error, RetriableError):
-                    with self._lock:
-                        self._failed = error
-                    return
-                _log.warning("%s: the group does not answer (%s): trying on", self._topic, error)
-                self._stopped.wait(_TRY_AGAIN)
+                if isinstance(error, RetriableError):
+                    _log.warning("%s: the group does not answer (%s): trying on", self._topic, error)
+                    self._stopped.wait(_TRY_AGAIN)
+                    continue
+                with self._lock:
+                    self._failed = error if isinstance(error, KafkaError) else KafkaError(f"membership lost: {error!r}")
+                return

@@ -8,7 +8,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from stream.clock import BEFORE_TIME
 from stream.frames import decode_frame, encode_frames
-from stream.kafka.ends import Span
+from stream.kafka.ends import LogEnds
 from stream.kafka.task import FRAME_EVERY, Place, Task
 from stream.kafka.transaction import CommittedOffsets, Outbox
 from stream.queries import Queries
@@ -20,10 +20,10 @@ class QueriesTask(Task):
 
     stage = "queries"
 
-    def __init__(self, place: Place, span: Span, offsets: CommittedOffsets) -> None:
+    def __init__(self, place: Place, log_ends: LogEnds, offsets: CommittedOffsets) -> None:
         self.input_topic = place.topics.activity
         self._told = BEFORE_TIME
-        super().__init__(place, span, offsets)
+        super().__init__(place, log_ends, offsets)
 
     @property
     def ends(self) -> list[int]:

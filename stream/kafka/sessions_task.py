@@ -11,7 +11,7 @@ from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.decode import decode_lines
 from stream.events import Impression
 from stream.frames import END_OF_LOG, encode_frames
-from stream.kafka.ends import Look, Span
+from stream.kafka.ends import LogEnds, Look
 from stream.kafka.task import FRAME_EVERY, Place, Task
 from stream.kafka.transaction import CommittedOffsets, Outbox
 from stream.line import Silence
@@ -31,7 +31,7 @@ class SessionsTask(Task):
     def __init__(
         self,
         place: Place,
-        span: Span,
+        log_ends: LogEnds,
         offsets: CommittedOffsets,
         *,
         label: Callable[[str, Impression], None],
@@ -44,7 +44,7 @@ class SessionsTask(Task):
         self._silence: Silence | None = None
         self._others_then: list[int] | None = None
         self._untold = True
-        super().__init__(place, span, offsets)
+        super().__init__(place, log_ends, offsets)
 
     @property
     def ended(self) -> int:

@@ -26,7 +26,7 @@ from stream.config import PipelineConfig
 from stream.events import Impression
 from stream.frames import END_OF_LOG
 from stream.kafka.client import Connection
-from stream.kafka.ends import LogEnds, Look, Span
+from stream.kafka.ends import LogEnds, Look
 from stream.kafka.membership import Membership, Share
 from stream.kafka.queries_task import QueriesTask
 from stream.kafka.sessions_task import IDLE_AFTER, SessionsTask
@@ -175,9 +175,11 @@ class Stage:
 
     def close(self) -> None:
         """Close all tasks and leave the group."""
-        self._close_tasks()
-        if self._membership is not None:
-            self._membership.close()
+        try:
+            self._close_tasks()
+        finally:
+            if self._membership is not None:
+                self._membership.close()
         self._pool.shutdown()
         self._offsets.close()
         self._consumer.close()
@@ -254,13 +256,11 @@ class Stage:
         gone = [number for number in self.tasks if number not in share.tasks]
         if gone:
             at_point("rebalance")
+        _raise_first([self._pool.submit(self.tasks.pop(number).close) for number in gone])
         for number in gone:
-            self.tasks.pop(number).close()
             _log.info("%s task %d: gone to another process", self.name, number)
         come = sorted(share.tasks - self.tasks.keys())
-        partitions = [TopicPartition(self._topic, number) for number in come]
-        spans = self._log_ends.spans(partitions) if come else {}
-        opening = [self._pool.submit(self._opened, partition.partition, spans[partition]) for partition in partitions]
+        opening = [self._pool.submit(self._opened, number) for number in come]
         for number, future in zip(come, opening, strict=True):
             if future.exception() is None:
                 self.tasks[number] = future.result()
@@ -287,9 +287,9 @@ class Stage:
         self._settled = self._anew = 0
 
     def _close_tasks(self) -> None:
-        for task in self.tasks.values():
-            task.close()
+        tasks = list(self.tasks.values())
         self.tasks.clear()
+        _raise_first([self._pool.submit(task.close) for task in tasks])
         self._consumer.unsubscribe()
 
     def _joined(self) -> Membership:
@@ -302,7 +302,7 @@ class Stage:
             local_state=self._local_state,
         )
 
-    def _opened(self, number: int, span: Span) -> Task:
+    def _opened(self, number: int) -> Task:
         settings = self._settings
         place = Place(
             settings.connection,
@@ -316,8 +316,10 @@ class Stage:
             settings.snapshots,
         )
         if self.name == "sessions":
-            return SessionsTask(place, span, self._offsets, label=self._label, idle_timeout=settings.idle_timeout)
-        return QueriesTask(place, span, self._offsets)
+            return SessionsTask(
+                place, self._log_ends, self._offsets, label=self._label, idle_timeout=settings.idle_timeout
+            )
+        return QueriesTask(place, self._log_ends, self._offsets)
 
     def _local_state(self) -> Mapping[int, int]:
         """When the state of each task that lies here was last written (ms)."""

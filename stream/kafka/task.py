@@ -20,14 +20,18 @@ from state.store import Store
 from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.config import PipelineConfig
 from stream.kafka.client import Connection
-from stream.kafka.ends import Span
+from stream.kafka.ends import LogEnds, Span
 from stream.kafka.topics import Topics
 from stream.kafka.transaction import Committed, CommittedOffsets, Outbox, Transactions
 
 IDENTITY_KEY: Final = b"i"
 FRAME_EVERY: Final = 1.0
 """Seconds between frames that carry only a watermark."""
+_COMMIT_SECONDS: Final = 10.0
+_ASK_AGAIN: Final = 0.2
 _TRANSACTION_MS: Final = 60_000
+_REQUEST_MS: Final = 10_000
+_BLOCK_MS: Final = 20_000
 _WRITE_RECORDS: Final = 32_768
 _WRITE_SECONDS: Final = 2.0
 """How far the state may lag behind the commit: what changes again within that is written once, and a restart takes
@@ -92,8 +96,8 @@ class Task(ABC):
     stage: str
     input_topic: str
 
-    def __init__(self, place: Place, span: Span, offsets: CommittedOffsets) -> None:
-        """Open the store and fence earlier owners. span: of the partition that is read.
+    def __init__(self, place: Place, log_ends: LogEnds, offsets: CommittedOffsets) -> None:
+        """Open the store and fence earlier owners.
 
         The task is to be given the records from `position` on.
 
@@ -113,7 +117,10 @@ class Task(ABC):
             msgspec.to_builtins(place.config),
         )
         producer = place.connection.producer(
-            transactional_id=f"{place.group}-{self.name}", transaction_timeout_ms=_TRANSACTION_MS
+            transactional_id=f"{place.group}-{self.name}",
+            transaction_timeout_ms=_TRANSACTION_MS,
+            request_timeout_ms=_REQUEST_MS,
+            max_block_ms=_BLOCK_MS,
         )
         self._transactions = Transactions(producer, self.partition)
         self._snapshotter: Snapshotter | None = None
@@ -130,7 +137,7 @@ class Task(ABC):
             self.position = self._open()
             if place.snapshots is not None:
                 self._take_up_snapshots(place.snapshots)
-            self._begin(span, offsets.of(place.partition))
+            self._begin(log_ends, offsets)
         except BaseException:
             self.close()
             raise
@@ -153,8 +160,16 @@ class Task(ABC):
             self.position = self._open()
         self._snapshotter = Snapshotter(snapshots, self.store, settings.every)
 
-    def _begin(self, span: Span, committed: tuple[int, Committed] | None) -> None:
+    def _begin(self, log_ends: LogEnds, offsets: CommittedOffsets) -> None:
         """Bring store, commit and log together."""
+        committed = offsets.of(self.place.partition)
+        until = time.monotonic() + _COMMIT_SECONDS
+        while committed is not None and committed[0] < self.position and time.monotonic() < until:
+            # A broker that has just come back may have answered a commit that it shows only a moment later.
+            time.sleep(_ASK_AGAIN)
+            committed = offsets.of(self.place.partition)
+        # Only now: a process that slept between the two would find the log shorter than what others have committed.
+        span = log_ends.spans([self.partition])[self.partition]
         self._check_commit(committed, span)
         self.said = committed[1] if committed else Committed(self.place.topic_id, began=span.first)
         self._committed: int = committed[0] if committed else span.first

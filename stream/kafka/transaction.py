@@ -1,9 +1,10 @@
 """One task's transactions: outputs, dead letters and the offset of the next unread record, all or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,8 @@ from state.points import at_point
 from stream.kafka.client import Connection, let_go
 
 _NO_EPOCH: Final = -1
-_FLUSH_SECONDS: Final = 60
+_FLUSH_SECONDS: Final = 20
+_ANSWER_SECONDS: Final = 20.0
 _CLOSE_SECONDS: Final = 5
 _ANSWER_MS: Final = 30_000
 
@@ -106,6 +108,7 @@ class Transactions:
     def __init__(self, producer: KafkaProducer, partition: TopicPartition) -> None:
         self._producer = producer
         self._partition = partition
+        self._close_seconds: float = _CLOSE_SECONDS
         try:
             producer.init_transactions()
         except BaseException:
@@ -128,20 +131,44 @@ class Transactions:
             metadata = msgspec.json.encode(said).decode()
             producer.flush(timeout=_FLUSH_SECONDS)
             at_point("after_produce")
-            producer.send_offsets_to_transaction(
-                {self._partition: OffsetAndMetadata(offset, metadata, _NO_EPOCH)}, group
-            )
+            offsets = {self._partition: OffsetAndMetadata(offset, metadata, _NO_EPOCH)}
+            _within(_ANSWER_SECONDS, lambda: producer.send_offsets_to_transaction(offsets, group))
             for future in sent:
                 if not future.succeeded():
                     raise future.exception or KafkaTimeoutError("a record was not taken in time")
             at_point("before_commit")
+            _within(_ANSWER_SECONDS, producer.commit_transaction)
+        except KafkaTimeoutError:
+            # It may be waiting for ever, and would wait on: whoever opens the task next ends the transaction.
+            self._close_seconds = 0.0
+            raise
         except BaseException:
             with suppress(KafkaError):
                 # Where this fails, another has the task or will have it: the broker ends the transaction for it.
-                producer.abort_transaction()
+                _within(_CLOSE_SECONDS, producer.abort_transaction)
             raise
-        producer.commit_transaction()
 
     def close(self) -> None:
         """Let the producer go."""
-        let_go(self._producer, _CLOSE_SECONDS)
+        let_go(self._producer, self._close_seconds)
+
+
+def _within(seconds: float, act: Callable[[], object]) -> None:
+    """Do what the client library would wait for without end where a broker was killed (kafka-python 3.0.12).
+
+    Raises:
+        KafkaTimeoutError: it did not end in time, and what became of it is unknown.
+    """
+    done: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(act())
+        except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+            done.set_exception(error)
+
+    Thread(target=run, name="transaction", daemon=True).start()
+    try:
+        done.result(seconds)
+    except TimeoutError as error:
+        raise KafkaTimeoutError(f"no answer in {seconds:g} s") from error

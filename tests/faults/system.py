@@ -1,6 +1,7 @@
 """The whole live system of one scenario: two stream processes and a trainer, kept at work, watched, and restarted."""
 
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -135,7 +136,11 @@ class System:
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
-            self.live.ended(process)
+            process.wait(self.live.patience)
+            # One that was told to stop before it had begun to run dies of the signal, with nothing said or done.
+            stopped_at_start = process.returncode == -signal.SIGTERM and not self.live.said(process)
+            if not stopped_at_start:
+                self.live.ended(process)
         shown("to the end")
         for name in (*STREAMS, TRAINER):
             self.start(name, "--until-end", "--flush")

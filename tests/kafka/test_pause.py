@@ -38,7 +38,9 @@ def run(live: Live, parts: Sequence[Lines], *flags: str) -> None:
     live.stream(2, "--flush")
 
 
-@pytest.mark.parametrize("idle", [(), ("--idle-timeout", "6")], ids=["default", "idle-6"])
+@pytest.mark.parametrize(
+    "idle", [(), pytest.param(("--idle-timeout", "6"), marks=pytest.mark.long)], ids=["default", "idle-6"]
+)
 def test_pauses_of_an_orderly_log_cut_anywhere_change_nothing(
     idle: tuple[str, ...], live: Live, tmp_path: Path
 ) -> None:
@@ -67,6 +69,7 @@ def test_partitions_that_are_quiet_or_fall_silent_midway_hold_nobody_up_and_chan
     assert live.result("--flush") == replay(tmp_path, whole(tmp_path, parts))
 
 
+@pytest.mark.long
 def test_a_late_page_that_comes_first_after_a_pause_of_all_finds_its_place(live: Live, tmp_path: Path) -> None:
     """In the pause nobody goes on past the partition that is behind, to which the page comes.
 

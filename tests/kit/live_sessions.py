@@ -15,7 +15,7 @@ import stream.kafka.task
 from stream.config import PipelineConfig
 from stream.frames import Frame, decode_frame
 from stream.kafka.client import Connection
-from stream.kafka.ends import Look, Span
+from stream.kafka.ends import LogEnds, Look, Span
 from stream.kafka.sessions_task import SessionsTask
 from stream.kafka.task import Place
 from stream.kafka.topics import Topics
@@ -66,13 +66,14 @@ class LiveSessions:
         connection = cast("Connection", SimpleNamespace(producer=lambda **_: self._producer))
         place = Place(connection, Topics(), "group", OURS, config, folder, "cluster", "topic id", None)
         offsets = cast("CommittedOffsets", SimpleNamespace(of=lambda number: None))
-        self.task = SessionsTask(place, Span(0, 0), offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
+        log_ends = cast("LogEnds", SimpleNamespace(spans=lambda asked: dict.fromkeys(asked, Span(0, 0))))
+        self.task = SessionsTask(place, log_ends, offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
 
     def take(self, *lines: bytes) -> list[Frame]:
         """Give it records; the frames that it sends."""
         records: list[Any] = []
         for line in lines:
-            records.append(SimpleNamespace(offset=self.offset, value=line, key=None))
+            records.append(SimpleNamespace(offset=self.offset, value=line, key=None, headers=[]))
             self.offset += 1
         self.task.take(records, _GROUP)
         return self._frames()
