@@ -31,6 +31,7 @@ _AT_ONCE: Final = 100
 """Letters a transaction, at most; a letter that is sent is no larger than an event, 1 MiB."""
 _FLUSH_SECONDS: Final = 60
 _CLOSE_SECONDS: Final = 5
+_FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
 _LISTED: Final = 1_000
 """Letters that are told one by one; the rest only counts."""
 _Thing = TypeVar("_Thing")
@@ -315,7 +316,10 @@ def _send(producer: KafkaProducer, connection: Connection, topics: Topics, senda
                 raise
             producer.commit_transaction()
             at_point("retry_after_commit")
-        except (ProducerFencedError, InvalidProducerEpochError) as error:
+        except KafkaError as error:
+            # Raised as it is, or inside the refusal of what was to be sent next.
+            if not any(isinstance(each, _FENCED) for each in (error, *error.args)):
+                raise
             raise PrectrError(
                 "another `prectr dlq retry` has begun and ended this one; what this one has sent is noted and is not "
                 "sent again"
