@@ -1,0 +1,158 @@
+"""Quality by stretches of the one order, as it is published: one record a minute of effective close and model.
+
+The boundaries are those of event time, so a stretch is the same however often its trainer restarts, and a record that
+is sent again replaces the one before. Sketches add, so any window is the sum of its stretches.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from model.measured import Measured, joined
+from model.quality import ACTIVE, LOW_ACTIVITY, SEGMENTS
+from model.sketch import PAGES, SKETCH_VERSION, Ints, QualitySketch, SketchState, score
+
+STRETCH_MS: Final = 60_000
+MOST_WAITING: Final = 4_096
+"""Stretches that wait to be published, at most: almost three days. The oldest go first."""
+_TOGETHER: Final = 8_192
+"""Impressions that are counted at a time: by itself, a small batch costs many times what its impressions do."""
+_ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
+
+Segments = tuple[SketchState, SketchState, SketchState]
+"""Sketches of new, low and active."""
+
+
+class Stretch(msgspec.Struct, frozen=True, array_like=True):
+    """The pages whose effective close (ms) lies in [sequence, sequence + 1) x 60 s."""
+
+    sequence: int
+    segments: Segments
+
+
+class StretchesState(msgspec.Struct, frozen=True, array_like=True):
+    """waiting: stretches to be published, in order. newest: the last that has pages, published or not."""
+
+    waiting: tuple[Stretch, ...] = ()
+    newest: Stretch | None = None
+
+
+NO_STRETCHES: Final = StretchesState()
+
+
+class Stretches:
+    """Counts scored pages by stretch, and keeps each stretch until it is known to be published.
+
+    Only what is `settled`, and lies in a checkpoint, is to be published: a trainer that falls back to the checkpoint
+    never takes anything back. The newest stretch is published as far as it has come, and again when it has more.
+
+    settled: as of the last `settle`. dropped: stretches that were never published, since too many waited.
+    """
+
+    def __init__(self, state: StretchesState = NO_STRETCHES) -> None:
+        """Go on from `state`."""
+        self._parts: list[Measured] = []
+        self._impressions = 0
+        self._waiting = {stretch.sequence: stretch for stretch in state.waiting}
+        self._newest = state.newest
+        self.settled = state
+        self.dropped = 0
+
+    def add(self, counted: Measured) -> None:
+        """Count the pages of the next batch, which come in the one order; those of one batch in any."""
+        self._parts.append(counted)
+        self._impressions += len(counted.labels)
+        if self._impressions >= _TOGETHER:
+            self._count()
+
+    def settle(self) -> StretchesState:
+        """Everything that has been counted, to be saved."""
+        self._count()
+        self.settled = StretchesState(tuple(self._waiting.values()), self._newest)
+        return self.settled
+
+    def published(self, stretches: Iterable[Stretch]) -> None:
+        """Forget stretches that are known to be published; not those that have got more pages since."""
+        for stretch in stretches:
+            if self._waiting.get(stretch.sequence) == stretch:
+                del self._waiting[stretch.sequence]
+        self.settled = StretchesState(
+            tuple(each for each in self.settled.waiting if each.sequence in self._waiting), self.settled.newest
+        )
+
+    def _count(self) -> None:
+        if not self._parts:
+            return
+        counted, self._parts, self._impressions = joined(self._parts), [], 0
+        for more in stretches_of(counted):
+            before = self._newest
+            goes_on = before is not None and before.sequence == more.sequence
+            self._newest = Stretch(more.sequence, _sum(before.segments, more.segments)) if before and goes_on else more
+            self._waiting[more.sequence] = self._newest
+        while len(self._waiting) > MOST_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+            self.dropped += 1
+
+
+def stretches_of(counted: Measured) -> list[Stretch]:
+    """The stretches of some pages, in order, each with what these pages add to it.
+
+    The same as if every page were added to a `QualitySketch` of its stretch and segment, in time that depends on the
+    impressions alone: most stretches of a long log have few pages, and a sketch has 2,048 bins.
+    """
+    numbers, place = np.unique(counted.closes_at // STRETCH_MS, return_inverse=True)
+    group = place * len(SEGMENTS) + np.searchsorted(_ACTIVITY_BOUNDS, counted.activity, side="right")
+    groups = len(numbers) * len(SEGMENTS)
+    page_starts = counted.page_starts
+    scored = score(counted.logits, counted.labels, page_starts)
+    group_of = group.repeat(counted.sizes)
+    cells, counts = np.unique(group_of * PAGES + scored.column, return_counts=True)
+    ends = np.searchsorted(cells, np.arange(1, groups + 1) * PAGES).tolist()
+    bins = (cells % PAGES).astype("<u2")
+    pages = np.bincount(group, minlength=groups).tolist()
+    sums = [
+        _added(group, scored.gauc, groups),
+        _added(group, scored.gauc_weight, groups),
+        _added(group_of, scored.loss, groups),
+        _added(group_of, scored.predicted, groups),
+    ]
+    states = []
+    start = 0
+    for number, end in enumerate(ends):
+        states.append(
+            SketchState(
+                SKETCH_VERSION,
+                bins[start:end].tobytes(),
+                _narrow(counts[start:end]),
+                pages[number],
+                *(each[number] for each in sums),
+            )
+        )
+        start = end
+    return [
+        Stretch(number, (states[first], states[first + 1], states[first + 2]))
+        for number, first in zip(numbers.tolist(), range(0, groups, len(SEGMENTS)), strict=True)
+    ]
+
+
+def _added(group: Ints, values: Ints, groups: int) -> list[int]:
+    """Sums of whole numbers by group; `np.bincount` would round them."""
+    sums = np.zeros(groups, np.int64)
+    np.add.at(sums, group, values)
+    return [int(value) for value in sums]
+
+
+def _narrow(counts: Ints) -> bytes:
+    """Counts in as few bytes as all of them fit in, as `QualitySketch.encode` has them."""
+    largest = int(counts.max()) if len(counts) else 0
+    size = next(size for size in (1, 2, 4, 8) if largest < 1 << (8 * size))
+    return counts.astype(f"<u{size}").tobytes()
+
+
+def _sum(one: Segments, other: Segments) -> Segments:
+    new, low, active = (
+        QualitySketch.total(map(QualitySketch.decode, pair)).encode() for pair in zip(one, other, strict=True)
+    )
+    return new, low, active

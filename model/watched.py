@@ -1,0 +1,135 @@
+"""A trainer that is watched while it learns: where its time goes, what its losses are, and quality by stretches.
+
+What it learns is what `Trainer` learns, to the last bit: watching reads clocks and results, and changes nothing.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+
+from model.config import TrainerConfig
+from model.features import Batch
+from model.gradients import Gradients
+from model.measured import Measured
+from model.online import Forward, OnlineModel
+from model.ranks import Ranks
+from model.stretches import NO_STRETCHES, Stretches, StretchesState
+from model.trainer import Trainer
+from state.errors import CheckpointError
+from stream.records import Example
+
+STRETCHES: Final = "stretches.msgpack"
+STEPS: Final = ("collate", "forward", "backward", "step")
+_NORM_EVERY: Final = 16
+"""Batches between two looks at the norm of the gradient."""
+
+
+class Watch:
+    """What has been seen of a model's learning, since the start of the process.
+
+    seconds: by step of a batch. losses: nats, by part of the loss, summed over the impressions learned from.
+    impressions: learned from, of this rank. gradient_norm: of the last batch that was looked at; None before.
+    newest: largest effective close learned from (ms); None before.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+        self.losses: dict[str, float] = {}
+        self.impressions = 0
+        self.gradient_norm: float | None = None
+        self.newest: int | None = None
+
+
+class WatchedTrainer(Trainer):
+    """A `Trainer` that says where its time goes and keeps its quality by stretches, to be published.
+
+    Several ranks: the first alone keeps stretches, and counts all pages.
+    """
+
+    def __init__(self, config: TrainerConfig, ranks: Ranks | None = None) -> None:
+        super().__init__(config, ranks=ranks)
+        self.watch = Watch()
+        self.stretches = Stretches()
+        self._leads = ranks is None or ranks.rank == 0
+        # What else a model has is asked of the model itself.
+        self._model = cast("OnlineModel", _Timed(self._model, self.watch))
+
+    def save(self, folder: Path) -> None:
+        """As `Trainer.save`; with the stretches that are to be published."""
+        super().save(folder)
+        (folder / STRETCHES).write_bytes(_encode(self.stretches.settle()))
+
+    def load(self, folder: Path) -> None:
+        """As `Trainer.load`; a checkpoint of a trainer that nobody watched has no stretches."""
+        super().load(folder)
+        path = folder / STRETCHES
+        try:
+            self.stretches = Stretches(_decode(path.read_bytes()) if path.exists() else NO_STRETCHES)
+        except (OSError, msgspec.DecodeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}): take an older checkpoint, or start over with --restart"
+            ) from error
+
+    def _encode(self, examples: Sequence[Example]) -> Batch:
+        begun = time.perf_counter()
+        batch = super()._encode(examples)
+        self.watch.seconds["collate"] += time.perf_counter() - begun
+        return batch
+
+    def _measure(self, own: Any) -> Measured:
+        counted = super()._measure(own)
+        if self._leads:
+            self.stretches.add(counted)
+        newest = int(counted.closes_at.max())
+        self.watch.newest = newest if self.watch.newest is None else max(newest, self.watch.newest)
+        return counted
+
+
+class _Timed:
+    """A model whose calls are timed."""
+
+    def __init__(self, model: OnlineModel, watch: Watch) -> None:
+        self._model = model
+        self._watch = watch
+        self._batches = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def forward(self, batch: Batch) -> Forward:
+        begun = time.perf_counter()
+        forward = self._model.forward(batch)
+        self._watch.seconds["forward"] += time.perf_counter() - begun
+        return forward
+
+    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+        begun = time.perf_counter()
+        gradients = self._model.gradients(batch, forward)
+        watch = self._watch
+        watch.seconds["backward"] += time.perf_counter() - begun
+        for name, loss in forward.losses.items():
+            watch.losses[name] = watch.losses.get(name, 0.0) + float(loss.detach()) * batch.impressions
+        watch.impressions += batch.impressions
+        return gradients
+
+    def step(self, gradients: Gradients) -> None:
+        if self._batches % _NORM_EVERY == 0:
+            self._watch.gradient_norm = _norm(gradients)
+        self._batches += 1
+        begun = time.perf_counter()
+        self._model.step(gradients)
+        self._watch.seconds["step"] += time.perf_counter() - begun
+
+
+def _norm(gradients: Gradients) -> float:
+    """Euclidean norm over dense parameters and rows; each as the model steps by it."""
+    parts = [gradients.dense, *(rows.gradient for rows in gradients.tables.values())]
+    return math.sqrt(sum(float((part * part).sum()) for part in parts))
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(StretchesState).decode

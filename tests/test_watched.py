@@ -1,0 +1,125 @@
+"""A watched trainer learns what any other learns, and its stretches add up to its quality."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from model.quality import SEGMENTS
+from model.sketch import QualitySketch
+from model.smoothing import PRIOR_LOG_ODDS
+from model.stretches import Stretch
+from model.trainer import Trainer
+from model.watched import STEPS, STRETCHES, WatchedTrainer
+from state.errors import CheckpointError
+from stream.events import Impression
+from tests.kit.examples import random_examples, small_config
+from tests.kit.threads import in_threads
+
+EXAMPLES = random_examples(60, seed=7)
+
+
+def segments(stretches: dict[int, Stretch]) -> dict[str, QualitySketch]:
+    return {
+        name: QualitySketch.total(QualitySketch.decode(each.segments[place]) for each in stretches.values())
+        for place, name in enumerate(SEGMENTS)
+    }
+
+
+@pytest.mark.parametrize("model", ["lr", "wide-deep+"])
+def test_watching_changes_no_weight_and_no_figure(model: str) -> None:
+    plain, watched = Trainer(small_config(model=model)), WatchedTrainer(small_config(model=model))
+    for trainer in (plain, watched):
+        trainer.consume(EXAMPLES, 0)
+        trainer.flush()
+    assert watched.weights_sha256() == plain.weights_sha256()
+    assert watched.quality.state() == plain.quality.state()
+
+
+def test_the_stretches_of_several_goes_add_up_to_the_quality_to_the_last_bit(tmp_path: Path) -> None:
+    found: dict[int, Stretch] = {}
+    trainer = WatchedTrainer(small_config())
+    for number, first in enumerate(range(0, 60, 15)):
+        trainer.consume(EXAMPLES[first : first + 15], 0)
+        (tmp_path / str(number)).mkdir()
+        trainer.save(tmp_path / str(number))
+        found |= {each.sequence: each for each in trainer.stretches.settled.waiting}
+        # The next process knows only what the checkpoint holds; what is lost in between it does again.
+        trainer.consume(EXAMPLES[first + 15 : first + 20], 0)
+        trainer = WatchedTrainer(small_config())
+        trainer.load(tmp_path / str(number))
+    trainer.flush()
+    found |= {each.sequence: each for each in trainer.stretches.settle().waiting}
+    assert segments(found) == {name: trainer.quality.segment(name) for name in SEGMENTS}
+    assert sum(sketch.pages for sketch in segments(found).values()) == 60
+
+
+def test_of_several_ranks_the_first_counts_all_pages_and_the_others_keep_nothing() -> None:
+    alone = WatchedTrainer(small_config(batch_pages=5))
+    alone.consume(EXAMPLES, 0)
+
+    def train(ranks: object) -> WatchedTrainer:
+        trainer = WatchedTrainer(small_config(batch_pages=5), ranks)  # type: ignore[arg-type]
+        trainer.consume(EXAMPLES, 0)
+        return trainer
+
+    first, second = in_threads(2, train)
+    expected = {each.sequence: each for each in alone.stretches.settle().waiting}
+    found = {each.sequence: each for each in first.stretches.settle().waiting}
+    assert found.keys() == expected.keys()
+    assert {name: sketch.pages for name, sketch in segments(found).items()} == {
+        name: sketch.pages for name, sketch in segments(expected).items()
+    }
+    assert second.stretches.settle().waiting == ()
+
+
+def test_a_checkpoint_of_a_trainer_that_nobody_watched_is_taken_up(tmp_path: Path) -> None:
+    plain = Trainer(small_config())
+    plain.consume(EXAMPLES[:30], 0)
+    plain.save(tmp_path)
+    watched = WatchedTrainer(small_config())
+    watched.load(tmp_path)
+    assert watched.pages_trained == plain.pages_trained
+    assert watched.stretches.settle().waiting == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93\x01", msgspec.msgpack.encode({"waiting": []})])
+def test_damaged_stretches_are_an_error_that_names_the_file(content: bytes, tmp_path: Path) -> None:
+    trainer = WatchedTrainer(small_config())
+    trainer.consume(EXAMPLES, 0)
+    trainer.save(tmp_path)
+    (tmp_path / STRETCHES).write_bytes(content)
+    with pytest.raises(CheckpointError, match=STRETCHES):
+        WatchedTrainer(small_config()).load(tmp_path)
+
+
+def test_losses_and_times_are_those_of_the_learning() -> None:
+    trainer = WatchedTrainer(small_config(model="lr"))
+    assert trainer.watch.gradient_norm is None
+    trainer.consume(EXAMPLES, 0)
+    watch = trainer.watch
+    whole = trainer.quality.summary()
+    assert watch.impressions == whole.impressions
+    # The only part of lr's loss is the click loss, and what is measured is what is learned from.
+    assert whole.log_loss is not None
+    assert watch.losses == {"click": pytest.approx(whole.log_loss * whole.impressions, rel=1e-5)}
+    assert watch.newest == whole.last_close
+    assert set(watch.seconds) == set(STEPS)
+    assert all(seconds > 0 for seconds in watch.seconds.values())
+
+
+def test_the_norm_is_that_of_the_gradient_by_hand() -> None:
+    """With all weights zero every click has the prior's probability, and a feature's gradient is the sum of p - y."""
+    trainer = WatchedTrainer(small_config(model="lr", batch_span=1e9))
+    trainer.consume(EXAMPLES[:4], 0)
+    gradient: Counter[tuple[str, object]] = Counter()
+    probability = 1 / (1 + math.exp(-PRIOR_LOG_ODDS))
+    for example in EXAMPLES[:4]:
+        items = msgspec.msgpack.decode(example.page, type=Impression).items
+        for place, (item, level, label) in enumerate(zip(items, example.levels, example.labels, strict=True), 1):
+            ids = {"user": example.user_id, "query": example.query, "item": item.item_id}
+            for feature in {"bias": 0, "position": place, "level": level, **ids}.items():
+                gradient[feature] += probability - label
+    assert trainer.watch.gradient_norm == pytest.approx(math.hypot(*gradient.values()), rel=1e-5)
