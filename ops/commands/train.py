@@ -18,9 +18,10 @@ from ops.metrics_options import MetricsAddress, MetricsPort, exporter_if_wanted
 from state.errors import UsageError
 
 if TYPE_CHECKING:
+    from model.watched import WatchedTrainer
     from ops.exporter import Exporter
+    from ops.quality_feed import QualityFeed
     from ops.report import Report
-    from ops.scored import Scored
     from ops.train_metrics import TrainSnapshot
     from stream.kafka.training import LiveTraining
 
@@ -60,8 +61,9 @@ def train(
     """
     from model.ranks import join_ranks  # noqa: PLC0415 (torch takes seconds to import, and --help needs none)
     from ops.commands.replay import show  # noqa: PLC0415
+    from ops.quality_feed import QualityFeed, make_watched  # noqa: PLC0415
     from ops.report import write_report  # noqa: PLC0415
-    from ops.scored import identity, make_report, make_scored  # noqa: PLC0415
+    from ops.scored import identity, make_report  # noqa: PLC0415
     from ops.train_metrics import train_metrics  # noqa: PLC0415
     from stream.kafka.topics import Topics, check_topics  # noqa: PLC0415
     from stream.kafka.training import LiveTraining  # noqa: PLC0415
@@ -80,25 +82,31 @@ def train(
         ranks = join_ranks(settings.trainer.device)
         leads = ranks is None or ranks.rank == 0
         metrics = stack.enter_context(exporter if leads else nullcontext())
-        scored = make_scored(settings, models, ranks=ranks)
+        scored = make_watched(settings.trainer, models, ranks)
+        decides = identity(settings, models)
         run = LiveTraining(
             broker,
             names,
             run_dir,
-            config=identity(settings, models),
+            config=decides,
             sinks=scored,
             cut_every=cut_every,
             peers=ranks,
         )
         stack.callback(run.close)
+        feed = QualityFeed(broker, names, scored, run_dir, decides) if leads else None
+        if feed is not None:
+            stack.callback(feed.close)
 
         def report() -> tuple["Report", Path]:
             made = make_report(run, scored, settings, dead_letters={}, out_of_order=run.reader.out_of_order)
             return made, write_report(run_dir, made)
 
         with meter("train", 0) if leads else nullcontext(_Unseen()) as shown, stop_signals() as stop:
-            told = _Told(shown, scored, metrics, run_dir)
+            told = _Told(shown, scored, metrics, feed, run_dir)
             run.run(until_end=until_end, flush=flush, stop=stop, progress=told, on_cut=lambda _: report())
+            if feed is not None:
+                feed.finish()
             told.say(run)
         if ranks is not None:
             ranks.leave()
@@ -111,36 +119,41 @@ def train(
 
 
 class _Told:
-    """Tells a meter how far a trainer is, and an exporter, if there is one."""
+    """Tells a meter how far a trainer is, and an exporter, if there is one; keeps its quality published."""
 
     def __init__(
         self,
         shown: Meter,
-        scored: "Mapping[str, Scored]",
+        scored: "Mapping[str, WatchedTrainer]",
         metrics: "Exporter[TrainSnapshot] | None",
+        feed: "QualityFeed | None",
         run_dir: Path,
     ) -> None:
         self._shown = shown
         self._scored = scored
         self._metrics = metrics
+        self._feed = feed
         self._run_dir = run_dir
         self._said = 0.0
 
     def __call__(self, run: "LiveTraining") -> None:
-        """Tell it, if it is time."""
+        """Tell it, if it is time; publish what is due."""
+        if self._feed is not None:
+            self._feed.keep_up()
         if time.monotonic() - self._said >= _SAY_EVERY:
             self.say(run)
 
     def say(self, run: "LiveTraining") -> None:
         """Tell it now."""
         from ops.scored import note  # noqa: PLC0415
-        from ops.train_metrics import train_snapshot  # noqa: PLC0415
+        from ops.train_metrics import learning_of, train_snapshot  # noqa: PLC0415
 
         self._said = time.monotonic()
         waiting = f", waiting: {run.waiting}" if run.waiting else ""
         self._shown.update(run.tally.pages, note(run.tally.pages, self._scored) + waiting)
         if self._metrics is not None:
-            self._metrics.update(train_snapshot(self._scored, run.reader.out_of_order, self._run_dir))
+            learning = None if self._feed is None else learning_of(self._scored, run, self._feed)
+            self._metrics.update(train_snapshot(self._scored, run.reader.out_of_order, self._run_dir, learning))
 
 
 class _Unseen:

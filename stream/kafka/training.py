@@ -99,6 +99,8 @@ class LiveTraining:
         self.finished = False
         self.waiting = ""
         """What is waited for, in words, where no page has come for a while."""
+        self.waited = 0.0
+        """Seconds spent waiting for examples, since the start of this process."""
         self._seconds_before = 0.0
         self._begun = time.monotonic()
         self._connection = connection
@@ -159,7 +161,9 @@ class LiveTraining:
         last_cut = last_page = time.monotonic()
         uncut = False
         while not self.finished:
+            asked = time.monotonic()
             turn = lockstep.turn()
+            self.waited += time.monotonic() - asked
             if turn.examples:
                 last_page, self.waiting = time.monotonic(), ""
             elif self._leads and time.monotonic() - last_page >= _QUIET:
