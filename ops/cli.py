@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "stream": "Run the two stages of the live system: one process of as many as there are partitions.",
     "train": "Train online on the live system's examples.",
     "run": "Run the whole live system on this machine, or a replay without a broker.",
+    "label": "Let a teacher model grade pairs of query and title, for pretrain.",
+    "pretrain": "Make a text encoder from graded pairs and a teacher's labels.",
     "examples": "Write the live system's committed examples to a file.",
     "doctor": "Look the live system over: broker, topics, state, checkpoint; what to do about each.",
     "schema": "Print the JSON Schema of the events.",
