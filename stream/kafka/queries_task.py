@@ -31,6 +31,10 @@ class QueriesTask(Task):
         return self.said.ends or [-1] * self.place.config.partitions
 
     @property
+    def _output_topics(self) -> Sequence[str]:
+        return [self.place.topics.examples]
+
+    @property
     def _outputs(self) -> int:
         return 1
 

@@ -52,6 +52,10 @@ class SessionsTask(Task):
         return self.said.ends[0] if self.said.ends else -1
 
     @property
+    def _output_topics(self) -> Sequence[str]:
+        return [self.place.topics.activity, self.place.topics.dead_letters]
+
+    @property
     def _outputs(self) -> int:
         return self.place.config.partitions
 

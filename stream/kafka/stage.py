@@ -42,6 +42,8 @@ _PASS_RECORDS: Final = 16_384
 _PASS_BYTES: Final = 16 << 20
 _FETCH_BYTES: Final = 4 << 20
 """Of a partition at a time: the tasks go on side by side, so that the next stage need not hold what is ahead."""
+_ASK_SECONDS: Final = 2.0
+"""How long the tasks here may wait until it is known what others have committed."""
 _ASK_EVERY: Final = 1.0
 """Seconds between two looks at how far the logs reach, and at what the whole group has committed."""
 _NOTHING_TO_DO: Final = 0.02
@@ -161,7 +163,7 @@ class Stage:
         self._asked = time.monotonic()
         try:
             for number in range(len(ends)):
-                found = self._offsets.of(number)
+                found = self._offsets.of(number, _ASK_SECONDS)
                 if found is None or not self._has_ended(found[1].ends, number, ends, flush):
                     return False
         except (KafkaError, BrokerAway) as error:

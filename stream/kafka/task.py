@@ -22,7 +22,8 @@ from stream.config import PipelineConfig
 from stream.kafka.client import Connection
 from stream.kafka.ends import LogEnds, Span
 from stream.kafka.topics import Topics
-from stream.kafka.transaction import Committed, CommittedOffsets, Outbox, Transactions
+from stream.kafka.transaction import Committed, CommittedOffsets, Outbox
+from stream.kafka.undecided import open_transactions
 
 IDENTITY_KEY: Final = b"i"
 FRAME_EVERY: Final = 1.0
@@ -116,13 +117,16 @@ class Task(ABC):
             place.partition,
             msgspec.to_builtins(place.config),
         )
+        transactional_id = f"{place.group}-{self.name}"
         producer = place.connection.producer(
-            transactional_id=f"{place.group}-{self.name}",
+            transactional_id=transactional_id,
             transaction_timeout_ms=_TRANSACTION_MS,
             request_timeout_ms=_REQUEST_MS,
             max_block_ms=_BLOCK_MS,
         )
-        self._transactions = Transactions(producer, self.partition)
+        self._transactions = open_transactions(
+            place.connection, transactional_id, offsets, place.partition, producer, self._output_topics
+        )
         self._snapshotter: Snapshotter | None = None
         self._unwritten = 0
         self._written = time.monotonic()
@@ -200,6 +204,11 @@ class Task(ABC):
     @abstractmethod
     def _open(self) -> int:
         """Make the stage over the store; returns the offset of its next unread record."""
+
+    @property
+    @abstractmethod
+    def _output_topics(self) -> Sequence[str]:
+        """The topics that the task writes to."""
 
     @property
     @abstractmethod

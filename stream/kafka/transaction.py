@@ -20,7 +20,6 @@ _NO_EPOCH: Final = -1
 _FLUSH_SECONDS: Final = 20
 _ANSWER_SECONDS: Final = 20.0
 _CLOSE_SECONDS: Final = 5
-_ANSWER_MS: Final = 30_000
 
 
 class Committed(msgspec.Struct, array_like=True):
@@ -59,21 +58,37 @@ class CommittedOffsets:
     """What a group has committed for a topic, waiting for transactions that are not decided yet; from any thread."""
 
     def __init__(self, connection: Connection, group: str, topic: str) -> None:
+        self.group = group
         self._topic = topic
         self._lock = Lock()
         # Read committed makes the client ask for stable offsets.
         self._consumer = connection.consumer(group_id=group)
 
-    def of(self, number: int) -> tuple[int, Committed] | None:
+    def partition(self, number: int) -> TopicPartition:
+        """A partition of the topic."""
+        return TopicPartition(self._topic, number)
+
+    def decided(self, number: int, seconds: float) -> bool:
+        """Whether no transaction that is not decided yet holds the offset of a partition back, or not for so long."""
+        with self._lock:
+            try:
+                self._consumer.committed(self.partition(number), metadata=True, timeout_ms=round(seconds * 1000))
+            except KafkaTimeoutError:
+                return False
+        return True
+
+    def of(self, number: int, seconds: float = _ANSWER_SECONDS) -> tuple[int, Committed] | None:
         """Offset of the next unread record of a partition and what was said with it; None where there is no commit.
+
+        seconds: how long to wait for a transaction that is not decided yet.
 
         Raises:
             StateError: the commit is not of this program.
             KafkaError: the broker does not answer.
         """
-        partition = TopicPartition(self._topic, number)
+        partition = self.partition(number)
         with self._lock:
-            found = self._consumer.committed(partition, metadata=True, timeout_ms=_ANSWER_MS)
+            found = self._consumer.committed(partition, metadata=True, timeout_ms=round(seconds * 1000))
         return read_committed(found, partition)
 
     def close(self) -> None:
@@ -147,6 +162,23 @@ class Transactions:
                 # Where this fails, another has the task or will have it: the broker ends the transaction for it.
                 _within(_CLOSE_SECONDS, producer.abort_transaction)
             raise
+
+    def settle(self, outputs: Sequence[str], group: str, *, commit: bool) -> None:
+        """End whatever the task's producer id has left open, in all partitions that it can have written to.
+
+        outputs: topics written to; the group's offsets are among what is ended. Sends no record and no offset.
+
+        Raises:
+            KafkaError: it was not done; another is for a new owner.
+        """
+        producer = self._producer
+        producer.begin_transaction()
+        for topic in outputs:
+            for number in producer.partitions_for(topic):
+                # The library adds partitions with their first record alone, and there is none.
+                producer._transaction_manager.maybe_add_partition_to_transaction(TopicPartition(topic, number))
+        _within(_ANSWER_SECONDS, lambda: producer.send_offsets_to_transaction({}, group))
+        _within(_ANSWER_SECONDS, producer.commit_transaction if commit else producer.abort_transaction)
 
     def close(self) -> None:
         """Let the producer go."""

@@ -1,0 +1,93 @@
+"""What a broker has forgotten to tell of a transaction is told once more, the way that it ended."""
+
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.consumer.group import ConsumerGroupMetadata
+from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
+from kafka.structs import OffsetAndMetadata
+
+from state.errors import StateError
+from stream.kafka.client import Connection
+from stream.kafka.transaction import CommittedOffsets
+from stream.kafka.undecided import open_transactions
+from tests.kafka.live import Live
+
+pytestmark = pytest.mark.usefixtures("broker")
+METADATA = '["topic",0,0,[],[]]'
+
+
+@pytest.fixture
+def connection(live: Live) -> Iterator[Connection]:
+    """Of a broker that does not ask whether an offset belongs to the transaction that it says it does."""
+    live.create()
+    connection = Connection(live.bootstrap)
+    name = "transaction.partition.verification.enable"
+    connection.ask(
+        lambda admin: admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs={name: "false"})])
+    )
+    yield connection
+    connection.ask(
+        lambda admin: admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs={name: "true"})])
+    )
+
+
+def leave_undecided(producer: KafkaProducer, live: Live, offset: int, *, commit: bool) -> None:
+    """A transaction that ends as the coordinator has it, and of which the group's offsets hear nothing."""
+    partition = TopicPartition(f"{live.prefix}search-activity", 0)
+    producer.begin_transaction()
+    producer.send(f"{live.prefix}training-examples", value=b"frame", partition=0).get(30)
+    manager = producer._transaction_manager
+    offsets = {partition: OffsetAndMetadata(offset, METADATA, -1)}
+    result = TransactionalRequestResult()
+    manager._pending_txn_offset_commits.update(offsets)
+    manager._enqueue_request(
+        TxnOffsetCommitHandler(manager, ConsumerGroupMetadata(group_id=f"{live.prefix}queries"), offsets, result)
+    )
+    producer._sender.wakeup()
+    result.wait(30)
+    (producer.commit_transaction if commit else producer.abort_transaction)()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_an_offset_that_was_left_undecided_is_as_its_transaction_ended(
+    committed: bool, live: Live, connection: Connection
+) -> None:
+    group, transactional_id = f"{live.prefix}queries", f"{live.prefix}queries-queries-0"
+    topics = [f"{live.prefix}training-examples"]
+    partition = TopicPartition(f"{live.prefix}search-activity", 0)
+    owner = connection.producer(transactional_id=transactional_id)
+    owner.init_transactions()
+    owner.begin_transaction()
+    owner.send_offsets_to_transaction({partition: OffsetAndMetadata(3, METADATA, -1)}, group)
+    owner.commit_transaction()
+    offsets = CommittedOffsets(connection, group, partition.topic)
+    assert offsets.decided(0, 5.0)
+    leave_undecided(owner, live, 7, commit=committed)
+    owner.close()
+    assert not offsets.decided(0, 2.0)
+
+    producer = connection.producer(transactional_id=transactional_id)
+    open_transactions(connection, transactional_id, offsets, 0, producer, topics).close()
+    found = offsets.of(0)
+    assert found is not None
+    assert found[0] == (7 if committed else 3)
+    offsets.close()
+
+
+def test_where_nobody_knows_how_it_ended_a_person_is_asked(live: Live, connection: Connection) -> None:
+    group, transactional_id = f"{live.prefix}queries", f"{live.prefix}queries-queries-0"
+    owner = connection.producer(transactional_id=transactional_id)
+    owner.init_transactions()
+    leave_undecided(owner, live, 7, commit=True)
+    owner.close()
+    other = connection.producer(transactional_id=transactional_id)
+    other.init_transactions()
+    other.close()
+    offsets = CommittedOffsets(connection, group, f"{live.prefix}search-activity")
+    producer = connection.producer(transactional_id=transactional_id)
+    with pytest.raises(StateError, match=r"no longer says how it ended.*kafka-transactions.sh"):
+        open_transactions(connection, transactional_id, offsets, 0, producer, [])
+    offsets.close()
