@@ -1,0 +1,142 @@
+"""The bench of relevance: its measures against scikit-learn, its folds, and the made-up queries."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import ndcg_score, roc_auc_score
+
+from bench import relevance
+from bench.bm25 import Bm25
+from bench.chorus_encoder import Workshop, chorus_graded, without_queries
+from bench.chorus_queries import Product, Texts, made_up_queries, pair_up, words_of
+from bench.relevance import bm25_scores, expected_level, fold_of
+from bench.relevance_scores import auc_difference, group, ndcg_at_10, score_relevance
+
+QUERIES = [f"query {place % 7}" for place in range(200)]
+
+
+@pytest.fixture
+def grades() -> np.ndarray:
+    return np.random.default_rng(1).integers(4, size=200)
+
+
+@pytest.fixture
+def scores(grades: np.ndarray) -> np.ndarray:
+    return grades + np.random.default_rng(2).normal(scale=2, size=200)
+
+
+def test_figures_are_those_of_scikit_learn(scores: np.ndarray, grades: np.ndarray) -> None:
+    found = score_relevance(scores, grades, QUERIES)
+    ends = (grades == 0) | (grades == 3)
+    assert found.auc.value == pytest.approx(roc_auc_score(grades[ends] == 3, scores[ends]))
+    names = np.array(QUERIES)
+    within = [
+        roc_auc_score(grades[ends & (names == q)] == 3, scores[ends & (names == q)]) for q in sorted(set(QUERIES))
+    ]
+    assert found.within_query.value == pytest.approx(np.mean(within))
+    gains = [ndcg_score([2.0 ** grades[names == q] - 1], [scores[names == q]], k=10) for q in sorted(set(QUERIES))]
+    assert found.ndcg.value == pytest.approx(np.mean(gains))
+    for figure in (found.auc, found.within_query, found.ndcg):
+        assert figure.low < figure.value < figure.high
+
+
+def test_a_query_without_a_relevant_product_has_no_ndcg() -> None:
+    assert np.isnan(ndcg_at_10(np.array([2.0, 1.0]), np.array([0, 0])))
+    assert ndcg_at_10(np.array([1.0, 2.0]), np.array([3, 0])) == pytest.approx(1 / np.log2(3))
+
+
+def test_scores_that_rank_alike_differ_by_nothing(scores: np.ndarray, grades: np.ndarray) -> None:
+    same = auc_difference(scores, 3 * scores + 1, grades, QUERIES)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert auc_difference(grades.astype(float), scores, grades, QUERIES).low > 0
+
+
+def test_groups_are_the_pairs_of_each_query() -> None:
+    groups = group(["b", "a", "b", "c"])
+    assert [places.tolist() for places in groups] == [[1], [0, 2], [3]]
+
+
+def test_bm25_by_hand() -> None:
+    index = Bm25([["red", "hat"], ["red", "red", "socks", "wool"]])
+    found = index.scores(["red", "wool", "unheard"])
+    common, rare = np.log1p(0.5 / 2.5), np.log1p(1.5 / 1.5)
+    short, long = 1.2 * (0.25 + 0.75 * 2 / 3), 1.2 * (0.25 + 0.75 * 4 / 3)
+    expected = [common * 2.2 / (1 + short), common * 2 * 2.2 / (2 + long) + rare * 2.2 / (1 + long)]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_bm25_of_chorus_is_near_the_figure_that_is_known() -> None:
+    graded = chorus_graded()
+    found = score_relevance(
+        bm25_scores([pair.pair for pair in graded]),
+        np.array([pair.level - 1 for pair in graded]),
+        [pair.query for pair in graded],
+    )
+    assert found.auc.value == pytest.approx(0.811, abs=0.02)
+    assert len(graded) == 3668
+
+
+def test_a_fold_keeps_a_query_whole_and_folds_are_of_one_size() -> None:
+    placed = fold_of(chorus_graded(), 5, seed=1)
+    assert np.bincount(list(placed.values())).tolist() == [27] * 5
+    assert placed == fold_of(chorus_graded(), 5, seed=1) != fold_of(chorus_graded(), 5, seed=2)
+
+
+def test_a_held_out_query_is_in_no_distillation_set_in_whatever_form() -> None:
+    pairs = [("laptop bags", "x"), ("Bag laptop", "x"), ("laptop", "x"), ("red laptop bag", "x")]
+    assert without_queries(pairs, ["laptop bag"]) == [("laptop", "x"), ("red laptop bag", "x")]
+
+
+def test_the_expected_level_of_a_certain_answer_is_the_answer() -> None:
+    sure = np.log(np.maximum(np.eye(4, dtype=np.float32), 1e-9))
+    np.testing.assert_allclose(expected_level(sure), [1, 2, 3, 4], atol=1e-6)
+
+
+PRODUCTS = [
+    Product(f"{brand} {thing} {size} cm", brand)
+    for brand in ("Acme", "Bolt", "Corp")
+    for thing in ("desk lamp", "wall mount", "usb cable")
+    for size in range(3, 9)
+]
+
+
+def test_made_up_queries_are_of_the_titles_words_and_the_same_for_a_seed() -> None:
+    found = made_up_queries(PRODUCTS, 40, np.random.default_rng(1), ["lantern"])
+    assert found == made_up_queries(PRODUCTS, 40, np.random.default_rng(1), ["lantern"])
+    assert found[0] == "lantern"
+    assert len(found) == len(set(found)) > 30
+    words = {word for product in PRODUCTS for word in words_of(product.title)}
+    plain = [query for query in found if set(query.split()) <= words]
+    assert len(plain) > len(found) / 2
+
+
+def test_a_query_is_paired_with_what_is_found_what_is_near_and_any() -> None:
+    titles = [product.title for product in PRODUCTS]
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(len(titles), 8)).astype(np.float32)
+    texts = Texts(titles, [product.brand for product in PRODUCTS], vectors)
+    queries = ["usb cable", "nothing of the kind"]
+    pairs = pair_up(queries, vectors[:2], texts, rng)
+    by_query = {query: [title for asked, title in pairs if asked == query] for query in queries}
+    assert [len(found) for found in by_query.values()] == [6, 6]
+    assert sum("usb cable" in title for title in by_query["usb cable"]) >= 2
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graded = chorus_graded()
+    placed = fold_of(graded, 3, seed=1)
+    for number in range(3):
+        levels = [float(pair.level) for pair in graded if placed[pair.query] == number]
+        (tmp_path / f"fold-{number}").mkdir()
+        (tmp_path / f"fold-{number}" / "scores.json").write_text(
+            json.dumps({"teacher": levels, "student": [-level for level in levels]})
+        )
+    monkeypatch.setattr(relevance, "minilm_cosines", lambda shop, pairs: np.zeros(len(pairs)))
+    result = relevance.measure(Workshop(tmp_path, queries=10, seed=1), folds=3)
+    assert result["rows"]["teacher"]["auc"]["value"] == 1.0
+    assert result["rows"]["student"]["auc"]["value"] == 0.0
+    assert result["student_less_teacher_auc"]["value"] == -1.0
+    assert "| teacher | 1.000 (1.000–1.000) |" in relevance.table(result)
