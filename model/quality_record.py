@@ -35,11 +35,16 @@ class QualityRecord(msgspec.Struct, frozen=True, array_like=True):
     @property
     def key(self) -> bytes:
         """(run, rank, sequence)."""
-        return f"{self.run}/{self.rank}/{self.stretch.sequence}".encode()
+        return record_key(self.run, self.rank, self.stretch.sequence)
 
     def sketches(self) -> dict[str, QualitySketch]:
         """By segment."""
         return {name: QualitySketch.decode(state) for name, state in zip(SEGMENTS, self.stretch.segments, strict=True)}
+
+
+def record_key(run: str, rank: int, sequence: int) -> bytes:
+    """The key of a record."""
+    return f"{run}/{rank}/{sequence}".encode()
 
 
 class RefusedRecord(PrectrError):

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "load": "Send a log into Kafka, keyed by user.",
     "stream": "Run the two stages of the live system: one process of as many as there are partitions.",
     "train": "Train online on the live system's examples.",
+    "monitor": "Add up the quality of all trainers by windows of event time: a page, JSON and metrics.",
     "run": "Run the whole live system on this machine, or a replay without a broker.",
     "label": "Let a teacher model grade pairs of query and title, for pretrain.",
     "pretrain": "Make a text encoder from graded pairs and a teacher's labels.",

@@ -51,13 +51,26 @@ def out_of_order(count: int) -> Metric:
     )
 
 
-def quality_metrics(quality: Mapping[str, Mapping[str, QualitySketch]]) -> Iterator[Metric]:
-    """The figures, where they are defined, and the sums that they are made of. quality: by model, then by segment."""
+def quality_metrics(
+    quality: Mapping[str, Mapping[str, QualitySketch]],
+    windows: Mapping[str, Mapping[str, Mapping[str, QualitySketch]]] | None = None,
+) -> Iterator[Metric]:
+    """The figures, where they are defined, and the sums that they are made of.
+
+    quality: of the whole run, by model, then by segment. windows: more of them, by model, then window, then segment.
+    """
     sketches = [(model, segment, sketch) for model, segments in quality.items() for segment, sketch in segments.items()]
+    by_window = [
+        ([model, segment, window], sketch)
+        for model, parts in (windows or {}).items()
+        for window, segments in parts.items()
+        for segment, sketch in segments.items()
+    ]
+    by_window += [([model, segment, WHOLE_RUN], sketch) for model, segment, sketch in sketches]
     for name, text, measure in _GAUGES:
         yield with_samples(
             GaugeMetricFamily(name, text, labels=["model", "segment", "window"]),
-            (([model, segment, WHOLE_RUN], measure(sketch)) for model, segment, sketch in sketches),
+            ((labels, measure(sketch)) for labels, sketch in by_window),
         )
     for name, text, total in _SUMS:
         yield with_samples(

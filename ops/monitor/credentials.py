@@ -1,0 +1,66 @@
+"""The client settings of this program, as Faust and aiokafka have them."""
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiokafka.abc import AbstractTokenProvider  # type: ignore[import-untyped]
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
+
+from state.errors import ConfigError
+from stream.kafka.client import Connection
+
+_PASSWORDS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+def credentials(connection: Connection) -> Credentials | None:
+    """How to log in to the broker; None where it asks for nothing.
+
+    Raises:
+        ConfigError: a way of logging in that Faust does not have, or a certificate that cannot be read. Never says a
+            value: it may be a secret.
+    """
+    settings = connection.settings
+    protocol = str(settings.get("security_protocol", "PLAINTEXT")).upper()
+    context = _context(settings) if protocol in ("SSL", "SASL_SSL") else None
+    if protocol == "PLAINTEXT":
+        return None
+    if protocol == "SSL":
+        return SSLCredentials(context)
+    mechanism = str(settings.get("sasl_mechanism", "PLAIN")).upper()
+    if mechanism in _PASSWORDS:
+        return SASLCredentials(
+            username=settings.get("sasl_plain_username"),
+            password=settings.get("sasl_plain_password"),
+            mechanism=mechanism,
+            ssl_context=context,
+        )
+    if mechanism == "OAUTHBEARER":
+        return OAuthCredentials(oauth_cb=_Tokens(settings["sasl_oauth_token_provider"]), ssl_context=context)
+    raise ConfigError(
+        f"client setting sasl_mechanism: the monitor knows {', '.join(_PASSWORDS)} and OAUTHBEARER, not {mechanism}"
+    )
+
+
+def _context(settings: Mapping[str, Any]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.get("ssl_cafile"))
+        if settings.get("ssl_certfile") is not None:
+            context.load_cert_chain(
+                settings["ssl_certfile"], settings.get("ssl_keyfile"), password=settings.get("ssl_password")
+            )
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(f"client settings ssl_: a certificate or key cannot be read ({reason})") from error
+    context.check_hostname = bool(settings.get("ssl_check_hostname", True))
+    return context
+
+
+class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
+    """Asks the program's own provider, which reads the token anew each time."""
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+
+    async def token(self) -> str:
+        return str(self._provider.token())

@@ -1,0 +1,206 @@
+"""The monitor's page: quality now by model and segment, where it came from and who says so. One file, no script."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from model.sketch import Figures
+from ops.monitor.now import ModelNow, PointNow, QualityNow, SegmentsNow, SourceNow
+from ops.report.markup import Markup, join, tag
+from ops.report.numbers import DASH, count, duration, fixed, moment
+from ops.report.style import STYLE
+
+_REFRESH_SECONDS: Final = 10
+_SEGMENTS: Final = (
+    ("all", "all pages", "s-whole"),
+    ("new", "new users", "s-1"),
+    ("low", "low activity", "s-2"),
+    ("active", "active users", "s-0"),
+)
+_WINDOWS: Final = (("5m", "5 min"), ("1h", "1 h"), ("24h", "24 h"), ("run", "whole run"))
+_WIDTH: Final = 220
+_HEIGHT: Final = 36
+_MARGIN: Final = 3
+_FEWEST_CLICKS: Final = 20
+"""A point that rests on fewer clicks is noise and is not drawn."""
+_MORE_STYLE: Final = """
+svg.spark{width:220px;height:36px;display:inline-block;vertical-align:middle}
+.spark .dot{stroke:none}
+td.trend{padding-top:3px;padding-bottom:3px}
+h2 .until{font-weight:400;color:var(--soft);font-size:13.5px;margin-left:10px}
+.scroll+.scroll{margin-top:22px}
+"""
+
+
+def render(now: QualityNow) -> str:
+    """The whole page; every text is escaped, every figure is that of the JSON."""
+    body = tag(
+        "main",
+        _heading(now),
+        *[_model(model) for model in now.models],
+        tag("section", _sources(now)) if now.sources else join(),
+        _refused(now),
+        tag(
+            "footer",
+            "Windows are of event time and end with the newest page. Users are new below 3 joined clicks, low below "
+            "10. GAUC is within a page, ties half, single-class pages left out; log loss in nats; calibration: "
+            "predicted over observed clicks. The same figures: ",
+            tag("a", "quality.json", href="quality.json"),
+        ),
+    )
+    head = tag(
+        "head",
+        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
+        # No icon is asked for: there is none.
+        Markup(f'<link rel="icon" href="data:,"><meta http-equiv="refresh" content="{_REFRESH_SECONDS}">'),
+        tag("title", "Model quality"),
+        tag("style", Markup(STYLE + _MORE_STYLE)),
+    )
+    return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
+
+
+def _heading(now: QualityNow) -> Markup:
+    alive = sum(source.alive for source in now.sources)
+    good = alive > 0 and now.standing == "reading"
+    lead = "No trainer has published anything yet: this page fills once one has written a checkpoint."
+    if now.last_checkpoint is not None:
+        age = duration(max(0.0, (now.now - now.last_checkpoint) / 1000))
+        lead = f"{alive} of {len(now.sources)} sources alive, last checkpoint {age} ago"
+    mark = "✓" if good else "…" if not now.sources else "✗"
+    return tag(
+        "header",
+        tag("div", tag("h1", "Model quality"), tag("p", lead, class_="lead")),
+        tag("span", f"{mark} {now.standing}", class_=f"verdict {'good' if good else 'bad'}"),
+    )
+
+
+def _model(model: ModelNow) -> Markup:
+    return tag(
+        "section",
+        tag("h2", model.model, tag("span", f"up to {moment(model.until)} UTC, event time", class_="until")),
+        *[tag("div", _table(model, what, _NAMES[what]), class_="scroll") for what in ("gauc", "auc")],
+        tag("div", _others(model), class_="scroll"),
+    )
+
+
+_NAMES: Final = {"auc": "AUC", "gauc": "GAUC"}
+
+
+def _table(model: ModelNow, what: str, name: str) -> Markup:
+    """One figure by segment and window, with its last day as a line."""
+    head = tag(
+        "tr",
+        tag("th", name, class_="name"),
+        *[tag("th", title) for _, title in _WINDOWS],
+        tag("th", "last 24 h, by half hours", class_="name"),
+    )
+    rows = []
+    for segment, title, look in _SEGMENTS:
+        cells = [
+            tag(
+                "td",
+                fixed(getattr(_figures(model.windows[window], segment), what)),
+                data_figure=f"{model.model}/{segment}/{window}/{what}",
+            )
+            for window, _ in _WINDOWS
+        ]
+        line = tag("td", _spark(model.timeline, segment, what, look, f"{name} of {title}"), class_="name trend")
+        rows.append(tag("tr", tag("th", title, scope="row"), *cells, line))
+    return tag("table", tag("thead", head), tag("tbody", *rows))
+
+
+def _others(model: ModelNow) -> Markup:
+    """The other figures of the last hour."""
+    head = tag(
+        "tr",
+        *[tag("th", title, class_="name" if not place else "") for place, title in enumerate(("Last hour", *_COLUMNS))],
+    )
+    rows = []
+    for segment, title, _ in _SEGMENTS:
+        figures = _figures(model.windows["1h"], segment)
+        values = {
+            "log_loss": fixed(figures.log_loss),
+            "normalized_entropy": fixed(figures.normalized_entropy),
+            "calibration": fixed(figures.calibration, 3),
+            "pages": count(figures.pages),
+            "impressions": count(figures.impressions),
+            "clicks": count(figures.clicks),
+        }
+        cells = [tag("td", value, data_figure=f"{model.model}/{segment}/1h/{what}") for what, value in values.items()]
+        rows.append(tag("tr", tag("th", title, scope="row"), *cells))
+    return tag("table", tag("thead", head), tag("tbody", *rows))
+
+
+_COLUMNS: Final = ("log loss", "normalised entropy", "calibration", "pages", "impressions", "clicks")
+
+
+def _figures(segments: SegmentsNow, segment: str) -> Figures:
+    figures: Figures = getattr(segments, segment)
+    return figures
+
+
+def _spark(timeline: Sequence[PointNow], segment: str, what: str, look: str, title: str) -> Markup:
+    """A small line of a figure over event time; one dot where there is one point."""
+    points = []
+    for point in timeline:
+        figures = _figures(point.segments, segment)
+        value: float | None = getattr(figures, what)
+        if value is not None and figures.clicks >= _FEWEST_CLICKS:
+            points.append((point.end, value))
+    if not points:
+        return join(DASH)
+    first, last = points[0][0], points[-1][0]
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    places = [
+        (
+            _MARGIN + (end - first) / ((last - first) or 1) * (_WIDTH - 2 * _MARGIN),
+            _HEIGHT - _MARGIN - (value - low) / ((high - low) or 1.0) * (_HEIGHT - 2 * _MARGIN),
+        )
+        for end, value in points
+    ]
+    x, y = places[-1]
+    return tag(
+        "svg",
+        tag("title", f"{title}: {low:.4f} to {high:.4f}, {points[-1][1]:.4f} now"),
+        tag("polyline", class_=f"line {look}", points=" ".join(f"{left:.1f},{top:.1f}" for left, top in places)),
+        tag("circle", class_=f"dot {look}", cx=x, cy=y, r=2.6),
+        class_="spark",
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        role="img",
+    )
+
+
+def _sources(now: QualityNow) -> Markup:
+    head = tag(
+        "tr",
+        tag("th", "Source", class_="name"),
+        tag("th", "rank"),
+        tag("th", "state", class_="name"),
+        tag("th", "heard"),
+        tag("th", "last checkpoint"),
+        tag("th", "event time"),
+    )
+    table = tag("table", tag("thead", head), tag("tbody", *[_source(source) for source in now.sources]))
+    return join(tag("h2", "Sources"), tag("div", table, class_="scroll"))
+
+
+def _source(source: SourceNow) -> Markup:
+    return tag(
+        "tr",
+        tag("th", source.run, scope="row"),
+        tag("td", str(source.rank)),
+        tag("td", "alive" if source.alive else "silent", class_=f"name {'good' if source.alive else 'bad'}"),
+        tag("td", f"{duration(source.silent_seconds)} ago"),
+        tag("td", f"{duration(source.checkpoint_age_seconds)} ago"),
+        tag("td", f"{moment(source.until)} UTC"),
+    )
+
+
+def _refused(now: QualityNow) -> Markup:
+    if not now.refused:
+        return join()
+    reasons = ", ".join(f"{count(number)} {reason}" for reason, number in sorted(now.refused.items()))
+    return tag(
+        "section",
+        tag("h2", "Refused records"),
+        tag("p", f"{reasons}: what and where is in the monitor's log. Nothing else is affected.", class_="note"),
+    )

@@ -1,0 +1,115 @@
+"""Serves the monitor's page and its JSON; what is rendered is whatever was handed over last."""
+
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, Final, Self
+
+import msgspec
+
+from ops.monitor.now import QualityNow, Reading, quality_now
+from ops.monitor.page import render
+from state.errors import PrectrError, UsageError
+
+_log = logging.getLogger(__name__)
+_IDLE_SECONDS: Final = 30.0
+"""A client that sends nothing is let go."""
+
+
+class _Server6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+class PageServer:
+    """A running server of `/`, `/quality.json` and `/health`; `close` it, or use it in a `with`."""
+
+    def __init__(self, port: int, address: str, clock: Callable[[], float] = time.time) -> None:
+        """Serve over HTTP on `address`:`port` (0: any free port) until closed. clock: seconds since the epoch.
+
+        PrectrError: the port is taken or the address not ours; UsageError: no such port.
+        """
+        if not 0 <= port <= 65535:
+            raise UsageError(f"port {port} is out of range: give one from 1 to 65535, or 0 for any that is free")
+        self._reading = Reading(standing="starting", received=0, refused={}, stretches=0, sources=[], quality={})
+        self._clock = clock
+        try:
+            server = _Server6 if ":" in address else ThreadingHTTPServer
+            self._server = server((address, port), self._handler())
+        except (OSError, UnicodeError) as error:
+            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            raise PrectrError(
+                f"cannot serve the page on {address}:{port}: {getattr(error, 'strerror', None) or error}; "
+                + (
+                    "another process may hold the port: give another one with --port"
+                    if taken
+                    else "it must be an address of this machine, and a port that this user may open"
+                )
+            ) from error
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, name="page", daemon=True)
+        self._thread.start()
+        _log.info("page: http://%s:%d/", f"[{address}]" if ":" in address else address, self.port)
+
+    @property
+    def port(self) -> int:
+        """The port that is served."""
+        return int(self._server.server_port)
+
+    def update(self, reading: Reading) -> None:
+        """Let requests from now on see `reading`, which must not change afterwards."""
+        self._reading = reading
+
+    def now(self) -> QualityNow:
+        """What is said now."""
+        return quality_now(self._reading, self._clock())
+
+    def answer(self, path: str) -> tuple[str, bytes] | None:
+        """Content type and content of a path; None where there is nothing."""
+        path = path.partition("?")[0]
+        if path == "/":
+            return "text/html; charset=utf-8", render(self.now()).encode()
+        if path == "/quality.json":
+            return "application/json", msgspec.json.encode(self.now())
+        if path == "/health":
+            return "text/plain; charset=utf-8", self._reading.standing.encode()
+        return None
+
+    def close(self) -> None:
+        """Stop serving and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        answer = self.answer
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = _IDLE_SECONDS
+
+            def do_GET(self) -> None:
+                found = answer(self.path)
+                kind, content = found or ("text/plain; charset=utf-8", b"there are /, /quality.json and /health\n")
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Cache-Control", "no-store")
+                self.send_header(
+                    "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+                )
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                """Requests are not logged."""
+
+        return Handler

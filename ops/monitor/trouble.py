@@ -1,0 +1,62 @@
+"""What Faust and its Kafka client say while something is wrong, in few words: they say it ten times a second."""
+
+import logging
+import os
+import time
+from types import TracebackType
+from typing import Final, Self
+
+_LOUD: Final = ("aiokafka", "asyncio", "faust", "mode")
+_SAY_EVERY: Final = 10.0
+_OVER_AFTER: Final = 5.0
+"""Seconds without a complaint after which it is over: the client complains all the time while it lasts."""
+_LONGEST: Final = 200
+_log = logging.getLogger(__name__)
+
+
+class Trouble(logging.Handler):
+    """Takes the place of the libraries' own log, in a `with`; tells what they complain of, once in ten seconds.
+
+    With PRECTR_DEBUG set, all of it goes through as it is.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        super().__init__(logging.WARNING)
+        self._bootstrap = bootstrap
+        self._last: float | None = None
+        self._said = float("-inf")
+        self._loggers = [logging.getLogger(name) for name in _LOUD]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A complaint, from any thread."""
+        now = time.monotonic()
+        self._last = now
+        if now - self._said >= _SAY_EVERY:
+            self._said = now
+            words = " ".join(record.getMessage().split())
+            _log.warning("%s: the Kafka client says: %s; waiting", self._bootstrap, words[:_LONGEST])
+
+    def now(self) -> bool:
+        """Whether something is wrong; says so once when it is over."""
+        if self._last is None:
+            return False
+        if time.monotonic() - self._last < _OVER_AFTER:
+            return True
+        self._last = None
+        self._said = float("-inf")
+        _log.info("%s: all is well again", self._bootstrap)
+        return False
+
+    def __enter__(self) -> Self:
+        if os.environ.get("PRECTR_DEBUG", "") in ("", "0"):
+            for logger in self._loggers:
+                logger.addHandler(self)
+                logger.propagate = False
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for logger in self._loggers:
+            logger.removeHandler(self)
+            logger.propagate = True
