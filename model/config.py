@@ -61,3 +61,57 @@ class TrainerConfig:
     """Rows for the click rates by category, the parents of the rates by query and user."""
     smoothing: float = 20.0
     """Impressions that a parent's rate counts for in the rates of its children."""
+    levels: str = "auto"
+    """What a model is told of an impression's relevance level: `logged`, `inferred` from its text, or `auto`:
+    inferred by the models that have a relevance part, logged for the others."""
+    encoder: str = "auto"
+    """The text encoder: `none`, `shipped`, the folder of another, or `auto`: the shipped one where a model reads
+    text."""
+    encoder_rate: float = 0.0001
+    """Step of Adam for the encoder in joint training."""
+    encoder_share: float = 0.1
+    """Share of a batch's distinct pairs that the encoder learns from; the others are read from the cache of pair
+    embeddings. 1: every pair goes through the encoder every time."""
+    pair_slots: int = 1 << 17
+    """Pairs that the cache holds,"""
+    pair_refresh: int = 2000
+    """each encoded again after this many steps."""
+    replay_pairs: int = 16
+    """Graded pairs of stage one that are learned again with each batch,"""
+    replay_weight: float = 0.1
+    """at this weight."""
+    order_weight: float = 0.1
+    """Weight of semantic consistency: that clicks do not fall as relevance rises,"""
+    anchor_weight: float = 0.1
+    """and that the level distribution stays near that of stage one."""
+    debias: str = "shift+soft"
+    """Exposure debias: `hinge` as published, `shift`, or `shift+soft`."""
+    noise: float = 1.0
+    """Size of the noise on a hard negative's embedding, in root mean squares of the embedding."""
+    soft_weight: float = 0.05
+    """Weight of the hard negatives that are drawn towards the query's click rate (`shift+soft`),"""
+    hinge_weight: float = 0.05
+    """or of the pairwise hinge (`hinge`),"""
+    hinge_margin: float = 0.5
+    """with this margin a level, in log-odds,"""
+    hinge_truncation: float = 2.0
+    """which leaves out pairs that miss it by more than this."""
+    shown_slots: int = 1 << 22
+    """Bits for which items have been shown for which query, in the order of exposure."""
+
+    @property
+    def infers_levels(self) -> bool:
+        """Whether the level that was logged is kept from the model."""
+        return self.levels == "inferred" or (self.levels == "auto" and self.has_relevance_part)
+
+    @property
+    def has_relevance_part(self) -> bool:
+        """Whether the model infers levels by itself."""
+        return self.model.startswith("prectr")
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a text encoder takes part."""
+        if self.encoder == "auto":
+            return self.infers_levels or self.has_relevance_part
+        return self.encoder != "none"

@@ -39,13 +39,18 @@ def embedding_rows(batch: Batch, size: int) -> Rows:
 
 
 def place_numbers(batch: Batch) -> NDArray[np.float32]:
-    """float32[N, 25]: position (1 to 20, those beyond as 20) and level as one-hot, and ln(position)."""
+    """float32[N, 25]: position (1 to 20, those beyond as 20) and level as one-hot, and ln(position).
+
+    Where levels are inferred, their probabilities stand for the level; with text, e_q·e_i is a column more.
+    """
     numbers = np.zeros((batch.impressions, PLACE_NUMBERS), dtype=np.float32)
     each = np.arange(batch.impressions)
     numbers[each, np.minimum(batch.positions, _POSITIONS) - 1] = 1.0
-    numbers[each, _POSITIONS + batch.levels.astype(np.int64) - 1] = 1.0
+    numbers[:, _POSITIONS : _POSITIONS + _LEVELS] = batch.level_weights
     numbers[:, -1] = np.log(batch.positions)
-    return numbers
+    if batch.similarity is None:
+        return numbers
+    return np.concatenate([numbers, batch.similarity[:, None].astype(np.float32)], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class DeepPart:
     hidden: tuple[int, ...]
     numbers: int
     """Columns of the numbers that join the embeddings, `place_numbers` among them."""
+    outputs: int = 1
+    """Logits of each impression."""
 
     def shapes(self) -> dict[str, Shape]:
         """The parameters to make."""
@@ -65,12 +72,12 @@ class DeepPart:
             shapes[f"hidden{layer}.weight"] = Shape.linear(inputs, outputs)
             shapes[f"hidden{layer}.bias"] = Shape.zeros(outputs)
             inputs = outputs
-        shapes["out.weight"] = Shape.zeros(1, inputs)
-        shapes["out.bias"] = Shape.constant(PRIOR_LOG_ODDS, 1)
+        shapes["out.weight"] = Shape.zeros(self.outputs, inputs)
+        shapes["out.bias"] = Shape.constant(PRIOR_LOG_ODDS, self.outputs)
         return shapes
 
     def logits(self, batch: Batch, embedded: Tensor, numbers: Tensor, dense: DenseParameters) -> Tensor:
-        """Logits float32[N]. embedded: what `embedding_rows` asked for, float32[2·P + 4·N + 2·H, dim]."""
+        """Logits float32[N, outputs]. embedded: what `embedding_rows` asked for, float32[2·P + 4·N + 2·H, dim]."""
         pages, impressions, clicks = batch.pages, batch.impressions, len(batch.history.item)
         user, query, item, category, brand, group, past_item, past_group = torch.split(
             embedded, [pages, pages, impressions, impressions, impressions, impressions, clicks, clicks]
@@ -83,7 +90,7 @@ class DeepPart:
             layer = torch.relu(
                 torch.nn.functional.linear(layer, dense[f"hidden{number}.weight"], dense[f"hidden{number}.bias"])
             )
-        return torch.nn.functional.linear(layer, dense["out.weight"], dense["out.bias"]).squeeze(1)
+        return torch.nn.functional.linear(layer, dense["out.weight"], dense["out.bias"])
 
 
 def _mean_by_page(of_click: Tensor, batch: Batch) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import Module, Parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,30 @@ class Shape:
 class DenseParameters:
     """Named parameters that share one buffer of values and one of gradients, with Adam (Kingma and Ba 2015)."""
 
-    def __init__(self, shapes: dict[str, Shape], *, rate: float, seed: int, device: torch.device) -> None:
-        """Make the parameters in the order given, with random numbers from `seed` alone (made on the CPU)."""
-        total = sum(math.prod(shape.size) for shape in shapes.values())
+    def __init__(
+        self,
+        shapes: dict[str, Shape],
+        *,
+        rate: float,
+        seed: int,
+        device: torch.device,
+        adopted: tuple[str, Module, float] | None = None,
+    ) -> None:
+        """Make the parameters in the order given, with random numbers from `seed` alone (made on the CPU).
+
+        adopted: name, module and step of a network that is trained with them: its parameters move into the buffers,
+        with the values that they have.
+        """
+        theirs = [] if adopted is None else list(adopted[1].named_parameters())
+        made = sum(math.prod(shape.size) for shape in shapes.values())
+        total = made + sum(parameter.numel() for _, parameter in theirs)
         random = torch.Generator().manual_seed(seed)
         self._values = torch.zeros(total, device=device)
         self._gradient = torch.zeros(total, device=device)
         self._mean = torch.zeros(total, device=device)
         self._square = torch.zeros(total, device=device)
         self._steps = 0
-        self._rate = rate
+        self._rates = [(slice(0, made), rate)]
         self._named: dict[str, Tensor] = {}
         place = 0
         for name, shape in shapes.items():
@@ -55,6 +70,18 @@ class DenseParameters:
             parameter.grad = self._gradient[here].view(shape.size)
             self._named[name] = parameter
             place += size
+        if adopted is not None:
+            self._adopt(adopted[0], theirs, place)
+            self._rates.append((slice(made, total), adopted[2]))
+
+    def _adopt(self, prefix: str, parameters: list[tuple[str, Parameter]], place: int) -> None:
+        for name, parameter in parameters:
+            here = slice(place, place + parameter.numel())
+            self._values[here] = parameter.data.flatten().to(self._values.device)
+            parameter.data = self._values[here].view(parameter.shape)
+            parameter.grad = self._gradient[here].view(parameter.shape)
+            self._named[f"{prefix}.{name}"] = parameter
+            place = here.stop
 
     def __getitem__(self, name: str) -> Tensor:
         return self._named[name]
@@ -71,11 +98,9 @@ class DenseParameters:
         self._square.mul_(_DECAY_SQUARE).addcmul_(gradient, gradient, value=1 - _DECAY_SQUARE)
         correct_mean = 1 - _DECAY_MEAN**self._steps
         correct_root = math.sqrt(1 - _DECAY_SQUARE**self._steps)
-        self._values.addcdiv_(
-            self._mean,
-            (self._square.sqrt() / correct_root).add_(_EPS),
-            value=-self._rate / correct_mean,
-        )
+        root = (self._square.sqrt() / correct_root).add_(_EPS)
+        for here, rate in self._rates:
+            self._values[here].addcdiv_(self._mean[here], root[here], value=-rate / correct_mean)
         self._gradient.zero_()
 
     def named(self) -> dict[str, Tensor]:

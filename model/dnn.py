@@ -22,7 +22,7 @@ class DeepNetwork(NeuralModel):
     """The deep part and the biases of the place."""
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
-        self._deep = DeepPart(config.embedding_dim, config.hidden, PLACE_NUMBERS)
+        self._deep = DeepPart(config.embedding_dim, config.hidden, PLACE_NUMBERS + config.reads_text)
         self._size = config.embedding_rows
         super().__init__(
             {"embedding": embedding_table(config, device), "place": place_table(config, device)},
@@ -36,7 +36,9 @@ class DeepNetwork(NeuralModel):
 
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
         """Logits float32[N]."""
-        deep = self._deep.logits(batch, looked_up["embedding"], self.tensor(place_numbers(batch)), self._dense)
+        deep = self._deep.logits(batch, looked_up["embedding"], self.tensor(place_numbers(batch)), self._dense).squeeze(
+            1
+        )
         return deep + linear(looked_up["place"])
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.hashing import U64, HashCache, hash_text
-from model.smoothing import Parents, SmoothedRates
-from stream.records import Example, decode_history, decode_page
+from model.smoothing import LEVELS, Parents, SmoothedRates
+from stream.records import Example, decode_history, decode_page, decode_query_clicks
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -58,6 +58,23 @@ class History:
     level: Ints
     age: Floats
     """float64[H]: days from the click to the page."""
+    overlap: Floats
+    """float64[H]: how alike the click's query is to the page's, 0 to 1 (`overlap`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryHistory:
+    """The last clicks of all users for the pages' queries, oldest first, page after page."""
+
+    page_of: Ints
+    """int64[C]: the page whose query was clicked for."""
+    item: U64
+    category: U64
+    brand: U64
+    group: U64
+    level: Ints
+    age: Floats
+    """float64[C]: days from the click to the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +109,21 @@ class Batch:
     """int64[P]: effective close, ms."""
     rates: SmoothedRates
     history: History
+    query_history: QueryHistory
+    texts: tuple[tuple[str, str], ...]
+    """Query (normalised) and title of each impression, N of them; empty where they were not asked for."""
+    level_weights: Floats
+    """float64[N, 4]: what a model is told of the level: the logged one as 1 among zeros, or P(level) as inferred."""
+    similarity: Floats | None = None
+    """float64[N]: e_q·e_i of the stage-one encoder, where it is read."""
+    shown: bool = True
+    """Whether the impressions were shown, as those of a log were; not candidates that may be."""
+
+    @property
+    def seen_levels(self) -> Ints:
+        """int64[N]: the level that a model is told of, or the likeliest; 1 to 4."""
+        likeliest: Ints = self.level_weights.argmax(axis=1) + 1
+        return likeliest
 
     @property
     def pages(self) -> int:
@@ -110,7 +142,16 @@ class Batch:
 
     def at_position(self, position: int) -> "Batch":
         """The same batch with every impression at `position`: what ranking and unexposed candidates use."""
-        return replace(self, positions=np.full_like(self.positions, position))
+        return replace(self, positions=np.full_like(self.positions, position), shown=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a model reads besides ids, places and rates."""
+
+    history: bool = True
+    query_history: bool = False
+    texts: bool = False
 
 
 class FeatureEncoder:
@@ -121,19 +162,23 @@ class FeatureEncoder:
         self._text = HashCache(capacity)
         self._items: dict[tuple[str, str | None, str | None, float | None], ItemCode] = {}
 
-    def encode(self, examples: Sequence[Example], parents: Parents, *, with_history: bool = True) -> Batch:
+    def encode(self, examples: Sequence[Example], parents: Parents, reads: "Reads | None" = None) -> Batch:
         """A batch of at least one page.
 
         parents: the click rates by category and level as of now, what the rates by query and user lean on.
-        with_history: False leaves `history` empty, for a model that does not read it.
+        reads: what the model reads besides; what it does not is left empty.
         """
+        reads = reads or Reads()
         ids: list[str] = []
         codes: list[ItemCode] = []
         positions: list[int] = []
         sizes: list[int] = []
+        texts: list[tuple[str, str]] = []
         for example in examples:
             items = decode_page(example.page).items
             sizes.append(len(items))
+            if reads.texts:
+                texts.extend([(example.query, item.title or "") for item in items])
             for place, item in enumerate(items, 1):
                 ids.append(item.item_id)
                 codes.append(self._item(item.item_id, item.category, item.brand, item.price))
@@ -166,7 +211,10 @@ class FeatureEncoder:
                 np.array([example.query_stats for example in examples], dtype=np.float64),
                 np.array([example.user_stats for example in examples], dtype=np.float64),
             ),
-            history=self._history(examples if with_history else ()),
+            history=self._history(examples if reads.history else ()),
+            query_history=self._query_history(examples if reads.query_history else ()),
+            texts=tuple(texts),
+            level_weights=np.eye(LEVELS)[levels.astype(np.int64) - 1],
         )
 
     def _item(self, item_id: str, category: str | None, brand: str | None, price: float | None) -> ItemCode:
@@ -192,9 +240,11 @@ class FeatureEncoder:
         queries: list[int] = []
         levels: list[int] = []
         ages: list[int] = []
+        overlaps: list[float] = []
         for page, example in enumerate(examples):
             if example.user_activity == 0:
                 continue
+            words = frozenset(example.query.split())
             clicks = decode_history(example.history)
             page_of.extend([page] * len(clicks))
             for click in clicks:
@@ -202,6 +252,7 @@ class FeatureEncoder:
                 queries.append(self._text(click.query))
                 levels.append(click.level)
                 ages.append(example.ts - click.ts)
+                overlaps.append(overlap(words, frozenset(click.query.split())))
         return History(
             page_of=np.array(page_of, dtype=np.int64),
             item=np.array([code.item for code in codes], dtype=np.uint64),
@@ -211,4 +262,32 @@ class FeatureEncoder:
             query=np.array(queries, dtype=np.uint64),
             level=np.array(levels, dtype=np.int64),
             age=np.array(ages, dtype=np.float64) / 86_400_000.0,
+            overlap=np.array(overlaps, dtype=np.float64),
         )
+
+    def _query_history(self, examples: Sequence[Example]) -> QueryHistory:
+        codes: list[ItemCode] = []
+        page_of: list[int] = []
+        levels: list[int] = []
+        ages: list[int] = []
+        for page, example in enumerate(examples):
+            for click in decode_query_clicks(example.query_clicks):
+                page_of.append(page)
+                codes.append(self._item(click.item_id, click.category, click.brand, click.price))
+                levels.append(click.level)
+                ages.append(example.ts - click.ts)
+        return QueryHistory(
+            page_of=np.array(page_of, dtype=np.int64),
+            item=np.array([code.item for code in codes], dtype=np.uint64),
+            category=np.array([code.category for code in codes], dtype=np.uint64),
+            brand=np.array([code.brand for code in codes], dtype=np.uint64),
+            group=np.array([code.group for code in codes], dtype=np.uint64),
+            level=np.array(levels, dtype=np.int64),
+            age=np.array(ages, dtype=np.float64) / 86_400_000.0,
+        )
+
+
+def overlap(left: frozenset[str], right: frozenset[str]) -> float:
+    """Words that two queries share, over all words of both (Jaccard 1901); 0 where neither has any."""
+    both = len(left | right)
+    return len(left & right) / both if both else 0.0

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from model.config import TrainerConfig
 from model.embeddings import Ftrl, Gathered
-from model.features import Batch
+from model.features import Batch, Reads
 from model.gradients import Gradients, RowGradients
 from model.online import Forward
 from model.smoothing import PRIOR_LOG_ODDS
@@ -16,7 +16,7 @@ from model.wide import Rows, id_rows, place_rows, place_table, weight_table
 class LogisticRegression:
     """One weight a feature value; the logit is a fixed prior plus their sum. The gradient is closed form."""
 
-    reads_history = False
+    reads = Reads(history=False)
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
         rule = Ftrl(config.ftrl_alpha, config.ftrl_beta, config.ftrl_l1, config.ftrl_l2)

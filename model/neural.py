@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.dense import DenseParameters
 from model.embeddings import Gathered, HashedTable
-from model.features import Batch
+from model.features import Batch, Reads
 from model.gradients import Gradients, RowGradients
 from model.online import Forward
 from model.wide import Rows
@@ -21,7 +21,7 @@ class NeuralModel:
     one with more than the click loss adds its own parts in `losses`.
     """
 
-    reads_history = True
+    reads = Reads()
 
     def __init__(self, tables: Mapping[str, HashedTable], dense: DenseParameters, device: torch.device) -> None:
         self._tables = dict(tables)

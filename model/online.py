@@ -6,8 +6,8 @@ from typing import Protocol
 from torch import Tensor
 
 from model.embeddings import Gathered
-from model.features import Batch
-from model.gradients import Gradients
+from model.features import Batch, Reads
+from model.gradients import Gradients, RowGradients
 
 
 @dataclass(slots=True)
@@ -21,6 +21,8 @@ class Forward:
     what is learned from."""
     gathered: dict[str, Gathered] = field(default_factory=dict)
     """The rows of the model's hashed tables that took part, by table."""
+    kept: dict[str, RowGradients] = field(default_factory=dict)
+    """What the batch adds to tables that are not trained, by table."""
 
 
 class OnlineModel(Protocol):
@@ -33,8 +35,8 @@ class OnlineModel(Protocol):
     `step` changes (weights, optimizer, random state, own aggregates), bit for bit.
     """
 
-    reads_history: bool
-    """Whether `Batch.history` has to be filled."""
+    reads: Reads
+    """What of a `Batch` has to be filled."""
 
     def forward(self, batch: Batch) -> Forward:
         """Score a batch of P pages and N impressions, and the losses of that score."""

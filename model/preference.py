@@ -33,11 +33,10 @@ def rate_numbers(batch: Batch) -> NDArray[np.float32]:
     parent = _log_odds(rates.parent)
     query = _log_odds(rates.query) - parent
     user = _log_odds(rates.user) - parent
-    level = batch.levels.astype(np.int64) - 1
-    own = np.arange(batch.impressions), level
+    own = batch.level_weights
     seen = [
-        query[own],
-        user[own],
+        (own * query).sum(axis=1),
+        (own * user).sum(axis=1),
         np.log1p(batch.activity)[batch.page_of] * _LOG_SCALE,
         np.log1p(rates.user_impressions.sum(axis=1)) * _LOG_SCALE,
     ]
@@ -46,7 +45,7 @@ def rate_numbers(batch: Batch) -> NDArray[np.float32]:
         (rates.user_impressions, rates.user_clicks),
     ):
         offset, slope = tilts(impressions, clicks, rates.parent)
-        by_level = slope * LEVEL_STEPS[level]
+        by_level = slope * (own @ LEVEL_STEPS)
         seen += [offset, slope, offset + by_level, by_level]
     return np.concatenate(
         [
@@ -55,11 +54,40 @@ def rate_numbers(batch: Batch) -> NDArray[np.float32]:
             user,
             np.log1p(rates.query_impressions) * _LOG_SCALE,
             np.log1p(rates.user_impressions) * _LOG_SCALE,
-            np.eye(LEVELS)[level] * query[own][:, None],
+            own * query,
             np.stack(seen, axis=1),
         ],
         axis=1,
     ).astype(np.float32)
+
+
+def of_query(batch: Batch) -> NDArray[np.float32]:
+    """float32[N, 10]: what the aggregates say of the query by itself (`_of`)."""
+    rates = batch.rates
+    return _of(rates.query, rates.query_impressions, rates.query_clicks, rates.parent)
+
+
+def of_user(batch: Batch) -> NDArray[np.float32]:
+    """float32[N, 10]: what the aggregates say of the user by itself (`_of`)."""
+    rates = batch.rates
+    return _of(rates.user, rates.user_impressions, rates.user_clicks, rates.parent)
+
+
+def of_parent(batch: Batch) -> NDArray[np.float32]:
+    """float32[N, 4]: log-odds of the category's click rate by level, from those of anything."""
+    return (_log_odds(batch.rates.parent) - PRIOR_LOG_ODDS).astype(np.float32)
+
+
+OF_NUMBERS: Final = 2 * LEVELS + 2
+"""Columns of `of_query` and `of_user`; the first four are differences by level, the last two offset and slope."""
+
+
+def _of(smoothed: Floats, impressions: Floats, clicks: Floats, parent: Floats) -> NDArray[np.float32]:
+    """Differences of log-odds from the parent's, logarithms of the impressions behind them, offset and slope."""
+    offset, slope = tilts(impressions, clicks, parent)
+    difference = _log_odds(smoothed) - _log_odds(parent)
+    seen = np.log1p(impressions) * _LOG_SCALE
+    return np.concatenate([difference, seen, offset[:, None], slope[:, None]], axis=1).astype(np.float32)
 
 
 def tilts(impressions: Floats, clicks: Floats, expected: Floats) -> tuple[Floats, Floats]:

@@ -10,8 +10,10 @@ from model.config import TrainerConfig
 from model.dnn import DeepNetwork
 from model.lr import LogisticRegression
 from model.online import OnlineModel
+from model.prectr import SWITCHES, SWITCHES_V2, Prectr
 from model.wide_deep import WideDeep
 from model.wide_deep_plus import WideDeepPlus
+from model.with_text import WithText
 from state.errors import ConfigError
 
 
@@ -29,6 +31,8 @@ MODELS: Final[dict[str, ModelEntry]] = {
     "dnn": ModelEntry(DeepNetwork),
     "wide-deep": ModelEntry(WideDeep),
     "wide-deep+": ModelEntry(WideDeepPlus),
+    "prectr": ModelEntry(Prectr, SWITCHES),
+    "prectr-v2": ModelEntry(Prectr, SWITCHES_V2),
 }
 
 
@@ -41,4 +45,5 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
         if switch not in entry.switches:
             choices = ", ".join(sorted(entry.switches)) or "none"
             raise ConfigError(f"model {config.model} has no part {switch!r} to leave out; its parts: {choices}")
-    return entry.make(config, device)
+    model = entry.make(config, device)
+    return WithText(model, config, device) if config.reads_text and not config.has_relevance_part else model

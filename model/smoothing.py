@@ -43,6 +43,8 @@ class SmoothedRates:
     """float64[N, 4]: the impressions behind `user`,"""
     user_clicks: Floats
     """and the clicks."""
+    exposed: Floats
+    """float64[4]: the shares of the levels among everything shown so far."""
 
 
 class Parents:
@@ -83,6 +85,7 @@ class Parents:
         parent = (self.clicks[slot] + k * by_level) / (self.impressions[slot] + k)
         query, user = query_stats[page_of], user_stats[page_of]
         return SmoothedRates(
+            exposed=(total_impressions + PRIOR_STRENGTH / LEVELS) / (total_impressions.sum() + PRIOR_STRENGTH),
             parent=parent,
             query=(query[:, LEVELS:] + k * parent) / (query[:, :LEVELS] + k),
             user=(user[:, LEVELS:] + k * parent) / (user[:, :LEVELS] + k),

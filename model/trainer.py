@@ -146,7 +146,7 @@ class Trainer:
         return digest.hexdigest()
 
     def _encode(self, examples: Sequence[Example]) -> Batch:
-        return self._encoder.encode(examples, self._parents, with_history=self._model.reads_history)
+        return self._encoder.encode(examples, self._parents, self._model.reads)
 
     def _train_open(self) -> None:
         self._set_threads()

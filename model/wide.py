@@ -14,12 +14,19 @@ from model.config import TrainerConfig
 from model.embeddings import Ftrl, HashedTable, SparseRule
 from model.features import Batch
 from model.hashing import cross, rows
+from model.smoothing import LEVELS
 
 Rows = NDArray[np.int64]
 
 _POSITIONS: Final = 200
 _FIRST_LEVEL: Final = _POSITIONS + 1
-_PLACE_ROWS: Final = _FIRST_LEVEL + 5
+_FIRST_EXPECTED: Final = _FIRST_LEVEL + 5
+_EXPECTED: Final = 24
+"""Bins of the expected level, each an eighth of a level wide,"""
+_FIRST_SIMILARITY: Final = _FIRST_EXPECTED + _EXPECTED
+_SIMILARITIES: Final = 20
+"""and of e_q·e_i, from −1 to 1."""
+_PLACE_ROWS: Final = _FIRST_SIMILARITY + _SIMILARITIES
 
 
 def place_table(config: TrainerConfig, device: torch.device) -> HashedTable:
@@ -34,9 +41,23 @@ def weight_table(config: TrainerConfig, rule: SparseRule, device: torch.device) 
 
 
 def place_rows(batch: Batch) -> Rows:
-    """int64[N, 3]: rows of the bias, the position (those from 200 on together) and the level."""
+    """int64[N, 3]: rows of the bias, the position (those from 200 on together) and the level.
+
+    With text, int64[N, 5]: besides, of the expected level and of e_q·e_i.
+    """
     bias = np.zeros(batch.impressions, dtype=np.int64)
-    return np.stack([bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.levels], axis=1)
+    columns = [bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.seen_levels]
+    if batch.similarity is not None:
+        above_lowest = batch.level_weights @ np.arange(LEVELS)
+        columns.append(_FIRST_EXPECTED + np.minimum((above_lowest * 8).astype(np.int64), _EXPECTED - 1))
+        bins = ((batch.similarity + 1.0) * (_SIMILARITIES / 2)).astype(np.int64)
+        columns.append(_FIRST_SIMILARITY + np.clip(bins, 0, _SIMILARITIES - 1))
+    return np.stack(columns, axis=1)
+
+
+def level_rows() -> Rows:
+    """int64[4]: rows of the levels 1 to 4."""
+    return _FIRST_LEVEL + np.arange(1, LEVELS + 1)
 
 
 def id_rows(batch: Batch, size: int) -> Rows:
@@ -54,8 +75,15 @@ def group_rows(batch: Batch, size: int) -> Rows:
 
 def cross_rows(batch: Batch, size: int) -> Rows:
     """int64[N, 2]: query × level, user × level."""
-    levels = batch.levels.astype(np.uint64)
+    levels = batch.seen_levels.astype(np.uint64)
     query, user = cross(batch.query[batch.page_of], levels), cross(batch.user[batch.page_of], levels)
+    return np.stack([rows(query, "query × level", size), rows(user, "user × level", size)], axis=1)
+
+
+def cross_rows_of_levels(batch: Batch, size: int) -> Rows:
+    """int64[P, 2, 4]: query × level and user × level, for each of the four levels."""
+    levels = np.arange(1, LEVELS + 1, dtype=np.uint64)
+    query, user = cross(batch.query[:, None], levels), cross(batch.user[:, None], levels)
     return np.stack([rows(query, "query × level", size), rows(user, "user × level", size)], axis=1)
 
 

@@ -24,7 +24,7 @@ class WideDeep(NeuralModel):
     """The wide and the deep part, summed."""
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
-        self._deep = DeepPart(config.embedding_dim, config.hidden, PLACE_NUMBERS)
+        self._deep = DeepPart(config.embedding_dim, config.hidden, PLACE_NUMBERS + config.reads_text)
         self._embedding_rows = config.embedding_rows
         self._wide_rows = config.wide_rows
         rule = Ftrl(config.wide_alpha, config.wide_beta, config.ftrl_l1, config.ftrl_l2)
@@ -48,7 +48,9 @@ class WideDeep(NeuralModel):
 
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
         """Logits float32[N]."""
-        deep = self._deep.logits(batch, looked_up["embedding"], self.tensor(place_numbers(batch)), self._dense)
+        deep = self._deep.logits(batch, looked_up["embedding"], self.tensor(place_numbers(batch)), self._dense).squeeze(
+            1
+        )
         return deep + linear(looked_up["place"], looked_up["wide"])
 
 

@@ -5,7 +5,6 @@ a slope over the level, learned for each query and user; Newton steps for the wi
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 import torch
@@ -22,17 +21,16 @@ from model.preference import LEVEL_STEPS, RATE_NUMBERS, rate_numbers
 from model.wide import Rows, linear, place_rows, place_table, slope_rows, weight_table
 from model.wide_deep import wide_rows
 
-_NUMBERS: Final = PLACE_NUMBERS + RATE_NUMBERS
-
 
 class WideDeepPlus(NeuralModel):
     """The wide part, the deep part with the rates, the rates by themselves and the slopes, summed."""
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
-        self._deep = DeepPart(config.embedding_dim, config.hidden, _NUMBERS)
+        columns = PLACE_NUMBERS + config.reads_text + RATE_NUMBERS
+        self._deep = DeepPart(config.embedding_dim, config.hidden, columns)
         self._embedding_rows = config.embedding_rows
         self._wide_rows = config.wide_rows
-        shapes = {**self._deep.shapes(), "numbers": Shape.zeros(1, _NUMBERS)}
+        shapes = {**self._deep.shapes(), "numbers": Shape.zeros(1, columns)}
         super().__init__(
             {
                 "embedding": embedding_table(config, device),
@@ -56,8 +54,8 @@ class WideDeepPlus(NeuralModel):
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
         """Logits float32[N]."""
         numbers = self.tensor(np.concatenate([place_numbers(batch), rate_numbers(batch)], axis=1))
-        deep = self._deep.logits(batch, looked_up["embedding"], numbers, self._dense)
+        deep = self._deep.logits(batch, looked_up["embedding"], numbers, self._dense).squeeze(1)
         straight = torch.nn.functional.linear(numbers, self._dense["numbers"]).squeeze(1)
-        steps = self.tensor(LEVEL_STEPS[batch.levels.astype(np.int64) - 1])
+        steps = self.tensor(batch.level_weights @ LEVEL_STEPS)
         tilt = linear(looked_up["slope"]) * steps
         return deep + straight + linear(looked_up["place"], looked_up["wide"]) + tilt

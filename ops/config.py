@@ -65,11 +65,23 @@ _RANGES: Final[Mapping[str, _Range]] = MappingProxyType(
         "wide_rows": _COUNT,
         "ftrl_alpha": _STEP,
         "parent_slots": _COUNT,
+        "encoder_rate": _STEP,
+        "encoder_share": _Range(0, 1),
+        "pair_slots": _COUNT,
+        "pair_refresh": _COUNT,
+        "replay_pairs": _Range(1, 1 << 16),
+        "shown_slots": _COUNT,
     }
 )
 _ANY_NUMBER: Final = _Range(0, 1e12)
 """For the numbers not named above: none of ours is negative."""
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"device": ("auto", "cpu", "cuda")})
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "device": ("auto", "cpu", "cuda"),
+        "levels": ("auto", "logged", "inferred"),
+        "debias": ("hinge", "shift", "shift+soft"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

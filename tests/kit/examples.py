@@ -8,6 +8,7 @@ import numpy as np
 from model.config import TrainerConfig
 from stream.events import Impression, Item
 from stream.records import Example, QueryClick, UserClick
+from tests.kit.encoder import tiny_encoder
 
 START = 1_700_000_000_000
 WINDOW = 120_000
@@ -22,8 +23,12 @@ def small_config(**settings: object) -> TrainerConfig:
         "wide_rows": 4096,
         "parent_slots": 64,
         "device": "cpu",
+        "pair_slots": 1024,
+        "shown_slots": 4096,
         **settings,
     }
+    if str(settings.get("model", "")).startswith("prectr"):
+        values.setdefault("encoder", str(tiny_encoder()))
     return msgspec.convert(values, TrainerConfig)
 
 

@@ -1,0 +1,23 @@
+"""Semantic consistency: what is more relevant is not clicked less, and levels go on meaning what they meant."""
+
+import torch
+from torch import Tensor
+
+
+def order_loss(conditional: Tensor) -> Tensor:
+    """How far the click probability falls as relevance rises: Σᵢ max(0, P(click|i) − P(click|i+1)), mean over N.
+
+    conditional: float32[N, 4], log-odds of a click given levels 1 to 4 (PRECTR 2025; the hinge is a reconstruction).
+    """
+    probability = torch.sigmoid(conditional)
+    return torch.relu(probability[:, :-1] - probability[:, 1:]).sum(dim=1).mean()
+
+
+def anchor_loss(log_levels: Tensor, stage_one: Tensor) -> Tensor:
+    """KL(stage one ‖ now) of the level distributions, mean over U pairs (reconstruction).
+
+    log_levels: float32[U, 4], ln P(level) as it is now. stage_one: float32[U, 4], logits before joint training.
+    """
+    return torch.nn.functional.kl_div(
+        log_levels, torch.log_softmax(stage_one, dim=1), reduction="batchmean", log_target=True
+    )

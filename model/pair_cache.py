@@ -1,0 +1,93 @@
+"""What a text encoder has said of (query, title) pairs, remembered for a bounded number of them.
+
+A table whose rows are picked by hash: a new pair takes the place of the one before it. The numbers are kept as
+float16, and they are part of a checkpoint: encoded again in other company they could differ in the last bits.
+"""
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.gradients import RowGradients
+from model.hashing import U64, rows
+
+_CHUNKS: Final = 4
+"""A key is carried as four numbers of 16 bits, which float32 holds exactly, even summed over ranks."""
+
+
+class PairCache:
+    """float16[slots, columns] by the 64-bit key of a pair.
+
+    What is to be kept travels as `RowGradients`, like the change of any other table, so that all ranks that train
+    together come to hold the same: where two have encoded one pair, the mean is kept.
+    """
+
+    def __init__(self, slots: int, columns: int, device: torch.device) -> None:
+        self._values = torch.zeros(slots, columns, dtype=torch.float16, device=device)
+        self._keys = np.zeros(slots, dtype=np.uint64)
+        self._steps = np.full(slots, -1, dtype=np.int64)
+
+    @property
+    def slots(self) -> int:
+        """How many pairs fit in."""
+        return len(self._keys)
+
+    def find(self, keys: U64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each pair uint64[U]: its slot, and the step at which it was kept; −1 where it is not here."""
+        slots = rows(keys, "pair", self.slots)
+        return slots, np.where(self._keys[slots] == keys, self._steps[slots], -1)
+
+    def read(self, slots: NDArray[np.int64]) -> Tensor:
+        """float32[U, columns], on the device."""
+        picked = torch.from_numpy(slots).to(self._values.device)
+        return self._values.index_select(0, picked).float()
+
+    def to_keep(self, keys: U64, values: Tensor) -> RowGradients:
+        """What `keep` is to be given, for pairs uint64[U], each once, and what was said of them, [U, columns]."""
+        slots, first = np.unique(rows(keys, "pair", self.slots), return_index=True)
+        picked = torch.from_numpy(first).to(values.device)
+        chunks = np.stack(
+            [(keys[first] >> np.uint64(16 * part)) & np.uint64(0xFFFF) for part in range(_CHUNKS)], axis=1
+        )
+        carried = torch.from_numpy(chunks.astype(np.float32)).to(values.device)
+        said = values.index_select(0, picked)
+        return RowGradients(
+            torch.from_numpy(slots).to(values.device), torch.cat([said, carried, said.new_ones(len(first), 1)], dim=1)
+        )
+
+    def nothing(self) -> RowGradients:
+        """What `to_keep` gives of no pair."""
+        columns = self._values.shape[1] + _CHUNKS + 1
+        device = self._values.device
+        return RowGradients(torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, columns, device=device))
+
+    def keep(self, change: RowGradients, step: int) -> None:
+        """Remember what `to_keep` gave, or its sum over ranks."""
+        if not len(change.rows):
+            return
+        said = change.gradient[:, :-1] / change.gradient[:, -1:]
+        self._values.index_copy_(0, change.rows, said[:, :-_CHUNKS].half())
+        slots = change.rows.cpu().numpy()
+        chunks = said[:, -_CHUNKS:].cpu().numpy().astype(np.uint64)
+        self._keys[slots] = sum((chunks[:, part] << np.uint64(16 * part) for part in range(_CHUNKS)), np.uint64(0))
+        self._steps[slots] = step
+
+    def export(self) -> dict[str, Tensor]:
+        """The slots in use."""
+        slots = np.flatnonzero(self._steps >= 0)
+        return {
+            "slots": torch.from_numpy(slots),
+            "keys": torch.from_numpy(self._keys[slots].view(np.int64)),
+            "steps": torch.from_numpy(self._steps[slots]),
+            "values": self._values[torch.from_numpy(slots).to(self._values.device)].cpu(),
+        }
+
+    def restore(self, exported: dict[str, Tensor]) -> None:
+        """Take up what `export` gave, in a cache that is empty."""
+        slots = exported["slots"].numpy()
+        self._keys[slots] = exported["keys"].numpy().view(np.uint64)
+        self._steps[slots] = exported["steps"].numpy()
+        self._values[exported["slots"].to(self._values.device)] = exported["values"].to(self._values.device)
