@@ -81,7 +81,7 @@ def decode_record(key: bytes | None, value: bytes | None) -> QualityRecord:
         record = _decode(value or b"")
         _check(key, record)
         record.sketches()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
         raise RefusedRecord("damaged", f"not a record of quality: {error}") from error
     except CheckpointError as error:
         reason: Literal["version", "damaged"] = "version" if "of version" in str(error) else "damaged"

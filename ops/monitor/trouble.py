@@ -6,7 +6,14 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-_LOUD: Final = ("aiokafka", "asyncio", "faust", "mode")
+_LOUD: Final = {
+    "aiokafka": logging.WARNING,
+    # Faust warns of what is no trouble, such as a buffer that is full for a moment.
+    "asyncio": logging.ERROR,
+    "faust": logging.ERROR,
+    "mode": logging.ERROR,
+}
+"""Loggers, and the level from which on they are heard."""
 _SAY_EVERY: Final = 10.0
 _OVER_AFTER: Final = 5.0
 """Seconds without a complaint after which it is over: the client complains all the time while it lasts."""
@@ -29,12 +36,14 @@ class Trouble(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """A complaint, from any thread."""
+        if record.levelno < _LOUD[record.name.partition(".")[0]]:
+            return
         now = time.monotonic()
         self._last = now
         if now - self._said >= _SAY_EVERY:
             self._said = now
             words = " ".join(record.getMessage().split())
-            _log.warning("%s: the Kafka client says: %s; waiting", self._bootstrap, words[:_LONGEST])
+            _log.warning("%s: waiting for Kafka; its client says: %s", self._bootstrap, words[:_LONGEST])
 
     def now(self) -> bool:
         """Whether something is wrong; says so once when it is over."""

@@ -1,0 +1,93 @@
+"""A monitor as a process, and what it says."""
+
+import json
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.kafka.live import Live
+from tests.kit.scrape import Samples, scraped
+from tests.oracle.command import PRECTR, environment
+
+SECONDS = 150
+
+
+@dataclass
+class Monitor:
+    """One monitor of a live system; started again, it has the same folder."""
+
+    live: Live
+    name: str = "monitor"
+    process: subprocess.Popen[str] | None = None
+    _starts: int = field(default=0)
+
+    def start(self, *flags: str) -> "Monitor":
+        self._starts += 1
+        command = [*PRECTR, "monitor", "--bootstrap", self.live.bootstrap, "--topic-prefix", self.live.prefix]
+        command += ["--group-prefix", self.live.prefix, "--data-dir", str(self.live.folder / self.name)]
+        command += ["--port", "0", "--metrics-port", "0", "--session-timeout", "3", *flags]
+        with self._log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True, env=environment()
+            )
+        self.live.processes.append(self.process)
+        return self
+
+    @property
+    def _log(self) -> Path:
+        return self.live.folder / f"{self.name}-{self._starts}.log"
+
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def port(self, what: str) -> int | None:
+        """Of the `page` or of the `metrics`, once they are served."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.said()
+        found = re.search(rf"{what}: http://127\.0\.0\.1:(\d+)/", self.said())
+        return int(found[1]) if found else None
+
+    def get(self, path: str) -> str:
+        wait_for(lambda: self.port("page") is not None)
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port('page')}{path}", timeout=30) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def now(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.get("/quality.json"))
+        return found
+
+    def samples(self) -> Samples:
+        wait_for(lambda: self.port("metrics") is not None)
+        port = self.port("metrics")
+        assert port is not None
+        return scraped(port)
+
+    def pages(self, model: str = "lr") -> int:
+        """Pages of all runs that it knows of."""
+        models = {each["model"]: each for each in self.now()["models"]}
+        return int(models[model]["windows"]["run"]["all"]["pages"]) if model in models else 0
+
+    def wait_for_pages(self, pages: int) -> None:
+        wait_for(lambda: self.pages() == pages, lambda: f"{self.pages()} pages, not {pages}\n{self.said()}")
+
+    def ended(self, code: int = 0) -> str:
+        """Wait for the process; what it said."""
+        assert self.process is not None
+        self.process.wait(60)
+        said = self.said()
+        assert self.process.returncode == code, f"exit {self.process.returncode}\n{said[-4000:]}"
+        assert "Traceback" not in said, said[-4000:]
+        return said
+
+
+def wait_for(until: Callable[[], bool], say: Callable[[], str] = lambda: "") -> None:
+    end = time.monotonic() + SECONDS
+    while not until():
+        assert time.monotonic() < end, say()
+        time.sleep(0.2)
