@@ -1,6 +1,6 @@
 """The metrics of a replay: what it has counted so far, and its models' quality."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from model.sketch import QualitySketch
 from ops.exporter import LOCAL, Exporter, with_samples
+from ops.outcome_metrics import outcome_metrics
 from ops.quality_metrics import out_of_order, quality_metrics, trained_pages
 from stream.outcomes import Outcomes
 
@@ -55,48 +56,16 @@ def replay_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
     yield from quality_metrics(snapshot.quality)
 
 
-def _counter(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> CounterMetricFamily:
-    return with_samples(
-        CounterMetricFamily(name, text, labels=[label]), (([value], number) for value, number in values)
-    )
-
-
-def _ends(counts: msgspec.Struct, leave_out: tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    """Outcomes that only grow; what is open or waiting goes down again and is a gauge."""
-    for name, number in msgspec.structs.asdict(counts).items():
-        if name not in leave_out:
-            yield name, number
-
-
 def _pipeline(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    counts = snapshot.outcomes
-    kinds = (
-        ("impression", counts.impressions.received),
-        ("click", counts.clicks.received),
-        ("unreadable", counts.unreadable),
+    yield from outcome_metrics(snapshot.outcomes)
+    yield with_samples(
+        CounterMetricFamily("prectr_dead_letters", "Dead letters by reason.", labels=["reason"]),
+        (([reason], number) for reason, number in snapshot.dead_letters.items()),
     )
-    yield _counter("prectr_events", "Records read, by what they are.", "type", kinds)
-    yield _counter(
-        "prectr_impressions",
-        "Result pages by how they ended.",
-        "outcome",
-        _ends(counts.impressions, ("received", "open")),
-    )
-    yield _counter(
-        "prectr_clicks", "Clicks by how they ended.", "outcome", _ends(counts.clicks, ("received", "waiting"))
-    )
-    yield _counter("prectr_dead_letters", "Dead letters by reason.", "reason", snapshot.dead_letters.items())
     yield out_of_order(snapshot.out_of_order)
-    yield GaugeMetricFamily(
-        "prectr_clicks_waiting", "Clicks whose page has not come, within its window.", counts.clicks.waiting
-    )
 
 
 def _progress(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    yield with_samples(
-        GaugeMetricFamily("prectr_pages_open", "Pages whose window has not passed.", labels=["stage"]),
-        [(["sessions"], snapshot.outcomes.impressions.open)],
-    )
     yield with_samples(
         GaugeMetricFamily(
             "prectr_watermark_lag_seconds",

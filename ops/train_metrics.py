@@ -11,10 +11,12 @@ from prometheus_client.metrics_core import Metric
 
 from model.sketch import QualitySketch
 from ops.exporter import with_samples
+from ops.outcome_metrics import outcome_metrics
 from ops.quality_metrics import out_of_order, quality_metrics, trained_pages
 from ops.scored import Scored
 from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.cut import cuts
+from stream.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from model.watched import Watch, WatchedTrainer
@@ -41,6 +43,7 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
 
     models: by name. waited: seconds spent waiting for examples. heard: largest watermark of any source (ms), None where
     none has one. published, dropped: stretches of quality that have arrived at the broker, and that never did.
+    outcomes: how every record of the events ended, as last heard.
     """
 
     models: Mapping[str, ModelLearning]
@@ -48,6 +51,7 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
     heard: int | None
     published: int
     dropped: int
+    outcomes: Outcomes
 
 
 class TrainSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +91,7 @@ def learning_of(trainers: "Mapping[str, WatchedTrainer]", run: "LiveTraining", f
         heard=max(heard, default=None),
         published=feed.published,
         dropped=feed.dropped,
+        outcomes=run.outcomes,
     )
 
 
@@ -119,6 +124,7 @@ def train_metrics(snapshot: TrainSnapshot, clock: Callable[[], float] = time.tim
 
 def _learning_metrics(learning: Learning) -> Iterator[Metric]:
     models = learning.models
+    yield from outcome_metrics(learning.outcomes)
     seconds = [([name, step], value) for name, model in models.items() for step, value in model.seconds.items()]
     yield with_samples(
         CounterMetricFamily(
