@@ -170,6 +170,11 @@ class Prectr(NeuralModel):
             device,
         )
 
+    @property
+    def has_incentive(self) -> bool:
+        """Whether `tau` of what `explain` says is a part of the model."""
+        return self._parts.incentive
+
     def rows(self, batch: Batch) -> dict[str, Rows]:
         """Rows, each table's in one line: what `_conditional` takes apart."""
         size, wide = self._config.embedding_rows, self._config.wide_rows

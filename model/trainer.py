@@ -18,6 +18,7 @@ from model.features import Batch, FeatureEncoder
 from model.measured import NOTHING, Measured, measured
 from model.online import Forward
 from model.quality import Quality
+from model.ranking import Explained, explain
 from model.ranks import Ranks
 from model.registry import make_model
 from model.smoothing import Parents
@@ -102,6 +103,12 @@ class Trainer:
         self._set_threads()
         batch = self._encode(examples)
         return _numpy(self._model.score(batch if position is None else batch.at_position(position)))
+
+    def explain(self, examples: Sequence[Example], position: int | None = 1) -> Explained:
+        """Score pages' items as `score` does, with what the scores are made of."""
+        self._set_threads()
+        batch = self._encode(examples)
+        return explain(self._model, batch if position is None else batch.at_position(position))
 
     def save(self, folder: Path) -> None:
         """Write all state into the empty `folder`; syncing and renaming it is the caller's."""

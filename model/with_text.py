@@ -48,7 +48,12 @@ class WithText:
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N]."""
-        return self._inner.score(told(batch, self._reader.read(batch, learn=False), infers_levels=self._infers))
+        inner, seen = self.taken_apart(batch)
+        return inner.score(seen)
+
+    def taken_apart(self, batch: Batch) -> tuple[OnlineModel, Batch]:
+        """The model by itself, and the batch as it is told of it; nothing is learned."""
+        return self._inner, told(batch, self._reader.read(batch, learn=False), infers_levels=self._infers)
 
     def weights(self) -> dict[str, Tensor]:
         """The model's; stage one's are those of its folder."""

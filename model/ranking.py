@@ -1,0 +1,61 @@
+"""What a score is made of: the level distribution beside the click probability, and the incentive."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from model.features import Batch, Floats
+from model.online import OnlineModel
+from model.prectr import Prectr
+from model.smoothing import SmoothedRates
+from model.with_text import WithText
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The scores of a batch of N impressions, and what they are made of.
+
+    log_odds: float64[N], of a click. levels: float64[N, 4], P(level) that the score rests on: as inferred from the
+    text, or 1 at the level that the model was told of. given: float64[N, 4], P(click | level), of a model that mixes
+    over the levels: the click probability is the sum of levels · given. tau: float64[N, 4], the incentive that is
+    added to the log-odds of each of them, where the model has one.
+    """
+
+    log_odds: Floats
+    levels: Floats
+    given: Floats | None
+    tau: Floats | None
+    rates: SmoothedRates
+
+    @property
+    def probability(self) -> Floats:
+        """float64[N], of a click."""
+        return _sigmoid(self.log_odds)
+
+
+def explain(model: OnlineModel, batch: Batch) -> Explained:
+    """Score a batch as `model.score` does, and say what the scores are made of; nothing is learned."""
+    if isinstance(model, Prectr):
+        scored = model.explain(batch)
+        return Explained(
+            log_odds=_numpy(scored.log_odds),
+            levels=np.exp(_numpy(scored.log_levels)),
+            given=_sigmoid(_numpy(scored.conditional)),
+            tau=_numpy(scored.parts.tau) if model.has_incentive else None,
+            rates=batch.rates,
+        )
+    if isinstance(model, WithText):
+        model, batch = model.taken_apart(batch)
+    return Explained(_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+def _sigmoid(log_odds: Floats) -> Floats:
+    """Without overflow: of both signs, only the exponential of what is not positive is taken."""
+    small = np.exp(-np.abs(log_odds))
+    probability: Floats = np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
+    return probability
