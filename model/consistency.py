@@ -14,10 +14,12 @@ def order_loss(conditional: Tensor) -> Tensor:
 
 
 def anchor_loss(log_levels: Tensor, stage_one: Tensor) -> Tensor:
-    """KL(stage one ‖ now) of the level distributions, mean over U pairs (reconstruction).
+    """KL(stage one ‖ now) of the level distributions, mean over A pairs, 0 of none (reconstruction).
 
-    log_levels: float32[U, 4], ln P(level) as it is now. stage_one: float32[U, 4], logits before joint training.
+    log_levels: float32[A, 4], ln P(level) as it is now. stage_one: float32[A, 4], logits before joint training.
     """
+    if not len(log_levels):
+        return log_levels.sum()
     return torch.nn.functional.kl_div(
         log_levels, torch.log_softmax(stage_one, dim=1), reduction="batchmean", log_target=True
     )

@@ -29,14 +29,17 @@ class Reading:
     """What the encoder says of the U distinct pairs of a batch of N impressions.
 
     pair: float32[U, 128], their representations; those that the encoder learns from carry a gradient.
-    similarity: float32[U], e_q·e_i. stage_one: float32[U, 4], level logits before joint training.
-    index: int64[N], the pair of each impression. kept: what is to be remembered.
+    similarity: float32[U], e_q·e_i. index: int64[N], the pair of each impression.
+    anchored: int64[A], the pairs of which is known what stage one said, and stage_one: float32[A, 4], that: level
+    logits. All of them with the encoder as stage one left it, else those that it learns from.
+    kept: what is to be remembered.
     """
 
     pair: Tensor
     similarity: Tensor
-    stage_one: Tensor
     index: Tensor
+    anchored: Tensor
+    stage_one: Tensor
     kept: RowGradients
 
 
@@ -80,18 +83,24 @@ class PairReader:
         said = self._cache.read(slots)
         if self._trained is None:
             said = self._overlaid(said, ~known, pairs, self._stage_one)
-            now, at_first = said[:, :-LEVELS], said[:, -LEVELS:]
+            anchored, stage_one = np.arange(len(keys)), said[:, -LEVELS:]
         else:
-            at_first = self._overlaid(said, ~known, pairs, self._stage_one)[:, -LEVELS:]
             said = self._overlaid(said, ~current & ~learned, pairs, self._trained)
-            now = self._overlaid(said, learned, pairs, self._trained, learn=learn)[:, :-LEVELS]
+            said = self._overlaid(said, learned, pairs, self._trained, learn=learn)
+            anchored = np.flatnonzero(learned & learn)
+            stage_one = self._overlaid(said.detach(), learned & learn, pairs, self._stage_one)[anchored, -LEVELS:]
         kept = self._cache.nothing()
         if learn and not current.all():
             anew = np.flatnonzero(~current)
-            picked = torch.from_numpy(anew).to(self._device)
-            whole = torch.cat([now.detach(), at_first], dim=1).index_select(0, picked)
-            kept = self._cache.to_keep(keys[anew], whole)
-        return Reading(now[:, :-1], now[:, -1], at_first, torch.from_numpy(index).to(self._device), kept)
+            kept = self._cache.to_keep(keys[anew], said.detach().index_select(0, self._tensor(anew)))
+        return Reading(
+            pair=said[:, :WIDTH],
+            similarity=said[:, WIDTH],
+            index=self._tensor(index),
+            anchored=self._tensor(anchored),
+            stage_one=stage_one,
+            kept=kept,
+        )
 
     def nothing(self) -> RowGradients:
         """What is to be remembered of no batch."""
@@ -148,7 +157,10 @@ class PairReader:
             with torch.no_grad():
                 parts = [self._say(network, some[start : start + _AT_ONCE]) for start in range(0, len(some), _AT_ONCE)]
             anew = torch.cat(parts)
-        return said.index_copy(0, torch.from_numpy(places).to(self._device), anew)
+        return said.index_copy(0, self._tensor(places), anew)
+
+    def _tensor(self, places: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(places).to(self._device)
 
     def _say(self, network: RelevanceEncoder, pairs: Sequence[Pair]) -> Tensor:
         """float32[B, 133]: representation, e_q·e_i, level logits."""

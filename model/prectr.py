@@ -338,7 +338,7 @@ class Prectr(NeuralModel):
         if not config.infers_levels:
             return losses
         if parts.consistency and parts.two_stage and parts.pretraining:
-            now = torch.log_softmax(scored.level_logits, dim=1)
+            now = torch.log_softmax(scored.level_logits.index_select(0, reading.anchored), dim=1)
             losses["anchor"] = config.anchor_weight * anchor_loss(now, reading.stage_one)
         if parts.two_stage and len(self._graded):
             tokens, levels = self._graded.draw(config.replay_pairs, self._reader.step)
