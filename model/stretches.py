@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from model.measured import Measured, joined
+from model.measured import Measured
 from model.quality import ACTIVE, LOW_ACTIVITY, SEGMENTS
-from model.sketch import PAGES, SKETCH_VERSION, Ints, QualitySketch, SketchState, score
+from model.sketch import PAGES, SKETCH_VERSION, Bytes, Floats, Ints, QualitySketch, SketchState, score
 
 STRETCH_MS: Final = 60_000
 MOST_WAITING: Final = 4_096
@@ -21,6 +21,8 @@ _TOGETHER: Final = 8_192
 """Impressions that are counted at a time: by itself, a small batch costs many times what its impressions do."""
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
 
+_Part = tuple[Floats, Bytes, Ints, Ints, Ints]
+"""Of a batch: logits, labels, sizes, activity, closes_at, as `Measured` has them."""
 Segments = tuple[SketchState, SketchState, SketchState]
 """Sketches of new, low and active."""
 
@@ -53,7 +55,7 @@ class Stretches:
 
     def __init__(self, state: StretchesState = NO_STRETCHES) -> None:
         """Go on from `state`."""
-        self._parts: list[Measured] = []
+        self._parts: list[_Part] = []
         self._impressions = 0
         self._waiting = {stretch.sequence: stretch for stretch in state.waiting}
         self._newest = state.newest
@@ -62,7 +64,7 @@ class Stretches:
 
     def add(self, counted: Measured) -> None:
         """Count the pages of the next batch, which come in the one order; those of one batch in any."""
-        self._parts.append(counted)
+        self._parts.append((counted.logits, counted.labels, counted.sizes, counted.activity, counted.closes_at))
         self._impressions += len(counted.labels)
         if self._impressions >= _TOGETHER:
             self._count()
@@ -85,8 +87,8 @@ class Stretches:
     def _count(self) -> None:
         if not self._parts:
             return
-        counted, self._parts, self._impressions = joined(self._parts), [], 0
-        for more in stretches_of(counted):
+        parts, self._parts, self._impressions = self._parts, [], 0
+        for more in _stretches_of(*map(np.concatenate, zip(*parts, strict=True))):
             before = self._newest
             goes_on = before is not None and before.sequence == more.sequence
             self._newest = Stretch(more.sequence, _sum(before.segments, more.segments)) if before and goes_on else more
@@ -97,39 +99,39 @@ class Stretches:
 
 
 def stretches_of(counted: Measured) -> list[Stretch]:
-    """The stretches of some pages, in order, each with what these pages add to it.
+    """The stretches of some pages, in order, each with what these pages add to it."""
+    return _stretches_of(counted.logits, counted.labels, counted.sizes, counted.activity, counted.closes_at)
+
+
+def _stretches_of(logits: Floats, labels: Bytes, sizes: Ints, activity: Ints, closes_at: Ints) -> list[Stretch]:
+    """As `stretches_of`, from what it needs of `Measured`.
 
     The same as if every page were added to a `QualitySketch` of its stretch and segment, in time that depends on the
     impressions alone: most stretches of a long log have few pages, and a sketch has 2,048 bins.
     """
-    numbers, place = np.unique(counted.closes_at // STRETCH_MS, return_inverse=True)
-    group = place * len(SEGMENTS) + np.searchsorted(_ACTIVITY_BOUNDS, counted.activity, side="right")
+    numbers, place = np.unique(closes_at // STRETCH_MS, return_inverse=True)
+    group = place * len(SEGMENTS) + np.searchsorted(_ACTIVITY_BOUNDS, activity, side="right")
     groups = len(numbers) * len(SEGMENTS)
-    page_starts = counted.page_starts
-    scored = score(counted.logits, counted.labels, page_starts)
-    group_of = group.repeat(counted.sizes)
+    scored = score(logits, labels, np.concatenate(([0], np.cumsum(sizes))))
+    group_of = group.repeat(sizes)
     cells, counts = np.unique(group_of * PAGES + scored.column, return_counts=True)
     ends = np.searchsorted(cells, np.arange(1, groups + 1) * PAGES).tolist()
-    bins = (cells % PAGES).astype("<u2")
-    pages = np.bincount(group, minlength=groups).tolist()
-    sums = [
-        _added(group, scored.gauc, groups),
-        _added(group, scored.gauc_weight, groups),
-        _added(group_of, scored.loss, groups),
-        _added(group_of, scored.predicted, groups),
-    ]
+    bins = (cells % PAGES).astype("<u2").tobytes()
+    narrow = counts.astype("u1").tobytes() if int(counts.max()) < 1 << 8 else None
+    sums = np.zeros((groups, 5), np.int64)
+    np.add.at(sums[:, 0], group, 1)
+    np.add.at(sums[:, 1], group, scored.gauc)
+    np.add.at(sums[:, 2], group, scored.gauc_weight)
+    np.add.at(sums[:, 3], group_of, scored.loss)
+    np.add.at(sums[:, 4], group_of, scored.predicted)
     states = []
     start = 0
-    for number, end in enumerate(ends):
-        states.append(
-            SketchState(
-                SKETCH_VERSION,
-                bins[start:end].tobytes(),
-                _narrow(counts[start:end]),
-                pages[number],
-                *(each[number] for each in sums),
-            )
-        )
+    for end, five in zip(ends, sums.tolist(), strict=True):
+        if start == end:
+            states.append(_NOTHING)
+            continue
+        few = narrow[start:end] if narrow is not None else _narrow(counts[start:end])
+        states.append(SketchState(SKETCH_VERSION, bins[2 * start : 2 * end], few, *five))
         start = end
     return [
         Stretch(number, (states[first], states[first + 1], states[first + 2]))
@@ -137,16 +139,12 @@ def stretches_of(counted: Measured) -> list[Stretch]:
     ]
 
 
-def _added(group: Ints, values: Ints, groups: int) -> list[int]:
-    """Sums of whole numbers by group; `np.bincount` would round them."""
-    sums = np.zeros(groups, np.int64)
-    np.add.at(sums, group, values)
-    return [int(value) for value in sums]
+_NOTHING: Final = QualitySketch().encode()
 
 
 def _narrow(counts: Ints) -> bytes:
     """Counts in as few bytes as all of them fit in, as `QualitySketch.encode` has them."""
-    largest = int(counts.max()) if len(counts) else 0
+    largest = int(counts.max())
     size = next(size for size in (1, 2, 4, 8) if largest < 1 << (8 * size))
     return counts.astype(f"<u{size}").tobytes()
 

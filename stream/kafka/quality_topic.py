@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from kafka.errors import KafkaError
@@ -21,6 +22,11 @@ _CLOSE_SECONDS: Final = 2
 _log = logging.getLogger(__name__)
 
 
+def _uncompressed(connection: Connection) -> Connection:
+    settings = {name: value for name, value in connection.settings.items() if name != "compression_type"}
+    return replace(connection, settings=settings)
+
+
 class QualityTopic:
     """One parcel of records at a time: `send`, then `arrived` until it is known what has become of it."""
 
@@ -32,9 +38,9 @@ class QualityTopic:
         self._failed: Exception | None = None
         self._again = 0.0
         self._said = float("-inf")
-        # gzip is what every client can read without a library of its own.
-        self._producer = connection.producer(
-            compression_type="gzip",
+        # The records are packed already, and the monitor's client unpacks no codec that another may have asked for.
+        self._producer = _uncompressed(connection).producer(
+            compression_type=None,
             max_block_ms=_BLOCK_MS,
             request_timeout_ms=_REQUEST_MS,
             delivery_timeout_ms=_DELIVERY_MS,

@@ -1,0 +1,318 @@
+"""`python -m bench.metrics`: what it costs to be watched, as a share of the work that is watched, in one run.
+
+The trainer learns a simulated log; each part of the watching is then timed by itself on the very batches, at the rate
+at which it is done, and set beside the CPU time of the learning. A plain trainer and a watched one, a few batches in
+turn, check the sum. For a stream process, whose tasks only hand over their facts, the work is CPU time itself.
+"""
+
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, Final
+
+import msgspec
+import torch
+import typer
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
+
+from model.config import TrainerConfig
+from model.measured import Measured, measured
+from model.quality_record import VERSION, QualityRecord, encode_record
+from model.stretches import Stretches
+from model.trainer import BatchScores, Trainer
+from model.watched import WatchedTrainer
+from ops.stream_metrics import stream_metrics
+from ops.train_metrics import Learning, ModelLearning, train_metrics, train_snapshot
+from state.snapshotter import SnapshotProgress
+from stream.config import PipelineConfig
+from stream.kafka.task import TaskFacts
+from stream.labeller import LexicalLabeller
+from stream.outcomes import Outcomes
+from stream.records import Example
+from stream.replay import Replay
+from stream.simulator import simulate
+
+_SNAPSHOTS_A_SECOND: Final = 2.0
+"""A trainer hands its figures to the exporter every half second."""
+_LOOKS_A_SECOND: Final = 5.0
+"""A stream process hands over its tasks' facts every fifth of a second."""
+_SCRAPES_A_SECOND: Final = 1 / 15
+_CUT_PAGES: Final = 4_096
+"""Pages between two checkpoints, where stretches are settled and published."""
+_IN_TURN: Final = 8
+_REPEATS: Final = 50
+_TASKS: Final = 8
+
+
+class Row(msgspec.Struct):
+    """A part of the watching, and its share of the CPU time of the work."""
+
+    what: str
+    share: float
+
+
+class Result(msgspec.Struct):
+    """trainer, stream: the parts. total_*: their sums, which are to be below 0.01. in_turn: watched over plain, less 1,
+    with half of the middle half's spread; None where there were too few batches.
+    """
+
+    pages: int
+    model: str
+    microseconds_a_page: float
+    stretches: int
+    trainer: list[Row]
+    stream: list[Row]
+    total_trainer: float
+    total_stream: float
+    in_turn: float | None
+    in_turn_spread: float | None
+
+
+class _Keep:
+    """A sink that keeps every example."""
+
+    def __init__(self) -> None:
+        self.examples: list[Example] = []
+
+    def consume(self, examples: Sequence[Example], line: int) -> None:
+        self.examples += examples
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing survives the benchmark."""
+
+    def load(self, folder: Path) -> None:
+        """Nothing was saved."""
+
+
+def main(
+    pages: Annotated[int, typer.Option(help="Pages to simulate; a two-day log has few in a minute.")] = 12_000,
+    days: Annotated[float, typer.Option(help="Event time of the log, in days.")] = 2.0,
+    model: Annotated[str, typer.Option(help="What learns; of lr, the fastest, the cost shows most.")] = "wide-deep+",
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+) -> None:
+    """Print the cost of metrics and of published quality, as shares of the CPU time of the work."""
+    torch.set_num_threads(1)
+    examples = _examples(pages, days)
+    config = TrainerConfig(model=model, device="cpu", threads=1)
+    batches, learning = _learned(config, examples)
+    print(f"{len(examples):,} pages, {1e6 * learning / len(examples):.0f} µs of CPU time each", file=sys.stderr)
+    watched = WatchedTrainer(config)
+    watched.consume(examples[: 64 * config.batch_pages], 0)
+    stretches = _stretches(batches)
+    trainer = [
+        Row("counting stretches", _seconds(lambda: _count(batches), 3) / learning),
+        Row("encoding their records", _seconds(lambda: _encoded(stretches), 3) / learning),
+        Row("clocks, losses and the gradient's norm", _watching(config, examples) / learning * len(batches)),
+        Row("figures for the exporter", _seconds(lambda: _figures(watched)) * _SNAPSHOTS_A_SECOND),
+        Row("scrapes", _seconds(_scrape(train_metrics, _figures(watched))) * _SCRAPES_A_SECOND),
+    ]
+    facts = [_facts(number) for number in range(_TASKS)]
+    stream = [
+        Row("facts of the tasks", _seconds(lambda: [_facts(number) for number in range(_TASKS)]) * _LOOKS_A_SECOND),
+        Row("scrapes", _seconds(_scrape(stream_metrics, facts)) * _SCRAPES_A_SECOND),
+    ]
+    in_turn, spread = _in_turn(config, examples)
+    result = Result(
+        pages=len(examples),
+        model=model,
+        microseconds_a_page=1e6 * learning / len(examples),
+        stretches=len(stretches),
+        trainer=trainer,
+        stream=stream,
+        total_trainer=sum(row.share for row in trainer),
+        total_stream=sum(row.share for row in stream),
+        in_turn=in_turn,
+        in_turn_spread=spread,
+    )
+    _print(result)
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+
+
+def _examples(pages: int, days: float) -> list[Example]:
+    keep = _Keep()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log.jsonl")
+        simulate(log, pages=pages, days=days)
+        replay = Replay(
+            [str(log)],
+            Path(folder, "run"),
+            PipelineConfig(partitions=1),
+            config={},
+            sinks={"keep": keep},
+            label=LexicalLabeller(),
+            cut_every=1e9,
+        )
+        replay.run(flush=True)
+    return keep.examples
+
+
+def _learned(config: TrainerConfig, examples: Sequence[Example]) -> tuple[list[Measured], float]:
+    """What was counted of each batch, and the CPU seconds of a plain trainer."""
+    batches: list[Measured] = []
+
+    def keep(scores: BatchScores) -> None:
+        batches.append(measured(scores.batch, scores.logits))
+
+    Trainer(config, keep).consume(examples, 0)
+    trainer = Trainer(config)
+    begun = time.process_time()
+    trainer.consume(examples, 0)
+    return batches, time.process_time() - begun
+
+
+def _count(batches: Sequence[Measured]) -> Stretches:
+    """Count all batches as a trainer does, and settle at each checkpoint, where all is published at once."""
+    stretches = Stretches()
+    pages = 0
+    for batch in batches:
+        stretches.add(batch)
+        pages += len(batch.sizes)
+        if pages >= _CUT_PAGES:
+            pages = 0
+            stretches.published(stretches.settle().waiting)
+    stretches.settle()
+    return stretches
+
+
+def _stretches(batches: Sequence[Measured]) -> list[QualityRecord]:
+    whole = Stretches()
+    for batch in batches:
+        whole.add(batch)
+    return [QualityRecord(VERSION, "run", 0, "model", 0, stretch) for stretch in whole.settle().waiting]
+
+
+def _encoded(records: Sequence[QualityRecord]) -> list[bytes]:
+    return [encode_record(record) for record in records]
+
+
+def _watching(config: TrainerConfig, examples: Sequence[Example]) -> float:
+    """CPU seconds a batch of the calls around a model that does nothing."""
+    trainer = WatchedTrainer(replace(config, batch_pages=16))
+    timed: Any = trainer._model
+    real = timed._model
+    batch = trainer._encode(examples[:16])
+    forward = real.forward(batch)
+    gradients = real.gradients(batch, forward)
+
+    class Idle:
+        def forward(self, batch: Any) -> Any:
+            return forward
+
+        def gradients(self, batch: Any, forward: Any) -> Any:
+            return gradients
+
+        def step(self, gradients: Any) -> None:
+            """Nothing is learned."""
+
+    timed._model = Idle()
+
+    def calls() -> None:
+        for _ in range(32):
+            timed.forward(batch)
+            timed.gradients(batch, forward)
+            timed.step(gradients)
+
+    return _seconds(calls) / 32
+
+
+def _figures(trainer: WatchedTrainer) -> Any:
+    watch = trainer.watch
+    learning = ModelLearning(
+        seconds=dict(watch.seconds),
+        losses=dict(watch.losses),
+        impressions=watch.impressions,
+        gradient_norm=watch.gradient_norm,
+        newest=watch.newest,
+    )
+    return train_snapshot(
+        {"model": trainer},
+        0,
+        Path("nowhere"),
+        Learning(models={"model": learning}, waited=0.0, heard=None, published=0, dropped=0, outcomes=Outcomes()),
+    )
+
+
+def _facts(number: int) -> TaskFacts:
+    return TaskFacts(
+        stage="sessions",
+        partition=number,
+        position=1,
+        behind=0,
+        emitted=1,
+        watermark=1,
+        snapshots=SnapshotProgress(),
+    )
+
+
+def _scrape(render: Callable[[Any], Any], snapshot: Any) -> Callable[[], object]:
+    class Latest(Collector):
+        def collect(self) -> Any:
+            yield from render(snapshot)
+
+    registry = CollectorRegistry()
+    registry.register(Latest())
+    return lambda: generate_latest(registry)
+
+
+def _in_turn(config: TrainerConfig, examples: Sequence[Example]) -> tuple[float | None, float | None]:
+    """How much more a watched trainer takes than a plain one, a few batches in turn; and how far that spreads."""
+    plain, watched = Trainer(config), WatchedTrainer(config)
+    piece = _IN_TURN * config.batch_pages
+    took: list[tuple[float, float]] = []
+    gc.disable()
+    for number, start in enumerate(range(0, len(examples) - piece, piece)):
+        seconds = {}
+        # Whoever goes second finds the pages in the caches.
+        for trainer in (plain, watched) if number % 2 else (watched, plain):
+            begun = time.process_time()
+            trainer.consume(examples[start : start + piece], 0)
+            seconds[type(trainer)] = time.process_time() - begun
+        took.append((seconds[WatchedTrainer], seconds[Trainer]))
+    gc.enable()
+    pairs = zip(took[::2], took[1::2], strict=False)
+    ratios = sorted((one[0] + other[0]) / (one[1] + other[1]) - 1 for one, other in pairs)
+    if len(ratios) < 8:
+        return None, None
+    quarter = len(ratios) // 4
+    return median(ratios), (ratios[-quarter - 1] - ratios[quarter]) / 2 / len(ratios) ** 0.5
+
+
+def _seconds(act: Callable[[], object], repeats: int = _REPEATS) -> float:
+    """CPU seconds of a call, the median of some."""
+    act()
+    found = []
+    for _ in range(repeats):
+        begun = time.process_time()
+        act()
+        found.append(time.process_time() - begun)
+    return median(found)
+
+
+def _print(result: Result) -> None:
+    print("| | share of CPU time |\n|---|---|")
+    for name, rows, total in (
+        (f"trainer ({result.model})", result.trainer, result.total_trainer),
+        ("stream process", result.stream, result.total_stream),
+    ):
+        for row in rows:
+            print(f"| {name}: {row.what} | {100 * row.share:.3f} % |")
+        print(f"| **{name}, all** | **{100 * total:.2f} %** (limit 1 %) |")
+    if result.in_turn is not None and result.in_turn_spread is not None:
+        print(
+            f"| trainer, watched beside plain, in turn | {100 * result.in_turn:+.2f} ± "
+            f"{100 * result.in_turn_spread:.2f} % |"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
