@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.encoder.folder import GradedPair, load_encoder, save_encoder
+from model.encoder.folder import GradedPair, load_encoder, save_encoder, shipped_folder
 from model.encoder.network import RelevanceEncoder, make_encoder, matches, parameters_of
 from model.encoder.tokens import MAX_TOKENS, Pair, PairTokenizer
 from model.encoder.vocabulary import train_vocabulary
@@ -236,3 +236,14 @@ def _put(folder: Path, name: str, content: bytes) -> None:
 
 def _learns(gradient: Tensor | None) -> bool:
     return gradient is not None and bool((gradient != 0).any())
+
+
+def test_the_shipped_encoder_opens_is_small_and_knows_a_case_from_a_cable() -> None:
+    found = load_encoder()
+    assert found.network.levels.weight.dtype == torch.float32
+    assert parameters_of(found.network) < 2_200_000
+    assert sum(path.stat().st_size for path in shipped_folder().iterdir()) < 8_000_000
+    assert len(found.pairs) == 3668
+    pairs = [("phone case", "Case Logic mobile phone case Black"), ("phone case", "StarTech.com HDMI cable 2 m")]
+    levels = torch.softmax(found.network(found.tokenizer.encode(pairs)).level_logits, dim=1) @ torch.arange(1.0, 5.0)
+    assert (levels[0] - levels[1]).item() > 1
