@@ -79,6 +79,7 @@ def run_monitor(settings: MonitorSettings, *, stop: Callable[[], bool], tell: Ca
             del reader
             # RocksDB lets go of its files when nobody knows the tables any more.
             gc.collect()
+            trouble.ending = False
             if error is None:
                 return
             again = _AGAIN_FIRST if time.monotonic() - begun > _STEADY else min(2 * again, _AGAIN_LONGEST)
@@ -133,6 +134,7 @@ class _Reader:
                 await asyncio.sleep(_NAP)
             return None
         finally:
+            self._trouble.ending = True
             await _ended(app, starting)
 
     def _made(self) -> Any:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -24,11 +25,12 @@ _log = logging.getLogger(__name__)
 class Trouble(logging.Handler):
     """Takes the place of the libraries' own log, in a `with`; tells what they complain of, once in ten seconds.
 
-    With PRECTR_DEBUG set, all of it goes through as it is.
+    With PRECTR_DEBUG set, all of it goes through as it is. ending: Faust is being stopped, which it complains of too.
     """
 
     def __init__(self, bootstrap: str) -> None:
         super().__init__(logging.WARNING)
+        self.ending = False
         self._bootstrap = bootstrap
         self._last: float | None = None
         self._said = float("-inf")
@@ -36,13 +38,15 @@ class Trouble(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """A complaint, from any thread."""
-        if record.levelno < _LOUD[record.name.partition(".")[0]]:
-            return
+        if not self.ending and record.levelno >= _LOUD[record.name.partition(".")[0]]:
+            self._complained(record.getMessage())
+
+    def _complained(self, text: str) -> None:
         now = time.monotonic()
         self._last = now
         if now - self._said >= _SAY_EVERY:
             self._said = now
-            words = " ".join(record.getMessage().split())
+            words = " ".join(text.split())
             _log.warning("%s: waiting for Kafka; its client says: %s", self._bootstrap, words[:_LONGEST])
 
     def now(self) -> bool:
@@ -61,6 +65,7 @@ class Trouble(logging.Handler):
             for logger in self._loggers:
                 logger.addHandler(self)
                 logger.propagate = False
+            threading.excepthook = self._thread_died
         return self
 
     def __exit__(
@@ -69,3 +74,8 @@ class Trouble(logging.Handler):
         for logger in self._loggers:
             logger.removeHandler(self)
             logger.propagate = True
+        threading.excepthook = threading.__excepthook__
+
+    def _thread_died(self, died: threading.ExceptHookArgs) -> None:
+        if not self.ending:
+            self._complained(f"{died.exc_type.__name__}: {died.exc_value}")
