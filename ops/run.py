@@ -24,8 +24,8 @@ class LiveRun:
     """What a live run is told.
 
     partitions: of topics that are made; None for as many as are there, or 4. metrics_port: of the trainer; the stream
-    processes have the next ones. both, stream, train: flags for the processes of either kind, of the stages, and of
-    the trainer.
+    processes have the next ones, and the monitor the one behind. both, stream, train: flags for the processes of either
+    kind, of the stages, and of the trainer. monitor: flags of the monitor; None for none.
     """
 
     connection: Connection
@@ -40,6 +40,7 @@ class LiveRun:
     both: Sequence[str] = ()
     stream: Sequence[str] = ()
     train: Sequence[str] = ()
+    monitor: Sequence[str] | None = None
     patience: Patience = field(default_factory=Patience)
 
 
@@ -79,6 +80,7 @@ def _children(run: LiveRun) -> list[Child]:
     ends = ["--until-end"] if run.until_end else []
     logs = run.run_dir / "logs"
     numbers = range(1, run.streams + 1)
+    monitors = [] if run.monitor is None else [_monitor(run, run.monitor)]
     return [
         *(
             Child(
@@ -100,7 +102,18 @@ def _children(run: LiveRun) -> list[Child]:
             may_end=run.until_end,
             patience=run.patience,
         ),
+        *monitors,
     ]
+
+
+def _monitor(run: LiveRun, flags: Sequence[str]) -> Child:
+    return Child(
+        "monitor",
+        ["monitor", *flags, *_metrics(run, run.streams + 1), "--data-dir", str(run.run_dir / "monitor")],
+        run.run_dir / "logs" / "monitor.log",
+        may_end=False,
+        patience=run.patience,
+    )
 
 
 def _metrics(run: LiveRun, number: int) -> list[str]:

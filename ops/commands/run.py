@@ -66,9 +66,14 @@ def run(
         typer.Option(
             min=1,
             max=65_000,
-            help="Serve metrics to Prometheus: the trainer's on this port, the stream processes' on the next ones.",
+            help="Serve metrics to Prometheus: the trainer's on this port, the stream processes' on the next ones, the "
+            "monitor's on the one behind.",
             show_default=False,
         ),
+    ] = None,
+    monitor_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_535, help="Run a monitor too, and serve its page on this port.", show_default=False),
     ] = None,
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
@@ -92,6 +97,8 @@ def run(
             raise UsageError(
                 "--metrics-port is for a broker here: prectr replay --metrics-port serves a replay's metrics"
             )
+        if monitor_port is not None:
+            raise UsageError("--monitor-port is for a broker: a replay's report.html has all that a monitor would show")
         if until_end or flush:
             raise UsageError("--until-end and --flush are for a broker: a replay always goes to the end and flushes")
         _replay(files, run_dir, model, partitions, batch_pages, batch_span, seed, cut_every, config, json)
@@ -102,6 +109,8 @@ def run(
         raise UsageError(f"{files[0]}: a live run reads from Kafka; send files with prectr load, or use --embedded")
     if flush and not until_end:
         raise UsageError("--flush goes with --until-end: a log that goes on has no last page")
+    if monitor_port is not None and until_end:
+        raise UsageError("--monitor-port: a monitor has no end; run prectr monitor by itself beside --until-end")
     from ops.run import LiveRun, report_path, run_live  # noqa: PLC0415
     from ops.supervisor import Patience  # noqa: PLC0415
     from stream.kafka.topics import Topics  # noqa: PLC0415
@@ -139,6 +148,17 @@ def run(
             ),
             train=_flags(
                 model=model, batch_pages=batch_pages, batch_span=batch_span, seed=seed, cut_every=cut_every, json=json
+            ),
+            monitor=None
+            if monitor_port is None
+            else _flags(
+                bootstrap=bootstrap,
+                port=monitor_port,
+                topic_prefix=topic_prefix,
+                group_prefix=group_prefix,
+                client_config=client_config,
+                wait=wait,
+                session_timeout=session_timeout,
             ),
             patience=Patience(),
         )
