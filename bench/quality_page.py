@@ -1,143 +1,360 @@
-"""The result of `bench.quality` as a page for people (Markdown)."""
+"""The record of `bench.quality` as a page for people: tables and plots, and which command makes what is not there."""
 
-from collections.abc import Sequence
-from statistics import mean, stdev
-from typing import Final
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
 
-import msgspec
+from bench.drift import BIN, WAYS, WITHIN, DriftRun, pool
+from bench.learning_curve import CurvePoint
+from bench.quality_aims import FORMS, NO_DEBIAS, Aim, aims
+from bench.quality_bootstrap import Resampled
+from bench.quality_plots import plot_curve, plot_drift, plot_models
+from bench.quality_record import Record
+from bench.quality_rows import Difference, Row, paired
+from bench.quality_tables import QUALITY, SIDE_BY_SIDE, UNEXPOSED, USERS, difference_table, table
+from bench.quality_world import Levels
+from bench.relevance import table as relevance_table
+from bench.stage_one import SLICES, mean_figures
 
-from bench.quality_rows import Difference, Row
-
-SIDE_BY_SIDE: Final = 3
-"""Up to this many seeds stand side by side; of more, mean ± standard deviation."""
-
-_Columns = dict[str, tuple[str, str]]
-
-QUALITY: Final[_Columns] = {
-    "auc": ("AUC", ".4f"),
-    "gauc": ("GAUC (page)", ".4f"),
-    "log_loss": ("log loss", ".4f"),
-    "calibration": ("calibration", ".3f"),
-    "auc_expected": ("AUC, expected labels", ".4f"),
-    "gauc_expected": ("GAUC, expected labels", ".4f"),
-    "share_of_reference": ("share of the reference", ".2f"),
-    "share_above_level": ("the same above position × level", ".2f"),
+_TEN: Final = "0,1,2,3,4,5,6,7,8,9"
+COMMANDS: Final = {
+    "headline": f"python -m bench.quality --seeds {_TEN} --jobs 2",
+    "ablations": "python -m bench.quality --seeds 0,1,2,3,4 --models prectr-v2 --without all --jobs 2",
+    "debias": f"python -m bench.quality --seeds {_TEN} --models prectr-v2 --debias none,hinge,shift --jobs 2",
+    "full": "python -m bench.quality --seeds 0,1 --models prectr-v2 --debias none,hinge,shift "
+    "--set encoder_share=1 --jobs 2",
+    "G": f"python -m bench.quality --seeds {_TEN} --track G --jobs 2",
+    "curve": "python -m bench.quality --curve",
+    "drift": "python -m bench.quality --drift --seeds 0,1,2,3,4 --jobs 2",
+    "relevance": "python -m bench.relevance --json relevance.json` and `python -m bench.quality --page-only "
+    "--relevance relevance.json",
 }
-USERS: Final[_Columns] = {
-    "auc_new": ("AUC, new users (< 3 clicks)", ".4f"),
-    "auc_low": ("AUC, low (3–9)", ".4f"),
-    "auc_active": ("AUC, active (≥ 10)", ".4f"),
-    "auc_whole": ("AUC, whole log from its first impression", ".4f"),
-    "impressions_per_second": ("impressions a second", ",.0f"),
-}
-UNEXPOSED: Final[_Columns] = {
-    "auc_never_shown": ("AUC, never shown", ".4f"),
-    "auc_unexposed": ("AUC, unexposed", ".4f"),
-    "gauc_unexposed": ("GAUC, unexposed", ".4f"),
-    "calibration_unexposed": ("calibration, unexposed", ".3f"),
-    "expected_clicks": ("expected clicks of the top 10", ".3f"),
-    "ndcg": ("NDCG@10, true p", ".4f"),
-    "ndcg_level": ("NDCG@10, level", ".4f"),
-    "share_level_1": ("level 1 in the top 10", ".3f"),
-}
+"""What makes each part of the page."""
+
+_STEPS: Final = (
+    "auc_expected",
+    "auc",
+    "gauc_expected",
+    "auc_new",
+    "auc_never_shown",
+    "expected_clicks",
+    "share_level_1",
+)
+_OF_WHOLE: Final = ("auc_expected", "auc", "auc_new", "auc_low", "auc_active", "auc_never_shown", "expected_clicks")
+_BETWEEN: Final = ("position alone", "position × level", "reference learner", "oracle")
 
 
-class Result(msgspec.Struct, kw_only=True):
-    """Everything that the bench found, and where."""
-
-    rows: list[Row]
-    differences: list[Difference]
-    pages: int
-    days: float
-    seeds: list[int]
-    command: str
-    date: str
-    machine: str
-    versions: str
-    settings: dict[str, str]
+def write_page(record: Record, differences: Sequence[Difference], out: Path | None) -> str:
+    """The page, written to `out` with its plots beside it where a place is given."""
+    plots: dict[str, Callable[[Path], None]] = {}
+    text = _page(record, differences, plots, out.stem if out is not None else "quality")
+    if out is not None:
+        for name, plot in plots.items():
+            plot(out.with_name(name))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    return text
 
 
-def markdown(result: Result) -> str:
-    """The page: what was measured, the tables, the paired differences."""
-    seeds = f"seed {result.seeds[0]}"
-    if len(result.seeds) > 1:
-        few = len(result.seeds) <= SIDE_BY_SIDE
-        together = "side by side" if few else "mean ± standard deviation over them"
-        seeds = f"seeds {' / '.join(map(str, result.seeds))} ({together})"
-    settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
-    lines = [
+def _page(
+    record: Record, differences: Sequence[Difference], plots: dict[str, Callable[[Path], None]], stem: str
+) -> str:
+    def plot(name: str, title: str, draw: Callable[[Path], None]) -> list[str]:
+        file = f"{stem}-{name}.svg"
+        plots[file] = draw
+        return [f"![{title}]({file})", ""]
+
+    track_t = [row for row in record.rows if row.track == "T"]
+    track_g = [row for row in record.rows if row.track == "G"]
+    of_t = [one for one in differences if one.track == "T"]
+    of_g = [one for one in differences if one.track == "G"]
+    headline = [row for row in track_t if not row.without and "=" not in row.model]
+    lines = [*_introduction(record), "## Levels inferred (track T)", ""]
+    if headline:
+        lines += plot("models", "AUC of each model", lambda path: plot_models(headline, path))
+        lines += [*_whole(headline), "### Steps", ""]
+        lines += _differences([one for one in of_t if _plain(one)], _STEPS)
+    else:
+        lines += _missing("headline")
+    lines += ["## What was aimed for", "", *_aims(aims(record.rows, of_t, _of_forms(record), record.drift))]
+    lines += ["## What each part of prectr-v2 is worth", "", *_ablations(track_t, of_t)]
+    lines += ["## Exposure debias", "", *_debias(track_t, record)]
+    lines += ["## The pair cache and the full encoder", "", *_full(track_t, of_t)]
+    lines += ["## Levels given (track G)", ""]
+    lines += [*_whole(track_g), *_differences(of_g, _STEPS)] if track_g else _missing("G")
+    lines += ["## How well stage one tells levels", "", *_levels(record.levels, record.stage_one)]
+    lines += ["## Learning curves", ""]
+    if record.curve:
+        lines += plot("curve", "Learning curves", lambda path: plot_curve(record.curve, path))
+        lines += _curve(record.curve)
+    else:
+        lines += _missing("curve")
+    lines += ["## Drift", ""]
+    if record.drift:
+        lines += plot("drift", "Drift", lambda path: plot_drift(record.drift, path))
+        lines += _drift(record.drift)
+    else:
+        lines += _missing("drift")
+    lines += ["## Relevance on Chorus", "", *_relevance(record.relevance), *_made_by(record)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _missing(*parts: str) -> list[str]:
+    return [line for part in parts for line in (f"Not run yet: `{COMMANDS[part]}`.", "")]
+
+
+def _plain(one: Difference) -> bool:
+    """Whether both of a pair are whole models under the default settings."""
+    return all(" without " not in name and "=" not in name for name in (one.better, one.than))
+
+
+# --- what it is -------------------------------------------------------------------------------------------------------
+
+
+def _introduction(record: Record) -> list[str]:
+    settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
+    seeds = sorted({row.seed for row in record.rows})
+    named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) != 1 else f"seed {seeds[0]}"
+    return [
         "# Quality of the models in the simulated world",
         "",
-        f"`{result.command}`, {result.date}, {result.machine}; {result.versions}.",
+        "Written by `python -m bench.quality`, which measures in pieces; what ran when and where stands at the end.",
         "",
-        f"Simulated log, {result.pages:,} pages over {result.days:g} days, {seeds},"
-        f" replayed once through both stages with every model learning from the same examples"
-        f" ({settings}). Each impression is scored before it is learned"
-        " from, at the position it was shown at. Second half of the log and real clicks, unless a column says"
-        " otherwise; expected labels: an impression of true click probability p counts p as a click and 1 − p as"
-        " none. Track G: the impression's level is given to every model; no text vectors yet.",
+        f"Simulated logs of {record.pages:,} pages over {record.days:g} days, {named}; each is replayed once through"
+        f" both stages with every model learning from the same examples ({settings}). Each impression is scored before"
+        " it is learned from, at the position it was shown at. Second half of the log, unless a column says otherwise."
+        " Expected labels: an impression of true click probability p counts p as a click and 1 − p as none. Up to"
+        f" {SIDE_BY_SIDE} seeds stand side by side; of more, mean ± standard deviation.",
         "",
-        *_table(result.rows, QUALITY),
+        "In track T no model is told the level that was logged of the impression it scores: all get P(level) and"
+        " e_q·e_i of the same stage-one encoder, which has learned from another catalogue. In track G all are told the"
+        " true level, and get the same text vectors. The aggregates count logged levels in both. Floors, reference"
+        " learner and oracle know the true level in both tracks: they are what models are placed between. Models read"
+        " texts through the cache of pair embeddings (`encoder_share` 0.1), unless a row says `encoder_share=1`.",
         "",
-        "Share of the reference: (AUC − position alone) / (reference learner − position alone), seed by seed. The"
-        " reference learner knows the world's form, constants and every item's taste vector; the oracle knows the true"
-        " probability. Floors are click rates of the first half. Calibration is mean predicted over observed.",
+    ]
+
+
+def _whole(rows: Sequence[Row]) -> list[str]:
+    return [
+        *table(rows, QUALITY),
         "",
-        "## By the user's clicks so far, and the whole log",
+        "Share of the reference: (AUC − position alone) / (reference learner − position alone) with real clicks, seed"
+        " by seed. The reference learner knows the world's form, constants and every item's taste vector; the oracle"
+        " knows the true probability. Floors are click rates of the first half. Calibration: mean predicted/observed.",
         "",
-        *_table(result.rows, USERS),
+        "### By the user's clicks so far, and the whole log",
+        "",
+        *table(rows, USERS),
         "",
         "Impressions a second are those of training alone (wall time, one thread a model), decoding and stages left"
         " out; other work on the machine lowers them.",
         "",
-        "## What was not shown",
+        "### What was not shown",
         "",
         "Five candidates a page of the second half, drawn from those not shown, at position 1, against their true"
         " probabilities (never shown: the query never showed them before); and the ranking of all candidates on every"
         " 16th page: expected clicks of its top 10 (Σ p · rank^-0.7).",
         "",
-        *_table(result.rows, UNEXPOSED),
-    ]
-    if result.differences:
-        lines += ["", "## Paired differences over seeds", "", *_differences(result.differences)]
-    return "\n".join(lines) + "\n"
-
-
-def _table(rows: Sequence[Row], columns: _Columns) -> list[str]:
-    lines = [f"| | {' | '.join(title for title, _ in columns.values())} |", f"|---|{'---|' * len(columns)}"]
-    for name in dict.fromkeys(row.name for row in rows):
-        own = [row for row in rows if row.name == name]
-        cells = [_cell([getattr(row, key) for row in own], style) for key, (_, style) in columns.items()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
-
-
-def _cell(values: Sequence[float | None], style: str) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return ""
-    if len(known) <= SIDE_BY_SIDE:
-        return " / ".join(format(value, style) for value in known)
-    return f"{mean(known):{style}} ± {stdev(known):{style}}"
-
-
-def _differences(differences: Sequence[Difference]) -> list[str]:
-    figures = dict.fromkeys(one.figure for one in differences)
-    titles = {key: title for columns in (QUALITY, USERS, UNEXPOSED) for key, (title, _) in columns.items()}
-    lines = [
-        f"Mean over {max(one.seeds for one in differences)} seeds with its 95 % interval (paired t). Steps under 0.001"
-        " AUC count as unresolved, whatever the interval.",
+        *table(rows, UNEXPOSED),
         "",
-        f"| | {' | '.join(titles[figure] for figure in figures)} |",
-        f"|---|{'---|' * len(figures)}",
     ]
-    for pair in dict.fromkeys((one.better, one.than) for one in differences):
-        found = {one.figure: one for one in differences if (one.better, one.than) == pair}
-        cells = [_difference(found[figure]) if figure in found else "" for figure in figures]
-        lines.append(f"| {pair[0]} − {pair[1]} | {' | '.join(cells)} |")
+
+
+def _differences(differences: Sequence[Difference], figures: Sequence[str]) -> list[str]:
+    if not differences:
+        return []
+    return [
+        "Means over seeds with their 95 % intervals (paired t over the seeds). A step in AUC (expected labels) is"
+        " resolved, above or below, where the interval leaves zero out and the step is at least 0.001; else it is"
+        " unresolved. Over users: the 95 % interval of the same mean step where the users of each seed are drawn anew"
+        " (bootstrap).",
+        "",
+        *difference_table(differences, figures),
+        "",
+    ]
+
+
+def _aims(found: Sequence[Aim]) -> list[str]:
+    said = {True: "yes", False: "**no**", None: "not known yet"}
+    return [
+        "Judged from the means; the order of the models only where the step is resolved.",
+        "",
+        "| | found | reached |",
+        "|---|---|---|",
+        *(f"| {aim.what} | {aim.found} | {said[aim.reached]} |" for aim in found),
+        "",
+    ]
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _ablations(rows: Sequence[Row], differences: Sequence[Difference]) -> list[str]:
+    own = [row for row in rows if row.model == "prectr-v2" and (row.without or row.name == "prectr-v2")]
+    if not any(row.without for row in own):
+        return _missing("ablations")
+    steps = [one for one in differences if one.better == "prectr-v2" and " without " in one.than]
+    seeds = {row.seed for row in own if row.without}
+    own = [row for row in own if row.seed in seeds]
+    return [*table(own, QUALITY), "", *table(own, UNEXPOSED), "", *_differences(steps, _OF_WHOLE)]
+
+
+def _debias(rows: Sequence[Row], record: Record) -> list[str]:
+    seeds = {row.seed for row in rows if row.name == NO_DEBIAS}
+    own = [row for row in rows if row.name in {NO_DEBIAS, *FORMS} and row.seed in seeds]
+    if len({row.name for row in own}) < 2:
+        return _missing("debias")
+    order = (NO_DEBIAS, *FORMS)
+    own.sort(key=lambda row: (order.index(row.name), row.seed))
+    return [
+        "`prectr-v2` itself has the form `shift+soft`. A form earns its place if never-shown AUC gains at least 0.03,"
+        " expected clicks do not fall, level 1 in the top 10 falls, and AUC loses at most 0.001.",
+        "",
+        *table(own, QUALITY),
+        "",
+        *table(own, UNEXPOSED),
+        "",
+        *_differences(_of_forms(record), _STEPS),
+    ]
+
+
+def _of_forms(record: Record) -> list[Difference]:
+    """Each form of debias less none."""
+    rows = [row for row in record.rows if row.track == "T"]
+    drawn: list[Resampled] = [one for one in record.resampled if one.track == "T"]
+    found = [paired(rows, form, NO_DEBIAS, figure, drawn) for form in FORMS for figure in _STEPS] if rows else []
+    return [one for one in found if one is not None]
+
+
+def _full(rows: Sequence[Row], differences: Sequence[Difference]) -> list[str]:
+    full = [row for row in rows if "encoder_share=" in row.model]
+    if not full:
+        return _missing("full")
+    names = {row.name for row in full}
+    seeds = {row.seed for row in full}
+    cached = {name.replace(" encoder_share=1", "") for name in names}
+    own = [row for row in rows if row.name in names | cached and row.seed in seeds]
+    own.sort(key=lambda row: (row.name.replace(" encoder_share=1", ""), row.name, row.seed))
+    speed = {"impressions_per_second": USERS["impressions_per_second"]}
+    return [
+        "With `encoder_share=1` every pair of a batch goes through the encoder, which learns from all of them; else a"
+        " tenth of them does, and the others are read from the cache.",
+        "",
+        *table(own, QUALITY | UNEXPOSED | speed),
+        "",
+        *_differences([one for one in differences if one.better in names], _STEPS),
+    ]
+
+
+def _levels(levels: Sequence[Levels], provenance: dict[str, Any]) -> list[str]:
+    if not levels:
+        return _missing("headline")
+    recipe = provenance.get("recipe")
+    lines = []
+    if recipe:
+        lines += [
+            f"The encoder has learned from catalogue seed {recipe['seed']}: the same words, other items and queries;"
+            f" {recipe['pairs']:,} pairs drawn evenly over candidates, {recipe['wrong']:.0%} of the levels off by one.",
+            "",
+        ]
+    known = [one.known_queries for one in levels if one.known_queries is not None]
+    if known:
+        lines += [
+            f"Of the showings looked at, {sum(known) / len(known):.1%} are for a query that, word by word, was among"
+            " the graded ones too (with other items).",
+            "",
+        ]
+    lines += [
+        f"| | {' | '.join(f'{name}: accuracy | log loss' for name in SLICES)} | seeds |",
+        f"|---|{'---|---|' * len(SLICES)}---|",
+    ]
+    for name in dict.fromkeys(one.name for one in levels):
+        own = [one for one in levels if one.name == name]
+        means = mean_figures([one.figures for one in own])
+        cells = [
+            f"{means[part].accuracy:.3f} | {means[part].log_loss:.3f}" if part in means else " | " for part in SLICES
+        ]
+        title = f"after joint training, {name}" if name else "as stage one left it"
+        lines.append(f"| {title} | {' | '.join(cells)} | {len({one.seed for one in own})} |")
+    return [
+        *lines,
+        "",
+        "After joint training: P(level) as the scores rest on it after the last page, so with `shift` for pairs that"
+        " the query has shown; never-shown pairs are as the level head has them.",
+        "",
+    ]
+
+
+def _curve(points: Sequence[CurvePoint]) -> list[str]:
+    lines = [f"Seed {points[0].row.seed}; the second half of each log.", ""]
+    columns = ("auc_expected", "auc_never_shown", "expected_clicks", "share_of_reference")
+    titles = {**QUALITY, **UNEXPOSED}
+    pages = sorted({point.pages for point in points})
+    for column in columns:
+        title, style = titles[column]
+        lines += [f"| {title} | {' | '.join(f'{count:,} pages' for count in pages)} |", f"|---|{'---|' * len(pages)}"]
+        for name in dict.fromkeys(point.row.name for point in points):
+            values = {point.pages: getattr(point.row, column) for point in points if point.row.name == name}
+            if all(value is None for value in values.values()):
+                continue
+            cells = ["" if values.get(count) is None else format(values[count], style) for count in pages]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
     return lines
 
 
-def _difference(one: Difference) -> str:
-    interval = "" if one.interval is None else f" ({one.interval[0]:+.4f} … {one.interval[1]:+.4f})"
-    return f"{one.mean:+.4f}{interval}"
+def _drift(runs: Sequence[DriftRun]) -> list[str]:
+    lines = [
+        "At the middle of the log 30 % of the queries change their kind. Excess: expected log loss less that of the"
+        " true probability, nats an impression, pooled over seeds. Frozen weights: a copy of the model from the change,"
+        " which scores on with the running aggregates and learns nothing; frozen: the aggregates of the queries stand"
+        " still, too. Won back: 1 − (excess − before) / (excess of frozen − before), in the bin that ends"
+        f" {WITHIN * BIN:,} pages after the change; of single seeds in brackets.",
+        "",
+    ]
+    for name in dict.fromkeys(run.name for run in runs):
+        own = [run for run in runs if run.name == name]
+        pooled = {"changed": pool([run.changed for run in own]), "others": pool([run.others for run in own])}
+        count = len(pooled["changed"].after["online"])
+        ends = [f"to {(number + 1) * BIN:,}" for number in range(count)]
+        lines += [f"| {name}, {len(own)} seeds | before | {' | '.join(ends)} |", f"|---|---|{'---|' * count}"]
+        for which, found in pooled.items():
+            for way in WAYS:
+                cells = [f"{value:.4f}" for value in found.after[way].tolist()]
+                lines.append(f"| {which} queries, {way} | {found.before:.4f} | {' | '.join(cells)} |")
+        for way in WAYS[:-1]:
+            share = float(pooled["changed"].won_back[way][WITHIN - 1])
+            single = [float(pool([run.changed]).won_back[way][WITHIN - 1]) for run in own]
+            told = ", ".join(f"{value:.0%}" for value in single)
+            lines += ["", f"Won back by {name}, {way}: **{share:.0%}** ({told})."]
+        lines.append("")
+    return lines
+
+
+def _relevance(found: dict[str, Any]) -> list[str]:
+    if not found:
+        return _missing("relevance")
+    return [f"`{found['command']}`, {found['date']}, {found['machine']}.", "", relevance_table(found), ""]
+
+
+def _made_by(record: Record) -> list[str]:
+    codes = {row.code for row in [*record.rows, *(point.row for point in record.curve)] if row.code}
+    models = {row.code for row in record.rows if row.impressions_per_second is not None}
+    lines = [
+        "## What ran",
+        "",
+        "| | date | machine | seconds |",
+        "|---|---|---|---|",
+        *(f"| `{part.command}` | {part.date} | {part.machine} | {part.seconds:,.0f} |" for part in record.parts),
+        "",
+        *dict.fromkeys(f"{part.versions}." for part in record.parts),
+        "",
+    ]
+    if codes and len(models) > 1:
+        lines += [f"The models' rows come from {len(models)} states of the code ({', '.join(sorted(models))}).", ""]
+    return [
+        *lines,
+        "Seconds are of what was not kept from before. The budget is 6 hours on 2 cores: the full encoder runs for"
+        " prectr-v2 and its forms of debias on 2 seeds, the pair cache everywhere else.",
+    ]

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t  # type: ignore[import-untyped]
 
-from bench.quality_scores import Contender, Scores
+from bench.quality_bootstrap import Resampled
+from bench.quality_contender import Contender
+from bench.quality_scores import Scores
 from bench.quality_truth import Floats, Showings, Truth
 from bench.ranking_quality import auc, page_gauc
 from model.quality import ACTIVE, LOW_ACTIVITY
@@ -18,10 +20,14 @@ from stream.simulator.clicks import POSITION_EXPONENT
 TOP: Final = 10
 """Places of a ranking that count."""
 
+RESOLVED: Final = 0.001
+"""Steps in AUC under this count as unresolved, whatever the interval."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Quality of one contender in one world; what it has no score for is null.
 
+    model: with the settings that are not the default ones, such as `prectr-v2 debias=hinge`.
     Of the second half and of real clicks, prequential, at the position shown: auc, gauc (page), log_loss (mean,
     nats), calibration (mean predicted over observed), auc_new, auc_low, auc_active (users with fewer than 3, 3 to 9,
     10 and more clicks before the page).
@@ -33,7 +39,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     auc_whole: of the whole log, from the first impression on, real clicks: what a replay's report shows.
     share_of_reference: (auc − position alone) / (reference learner − position alone); share_above_level: the same
     above position × level.
-    impressions_per_second: wall time of training alone.
+    impressions_per_second: wall time of training alone. code: of what made the scores, shortened.
     """
 
     model: str
@@ -61,6 +67,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     auc_whole: float | None = None
     ndcg_level: float | None = None
     share_above_level: float | None = None
+    code: str = ""
 
     @property
     def name(self) -> str:
@@ -71,15 +78,23 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """By how much one contender's figure is above another's, paired by seed.
 
-    interval: 95 %, Student's t over the seeds; null with a single seed.
+    interval: 95 %, Student's t over the seeds; null with a single seed. users: 95 %, of the same mean under a bootstrap
+    over the users of each seed; of `auc_expected` alone.
     """
 
     better: str
     than: str
+    track: str
     figure: str
     seeds: int
     mean: float
     interval: tuple[float, float] | None
+    users: tuple[float, float] | None = None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether a step in AUC is more than noise: at least 0.001, and the interval over seeds leaves zero out."""
+        return self.interval is not None and abs(self.mean) >= RESOLVED and self.interval[0] * self.interval[1] > 0
 
 
 # --- figures of one set of scores -------------------------------------------------------------------------------------
@@ -99,7 +114,7 @@ def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
 
     rankings = {} if scores.candidates is None else ranking(truth.candidates, scores.candidates)
     return Row(
-        model=contender.model,
+        model=contender.label,
         without=contender.without,
         track=contender.track,
         seed=truth.world.settings.seed,
@@ -114,6 +129,7 @@ def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
         gauc_expected=_gauc(shown, scores.shown, shown.probability, late),
         auc_whole=None if np.isnan(scores.shown).any() else auc(scores.shown, clicked),
         impressions_per_second=len(shown.page) / scores.seconds if scores.seconds else None,
+        code=scores.code[:12],
         **({} if scores.unexposed is None else unexposed(truth.unexposed, scores.unexposed)),
         **rankings,
     )
@@ -196,8 +212,13 @@ def with_shares(rows: Sequence[Row], reference: str) -> list[Row]:
     ]
 
 
-def paired(rows: Sequence[Row], better: str, than: str, figure: str) -> Difference | None:
-    """The difference of a figure between two contenders over the seeds that both have; None if either lacks it."""
+def paired(
+    rows: Sequence[Row], better: str, than: str, figure: str, resampled: Sequence[Resampled] = ()
+) -> Difference | None:
+    """The difference of a figure between two contenders over the seeds that both have; None if either lacks it.
+
+    rows, resampled: of one track.
+    """
     values: Mapping[str, dict[int, float]] = {
         name: {row.seed: getattr(row, figure) for row in rows if row.name == name} for name in (better, than)
     }
@@ -209,4 +230,25 @@ def paired(rows: Sequence[Row], better: str, than: str, figure: str) -> Differen
     if len(seeds) > 1:
         half = float(student_t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / np.sqrt(len(seeds)))
         interval = (mean - half, mean + half)
-    return Difference(better=better, than=than, figure=figure, seeds=len(seeds), mean=mean, interval=interval)
+    return Difference(
+        better=better,
+        than=than,
+        track=rows[0].track,
+        figure=figure,
+        seeds=len(seeds),
+        mean=mean,
+        interval=interval,
+        users=_over_users(resampled, better, than, seeds) if figure == "auc_expected" else None,
+    )
+
+
+def _over_users(
+    resampled: Sequence[Resampled], better: str, than: str, seeds: Sequence[int]
+) -> tuple[float, float] | None:
+    """The 95 % interval of the mean difference over seeds, the users of each seed drawn anew."""
+    drawn = {(one.name, one.seed): np.array(one.auc) for one in resampled}
+    if any((name, seed) not in drawn for name in (better, than) for seed in seeds):
+        return None
+    means = np.mean([drawn[better, seed] - drawn[than, seed] for seed in seeds], axis=0)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,6 +1,5 @@
 """Scores of everything that is measured: how they are made, and the files that keep them between runs."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,25 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from bench.provenance import code_sha256
+from bench.quality_contender import ABLATED, Contender, trainer_config
 from bench.quality_truth import Floats, Ints, Showings, Truth
 from bench.reference_learner import Learns, ReferenceLearner
+from bench.stage_one import LevelSample
 from bench.world import floor_tables
 from model.config import TrainerConfig
+from model.encoder.folder import read_header
 from model.trainer import BatchScores, Trainer
 from ops.config import Settings
 from state.errors import PrectrError
 from stream.events import Impression, Item
 from stream.labeller import LexicalLabeller
+from stream.normalise import normalise_query
 from stream.records import Example, decode_page, encode_record
 from stream.replay import Replay
 
 REFERENCE: Final = "reference learner"
+_MOST_ITEMS: Final = 200
+"""Of a page."""
 _MODEL_CODE: Final = ("stream", "model", "state", "bench/quality_scores.py", "bench/quality_truth.py")
 _REFERENCE_CODE: Final = (
     "stream/simulator",
@@ -36,19 +41,6 @@ _REFERENCE_CODE: Final = (
 )
 
 
-class Contender(msgspec.Struct, frozen=True, kw_only=True):
-    """What a row is about: a model of the registry, parts switched off, and the track (`G`: the level is given)."""
-
-    model: str
-    without: tuple[str, ...] = ()
-    track: str = "G"
-
-    @property
-    def name(self) -> str:
-        """For a person, and for a file's name."""
-        return " ".join([self.model, *(f"without {part}" for part in self.without)])
-
-
 @dataclass(frozen=True)
 class Scores:
     """Log-odds of a click, in the order of the truth's slices; NaN where nothing was scored.
@@ -56,62 +48,74 @@ class Scores:
     shown: float64 (n,), at the position shown, made before the page was learned from. unexposed, candidates:
     float64, at position 1, by what was known right before the page's batch was learned from.
     seconds: what training took, the scoring of imagined candidates left out; 0 where nothing was trained.
+    levels: float64 (n, 4), P(level) of the showings of a `LevelSample` after the last page, of a model whose text
+    encoder learns on. code: of what made the scores.
     """
 
     shown: Floats
     unexposed: Floats | None = None
     candidates: Floats | None = None
     seconds: float = 0.0
+    levels: Floats | None = None
+    code: str = ""
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
 def write_scores(path: Path, scores: Scores, identity: str) -> None:
-    """Keep scores in a file (safetensors), together with the identity of what made them."""
-    tensors = {"shown": scores.shown, "unexposed": scores.unexposed, "candidates": scores.candidates}
-    metadata = {"identity": identity, "seconds": repr(scores.seconds)}
+    """Keep scores in a file (safetensors), together with what made them: settings, and `scores.code`."""
+    parts = {"shown": scores.shown, "unexposed": scores.unexposed, "candidates": scores.candidates}
+    tensors = {name: part for name, part in {**parts, "levels": scores.levels}.items() if part is not None}
+    metadata = {"identity": identity, "code": scores.code, "seconds": repr(scores.seconds)}
     aside = path.with_name(path.name + ".part")
-    aside.write_bytes(save({name: part for name, part in tensors.items() if part is not None}, metadata))
+    aside.write_bytes(save(tensors, metadata))
     aside.replace(path)
 
 
-def read_scores(path: Path, identity: str) -> Scores | None:
-    """Scores that were kept, None if there are none or they were made by other settings or other code."""
+def read_scores(path: Path, identity: str, code: str | None) -> Scores | None:
+    """Scores that were kept, None if there are none or they were made by other settings or other code.
+
+    code: None takes what any code made.
+    """
     if not path.is_file():
         return None
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
-        if metadata["identity"] != identity:
+        if metadata["identity"] != identity or code not in {None, metadata["code"]}:
             return None
         parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    return Scores(parts["shown"], parts.get("unexposed"), parts.get("candidates"), float(metadata["seconds"]))
+    return Scores(**parts, seconds=float(metadata["seconds"]), code=metadata["code"])
 
 
-def model_identity(truth: Truth, settings: Settings, contender: Contender) -> str:
-    """Everything that a model's scores depend on."""
+def model_identity(truth: Truth, settings: Settings, contender: Contender, encoder: Path) -> str:
+    """Everything that a model's scores depend on, but the code; the encoder by what it is, not by where it lies."""
+    config = msgspec.to_builtins(trainer_config(settings, contender, encoder))
     parts = {
         "world": truth.world.settings,
         "contender": contender,
         "pipeline": msgspec.to_builtins(settings.pipeline),
-        "trainer": msgspec.to_builtins(trainer_config(settings, contender)),
-        "code": code_sha256(*_MODEL_CODE),
+        "trainer": config | {"encoder": read_header(encoder).sha256},
     }
     return msgspec.json.encode(parts).decode()
 
 
+def model_code() -> str:
+    """What of the code a model's scores depend on."""
+    return code_sha256(*_MODEL_CODE)
+
+
 def reference_identity(truth: Truth) -> str:
-    """Everything that the reference learner's scores depend on."""
-    parts = {"world": truth.world.settings, "code": code_sha256(*_REFERENCE_CODE)}
-    return msgspec.json.encode(parts).decode()
+    """Everything that the reference learner's scores depend on, but the code."""
+    return msgspec.json.encode({"world": truth.world.settings}).decode()
+
+
+def reference_code() -> str:
+    """What of the code the reference learner's scores depend on."""
+    return code_sha256(*_REFERENCE_CODE)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
-
-
-def trainer_config(settings: Settings, contender: Contender) -> TrainerConfig:
-    """The settings of a contender's trainer."""
-    return dataclasses.replace(settings.trainer, model=contender.model, without=contender.without)
 
 
 class MeasuredTrainer:
@@ -124,6 +128,9 @@ class MeasuredTrainer:
         self._shown = np.full(len(truth.shown.page), np.nan)
         self._others = tuple(np.full(len(part.page), np.nan) for part in self._imagined)
         self._seconds = 0.0
+        self._learns_levels = config.model == ABLATED and config.infers_levels
+        self._levels: Floats | None = None
+        self._last: Example | None = None
 
     def consume(self, examples: Sequence[Example], line: int) -> None:
         """Train."""
@@ -132,10 +139,12 @@ class MeasuredTrainer:
         self._seconds += perf_counter() - start
 
     def flush(self) -> None:
-        """Train the last batch."""
+        """Train the last batch, and ask for levels."""
         start = perf_counter()
         self.trainer.flush()
         self._seconds += perf_counter() - start
+        if self._learns_levels and self._last is not None:
+            self._levels = self._told(LevelSample(self._truth), self._last)
 
     def save(self, folder: Path) -> None:
         """Nothing: a run that was cut off starts again."""
@@ -157,7 +166,7 @@ class MeasuredTrainer:
                     f"did not put out every page of {self._truth.log}. Where pages are an hour apart the clock waits "
                     "for a second user and drops some of them: give more --pages, or fewer --days"
                 )
-        return Scores(self._shown, unexposed, candidates, self._seconds)
+        return Scores(self._shown, unexposed, candidates, self._seconds, self._levels, model_code())
 
     def _measure(self, scored: BatchScores) -> None:
         start = perf_counter()
@@ -171,6 +180,7 @@ class MeasuredTrainer:
             )
         self._shown[showings] = scored.logits
         self._imagine(batch.examples, pages)
+        self._last = batch.examples[-1]
         self._seconds -= perf_counter() - start
 
     def _imagine(self, examples: Sequence[Example], pages: Ints) -> None:
@@ -189,26 +199,45 @@ class MeasuredTrainer:
                 others[place] = logits[done : done + place.stop - place.start]
                 done += place.stop - place.start
 
+    def _told(self, sample: LevelSample, page: Example) -> Floats:
+        """P(level), float64 (n, 4), that the scores of a sample's showings would rest on now.
+
+        What is put on `page`, query by query, is read as any candidates are; its user and its query's past do not
+        matter for levels.
+        """
+        told = np.zeros((len(sample.query), 4))
+        for query in np.unique(sample.query).tolist():
+            asked = msgspec.structs.replace(page, query=normalise_query(self._truth.world.catalogue.queries[query]))
+            every = np.flatnonzero(sample.query == query)
+            for places in np.split(every, range(_MOST_ITEMS, len(every), _MOST_ITEMS)):
+                items = _with_items(asked, self._truth, sample.item[places], sample.level[places])
+                told[places] = self.trainer.explain([items], position=1).levels
+        return told
+
 
 def _with_candidates(example: Example, truth: Truth, slices: Sequence[Showings], places: Sequence[slice]) -> Example:
     """The same page at the same moment, with other items on it, none of them clicked."""
-    catalogue = truth.world.catalogue
-    items = np.concatenate([part.item[place] for part, place in zip(slices, places, strict=True)]).tolist()
+    items = np.concatenate([part.item[place] for part, place in zip(slices, places, strict=True)])
     levels = np.concatenate([part.level[place] for part, place in zip(slices, places, strict=True)])
+    return _with_items(example, truth, items, levels)
+
+
+def _with_items(example: Example, truth: Truth, item: Ints, level: NDArray[np.uint8]) -> Example:
+    catalogue = truth.world.catalogue
     page = decode_page(example.page)
     page.items = [
         Item(
-            item_id=catalogue.item_ids[item],
-            title=catalogue.titles[item],
-            relevance=level,
-            price=float(catalogue.prices[item]),
-            category=catalogue.categories[item],
-            brand=catalogue.brands[item],
+            item_id=catalogue.item_ids[place],
+            title=catalogue.titles[place],
+            relevance=one,
+            price=float(catalogue.prices[place]),
+            category=catalogue.categories[place],
+            brand=catalogue.brands[place],
             position=1,
         )
-        for item, level in zip(items, levels.tolist(), strict=True)
+        for place, one in zip(item.tolist(), level.tolist(), strict=True)
     ]
-    return msgspec.structs.replace(example, page=_raw(page), levels=levels.tobytes(), labels=bytes(len(items)))
+    return msgspec.structs.replace(example, page=_raw(page), levels=level.tobytes(), labels=bytes(len(item)))
 
 
 def _raw(page: Impression) -> msgspec.Raw:
@@ -220,11 +249,12 @@ def replay_models(
     run_dir: Path,
     settings: Settings,
     contenders: Sequence[Contender],
+    encoder: Path,
     progress: Callable[[Replay], None] = lambda replay: None,
 ) -> dict[Contender, Scores]:
     """Replay the log once through both stages, every contender learning from it, and give their scores."""
     sinks: Mapping[str, MeasuredTrainer] = {
-        str(number): MeasuredTrainer(trainer_config(settings, contender), truth)
+        str(number): MeasuredTrainer(trainer_config(settings, contender, encoder), truth)
         for number, contender in enumerate(contenders)
     }
     run = Replay(
@@ -289,7 +319,7 @@ def reference_scores(truth: Truth) -> Scores:
         at = shown.of_page(page)
         learner.learn(user, query, shown.item[at], shown.level[at], shown.clicked[at])
     of_shown, of_unexposed, of_candidates = map(log_odds, probabilities)
-    return Scores(of_shown, of_unexposed, of_candidates)
+    return Scores(of_shown, of_unexposed, of_candidates, code=reference_code())
 
 
 def log_odds(probability: NDArray[np.float64]) -> Floats:

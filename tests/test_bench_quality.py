@@ -15,23 +15,23 @@ import pytest
 from scipy.stats import ttest_rel  # type: ignore[import-untyped]
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-import bench.quality
+import bench.quality_world
 from bench.provenance import command_line
-from bench.quality import measure_world, parse
-from bench.quality_page import Result, markdown
+from bench.quality import parse
+from bench.quality_contender import Contender, trainer_config
 from bench.quality_rows import Row, measure, paired, ranking
 from bench.quality_scores import (
-    Contender,
     MeasuredTrainer,
     Scores,
     floor_scores,
+    model_code,
     model_identity,
     read_scores,
     reference_scores,
     replay_models,
-    trainer_config,
 )
 from bench.quality_truth import TRUTH, Showings, Truth, read_truth
+from bench.quality_world import Means, measure_world
 from bench.reference_learner import Learns
 from bench.world import read_log, reference
 from model.trainer import Trainer
@@ -40,9 +40,11 @@ from state.errors import PrectrError, UsageError
 from stream.labeller import LexicalLabeller
 from stream.replay import Replay
 from stream.simulator import WorldSettings
+from tests.kit.encoder import tiny_encoder
 
 WORLD = WorldSettings(pages=400, seed=3, days=0.2, queries=40, items=1000, users=150)
 MODELS = (Contender(model="lr"), Contender(model="wide-deep+"))
+ENCODER = tiny_encoder()
 Record = dict[str, Any]
 
 
@@ -52,13 +54,18 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("quality")
+def means(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Means:
+    return Means(settings, ENCODER, tmp_path_factory.mktemp("quality"))
 
 
 @pytest.fixture(scope="module")
-def rows(folder: Path, settings: Settings) -> dict[str, Row]:
-    return {row.name: row for row in measure_world(WORLD, MODELS, settings, folder)}
+def folder(means: Means) -> Path:
+    return means.folder(WORLD)
+
+
+@pytest.fixture(scope="module")
+def rows(means: Means) -> dict[str, Row]:
+    return {row.name: row for row in measure_world(WORLD, MODELS, means).rows}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,8 @@ def truth(rows: dict[str, Row], folder: Path) -> Truth:
 
 @pytest.fixture(scope="module")
 def kept(truth: Truth, settings: Settings, folder: Path) -> Scores:
-    scores = read_scores(folder / "G-wide-deep+.safetensors", model_identity(truth, settings, MODELS[1]))
+    identity = model_identity(truth, settings, MODELS[1], ENCODER)
+    scores = read_scores(folder / "G-wide-deep+.safetensors", identity, model_code())
     assert scores is not None
     return scores
 
@@ -210,7 +218,7 @@ def test_reference_learner_is_that_of_the_world_bench(truth: Truth) -> None:
 def test_scoring_candidates_changes_nothing_of_what_is_learned(
     truth: Truth, settings: Settings, tmp_path: Path
 ) -> None:
-    config = trainer_config(settings, MODELS[1])
+    config = trainer_config(settings, MODELS[1], ENCODER)
     measured, plain = MeasuredTrainer(config, truth), Trainer(config)
     run = Replay(
         [str(truth.log)],
@@ -233,7 +241,7 @@ def test_candidate_is_scored_as_if_it_had_been_shown_first(truth: Truth, setting
     first = np.flatnonzero(shown.position == 1)
     fields = {field.name: getattr(shown, field.name)[first] for field in dataclasses.fields(shown)}
     imagined = dataclasses.replace(truth, unexposed=Showings(**fields))
-    scores = replay_models(imagined, tmp_path, settings, MODELS)[MODELS[1]]
+    scores = replay_models(imagined, tmp_path, settings, MODELS, ENCODER)[MODELS[1]]
     assert scores.unexposed is not None
     np.testing.assert_allclose(scores.unexposed, scores.shown[first], atol=1e-5)
 
@@ -241,29 +249,37 @@ def test_candidate_is_scored_as_if_it_had_been_shown_first(truth: Truth, setting
 def test_clicks_that_are_not_those_of_the_truth_are_refused(truth: Truth, settings: Settings, tmp_path: Path) -> None:
     other = dataclasses.replace(truth, shown=dataclasses.replace(truth.shown, clicked=~truth.shown.clicked))
     with pytest.raises(PrectrError, match="not the clicks of the truth"):
-        replay_models(other, tmp_path, settings, MODELS[:1])
+        replay_models(other, tmp_path, settings, MODELS[:1], ENCODER)
 
 
 def test_page_that_never_came_by_is_told(truth: Truth, settings: Settings) -> None:
     with pytest.raises(PrectrError, match=f"no score of {len(truth.shown.page)} of {len(truth.shown.page)} shown"):
-        MeasuredTrainer(trainer_config(settings, MODELS[0]), truth).scores()
+        MeasuredTrainer(trainer_config(settings, MODELS[0], ENCODER), truth).scores()
 
 
-def test_what_is_done_is_not_done_again_unless_settings_differ(
-    rows: dict[str, Row], settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_done_is_not_done_again_unless_settings_or_code_differ(
+    rows: dict[str, Row], means: Means, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Contender] = []
 
-    def replay(truth: Truth, run_dir: Path, settings: Settings, missing: list[Contender], progress: object) -> None:
+    def replay(truth: Truth, run_dir: Path, settings: Settings, missing: list[Contender], *rest: object) -> None:
         asked.extend(missing)
         raise PrectrError("replayed again")
 
-    monkeypatch.setattr(bench.quality, "replay_models", replay)
-    assert {row.name: row for row in measure_world(WORLD, MODELS, settings, folder)} == rows
-    other = dataclasses.replace(settings, trainer=dataclasses.replace(settings.trainer, dense_rate=0.5))
+    monkeypatch.setattr(bench.quality_world, "replay_models", replay)
+    assert {row.name: row for row in measure_world(WORLD, MODELS, means).rows} == rows
+    trainer = dataclasses.replace(means.settings.trainer, dense_rate=0.5)
+    other = dataclasses.replace(means, settings=dataclasses.replace(means.settings, trainer=trainer))
     with pytest.raises(PrectrError, match="replayed again"):
-        measure_world(WORLD, MODELS, other, folder)
+        measure_world(WORLD, MODELS, other)
     assert asked == list(MODELS)
+    with pytest.raises(PrectrError, match="replayed again"):
+        measure_world(WORLD, MODELS, dataclasses.replace(means, encoder=tiny_encoder(1)))
+    monkeypatch.setattr(bench.quality_world, "model_code", lambda: "other code")
+    with pytest.raises(PrectrError, match="replayed again"):
+        measure_world(WORLD, MODELS, means)
+    whatever = measure_world(WORLD, MODELS, dataclasses.replace(means, any_code=True))
+    assert {row.name: row for row in whatever.rows} == rows
 
 
 def test_paired_interval_is_that_of_the_paired_t_test(rows: dict[str, Row]) -> None:
@@ -289,31 +305,30 @@ def test_scores_that_are_not_there_leave_figures_out(truth: Truth, kept: Scores)
     assert row.impressions_per_second is None
 
 
-def test_page_shows_every_row_and_no_path_of_the_machine(rows: dict[str, Row], folder: Path) -> None:
-    command = command_line("bench.quality", ["--json", str(folder), f"--work={folder}", "--seeds", "3", "--out", "x"])
-    text = markdown(
-        Result(
-            rows=list(rows.values()),
-            differences=[],
-            pages=WORLD.pages,
-            days=WORLD.days,
-            seeds=[WORLD.seed],
-            command=command,
-            date="",
-            machine="",
-            versions="",
-            settings={},
-        )
-    )
-    assert command == "python -m bench.quality --seeds 3"
-    assert str(folder) not in text
-    assert f"| wide-deep+ | {rows['wide-deep+'].auc:.4f} |" in text
-    assert all(f"| {name} |" in text for name in rows)
+def test_command_is_told_without_paths_of_the_machine(folder: Path) -> None:
+    flags = ["--json", str(folder), f"--work={folder}", "--seeds", "3", "--out", "x", "--stage-one", "y"]
+    assert command_line("bench.quality", flags) == "python -m bench.quality --seeds 3"
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--track", "T"], ["--models", "lr,depp"], ["--seeds", "0,one"], ["--seeds", "1,1"]]
+    "arguments",
+    [
+        ["--models", "lr,depp"],
+        ["--seeds", "0,one"],
+        ["--seeds", "1,1"],
+        ["--without", "insentive"],
+        ["--set", "encoder_share"],
+        ["--set", "levels=logged"],
+        ["--jobs", "0"],
+        ["--curve", "--drift"],
+        ["--sizes", "10k"],
+    ],
 )
 def test_flag_that_means_nothing_is_refused(arguments: list[str]) -> None:
     with pytest.raises(UsageError, match=arguments[0]):
         parse(arguments)
+
+
+def test_setting_that_there_is_not_names_the_nearest() -> None:
+    with pytest.raises(PrectrError, match="encoder_share"):
+        parse(["--set", "encodr_share=1"])

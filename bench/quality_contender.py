@@ -1,0 +1,138 @@
+"""What is measured: a model, what is switched off or set otherwise, and the track that it runs in."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from model.config import TrainerConfig
+from model.registry import MODELS
+from ops.config import Settings, load_settings
+from state.errors import UsageError
+
+LEVELS_OF: Final = {"T": "inferred", "G": "logged"}
+"""Track T: no model is told the level that was logged of what it scores. G: every model is."""
+
+BY_TRACK: Final = ("levels", "encoder")
+"""Settings that the track decides."""
+
+ABLATED: Final = "prectr-v2"
+"""The model whose parts `--without` and `--debias` are about."""
+
+NO_DEBIAS: Final = "none"
+
+
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row is about.
+
+    settings: what differs from the default settings, by name.
+    """
+
+    model: str
+    without: tuple[str, ...] = ()
+    track: str = "G"
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The model with its settings, as a row names it."""
+        return " ".join([self.model, *(f"{name}={value}" for name, value in self.settings)])
+
+    @property
+    def name(self) -> str:
+        """For a person, and for a file's name."""
+        return " ".join([self.label, *(f"without {part}" for part in self.without)])
+
+
+def trainer_config(settings: Settings, contender: Contender, encoder: Path) -> TrainerConfig:
+    """The settings of a contender's trainer; encoder: the folder of stage one.
+
+    ConfigError: a setting of the contender's that there is not, or out of its range.
+    """
+    given = load_settings(None, dict(contender.settings), environ={}).trainer
+    return dataclasses.replace(
+        settings.trainer,
+        model=contender.model,
+        without=contender.without,
+        levels=LEVELS_OF[contender.track],
+        encoder=str(encoder),
+        **{name: getattr(given, name) for name, _ in contender.settings},
+    )
+
+
+def contenders(
+    models: Sequence[str],
+    track: str,
+    *,
+    without: Sequence[str] = (),
+    debias: Sequence[str] = (),
+    settings: Sequence[tuple[str, str]] = (),
+) -> list[Contender]:
+    """The contenders that the flags name, each once.
+
+    without: parts of prectr-v2, each left out alone; `all` stands for every part. debias: forms of its exposure
+    debias; `none` is it without. settings: of every contender.
+
+    Raises:
+        UsageError: there is no such model, part, form or setting, or the track decides the setting.
+    """
+    common = tuple(settings)
+    for name, _ in common:
+        if name in BY_TRACK:
+            raise UsageError(f"--set {name}: the track decides that; choose it by --track")
+    found = [Contender(model=_known(model), track=track, settings=common) for model in models]
+    whole = Contender(model=ABLATED, track=track, settings=common)
+    parts = sorted(MODELS[ABLATED].switches)
+    for part in parts if "all" in without else without:
+        if part not in parts:
+            raise UsageError(f"--without {part}: {ABLATED} has no such part; there are {', '.join(parts)}, and all")
+        found.append(msgspec.structs.replace(whole, without=(part,)))
+    for form in debias:
+        if form == NO_DEBIAS:
+            found.append(msgspec.structs.replace(whole, without=("debias",)))
+        elif form == TrainerConfig().debias:
+            found.append(whole)
+        else:
+            found.append(msgspec.structs.replace(whole, settings=(("debias", form), *common)))
+    for contender in found:
+        load_settings(None, dict(contender.settings), environ={})
+    return list(dict.fromkeys(found))
+
+
+def _known(model: str) -> str:
+    if model not in MODELS:
+        raise UsageError(f"--models: there is no {model!r}; there are {', '.join(MODELS)}")
+    return model
+
+
+ORDER: Final = (
+    ("dnn", "lr"),
+    ("wide-deep", "lr"),
+    ("wide-deep", "dnn"),
+    ("wide-deep+", "wide-deep"),
+    ("prectr", "dnn"),
+    ("prectr", "wide-deep"),
+    ("prectr-v2", "prectr"),
+    ("prectr-v2", "wide-deep+"),
+)
+"""The steps between models, the better one first: the papers' order, and the strong baseline."""
+
+
+def comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Which of the contenders named are held against which: (the one that should be better, the other)."""
+    present = dict.fromkeys(names)
+    found = [pair for pair in ORDER if pair[0] in present and pair[1] in present]
+    for name in present:
+        if name.startswith("position") or " " not in name:
+            continue
+        label, _, part = name.partition(" without ")
+        whole = " ".join(word for word in label.split(" ") if not word.startswith("debias="))
+        if part and label in present:
+            found.append((label, name))
+        elif whole != label:
+            found += [pair for pair in ((name, f"{whole} without debias"), (whole, name)) if pair[1] in present]
+        elif label.split(" ")[0] in present:
+            found.append((name, label.split(" ")[0]))
+    return [pair for pair in dict.fromkeys(found) if pair[0] in present and pair[1] in present]

@@ -1,0 +1,194 @@
+"""The stage-one encoder of the synthetic world, and how well it tells levels.
+
+It learns from another catalogue seed: same words, other items and queries; graded pairs drawn evenly over all
+candidates, of which some levels are off by one, as people's are. It is made once and kept by what it depends on.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.provenance import code_sha256
+from bench.quality_truth import Showings, Truth
+from model.encoder.folder import load_encoder, save_encoder
+from model.encoder.graded import GradedPair
+from model.encoder.pretrain import PretrainConfig, level_logits, pretrain
+from model.encoder.provenance import provenance_of
+from model.encoder.tokens import Pair
+from ops.console import meter
+from stream.normalise import normalise_query
+from stream.simulator import Catalogue, WorldSettings, make_catalogue
+
+SLICES: Final = ("exposed", "unexposed", "never shown")
+SAMPLED: Final = 4_000
+"""Showings of each slice whose levels are looked at."""
+
+_CODE: Final = ("stream/simulator", "model/encoder", "bench/stage_one.py")
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage-one encoder is made from.
+
+    seed: of the catalogue, of the pairs drawn and of their errors; no measured world may have it.
+    wrong: share of the labels that are off by one. training: how it is pre-trained.
+    """
+
+    seed: int = 1_000
+    pairs: int = 4_000
+    wrong: float = 0.15
+    queries: int | None = None
+    items: int | None = None
+    training: PretrainConfig = PretrainConfig()
+
+
+def graded_pairs(catalogue: Catalogue, recipe: Recipe) -> list[GradedPair]:
+    """Candidates drawn evenly and without repetition, with their levels, some of them off by one."""
+    rng = np.random.default_rng([recipe.seed, 21])
+    query, slot = np.nonzero(catalogue.candidates >= 0)
+    drawn = rng.choice(len(query), min(recipe.pairs, len(query)), replace=False)
+    query, slot = query[drawn], slot[drawn]
+    levels = off_by_one(catalogue.levels[query, slot], recipe.wrong, rng)
+    items = catalogue.candidates[query, slot]
+    return [
+        GradedPair(normalise_query(catalogue.queries[q]), catalogue.titles[item], level)
+        for q, item, level in zip(query.tolist(), items.tolist(), levels.tolist(), strict=True)
+    ]
+
+
+def off_by_one(levels: NDArray[np.uint8], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Levels 1 to 4, int64 (n,), a share of them one higher or lower; at the ends there is one way to go."""
+    true = levels.astype(np.int64)
+    step = np.where(rng.random(len(true)) < 0.5, -1, 1)
+    step = np.where(true == 1, 1, np.where(true == 4, -1, step))
+    return np.where(rng.random(len(true)) < share, true + step, true)
+
+
+def make_stage_one(recipe: Recipe, work: Path) -> Path:
+    """The encoder's folder below `work`, made unless the same is there already."""
+    identity = msgspec.json.encode({"recipe": recipe, "code": code_sha256(*_CODE)})
+    folder = work / f"stage-one-{hashlib.sha256(identity).hexdigest()[:12]}"
+    if folder.is_dir():
+        return folder
+    catalogue = make_catalogue(
+        WorldSettings(pages=1, seed=recipe.seed, queries=recipe.queries, items=recipe.items, users=1)
+    )
+    graded = graded_pairs(catalogue, recipe)
+    query, slot = np.nonzero(catalogue.candidates >= 0)
+    # The vocabulary comes from all texts of the catalogue, graded or not.
+    everything: list[Pair] = [
+        (normalise_query(catalogue.queries[q]), catalogue.titles[item])
+        for q, item in zip(query.tolist(), catalogue.candidates[query, slot].tolist(), strict=True)
+    ]
+    with meter("stage one", 1.0) as shown:
+        made = pretrain(graded, recipe.training, unlabelled=everything, said=shown.update)
+    provenance = provenance_of(made, recipe.training, graded=graded, labels=None)
+    aside = folder.with_name(folder.name + ".part")
+    save_encoder(
+        aside,
+        made.network,
+        made.tokenizer,
+        pairs=graded,
+        provenance=provenance | {"recipe": msgspec.to_builtins(recipe)},
+    )
+    aside.rename(folder)
+    return folder
+
+
+# --- how well levels are told -----------------------------------------------------------------------------------------
+
+
+class LevelFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the levels of a slice's showings are told.
+
+    accuracy: share whose likeliest level is the true one. log_loss: mean −ln P(true level), nats. showings: how many.
+    """
+
+    slice: str
+    accuracy: float
+    log_loss: float
+    showings: int
+
+
+class LevelSample:
+    """Showings of each slice, drawn from a world's truth, whose levels are asked for."""
+
+    def __init__(self, truth: Truth) -> None:
+        late = truth.shown.page >= truth.half
+        whole = np.ones(len(truth.unexposed.page), dtype=np.bool_)
+        never = truth.unexposed.shown_before == 0
+        rng = np.random.default_rng([truth.world.settings.seed, 22])
+        self._truth = truth
+        self._drawn = {
+            name: _drawn(part, which, rng)
+            for name, (part, which) in zip(
+                SLICES, ((truth.shown, late), (truth.unexposed, whole), (truth.unexposed, never)), strict=True
+            )
+        }
+        parts = [(part, places) for part, places in self._drawn.values()]
+        self.query = np.concatenate([truth.query[part.page[places]] for part, places in parts])
+        """int64 (n,), places among the world's queries; of all slices, one after the other."""
+        self.item = np.concatenate([part.item[places] for part, places in parts])
+        """int64 (n,), places in the catalogue."""
+        self.level = np.concatenate([part.level[places] for part, places in parts])
+        """uint8 (n,), true."""
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Query and title of each showing."""
+        catalogue = self._truth.world.catalogue
+        return [
+            (normalise_query(catalogue.queries[query]), catalogue.titles[item])
+            for query, item in zip(self.query.tolist(), self.item.tolist(), strict=True)
+        ]
+
+    def figures(self, probability: NDArray[np.float64]) -> list[LevelFigures]:
+        """How well P(level), float64 (n, 4), tells the levels, slice by slice; slices without showings are left out."""
+        sizes = [len(places) for _, places in self._drawn.values()]
+        ends = np.cumsum(sizes)
+        return [
+            _figures(name, probability[end - size : end], self.level[end - size : end])
+            for name, size, end in zip(self._drawn, sizes, ends.tolist(), strict=True)
+            if size
+        ]
+
+    def of_encoder(self, folder: Path) -> list[LevelFigures]:
+        """How well an encoder tells the levels, as its folder has it."""
+        encoder = load_encoder(folder)
+        logits = level_logits(encoder.network, encoder.tokenizer, self.pairs).double()
+        return self.figures(logits.softmax(dim=1).numpy())
+
+
+def _drawn(part: Showings, which: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Showings, NDArray[np.int64]]:
+    places = np.flatnonzero(which)
+    return part, np.sort(rng.choice(places, min(SAMPLED, len(places)), replace=False))
+
+
+def _figures(name: str, probability: NDArray[np.float64], level: NDArray[np.uint8]) -> LevelFigures:
+    true = level.astype(np.int64) - 1
+    of_true = probability[np.arange(len(true)), true]
+    return LevelFigures(
+        slice=name,
+        accuracy=float((probability.argmax(axis=1) == true).mean()),
+        log_loss=float(-np.log(np.clip(of_true, 1e-12, 1.0)).mean()),
+        showings=len(true),
+    )
+
+
+def mean_figures(found: Sequence[Sequence[LevelFigures]]) -> Mapping[str, LevelFigures]:
+    """The means over worlds, by slice."""
+    means: dict[str, LevelFigures] = {}
+    for name in SLICES:
+        own = [figures for world in found for figures in world if figures.slice == name]
+        if own:
+            means[name] = LevelFigures(
+                slice=name,
+                accuracy=float(np.mean([figures.accuracy for figures in own])),
+                log_loss=float(np.mean([figures.log_loss for figures in own])),
+                showings=sum(figures.showings for figures in own),
+            )
+    return means
