@@ -15,8 +15,11 @@ from model.quality import ACTIVE, LOW_ACTIVITY, SEGMENTS
 from model.sketch import PAGES, SKETCH_VERSION, Bytes, Floats, Ints, QualitySketch, SketchState, score
 
 STRETCH_MS: Final = 60_000
-MOST_WAITING: Final = 4_096
-"""Stretches that wait to be published, at most: almost three days. The oldest go first."""
+MOST_WAITING: Final = 192 << 20
+"""Bytes of stretches that wait to be published, at most: of a long log with a page a minute, learned as fast as it
+goes, more than come between two checkpoints. The oldest go first."""
+_BESIDE: Final = 800
+"""Bytes that a stretch takes up beside its bins and counts."""
 _TOGETHER: Final = 8_192
 """Impressions that are counted at a time: by itself, a small batch costs many times what its impressions do."""
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
@@ -58,6 +61,7 @@ class Stretches:
         self._parts: list[_Part] = []
         self._impressions = 0
         self._waiting = {stretch.sequence: stretch for stretch in state.waiting}
+        self._held = sum(map(_size, state.waiting))
         self._newest = state.newest
         self.settled = state
         self.dropped = 0
@@ -79,7 +83,7 @@ class Stretches:
         """Forget stretches that are known to be published; not those that have got more pages since."""
         for stretch in stretches:
             if self._waiting.get(stretch.sequence) == stretch:
-                del self._waiting[stretch.sequence]
+                self._let_go(stretch.sequence)
         self.settled = StretchesState(
             tuple(each for each in self.settled.waiting if each.sequence in self._waiting), self.settled.newest
         )
@@ -92,10 +96,17 @@ class Stretches:
             before = self._newest
             goes_on = before is not None and before.sequence == more.sequence
             self._newest = Stretch(more.sequence, _sum(before.segments, more.segments)) if before and goes_on else more
+            self._let_go(more.sequence)
             self._waiting[more.sequence] = self._newest
-        while len(self._waiting) > MOST_WAITING:
-            del self._waiting[next(iter(self._waiting))]
+            self._held += _size(self._newest)
+        while self._held > MOST_WAITING:
+            self._let_go(next(iter(self._waiting)))
             self.dropped += 1
+
+    def _let_go(self, sequence: int) -> None:
+        gone = self._waiting.pop(sequence, None)
+        if gone is not None:
+            self._held -= _size(gone)
 
 
 def stretches_of(counted: Measured) -> list[Stretch]:
@@ -137,6 +148,10 @@ def _stretches_of(logits: Floats, labels: Bytes, sizes: Ints, activity: Ints, cl
         Stretch(number, (states[first], states[first + 1], states[first + 2]))
         for number, first in zip(numbers.tolist(), range(0, groups, len(SEGMENTS)), strict=True)
     ]
+
+
+def _size(stretch: Stretch) -> int:
+    return _BESIDE + sum(len(state.bins) + len(state.counts) for state in stretch.segments)
 
 
 _NOTHING: Final = QualitySketch().encode()

@@ -21,7 +21,7 @@ from stream.kafka.topics import Topics, layout
 
 ALIVE_EVERY: Final = 10.0
 """Seconds after which a trainer that has nothing new repeats its last word."""
-_PARCEL: Final = 256
+_PARCEL: Final = 2_048
 """Stretches of a model that are sent at a time."""
 _END_SECONDS: Final = 5.0
 _NAP: Final = 0.02

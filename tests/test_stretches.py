@@ -144,12 +144,21 @@ def test_what_is_published_is_not_published_again_unless_it_has_got_more_pages()
 def test_a_process_that_publishes_nothing_holds_no_more_than_it_may_and_counts_what_it_drops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert MOST_WAITING == 4_096
-    monkeypatch.setattr(module, "MOST_WAITING", 5)
-    whole = pages(60, 3, 40.0)
+    assert MOST_WAITING == 192 << 20
+    # Some bytes of a few impressions, and 800 beside: five stretches fit, and never six.
+    monkeypatch.setattr(module, "MOST_WAITING", 5_500)
+    monkeypatch.setattr(module, "_BESIDE", 1_000)
+    whole = pages(60, 3, 200.0)
     stretches = Stretches()
-    stretches.add(whole)
-    kept = stretches.settle().waiting
+    for first in range(0, 60, 20):
+        stretches.add(part(whole, first, first + 20))
+        kept = stretches.settle().waiting
     every = sorted(one_by_one(whole))
     assert [each.sequence for each in kept] == every[-5:]
     assert stretches.dropped == len(every) - 5
+    # Those that are published make room.
+    stretches.published(kept)
+    stretches = Stretches(stretches.settle())
+    stretches.add(pages(5, 4, 400.0))
+    assert len(stretches.settle().waiting) == len(one_by_one(pages(5, 4, 400.0)))
+    assert stretches.dropped == 0

@@ -19,14 +19,14 @@ import msgspec
 from faust.types import TP
 
 from model.quality_record import RefusedRecord, decode_record
+from ops.monitor.belonging import Belonging, claim
 from ops.monitor.board import Board, Entry, ModelQuality, Past
 from ops.monitor.credentials import credentials
 from ops.monitor.now import Reading
 from ops.monitor.trouble import Trouble
-from state.errors import PrectrError
 from stream.kafka.client import Connection
 from stream.kafka.quality_topic import PARTITION
-from stream.kafka.topics import Topics, describe_system
+from stream.kafka.topics import Topics, describe_system, layout
 
 READING: Final = "reading"
 _TELL_EVERY: Final = 1.0
@@ -56,6 +56,11 @@ class MonitorSettings(NamedTuple):
     data_dir: Path
     session_timeout: float = 10.0
 
+    @property
+    def group(self) -> str:
+        """The consumer group; the changelogs are named after it."""
+        return f"{self.topics.prefix}{self.group_prefix}monitor"
+
 
 def run_monitor(settings: MonitorSettings, *, stop: Callable[[], bool], tell: Callable[[Reading], None]) -> None:
     """Read until `stop` says so; `tell` is told what is known now, once a second.
@@ -65,17 +70,25 @@ def run_monitor(settings: MonitorSettings, *, stop: Callable[[], bool], tell: Ca
     Raises:
         PrectrError: no broker or no topic at the start, or a setting that Faust does not have.
     """
-    layout = describe_system(settings.connection, settings.topics).topics.get(settings.topics.quality)
-    if layout is None:
-        raise PrectrError(f"there is no topic {settings.topics.quality}: make the topics with `prectr topics create`")
     credentials(settings.connection)
+    topic = settings.topics.quality
+    identity = layout(settings.connection, topic).identity
+    facts = describe_system(settings.connection, settings.topics).topics[topic]
+    cluster = str(settings.connection.ask(lambda admin: admin.describe_cluster())["cluster_id"])
+    claim(settings.data_dir, Belonging(cluster, topic, identity, settings.group))
     counted = _Counted()
     again = _AGAIN_FIRST
+    last: list[Reading] = []
+
+    def told(reading: Reading) -> None:
+        last[:] = [reading]
+        tell(reading)
+
     with Trouble(settings.connection.bootstrap) as trouble:
         while not stop():
             begun = time.monotonic()
-            reader = _Reader(settings, layout.partitions, layout.replicas, counted, trouble)
-            error = asyncio.run(reader.run(stop, tell))
+            reader = _Reader(settings, facts.partitions, facts.replicas, counted, trouble)
+            error = asyncio.run(reader.run(stop, told))
             del reader
             # RocksDB lets go of its files when nobody knows the tables any more.
             gc.collect()
@@ -84,6 +97,8 @@ def run_monitor(settings: MonitorSettings, *, stop: Callable[[], bool], tell: Ca
                 return
             again = _AGAIN_FIRST if time.monotonic() - begun > _STEADY else min(2 * again, _AGAIN_LONGEST)
             _log.warning("reading has failed (%s); starting it again in %g s", error, again)
+            if last:
+                tell(msgspec.structs.replace(last[0], standing=f"starting again: {error}"))
             until = time.monotonic() + again
             while not stop() and time.monotonic() < until:
                 time.sleep(_NAP)
@@ -140,7 +155,7 @@ class _Reader:
     def _made(self) -> Any:
         settings = self._settings
         self._app = app = faust.App(
-            f"{settings.topics.prefix}{settings.group_prefix}monitor",
+            settings.group,
             broker=[f"kafka://{address}" for address in settings.connection.bootstrap.split(",")],
             broker_credentials=credentials(settings.connection),
             broker_session_timeout=settings.session_timeout,

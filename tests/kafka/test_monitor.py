@@ -156,6 +156,26 @@ def test_records_of_another_version_and_damaged_ones_are_refused_and_stop_nothin
     assert "4 damaged, 1 version" in monitor.get("/")
 
 
+def test_what_ends_faust_is_told_and_it_is_started_again_until_it_can_go_on(live: Live, tmp_path: Path) -> None:
+    """A record in a codec that Faust's client has not, until an operator removes it."""
+    live.create()
+    live.load(simulated(tmp_path, pages=300))
+    live.stream(1, "--flush")
+    monitor = Monitor(live).start()
+    wait_for(lambda: monitor.now()["standing"] == "reading", monitor.said)
+    connection, topic = Connection(live.bootstrap), Topics(live.prefix).quality
+    producer = connection.producer()
+    sent = producer.send(topic, key=b"k", value=b"v" * 1000, partition=PARTITION).get(30)
+    producer.close()
+    wait_for(lambda: str(monitor.now()["standing"]).startswith("starting again: UnsupportedCodecError"), monitor.said)
+    assert "reading has failed (UnsupportedCodecError" in monitor.said()
+    connection.ask(lambda admin: admin.delete_records({TopicPartition(topic, PARTITION): sent.offset + 1}))
+    live.ended(live.start_train("--until-end", "--flush"))
+    monitor.wait_for_pages(report_of(live)["pages"])
+    assert_shows_report(monitor, report_of(live))
+    assert "Traceback" not in monitor.said()
+
+
 def test_a_second_monitor_stands_by_shows_nothing_and_takes_over(live: Live, tmp_path: Path) -> None:
     live.create()
     live.load(simulated(tmp_path, pages=300))
