@@ -5,7 +5,7 @@ What it learns is what `Trainer` learns, to the last bit: watching reads clocks 
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -56,7 +56,7 @@ class WatchedTrainer(Trainer):
         self.stretches = Stretches()
         self._leads = ranks is None or ranks.rank == 0
         # What else a model has is asked of the model itself.
-        self._model = cast("OnlineModel", _Timed(self._model, self.watch))
+        self._model = cast("OnlineModel", Timed(self._model, self.watch))
 
     def save(self, folder: Path) -> None:
         """As `Trainer.save`; with the stretches that are to be published."""
@@ -89,24 +89,27 @@ class WatchedTrainer(Trainer):
         return counted
 
 
-class _Timed:
+class Timed:
     """A model whose calls are timed."""
 
     def __init__(self, model: OnlineModel, watch: Watch) -> None:
         self._model = model
         self._watch = watch
         self._batches = 0
+        self._kept: Set[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def forward(self, batch: Batch) -> Forward:
+        """As the model's."""
         begun = time.perf_counter()
         forward = self._model.forward(batch)
         self._watch.seconds["forward"] += time.perf_counter() - begun
         return forward
 
     def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+        """As the model's."""
         begun = time.perf_counter()
         gradients = self._model.gradients(batch, forward)
         watch = self._watch
@@ -114,20 +117,23 @@ class _Timed:
         for name, loss in forward.losses.items():
             watch.losses[name] = watch.losses.get(name, 0.0) + float(loss.detach()) * batch.impressions
         watch.impressions += batch.impressions
+        # What a batch adds to tables that are not trained travels with the gradients, and is none.
+        self._kept = forward.kept.keys()
         return gradients
 
     def step(self, gradients: Gradients) -> None:
+        """As the model's."""
         if self._batches % _NORM_EVERY == 0:
-            self._watch.gradient_norm = _norm(gradients)
+            self._watch.gradient_norm = _norm(gradients, self._kept)
         self._batches += 1
         begun = time.perf_counter()
         self._model.step(gradients)
         self._watch.seconds["step"] += time.perf_counter() - begun
 
 
-def _norm(gradients: Gradients) -> float:
-    """Euclidean norm over dense parameters and rows; each as the model steps by it."""
-    parts = [gradients.dense, *(rows.gradient for rows in gradients.tables.values())]
+def _norm(gradients: Gradients, kept: Set[str]) -> float:
+    """Euclidean norm over dense parameters and rows, each as the model steps by it; without the tables `kept`."""
+    parts = [gradients.dense, *(rows.gradient for name, rows in gradients.tables.items() if name not in kept)]
     return math.sqrt(sum(float((part * part).sum()) for part in parts))
 
 

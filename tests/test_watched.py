@@ -3,16 +3,21 @@
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
+import torch
 
+from model.gradients import Gradients, RowGradients
+from model.online import Forward
 from model.quality import SEGMENTS
 from model.sketch import QualitySketch
 from model.smoothing import PRIOR_LOG_ODDS
 from model.stretches import Stretch
 from model.trainer import Trainer
-from model.watched import STEPS, STRETCHES, WatchedTrainer
+from model.watched import STEPS, STRETCHES, Timed, Watch, WatchedTrainer
 from state.errors import CheckpointError
 from stream.events import Impression
 from tests.kit.examples import random_examples, small_config
@@ -123,3 +128,23 @@ def test_the_norm_is_that_of_the_gradient_by_hand() -> None:
             for feature in {"bias": 0, "position": place, "level": level, **ids}.items():
                 gradient[feature] += probability - label
     assert trainer.watch.gradient_norm == pytest.approx(math.hypot(*gradient.values()), rel=1e-5)
+
+
+def test_what_is_kept_in_tables_that_are_not_trained_is_no_gradient() -> None:
+    class Model:
+        """Adds a huge row to a table of which it keeps account."""
+
+        def gradients(self, batch: object, forward: Forward) -> Gradients:
+            trained = RowGradients(torch.tensor([1]), torch.tensor([[3.0]]))
+            kept = RowGradients(torch.tensor([1]), torch.tensor([[1e9]]))
+            return Gradients(1, torch.tensor([4.0]), {"weights": trained, "shown": kept})
+
+        def step(self, gradients: Gradients) -> None:
+            """Nothing is learned."""
+
+    watch = Watch()
+    timed: Any = Timed(Model(), watch)  # type: ignore[arg-type]
+    batch: Any = SimpleNamespace(impressions=1)
+    forward = Forward(torch.zeros(1), {"click": torch.tensor(0.5)}, {}, {"shown": timed})
+    timed.step(timed.gradients(batch, forward))
+    assert watch.gradient_norm == 5.0
