@@ -120,7 +120,9 @@ def test_the_page_is_one_file_and_runs_nothing(server: PageServer) -> None:
 def test_before_any_sketch_the_page_says_what_it_waits_for(server: PageServer) -> None:
     assert get(server, "/health") == "starting"
     server.update(Reading(standing="reading", received=0, refused={}, stretches=0, sources=[], quality={}))
-    assert "No trainer has published anything yet" in Page(get(server, "/")).text
+    page = Page(get(server, "/")).text
+    assert "No trainer has published anything yet" in page
+    assert "nothing published yet" in page
     now = json.loads(get(server, "/quality.json"))
     assert (now["models"], now["sources"], now["last_checkpoint"]) == ([], [], None)
 
@@ -132,6 +134,21 @@ def test_sources_are_alive_while_they_are_heard(server: PageServer) -> None:
     assert {source["model"]: source["silent_seconds"] for source in now["sources"]} == {"lr": 20.0, "dnn & co": 3600.0}
     assert now["refused"] == {"damaged": 3, "version": 1}
     assert "3 damaged, 1 version" in Page(get(server, "/")).text
+
+
+@pytest.mark.parametrize(
+    ("standing", "later", "verdict"),
+    [
+        ("reading", 0, "✓ reading"),
+        ("reading", 60, "✗ no source is alive"),
+        ("waiting for Kafka", 0, "✗ waiting for Kafka"),
+    ],
+)
+def test_the_page_begins_with_whether_all_is_well(standing: str, later: float, verdict: str) -> None:
+    with PageServer(0, "127.0.0.1", clock=lambda: NOW + later) as server:
+        server.update(reading(standing))
+        assert verdict in Page(get(server, "/")).text
+        assert get(server, "/health") == standing
 
 
 def test_what_is_not_there_is_not_found(server: PageServer) -> None:

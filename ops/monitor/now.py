@@ -8,6 +8,8 @@ import msgspec
 from model.sketch import Figures, QualitySketch
 from ops.monitor.board import ModelQuality, SourceFacts
 
+READING: Final = "reading"
+"""How a monitor stands that does what it is there for."""
 ALIVE_SECONDS: Final = 45.0
 """A process that has been silent for so long counts as gone: it speaks every ten seconds."""
 

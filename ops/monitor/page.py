@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from model.sketch import Figures
-from ops.monitor.now import ModelNow, PointNow, QualityNow, SegmentsNow, SourceNow
+from ops.monitor.now import READING, ModelNow, PointNow, QualityNow, SegmentsNow, SourceNow
 from ops.report.markup import Markup, join, tag
 from ops.report.numbers import DASH, count, duration, fixed, moment
 from ops.report.style import STYLE
@@ -60,16 +60,19 @@ def render(now: QualityNow) -> str:
 
 def _heading(now: QualityNow) -> Markup:
     alive = sum(source.alive for source in now.sources)
-    good = alive > 0 and now.standing == "reading"
     lead = "No trainer has published anything yet: this page fills once one has written a checkpoint."
     if now.last_checkpoint is not None:
         age = duration(max(0.0, (now.now - now.last_checkpoint) / 1000))
         lead = f"{alive} of {len(now.sources)} sources alive, last checkpoint {age} ago"
-    mark = "✓" if good else "…" if not now.sources else "✗"
+    verdict, look = f"✗ {now.standing}", "bad"
+    if now.standing == READING and not now.sources:
+        verdict, look = "… nothing published yet", ""
+    elif now.standing == READING:
+        verdict, look = ("✓ reading", "good") if alive else ("✗ no source is alive", "bad")
     return tag(
         "header",
         tag("div", tag("h1", "Model quality"), tag("p", lead, class_="lead")),
-        tag("span", f"{mark} {now.standing}", class_=f"verdict {'good' if good else 'bad'}"),
+        tag("span", verdict, class_=f"verdict {look}"),
     )
 
 

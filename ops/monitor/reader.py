@@ -22,13 +22,12 @@ from model.quality_record import RefusedRecord, decode_record
 from ops.monitor.belonging import Belonging, claim
 from ops.monitor.board import Board, Entry, ModelQuality, Past
 from ops.monitor.credentials import credentials
-from ops.monitor.now import Reading
+from ops.monitor.now import READING, Reading
 from ops.monitor.trouble import Trouble
 from stream.kafka.client import Connection
 from stream.kafka.quality_topic import PARTITION
 from stream.kafka.topics import Topics, describe_system, layout
 
-READING: Final = "reading"
 _TELL_EVERY: Final = 1.0
 """Seconds between two readings, at the least: to add up a day takes some hundredths of a second."""
 _NAP: Final = 0.1
