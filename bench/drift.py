@@ -57,13 +57,17 @@ class DriftBins(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in one world. changed, others: by whether the page's query changed. identity, code: what made it."""
+    """One model in one world, in bins of so many pages.
+
+    changed, others: by whether the page's query changed. identity, code: what made it.
+    """
 
     name: str
     track: str
     seed: int
     changed: DriftBins
     others: DriftBins
+    bin_pages: int = BIN
     identity: str = ""
     code: str = ""
 
@@ -87,8 +91,9 @@ _NO_PAST: Final = QueryPast(NO_COUNTS, NO_SUMS, msgspec.Raw(encode_record([])))
 class DriftWatch:
     """An `ExampleSink`: a trainer that learns on, and two copies of it that stop learning at the change."""
 
-    def __init__(self, config: TrainerConfig, truth: Truth, folder: Path) -> None:
+    def __init__(self, config: TrainerConfig, truth: Truth, folder: Path, bin_pages: int = BIN) -> None:
         """folder: where the copy is made."""
+        self._bin_pages = bin_pages
         self._trainer = Trainer(config, self._measure)
         self._frozen: Trainer | None = None
         self._truth = truth
@@ -141,7 +146,7 @@ class DriftWatch:
             else:
                 self._past.update((example.query, _past(example)) for example in batch.examples)
         offset = pages - truth.half
-        number = np.floor_divide(offset, BIN) + BEFORE
+        number = np.floor_divide(offset, self._bin_pages) + BEFORE
         if not ((number >= 0) & (number < BEFORE + AFTER)).any():
             return
         logits = {_AS_IT_WAS: scored.logits}
@@ -191,7 +196,12 @@ def _with_past(example: Example, past: QueryPast) -> Example:
 
 
 def run_drift(
-    truth: Truth, run_dir: Path, settings: Settings, contenders: Sequence[Contender], encoder: Path
+    truth: Truth,
+    run_dir: Path,
+    settings: Settings,
+    contenders: Sequence[Contender],
+    encoder: Path,
+    bin_pages: int = BIN,
 ) -> list[DriftRun]:
     """Replay a log with drift until `AFTER` bins behind the change, every contender learning from it.
 
@@ -203,10 +213,12 @@ def run_drift(
     if not world.drift:
         raise UsageError("the world has no drift: simulate it with --drift")
     watches = {
-        contender: DriftWatch(trainer_config(settings, contender, encoder), truth, run_dir / f"frozen-{number}")
+        contender: DriftWatch(
+            trainer_config(settings, contender, encoder), truth, run_dir / f"frozen-{number}", bin_pages
+        )
         for number, contender in enumerate(contenders)
     }
-    enough = truth.half + AFTER * BIN + settings.trainer.batch_pages
+    enough = truth.half + AFTER * bin_pages + settings.trainer.batch_pages
     run = Replay(
         [str(truth.log)],
         run_dir,
@@ -231,6 +243,7 @@ def run_drift(
                 seed=world.seed,
                 changed=changed,
                 others=others,
+                bin_pages=bin_pages,
                 identity=drift_identity(truth, settings, contender, encoder),
                 code=model_code(),
             )

@@ -25,14 +25,14 @@ from bench.drift import DriftRun, drift_identity, run_drift
 from bench.learning_curve import CurvePoint, curve
 from bench.provenance import command_line, machine, versions
 from bench.quality_bootstrap import Resampled
-from bench.quality_contender import Contender, comparisons, contenders, trainer_config
+from bench.quality_contender import Contender, comparisons, contenders
 from bench.quality_page import write_page
 from bench.quality_record import Record, changing, read_record
 from bench.quality_rows import Difference, Row, paired
 from bench.quality_scores import model_code
 from bench.quality_truth import make_log, read_truth
 from bench.quality_world import Levels, Means, measure_world
-from bench.stage_one import Recipe, make_stage_one
+from bench.stage_one import Recipe, make_stage_one, make_uneven
 from model.encoder.folder import load_encoder
 from model.registry import MODELS
 from ops.config import load_settings
@@ -288,7 +288,8 @@ def measure(flags: argparse.Namespace, command: str) -> Result:
     encoder = flags.stage_one or make_stage_one(Recipe(), flags.work)
     provenance = load_encoder(encoder).header.provenance
     for contender in flags.contenders:
-        trainer_config(settings, contender, encoder)
+        if contender.graded is not None:
+            make_uneven(encoder, contender.graded)
     bench = Bench(flags, Means(settings, encoder, flags.work, flags.any_code))
     if flags.curve:
         bench.curve()

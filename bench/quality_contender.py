@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from bench.stage_one import UNEVEN, uneven_folder
 from model.config import TrainerConfig
 from model.registry import MODELS
 from ops.config import Settings, load_settings
@@ -22,6 +23,9 @@ ABLATED: Final = "prectr-v2"
 """The model whose parts `--without` and `--debias` are about."""
 
 NO_DEBIAS: Final = "none"
+
+GRADED: Final = "graded"
+"""No setting of the trainer's: which of stage one's graded pairs are missing, `low` or `high` (`stage_one.UNEVEN`)."""
 
 
 class Contender(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +45,11 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join([self.model, *(f"{name}={value}" for name, value in self.settings)])
 
     @property
+    def graded(self) -> str | None:
+        """Which graded pairs stage one lacks; None: none."""
+        return dict(self.settings).get(GRADED)
+
+    @property
     def name(self) -> str:
         """For a person, and for a file's name."""
         return " ".join([self.label, *(f"without {part}" for part in self.without)])
@@ -51,15 +60,21 @@ def trainer_config(settings: Settings, contender: Contender, encoder: Path) -> T
 
     ConfigError: a setting of the contender's that there is not, or out of its range.
     """
-    given = load_settings(None, dict(contender.settings), environ={}).trainer
+    changed = {name: value for name, value in contender.settings if name != GRADED}
+    given = load_settings(None, changed, environ={}).trainer
     return dataclasses.replace(
         settings.trainer,
         model=contender.model,
         without=contender.without,
         levels=LEVELS_OF[contender.track],
-        encoder=str(encoder),
-        **{name: getattr(given, name) for name, _ in contender.settings},
+        encoder=str(encoder_of(contender, encoder)),
+        **{name: getattr(given, name) for name in changed},
     )
+
+
+def encoder_of(contender: Contender, encoder: Path) -> Path:
+    """The folder that a contender reads with, where `encoder` is that of stage one."""
+    return encoder if contender.graded is None else uneven_folder(encoder, contender.graded)
 
 
 def contenders(
@@ -79,9 +94,7 @@ def contenders(
         UsageError: there is no such model, part, form or setting, or the track decides the setting.
     """
     common = tuple(settings)
-    for name, _ in common:
-        if name in BY_TRACK:
-            raise UsageError(f"--set {name}: the track decides that; choose it by --track")
+    _check(common)
     found = [Contender(model=_known(model), track=track, settings=common) for model in models]
     whole = Contender(model=ABLATED, track=track, settings=common)
     parts = sorted(MODELS[ABLATED].switches)
@@ -95,10 +108,19 @@ def contenders(
         elif form == TrainerConfig().debias:
             found.append(whole)
         else:
+            load_settings(None, {"debias": form}, environ={})
             found.append(msgspec.structs.replace(whole, settings=(("debias", form), *common)))
-    for contender in found:
-        load_settings(None, dict(contender.settings), environ={})
     return list(dict.fromkeys(found))
+
+
+def _check(settings: Sequence[tuple[str, str]]) -> None:
+    for name, _ in settings:
+        if name in BY_TRACK:
+            raise UsageError(f"--set {name}: the track decides that; choose it by --track")
+    graded = dict(settings).get(GRADED)
+    if graded is not None and graded not in UNEVEN:
+        raise UsageError(f"--set {GRADED}={graded}: there are {', '.join(UNEVEN)}")
+    load_settings(None, {name: value for name, value in settings if name != GRADED}, environ={})
 
 
 def _known(model: str) -> str:

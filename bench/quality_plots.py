@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from bench.drift import AFTER, BIN, WAYS, WITHIN, DriftRun, pool
+from bench.drift import AFTER, WAYS, WITHIN, DriftRun, pool
 from bench.learning_curve import CurvePoint
 from bench.quality_rows import Row
 
@@ -65,7 +65,8 @@ def plot_drift(runs: Sequence[DriftRun], path: Path) -> None:
     with _styled():
         figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
-        after = (np.arange(AFTER) + 0.5) * BIN
+        width = runs[0].bin_pages
+        after = (np.arange(AFTER) + 0.5) * width
         for axes, name in zip(panels, names, strict=True):
             own = [run for run in runs if run.name == name]
             changed, others = pool([run.changed for run in own]), pool([run.others for run in own])
@@ -73,7 +74,7 @@ def plot_drift(runs: Sequence[DriftRun], path: Path) -> None:
                 axes.plot(after, changed.after[way], color=f"C{number}", marker="o", markersize=3, label=way)
                 axes.plot(after, others.after[way], color=f"C{number}", linestyle=":", linewidth=1)
             axes.axhline(changed.before, color="0.4", linestyle="--", linewidth=1, label="before the change")
-            axes.axvline(WITHIN * BIN, color="0.7", linewidth=1)
+            axes.axvline(WITHIN * width, color="0.7", linewidth=1)
             axes.set_title(name)
             axes.set_xlabel("pages since the change")
         panels[0].set_ylabel("excess of expected log loss, nats")

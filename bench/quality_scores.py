@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from bench.provenance import code_sha256
-from bench.quality_contender import ABLATED, Contender, trainer_config
+from bench.quality_contender import ABLATED, Contender, encoder_of, trainer_config
 from bench.quality_truth import Floats, Ints, Showings, Truth
 from bench.reference_learner import Learns, ReferenceLearner
 from bench.stage_one import LevelSample
@@ -95,7 +95,7 @@ def model_identity(truth: Truth, settings: Settings, contender: Contender, encod
         "world": truth.world.settings,
         "contender": contender,
         "pipeline": msgspec.to_builtins(settings.pipeline),
-        "trainer": config | {"encoder": read_header(encoder).sha256},
+        "trainer": config | {"encoder": read_header(encoder_of(contender, encoder)).sha256},
     }
     return msgspec.json.encode(parts).decode()
 

@@ -99,6 +99,37 @@ def make_stage_one(recipe: Recipe, work: Path) -> Path:
     return folder
 
 
+UNEVEN: Final = {"low": (1, 2), "high": (3, 4)}
+"""Levels of which a part of the graded pairs is missing, by name."""
+
+MISJUDGED: Final = 0.30
+
+
+def uneven_folder(folder: Path, which: str) -> Path:
+    """Where the same encoder is kept with graded pairs that misjudge how the candidates' levels are spread."""
+    return folder.with_name(f"{folder.name}-graded-{which}")
+
+
+def make_uneven(folder: Path, which: str) -> Path:
+    """The same encoder with 30 % of the graded pairs of some levels (`UNEVEN`) missing, made unless it is there.
+
+    Stage two takes the shares of the levels among the candidates from these pairs, and then misjudges them.
+    """
+    made = uneven_folder(folder, which)
+    if made.is_dir():
+        return made
+    whole = load_encoder(folder)
+    rng = np.random.default_rng(24)
+    missing = rng.random(len(whole.pairs)) < MISJUDGED
+    pairs = [
+        pair for pair, gone in zip(whole.pairs, missing, strict=True) if pair.level not in UNEVEN[which] or not gone
+    ]
+    aside = made.with_name(made.name + ".part")
+    save_encoder(aside, whole.network, whole.tokenizer, pairs=pairs, provenance=whole.header.provenance)
+    aside.rename(made)
+    return made
+
+
 # --- how well levels are told -----------------------------------------------------------------------------------------
 
 
