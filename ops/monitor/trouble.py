@@ -38,8 +38,10 @@ class Trouble(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """A complaint, from any thread."""
-        if not self.ending and record.levelno >= _LOUD[record.name.partition(".")[0]]:
-            self._complained(record.getMessage())
+        text = record.getMessage()
+        # Another monitor that comes or goes is no trouble.
+        if not self.ending and record.levelno >= _LOUD[record.name.partition(".")[0]] and "rebalanc" not in text:
+            self._complained(text)
 
     def _complained(self, text: str) -> None:
         now = time.monotonic()
