@@ -260,27 +260,38 @@ def drift_identity(truth: Truth, settings: Settings, contender: Contender, encod
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pooled:
-    """The excess of expected log loss over what cannot be known, mean nats an impression, pooled over runs.
+class Excess:
+    """Expected log loss over what cannot be known, mean nats an impression, pooled over runs.
 
-    before: of the bins before the change together. after: of each bin after it, by way. won_back: by way, in each bin,
-    1 − (excess − before) / (excess of `frozen` − before): 0 where nothing is won back, 1 where all is.
+    before: of the bins before the change together. after: of each bin after it, by way.
     """
 
     before: float
     after: dict[str, Floats]
-    won_back: dict[str, Floats]
 
 
-def pool(bins: Sequence[DriftBins]) -> Pooled:
-    """Pool bins of several worlds: sums before ratios."""
+def pool(bins: Sequence[DriftBins]) -> Excess:
+    """The excess over bins of several worlds: sums before ratios."""
     count: Floats = np.array([one.impressions for one in bins], dtype=np.float64).sum(axis=0)
     entropy: Floats = np.array([one.entropy for one in bins]).sum(axis=0)
-    loss: dict[str, Floats] = {way: np.array([one.loss[way] for one in bins]).sum(axis=0) for way in WAYS}
-    excess = {way: loss[way] - entropy for way in WAYS}
+    excess: dict[str, Floats] = {way: np.array([one.loss[way] for one in bins]).sum(axis=0) - entropy for way in WAYS}
     before = float(excess[_AS_IT_WAS][:BEFORE].sum() / count[:BEFORE].sum())
     with np.errstate(divide="ignore", invalid="ignore"):
-        after: dict[str, Floats] = {way: excess[way][BEFORE:] / count[BEFORE:] for way in WAYS}
-        lost = after["frozen"] - before
-        won_back = {way: 1.0 - (after[way] - before) / lost for way in WAYS}
-    return Pooled(before, after, won_back)
+        return Excess(before, {way: excess[way][BEFORE:] / count[BEFORE:] for way in WAYS})
+
+
+def won_back(changed: Excess, others: Excess) -> dict[str, Floats]:
+    """What each way has won back of what the change cost, in each bin: 0 where nothing, 1 where all.
+
+    What the change cost `frozen` is the rise of its excess on the queries that changed, less the rise on the others,
+    which comes from everything else that a frozen model does not learn; and so for each way.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rise = {way: (changed.after[way] - changed.before) - (others.after[way] - others.before) for way in WAYS}
+        return {way: 1.0 - rise[way] / rise["frozen"] for way in WAYS}
+
+
+def plainly_won_back(changed: Excess) -> dict[str, Floats]:
+    """The same from the queries that changed alone; what is learned besides counts as won back, too."""
+    nothing = Excess(0.0, {way: np.zeros(AFTER) for way in WAYS})
+    return won_back(changed, nothing)

@@ -209,6 +209,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--items", type=int)
     parser.add_argument("--users", type=int)
     parser.add_argument("--stage-one", type=Path, help="the stage-one encoder's folder, instead of making one")
+    parser.add_argument(
+        "--recipe",
+        default="{}",
+        help='how stage one is made, as JSON: {"pairs": 4000, "training": {"tune_epochs": 40}}',
+    )
     parser.add_argument("--relevance", type=Path, help="take in what `bench.relevance --json` has written")
     parser.add_argument("--jobs", type=int, default=1, help="worlds at a time, a process each")
     parser.add_argument("--any-code", action="store_true", help="take kept scores whatever code made them")
@@ -219,10 +224,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     if flags.curve and flags.drift:
         raise UsageError("--curve and --drift are two commands: give one of them")
+    if flags.curve and flags.seeds and "," in flags.seeds:
+        raise UsageError(f"--curve --seeds {flags.seeds}: learning curves are of one seed")
     if flags.jobs < 1:
         raise UsageError(f"--jobs {flags.jobs}: at least one world at a time")
     flags.seeds = _numbers("--seeds", flags.seeds or ("0" if flags.curve else "0,1,2"))
     flags.sizes = _numbers("--sizes", flags.sizes)
+    flags.recipe = _recipe(flags.recipe)
     if flags.models is None:
         flags.models = ",".join(_default_models(flags))
     flags.contenders = contenders(
@@ -266,6 +274,13 @@ def _setting(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _recipe(text: str) -> Recipe:
+    try:
+        return msgspec.json.decode(text, type=Recipe)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"--recipe {text}: {error}; give JSON with fields of bench.stage_one.Recipe") from error
+
+
 def _relevance(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
@@ -285,7 +300,7 @@ def measure(flags: argparse.Namespace, command: str) -> Result:
     """
     start = time.monotonic()
     settings = load_settings(None, {**SETTINGS}, environ={})
-    encoder = flags.stage_one or make_stage_one(Recipe(), flags.work)
+    encoder = flags.stage_one or make_stage_one(flags.recipe, flags.work)
     provenance = load_encoder(encoder).header.provenance
     for contender in flags.contenders:
         if contender.graded is not None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import mean
 from typing import Final
 
-from bench.drift import WITHIN, DriftRun, pool
+from bench.drift import WITHIN, DriftRun, pool, won_back
 from bench.quality_rows import RESOLVED, Difference, Row
 from bench.quality_tables import verdict
 
@@ -152,7 +153,10 @@ def _drift(runs: Sequence[DriftRun]) -> Aim:
     what = f"drift: {WON_BACK:.0%} of the excess on changed queries won back within {WITHIN},000 pages"
     if not runs:
         return Aim(what, "", None)
-    share = float(pool([run.changed for run in runs]).won_back["online"][WITHIN - 1])
+    changed, others = pool([run.changed for run in runs]), pool([run.others for run in runs])
+    share = float(won_back(changed, others)["online"][WITHIN - 1])
+    if not isfinite(share):
+        return Aim(what, "too few pages", None)
     return Aim(what, f"{share:.0%} ({len(runs)} seeds)", share >= WON_BACK)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.drift import BIN, WAYS, WITHIN, DriftRun, pool
+from bench.drift import BIN, WAYS, WITHIN, DriftRun, plainly_won_back, pool, won_back
 from bench.learning_curve import CurvePoint
 from bench.quality_aims import FORMS, NO_DEBIAS, Aim, aims
 from bench.quality_bootstrap import Resampled
@@ -19,15 +19,16 @@ from bench.stage_one import SLICES, mean_figures
 _TEN: Final = "0,1,2,3,4,5,6,7,8,9"
 COMMANDS: Final = {
     "headline": f"python -m bench.quality --seeds {_TEN} --jobs 2",
-    "ablations": "python -m bench.quality --seeds 0,1,2,3,4 --models prectr-v2 --without all --jobs 2",
-    "debias": f"python -m bench.quality --seeds {_TEN} --models prectr-v2 --debias none,hinge,shift --jobs 2",
-    "misjudged": f"python -m bench.quality --seeds {_TEN} --models prectr-v2 --set graded=low --jobs 2` and the same"
-    " with `--set graded=high",
-    "full": "python -m bench.quality --seeds 0,1 --models prectr-v2 --debias none,hinge,shift "
-    "--set encoder_share=1 --jobs 2",
-    "G": f"python -m bench.quality --seeds {_TEN} --track G --jobs 2",
+    "ablations": "python -m bench.quality --seeds 0,1,2 --models prectr-v2 --without all --jobs 3",
+    "debias": f"python -m bench.quality --seeds {_TEN} --models prectr-v2 --debias none --jobs 2` and `python -m"
+    " bench.quality --seeds 0,1,2,3 --models prectr-v2 --debias none,hinge,shift --jobs 2",
+    "misjudged": "python -m bench.quality --seeds 0,1 --models prectr-v2 --set graded=low --jobs 2` and the same with"
+    " `--set graded=high",
+    "full": "python -m bench.quality --seeds 0,1 --models prectr-v2 --debias none,hinge,shift --set encoder_share=1"
+    " --jobs 2",
+    "G": "python -m bench.quality --seeds 0,1,2,3 --track G --jobs 2",
     "curve": "python -m bench.quality --curve",
-    "drift": "python -m bench.quality --drift --seeds 0,1,2,3,4 --jobs 2",
+    "drift": "python -m bench.quality --drift --seeds 0,1,2,3 --jobs 2",
     "relevance": "python -m bench.relevance --json relevance.json` and `python -m bench.quality --page-only "
     "--relevance relevance.json",
 }
@@ -314,26 +315,28 @@ def _drift(runs: Sequence[DriftRun]) -> list[str]:
         "At the middle of the log 30 % of the queries change their kind. Excess: expected log loss less that of the"
         " true probability, nats an impression, pooled over seeds. Frozen weights: a copy of the model from the change,"
         " which scores on with the running aggregates and learns nothing; frozen: the aggregates of the queries stand"
-        " still, too. Won back: 1 − (excess − before) / (excess of frozen − before), in the bin that ends"
-        f" {WITHIN * BIN:,} pages after the change; of single seeds in brackets.",
+        " still, too. The change costs a way the rise of its excess on the queries that changed, less its rise on the"
+        " others, which comes from all else that there is to learn; won back is 1 − (that cost) / (the cost of frozen),"
+        f" in the bin that ends {WITHIN * BIN:,} pages after the change. In brackets: of single seeds; and from the"
+        " queries that changed alone.",
         "",
     ]
     for name in dict.fromkeys(run.name for run in runs):
         own = [run for run in runs if run.name == name]
-        width = own[0].bin_pages
-        pooled = {"changed": pool([run.changed for run in own]), "others": pool([run.others for run in own])}
-        count = len(pooled["changed"].after["online"])
+        changed, others = pool([run.changed for run in own]), pool([run.others for run in own])
+        width, count = own[0].bin_pages, len(changed.after["online"])
         ends = [f"to {(number + 1) * width:,}" for number in range(count)]
         lines += [f"| {name}, {len(own)} seeds | before | {' | '.join(ends)} |", f"|---|---|{'---|' * count}"]
-        for which, found in pooled.items():
+        for which, found in (("changed", changed), ("other", others)):
             for way in WAYS:
                 cells = [f"{value:.4f}" for value in found.after[way].tolist()]
                 lines.append(f"| {which} queries, {way} | {found.before:.4f} | {' | '.join(cells)} |")
         for way in WAYS[:-1]:
-            share = float(pooled["changed"].won_back[way][WITHIN - 1])
-            single = [float(pool([run.changed]).won_back[way][WITHIN - 1]) for run in own]
+            share = won_back(changed, others)[way][WITHIN - 1]
+            single = [won_back(pool([run.changed]), pool([run.others]))[way][WITHIN - 1] for run in own]
             told = ", ".join(f"{value:.0%}" for value in single)
-            lines += ["", f"Won back by {name}, {way}: **{share:.0%}** ({told})."]
+            plain = plainly_won_back(changed)[way][WITHIN - 1]
+            lines += ["", f"Won back by {name}, {way}: **{share:.0%}** ({told}; {plain:.0%})."]
         lines.append("")
     return lines
 

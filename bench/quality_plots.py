@@ -16,6 +16,7 @@ from bench.learning_curve import CurvePoint
 from bench.quality_rows import Row
 
 _BETWEEN: Final = ("position alone", "position × level", "reference learner", "oracle")
+_THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def plot_models(rows: Sequence[Row], path: Path) -> None:
@@ -39,7 +40,7 @@ def plot_curve(points: Sequence[CurvePoint], path: Path) -> None:
     """AUC and share of the reference over the length of the log; points of one track."""
     names = [name for name in dict.fromkeys(point.row.name for point in points) if name not in {*_BETWEEN, "oracle"}]
     with _styled():
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        figure = Figure(figsize=(10, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for name in [*names, "reference learner"]:
             own = sorted((point.pages, point.row) for point in points if point.row.name == name)
@@ -50,12 +51,12 @@ def plot_curve(points: Sequence[CurvePoint], path: Path) -> None:
                 right.plot(pages, [row.auc_never_shown for _, row in own], label=name, **style)
         for axes, title in ((left, "AUC, expected labels"), (right, "AUC, never shown")):
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.xaxis.set_major_formatter(_THOUSANDS)
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xticks(sorted({point.pages for point in points}))
             axes.set_xlabel("pages of the log")
             axes.set_ylabel(title)
-        left.legend()
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
         _save(figure, path)
 
 
@@ -63,7 +64,7 @@ def plot_drift(runs: Sequence[DriftRun], path: Path) -> None:
     """Excess of expected log loss around the change, one panel a model, queries that changed and others."""
     names = list(dict.fromkeys(run.name for run in runs))
     with _styled():
-        figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
+        figure = Figure(figsize=(1.8 + 4.0 * len(names), 3.4), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
         width = runs[0].bin_pages
         after = (np.arange(AFTER) + 0.5) * width
@@ -76,9 +77,11 @@ def plot_drift(runs: Sequence[DriftRun], path: Path) -> None:
             axes.axhline(changed.before, color="0.4", linestyle="--", linewidth=1, label="before the change")
             axes.axvline(WITHIN * width, color="0.7", linewidth=1)
             axes.set_title(name)
+            axes.xaxis.set_major_formatter(_THOUSANDS)
             axes.set_xlabel("pages since the change")
         panels[0].set_ylabel("excess of expected log loss, nats")
-        panels[0].legend(title="changed queries (dotted: the others)")
+        lines = panels[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside right upper", title="changed queries\n(dotted: the others)")
         _save(figure, path)
 
 

@@ -31,7 +31,7 @@ SAMPLED: Final = 4_000
 _CODE: Final = ("stream/simulator", "model/encoder", "bench/stage_one.py")
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stage-one encoder is made from.
 
     seed: of the catalogue, of the pairs drawn and of their errors; no measured world may have it.

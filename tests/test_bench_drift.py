@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.drift import AFTER, BEFORE, WAYS, DriftBins, expected_log_loss, pool, run_drift
+from bench.drift import AFTER, BEFORE, WAYS, DriftBins, expected_log_loss, plainly_won_back, pool, run_drift, won_back
 from bench.quality_contender import Contender, trainer_config
 from bench.quality_truth import Truth, make_log, read_truth
 from model.trainer import BatchScores, Trainer
@@ -142,9 +142,14 @@ def test_share_won_back_is_pooled_before_it_is_a_ratio() -> None:
 
     alone = pool([bins(1.5, 1.3, 1.2, 10)])
     assert alone.before == pytest.approx(0.1)
-    assert alone.won_back["online"] == pytest.approx(np.full(AFTER, 0.75))
-    assert alone.won_back["frozen weights"] == pytest.approx(np.full(AFTER, 0.5))
-    assert alone.won_back["frozen"] == pytest.approx(np.zeros(AFTER))
+    plain = plainly_won_back(alone)
+    assert plain["online"] == pytest.approx(np.full(AFTER, 0.75))
+    assert plain["frozen weights"] == pytest.approx(np.full(AFTER, 0.5))
+    assert plain["frozen"] == pytest.approx(np.zeros(AFTER))
     both = pool([bins(1.5, 1.3, 1.2, 10), bins(1.2, 1.2, 1.2, 30)])
     # (10 · 0.2 + 30 · 0.2)/40 − 0.1 = 0.1 of (10 · 0.5 + 30 · 0.2)/40 − 0.1 = 0.175
-    assert both.won_back["online"] == pytest.approx(np.full(AFTER, 1 - 0.1 / 0.175))
+    assert plainly_won_back(both)["online"] == pytest.approx(np.full(AFTER, 1 - 0.1 / 0.175))
+    # Elsewhere frozen loses 0.1 for want of learning, and online gains 0.05 by learning on.
+    others = pool([bins(1.2, 1.2, 1.05, 10)])
+    # (0.1 + 0.05) of (0.4 − 0.1)
+    assert won_back(alone, others)["online"] == pytest.approx(np.full(AFTER, 1 - 0.15 / 0.3))

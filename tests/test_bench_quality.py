@@ -321,7 +321,9 @@ def test_command_is_told_without_paths_of_the_machine(folder: Path) -> None:
         ["--set", "levels=logged"],
         ["--jobs", "0"],
         ["--curve", "--drift"],
+        ["--curve", "--seeds", "0,1"],
         ["--sizes", "10k"],
+        ["--recipe", '{"pears": 4000}'],
     ],
 )
 def test_flag_that_means_nothing_is_refused(arguments: list[str]) -> None:

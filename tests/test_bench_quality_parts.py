@@ -252,12 +252,14 @@ def test_page_of_nothing_names_the_command_of_every_part() -> None:
 
 
 def drifted(name: str) -> DriftRun:
-    bins = DriftBins(
-        impressions=[10] * (BEFORE + AFTER),
-        entropy=[1.0] * (BEFORE + AFTER),
-        loss={way: [1.1] * BEFORE + [more] * AFTER for way, more in zip(WAYS, (1.2, 1.3, 1.5), strict=True)},
-    )
-    return DriftRun(name=name, track="T", seed=0, changed=bins, others=bins)
+    def bins(*after: float) -> DriftBins:
+        return DriftBins(
+            impressions=[10] * (BEFORE + AFTER),
+            entropy=[1.0] * (BEFORE + AFTER),
+            loss={way: [1.1] * BEFORE + [loss] * AFTER for way, loss in zip(WAYS, after, strict=True)},
+        )
+
+    return DriftRun(name=name, track="T", seed=0, changed=bins(1.2, 1.3, 1.5), others=bins(1.1, 1.1, 1.1))
 
 
 def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None:
@@ -282,7 +284,7 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     assert set(plots) == {"page-models.svg", "page-curve.svg", "page-drift.svg"}
     assert all(f"({name})" in text for name in plots)
     assert "| lr | 0.7010 / 0.7010 |" in text
-    assert "Won back by prectr-v2, online: **75%** (75%)" in text
+    assert "Won back by prectr-v2, online: **75%** (75%; 75%)" in text
     write_page(record, differences(record.rows), out)
     assert {path.name: path.read_bytes() for path in out.parent.glob("*.svg")} == plots
 
