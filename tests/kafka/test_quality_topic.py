@@ -88,3 +88,20 @@ def test_a_trainer_that_is_killed_publishes_on_and_nothing_is_lost_or_another(
         now = sum(sketch.pages for sketch in record.sketches().values())
         assert now >= pages.get(record.key, 0)
         pages[record.key] = now
+
+
+def test_a_topic_that_is_missing_stops_nothing_and_gets_everything_once_it_is_there(live: Live, tmp_path: Path) -> None:
+    live.create()
+    live.load(simulated(tmp_path, pages=600))
+    live.stream(1, "--flush")
+    topic = Topics(live.prefix).quality
+    Connection(live.bootstrap).ask(lambda admin: admin.delete_topics([topic]))
+    said = live.ended(live.start_train("--until-end", "--flush"))
+    assert f"{topic}: quality cannot be published" in said
+    assert "`prectr topics create` makes it" in said
+    report = report_of(live)
+    assert report["pages"] == 600
+    live.create()
+    live.ended(live.start_train("--until-end", "--flush"))
+    assert report_of(live)["weights_sha256"] == report["weights_sha256"]
+    assert_equal_to_report(live, records(live))
