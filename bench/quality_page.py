@@ -260,8 +260,10 @@ def _levels(levels: Sequence[Levels], provenance: dict[str, Any]) -> list[str]:
     lines = []
     if recipe:
         lines += [
-            f"The encoder has learned from catalogue seed {recipe['seed']}: the same words, other items and queries;"
-            f" {recipe['pairs']:,} pairs drawn evenly over candidates, {recipe['wrong']:.0%} of the levels off by one.",
+            f"The encoder has learned from catalogue seed {recipe['seed']}, of the same words, other items and queries:"
+            f" first {recipe['made_up']:,} pairs of made-up queries, whose levels a rule tells from the catalogue's own"
+            f" fields and titles (no grades); then {recipe['pairs']:,} graded pairs drawn evenly over candidates,"
+            f" {recipe['wrong']:.0%} of their levels off by one.",
             "",
         ]
     known = [one.known_queries for one in levels if one.known_queries is not None]

@@ -263,7 +263,8 @@ def drifted(name: str) -> DriftRun:
 
 
 def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None:
-    record = Record(pages=60_000, days=14)
+    recipe = {"seed": 1000, "made_up": 25_000, "pairs": 4000, "wrong": 0.15}
+    record = Record(pages=60_000, days=14, stage_one={"recipe": recipe})
     models = ["position alone", "lr", "prectr", "prectr-v2", NO_DEBIAS, "prectr-v2 without incentive"]
     models += ["prectr-v2 debias=hinge", "prectr-v2 encoder_share=1", "prectr-v2 graded=low", "reference learner"]
     for seed in range(2):
@@ -284,6 +285,7 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     assert set(plots) == {"page-models.svg", "page-curve.svg", "page-drift.svg"}
     assert all(f"({name})" in text for name in plots)
     assert "| lr | 0.7010 / 0.7010 |" in text
+    assert "then 4,000 graded pairs drawn evenly over candidates, 15% of their levels off by one" in text
     assert "Won back by prectr-v2, online: **75%** (75%; 75%)" in text
     write_page(record, differences(record.rows), out)
     assert {path.name: path.read_bytes() for path in out.parent.glob("*.svg")} == plots

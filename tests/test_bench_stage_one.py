@@ -3,10 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
+from bench.made_up_queries import made_up_pairs, related_categories, text_vectors
 from bench.quality_truth import Truth, make_log, read_truth
 from bench.stage_one import (
     LevelSample,
@@ -20,6 +22,7 @@ from bench.stage_one import (
 from model.encoder.folder import load_encoder
 from model.encoder.pretrain import PretrainConfig, level_logits
 from stream.simulator import WorldSettings, make_catalogue
+from stream.simulator.vocabulary import DEPARTMENTS
 from tests.kit.encoder import tiny_encoder
 
 WORLD = WorldSettings(pages=400, seed=3, days=0.2, queries=40, items=1000, users=150)
@@ -61,14 +64,17 @@ def test_share_of_the_levels_is_off_by_one_and_stays_a_level() -> None:
 def test_encoder_is_made_once_with_words_and_pairs_of_another_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = PretrainConfig(vocabulary=400, tune_epochs=1, batch=64)
-    recipe = Recipe(seed=77, pairs=128, queries=20, items=1000, training=training)
+    training = PretrainConfig(vocabulary=400, distil_epochs=1, tune_epochs=1, batch=64)
+    recipe = Recipe(seed=77, pairs=128, made_up=64, queries=20, items=1000, training=training)
     folder = make_stage_one(recipe, tmp_path)
     encoder = load_encoder(folder)
     catalogue = make_catalogue(WorldSettings(pages=1, seed=77, queries=20, items=1000))
     assert {pair.title for pair in encoder.pairs} <= set(catalogue.titles)
     assert len(encoder.pairs) == 128
     assert encoder.header.provenance["recipe"]["pairs"] == 128
+    assert [one["stage"] for one in encoder.header.provenance["passes"]] == ["distil", "tune"]
+    plain = load_encoder(make_stage_one(msgspec.structs.replace(recipe, made_up=0), tmp_path))
+    assert [one["stage"] for one in plain.header.provenance["passes"]] == ["tune"]
 
     def pretrain(*arguments: object, **named: object) -> None:
         raise AssertionError("trained again")
@@ -76,7 +82,55 @@ def test_encoder_is_made_once_with_words_and_pairs_of_another_catalogue(
     monkeypatch.setattr("bench.stage_one.pretrain", pretrain)
     assert make_stage_one(recipe, tmp_path) == folder
     with pytest.raises(AssertionError, match="trained again"):
-        make_stage_one(Recipe(seed=78, pairs=128, queries=20, items=1000, training=training), tmp_path)
+        make_stage_one(msgspec.structs.replace(recipe, seed=78), tmp_path)
+
+
+def test_made_up_queries_are_answered_as_the_fields_say() -> None:
+    catalogue = make_catalogue(WorldSettings(pages=1, seed=77, queries=200, items=2000))
+    pairs, log_levels = made_up_pairs(catalogue, 400, seed=3)
+    fields = {
+        title: (category, brand)
+        for title, category, brand in zip(catalogue.titles, catalogue.categories, catalogue.brands, strict=True)
+    }
+    related = related_categories(catalogue)
+    brands = set(catalogue.brands)
+    np.testing.assert_allclose(np.exp(log_levels).sum(axis=1), 1.0, rtol=1e-5)
+    seen = set()
+    for (query, title), level in zip(pairs, (log_levels.argmax(axis=1) + 1).tolist(), strict=True):
+        named = [category for category in related if query.endswith(category) or query.startswith(f"{category} ")]
+        if len(named) != 1:
+            continue
+        category, brand = fields[title]
+        asked = [word for word in query.split() if word in brands]
+        if category != named[0]:
+            assert level == (2 if category in related[named[0]] else 1), (query, title)
+        elif asked and asked[0] != brand:
+            assert level < 4, (query, title)
+        else:
+            assert level >= 2, (query, title)
+        seen.add(level)
+    assert seen == {1, 2, 3, 4}
+
+
+def test_words_for_one_thing_start_alike_and_others_do_not() -> None:
+    catalogue = make_catalogue(WorldSettings(pages=1, seed=77))
+    words = ["kettle", "boiler", "headset", "earphones", "black", "azure", "nosuchword", ""]
+    vectors = dict(zip(words, text_vectors(catalogue, words, seed=1), strict=True))
+    assert vectors["kettle"] @ vectors["boiler"] > 0.3
+    assert vectors["headset"] @ vectors["earphones"] > 0.3
+    for one, other in (("kettle", "headset"), ("boiler", "earphones"), ("black", "azure"), ("kettle", "nosuchword")):
+        assert abs(vectors[one] @ vectors[other]) < 0.3
+    assert np.linalg.norm(vectors["nosuchword"]) == pytest.approx(1.0)
+    assert not vectors[""].any()
+    both = text_vectors(catalogue, ["kettle boiler"], seed=1)
+    assert both.shape == (1, len(set(catalogue.categories)) + 64)
+
+
+def test_related_categories_are_mostly_those_of_the_department() -> None:
+    catalogue = make_catalogue(WorldSettings(pages=1, seed=1000))
+    siblings = {one[0]: {other[0] for other in group} - {one[0]} for group in DEPARTMENTS.values() for one in group}
+    found = related_categories(catalogue)
+    assert sum(found[name] == siblings[name] for name in siblings) >= 34
 
 
 def test_misjudged_candidates_are_the_same_encoder_with_fewer_pairs_of_some_levels(tmp_path: Path) -> None:
