@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
+import torch
 
 from model.config import TrainerConfig
 from model.features import Batch
@@ -24,7 +25,7 @@ from stream.records import Example
 
 STRETCHES: Final = "stretches.msgpack"
 STEPS: Final = ("collate", "forward", "backward", "step")
-_NORM_EVERY: Final = 16
+_NORM_EVERY: Final = 64
 """Batches between two looks at the norm of the gradient."""
 
 
@@ -84,8 +85,8 @@ class WatchedTrainer(Trainer):
         counted = super()._measure(own)
         if self._leads:
             self.stretches.add(counted)
-        newest = int(counted.closes_at.max())
-        self.watch.newest = newest if self.watch.newest is None else max(newest, self.watch.newest)
+        # The pages come in order.
+        self.watch.newest = self._open[-1].closes_at
         return counted
 
 
@@ -93,6 +94,8 @@ class Timed:
     """A model whose calls are timed."""
 
     def __init__(self, model: OnlineModel, watch: Watch) -> None:
+        # Asked with every batch.
+        self.reads = model.reads
         self._model = model
         self._watch = watch
         self._batches = 0
@@ -134,7 +137,7 @@ class Timed:
 def _norm(gradients: Gradients, kept: Set[str]) -> float:
     """Euclidean norm over dense parameters and rows, each as the model steps by it; without the tables `kept`."""
     parts = [gradients.dense, *(rows.gradient for name, rows in gradients.tables.items() if name not in kept)]
-    return math.sqrt(sum(float((part * part).sum()) for part in parts))
+    return math.hypot(*(float(torch.linalg.vector_norm(part)) for part in parts))
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

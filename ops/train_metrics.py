@@ -152,7 +152,7 @@ def _learning_metrics(learning: Learning) -> Iterator[Metric]:
     yield with_samples(
         GaugeMetricFamily(
             "prectr_gradient_norm",
-            "Euclidean norm of the gradient of one batch in sixteen, over all weights that took part.",
+            "Euclidean norm of the gradient of one batch in 64, over all weights that took part.",
             labels=["model"],
         ),
         (([name], model.gradient_norm) for name, model in models.items()),

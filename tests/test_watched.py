@@ -134,6 +134,8 @@ def test_what_is_kept_in_tables_that_are_not_trained_is_no_gradient() -> None:
     class Model:
         """Adds a huge row to a table of which it keeps account."""
 
+        reads = None
+
         def gradients(self, batch: object, forward: Forward) -> Gradients:
             trained = RowGradients(torch.tensor([1]), torch.tensor([[3.0]]))
             kept = RowGradients(torch.tensor([1]), torch.tensor([[1e9]]))
