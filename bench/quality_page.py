@@ -350,8 +350,8 @@ def _relevance(found: dict[str, Any]) -> list[str]:
 
 
 def _made_by(record: Record) -> list[str]:
-    codes = {row.code for row in [*record.rows, *(point.row for point in record.curve)] if row.code}
-    models = {row.code for row in record.rows if row.impressions_per_second is not None}
+    trained = [row for row in [*record.rows, *(point.row for point in record.curve)] if row.impressions_per_second]
+    codes, encoders = ({getattr(row, name) for row in trained} for name in ("code", "stage_one"))
     lines = [
         "## What ran",
         "",
@@ -362,8 +362,10 @@ def _made_by(record: Record) -> list[str]:
         *dict.fromkeys(f"{part.versions}." for part in record.parts),
         "",
     ]
-    if codes and len(models) > 1:
-        lines += [f"The models' rows come from {len(models)} states of the code ({', '.join(sorted(models))}).", ""]
+    if len(codes) > 1:
+        lines += [f"**The models' rows come from {len(codes)} states of the code** ({', '.join(sorted(codes))}).", ""]
+    if len(encoders) > 1:
+        lines += [f"**The models read with {len(encoders)} stage-one encoders** ({', '.join(sorted(encoders))}).", ""]
     return [
         *lines,
         "Seconds are of what was not kept from before. The budget is 6 hours on 2 cores: the full encoder runs for"

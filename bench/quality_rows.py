@@ -39,7 +39,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     auc_whole: of the whole log, from the first impression on, real clicks: what a replay's report shows.
     share_of_reference: (auc − position alone) / (reference learner − position alone); share_above_level: the same
     above position × level.
-    impressions_per_second: wall time of training alone. code: of what made the scores, shortened.
+    impressions_per_second: wall time of training alone. code, stage_one: of what made a model's scores and of the
+    encoder that it read with, shortened SHA-256.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ndcg_level: float | None = None
     share_above_level: float | None = None
     code: str = ""
+    stage_one: str = ""
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
         return auc(scores.shown[which], clicked[which])
 
     rankings = {} if scores.candidates is None else ranking(truth.candidates, scores.candidates)
-    return Row(
+    row = Row(
         model=contender.label,
         without=contender.without,
         track=contender.track,
@@ -130,9 +132,9 @@ def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
         auc_whole=None if np.isnan(scores.shown).any() else auc(scores.shown, clicked),
         impressions_per_second=len(shown.page) / scores.seconds if scores.seconds else None,
         code=scores.code[:12],
-        **({} if scores.unexposed is None else unexposed(truth.unexposed, scores.unexposed)),
-        **rankings,
     )
+    imagined = {} if scores.unexposed is None else unexposed(truth.unexposed, scores.unexposed)
+    return msgspec.structs.replace(row, **imagined, **rankings)
 
 
 def unexposed(slice_: Showings, scores: Floats) -> dict[str, float]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from bench.provenance import code_sha256
+from bench.provenance import ROOT, code_sha256
 from bench.quality_contender import ABLATED, Contender, encoder_of, trainer_config
 from bench.quality_truth import Floats, Ints, Showings, Truth
 from bench.reference_learner import Learns, ReferenceLearner
@@ -32,7 +32,18 @@ from stream.replay import Replay
 REFERENCE: Final = "reference learner"
 _MOST_ITEMS: Final = 200
 """Of a page."""
-_MODEL_CODE: Final = ("stream", "model", "state", "bench/quality_scores.py", "bench/quality_truth.py")
+_MODEL_CODE: Final = (
+    *sorted(
+        str(path.relative_to(ROOT))
+        for package in ("stream", "model", "state")
+        for path in (ROOT / package).glob("*.py")
+    ),
+    "stream/readers",
+    *(f"model/encoder/{name}.py" for name in ("folder", "graded", "network", "tokens")),
+    "bench/quality_scores.py",
+    "bench/quality_truth.py",
+)
+"""Not the simulator, which a log depends on by itself, nor Kafka's part, nor pre-training."""
 _REFERENCE_CODE: Final = (
     "stream/simulator",
     "bench/reference_learner.py",

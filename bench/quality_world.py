@@ -28,7 +28,7 @@ from bench.quality_scores import (
 )
 from bench.quality_truth import Truth, make_log, read_truth
 from bench.stage_one import LevelFigures, LevelSample
-from model.encoder.folder import load_encoder
+from model.encoder.folder import EncoderFolder, load_encoder
 from ops.config import Settings
 from ops.console import meter
 from stream.simulator import WorldSettings
@@ -95,8 +95,11 @@ def measure_world(settings: WorldSettings, models: Sequence[Contender], means: M
     say("reference learner done")
     scored[Contender(model="oracle", track=track)] = oracle_scores(truth)
     rows = with_shares([measure(truth, scores, contender) for contender, scores in scored.items()], REFERENCE)
+    encoder = load_encoder(means.encoder)
+    trained = {contender.name for contender in of_models}
+    rows = [msgspec.structs.replace(row, stage_one=encoder.sha256[:12]) if row.name in trained else row for row in rows]
     resampled = [resample(truth, scores, contender) for contender, scores in of_models.items()]
-    levels = _levels(truth, of_models, means) if track == "T" else []
+    levels = _levels(truth, of_models, encoder, means.encoder) if track == "T" else []
     say("measured")
     return Measured(rows=rows, resampled=resampled, levels=levels)
 
@@ -135,11 +138,11 @@ def _reference(truth: Truth, means: Means) -> Scores:
     return scores
 
 
-def _levels(truth: Truth, scored: dict[Contender, Scores], means: Means) -> list[Levels]:
+def _levels(truth: Truth, scored: dict[Contender, Scores], encoder: EncoderFolder, folder: Path) -> list[Levels]:
     sample, seed = LevelSample(truth), truth.world.settings.seed
-    graded = {pair.query for pair in load_encoder(means.encoder).pairs}
+    graded = {pair.query for pair in encoder.pairs}
     known = sum(query in graded for query, _ in sample.pairs) / len(sample.query)
-    found = [Levels(name="", track="T", seed=seed, figures=sample.of_encoder(means.encoder), known_queries=known)]
+    found = [Levels(name="", track="T", seed=seed, figures=sample.of_encoder(folder), known_queries=known)]
     found += [
         Levels(name=contender.name, track="T", seed=seed, figures=sample.figures(scores.levels))
         for contender, scores in scored.items()

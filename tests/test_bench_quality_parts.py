@@ -291,6 +291,18 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     assert {path.name: path.read_bytes() for path in out.parent.glob("*.svg")} == plots
 
 
+def test_page_tells_of_rows_that_do_not_go_together() -> None:
+    rows = [row("lr", impressions_per_second=9.0), row("dnn", impressions_per_second=9.0)]
+    same = [msgspec.structs.replace(one, code="aa", stage_one="bb") for one in rows]
+    text = write_page(Record(pages=1, days=1, rows=same), [], None)
+    assert "states of the code" not in text
+    assert "stage-one encoders" not in text
+    mixed = [same[0], msgspec.structs.replace(same[1], code="cc", stage_one="dd")]
+    text = write_page(Record(pages=1, days=1, rows=mixed), [], None)
+    assert "come from 2 states of the code** (aa, cc)" in text
+    assert "read with 2 stage-one encoders** (bb, dd)" in text
+
+
 def test_command_measures_in_pieces_and_writes_what_it_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +330,7 @@ def test_command_measures_in_pieces_and_writes_what_it_found(
     record = read_record(tmp_path, 200, 0.1)
     assert {(one.model, one.track) for one in record.rows} >= {("prectr-v2", "T"), ("lr", "G")}
     assert [levels.name for levels in record.levels] == ["", "prectr-v2"]
+    assert {one.stage_one for one in record.rows} == {"", load_encoder(tiny_encoder()).sha256[:12]}
     assert f"| after joint training, prectr-v2 | {record.levels[1].figures[0].accuracy:.3f} |" in page
     assert str(tmp_path) not in page
     assert capsys.readouterr().out.endswith(page + "\n")
