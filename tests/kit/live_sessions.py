@@ -65,7 +65,12 @@ class LiveSessions:
         config = PipelineConfig(partitions=PARTITIONS)
         connection = cast("Connection", SimpleNamespace(producer=lambda **_: self._producer))
         place = Place(connection, Topics(), "group", OURS, config, folder, "cluster", "topic id", None)
-        offsets = cast("CommittedOffsets", SimpleNamespace(of=lambda number: None))
+        offsets = cast(
+            "CommittedOffsets",
+            SimpleNamespace(
+                decided=lambda *_: True, partition=lambda number: ("search-events", number), of=lambda _: None
+            ),
+        )
         log_ends = cast("LogEnds", SimpleNamespace(spans=lambda asked: dict.fromkeys(asked, Span(0, 0))))
         self.task = SessionsTask(place, log_ends, offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
 
