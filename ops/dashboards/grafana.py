@@ -1,0 +1,135 @@
+"""Writes dashboards as Grafana reads them, with Grafana's own builders: for development, never imported at run time."""
+
+import json
+from typing import Final
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as options
+from grafana_foundation_sdk.models import dashboard as grafana
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from ops.dashboards.board import MODELS, Board, Panel, Query, Zone
+
+_TAG: Final = "prectr"
+_SOURCE: Final = grafana.DataSourceRef(type_val="prometheus", uid="${datasource}")
+_ANY_MODEL: Final = ".*"
+
+
+def dashboard_json(board: Board) -> str:
+    """The dashboard as Grafana provisions it."""
+    builder = (
+        dashboard.Dashboard(board.title)
+        .uid(board.uid)
+        .description(board.text)
+        .tags([_TAG])
+        .editable()
+        .refresh("30s")
+        .time(board.since, "now")
+        .timezone("browser")
+        .tooltip(grafana.DashboardCursorSync.CROSSHAIR)
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .link(
+            dashboard.DashboardLink("PRECTR")
+            .type(grafana.DashboardLinkType.DASHBOARDS)
+            .tags([_TAG])
+            .tooltip("Another dashboard, same time")
+            .include_vars(True)
+            .keep_time(True)
+        )
+    )
+    if board.by_model:
+        builder.with_variable(_models())
+    for number, row in enumerate(board.rows):
+        # A heading's id is nobody's link; it only has to differ from those of the panels.
+        builder.with_row(dashboard.Row(row.title).id(1000 + number))
+        for panel in row.panels:
+            builder.with_panel(_panel(panel))
+    return json.dumps(builder.build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _models() -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable(MODELS)
+        .label("Model")
+        .datasource(_SOURCE)
+        .query("label_values(prectr_trained_pages_total, model)")
+        .refresh(grafana.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(grafana.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(_ANY_MODEL)
+        .current(grafana.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def _panel(panel: Panel) -> Builder[grafana.Panel]:
+    made: stat.Panel | table.Panel | timeseries.Panel
+    if panel.kind == "stat":
+        made = _stat(panel)
+    elif panel.kind == "table":
+        made = table.Panel()
+    else:
+        made = _lines(panel)
+    made.id(panel.id).title(panel.title).description(panel.text).unit(panel.unit).datasource(_SOURCE)
+    made.span(panel.width).height(panel.height)
+    if panel.decimals is not None:
+        made.decimals(panel.decimals)
+    if panel.low is not None:
+        made.min(panel.low)
+    if panel.high is not None:
+        made.max(panel.high)
+    for number, query in enumerate(panel.queries):
+        made.with_target(_target(query, chr(ord("A") + number), panel))
+    return made
+
+
+def _stat(panel: Panel) -> stat.Panel:
+    return (
+        stat.Panel()
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .color_mode(options.BigValueColorMode.VALUE)
+        .graph_mode(options.BigValueGraphMode.AREA)
+        .thresholds(_zones(panel.zones or ((None, "green"),)))
+    )
+
+
+def _lines(panel: Panel) -> timeseries.Panel:
+    made = (
+        timeseries.Panel()
+        .line_width(1)
+        .show_points(options.VisibilityMode.NEVER)
+        .legend(
+            common.VizLegendOptions()
+            .show_legend(True)
+            .display_mode(options.LegendDisplayMode.TABLE)
+            .placement(options.LegendPlacement.BOTTOM)
+            .calcs(["lastNotNull"])
+        )
+        .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING))
+    )
+    if panel.kind == "stack":
+        made.fill_opacity(60).stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
+    if panel.zones:
+        made.thresholds(_zones(panel.zones)).thresholds_style(
+            common.GraphThresholdsStyleConfig().mode(options.GraphTresholdsStyleMode.DASHED)
+        )
+    return made
+
+
+def _target(query: Query, ref: str, panel: Panel) -> prometheus.Dataquery:
+    made = prometheus.Dataquery().expr(query.expr).ref_id(ref).datasource(_SOURCE)
+    if query.legend:
+        made.legend_format(query.legend)
+    if panel.kind == "table":
+        return made.instant().format(PromQueryFormat.TABLE)
+    return made.range()
+
+
+def _zones(zones: tuple[Zone, ...]) -> dashboard.ThresholdsConfig:
+    return (
+        dashboard.ThresholdsConfig()
+        .mode(grafana.ThresholdsMode.ABSOLUTE)
+        .steps([grafana.Threshold(value=value, color=color) for value, color in zones])
+    )

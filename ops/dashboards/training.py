@@ -1,0 +1,178 @@
+"""The trainer: where its time goes, what its losses are, its hard negatives."""
+
+from typing import Final
+
+from ops.dashboards.board import Board, Panel, Query, Row
+
+
+def _rate(metric: str, by: str, more: str = "") -> str:
+    return f'sum by ({by}) (rate({metric}{{job="train",model=~"$model"{more}}}[$__rate_interval]))'
+
+
+TRAINING: Final = Board(
+    name="training",
+    title="PRECTR: training",
+    text="Where the trainer's time goes, what it learns by, and how far it has come.",
+    rows=(
+        Row(
+            "Where time goes",
+            (
+                Panel(
+                    id=1,
+                    title="Share of each step",
+                    text="`wait` is for examples, `collate` makes tensors of them. Much wait: it keeps up. Much "
+                    "collate: the device starves. Time in no step is written as checkpoints and figures.",
+                    unit="percentunit",
+                    queries=(Query("stage:prectr_batch_seconds:ratio_rate5m", "{{stage}}"),),
+                    kind="stack",
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    id=2,
+                    title="Time of a batch, by step",
+                    text="Mean of each model's batches.",
+                    unit="s",
+                    queries=(
+                        Query(
+                            f"{_rate('prectr_batch_seconds_total', 'model, stage')} / on (model) group_left "
+                            f"{_rate('prectr_trained_batches_total', 'model')}",
+                            "{{model}} {{stage}}",
+                        ),
+                    ),
+                    kind="stack",
+                    low=0,
+                ),
+                Panel(
+                    id=3,
+                    title="Device idle",
+                    text="Share of the time in which the device computed nothing.",
+                    unit="percentunit",
+                    queries=(Query('max(prectr_device_idle_ratio{job="train"})', "idle"),),
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    id=4,
+                    title="Impressions learned",
+                    text="A second, by model.",
+                    unit="recps",
+                    queries=(Query(_rate("prectr_trained_impressions_total", "model"), "{{model}}"),),
+                    low=0,
+                ),
+                Panel(
+                    id=5,
+                    title="Model behind the stream",
+                    text="Event time from the last page that was learned to where the stream is. Grows while `wait` is "
+                    "0: the trainer is too slow for the log.",
+                    unit="s",
+                    queries=(
+                        Query(
+                            'max by (model) (prectr_model_freshness_seconds{job="train",model=~"$model"})', "{{model}}"
+                        ),
+                    ),
+                    zones=((None, "green"), (600, "red")),
+                    low=0,
+                ),
+                Panel(
+                    id=6,
+                    title="Age of the newest checkpoint",
+                    text="What a crash would throw back. None is written while nothing comes to learn from.",
+                    unit="s",
+                    queries=(Query('max(prectr_checkpoint_age_seconds{job="train"})', "checkpoint"),),
+                    zones=((None, "green"), (600, "red")),
+                    low=0,
+                ),
+            ),
+        ),
+        Row(
+            "What it learns by",
+            (
+                Panel(
+                    id=7,
+                    title="Loss, by part",
+                    text="Mean an impression, before it was learned from. `click` is the log loss of clicks; the "
+                    "others are there where a model has them.",
+                    unit="none",
+                    queries=(
+                        Query(
+                            f"{_rate('prectr_loss_nats_total', 'model, reason')} / on (model) group_left "
+                            f"{_rate('prectr_trained_impressions_total', 'model')}",
+                            "{{model}} {{reason}}",
+                        ),
+                    ),
+                    decimals=4,
+                ),
+                Panel(
+                    id=8,
+                    title="Norm of the gradient",
+                    text="Of one batch in 64. That it grows and grows comes before a loss that is not finite.",
+                    unit="short",
+                    queries=(Query('max by (model) (prectr_gradient_norm{job="train",model=~"$model"})', "{{model}}"),),
+                    low=0,
+                ),
+                Panel(
+                    id=9,
+                    title="Learning rate",
+                    text="By what is learned with it: ids, dense layers, encoder.",
+                    unit="none",
+                    queries=(
+                        Query(
+                            'max by (model, stage) (prectr_learning_rate{job="train",model=~"$model"})',
+                            "{{model}} {{stage}}",
+                        ),
+                    ),
+                    low=0,
+                ),
+            ),
+        ),
+        Row(
+            "Hard negatives",
+            (
+                Panel(
+                    id=10,
+                    title="Hard negatives an impression",
+                    text="Made in the batch, for models with exposure debias; no data for others.",
+                    unit="none",
+                    queries=(
+                        Query(
+                            f"{_rate('prectr_hard_negatives_total', 'model')} / "
+                            f"{_rate('prectr_trained_impressions_total', 'model')}",
+                            "{{model}}",
+                        ),
+                    ),
+                    low=0,
+                ),
+                Panel(
+                    id=11,
+                    title="Margin hit rate",
+                    text="Share of the hard negatives that are inside the margin, and so still teach something. Near "
+                    "0 they are too easy.",
+                    unit="percentunit",
+                    queries=(
+                        Query(
+                            f"{_rate('prectr_margin_hits_total', 'model')} / "
+                            f"{_rate('prectr_hard_negatives_total', 'model')}",
+                            "{{model}}",
+                        ),
+                    ),
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    id=12,
+                    title="Quality published",
+                    text="Stretches of quality a second that have arrived at the broker, and those that never did.",
+                    unit="recps",
+                    queries=(
+                        Query(
+                            'sum(rate(prectr_published_stretches_total{job="train"}[$__rate_interval]))', "published"
+                        ),
+                        Query('sum(rate(prectr_dropped_stretches_total{job="train"}[$__rate_interval]))', "dropped"),
+                    ),
+                    low=0,
+                ),
+            ),
+        ),
+    ),
+)
