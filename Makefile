@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 KAFKA_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kafka --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
 
-.PHONY: demo test kafka-tests kafka faults lint setup clean
+.PHONY: demo test up down kafka-tests kafka faults lint setup clean
 
 ## demo: simulate a log of a real catalogue, replay it with every model, write a report
 demo: $(READY)
@@ -22,6 +22,14 @@ demo: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --cov --cov-report=term
 	$(KAFKA_TESTS) -m "not long"
+
+## up: the whole live system in the background: Kafka, two stream processes, trainer, monitor, Prometheus, a demo log
+up: $(READY)
+	@$(BIN)/python -m ops.up up
+
+## down: end all that make up has started; the data stays in up-run for the next make up
+down:
+	@test ! -x $(BIN)/python || $(BIN)/python -m ops.up down
 
 ## kafka-tests: the tests on a real Kafka alone, all of them
 kafka-tests: $(READY)
@@ -61,4 +69,4 @@ $(READY): pyproject.toml constraints.txt
 
 ## clean: remove what set-up, tests and the demo have made
 clean:
-	rm -rf .venv .kafka demo-run .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .kafka demo-run up-run .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

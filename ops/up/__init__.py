@@ -1,0 +1,1 @@
+"""The whole system on one machine without containers: what `make up` starts and `make down` ends."""
