@@ -29,7 +29,9 @@ COMMANDS: Final = {
     "label": "Let a teacher model grade pairs of query and title, for pretrain.",
     "pretrain": "Make a text encoder from graded pairs and a teacher's labels.",
     "examples": "Write the live system's committed examples to a file.",
+    "top": "Watch the live system: pages, lag, outcomes, quality and tasks on one screen.",
     "doctor": "Look the live system over: broker, topics, state, checkpoint; what to do about each.",
+    "rank": "Rank candidates by a run's newest checkpoint and state, and say why.",
     "schema": "Print the JSON Schema of the events.",
 }
 """Name and summary of each command; its code is imported only when it is called, torch is slow to import."""

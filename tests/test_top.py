@@ -1,0 +1,452 @@
+"""`prectr top` against real servers: ours with figures that are known, damaged ones, and ones that are away."""
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from ops.exporter import Exporter
+from ops.metrics import start_metrics
+from ops.monitor.metrics import monitor_metrics
+from ops.monitor.server import PageServer
+from ops.top.figures import TaskState
+from ops.top.scrape import ask_exporter, ask_monitor, endpoint, monitor_page
+from ops.top.screen import drawn, spark
+from ops.top.watching import Round, Watching
+from ops.train_metrics import train_metrics
+from state.errors import UsageError
+from tests.oracle.command import PRECTR, environment, prectr
+from tests.test_metrics import quality_of, snapshot_of
+from tests.test_metrics_live import trained
+from tests.test_monitor_page import NOW, reading
+
+AWAY = "http://127.0.0.1:1"
+
+
+class Served:
+    """Serves one text until it is closed; `text` may be changed."""
+
+    def __init__(self, text: str | bytes, status: int = 200, port: int = 0) -> None:
+        served = self
+        self.text = text
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                content = served.text if isinstance(served.text, bytes) else served.text.encode()
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = int(self._server.server_port)
+        self.url = f"http://127.0.0.1:{self.port}/metrics"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> "Served":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def sessions(partition: int, *, pages: int = 100, watermark: float = 1_000_000.0, position: int = 130) -> str:
+    """What a stream process says of one sessions task."""
+    labels = f'stage="sessions",partition="{partition}"'
+    return f"""
+prectr_task_position{{{labels}}} {position}
+prectr_consumer_lag_records{{{labels}}} {10 * (partition + 1)}
+prectr_replayed_records_behind{{{labels}}} 0
+prectr_watermark_timestamp_seconds{{{labels}}} {watermark}
+prectr_emitted_records_total{{{labels}}} {pages - 20}
+prectr_snapshot_age_seconds{{{labels}}} 12.5
+prectr_events_total{{{labels},outcome="impression"}} {pages}
+prectr_events_total{{{labels},outcome="click"}} 50
+prectr_events_total{{{labels},outcome="unreadable"}} 1
+prectr_impressions_total{{{labels},outcome="emitted"}} {pages - 20}
+prectr_impressions_total{{{labels},outcome="dead_letter"}} 2
+prectr_clicks_total{{{labels},outcome="joined"}} 40
+prectr_clicks_total{{{labels},outcome="late"}} 3
+prectr_pages_open{{{labels}}} 18
+prectr_clicks_waiting{{{labels}}} 7
+prectr_dead_letters_total{{{labels},reason="json"}} 1
+"""
+
+
+def text_of(seen: Round, width: int = 130, height: int = 60, *, whole: bool = False) -> str:
+    out = StringIO()
+    console = Console(file=out, width=width, height=height, color_system=None, highlight=False)
+    console.print(drawn(seen, console, whole=whole))
+    return out.getvalue()
+
+
+def row(text: str, *words: str) -> str:
+    """The one line that begins with these words."""
+    found = [line.strip() for line in text.splitlines() if line.split()[: len(words)] == list(words)]
+    assert len(found) == 1, text
+    return " ".join(found[0].split())
+
+
+def looked(urls: Sequence[str], monitor: str = AWAY, *, named: bool = True) -> Round:
+    return Watching(urls, monitor, named=named).round()
+
+
+def test_counts_of_all_tasks_are_summed_and_what_is_told_twice_is_taken_once() -> None:
+    with Served(sessions(0) + sessions(1)) as one, Served(sessions(1, position=5, pages=90) + sessions(2)) as two:
+        figures = looked([one.url, two.url]).figures
+    assert figures.pages == {"in": 300, "open": 54, "emitted": 240, "dead_letter": 6}
+    assert figures.clicks == {"in": 150, "waiting": 21, "joined": 120, "late": 9}
+    assert (figures.unreadable, figures.dead_letters) == (3, {"json": 3})
+    assert figures.unread == 10 + 20 + 30
+    assert [(task.stage, task.partition, task.position, task.owners) for task in figures.tasks] == [
+        ("sessions", 0, 130, 1),
+        ("sessions", 1, 130, 2),
+        ("sessions", 2, 130, 1),
+    ]
+
+
+def test_a_task_is_as_far_behind_as_its_watermark_is_behind_the_furthest() -> None:
+    with Served(sessions(0) + sessions(1, watermark=999_910.0)) as one, Served(sessions(2, watermark=4.6e15)) as two:
+        seen = looked([one.url, two.url])
+    # A log that has ended for good is behind nothing.
+    assert [task.behind_seconds for task in seen.figures.tasks] == [0.0, 90.0, None]
+    assert seen.figures.lag_seconds == 90.0
+    text = text_of(seen)
+    assert row(text, "sessions", "1") == "sessions 1 130 20 1 min 30 s 80 0 12.5 s ago"
+    assert row(text, "lag") == "lag unread 60 slowest task behind 1 min 30 s checkpoint –"
+
+
+def test_a_trainers_figures_are_those_of_its_exporter(tmp_path: Path) -> None:
+    with Exporter(partial(train_metrics, clock=lambda: NOW), 0) as exporter:
+        exporter.update(trained(tmp_path, NOW - 20))
+        seen = looked([f"http://127.0.0.1:{exporter.port}/metrics"])
+    assert [(each.kind, each.answers) for each in seen.figures.exporters] == [
+        ("train", True),
+        ("monitor's page", False),
+    ]
+    (model,) = seen.figures.models
+    expected = quality_of(0).segments()
+    assert (model.model, model.trained_pages, seen.figures.checkpoint_age_seconds) == ("lr", 64, 20)
+    assert seen.figures.out_of_order == 5
+    for segment in ("all", "new", "low"):
+        pair = model.quality[segment]["run"]
+        assert (pair.auc, pair.gauc) == (expected[segment].auc, expected[segment].gauc)
+    # Nobody is active: there is nothing to say, and a dash says it.
+    assert model.quality["active"] == {}
+    text = text_of(seen)
+    assert f"{expected['new'].auc:.4f}" in row(text, "new", "users")
+    assert row(text, "active", "users") == "active users – –"
+    assert "learned 64" in text
+    assert "checkpoint 20.0 s ago" in text
+
+
+def test_the_monitors_windows_and_its_last_day_are_shown() -> None:
+    given_reading = reading()
+    with PageServer(0, "127.0.0.1", clock=lambda: NOW) as server:
+        server.update(given_reading)
+        url = f"http://127.0.0.1:{server.port}"
+        seen = looked([], monitor_page(url))
+        quality = server.now()
+    by_name = {model.model: model for model in seen.figures.models}
+    assert by_name.keys() == {"lr", "dnn & co"}
+    for model in quality.models:
+        for window, segments in model.windows.items():
+            pair = by_name[model.model].quality["low"][window]
+            assert (pair.auc, pair.gauc) == (segments.low.auc, segments.low.gauc)
+        assert [pair.auc for pair in by_name[model.model].timeline["all"]] == [
+            point.segments.all.auc if point.segments.all.clicks >= 20 else None for point in model.timeline
+        ]
+    assert by_name["dnn & co"].checkpoint_age_seconds == max(s.checkpoint_age_seconds for s in quality.sources)
+    text = text_of(seen)
+    assert "AUC 5m" in text
+    assert "GAUC 24h" in text
+    assert "last 24 h" in text
+    narrow = text_of(seen, width=80)
+    assert "5m" not in narrow
+    assert "GAUC run" in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_the_monitors_exporter_does_where_its_page_is_away() -> None:
+    with Exporter(partial(monitor_metrics, clock=lambda: NOW), 0) as exporter:
+        exporter.update(reading())
+        seen = looked([f"http://127.0.0.1:{exporter.port}/metrics"])
+    (other, lr) = seen.figures.models
+    assert (other.model, lr.model) == ("dnn & co", "lr")
+    assert lr.quality["all"].keys() == {"5m", "1h", "24h", "run"}
+    assert seen.figures.exporters[0].kind == "monitor"
+    assert seen.span["lr"] == "meanwhile"
+
+
+def test_a_replay_can_be_watched() -> None:
+    with start_metrics(0) as metrics:
+        metrics.update(snapshot_of({"lr": quality_of(0)}))
+        seen = looked([f"http://127.0.0.1:{metrics.port}/metrics"])
+    figures = seen.figures
+    assert figures.exporters[0].kind == "replay"
+    assert {name: figures.pages[name] for name in ("open", "emitted", "duplicate", "dead_letter")} == {
+        "open": 15,
+        "emitted": 80,
+        "duplicate": 3,
+        "dead_letter": 2,
+    }
+    assert [(task.partition, task.behind_seconds) for task in figures.tasks] == [(0, 5.0), (1, 7.5)]
+
+
+def test_an_exporter_that_goes_away_is_shown_so_until_it_is_back() -> None:
+    now = [NOW]
+    served = Served(sessions(0))
+    watching = Watching([served.url], AWAY, named=True, clock=lambda: now[0])
+    assert watching.round().figures.exporters[0].answers
+    served.close()
+    now[0] += 12
+    seen = watching.round()
+    state = seen.figures.exporters[0]
+    assert (state.kind, state.answers, state.away_seconds) == ("stream", False, 12)
+    assert seen.figures.tasks == []
+    assert f"stream 127.0.0.1:{served.port} away for 12.0 s: Connection refused" in " ".join(text_of(seen).split())
+    now[0] += 5
+    with Served(sessions(0), port=served.port):
+        state = watching.round().figures.exporters[0]
+    assert (state.kind, state.answers, state.away_seconds) == ("stream", True, None)
+
+
+def test_of_the_usual_places_those_are_shown_that_have_answered() -> None:
+    with Served("jvm_threads 5\n") as other, Served(sessions(0)) as ours:
+        watching = Watching([AWAY, other.url, ours.url], AWAY, named=False)
+        assert [each.url for each in watching.round().figures.exporters] == [ours.url, AWAY]
+    assert [each.answers for each in watching.round().figures.exporters] == [False, False]
+
+
+def test_what_is_said_to_be_a_second_is_the_growth_over_the_time_between() -> None:
+    now = [NOW]
+    with Served(sessions(0, pages=100)) as served:
+        watching = Watching([served.url], AWAY, named=True, clock=lambda: now[0])
+        assert watching.round().a_second == {}
+        now[0], served.text = NOW + 4, sessions(0, pages=130)
+        seen = watching.round()
+        assert seen.a_second == {"in": 7.5, "emitted": 7.5, "clicks": 0}
+        assert "in 130 (+7.5/s)" in row(text_of(seen), "pages")
+        # A process that begins anew counts from the beginning: nothing is said of it.
+        now[0], served.text = NOW + 8, sessions(0, pages=50)
+        assert "in" not in watching.round().a_second
+
+
+def test_without_a_monitor_the_lines_are_what_was_seen_meanwhile() -> None:
+    labels = 'model="lr",segment="all",window="run"'
+    with Served("") as served:
+        watching = Watching([served.url], AWAY, named=True)
+        for auc in (0.5, 0.6, 0.6, 0.7):
+            served.text = f"prectr_auc{{{labels}}} {auc}\nprectr_gauc{{{labels}}} NaN\nprectr_held_sketches 1\n"
+            seen = watching.round()
+    assert [pair.auc for pair in seen.lines["lr", "all"]] == [0.5, 0.6, 0.7]
+    assert [pair.gauc for pair in seen.lines["lr", "all"]] == [None, None, None]
+    assert "▁▅█" in row(text_of(seen), "all", "pages")
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ([0.0, 1.0], "▁█"),
+        ([1.0, None, 0.0], "█ ▁"),
+        ([0.5], "▄"),
+        ([0.5, 0.5], "▄▄"),
+        ([None], ""),
+        ([], ""),
+        ([9.0, *[i / 7 for i in range(8)]], "▁▂▃▄▅▆▇█"),
+    ],
+)
+def test_a_line_goes_from_the_least_to_the_greatest(values: list[float | None], line: str) -> None:
+    assert spark(values, 8) == line
+
+
+def test_where_there_is_no_place_for_all_tasks_those_furthest_behind_are_shown() -> None:
+    text = "".join(sessions(number, watermark=1_000_000.0 - (90 if number == 37 else 0)) for number in range(64))
+    with Served(text) as served:
+        seen = looked([served.url])
+    shown = text_of(seen, height=30)
+    assert len(shown.splitlines()) <= 30
+    assert "1 min 30 s" in row(shown, "sessions", "37")
+    assert re.search(r"and \d+ more that are less behind", shown)
+    whole = text_of(seen, height=30, whole=True)
+    assert all(row(whole, "sessions", str(number)) for number in range(64))
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """A port that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/metrics"
+
+
+@contextmanager
+def blurting(content: bytes) -> Iterator[str]:
+    """A port that answers with these bytes, whatever is asked."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(content)
+
+        Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/metrics"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_damage_is_said_in_words_and_hides_nothing_else() -> None:
+    with ExitStack() as stack:
+        good = stack.enter_context(Served(sessions(0)))
+        bad = {
+            stack.enter_context(Served("<html>\n")).url: "not in Prometheus' format",
+            stack.enter_context(Served(b"prectr_auc\xff 1\n")).url: "not in Prometheus' format",
+            stack.enter_context(Served(sessions(0)[:-30])).url: "not in Prometheus' format",
+            stack.enter_context(Served("", 503)).url: "HTTP 503 Service Unavailable",
+            stack.enter_context(Served("jvm_threads 5\n")).url: "its metrics are of another program",
+            stack.enter_context(Served("")).url: "it has nothing to say yet",
+            stack.enter_context(silent()): "no answer in 0.3 s",
+            stack.enter_context(blurting(b"SSH-2.0-OpenSSH_9.2\r\n")): "it does not speak HTTP",
+            "http://127.0.0.1:1/metrics": "Connection refused",
+        }
+        seen = Watching([good.url, *bad], AWAY, named=True, seconds=0.3).round()
+    states = {each.url: each for each in seen.figures.exporters}
+    for url, words in bad.items():
+        assert words in states[url].trouble
+    assert states[good.url].answers
+    assert seen.figures.pages["in"] == 100
+    text = text_of(seen, width=160)
+    for url, words in bad.items():
+        assert any(words in line and url.split("/")[2] in line for line in text.splitlines())
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[", b"\xff", b'{"now": "x"}', b"<html>"])
+def test_a_damaged_answer_of_the_monitor_is_said_in_words(content: bytes) -> None:
+    with Served(content) as served:
+        answer = ask_monitor(served.url, 5)
+    assert answer.now is None
+    assert "not a monitor's quality.json" in answer.trouble
+
+
+@given(content=st.one_of(st.text(max_size=60), st.from_regex(r'[a-z{}="#, 0-9\n]{0,60}', fullmatch=True)))
+def test_whatever_is_served_is_read_or_refused(content: str) -> None:
+    served = SHARED[0]
+    served.text = content
+    answer = ask_exporter(served.url, 5)
+    assert (answer.samples is None) <= bool(answer.trouble)
+    assert "\n" not in answer.trouble
+
+
+SHARED: list[Served] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _shared() -> Iterator[None]:
+    with Served("") as served:
+        SHARED.append(served)
+        yield
+        SHARED.clear()
+
+
+@pytest.mark.parametrize(
+    ("given_address", "metrics", "page"),
+    [
+        ("127.0.0.1:9401", "http://127.0.0.1:9401/metrics", "http://127.0.0.1:9401/quality.json"),
+        ("http://host:1/", "http://host:1/metrics", "http://host:1/quality.json"),
+        ("https://host/x", "https://host/x", "https://host/x"),
+        ("[::1]:9401", "http://[::1]:9401/metrics", "http://[::1]:9401/quality.json"),
+    ],
+)
+def test_an_address_may_be_short(given_address: str, metrics: str, page: str) -> None:
+    assert endpoint(given_address) == metrics
+    assert monitor_page(given_address) == page
+
+
+@pytest.mark.parametrize("address", ["", "file:///etc/passwd", "ftp://host:1", "host:port", "http://:1", "host:99999"])
+def test_what_is_no_address_is_wrong_use(address: str) -> None:
+    with pytest.raises(UsageError, match=r"is not an address over HTTP.*--endpoint"):
+        endpoint(address)
+
+
+def test_once_prints_a_screen_and_writes_the_same_for_a_program(tmp_path: Path) -> None:
+    with Served(sessions(0) + sessions(1)) as served:
+        done = prectr("top", "--once", "--endpoint", served.url, "--monitor", AWAY, "--json", tmp_path / "top.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    written = json.loads((tmp_path / "top.json").read_text())
+    assert written["pages"] == {"in": 200, "open": 36, "emitted": 160, "dead_letter": 4}
+    assert [task["partition"] for task in written["tasks"]] == [0, 1]
+    assert row(done.stdout, "pages") == "pages in 200 open 36 emitted 160 dead letter 4"
+    assert "\x1b" not in done.stdout
+    assert list(tmp_path.iterdir()) == [tmp_path / "top.json"]
+
+
+def test_once_with_nobody_there_fails_and_says_what_to_do(tmp_path: Path) -> None:
+    done = prectr("top", "--once", "--endpoint", "127.0.0.1:1", "--monitor", AWAY, "--json", tmp_path / "top.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "http://127.0.0.1:1/metrics: Connection refused" in done.stderr
+    assert "--metrics-port 9401" in done.stderr
+    assert not json.loads((tmp_path / "top.json").read_text())["exporters"][0]["answers"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with Served(sessions(0)) as served:
+        done = prectr("top", "--once", "--endpoint", served.url, "--json", tmp_path / "missing" / "top.json")
+    assert done.returncode == 1
+    assert "missing/top.json: No such file or directory; name another file with --json" in done.stderr
+
+
+def test_it_goes_on_until_it_is_asked_to_end() -> None:
+    with Served(sessions(0)) as served:
+        flags = ["--endpoint", served.url, "--monitor", AWAY, "--every", "0.2"]
+        process = subprocess.Popen([*PRECTR, "top", *flags], stdout=subprocess.PIPE, text=True, env=environment())
+        try:
+            assert process.stdout is not None
+            lines = (line for line in process.stdout if line.startswith("pages"))
+            assert "in 100 " in next(lines)
+            served.text = sessions(0, pages=7100)
+            assert any("in 7,100 " in line for line in lines)
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_tasks_are_in_the_order_of_the_data(tmp_path: Path) -> None:
+    text = "".join(
+        f'prectr_consumer_lag_records{{stage="{stage}",partition="{partition}"}} 5\n'
+        for stage in ("train", "queries", "sessions", "other")
+        for partition in (10, 2)
+    )
+    with Served(text) as served:
+        tasks: list[TaskState] = looked([served.url]).figures.tasks
+    assert [(task.stage, task.partition) for task in tasks] == [
+        (stage, partition) for stage in ("sessions", "queries", "train", "other") for partition in (2, 10)
+    ]
