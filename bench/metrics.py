@@ -28,12 +28,11 @@ from model.stretches import Stretches
 from model.trainer import BatchScores, Trainer
 from model.watched import WatchedTrainer
 from ops.stream_metrics import stream_metrics
-from ops.train_metrics import Learning, ModelLearning, train_metrics, train_snapshot
+from ops.train_metrics import Learning, ModelLearning, learning_rates, train_metrics, train_snapshot
 from state.snapshotter import SnapshotProgress
 from stream.config import PipelineConfig
 from stream.kafka.task import TaskFacts
 from stream.labeller import LexicalLabeller
-from stream.outcomes import Outcomes
 from stream.records import Example
 from stream.replay import Replay
 from stream.simulator import simulate
@@ -232,15 +231,17 @@ def _figures(trainer: WatchedTrainer) -> Any:
     learning = ModelLearning(
         seconds=dict(watch.seconds),
         losses=dict(watch.losses),
+        batches=watch.batches,
         impressions=watch.impressions,
         gradient_norm=watch.gradient_norm,
         newest=watch.newest,
+        rates=learning_rates(trainer.config),
     )
     return train_snapshot(
         {"model": trainer},
         0,
         Path("nowhere"),
-        Learning(models={"model": learning}, waited=0.0, heard=None, published=0, dropped=0, outcomes=Outcomes()),
+        Learning(models={"model": learning}, waited=0.0, heard=None, published=0, dropped=0, lag=[0] * 4, idle=0.5),
     )
 
 

@@ -38,13 +38,18 @@ def hard_negatives(pair: Tensor, levels: Tensor, scale: float, random: torch.Gen
     return HardNegatives(of, fake, (own - fake).float(), pair + scale * length * noise)
 
 
+def shortfall(positive: Tensor, negative: Tensor, drop: Tensor, margin: float) -> Tensor:
+    """float32[M]: by how much pairs of log-odds are nearer than their margin, clipped at two levels; 0 if not."""
+    return torch.relu(margin * drop.clamp(max=2.0) - (positive - negative))
+
+
 def hinge_loss(positive: Tensor, negative: Tensor, drop: Tensor, margin: float, truncation: float) -> Tensor:
     """Pairwise hinge, Σ max(0, min(m, c) − (s⁺ − s⁻)), truncated; mean over the M pairs that count.
 
     positive, negative: float32[M], log-odds. drop: float32[M], levels between them: the margin is `margin` a level,
     clipped at two levels. Pairs that are further wrong than `truncation` are left out, as likely mislabelled.
     """
-    short = torch.relu(margin * drop.clamp(max=2.0) - (positive - negative))
+    short = shortfall(positive, negative, drop, margin)
     counts = (short.detach() < truncation).float()
     return (short * counts).sum() / counts.sum().clamp(min=1.0)
 

@@ -23,6 +23,8 @@ class Forward:
     """The rows of the model's hashed tables that took part, by table."""
     kept: dict[str, RowGradients] = field(default_factory=dict)
     """What the batch adds to tables that are not trained, by table."""
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    """What is worth counting of the batch, by name, each a scalar outside the graph; nothing is learned from it."""
 
 
 class OnlineModel(Protocol):

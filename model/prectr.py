@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.config import TrainerConfig
 from model.consistency import anchor_loss, order_loss
-from model.debias import hard_negatives, hinge_loss, shifted, soft_target_loss
+from model.debias import hard_negatives, hinge_loss, shifted, shortfall, soft_target_loss
 from model.deep import DeepPart, embedding_rows, place_numbers
 from model.dense import DenseParameters, Shape
 from model.dnn import embedding_table
@@ -197,7 +197,9 @@ class Prectr(NeuralModel):
         looked_up = {name: each.look_up() for name, each in gathered.items()}
         scored = self._scored(batch, reading, looked_up)
         kept = {"pairs": reading.kept, "shown": self._shown.to_add(batch)}
-        return Forward(scored.log_odds.detach(), self._losses(batch, reading, scored), gathered, kept)
+        counts: dict[str, Tensor] = {}
+        losses = self._losses(batch, reading, scored, counts)
+        return Forward(scored.log_odds.detach(), losses, gathered, kept, counts)
 
     def gradients(self, batch: Batch, forward: Forward) -> Gradients:
         """Of everything that learns; and what is to be remembered of texts and of what was shown."""
@@ -329,7 +331,7 @@ class Prectr(NeuralModel):
         slope = of[:, -1:] * self._steps
         return torch.stack([of[:, :LEVELS], of[:, -2:-1] + slope, slope], dim=2)
 
-    def _losses(self, batch: Batch, reading: Reading, scored: Scored) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, reading: Reading, scored: Scored, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         config, parts = self._config, self._parts
         clicks = self.tensor(batch.labels)
         losses = {"click": torch.nn.functional.binary_cross_entropy_with_logits(scored.log_odds, clicks)}
@@ -345,10 +347,10 @@ class Prectr(NeuralModel):
             head = self._dense["level.weight"], self._dense["level.bias"]
             losses["replay"] = config.replay_weight * replay_loss(self._encoder, tokens, levels, *head)
         if parts.debias and config.debias != "shift":
-            losses["debias"] = self._debias_loss(batch, reading, scored)
+            losses["debias"] = self._debias_loss(batch, reading, scored, counts)
         return losses
 
-    def _debias_loss(self, batch: Batch, reading: Reading, scored: Scored) -> Tensor:
+    def _debias_loss(self, batch: Batch, reading: Reading, scored: Scored, counts: dict[str, Tensor]) -> Tensor:
         config = self._config
         random = torch.Generator(self._device).manual_seed(config.seed * 1_000_003 + self._reader.step)
         pair = reading.pair.index_select(0, reading.index)
@@ -356,8 +358,11 @@ class Prectr(NeuralModel):
         negatives = hard_negatives(pair, own, config.noise, random)
         given = self._given(batch, scored.parts, negatives.noisy)
         fake = given.index_select(0, negatives.of).gather(1, negatives.level.unsqueeze(1)).squeeze(1)
+        positive = scored.log_odds.index_select(0, negatives.of)
+        short = shortfall(positive.detach(), fake.detach(), negatives.drop, config.hinge_margin)
+        counts["hard_negatives"] = torch.tensor(len(negatives.of))
+        counts["margin_hits"] = (short > 0).sum()
         if config.debias == "hinge":
-            positive = scored.log_odds.index_select(0, negatives.of)
             loss = hinge_loss(positive, fake, negatives.drop, config.hinge_margin, config.hinge_truncation)
             return config.hinge_weight * loss
         rate = self.tensor(batch.rates.query).index_select(0, negatives.of)

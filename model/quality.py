@@ -27,6 +27,7 @@ from model.sketch import (
     SketchState,
     score,
 )
+from state.aggregates import LevelCounts
 from state.errors import CheckpointError
 
 QUALITY_VERSION: Final = 1
@@ -204,6 +205,12 @@ class Quality:
         """Sketches of `all`, `new`, `low` and `active`; later batches do not touch them."""
         parts = {name: self.segment(name) for name in SEGMENTS}
         return {"all": QualitySketch.total(parts.values()), **parts}
+
+    def level_counts(self) -> LevelCounts:
+        """Impressions at relevance levels 1 to 4, then clicks at these."""
+        n1, n2, n3, n4 = (self._sketch(row) for row in range(len(LEVEL_NAMES)))
+        impressions = (n1.impressions, n2.impressions, n3.impressions, n4.impressions)
+        return *impressions, n1.clicks, n2.clicks, n3.clicks, n4.clicks
 
     def second_half(self) -> Half:
         """The sketch of the last half of the pages.

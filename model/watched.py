@@ -5,6 +5,7 @@ What it learns is what `Trainer` learns, to the last bit: watching reads clocks 
 
 import math
 import time
+from collections import deque
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Final, cast
@@ -32,14 +33,18 @@ _NORM_EVERY: Final = 64
 class Watch:
     """What has been seen of a model's learning, since the start of the process.
 
-    seconds: by step of a batch. losses: nats, by part of the loss, summed over the impressions learned from.
-    impressions: learned from, of this rank. gradient_norm: of the last batch that was looked at; None before.
-    newest: largest effective close learned from (ms); None before.
+    seconds: by step of a batch. busy: of these, and of what the device went on with, those in which it computed.
+    losses: nats, by part of the loss, summed over the impressions learned from. counts: of what the model counts of
+    its batches, by name. batches, impressions: learned from, of this rank. gradient_norm: of the last batch that was
+    looked at; None before. newest: largest effective close learned from (ms); None before.
     """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STEPS, 0.0)
+        self.busy = 0.0
         self.losses: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.batches = 0
         self.impressions = 0
         self.gradient_norm: float | None = None
         self.newest: int | None = None
@@ -57,7 +62,7 @@ class WatchedTrainer(Trainer):
         self.stretches = Stretches()
         self._leads = ranks is None or ranks.rank == 0
         # What else a model has is asked of the model itself.
-        self._model = cast("OnlineModel", Timed(self._model, self.watch))
+        self._model = cast("OnlineModel", Timed(self._model, self.watch, self._device))
 
     def save(self, folder: Path) -> None:
         """As `Trainer.save`; with the stretches that are to be published."""
@@ -93,12 +98,12 @@ class WatchedTrainer(Trainer):
 class Timed:
     """A model whose calls are timed."""
 
-    def __init__(self, model: OnlineModel, watch: Watch) -> None:
+    def __init__(self, model: OnlineModel, watch: Watch, device: torch.device) -> None:
         # Asked with every batch.
         self.reads = model.reads
         self._model = model
         self._watch = watch
-        self._batches = 0
+        self._device = _Device(watch) if device.type == "cuda" else None
         self._kept: Set[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
@@ -106,19 +111,21 @@ class Timed:
 
     def forward(self, batch: Batch) -> Forward:
         """As the model's."""
-        begun = time.perf_counter()
+        begun = self._begin()
         forward = self._model.forward(batch)
-        self._watch.seconds["forward"] += time.perf_counter() - begun
+        self._end("forward", begun)
         return forward
 
     def gradients(self, batch: Batch, forward: Forward) -> Gradients:
         """As the model's."""
-        begun = time.perf_counter()
+        begun = self._begin()
         gradients = self._model.gradients(batch, forward)
+        self._end("backward", begun)
         watch = self._watch
-        watch.seconds["backward"] += time.perf_counter() - begun
         for name, loss in forward.losses.items():
             watch.losses[name] = watch.losses.get(name, 0.0) + float(loss.detach()) * batch.impressions
+        for name, count in forward.counts.items():
+            watch.counts[name] = watch.counts.get(name, 0) + int(count)
         watch.impressions += batch.impressions
         # What a batch adds to tables that are not trained travels with the gradients, and is none.
         self._kept = forward.kept.keys()
@@ -126,12 +133,51 @@ class Timed:
 
     def step(self, gradients: Gradients) -> None:
         """As the model's."""
-        if self._batches % _NORM_EVERY == 0:
+        if self._watch.batches % _NORM_EVERY == 0:
             self._watch.gradient_norm = _norm(gradients, self._kept)
-        self._batches += 1
-        begun = time.perf_counter()
+        self._watch.batches += 1
+        begun = self._begin()
         self._model.step(gradients)
-        self._watch.seconds["step"] += time.perf_counter() - begun
+        self._end("step", begun)
+
+    def _begin(self) -> float:
+        if self._device is not None:
+            self._device.begin()
+        return time.perf_counter()
+
+    def _end(self, step: str, begun: float) -> None:
+        seconds = time.perf_counter() - begun
+        self._watch.seconds[step] += seconds
+        if self._device is None:
+            self._watch.busy += seconds
+        else:
+            self._device.end()
+
+
+class _Device:
+    """Clocks a CUDA device, which works on while the process that has told it what to do does something else."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._spans: deque[tuple[Any, Any]] = deque()
+        self._start: Any = None
+
+    def begin(self) -> None:
+        self._start = _mark()
+
+    def end(self) -> None:
+        self._spans.append((self._start, _mark()))
+        # Never waits for the device: what it has not done yet is counted with a later batch.
+        while self._spans and self._spans[0][1].query():
+            start, done = self._spans.popleft()
+            self._watch.busy += start.elapsed_time(done) / 1000
+
+
+def _mark() -> Any:
+    """A point in what the device has been told to do; its time is known once the device is there."""
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
 
 
 def _norm(gradients: Gradients, kept: Set[str]) -> float:

@@ -1,8 +1,8 @@
 """Serves a program's figures to Prometheus: whichever were handed over last, rendered when they are asked for.
 
 Nothing on the event path touches Prometheus: a whole snapshot is handed over now and then, and a scrape renders the
-latest. Names begin with prectr_. Labels are only stage, partition, model, segment, level, window, outcome, reason and
-type: never a query, a user or an item.
+latest. Names begin with prectr_. Labels are only stage, partition, model, segment, level, window, reason and outcome:
+never a query, a user or an item.
 """
 
 import errno

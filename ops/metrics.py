@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from model.sketch import QualitySketch
 from ops.exporter import LOCAL, Exporter, with_samples
-from ops.outcome_metrics import outcome_metrics
+from ops.level_metrics import level_metrics
+from ops.outcome_metrics import dead_letters, outcome_metrics
 from ops.quality_metrics import out_of_order, quality_metrics, trained_pages
+from state.aggregates import LevelCounts
 from stream.outcomes import Outcomes
 
 
@@ -26,7 +28,8 @@ class ReplaySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay exports; counts are since the start of the run, and nothing in it may change afterwards.
 
     dead_letters: by reason. pages_trained: by model. quality: by model, then by segment (`all`, `new`, `low`,
-    `active`), as `Quality.segments()` gives them. event_time_ms: the watermark of the whole replay, if any.
+    `active`), as `Quality.segments()` gives them. levels: of all pages that a model has scored; None without a model.
+    event_time_ms: the watermark of the whole replay, if any.
     """
 
     outcomes: Outcomes
@@ -35,6 +38,7 @@ class ReplaySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     pages_trained: Mapping[str, int]
     quality: Mapping[str, Mapping[str, QualitySketch]]
     partitions: tuple[PartitionProgress, ...] = ()
+    levels: LevelCounts | None = None
     event_time_ms: int | None = None
 
 
@@ -57,11 +61,9 @@ def replay_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
 
 
 def _pipeline(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    yield from outcome_metrics(snapshot.outcomes)
-    yield with_samples(
-        CounterMetricFamily("prectr_dead_letters", "Dead letters by reason.", labels=["reason"]),
-        (([reason], number) for reason, number in snapshot.dead_letters.items()),
-    )
+    yield from outcome_metrics([(["sessions"], snapshot.outcomes)], ["stage"])
+    yield dead_letters([(["sessions"], snapshot.dead_letters)], ["stage"])
+    yield from level_metrics([] if snapshot.levels is None else [(["queries"], snapshot.levels)], ["stage"])
     yield out_of_order(snapshot.out_of_order)
 
 

@@ -78,6 +78,7 @@ def _export(metrics: ReplayMetrics, run: Replay, scored: Mapping[str, Scored]) -
             pages_trained={name: sink.pages_trained for name, sink in scored.items()},
             quality={name: sink.quality.segments() for name, sink in scored.items()},
             partitions=_progress(run),
+            levels=next((sink.quality.level_counts() for sink in scored.values()), None),
             event_time_ms=None if watermark == BEFORE_TIME else watermark,
         )
     )

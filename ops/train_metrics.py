@@ -1,9 +1,10 @@
 """The metrics of a trainer of the live system: what it has learned, how well, where its time goes, how fresh it is."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -11,31 +12,40 @@ from prometheus_client.metrics_core import Metric
 
 from model.sketch import QualitySketch
 from ops.exporter import with_samples
-from ops.outcome_metrics import outcome_metrics
 from ops.quality_metrics import out_of_order, quality_metrics, trained_pages
 from ops.scored import Scored
 from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.cut import cuts
-from stream.outcomes import Outcomes
 
 if TYPE_CHECKING:
-    from model.watched import Watch, WatchedTrainer
+    from model.config import TrainerConfig
+    from model.watched import WatchedTrainer
     from ops.quality_feed import QualityFeed
     from stream.kafka.training import LiveTraining
+
+
+_IDLE_OVER: Final = 30.0
+"""Seconds over which it is said how much of the time the device computes nothing."""
 
 
 class ModelLearning(msgspec.Struct, frozen=True, kw_only=True):
     """How a model learns, since the start of the process.
 
     seconds: by step of a batch. losses: nats, by part of the loss, summed over the impressions learned from.
-    gradient_norm: of the last batch that was looked at. newest: largest effective close learned from (ms).
+    gradient_norm: of the last batch that was looked at. newest: largest effective close learned from (ms). rates: the
+    step of each kind of weights. hard_negatives: made by the model; margin_hits: of these, nearer than their margin;
+    None where it makes none.
     """
 
     seconds: Mapping[str, float]
     losses: Mapping[str, float]
+    batches: int
     impressions: int
     gradient_norm: float | None
     newest: int | None
+    rates: Mapping[str, float] = {}
+    hard_negatives: int | None = None
+    margin_hits: int | None = None
 
 
 class Learning(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +53,8 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
 
     models: by name. waited: seconds spent waiting for examples. heard: largest watermark of any source (ms), None where
     none has one. published, dropped: stretches of quality that have arrived at the broker, and that never did.
-    outcomes: how every record of the events ended, as last heard.
+    lag: by partition of the examples, records that have been written and not read yet; None where that is unknown.
+    idle: share of the time in which the device computed nothing; None where nothing has been seen of it yet.
     """
 
     models: Mapping[str, ModelLearning]
@@ -51,7 +62,8 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
     heard: int | None
     published: int
     dropped: int
-    outcomes: Outcomes
+    lag: Sequence[int | None] = ()
+    idle: float | None = None
 
 
 class TrainSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,26 +94,52 @@ def train_snapshot(
     )
 
 
-def learning_of(trainers: "Mapping[str, WatchedTrainer]", run: "LiveTraining", feed: "QualityFeed") -> Learning:
+class Idle:
+    """The share of the last half minute, or of what there is of it, in which a device computed nothing."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen = deque([(clock(), 0.0)])
+
+    def ratio(self, busy: float) -> float | None:
+        """As of now. busy: seconds that it has computed for, since the start; None at the very start."""
+        now = self._clock()
+        self._seen.append((now, busy))
+        while now - self._seen[1][0] >= _IDLE_OVER:
+            self._seen.popleft()
+        then, busy_then = self._seen[0]
+        # What a device does is known a little after it was done.
+        return min(1.0, max(0.0, 1 - (busy - busy_then) / (now - then))) if now > then else None
+
+
+def learning_of(
+    trainers: "Mapping[str, WatchedTrainer]", run: "LiveTraining", feed: "QualityFeed", idle: Idle
+) -> Learning:
     """How a trainer does now."""
     heard = [mark for mark in run.reader.state().progress.watermarks if BEFORE_TIME < mark < END_OF_TIME]
     return Learning(
-        models={name: _learning(trainer.watch) for name, trainer in trainers.items()},
+        models={name: _learning(trainer) for name, trainer in trainers.items()},
         waited=run.waited,
         heard=max(heard, default=None),
         published=feed.published,
         dropped=feed.dropped,
-        outcomes=run.outcomes,
+        lag=run.reader.lag(),
+        idle=idle.ratio(sum(trainer.watch.busy for trainer in trainers.values())),
     )
 
 
-def _learning(watch: "Watch") -> ModelLearning:
+def _learning(trainer: "WatchedTrainer") -> ModelLearning:
+    watch = trainer.watch
     return ModelLearning(
         seconds=dict(watch.seconds),
         losses=dict(watch.losses),
+        batches=watch.batches,
         impressions=watch.impressions,
         gradient_norm=watch.gradient_norm,
         newest=watch.newest,
+        rates=learning_rates(trainer.config),
+        hard_negatives=watch.counts.get("hard_negatives"),
+        margin_hits=watch.counts.get("margin_hits"),
     )
 
 
@@ -112,8 +150,7 @@ def train_metrics(snapshot: TrainSnapshot, clock: Callable[[], float] = time.tim
     if snapshot.checkpoint is not None:
         yield GaugeMetricFamily(
             "prectr_checkpoint_age_seconds",
-            "Time since the newest checkpoint; none is written while nothing comes to learn from. Example: "
-            "prectr_checkpoint_age_seconds > 300.",
+            "Time since the newest checkpoint; none is written while nothing comes to learn from.",
             # Not negative where the clock was set back.
             max(0.0, clock() - snapshot.checkpoint),
         )
@@ -124,14 +161,12 @@ def train_metrics(snapshot: TrainSnapshot, clock: Callable[[], float] = time.tim
 
 def _learning_metrics(learning: Learning) -> Iterator[Metric]:
     models = learning.models
-    yield from outcome_metrics(learning.outcomes)
     seconds = [([name, step], value) for name, model in models.items() for step, value in model.seconds.items()]
     yield with_samples(
         CounterMetricFamily(
             "prectr_batch_seconds",
             "Time of the trainer by step: collate, forward, backward and step of each model, and wait (for examples, "
-            'without a model). Example: 1 - sum(rate(prectr_batch_seconds_total{stage!~"wait|collate"}[5m])) is the '
-            "share of time in which nothing is computed.",
+            "without a model).",
             labels=["model", "stage"],
         ),
         [*seconds, (["", "wait"], learning.waited)],
@@ -139,15 +174,54 @@ def _learning_metrics(learning: Learning) -> Iterator[Metric]:
     yield with_samples(
         CounterMetricFamily(
             "prectr_loss_nats",
-            "Sum of each part of the loss over the impressions learned from. Example: "
-            "rate(prectr_loss_nats_total[5m]) / on(model) group_left rate(prectr_trained_impressions_total[5m]).",
-            labels=["model", "type"],
+            "Sum of each part of the loss over the impressions learned from; reason: what it is for.",
+            labels=["model", "reason"],
         ),
         (([name, part], value) for name, model in models.items() for part, value in model.losses.items()),
     )
     yield with_samples(
-        CounterMetricFamily("prectr_trained_impressions", "Impressions learned from.", labels=["model"]),
+        CounterMetricFamily("prectr_trained_batches", "Batches learned from since the start.", labels=["model"]),
+        (([name], model.batches) for name, model in models.items()),
+    )
+    yield with_samples(
+        CounterMetricFamily(
+            "prectr_trained_impressions", "Impressions learned from since the start.", labels=["model"]
+        ),
         (([name], model.impressions) for name, model in models.items()),
+    )
+    yield with_samples(
+        CounterMetricFamily(
+            "prectr_hard_negatives", "Hard negatives that the model has made since the start.", labels=["model"]
+        ),
+        (([name], model.hard_negatives) for name, model in models.items()),
+    )
+    yield with_samples(
+        CounterMetricFamily(
+            "prectr_margin_hits",
+            "Hard negatives whose log-odds were nearer to their impression's than the margin.",
+            labels=["model"],
+        ),
+        (([name], model.margin_hits) for name, model in models.items()),
+    )
+    yield with_samples(
+        GaugeMetricFamily(
+            "prectr_learning_rate", "Step of the optimizer, by kind of weights.", labels=["model", "stage"]
+        ),
+        (([name, kind], rate) for name, model in models.items() for kind, rate in model.rates.items()),
+    )
+    if learning.idle is not None:
+        yield GaugeMetricFamily(
+            "prectr_device_idle_ratio",
+            "Share of the last half minute in which the device computed nothing for any model.",
+            learning.idle,
+        )
+    yield with_samples(
+        GaugeMetricFamily(
+            "prectr_consumer_lag_records",
+            "Records of the partition that have been written and not taken yet.",
+            labels=["stage", "partition"],
+        ),
+        ((["train", str(partition)], lag) for partition, lag in enumerate(learning.lag)),
     )
     yield with_samples(
         GaugeMetricFamily(
@@ -161,8 +235,7 @@ def _learning_metrics(learning: Learning) -> Iterator[Metric]:
     yield with_samples(
         GaugeMetricFamily(
             "prectr_model_freshness_seconds",
-            "Event time from the last page that the model has learned from to where the stream is. Example: "
-            "prectr_model_freshness_seconds > 600.",
+            "Event time from the last page that the model has learned from to where the stream is.",
             labels=["model"],
         ),
         (
@@ -175,7 +248,16 @@ def _learning_metrics(learning: Learning) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "prectr_dropped_stretches",
-        "Stretches of quality that were never published, since too many waited for the broker. Example: "
-        "increase(prectr_dropped_stretches_total[1h]) > 0.",
+        "Stretches of quality that were never published, since too many waited for the broker.",
         learning.dropped,
     )
+
+
+def learning_rates(config: "TrainerConfig") -> dict[str, float]:
+    """The step of each kind of weights that the model has: of ids, of dense layers, of the encoder."""
+    from model.prectr import parts_of  # noqa: PLC0415 (torch takes seconds to import, and a replay needs none of it)
+
+    if config.model == "lr":
+        return {"ids": config.ftrl_alpha}
+    rates = {"ids": config.embedding_rate, "dense": config.dense_rate}
+    return rates | {"encoder": config.encoder_rate} if config.has_relevance_part and parts_of(config).joint else rates

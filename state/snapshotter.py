@@ -24,7 +24,8 @@ class SnapshotProgress(msgspec.Struct, frozen=True):
     """How a task's snapshots go, since it was opened; None: not one yet.
 
     offset, created (seconds since the epoch): of the last one that was saved; seconds, uploaded (bytes): what it took.
-    failures: saves and prunings that did not work. damaged: snapshots found damaged when restoring.
+    size: bytes of all of it, with the files that were there already. failures: saves and prunings that did not work.
+    damaged: snapshots found damaged when restoring.
     """
 
     offset: int | None = None
@@ -33,6 +34,7 @@ class SnapshotProgress(msgspec.Struct, frozen=True):
     uploaded: int = 0
     failures: int = 0
     damaged: int = 0
+    size: int = 0
 
 
 class Snapshotter:
@@ -98,6 +100,7 @@ class Snapshotter:
                 created=created,
                 seconds=time.monotonic() - began,
                 uploaded=saved.uploaded,
+                size=saved.total,
             )
             self._snapshots.prune()
         except StateError as error:

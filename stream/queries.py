@@ -11,7 +11,7 @@ import msgspec
 
 from state.errors import StateError
 from state.store import Reads
-from stream.clock import BEFORE_TIME
+from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.config import PipelineConfig
 from stream.frames import Frame
 from stream.line import LineProgress, Silence
@@ -111,6 +111,11 @@ class Queries:
     def _read_before(self, source: int) -> int:
         steps = self._merge.progress.steps[source]
         return steps[-1][0] if steps else 0
+
+    @property
+    def heard(self) -> int:
+        """The largest watermark that any source has told (ms)."""
+        return max((mark for mark in self._merge.progress.watermarks if mark < END_OF_TIME), default=BEFORE_TIME)
 
     @property
     def out_of_order(self) -> int:

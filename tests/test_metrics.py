@@ -41,6 +41,7 @@ def snapshot_of(quality: dict[str, Quality]) -> ReplaySnapshot:
             PartitionProgress(stage="sessions", partition=0, watermark_lag_seconds=5.0),
             PartitionProgress(stage="sessions", partition=1, watermark_lag_seconds=7.5),
         ),
+        levels=(10, 20, 30, 40, 1, 2, 3, 8),
         event_time_ms=1_700_000_000_000,
     )
 
@@ -57,16 +58,18 @@ def test_a_scrape_shows_the_counts_of_the_snapshot() -> None:
     def at(name: str, **labels: str) -> float:
         return seen[name, frozenset(labels.items())]
 
-    assert at("prectr_events_total", type="impression") == 100
-    assert at("prectr_events_total", type="click") == 50
-    assert at("prectr_events_total", type="unreadable") == 7
+    events = {"impression": 100, "click": 50, "unreadable": 7}
     pages = {"emitted": 80, "duplicate": 3, "dead_letter": 2}
     clicks = {"joined": 30, "duplicate": 5, "late": 4, "orphan": 3, "foreign": 2, "dead_letter": 1}
-    for name, ends in (("prectr_impressions_total", pages), ("prectr_clicks_total", clicks)):
-        assert {next(iter(labels))[1]: n for (metric, labels), n in seen.items() if metric == name} == ends
-    assert at("prectr_clicks_waiting") == 5
-    assert at("prectr_dead_letters_total", reason="json") == 7
-    assert at("prectr_dead_letters_total", reason="clock_jump") == 3
+    for name, ends in (("events", events), ("impressions", pages), ("clicks", clicks)):
+        found = {labels: n for (metric, labels), n in seen.items() if metric == f"prectr_{name}_total"}
+        assert found == {frozenset({"stage": "sessions", "outcome": end}.items()): n for end, n in ends.items()}
+    assert at("prectr_clicks_waiting", stage="sessions") == 5
+    assert at("prectr_dead_letters_total", stage="sessions", reason="json") == 7
+    assert at("prectr_dead_letters_total", stage="sessions", reason="clock_jump") == 3
+    for level, (impressions, clicked) in enumerate(((10, 1), (20, 2), (30, 3), (40, 8)), 1):
+        assert at("prectr_level_impressions_total", stage="queries", level=str(level)) == impressions
+        assert at("prectr_level_clicks_total", stage="queries", level=str(level)) == clicked
     assert at("prectr_out_of_order_total") == 0
     assert at("prectr_pages_open", stage="sessions") == 15
     assert at("prectr_watermark_lag_seconds", stage="sessions", partition="1") == 7.5
@@ -124,7 +127,10 @@ def test_a_scrape_sees_the_latest_snapshot_and_nothing_before_the_first() -> Non
                     quality={},
                 )
             )
-            assert scrape(metrics)["prectr_impressions_total", frozenset({("outcome", "emitted")})] == emitted
+            assert (
+                scrape(metrics)["prectr_impressions_total", frozenset({("stage", "sessions"), ("outcome", "emitted")})]
+                == emitted
+            )
 
 
 def test_a_port_in_use_is_a_clear_error() -> None:

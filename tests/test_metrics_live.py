@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.metrics_core import Metric
 
 from model.quality import Quality
@@ -20,12 +21,24 @@ from ops.stream_metrics import stream_metrics
 from ops.train_metrics import TrainSnapshot, train_metrics, train_snapshot
 from state.errors import UsageError
 from state.snapshotter import SnapshotProgress
+from state.store import StoreFigures
+from stream.kafka.counts import Durations, StageCounts, Stopwatch
 from stream.kafka.task import TaskFacts
+from stream.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
 from tests.kit.scrape import ALLOWED_LABELS, Samples, by_task, exposition, scraped
 from tests.oracle.command import prectr
 from tests.test_metrics import quality_of, snapshot_of
 
 NOW = 1_700_000_100.0
+
+
+def durations(*seconds: float) -> Durations:
+    watch = Stopwatch()
+    for each in seconds:
+        watch.add(each)
+    return watch.durations()
+
+
 SESSIONS = TaskFacts(
     stage="sessions",
     partition=0,
@@ -33,7 +46,21 @@ SESSIONS = TaskFacts(
     behind=7,
     emitted=45,
     watermark=1_700_000_000_500,
-    snapshots=SnapshotProgress(offset=100, created=NOW - 12.5, seconds=0.25, uploaded=4096, failures=2, damaged=1),
+    snapshots=SnapshotProgress(
+        offset=100, created=NOW - 12.5, seconds=0.25, uploaded=4096, failures=2, damaged=1, size=9000
+    ),
+    lag=33,
+    replayed=11,
+    restored=1.5,
+    records=120,
+    batches=durations(0.004, 0.2, 99.0),
+    transactions=durations(0.025),
+    counts=StageCounts(
+        outcomes=Outcomes(ImpressionOutcomes(100, 80, 15, 3, 2), ClickOutcomes(50, 30, 5, 4, 3, 2, 5, 1), 7),
+        dead_letters={"json": 7, "unconfirmed_clock": 3},
+        heard=1_700_000_000_500,
+    ),
+    store=StoreFigures(keys=70, size=5000, memory=800, cache_hits=60, cache_misses=40, stalled=0.125),
 )
 QUERIES = TaskFacts(
     stage="queries",
@@ -43,18 +70,52 @@ QUERIES = TaskFacts(
     emitted=20,
     watermark=None,
     snapshots=SnapshotProgress(),
+    counts=StageCounts(levels=(10, 20, 30, 40, 1, 2, 3, 8), heard=1_700_000_020_500),
 )
 GAUGES_AND_COUNTERS = {
     "prectr_task_position": {("sessions", 0): 120, ("queries", 3): 30},
     "prectr_replayed_records_behind": {("sessions", 0): 7, ("queries", 3): 0},
     "prectr_emitted_records_total": {("sessions", 0): 45, ("queries", 3): 20},
+    "prectr_consumer_lag_records": {("sessions", 0): 33},
+    "prectr_replayed_records_total": {("sessions", 0): 11, ("queries", 3): 0},
+    "prectr_restore_seconds": {("sessions", 0): 1.5},
+    "prectr_microbatch_records_total": {("sessions", 0): 120, ("queries", 3): 0},
+    "prectr_microbatch_seconds_count": {("sessions", 0): 3, ("queries", 3): 0},
+    "prectr_microbatch_seconds_sum": {("sessions", 0): 99.204, ("queries", 3): 0},
+    "prectr_transaction_seconds_count": {("sessions", 0): 1, ("queries", 3): 0},
+    "prectr_transaction_seconds_sum": {("sessions", 0): 0.025, ("queries", 3): 0},
+    "prectr_store_keys": {("sessions", 0): 70},
+    "prectr_store_bytes": {("sessions", 0): 5000},
+    "prectr_store_memory_bytes": {("sessions", 0): 800},
+    "prectr_store_cache_hits_total": {("sessions", 0): 60},
+    "prectr_store_cache_misses_total": {("sessions", 0): 40},
+    "prectr_store_stall_seconds_total": {("sessions", 0): 0.125},
+    "prectr_pages_open": {("sessions", 0): 15},
+    "prectr_clicks_waiting": {("sessions", 0): 5},
     "prectr_watermark_timestamp_seconds": {("sessions", 0): 1_700_000_000.5},
+    # The other task has heard of a watermark 20 s further on.
+    "prectr_watermark_lag_seconds": {("sessions", 0): 20},
+    "prectr_snapshot_bytes": {("sessions", 0): 9000},
     "prectr_snapshot_age_seconds": {("sessions", 0): 12.5},
     "prectr_snapshot_seconds": {("sessions", 0): 0.25},
     "prectr_snapshot_uploaded_bytes": {("sessions", 0): 4096},
     "prectr_snapshot_failures_total": {("sessions", 0): 2, ("queries", 3): 0},
     "prectr_snapshots_damaged_total": {("sessions", 0): 1, ("queries", 3): 0},
 }
+COUNTED = {
+    "prectr_events_total": ("sessions", "0", "outcome", {"impression": 100, "click": 50, "unreadable": 7}),
+    "prectr_impressions_total": ("sessions", "0", "outcome", {"emitted": 80, "duplicate": 3, "dead_letter": 2}),
+    "prectr_clicks_total": (
+        "sessions",
+        "0",
+        "outcome",
+        {"joined": 30, "duplicate": 5, "late": 4, "orphan": 3, "foreign": 2, "dead_letter": 1},
+    ),
+    "prectr_dead_letters_total": ("sessions", "0", "reason", {"json": 7, "unconfirmed_clock": 3}),
+    "prectr_level_impressions_total": ("queries", "3", "level", {"1": 10, "2": 20, "3": 30, "4": 40}),
+    "prectr_level_clicks_total": ("queries", "3", "level", {"1": 1, "2": 2, "3": 3, "4": 8}),
+}
+"""By stage and partition, and by one label more."""
 
 
 def streaming(now: float = NOW) -> Callable[..., Iterator[Metric]]:
@@ -69,15 +130,43 @@ def seen(tasks: list[TaskFacts], now: float = NOW) -> Samples:
 
 def test_each_task_is_shown_by_stage_and_partition_and_what_it_does_not_know_is_left_out() -> None:
     samples = seen([SESSIONS, QUERIES])
-    assert {name for name, _ in samples} == set(GAUGES_AND_COUNTERS)
+    buckets = {f"prectr_{what}_seconds_bucket" for what in ("microbatch", "transaction")}
+    assert {name for name, _ in samples} == {*GAUGES_AND_COUNTERS, *buckets, *COUNTED}
     for name, expected in GAUGES_AND_COUNTERS.items():
         assert by_task(samples, name) == expected
+    for name, (stage, partition, label, counts) in COUNTED.items():
+        found = {labels: value for (sample, labels), value in samples.items() if sample == name}
+        assert found == {
+            frozenset({"stage": stage, "partition": partition, label: each}.items()): count
+            for each, count in counts.items()
+        }
+
+
+def test_a_duration_is_in_every_bucket_that_is_large_enough() -> None:
+    samples = seen([SESSIONS])
+    task = {"stage": "sessions", "partition": "0"}
+    for name, bound, count in (
+        ("microbatch", "0.01", 1),
+        ("microbatch", "0.1", 1),
+        ("microbatch", "0.25", 2),
+        ("microbatch", "10.0", 2),
+        ("microbatch", "+Inf", 3),
+        # What takes just as long as a bucket reaches is in it.
+        ("transaction", "0.01", 0),
+        ("transaction", "0.025", 1),
+    ):
+        assert samples[f"prectr_{name}_seconds_bucket", frozenset((task | {"le": bound}).items())] == count
+
+
+def test_a_task_that_has_not_reached_its_commit_has_counts_of_nothing_or_they_would_go_back() -> None:
+    names = {name for name, _ in seen([replace(SESSIONS, counts=None), replace(QUERIES, counts=None)])}
+    assert not names & {"prectr_pages_open", "prectr_clicks_waiting", *COUNTED}
 
 
 def test_a_stage_without_snapshots_has_no_figures_of_them() -> None:
     task = TaskFacts(stage="queries", partition=0, position=1, behind=0, emitted=1, watermark=0, snapshots=None)
     samples = seen([task])
-    assert len(samples) == 4
+    assert by_task(samples, "prectr_task_position") == {("queries", 0): 1}
     assert not [name for name, _ in samples if "snapshot" in name]
 
 
@@ -156,9 +245,12 @@ def test_every_exporter_keeps_the_conventions(which: str, tmp_path: Path) -> Non
     assert samples.keys()
     for name, labels in samples:
         assert re.fullmatch(r"prectr_[a-z_]+", name)
-        assert {label for label, _ in labels} <= ALLOWED_LABELS
-        assert kinds[name] == ("counter" if name.endswith("_total") else "gauge")
-        assert helps[name].endswith(".")
+        family = re.sub("_(bucket|count|sum)$", "", name)
+        histogram = family != name
+        assert {label for label, _ in labels} <= ALLOWED_LABELS | ({"le"} if histogram else set())
+        kind = "histogram" if histogram else "counter" if name.endswith("_total") else "gauge"
+        assert kinds[family] == kind
+        assert helps[family].endswith(".")
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: it is in Debian's package prometheus")

@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from model.config import TrainerConfig
 from ops.exporter import Exporter
-from ops.train_metrics import Learning, ModelLearning, TrainSnapshot, train_metrics, train_snapshot
-from stream.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
-from tests.kit.scrape import ALLOWED_LABELS, Samples, exposition, scraped
+from ops.train_metrics import (
+    Idle,
+    Learning,
+    ModelLearning,
+    TrainSnapshot,
+    learning_rates,
+    train_metrics,
+    train_snapshot,
+)
+from tests.kit.scrape import ALLOWED_LABELS, Samples, by_task, exposition, scraped
 from tests.test_metrics import quality_of
 from tests.test_metrics_live import NOW, Learned
-
-OUTCOMES = Outcomes(ImpressionOutcomes(100, 80, 15, 3, 2), ClickOutcomes(50, 30, 5, 4, 3, 2, 5, 1), 7)
 
 
 def learning(heard: int | None = 1_700_000_090_000, newest: int | None = 1_700_000_000_000) -> Learning:
@@ -24,16 +30,21 @@ def learning(heard: int | None = 1_700_000_090_000, newest: int | None = 1_700_0
             "lr": ModelLearning(
                 seconds={"collate": 1.5, "forward": 2.0, "backward": 0.25, "step": 0.5},
                 losses={"click": 321.5, "order": 2.5},
+                batches=12,
                 impressions=640,
                 gradient_norm=0.75,
                 newest=newest,
+                rates={"ids": 0.3},
+                hard_negatives=320,
+                margin_hits=80,
             )
         },
         waited=12.5,
         heard=heard,
         published=40,
         dropped=2,
-        outcomes=OUTCOMES,
+        lag=[7, None, 0],
+        idle=0.25,
     )
 
 
@@ -55,21 +66,52 @@ def test_time_losses_and_the_norm_are_shown_by_model(tmp_path: Path) -> None:
         assert at(samples, "prectr_batch_seconds_total", model="lr", stage=step) == value
     # All models wait together: an empty label is none.
     assert at(samples, "prectr_batch_seconds_total", model="", stage="wait") == 12.5
-    assert at(samples, "prectr_loss_nats_total", model="lr", type="click") == 321.5
-    assert at(samples, "prectr_loss_nats_total", model="lr", type="order") == 2.5
+    assert at(samples, "prectr_loss_nats_total", model="lr", reason="click") == 321.5
+    assert at(samples, "prectr_loss_nats_total", model="lr", reason="order") == 2.5
     assert at(samples, "prectr_trained_impressions_total", model="lr") == 640
+    assert at(samples, "prectr_trained_batches_total", model="lr") == 12
     assert at(samples, "prectr_gradient_norm", model="lr") == 0.75
+    assert at(samples, "prectr_learning_rate", model="lr", stage="ids") == 0.3
+    assert at(samples, "prectr_hard_negatives_total", model="lr") == 320
+    assert at(samples, "prectr_margin_hits_total", model="lr") == 80
+    assert at(samples, "prectr_device_idle_ratio") == 0.25
     assert at(samples, "prectr_published_stretches_total") == 40
     assert at(samples, "prectr_dropped_stretches_total") == 2
 
 
-def test_how_records_ended_is_shown_as_the_frames_told_it(tmp_path: Path) -> None:
+def test_the_lag_is_shown_by_partition_where_it_is_known(tmp_path: Path) -> None:
     samples, _ = served(learning(), tmp_path)
-    assert at(samples, "prectr_events_total", type="impression") == 100
-    assert at(samples, "prectr_clicks_total", outcome="joined") == 30
-    assert at(samples, "prectr_impressions_total", outcome="emitted") == 80
-    assert at(samples, "prectr_pages_open", stage="sessions") == 15
-    assert at(samples, "prectr_clicks_waiting") == 5
+    assert by_task(samples, "prectr_consumer_lag_records") == {("train", 0): 7, ("train", 2): 0}
+
+
+def test_how_records_ended_is_told_by_the_stages_alone_or_a_sum_would_count_it_twice(tmp_path: Path) -> None:
+    samples, _ = served(learning(), tmp_path)
+    told = {name for name, _ in samples}
+    assert not told & {f"prectr_{name}" for name in ("events_total", "impressions_total", "clicks_total", "pages_open")}
+
+
+def test_a_device_is_idle_for_what_it_did_not_compute_in_the_last_half_minute() -> None:
+    times = iter([100.0, 100.0, 110.0, 120.0, 140.0, 150.0, 160.0])
+    idle = Idle(lambda: next(times))
+    assert idle.ratio(0.0) is None
+    # Of 10 s it computed 4, of 20 s 9: what remains is idle.
+    assert idle.ratio(4.0) == pytest.approx(0.6)
+    assert idle.ratio(9.0) == pytest.approx(0.55)
+    # From here on the first seconds no longer count: 20 s of 30 s since second 110.
+    assert idle.ratio(24.0) == pytest.approx(1 / 3)
+    assert idle.ratio(24.0) == pytest.approx(0.5)
+    # What a device did is heard of late: never less than nothing.
+    assert idle.ratio(99.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "kinds"),
+    [("lr", {"ids"}), ("wide-deep+", {"ids", "dense"}), ("prectr-v2", {"ids", "dense", "encoder"})],
+)
+def test_each_kind_of_weights_that_a_model_has_shows_its_step(model: str, kinds: set[str]) -> None:
+    config = TrainerConfig(model=model, ftrl_alpha=0.5, embedding_rate=0.05, dense_rate=0.002, encoder_rate=0.0003)
+    expected = {"ids": 0.5 if model == "lr" else 0.05, "dense": 0.002, "encoder": 0.0003}
+    assert learning_rates(config) == {kind: expected[kind] for kind in kinds}
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,10 @@ def test_losses_and_times_are_those_of_the_learning() -> None:
     assert whole.log_loss is not None
     assert watch.losses == {"click": pytest.approx(whole.log_loss * whole.impressions, rel=1e-5)}
     assert watch.newest == whole.last_close
+    assert watch.batches == trainer.batches
     assert set(watch.seconds) == set(STEPS)
+    # On a CPU it computes while it is told to, and collating is not its work.
+    assert watch.busy == pytest.approx(sum(watch.seconds[step] for step in STEPS if step != "collate"))
     assert all(seconds > 0 for seconds in watch.seconds.values())
 
 
@@ -145,8 +148,29 @@ def test_what_is_kept_in_tables_that_are_not_trained_is_no_gradient() -> None:
             """Nothing is learned."""
 
     watch = Watch()
-    timed: Any = Timed(Model(), watch)  # type: ignore[arg-type]
+    timed: Any = Timed(Model(), watch, torch.device("cpu"))  # type: ignore[arg-type]
     batch: Any = SimpleNamespace(impressions=1)
     forward = Forward(torch.zeros(1), {"click": torch.tensor(0.5)}, {}, {"shown": timed})
     timed.step(timed.gradients(batch, forward))
     assert watch.gradient_norm == 5.0
+
+
+@pytest.mark.parametrize("debias", ["hinge", "shift+soft"])
+def test_hard_negatives_and_those_within_their_margin_are_counted(debias: str) -> None:
+    trainer = WatchedTrainer(small_config(model="prectr-v2", debias=debias, hinge_margin=0.5))
+    trainer.consume(EXAMPLES[:32], 0)
+    counts, impressions = trainer.watch.counts, trainer.watch.impressions
+    # Untrained, scores hardly differ: most are nearer than half a unit of log-odds. At the lowest level there is none.
+    assert 0 < counts["margin_hits"] <= counts["hard_negatives"] < impressions
+    wide = WatchedTrainer(small_config(model="prectr-v2", debias=debias, hinge_margin=1e6, hinge_truncation=1e9))
+    wide.consume(EXAMPLES[:32], 0)
+    assert wide.watch.counts["margin_hits"] == wide.watch.counts["hard_negatives"]
+    if debias == "shift+soft":
+        # The margin is no part of that loss, so the negatives are the same.
+        assert wide.watch.counts["hard_negatives"] == counts["hard_negatives"]
+
+
+def test_a_model_without_hard_negatives_counts_none() -> None:
+    trainer = WatchedTrainer(small_config(model="lr"))
+    trainer.consume(EXAMPLES, 0)
+    assert trainer.watch.counts == {}

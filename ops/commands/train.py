@@ -135,6 +135,9 @@ class _Told:
         self._feed = feed
         self._run_dir = run_dir
         self._said = 0.0
+        from ops.train_metrics import Idle  # noqa: PLC0415
+
+        self._idle = Idle()
 
     def __call__(self, run: "LiveTraining") -> None:
         """Tell it, if it is time; publish what is due."""
@@ -152,7 +155,7 @@ class _Told:
         waiting = f", waiting: {run.waiting}" if run.waiting else ""
         self._shown.update(run.tally.pages, note(run.tally.pages, self._scored) + waiting)
         if self._metrics is not None:
-            learning = None if self._feed is None else learning_of(self._scored, run, self._feed)
+            learning = None if self._feed is None else learning_of(self._scored, run, self._feed, self._idle)
             self._metrics.update(train_snapshot(self._scored, run.reader.out_of_order, self._run_dir, learning))
 
 

@@ -21,8 +21,7 @@ def monitor_metrics(reading: Reading, clock: Callable[[], float] = time.time) ->
     yield with_samples(
         CounterMetricFamily(
             "prectr_refused_sketches",
-            "Records of quality that could not be used: of another version, or damaged. Example: "
-            "increase(prectr_refused_sketches_total[5m]) > 0.",
+            "Records of quality that could not be used: of another version, or damaged.",
             labels=["reason"],
         ),
         (([reason], count) for reason, count in reading.refused.items()),
@@ -31,7 +30,7 @@ def monitor_metrics(reading: Reading, clock: Callable[[], float] = time.time) ->
     yield with_samples(
         GaugeMetricFamily(
             "prectr_quality_sources",
-            f"Processes that have published quality within {ALIVE_SECONDS:.0f} s. Example: prectr_quality_sources < 1.",
+            f"Processes that have published quality within {ALIVE_SECONDS:.0f} s.",
             labels=["model"],
         ),
         (
@@ -42,7 +41,7 @@ def monitor_metrics(reading: Reading, clock: Callable[[], float] = time.time) ->
     yield with_samples(
         GaugeMetricFamily(
             "prectr_quality_silence_seconds",
-            "Time since any process of the model has published. Example: prectr_quality_silence_seconds > 120.",
+            "Time since any process of the model has published.",
             labels=["model"],
         ),
         (([name], min(silence(source, now) for source in sources)) for name, sources in by_model.items()),
@@ -61,8 +60,7 @@ def monitor_metrics(reading: Reading, clock: Callable[[], float] = time.time) ->
     yield with_samples(
         GaugeMetricFamily(
             "prectr_quality_timestamp_seconds",
-            "Event time that the model's quality reaches to, seconds since the epoch. Example: "
-            "scalar(max(prectr_watermark_timestamp_seconds)) - prectr_quality_timestamp_seconds.",
+            "Event time that the model's quality reaches to, seconds since the epoch.",
             labels=["model"],
         ),
         (([name], quality.until / 1000) for name, quality in reading.quality.items()),

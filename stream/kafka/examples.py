@@ -120,6 +120,14 @@ class ExampleReader:
             return "more is committed than has come so far"
         return "the stages have committed nothing more"
 
+    def lag(self) -> list[int | None]:
+        """By partition, records that have been written and not read yet, as of the last answer; None before one."""
+        found: list[int | None] = []
+        for partition in self._partitions:
+            end = self._consumer.highwater(partition)
+            found.append(None if end is None else max(0, end - int(self._consumer.position(partition))))
+        return found
+
     def release_all(self) -> Step:
         """Every source counts as past everything: what is still held, in order."""
         for source in range(len(self._partitions)):

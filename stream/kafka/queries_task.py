@@ -6,8 +6,10 @@ from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
 
+from state.aggregates import NO_COUNTS, add_counts
 from stream.clock import BEFORE_TIME
 from stream.frames import decode_frame, encode_frames
+from stream.kafka.counts import StageCounts, levels_of
 from stream.kafka.ends import LogEnds
 from stream.kafka.task import FRAME_EVERY, Place, Task
 from stream.kafka.transaction import CommittedOffsets, Outbox
@@ -23,6 +25,7 @@ class QueriesTask(Task):
     def __init__(self, place: Place, log_ends: LogEnds, offsets: CommittedOffsets) -> None:
         self.input_topic = place.topics.activity
         self._told = BEFORE_TIME
+        self._levels = NO_COUNTS
         super().__init__(place, log_ends, offsets)
 
     @property
@@ -49,6 +52,9 @@ class QueriesTask(Task):
     @property
     def _must_write(self) -> bool:
         return self._queries.behind
+
+    def _counted(self) -> StageCounts:
+        return StageCounts(levels=self._levels, heard=self._queries.heard)
 
     def _changes(self) -> dict[bytes, bytes | None]:
         return self._queries.take_changes()
@@ -90,6 +96,7 @@ class QueriesTask(Task):
 
     def _put_out(self) -> Outbox:
         examples = self._fresh(self._queries.process())
+        self._levels = add_counts(self._levels, levels_of(examples))
         outbox = Outbox()
         ends = [self._queries.ends.get(source, -1) for source in range(self.place.config.partitions)]
         ended = ends != self.ends and not self._queries.behind

@@ -1,6 +1,7 @@
 """Stage `sessions` over one partition of the events."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,10 +12,12 @@ from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.decode import decode_lines
 from stream.events import Impression
 from stream.frames import END_OF_LOG, encode_frames
+from stream.kafka.counts import StageCounts
 from stream.kafka.ends import LogEnds, Look
 from stream.kafka.task import FRAME_EVERY, Place, Task
 from stream.kafka.transaction import CommittedOffsets, Outbox
 from stream.line import Silence
+from stream.outcomes import Outcomes
 from stream.partition import partitions_of
 from stream.records import Activity, encode_record
 from stream.sessions import MicroBatch, Refused, Sessions
@@ -44,6 +47,7 @@ class SessionsTask(Task):
         self._silence: Silence | None = None
         self._others_then: list[int] | None = None
         self._untold = True
+        self._buried: Counter[str] = Counter()
         super().__init__(place, log_ends, offsets)
 
     @property
@@ -66,6 +70,14 @@ class SessionsTask(Task):
     def _open(self) -> int:
         self._sessions = Sessions(self.place.config, self.store, self._label)
         return self._sessions.position
+
+    def _counted(self) -> StageCounts:
+        return StageCounts(
+            # The stage goes on counting in its own.
+            outcomes=self._sessions.outcomes + Outcomes(),
+            dead_letters=dict(self._buried),
+            heard=self._sessions.watermark,
+        )
 
     def _changes(self) -> dict[bytes, bytes | None]:
         return self._sessions.take_changes()
@@ -199,6 +211,7 @@ class SessionsTask(Task):
                 outbox.add(self.place.topics.activity, partition, part)
 
     def _bury(self, outbox: Outbox, refused: Sequence[Refused], records: dict[int, ConsumerRecord]) -> None:
+        self._buried.update(letter.reason for letter in refused)
         for letter in refused:
             record = records.get(letter.place)
             headers = [

@@ -135,6 +135,8 @@ class Stage:
             self._all(
                 [self._piece(task, polled.get(task.partition), share.group, look) for task in self.tasks.values()]
             )
+            for task in self.tasks.values():
+                task.lag = self._lag(task)
         except (KafkaError, BrokerAway) as error:
             self._begin_anew(error)
             return False
@@ -244,6 +246,11 @@ class Stage:
             return int(self._consumer.position(task.partition))
         except IllegalStateError:
             return -1
+
+    def _lag(self, task: Task) -> int | None:
+        """Records of the task's partition that have not been read, as of the last answer; None before one."""
+        end, at = self._consumer.highwater(task.partition), self._position(task)
+        return None if end is None or at < 0 else max(0, end - at)
 
     def _check_gap(self, task: SessionsTask) -> None:
         first = self._log_ends.spans([task.partition])[task.partition].first

@@ -16,10 +16,11 @@ from state.location import Location
 from state.points import at_point
 from state.snapshots import Snapshots
 from state.snapshotter import SNAPSHOT_EVERY, SnapshotProgress, Snapshotter
-from state.store import Store
+from state.store import Store, StoreFigures, StoreOptions
 from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.config import PipelineConfig
 from stream.kafka.client import Connection
+from stream.kafka.counts import Durations, StageCounts, Stopwatch
 from stream.kafka.ends import LogEnds, Span
 from stream.kafka.topics import Topics
 from stream.kafka.transaction import Committed, CommittedOffsets, Outbox
@@ -37,6 +38,9 @@ _WRITE_RECORDS: Final = 32_768
 _WRITE_SECONDS: Final = 2.0
 """How far the state may lag behind the commit: what changes again within that is written once, and a restart takes
 that much again in silence."""
+_ASK_STORE_SECONDS: Final = 10.0
+"""RocksDB takes half a millisecond to tell how it does."""
+_STORE: Final = StoreOptions(counted=True)
 _log = logging.getLogger(__name__)
 
 
@@ -73,8 +77,13 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task of this process does. position: offset of the next record it takes. behind: records to be taken again
-    in silence until it reaches the commit. emitted: records put out since the beginning. watermark: ms, or None.
+    """How a task of this process does; counts are since it was opened here, but for `emitted` and what says so.
+
+    position: offset of the next record it takes. behind: records to be taken again in silence until it reaches the
+    commit. emitted: records put out since the beginning. watermark: ms, or None. lag: records of its partition that it
+    has not taken yet; None before the broker has told. replayed: records taken again in silence. restored: seconds
+    from its opening until its state had reached the commit; None before. records: taken in micro-batches. batches,
+    transactions: how long each took. counts: None until the state has reached the commit.
     """
 
     stage: str
@@ -84,6 +93,14 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     emitted: int
     watermark: int | None
     snapshots: SnapshotProgress | None
+    lag: int | None = None
+    replayed: int = 0
+    restored: float | None = None
+    records: int = 0
+    batches: Durations = Durations()
+    transactions: Durations = Durations()
+    counts: StageCounts | None = None
+    store: StoreFigures | None = None
 
 
 class Task(ABC):
@@ -107,6 +124,16 @@ class Task(ABC):
             KafkaError: the task has gone to another process, or the broker does not answer.
         """
         self.place = place
+        self.lag: int | None = None
+        """Records of the partition that have not been taken yet; told by whoever reads it."""
+        self._opened = time.monotonic()
+        self._restored: float | None = None
+        self._records = self._replayed = 0
+        self._batches, self._commits = Stopwatch(), Stopwatch()
+        self._counts: StageCounts | None = None
+        self._figures: StoreFigures | None = None
+        self._asked = float("-inf")
+        self._emitted = 0
         self.partition = TopicPartition(self.input_topic, place.partition)
         self.name = f"{self.stage}-{place.partition}"
         self._identity = StoreIdentity(
@@ -132,7 +159,7 @@ class Task(ABC):
         self._written = time.monotonic()
         self._ahead = False
         try:
-            self.store = Store(place.state_dir / self.name)
+            self.store = Store(place.state_dir / self.name, _STORE)
         except BaseException:
             self._transactions.close()
             raise
@@ -142,6 +169,7 @@ class Task(ABC):
             if place.snapshots is not None:
                 self._take_up_snapshots(place.snapshots)
             self._begin(log_ends, offsets)
+            self._ask_store()
         except BaseException:
             self.close()
             raise
@@ -157,7 +185,7 @@ class Task(ABC):
             try:
                 restored = snapshots.restore(self.store.path, newer_than=self.position)
             finally:
-                self.store = Store(self.store.path)
+                self.store = Store(self.store.path, _STORE)
             if restored is not None:
                 _log.info("%s: restored from the snapshot at offset %d", self.name, restored)
             self._check_identity()
@@ -180,8 +208,15 @@ class Task(ABC):
         self.position = max(self.position, self.said.began)
         if not self.said.sequences:
             self.said.sequences = [0] * self._outputs
+        self._emitted = self.said.emitted
         if self.position == self._committed:
-            self._caught_up()
+            self._reached()
+
+    def _reached(self) -> None:
+        """The state has reached the commit: from here on its counts are those of what is committed."""
+        self._caught_up()
+        self._restored = time.monotonic() - self._opened
+        self._counts = self._counted()
 
     def facts(self) -> TaskFacts:
         """How the task does; from any thread."""
@@ -191,9 +226,17 @@ class Task(ABC):
             partition=self.place.partition,
             position=self.position,
             behind=max(0, self._committed - self.position),
-            emitted=self.said.emitted,
+            emitted=self._emitted,
             watermark=watermark if BEFORE_TIME < watermark < END_OF_TIME else None,
             snapshots=None if self._snapshotter is None else self._snapshotter.progress,
+            lag=self.lag,
+            replayed=self._replayed,
+            restored=self._restored,
+            records=self._records,
+            batches=self._batches.durations(),
+            transactions=self._commits.durations(),
+            counts=self._counts,
+            store=self._figures,
         )
 
     @property
@@ -228,6 +271,10 @@ class Task(ABC):
         """Let the stage take new records, and gather what it puts out. offset: of the record after the last."""
 
     @abstractmethod
+    def _counted(self) -> StageCounts:
+        """What the stage has counted so far; nothing in it may change afterwards."""
+
+    @abstractmethod
     def _changes(self) -> dict[bytes, bytes | None]:
         """The stage's changes since the last call."""
 
@@ -244,20 +291,27 @@ class Task(ABC):
             offset = again[-1].offset + 1
             self._ahead = True
             self._repeat(again, offset)
+            self._replayed += len(again)
             self._settled(offset, len(again))
             if offset == self._committed:
-                self._caught_up()
+                self._reached()
         if new:
             self._heard = time.monotonic()
             offset = new[-1].offset + 1
             self._transact(lambda: self._take(new, offset), offset, group, len(new))
+            self._records += len(new)
+            self._batches.add(time.monotonic() - self._heard)
 
     def _transact(self, act: Callable[[], Outbox], offset: int, group: Any, records: int = 0) -> None:
         """Let the stage act, and commit what it puts out with the offset of the next unread record."""
         self._ahead = True
-        self._transactions.commit(act(), offset, self.said, group)
+        outbox = act()
+        began = time.monotonic()
+        self._transactions.commit(outbox, offset, self.said, group)
         at_point("after_commit")
-        self._committed = offset
+        self._commits.add(time.monotonic() - began)
+        self._committed, self._emitted = offset, self.said.emitted
+        self._counts = self._counted()
         self._settled(offset, records)
 
     def _settled(self, offset: int, records: int) -> None:
@@ -280,8 +334,14 @@ class Task(ABC):
         self._unwritten = 0
         self._written = time.monotonic()
         at_point("after_write")
+        if self._written - self._asked >= _ASK_STORE_SECONDS:
+            self._ask_store()
         if self._snapshotter is not None and self._snapshotter.due():
             self._snapshotter.take(self.position)
+
+    def _ask_store(self) -> None:
+        self._figures = self.store.figures()
+        self._asked = time.monotonic()
 
     @property
     def _must_write(self) -> bool:

@@ -5,7 +5,8 @@ import urllib.request
 from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-ALLOWED_LABELS = {"stage", "partition", "model", "segment", "level", "window", "reason", "outcome", "type"}
+ALLOWED_LABELS = {"stage", "partition", "model", "segment", "level", "window", "reason", "outcome"}
+"""And `le`, which is no label of ours but how a histogram names its buckets."""
 
 
 def exposition(port: int) -> str:
