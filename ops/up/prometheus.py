@@ -27,7 +27,7 @@ def write_config(settings: UpSettings) -> Path:
     groups = [{"labels": {"job": job}, "targets": targets} for job, targets in settings.targets.items()]
     # JSON is YAML, and Prometheus takes it under either name.
     (folder / "targets.yml").write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
-    rules = folder / "rules"
+    rules = settings.dir / "alerts"
     if not rules.exists():
         rules.symlink_to(_RULES)
     return config

@@ -20,7 +20,7 @@ class Broker:
         self._folder = folder
         java, *options = java_command(home)
         self._java = [java, _FOR_TESTS, *options]
-        port, controller = _free_ports(2)
+        port, controller = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self._properties = write_properties(folder, port, controller)
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,7 +64,7 @@ class Broker:
         self._process = None
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

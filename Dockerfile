@@ -1,0 +1,39 @@
+# syntax=docker/dockerfile:1
+# One image for every command: docker build -t prectr . && docker run --rm prectr --help
+# With CUDA: docker build --build-arg TORCH=cu130 -t prectr:cuda . , and docker run --gpus all.
+
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim-bookworm AS build
+# The build of torch, as PyTorch names them: cpu, or a CUDA version. Which version is pinned in constraints.txt.
+ARG TORCH=cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+RUN python -m venv /opt/prectr
+ENV PATH=/opt/prectr/bin:$PATH
+# What changes least comes first: torch, then the other dependencies, then the program.
+COPY pyproject.toml constraints.txt ./
+RUN pip install --no-deps --index-url "https://download.pytorch.org/whl/${TORCH}" "$(grep '^torch==' constraints.txt)"
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    && pip install --prefer-binary -c constraints.txt -r requirements.txt setuptools
+COPY README.md LICENSE ./
+COPY stream stream
+COPY model model
+COPY state state
+COPY ops ops
+RUN pip install --no-deps --no-build-isolation . && pip uninstall -y setuptools pip
+
+FROM python:${PYTHON}-slim-bookworm
+RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin prectr \
+    && install -d -o prectr -g prectr /data /snapshots
+COPY --from=build /opt/prectr /opt/prectr
+ENV PATH=/opt/prectr/bin:$PATH PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp/matplotlib HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+WORKDIR /data
+USER 10001
+# Metrics (--metrics-port 9400 --metrics-address 0.0.0.0) and the monitor's page (--port 9480 --address 0.0.0.0).
+EXPOSE 9400 9480
+# Of what serves metrics; a command that ends by itself needs none (docker run --no-healthcheck).
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9400/metrics', timeout=4).read()"]
+ENTRYPOINT ["prectr"]
+CMD ["--help"]
