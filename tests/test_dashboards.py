@@ -15,7 +15,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 import ops.dashboards
 from ops.dashboards import BOARDS
 from ops.dashboards.grafana import dashboard_json
-from tests.kit.promql import asked, exported, metrics_of, promtool, recorded, unknown
+from tests.kit.promql import asked, exported, metrics_of, recorded, unknown
+from tests.kit.promtool import promtool
 
 FOLDER = Path(ops.dashboards.__file__).parent
 COLUMNS = 24

@@ -1,19 +1,12 @@
-"""What a PromQL expression asks for, what the exporters have, and Prometheus' own tool to check both.
+"""What a PromQL expression asks for, what the exporters have, and Prometheus' own tool to check both."""
 
-`promtool` is Debian's package prometheus; without it its tests are skipped, and fail where CI=true.
-"""
-
-import os
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 import yaml
 from prometheus_client.metrics_core import Metric
 
@@ -173,14 +166,3 @@ def metrics_of(expr: str) -> set[str]:
         made = recorded().get(selector.metric)
         found |= {selector.metric} if made is None else metrics_of(made)
     return found
-
-
-def promtool(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run promtool to its end."""
-    tool = shutil.which("promtool")
-    if tool is None:
-        missing = "no promtool to check rules and expressions with: apt install prometheus"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return subprocess.run([tool, *map(str, args)], check=False, capture_output=True, text=True, timeout=120)
