@@ -1,6 +1,6 @@
 """`report.html`: one self-contained page, for a person to look at."""
 
-from ops.report.markup import Markup, join, tag
+from ops.report.markup import Markup, figure, join, tag
 from ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
 from ops.report.pipeline_sections import configuration, dead_letters, hashes, outcomes, preferences
 from ops.report.quality_sections import calibration, models, over_time, segments, splits
@@ -29,6 +29,8 @@ def render(report: Report) -> str:
     head = tag(
         "head",
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
+        # No icon is asked for: there is none.
+        Markup('<link rel="icon" href="data:,">'),
         tag("title", f"Replay report: {name}"),
         tag("style", Markup(STYLE)),
     )
@@ -49,8 +51,8 @@ def _heading(report: Report, name: str) -> Markup:
     return tag("header", title, verdict)
 
 
-def _tile(name: str, value: str, sub: str, unit: str = "") -> Markup:
-    shown = join(value, tag("small", unit)) if unit else join(value)
+def _tile(name: str, value: Markup, sub: "str | Markup", unit: str = "") -> Markup:
+    shown = join(value, tag("small", unit)) if unit else value
     return tag("div", tag("dt", name), tag("dd", shown, class_="value"), tag("dd", sub, class_="sub"), class_="tile")
 
 
@@ -58,19 +60,29 @@ def _tiles(report: Report) -> Markup:
     half = report.second_half
     quality = []
     if report.models:
+        auc, gauc = (None, None) if half is None else (half.auc, half.gauc)
         quality = [
-            _tile("AUC", fixed(report.auc), f"2nd half {fixed(half.auc if half else None)}"),
-            _tile("Page GAUC", fixed(report.gauc), f"2nd half {fixed(half.gauc if half else None)}"),
-            _tile("Log loss", fixed(report.log_loss), f"normalised {fixed(report.normalized_entropy)}"),
-            _tile("Calibration", fixed(report.calibration, 3), "1 is perfect"),
+            _tile("AUC", figure("auc", fixed(report.auc)), join("2nd half ", figure("second_half/auc", fixed(auc)))),
+            _tile(
+                "Page GAUC",
+                figure("gauc", fixed(report.gauc)),
+                join("2nd half ", figure("second_half/gauc", fixed(gauc))),
+            ),
+            _tile(
+                "Log loss",
+                figure("log_loss", fixed(report.log_loss)),
+                join("normalised ", figure("normalized_entropy", fixed(report.normalized_entropy))),
+            ),
+            _tile("Calibration", figure("calibration", fixed(report.calibration, 3)), "1 is perfect"),
         ]
     speed = DASH if report.pages_per_second is None else count(report.pages_per_second)
+    items, rate = figure("impressions", count(report.impressions)), percent(ratio(report.clicks, report.impressions))
     return tag(
         "dl",
         *quality,
-        _tile("Pages", count(report.pages), f"{count(report.impressions)} items"),
-        _tile("Clicks", count(report.clicks), f"click rate {percent(ratio(report.clicks, report.impressions))}"),
-        _tile("Speed", speed, f"in {duration(report.seconds)}", "pages/s"),
+        _tile("Pages", figure("pages", count(report.pages)), join(items, " items")),
+        _tile("Clicks", figure("clicks", count(report.clicks)), f"click rate {rate}"),
+        _tile("Speed", join(speed), f"in {duration(report.seconds)}", "pages/s"),
         class_="tiles",
     )
 

@@ -18,6 +18,11 @@ def tag(name: str, *children: "str | Markup", **attributes: str | float) -> Mark
     return Markup(f"<{name}{written}>{join(*children)}</{name}>")
 
 
+def figure(path: str, shown: str) -> Markup:
+    """A figure of the page that says where it stands in the JSON beside it: steps with slashes, as in levels/4/auc."""
+    return tag("span", shown, data_figure=path)
+
+
 def join(*children: "str | Markup") -> Markup:
     """Children one after the other, without an element around them."""
     return Markup("".join(child if isinstance(child, Markup) else escape(_visible(child)) for child in children))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from ops.report.charts import bar
-from ops.report.markup import Markup, join, tag
+from ops.report.markup import Markup, figure, join, tag
 from ops.report.numbers import DASH, count, percent, ratio
 from ops.report.schema import QueryPreference, Report
 from stream.outcomes import ClickOutcomes, ImpressionOutcomes
@@ -32,7 +32,9 @@ _THIN = 10
 """A click rate that rests on fewer impressions is shown faintly."""
 
 
-def _ends(title: str, outcomes: ImpressionOutcomes | ClickOutcomes, ends: Sequence[tuple[str, str, str]]) -> Markup:
+def _ends(
+    title: str, kind: str, outcomes: ImpressionOutcomes | ClickOutcomes, ends: Sequence[tuple[str, str, str]]
+) -> Markup:
     received = outcomes.received
     body = []
     total = 0
@@ -44,7 +46,7 @@ def _ends(title: str, outcomes: ImpressionOutcomes | ClickOutcomes, ends: Sequen
             tag(
                 "tr",
                 tag("th", name, scope="row"),
-                tag("td", count(value)),
+                tag("td", figure(f"outcomes/{kind}/{field}", count(value))),
                 tag("td", percent(share, 2)),
                 tag("td", bar(share or 0.0, look), class_="wide"),
             )
@@ -76,8 +78,8 @@ def outcomes(report: Report) -> Markup:
         tag("p", "Every record ends as exactly one of these; the sums are checked here.", class_="note"),
         tag(
             "div",
-            _ends("Pages", counts.impressions, _PAGE_ENDS),
-            _ends("Clicks", counts.clicks, _CLICK_ENDS),
+            _ends("Pages", "impressions", counts.impressions, _PAGE_ENDS),
+            _ends("Clicks", "clicks", counts.clicks, _CLICK_ENDS),
             class_="pair",
         ),
         *parts,
@@ -96,7 +98,7 @@ def dead_letters(report: Report) -> Markup:
         tag(
             "tr",
             tag("th", reason, scope="row"),
-            tag("td", count(number)),
+            tag("td", figure(f"dead_letters/{reason}", count(number))),
             tag("td", bar(number / most, "s-4"), class_="wide"),
         )
         for reason, number in reasons

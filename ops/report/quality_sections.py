@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from types import MappingProxyType
 
 from model.quality import TimelinePoint
 from model.sketch import Figures, ImpressionFigures
 from ops.report.charts import WIDE, Axis, Plane, Point, Series, bar, legend, line_chart, scatter_on_diagonal
-from ops.report.markup import Markup, join, tag
+from ops.report.markup import Markup, figure, join, tag
 from ops.report.numbers import count, fixed, moment, percent, places_of, ratio, ticks, time_ticks
 from ops.report.schema import ModelReport, Report
 
@@ -138,7 +140,7 @@ def _header(*names: str) -> Markup:
     return tag("thead", tag("tr", *cells))
 
 
-def _cells(*values: str) -> Markup:
+def _cells(*values: "str | Markup") -> Markup:
     return join(*(tag("td", value) for value in values))
 
 
@@ -147,28 +149,28 @@ def segments(report: Report) -> Markup:
     if report.segments is None or report.second_half is None or not report.models:
         return Markup("")
     half = report.second_half
-    rows: list[tuple[str, Figures]] = [
-        ("all pages", report.models[0]),
-        ("second half", half),
-        ("new users", report.segments.new),
-        ("low activity", report.segments.low),
-        ("active users", report.segments.active),
+    rows: list[tuple[str, str, Figures]] = [
+        ("all pages", "models/0", report.models[0]),
+        ("second half", "second_half", half),
+        ("new users", "segments/new", report.segments.new),
+        ("low activity", "segments/low", report.segments.low),
+        ("active users", "segments/active", report.segments.active),
     ]
     body = [
         tag(
             "tr",
             tag("th", name, scope="row"),
             _cells(
-                count(row.pages),
+                figure(f"{path}/pages", count(row.pages)),
                 percent(ratio(row.clicks, row.impressions)),
-                fixed(row.auc),
-                fixed(row.gauc),
-                fixed(row.log_loss),
-                fixed(row.normalized_entropy),
-                fixed(row.calibration, 3),
+                figure(f"{path}/auc", fixed(row.auc)),
+                figure(f"{path}/gauc", fixed(row.gauc)),
+                figure(f"{path}/log_loss", fixed(row.log_loss)),
+                figure(f"{path}/normalized_entropy", fixed(row.normalized_entropy)),
+                figure(f"{path}/calibration", fixed(row.calibration, 3)),
             ),
         )
-        for name, row in rows
+        for name, path, row in rows
     ]
     since = "" if half.start is None else f" The second half starts at {moment(half.start)} UTC."
     table = tag(
@@ -184,7 +186,9 @@ def segments(report: Report) -> Markup:
     return tag("section", tag("h2", "By segment"), tag("p", note, class_="note"), tag("div", table, class_="scroll"))
 
 
-def _split_table(first: str, rows: Mapping[str, ImpressionFigures]) -> Markup:
+def _split_table(
+    first: str, path: str, rows: Mapping[str, ImpressionFigures], names: Mapping[str, str] = MappingProxyType({})
+) -> Markup:
     shown = {name: row for name, row in rows.items() if row.impressions}
     most = max((row.clicks / row.impressions for row in shown.values()), default=0.0)
     body = []
@@ -193,11 +197,14 @@ def _split_table(first: str, rows: Mapping[str, ImpressionFigures]) -> Markup:
         body.append(
             tag(
                 "tr",
-                tag("th", name, scope="row"),
-                tag("td", count(row.impressions)),
+                tag("th", names.get(name, name), scope="row"),
+                tag("td", figure(f"{path}/{name}/impressions", count(row.impressions))),
                 tag("td", percent(rate)),
                 tag("td", bar(rate / most if most else 0.0), class_="wide"),
-                _cells(fixed(row.auc), fixed(row.calibration, 3)),
+                _cells(
+                    figure(f"{path}/{name}/auc", fixed(row.auc)),
+                    figure(f"{path}/{name}/calibration", fixed(row.calibration, 3)),
+                ),
             )
         )
     head = _header(first, "impressions", "click rate", "", "AUC", "calibration")
@@ -209,7 +216,6 @@ def splits(report: Report) -> Markup:
     if not report.levels:
         return Markup("")
     names = {"1": "1 irrelevant", "2": "2 weakly", "3": "3 relevant", "4": "4 strongly"}
-    levels = {names.get(name, name): row for name, row in report.levels.items()}
     note = "AUC here is among impressions of the same level, or the same position, alone."
     return tag(
         "section",
@@ -217,22 +223,28 @@ def splits(report: Report) -> Markup:
         tag("p", note, class_="note"),
         tag(
             "div",
-            tag("div", _split_table("level", levels), class_="scroll"),
-            tag("div", _split_table("position", report.positions), class_="scroll"),
+            tag("div", _split_table("level", "levels", report.levels, names), class_="scroll"),
+            tag("div", _split_table("position", "positions", report.positions), class_="scroll"),
             class_="pair",
         ),
     )
 
 
-_COLUMNS: Sequence[tuple[str, Callable[[ModelReport], float | None], int, Callable[[float], float]]] = (
-    ("AUC", lambda model: model.auc, 4, lambda value: -value),
-    ("page GAUC", lambda model: model.gauc, 4, lambda value: -value),
-    ("AUC, second half", lambda model: model.second_half.auc, 4, lambda value: -value),
-    ("AUC, new users", lambda model: model.segments.new.auc, 4, lambda value: -value),
-    ("log loss", lambda model: model.log_loss, 4, lambda value: value),
-    ("norm. entropy", lambda model: model.normalized_entropy, 4, lambda value: value),
-    ("calibration", lambda model: model.calibration, 3, lambda value: abs(math.log(value)) if value > 0 else math.inf),
+_COLUMNS: Sequence[tuple[str, str, int, Callable[[float], float]]] = (
+    ("AUC", "auc", 4, lambda value: -value),
+    ("page GAUC", "gauc", 4, lambda value: -value),
+    ("AUC, second half", "second_half/auc", 4, lambda value: -value),
+    ("AUC, new users", "segments/new/auc", 4, lambda value: -value),
+    ("log loss", "log_loss", 4, lambda value: value),
+    ("norm. entropy", "normalized_entropy", 4, lambda value: value),
+    ("calibration", "calibration", 3, lambda value: abs(math.log(value)) if value > 0 else math.inf),
 )
+"""Title, path in a model's report, decimals, and what is least where the figure is best."""
+
+
+def _at(model: ModelReport, path: str) -> float | None:
+    value: float | None = attrgetter(path.replace("/", "."))(model)
+    return value
 
 
 def models(report: Report) -> Markup:
@@ -253,16 +265,17 @@ def _models_table(compared: Sequence[ModelReport]) -> Markup:
     # What has no weights is a bound (an oracle), not a contender.
     contenders = [model for model in compared if model.weights_sha256 is not None]
     best = [
-        min((value for value in map(measure, contenders) if value is not None), key=badness, default=None)
-        for _, measure, _, badness in _COLUMNS
+        min((value for model in contenders if (value := _at(model, path)) is not None), key=badness, default=None)
+        for _, path, _, badness in _COLUMNS
     ]
     body = []
-    for model in compared:
+    for number, model in enumerate(compared):
         cells = []
-        for (_, measure, places, _), winner in zip(_COLUMNS, best, strict=True):
-            value = measure(model)
+        for (_, path, places, _), winner in zip(_COLUMNS, best, strict=True):
+            value = _at(model, path)
             won = value is not None and value == winner and model in contenders
-            cells.append(tag("td", fixed(value, places), **({"class_": "best"} if won else {})))
+            shown = figure(f"models/{number}/{path}", fixed(value, places))
+            cells.append(tag("td", shown, **({"class_": "best"} if won else {})))
         body.append(tag("tr", tag("th", model.model, scope="row"), *cells))
     return tag("table", _header("model", *(name for name, *_ in _COLUMNS)), tag("tbody", *body))
 

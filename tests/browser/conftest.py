@@ -1,0 +1,18 @@
+"""One browser for all tests; without any they are skipped with a line, or fail where CI=true."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser.chrome import HOW, Chrome, chrome, chrome_there
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chrome]:
+    if not chrome_there():
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"no browser to test with: {HOW}")
+        pytest.skip(f"no browser to test with: {HOW}")
+    with chrome() as window:
+        yield window

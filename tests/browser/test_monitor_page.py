@@ -1,0 +1,66 @@
+"""The monitor's page in a real browser: nothing is complained of, and every figure on it is that of quality.json."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ops.monitor.now import Reading
+from ops.monitor.server import PageServer
+from tests.browser.chrome import NARROW, WIDE, Chrome
+from tests.browser.reading_figures import equals
+from tests.test_monitor_page import NOW, reading
+
+NOTHING_YET = Reading(standing="reading", received=0, refused={}, stretches=0, sources=[], quality={})
+WINDOWS = ("5m", "1h", "24h", "run")
+OTHERS = ("log_loss", "normalized_entropy", "calibration", "pages", "impressions", "clicks")
+
+
+@pytest.fixture
+def server() -> Iterator[PageServer]:
+    with PageServer(0, "127.0.0.1", clock=lambda: NOW) as server:
+        server.update(reading(version=3))
+        yield server
+
+
+def url(server: PageServer, path: str = "/") -> str:
+    return f"http://127.0.0.1:{server.port}{path}"
+
+
+def quality(server: PageServer) -> dict[str, Any]:
+    with urllib.request.urlopen(url(server, "/quality.json"), timeout=10) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+    return found
+
+
+def test_every_figure_that_is_seen_is_that_of_the_json(browser: Chrome, server: PageServer) -> None:
+    browser.open(url(server))
+    seen, now = dict(browser.figures()), quality(server)
+    models = {model["model"]: model["windows"] for model in now["models"]}
+    expected = {
+        f"{model}/{segment}/{window}/{what}"
+        for model in models
+        for segment in ("all", "new", "low", "active")
+        for window, what in [(window, what) for window in WINDOWS for what in ("auc", "gauc")]
+        + [("1h", what) for what in OTHERS]
+    }
+    assert seen.keys() == expected
+    for name, text in seen.items():
+        model, segment, window, what = name.split("/")
+        assert equals(text, models[model][window][segment][what]), (name, text)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("given", [reading(version=3), reading("waiting for Kafka"), NOTHING_YET])
+def test_nothing_is_complained_of_and_nothing_is_cut_off(
+    browser: Chrome, server: PageServer, given: Reading, width: int, dark: bool
+) -> None:
+    server.update(given)
+    browser.dark(dark)
+    browser.open(url(server), width)
+    assert browser.said() == []
+    assert browser.too_wide() == []
+    assert browser.text("h1") == "Model quality"
