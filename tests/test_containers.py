@@ -1,4 +1,4 @@
-"""Dockerfile and docker-compose.yml hold together: commands, ports, settings, files, health checks. No engine is needed."""
+"""Dockerfile and docker-compose.yml hold together: commands, ports, settings, files, health checks. Needs no engine."""
 
 import fnmatch
 import json
