@@ -12,7 +12,8 @@ import yaml
 
 import ops.dashboards
 from ops.cli import COMMANDS, _load
-from tests.kit.promql import RULES, alerts, metrics_of, promtool, recorded, rules, unknown
+from tests.kit.promql import RULES, alerts, metrics_of, recorded, rules, unknown
+from tests.kit.promtool import promtool
 
 TESTS = sorted((RULES.parent / "tests").glob("*.yml"))
 RUNBOOK = RULES.parents[2] / "docs" / "runbook.md"

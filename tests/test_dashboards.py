@@ -148,9 +148,6 @@ def test_the_dashboards_show_every_metric_but_those_that_are_named_here() -> Non
         "prectr_microbatch_seconds_sum",
         "prectr_transaction_seconds_sum",
         "prectr_transaction_seconds_count",
-        # Shown as what they are behind, which is what matters.
-        "prectr_watermark_timestamp_seconds",
-        "prectr_quality_timestamp_seconds",
         # The trainer's own is shown; this one is for when it is gone (docs/runbook.md).
         "prectr_published_checkpoint_age_seconds",
         # How a monitor is read into: its page says it.

@@ -49,14 +49,10 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=4,
                     title="Model behind the stream",
-                    text="Event time from the last page that was learned to where the stream is. A page is learned "
-                    "after its attribution window (2 min by default); minutes are well, an hour is not.",
+                    text="From the last page learned to where the stream is, at the pace of the log. A page is "
+                    "learned after its attribution window (2 min by default); minutes are well, an hour is not.",
                     unit="s",
-                    queries=(
-                        Query(
-                            'max by (model) (prectr_model_freshness_seconds{job="train",model=~"$model"})', "{{model}}"
-                        ),
-                    ),
+                    queries=(Query('model:prectr_model_freshness_seconds:clock{model=~"$model"}', "{{model}}"),),
                     kind="stat",
                     zones=((None, "green"), (300, "orange"), (600, "red")),
                     width=4,

@@ -74,7 +74,6 @@ PIPELINE: Final = Board(
                     "end.",
                     unit="s",
                     queries=(Query('max by (model) (prectr_model_freshness_seconds{job="train"})', "{{model}}"),),
-                    zones=((None, "green"), (600, "red")),
                     low=0,
                 ),
                 Panel(

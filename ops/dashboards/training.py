@@ -21,7 +21,7 @@ TRAINING: Final = Board(
                     id=1,
                     title="Share of each step",
                     text="`wait` is for examples, `collate` makes tensors of them. Much wait: it keeps up. Much "
-                    "collate: the device starves. Time in no step is written as checkpoints and figures.",
+                    "collate: the device starves.",
                     unit="percentunit",
                     queries=(Query("stage:prectr_batch_seconds:ratio_rate5m", "{{stage}}"),),
                     kind="stack",
@@ -63,14 +63,10 @@ TRAINING: Final = Board(
                 Panel(
                     id=5,
                     title="Model behind the stream",
-                    text="Event time from the last page that was learned to where the stream is. Grows while `wait` is "
-                    "0: the trainer is too slow for the log.",
+                    text="From the last page learned to where the stream is, at the pace of the log (event time: "
+                    "dashboard pipeline). Grows while `wait` is 0: the trainer is too slow for the log.",
                     unit="s",
-                    queries=(
-                        Query(
-                            'max by (model) (prectr_model_freshness_seconds{job="train",model=~"$model"})', "{{model}}"
-                        ),
-                    ),
+                    queries=(Query('model:prectr_model_freshness_seconds:clock{model=~"$model"}', "{{model}}"),),
                     zones=((None, "green"), (600, "red")),
                     low=0,
                 ),
