@@ -28,6 +28,7 @@ svg.spark{width:220px;height:36px;display:inline-block;vertical-align:middle}
 td.trend{padding-top:3px;padding-bottom:3px}
 h2 .until{font-weight:400;color:var(--soft);font-size:13.5px;margin-left:10px}
 .scroll+.scroll{margin-top:22px}
+@media (max-width:560px){svg.spark{width:130px}h2 .until{display:block;margin:0 0 8px}}
 """
 
 

@@ -9,7 +9,7 @@ from ops.report.markup import Markup, join, tag
 NARROW, WIDE = 560, 1120
 """Widths of a chart that has half of the page and of one that has all of it."""
 HEIGHT = 300
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 24, 46
+LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 46
 MANY = 12
 """A line of more points shows them only when pointed at."""
 

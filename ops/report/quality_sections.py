@@ -136,7 +136,9 @@ def calibration(report: Report) -> Markup:
 
 
 def _header(*names: str) -> Markup:
-    cells = [tag("th", name, scope="col", **({"class_": "name"} if i == 0 else {})) for i, name in enumerate(names)]
+    # What has no name is a bar's column, which goes where the screen is narrow.
+    looks = ["name" if i == 0 else "" if name else "wide" for i, name in enumerate(names)]
+    cells = [tag("th", name, scope="col", class_=look) for name, look in zip(names, looks, strict=True)]
     return tag("thead", tag("tr", *cells))
 
 

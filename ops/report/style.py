@@ -6,10 +6,10 @@ differ in their dashes as well.
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#f6f7f9;--card:#fff;--ink:#16191f;--soft:#5b6472;--faint:#8b94a3;
---rule:#e3e7ed;--good:#00785a;--bad:#b3420a;--heat:0,114,178;
+--rule:#e3e7ed;--edge:#c3cad6;--good:#00785a;--bad:#b3420a;--heat:0,114,178;
 --c0:#0072b2;--c1:#d98200;--c2:#009e73;--c3:#c4578f;--c4:#d55e00;--c5:#3fa0db;--c6:#8a7a00;--c7:#7a7f87}
 @media (prefers-color-scheme:dark){:root{--paper:#0f1216;--card:#181c22;--ink:#eceff4;--soft:#a6afbd;
---faint:#7d8796;--rule:#2a303a;--good:#3ccfa0;--bad:#ff9a62;--heat:86,180,233;
+--faint:#7d8796;--rule:#2a303a;--edge:#4a5464;--good:#3ccfa0;--bad:#ff9a62;--heat:86,180,233;
 --c0:#56b4e9;--c1:#e69f00;--c2:#2fc79b;--c3:#dd8fb8;--c4:#f0813a;--c5:#9fd3f5;--c6:#f0e442;--c7:#a6afbd}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
@@ -68,7 +68,11 @@ text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-
 font-size:13px;color:var(--soft)}
 .legend li{display:flex;align-items:center;gap:7px}
 .sample{width:26px;height:10px;flex:none}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto;background:linear-gradient(to right,var(--card) 30%,transparent) left/40px 100% no-repeat local,
+linear-gradient(to left,var(--card) 30%,transparent) right/40px 100% no-repeat local,
+linear-gradient(to right,var(--edge),transparent) left/10px 100% no-repeat scroll,
+linear-gradient(to left,var(--edge),transparent) right/10px 100% no-repeat scroll}
+a{color:var(--c0)}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:620;font-size:14px;padding-bottom:6px}
 th{font-weight:560;color:var(--soft);font-size:12.5px;text-align:right;padding:5px 10px;white-space:nowrap;
@@ -107,7 +111,8 @@ code,.mono{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",mo
 footer{color:var(--faint);font-size:12.5px;margin-top:24px}
 @media (max-width:560px){main{padding:24px 14px 40px}section{padding:18px 16px}h1{font-size:25px}
 .tiles{grid-template-columns:1fr 1fr}text{font-size:16px}.heat td.cell{min-width:64px;padding:5px 4px}
-th,td{padding-left:6px;padding-right:6px}.heat th[scope=row]{max-width:13ch}}
+th,td{padding-left:5px;padding-right:5px}.wide{display:none}th[scope=row]{white-space:normal}
+.heat th[scope=row]{max-width:13ch;white-space:nowrap}}
 details{margin-top:10px}summary{cursor:pointer;color:var(--soft);font-size:13.5px;padding:4px 0}
 .empty{color:var(--soft);padding:28px 0 12px}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
