@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 # Packages are installed uncompiled (most of their modules are never imported), so what is imported must be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-KAFKA_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kafka --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
+KAFKA_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kafka tests/up --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
 
 .PHONY: demo test up down kafka-tests kafka faults lint setup clean
 
@@ -20,7 +20,7 @@ demo: $(READY)
 
 ## test: ruff, mypy and pytest with coverage; the tests on a real Kafka after the others, with the coverage of its processes
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --ignore=tests/up --cov --cov-report=term
 	$(KAFKA_TESTS) -m "not long"
 
 ## up: the whole live system in the background: Kafka, two stream processes, trainer, monitor, Prometheus, a demo log
@@ -31,7 +31,7 @@ up: $(READY)
 down:
 	@test ! -x $(BIN)/python || $(BIN)/python -m ops.up down
 
-## kafka-tests: the tests on a real Kafka alone, all of them
+## kafka-tests: the tests on a real Kafka alone, those of make up among them, all of them
 kafka-tests: $(READY)
 	$(KAFKA_TESTS)
 
