@@ -56,13 +56,17 @@ def write_properties(folder: Path, port: int, controller: int) -> Path:
     return properties
 
 
-def format_storage(java: list[str], properties: Path) -> None:
-    """Make the broker's data folder, unless it is there; safe to repeat."""
+def format_storage(java: list[str], properties: Path, *, standalone: bool = True) -> None:
+    """Make the broker's data folder, unless it is there; safe to repeat.
+
+    standalone: it is the first of its quorum, and its settings name no voters.
+    """
     if (properties.parent / "data" / "meta.properties").exists():
         return
     tool = [*java, "kafka.tools.StorageTool"]
     made = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=True)
-    formatting = [*tool, "format", "--standalone", "-t", made.stdout.split()[-1], "-c", str(properties)]
+    first = ["--standalone"] if standalone else []
+    formatting = [*tool, "format", *first, "-t", made.stdout.split()[-1], "-c", str(properties)]
     subprocess.run(formatting, capture_output=True, check=True)
 
 
