@@ -16,7 +16,11 @@ from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connec
 from ops.letter_text import plain, pretty_value
 from state.errors import PrectrError, UsageError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look into the dead letters, and send them again.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Look into the dead letters, and send them again.\n\nExample: prectr dlq list --bootstrap localhost:9092",
+)
 
 Reason = Annotated[str | None, typer.Option(help="Only letters of this reason, such as missing_field.")]
 Json = Annotated[Path | None, typer.Option(help="Write the result to this file, for a program.")]

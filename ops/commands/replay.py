@@ -19,15 +19,18 @@ def replay(
     files: Annotated[list[str], typer.Argument(help="Logs: files, directories or patterns, read in this order.")],
     run_dir: Annotated[Path, typer.Option(help="Folder for state, checkpoints and the report.")],
     model: Annotated[
-        str | None, typer.Option(help="lr, dnn, wide-deep or wide-deep+; several with commas share one pass.")
+        str | None,
+        typer.Option(help="lr, dnn, wide-deep, wide-deep+, prectr or prectr-v2; several with commas share a pass."),
     ] = None,
-    without: Annotated[str | None, typer.Option(help="Parts of the model to switch off, with commas.")] = None,
-    partitions: Annotated[int | None, typer.Option(help="Tasks a stage.")] = None,
+    without: Annotated[
+        str | None, typer.Option(help="Parts of prectr or prectr-v2 to switch off, such as incentive,aggregates.")
+    ] = None,
+    partitions: Annotated[int | None, typer.Option(help="Tasks of each stage; part of the result.")] = None,
     batch_pages: Annotated[int | None, typer.Option(help="Pages a training batch.")] = None,
     batch_span: Annotated[
         str | None, typer.Option(help="Event time a training batch spans, such as 60s or 1d.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the weights at the start.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the weights at the start.")] = None,
     no_train: Annotated[bool, typer.Option("--no-train", help="Only make examples.")] = False,
     no_flush: Annotated[
         bool, typer.Option("--no-flush", help="The log goes on: leave open pages open, to go on with further files.")

@@ -32,9 +32,9 @@ def simulate(
     drift: Annotated[
         bool, typer.Option("--drift", help="Change the kind of 30 % of the queries at the middle of the log.")
     ] = False,
-    queries: Annotated[int | None, typer.Option(help="Queries of the synthetic catalogue (2000).")] = None,
-    items: Annotated[int | None, typer.Option(help="Items of the synthetic catalogue (20000).")] = None,
-    users: Annotated[int | None, typer.Option(help="Users who may come (pages / 2.4).")] = None,
+    queries: Annotated[int | None, typer.Option(help="Queries of the synthetic catalogue, by default 2000.")] = None,
+    items: Annotated[int | None, typer.Option(help="Items of the synthetic catalogue, by default 20000.")] = None,
+    users: Annotated[int | None, typer.Option(help="Users who may come, by default pages / 2.4.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write what was simulated to this file, for a program.")] = None,
 ) -> None:
     """Write a simulated search log, and its truth if asked for.

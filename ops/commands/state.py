@@ -10,7 +10,11 @@ import typer
 from stream.lookup import QueryState, look_up_query
 from stream.records import LEVELS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look into the state of a run.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help='Look into the state of a run.\n\nExample: prectr state show "usb cable" --run-dir run',
+)
 
 
 @app.callback()

@@ -8,7 +8,12 @@ import typer
 
 from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make and check the topics of the live system.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Make and check the topics of the live system.\n\n"
+    "Example: prectr topics create --bootstrap localhost:9092 --partitions 4",
+)
 
 
 @app.callback()
@@ -23,7 +28,10 @@ def topics() -> None:
 def create(
     bootstrap: Bootstrap,
     partitions: Annotated[
-        int, typer.Option(min=1, max=128, help="Of every topic, so tasks a stage; it cannot change later.")
+        int,
+        typer.Option(
+            min=1, max=128, help="Partitions of every topic, so tasks of each stage; cannot be changed later."
+        ),
     ] = 4,
     replication: Annotated[
         int, typer.Option(min=1, max=32_767, help="Copies of each partition; 3 where there are three brokers.")

@@ -33,13 +33,14 @@ def train(
     bootstrap: Bootstrap,
     run_dir: Annotated[Path, typer.Option(help="Folder for checkpoints and the report.")],
     model: Annotated[
-        str | None, typer.Option(help="lr, dnn, wide-deep or wide-deep+; several with commas share one pass.")
+        str | None,
+        typer.Option(help="lr, dnn, wide-deep, wide-deep+, prectr or prectr-v2; several with commas share a pass."),
     ] = None,
     batch_pages: Annotated[int | None, typer.Option(help="Pages a training batch.")] = None,
     batch_span: Annotated[
         str | None, typer.Option(help="Event time a training batch spans, such as 60s or 1d.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the weights at the start.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the weights at the start.")] = None,
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Stop when the stages have been told to end and all of it is learned.")
     ] = False,
