@@ -1,6 +1,7 @@
 """What a score is made of: the level distribution beside the click probability, and the incentive."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from torch import Tensor
@@ -48,6 +49,20 @@ def explain(model: OnlineModel, batch: Batch) -> Explained:
     if isinstance(model, WithText):
         model, batch = model.taken_apart(batch)
     return Explained(_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
+
+
+def joined(parts: Sequence[Explained]) -> Explained:
+    """One after the other, of one model: as if they had been a batch."""
+    first = parts[0]
+    of_rates = {field.name: [getattr(part.rates, field.name) for part in parts] for field in fields(SmoothedRates)}
+    exposed = of_rates.pop("exposed")[0]
+    return Explained(
+        log_odds=np.concatenate([part.log_odds for part in parts]),
+        levels=np.concatenate([part.levels for part in parts]),
+        given=None if first.given is None else np.concatenate([part.given for part in parts if part.given is not None]),
+        tau=None if first.tau is None else np.concatenate([part.tau for part in parts if part.tau is not None]),
+        rates=SmoothedRates(exposed=exposed, **{name: np.concatenate(rates) for name, rates in of_rates.items()}),
+    )
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -18,6 +18,7 @@ from state.peek import peek
 from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.config import PipelineConfig
 from stream.events import Impression, Item
+from stream.kafka.task import IDENTITY_KEY, StoreIdentity
 from stream.normalise import normalise_query
 from stream.partition import partitions_of
 from stream.queries import META_KEY as QUERIES_META
@@ -89,29 +90,48 @@ class Stores:
         """Find the tasks in each of the folders, or one below.
 
         Raises:
-            StateError: there is none, or one cannot be opened.
+            StateError: there is none, one cannot be opened, or they are of several systems.
         """
         folders = list(folders)
         self._named = ", ".join(str(folder) for folder in folders)
         self._sessions: dict[int, tuple[Path, SessionsMeta]] = {}
         self._queries: dict[int, tuple[Path, QueriesMeta]] = {}
+        self._owner: tuple[Path, StoreIdentity] | None = None
         for path in sorted({path for folder in folders for path in (*folder.glob("*"), *folder.glob("*/*"))}):
             match = _TASK.fullmatch(path.name)
             if match is None or not path.is_dir():
                 continue
             number = int(match[2])
             if match[1] == "sessions":
-                (stored,) = peek(path, [SESSIONS_META])
+                identity, stored = peek(path, [IDENTITY_KEY, SESSIONS_META])
                 found = SessionsMeta() if stored is None else _decode_sessions(stored)
                 if number not in self._sessions or found.position > self._sessions[number][1].position:
                     self._sessions[number] = path, found
             else:
-                (stored,) = peek(path, [QUERIES_META])
+                identity, stored = peek(path, [IDENTITY_KEY, QUERIES_META])
                 meta = QueriesMeta() if stored is None else _decode_queries(stored)
                 if number not in self._queries or _read(meta) > _read(self._queries[number][1]):
                     self._queries[number] = path, meta
+            self._check_owner(path, identity)
         if not self._sessions and not self._queries:
             raise StateError(f"{self._named}: there is no task's state: name a folder that prectr stream has written")
+
+    def _check_owner(self, path: Path, identity: bytes | None) -> None:
+        """Stores of a live system say whose they are; those of a replay do not."""
+        if identity is None:
+            return
+        owner = msgspec.msgpack.decode(identity, type=StoreIdentity)
+        if self._owner is None:
+            self._owner = path, owner
+            return
+        first, known = self._owner
+        if (owner.cluster, owner.config) != (known.cluster, known.config):
+            raise StateError(f"{path} and {first} are of two systems: name state folders of one by --state-dir")
+
+    @property
+    def config(self) -> PipelineConfig | None:
+        """The settings of the stages that keep the stores; None where the stores do not say."""
+        return None if self._owner is None else msgspec.convert(self._owner[1].config, PipelineConfig)
 
     @property
     def newest(self) -> int | None:
