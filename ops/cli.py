@@ -82,7 +82,9 @@ def _load(name: str) -> Any:
 def _say(message: str) -> None:
     if os.environ.get("PRECTR_DEBUG", "") not in ("", "0"):
         traceback.print_exc()
-    typer.echo(f"prectr: {message}", err=True)
+    from ops.console import say  # noqa: PLC0415 (not needed for --help)
+
+    say(message)
 
 
 app = typer.Typer(
@@ -105,6 +107,18 @@ def prectr(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="PRECTR_LOG_LEVEL", metavar="LEVEL", help="Least level to log: debug, info, warning, error."
+        ),
+    ] = "info",
+    log_format: Annotated[
+        str,
+        typer.Option(
+            envvar="PRECTR_LOG_FORMAT", metavar="FORMAT", help="Log for a person (console) or a program (json)."
+        ),
+    ] = "console",
 ) -> None:
     """A search engine's click log goes in; a ranker that has learned from it comes out.
 
@@ -115,7 +129,7 @@ def prectr(
     """
     from ops.console import set_up_logging  # noqa: PLC0415 (not needed for --help)
 
-    set_up_logging()
+    set_up_logging(log_level, log_format)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from state.errors import ConfigError
 from stream.config import PipelineConfig
 
 ENVIRONMENT_PREFIX: Final = "PRECTR_"
-OTHER_VARIABLES: Final = ("PRECTR_CONFIG", "PRECTR_DEBUG")
+OTHER_VARIABLES: Final = ("PRECTR_CONFIG", "PRECTR_DEBUG", "PRECTR_LOG_LEVEL", "PRECTR_LOG_FORMAT")
 """Variables that are no settings: the file to read, and tracebacks instead of one-line errors."""
 
 _YEAR: Final = 366 * 86400.0

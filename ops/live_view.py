@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ops.console import console
+from ops.console import console, draws
 from ops.live_figures import Flow, FlowReader, Learned, read_learned
 from ops.supervisor import Child
 from state.errors import PrectrError
@@ -96,7 +96,7 @@ class Watch:
 def shown(title: str, children: Sequence[Child], watch: Watch) -> Iterator[Callable[[], None]]:
     """Show the system; what is yielded is to be called often, and brings it up to date."""
     begun = time.monotonic()
-    if console.is_terminal:
+    if draws():
         with Live(console=console, auto_refresh=False, transient=False) as live:
             last = 0.0
 

@@ -1,12 +1,11 @@
 """Runs the whole live system on one machine: stream processes and the trainer, kept running and shown."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
-
-import typer
 
 from ops.interrupt import stop_signals
 from ops.live_figures import REPORT, FlowReader
@@ -17,6 +16,7 @@ from stream.kafka.client import Connection
 from stream.kafka.topics import Topics, create_topics, partition_count
 
 _PARTITIONS: Final = 4
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,8 @@ class LiveRun:
 
     partitions: of topics that are made; None for as many as are there, or 4. metrics_port: of the trainer; the stream
     processes have the next ones, and the monitor the one behind. both, stream, train: flags for the processes of either
-    kind, of the stages, and of the trainer. monitor: flags of the monitor; None for none.
+    kind, of the stages, and of the trainer. monitor: flags of the monitor; None for none. log: flags before every
+    process's command, of how it logs.
     """
 
     connection: Connection
@@ -41,6 +42,7 @@ class LiveRun:
     stream: Sequence[str] = ()
     train: Sequence[str] = ()
     monitor: Sequence[str] | None = None
+    log: Sequence[str] = ()
     patience: Patience = field(default_factory=Patience)
 
 
@@ -72,7 +74,7 @@ def _ready_topics(run: LiveRun) -> int:
     there = partition_count(run.connection, run.topics.events) if run.topics.events in names else None
     partitions = run.partitions or there or _PARTITIONS
     for name in create_topics(run.connection, run.topics, partitions):
-        typer.echo(f"{name}: made, {partitions} partitions", err=True)
+        _log.info("%s: made, %d partitions", name, partitions)
     return partitions
 
 
@@ -86,7 +88,7 @@ def _children(run: LiveRun) -> list[Child]:
             Child(
                 f"stream-{number}",
                 [
-                    *("stream", *run.both, *run.stream, *ends, *_metrics(run, number)),
+                    *(*run.log, "stream", *run.both, *run.stream, *ends, *_metrics(run, number)),
                     *("--state-dir", str(run.state_dir / f"stream-{number}")),
                 ],
                 logs / f"stream-{number}.log",
@@ -97,7 +99,7 @@ def _children(run: LiveRun) -> list[Child]:
         ),
         Child(
             "train",
-            ["train", *run.both, *run.train, *ends, *_metrics(run, 0), "--run-dir", str(run.run_dir)],
+            [*run.log, "train", *run.both, *run.train, *ends, *_metrics(run, 0), "--run-dir", str(run.run_dir)],
             logs / "train.log",
             may_end=run.until_end,
             patience=run.patience,
@@ -109,7 +111,7 @@ def _children(run: LiveRun) -> list[Child]:
 def _monitor(run: LiveRun, flags: Sequence[str]) -> Child:
     return Child(
         "monitor",
-        ["monitor", *flags, *_metrics(run, run.streams + 1), "--data-dir", str(run.run_dir / "monitor")],
+        [*run.log, "monitor", *flags, *_metrics(run, run.streams + 1), "--data-dir", str(run.run_dir / "monitor")],
         run.run_dir / "logs" / "monitor.log",
         may_end=False,
         patience=run.patience,

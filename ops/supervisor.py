@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ops.log_lines import decode_line
 from state.errors import PrectrError, UsageError
 
 _WRONG_USE: Final = 2
 _LOOK_EVERY: Final = 0.2
+_COMMAND: Final = "prectr"
+"""The logger of the line that says why a command failed,"""
 _LAST_WORDS: Final = "prectr: "
-"""How a command begins the line that says why it failed."""
-_WARNING: Final = re.compile(r"^\S+ \S+ (?:WARNING|ERROR|CRITICAL) (.*)$")
+"""and how that line begins for a person."""
+_WARNINGS: Final = ("WARNING", "ERROR", "CRITICAL")
+_WARNING: Final = re.compile(rf"^\S+ \S+ (?:{'|'.join(_WARNINGS)}) (.*)$")
 _log = logging.getLogger(__name__)
 
 
@@ -185,7 +189,13 @@ class _Said:
         found = []
         for line in lines:
             text = line.decode(errors="replace")
-            if text.startswith(_LAST_WORDS):
+            said = decode_line(text) if text.startswith("{") else None
+            if said is not None:
+                if (said.logger, said.level) == (_COMMAND, "ERROR"):
+                    self._words = said.message
+                elif said.level in _WARNINGS:
+                    found.append(said.message)
+            elif text.startswith(_LAST_WORDS):
                 self._words = text.removeprefix(_LAST_WORDS)
             elif match := _WARNING.match(text):
                 found.append(match[1])

@@ -47,6 +47,12 @@ class Saved(msgspec.Struct, frozen=True):
     total: int
 
 
+def task_of(name: str) -> dict[str, str | int]:
+    """Stage and partition of a task named STAGE-PARTITION, as its log lines have them; nothing of another name."""
+    stage, _, partition = name.rpartition("-")
+    return {"stage": stage, "partition": int(partition)} if stage and partition.isdecimal() else {}
+
+
 class Snapshots:
     """The snapshots of one task, as one owner of it. One thread at a time may call, but for `stop`."""
 
@@ -59,6 +65,7 @@ class Snapshots:
         self.damaged = 0
         """Snapshots found damaged, or their files gone, since the opening."""
         self._location = location.below(task)
+        self._task = task
         self._identity: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(identity))
         self._keep = keep
         self._known: dict[str, Manifest] = {}
@@ -103,7 +110,13 @@ class Snapshots:
             if name in self._names():
                 self.damaged += 1
                 self._bad.add(name)
-                _log.warning("%s: snapshot %s is damaged: %s: trying the one before", self._location.name, name, wrong)
+                _log.warning(
+                    "%s: snapshot %s is damaged: %s: trying the one before",
+                    self._location.name,
+                    name,
+                    wrong,
+                    extra=task_of(self._task),
+                )
         return None
 
     def save(self, checkpoint: Path, offset: int, created: float) -> Saved:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from state.errors import StateError
-from state.snapshots import Snapshots
+from state.snapshots import Snapshots, task_of
 from state.store import Store
 
 SNAPSHOT_EVERY: Final = 60.0
@@ -102,6 +102,15 @@ class Snapshotter:
                 uploaded=saved.uploaded,
                 size=saved.total,
             )
+            _log.debug(
+                "%s: snapshot at offset %d, %d of %d bytes uploaded in %.1f s",
+                self._store.path.name,
+                offset,
+                saved.uploaded,
+                saved.total,
+                self.progress.seconds,
+                extra=task_of(self._store.path.name),
+            )
             self._snapshots.prune()
         except StateError as error:
             self._failed(error)
@@ -111,4 +120,9 @@ class Snapshotter:
     def _failed(self, error: StateError) -> None:
         self.progress = msgspec.structs.replace(self.progress, failures=self.progress.failures + 1)
         if not self._closing:
-            _log.warning("%s: no snapshot this time: %s: trying again with the next", self._store.path.name, error)
+            _log.warning(
+                "%s: no snapshot this time: %s: trying again with the next",
+                self._store.path.name,
+                error,
+                extra=task_of(self._store.path.name),
+            )

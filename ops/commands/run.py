@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from ops.config import load_settings
+from ops.console import chosen
 from ops.kafka_options import ClientConfig, GroupPrefix, TopicPrefix, Wait, connection
 from state.errors import UsageError
 
@@ -30,16 +31,17 @@ def run(
     streams: Annotated[int, typer.Option(min=1, max=128, help="Stream processes to start.")] = 1,
     partitions: Annotated[
         int | None,
-        typer.Option(min=1, max=128, help="Of topics that are made; by default as many as are there, or 4."),
+        typer.Option(min=1, max=128, help="Partitions of topics that are made; by default as many as are there, or 4."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="lr, dnn, wide-deep or wide-deep+; several with commas share one pass.")
+        str | None,
+        typer.Option(help="lr, dnn, wide-deep, wide-deep+, prectr or prectr-v2; several with commas share a pass."),
     ] = None,
     batch_pages: Annotated[int | None, typer.Option(help="Pages a training batch.")] = None,
     batch_span: Annotated[
         str | None, typer.Option(help="Event time a training batch spans, such as 60s or 1d.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the weights at the start.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the weights at the start.")] = None,
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Stop when all that is there now has gone through.")
     ] = False,
@@ -139,6 +141,7 @@ def run(
             until_end=until_end,
             metrics_port=metrics_port,
             both=both,
+            log=chosen.flags,
             stream=_flags(
                 group_prefix=group_prefix,
                 session_timeout=session_timeout,

@@ -90,6 +90,7 @@ class Stage:
     ) -> None:
         """Join the group; raises StateError where the group belongs to another system."""
         self.name = name
+        self._log = logging.LoggerAdapter(_log, {"stage": name})
         self.tasks: dict[int, Task] = {}
         self._settings = settings
         self._label = label
@@ -169,7 +170,7 @@ class Stage:
                 if found is None or not self._has_ended(found[1].ends, number, ends, flush):
                     return False
         except (KafkaError, BrokerAway) as error:
-            _log.warning("%s: the group's offsets cannot be read (%s): asking again", self.name, _brief(error))
+            self._log.warning("%s: the group's offsets cannot be read (%s): asking again", self.name, _brief(error))
             return False
         return True
 
@@ -267,7 +268,12 @@ class Stage:
             at_point("rebalance")
         _raise_first([self._pool.submit(self.tasks.pop(number).close) for number in gone])
         for number in gone:
-            _log.info("%s task %d: gone to another process", self.name, number)
+            _log.info(
+                "%s task %d: gone to another process",
+                self.name,
+                number,
+                extra={"stage": self.name, "partition": number},
+            )
         come = sorted(share.tasks - self.tasks.keys())
         opening = [self._pool.submit(self._opened, number) for number in come]
         for number, future in zip(come, opening, strict=True):
@@ -278,7 +284,7 @@ class Stage:
         for number in come:
             task = self.tasks[number]
             self._consumer.seek(task.partition, task.position)
-            _log.info("%s task %d: open at offset %d", self.name, number, task.position)
+            task.log.info("%s task %d: open at offset %d", self.name, number, task.position)
         self._settled = share.number
 
     def _begin_anew(self, error: KafkaError | BrokerAway) -> None:
@@ -288,7 +294,7 @@ class Stage:
         """
         if isinstance(error, _FATAL):
             raise error
-        _log.warning("%s: %s: opening the tasks again from what is committed", self.name, _brief(error))
+        self._log.warning("%s: %s: opening the tasks again from what is committed", self.name, _brief(error))
         self._close_tasks()
         if self._membership is not None:
             self._membership.close()

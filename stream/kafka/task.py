@@ -136,6 +136,8 @@ class Task(ABC):
         self._emitted = 0
         self.partition = TopicPartition(self.input_topic, place.partition)
         self.name = f"{self.stage}-{place.partition}"
+        self.log = logging.LoggerAdapter(_log, {"stage": self.stage, "partition": place.partition})
+        """What is logged of the task names its stage and partition."""
         self._identity = StoreIdentity(
             place.cluster,
             self.input_topic,
@@ -187,7 +189,7 @@ class Task(ABC):
             finally:
                 self.store = Store(self.store.path, _STORE)
             if restored is not None:
-                _log.info("%s: restored from the snapshot at offset %d", self.name, restored)
+                self.log.info("%s: restored from the snapshot at offset %d", self.name, restored)
             self._check_identity()
             self.position = self._open()
         self._snapshotter = Snapshotter(snapshots, self.store, settings.every)
@@ -216,6 +218,14 @@ class Task(ABC):
         """The state has reached the commit: from here on its counts are those of what is committed."""
         self._caught_up()
         self._restored = time.monotonic() - self._opened
+        if self._replayed:
+            self.log.info(
+                "%s: has taken %d records again in %.1f s, and goes on from the commit at offset %d",
+                self.name,
+                self._replayed,
+                self._restored,
+                self._committed,
+            )
         self._counts = self._counted()
 
     def facts(self) -> TaskFacts:

@@ -27,6 +27,8 @@ from stream.tally import Tally, TallyState
 _READER: Final = "reader.msgpack"
 _QUIET: Final = 10.0
 """Seconds without a page after which, and between which, the broker is asked what is wanting."""
+_STAGE: Final = {"stage": "train"}
+"""Where this is, in the lines of a log."""
 _log = logging.getLogger(__name__)
 
 
@@ -214,6 +216,7 @@ class LiveTraining:
                 finished=self.finished,
             )
         )
+        _log.debug("%s: checkpoint at %d pages", self._run_dir, self.tally.pages, extra=_STAGE)
 
     def _take_up(self) -> ReaderState | None:
         folder = self._agreed_cut()
@@ -234,6 +237,7 @@ class LiveTraining:
         self.tally = Tally(cut.tally)
         self.finished = cut.finished
         self._seconds_before = cut.seconds
+        _log.info("%s: goes on from checkpoint %s, %d pages", self._run_dir, folder.name, cut.tally.pages, extra=_STAGE)
         return msgspec.msgpack.decode((folder / _READER).read_bytes(), type=ReaderState)
 
     def _agreed_cut(self) -> Path | None:

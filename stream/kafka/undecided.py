@@ -63,6 +63,7 @@ def open_transactions(
             "%s: Kafka has lost the end of a transaction that it calls %s: it is told again",
             transactional_id,
             "committed" if committed else "aborted",
+            extra={"partition": partition},
         )
         transactions.settle(outputs, offsets.group, commit=committed)
     except BaseException:

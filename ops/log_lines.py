@@ -1,0 +1,57 @@
+"""How a log record becomes a line: for a person, or as JSON for a program."""
+
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("console", "json")
+
+
+class LogLine(msgspec.Struct, omit_defaults=True):
+    """A line of a JSON log. time: ISO 8601, UTC. stage, partition: of the task that it is about. error: a traceback."""
+
+    time: str
+    level: str
+    logger: str
+    message: str
+    stage: str | None = None
+    partition: int | None = None
+    error: str | None = None
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record, on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as `LogLine`."""
+        return encode_line(
+            LogLine(
+                datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+                record.levelname,
+                record.name,
+                record.getMessage(),
+                getattr(record, "stage", None),
+                getattr(record, "partition", None),
+                self.formatException(record.exc_info) if record.exc_info else None,
+            )
+        )
+
+
+def encode_line(line: LogLine) -> str:
+    """The line without its end. A file's name need not be valid Unicode; the line is."""
+    line.message = line.message.encode(errors="backslashreplace").decode()
+    return msgspec.json.encode(line).decode()
+
+
+def decode_line(text: str) -> LogLine | None:
+    """What `encode_line` made; None of anything else."""
+    try:
+        return _decode(text)
+    except msgspec.MsgspecError:
+        return None
+
+
+_decode: Final = msgspec.json.Decoder(LogLine).decode
