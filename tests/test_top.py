@@ -21,6 +21,7 @@ from rich.console import Console
 from ops.exporter import Exporter
 from ops.metrics import start_metrics
 from ops.monitor.metrics import monitor_metrics
+from ops.monitor.now import Reading
 from ops.monitor.server import PageServer
 from ops.top.figures import TaskState
 from ops.top.scrape import ask_exporter, ask_monitor, endpoint, monitor_page
@@ -184,6 +185,30 @@ def test_the_monitors_windows_and_its_last_day_are_shown() -> None:
     assert "5m" not in narrow
     assert "GAUC run" in narrow
     assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_a_monitor_before_any_sketch_is_there_and_has_no_model() -> None:
+    with PageServer(0, "127.0.0.1", clock=lambda: NOW) as server:
+        server.update(Reading(standing="reading", received=0, refused={}, stretches=0, sources=[], quality={}))
+        seen = looked([], monitor_page(f"http://127.0.0.1:{server.port}"))
+    assert [each.answers for each in seen.figures.exporters] == [True]
+    text = text_of(seen)
+    assert "No model yet" in text
+    assert "Nothing answers" not in text
+
+
+def test_a_monitor_that_waits_says_what_for() -> None:
+    with PageServer(0, "127.0.0.1", clock=lambda: NOW) as server:
+        server.update(reading("waiting for Kafka"))
+        seen = looked([], monitor_page(f"http://127.0.0.1:{server.port}"))
+    assert seen.figures.exporters[0].answers
+    assert f"○ monitor's page 127.0.0.1:{server.port} waiting for Kafka" in " ".join(text_of(seen).split())
+
+
+def test_with_nobody_there_the_screen_says_what_to_do() -> None:
+    text = " ".join(text_of(looked(["http://127.0.0.1:1/metrics"])).split())
+    assert "0 of 2 answer" in text
+    assert "Nothing answers. Start the system with `prectr run" in text
 
 
 def test_the_monitors_exporter_does_where_its_page_is_away() -> None:

@@ -27,10 +27,12 @@ def drawn(seen: Round, console: Console, *, note: str = "", whole: bool = False)
     """The screen, as high as the console at most; `whole`: as high as it takes. note: of the title's line."""
     now = seen.figures
     parts: list[RenderableType] = [_title(now, note, console.width), _exporters(now.exporters)]
-    if not now.models and not now.tasks and not now.pages:
+    if not any(each.answers for each in now.exporters):
         return Group(*parts, Text("\n" + advice(), style="yellow"))
     parts += [Text(), _counts(seen)]
     parts += [_quality(model, seen, console.width) for model in now.models]
+    if not now.models:
+        parts.append(Text("\nNo model yet: a trainer tells of its own, and the monitor after a checkpoint.", "dim"))
     if now.tasks:
         used = len(console.render_lines(Group(*parts)))
         rows = len(now.tasks) if whole else max(_FEWEST_TASKS, console.height - used - 4)

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from ops.monitor.now import READING
 from ops.quality_metrics import WHOLE_RUN
 from ops.top.figures import SEGMENTS, ExporterState, Figures, Pair, figures, kind_of
 from ops.top.scrape import Answer, Asked, MonitorAnswer, ask
@@ -91,17 +92,17 @@ class Watching:
         )
 
     def _monitor_state(self, at: float, answer: MonitorAnswer) -> list[ExporterState]:
-        there = answer.now is not None
-        if there:
+        now = answer.now
+        if now is not None:
             self._monitor_heard = at
         heard = self._monitor_heard
         return [
             ExporterState(
                 url=answer.url,
                 kind="monitor's page",
-                answers=there,
-                trouble=answer.trouble,
-                away_seconds=None if there or heard is None else max(0.0, at - heard),
+                answers=now is not None,
+                trouble=answer.trouble if now is None else "" if now.standing == READING else now.standing,
+                away_seconds=None if now is not None or heard is None else max(0.0, at - heard),
             )
         ]
 
