@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import re
 import sys
 import traceback
 from importlib.metadata import version
@@ -76,7 +77,16 @@ def _load(name: str) -> Any:
     if own is None:
         own = typer.Typer(add_completion=False)
         own.command(name)(getattr(module, name))
-    return typer.main.get_command(own)
+    command = typer.main.get_command(own)
+    _reflow(command)
+    return command
+
+
+def _reflow(command: Any) -> None:
+    """Let the help of a command, and of those within it, fill lines as wide as the terminal's, not as the source's."""
+    command.help = re.sub(r"(?<!\n)\n(?!\n|Example)", " ", command.help or "")
+    for inner in getattr(command, "commands", {}).values():
+        _reflow(inner)
 
 
 def _say(message: str) -> None:

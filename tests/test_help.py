@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from ops.cli import COMMANDS, _load, app
+from tests.oracle.command import prectr
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -45,3 +46,16 @@ def test_every_option_says_what_it_is(every: dict[str, Any]) -> None:
     for name, command in every.items():
         for option in command.params:
             assert (option.help or "").strip(), (name, option.name)
+
+
+def test_help_fills_the_terminals_lines_not_the_sources() -> None:
+    wide = prectr("dlq", "retry", "--help", COLUMNS="150").stdout
+    assert "Lines of --from that name no letter are sent at each call." in wide
+    assert [line.strip() for line in wide.splitlines() if line.strip().startswith("Example")] == [
+        "Example: prectr dlq retry --from letters.jsonl --bootstrap localhost:9092 --dry-run"
+    ]
+    narrow = prectr("dlq", "retry", "--help", COLUMNS="70").stdout
+    prose = narrow.partition("Usage")[2].partition("╭")[0]
+    # A line is left half empty only where a paragraph ends.
+    lines = [line.rstrip() for line in prose.splitlines()]
+    assert all(len(line) > 35 or not after for line, after in zip(lines, [*lines[1:], ""], strict=True) if line)
