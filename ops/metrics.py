@@ -8,7 +8,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from model.sketch import QualitySketch
-from ops.exporter import LOCAL, Exporter, with_samples
+from ops.exporter import LOCAL, Exporter
+from ops.lag_metrics import watermark_lag
 from ops.level_metrics import level_metrics
 from ops.outcome_metrics import dead_letters, outcome_metrics
 from ops.quality_metrics import out_of_order, quality_metrics, trained_pages
@@ -68,14 +69,7 @@ def _pipeline(snapshot: ReplaySnapshot) -> Iterator[Metric]:
 
 
 def _progress(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    yield with_samples(
-        GaugeMetricFamily(
-            "prectr_watermark_lag_seconds",
-            "Largest watermark of any task less this one's, event time.",
-            labels=["stage", "partition"],
-        ),
-        (([task.stage, str(task.partition)], task.watermark_lag_seconds) for task in snapshot.partitions),
-    )
+    yield watermark_lag(([task.stage, str(task.partition)], task.watermark_lag_seconds) for task in snapshot.partitions)
     if snapshot.event_time_ms is not None:
         yield GaugeMetricFamily(
             "prectr_event_time_seconds", "Lowest watermark, seconds since the epoch.", snapshot.event_time_ms / 1000

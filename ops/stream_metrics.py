@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from ops.exporter import Family, with_samples
+from ops.lag_metrics import TASK, consumer_lag, watermark_lag
 from ops.level_metrics import level_metrics
 from ops.outcome_metrics import dead_letters, outcome_metrics
 from stream.kafka.counts import BOUNDS, Durations
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from stream.kafka.task import TaskFacts
 
 _Measure: TypeAlias = Callable[["TaskFacts"], float | None]
-
-_TASK: Final = ["stage", "partition"]
 
 
 def _saved(task: "TaskFacts", measure: "Callable[[SnapshotProgress], float | None]") -> float | None:
@@ -35,11 +34,6 @@ def _stored(task: "TaskFacts", measure: "Callable[[StoreFigures], float]") -> fl
 
 _GAUGES: Final[tuple[tuple[str, str, _Measure], ...]] = (
     ("prectr_task_position", "Offset of the next record that the task takes.", lambda task: task.position),
-    (
-        "prectr_consumer_lag_records",
-        "Records of the partition that have been written and not taken yet.",
-        lambda task: task.lag,
-    ),
     (
         "prectr_replayed_records_behind",
         "Records to be taken again in silence until the state reaches the commit.",
@@ -149,26 +143,27 @@ def stream_metrics(tasks: Sequence["TaskFacts"], clock: Callable[[], float] = ti
     clock: seconds since the epoch.
     """
     for name, text, measure in _GAUGES:
-        yield _by_task(GaugeMetricFamily(name, text, labels=_TASK), tasks, measure)
+        yield _by_task(GaugeMetricFamily(name, text, labels=TASK), tasks, measure)
     for name, text, measure in _COUNTERS:
-        yield _by_task(CounterMetricFamily(name, text, labels=_TASK), tasks, measure)
+        yield _by_task(CounterMetricFamily(name, text, labels=TASK), tasks, measure)
     for name, text, times in _TIMES:
-        family = HistogramMetricFamily(name, text, labels=_TASK)
+        family = HistogramMetricFamily(name, text, labels=TASK)
         for task in tasks:
             durations = times(task)
             family.add_metric(_labels(task), _buckets(durations), durations.total)
         yield family
     now = clock()
-    age = GaugeMetricFamily("prectr_snapshot_age_seconds", "Time since the task's last snapshot here.", labels=_TASK)
+    age = GaugeMetricFamily("prectr_snapshot_age_seconds", "Time since the task's last snapshot here.", labels=TASK)
     # Not negative where the clock was set back.
     yield _by_task(age, tasks, lambda task: _saved(task, lambda saved: max(0.0, now - (saved.created or now))))
+    yield consumer_lag((_labels(task), task.lag) for task in tasks)
     yield _watermark_lag(tasks)
     counted = [(task, task.counts) for task in tasks if task.counts is not None]
     yield from outcome_metrics(
-        [(_labels(task), counts.outcomes) for task, counts in counted if counts.outcomes is not None], _TASK
+        [(_labels(task), counts.outcomes) for task, counts in counted if counts.outcomes is not None], TASK
     )
-    yield dead_letters(_letters(counted), _TASK)
-    yield from level_metrics([(_labels(task), counts.levels) for task, counts in counted if counts.levels], _TASK)
+    yield dead_letters(_letters(counted), TASK)
+    yield from level_metrics([(_labels(task), counts.levels) for task, counts in counted if counts.levels], TASK)
 
 
 def _by_task(family: Family, tasks: Sequence["TaskFacts"], measure: _Measure) -> Family:
@@ -189,15 +184,10 @@ def _letters(
 
 def _watermark_lag(tasks: Sequence["TaskFacts"]) -> Metric:
     latest = max((task.counts.heard for task in tasks if task.counts is not None), default=0)
-    return _by_task(
-        GaugeMetricFamily(
-            "prectr_watermark_lag_seconds",
-            "Largest watermark that is known here, of any task, less this one's, event time.",
-            labels=_TASK,
-        ),
-        tasks,
+    return watermark_lag(
         # A task may tell more of itself than it had counted at its last commit.
-        lambda task: None if task.watermark is None else max(0.0, (latest - task.watermark) / 1000),
+        (_labels(task), None if task.watermark is None else max(0.0, (latest - task.watermark) / 1000))
+        for task in tasks
     )
 
 

@@ -12,7 +12,9 @@ from prometheus_client.metrics_core import Metric
 
 from model.sketch import QualitySketch
 from ops.exporter import with_samples
+from ops.lag_metrics import consumer_lag
 from ops.quality_metrics import out_of_order, quality_metrics, trained_pages
+from ops.refusal import refused_since
 from ops.scored import Scored
 from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.cut import cuts
@@ -71,6 +73,7 @@ class TrainSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     pages_trained: by model. quality: by model, then by segment, as `Quality.segments()` gives them. checkpoint: when
     the newest was written, seconds since the epoch; None before the first. learning: None where nobody watched.
+    refused: whether training ended at a loss that is not finite, and nothing was saved since.
     """
 
     pages_trained: Mapping[str, int]
@@ -78,6 +81,7 @@ class TrainSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     out_of_order: int
     checkpoint: float | None
     learning: Learning | None = None
+    refused: bool = False
 
 
 def train_snapshot(
@@ -85,12 +89,14 @@ def train_snapshot(
 ) -> TrainSnapshot:
     """What a trainer exports now. behind: records that came out of order. run_dir: where its checkpoints lie."""
     newest = cuts(run_dir / "checkpoints")[:1]
+    checkpoint = newest[0].stat().st_mtime if newest else None
     return TrainSnapshot(
         pages_trained={name: sink.pages_trained for name, sink in scored.items()},
         quality={name: sink.quality.segments() for name, sink in scored.items()},
         out_of_order=behind,
-        checkpoint=newest[0].stat().st_mtime if newest else None,
+        checkpoint=checkpoint,
         learning=learning,
+        refused=refused_since(run_dir, checkpoint),
     )
 
 
@@ -154,6 +160,11 @@ def train_metrics(snapshot: TrainSnapshot, clock: Callable[[], float] = time.tim
             # Not negative where the clock was set back.
             max(0.0, clock() - snapshot.checkpoint),
         )
+    yield GaugeMetricFamily(
+        "prectr_loss_not_finite",
+        "1 where training ended since a loss was not finite, and no checkpoint was written after that; else 0.",
+        float(snapshot.refused),
+    )
     if snapshot.learning is not None:
         yield from _learning_metrics(snapshot.learning)
     yield from quality_metrics(snapshot.quality)
@@ -215,14 +226,7 @@ def _learning_metrics(learning: Learning) -> Iterator[Metric]:
             "Share of the last half minute in which the device computed nothing for any model.",
             learning.idle,
         )
-    yield with_samples(
-        GaugeMetricFamily(
-            "prectr_consumer_lag_records",
-            "Records of the partition that have been written and not taken yet.",
-            labels=["stage", "partition"],
-        ),
-        ((["train", str(partition)], lag) for partition, lag in enumerate(learning.lag)),
-    )
+    yield consumer_lag((["train", str(partition)], lag) for partition, lag in enumerate(learning.lag))
     yield with_samples(
         GaugeMetricFamily(
             "prectr_gradient_norm",
