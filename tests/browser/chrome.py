@@ -42,7 +42,8 @@ class Chrome:
 
     def said(self) -> list[str]:
         """What the console has said since it was asked last: errors and warnings of the page."""
-        return [f"{entry['level']}: {entry['message']}" for entry in self._driver.get_log("browser")]
+        entries = self._driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [f"{entry['level']}: {entry['message']}" for entry in entries]
 
     def figures(self) -> list[tuple[str, str]]:
         """Name and visible text of every element that says which figure it shows, in the order of the page."""

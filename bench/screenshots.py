@@ -1,0 +1,164 @@
+"""Takes the pictures of `docs/images` anew: the report, the monitor's page, and `prectr top` on a live system.
+
+A log of the Chorus catalogue is simulated and replayed with three models; then the whole live system (a Kafka of its
+own, two stream processes, a trainer, a monitor) works through it, and is looked at when it has. Pages are seen in
+headless Chromium, the terminal's screen is written as SVG by rich. Grafana is not among them: neither Debian's packages
+nor Python's have it, so its dashboards are checked as files, and the report and the monitor's page are shown instead.
+
+    python -m bench.screenshots
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+
+from bench.stream_broker import running_broker
+from ops.top.scrape import ask_monitor, endpoint, monitor_page
+from ops.top.screen import drawn
+from ops.top.watching import Watching
+from state.errors import PrectrError, UsageError
+from tests.browser.chrome import HOW, NARROW, WIDE, Chrome, chrome, chrome_there
+
+IMAGES: Final = Path("docs/images")
+MOST_BYTES: Final = 200_000
+"""Of a picture: the repository carries them all."""
+_PRECTR: Final = [sys.executable, "-c", "from ops.cli import main; main()"]
+_STREAMS: Final = 2
+_COLUMNS: Final = 132
+_PATIENCE: Final = 900.0
+_DONE: Final = 0.8
+"""Share of the pages that have been learned when the pictures are taken: the end of the log stays open."""
+_COLOURS: Final = 128
+_REPORT_HEIGHT: Final = 1350
+_NARROW_HEIGHT: Final = 1000
+
+
+def main(
+    pages: Annotated[int, typer.Option(min=200, help="Result pages of the log.")] = 3000,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = IMAGES,
+) -> None:
+    """Take the pictures of the documentation anew.
+
+    Example: python -m bench.screenshots
+    """
+    if not chrome_there():
+        raise UsageError(f"no browser to take pictures with: {HOW}")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="prectr-pictures-") as folder, chrome() as browser:
+        work = Path(folder)
+        log = work / "log.jsonl.gz"
+        _prectr("simulate", "--pages", pages, "--days", 4, "--catalogue", "chorus", "--out", log)
+        models = "wide-deep,dnn,lr"
+        _prectr("replay", log, "--run-dir", work / "replay", "--model", models, "--batch-span", "1d")
+        page = (work / "replay" / "report.html").as_uri()
+        _picture(browser, page, WIDE, out / "report.png", _REPORT_HEIGHT)
+        _picture(browser, page, NARROW, out / "report-narrow.png", _NARROW_HEIGHT)
+        _live(browser, log, pages, work, out)
+    for path in sorted(out.iterdir()):
+        typer.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def _live(browser: Chrome, log: Path, pages: int, work: Path, out: Path) -> None:
+    """Run the live system on the log, and take its pictures when it has worked through most of it."""
+    first = _free_ports(_STREAMS + 3)
+    monitor = first + _STREAMS + 2
+    with running_broker(work / "kafka") as broker, ExitStack() as stack:
+        at = ["--bootstrap", broker.address]
+        _prectr("topics", "create", *at, "--partitions", 4)
+        flags = ["--streams", _STREAMS, "--metrics-port", first, "--monitor-port", monitor, "--model", "wide-deep"]
+        said = work / "run.log"
+        live = stack.enter_context(_running(said, "run", *at, "--run-dir", work / "live", "--cut-every", 1, *flags))
+        exporters = [endpoint(f"127.0.0.1:{first + number}") for number in range(_STREAMS + 2)]
+        quality = monitor_page(f"127.0.0.1:{monitor}")
+        watching = Watching(exporters, quality, named=True)
+        _wait_for(lambda: all(each.answers for each in watching.round().figures.exporters), live, said)
+        _prectr("load", log, *at)
+        _wait_for(lambda: _shown(quality) >= pages * _DONE, live, said)
+        console = Console(record=True, width=_COLUMNS, height=60, file=StringIO(), force_terminal=True, highlight=False)
+        console.print(drawn(watching.round(), console, whole=True))
+        _kept(out / "top.svg", console.export_svg(title="prectr top", theme=MONOKAI).encode())
+        _picture(browser, quality.removesuffix("quality.json"), WIDE, out / "monitor.png")
+        _picture(browser, quality.removesuffix("quality.json"), NARROW, out / "monitor-narrow.png", _NARROW_HEIGHT)
+
+
+def _shown(quality: str) -> int:
+    """Pages that the monitor has figures of."""
+    now = ask_monitor(quality, 5).now
+    return 0 if now is None else sum(model.windows["run"].all.pages for model in now.models)
+
+
+def _prectr(*words: object) -> None:
+    """Run a command to its end."""
+    done = subprocess.run([*_PRECTR, *map(str, words)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise PrectrError(f"prectr {words[0]} failed:\n{done.stderr[-3000:]}")
+
+
+@contextmanager
+def _running(said: Path, *words: object) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command that goes on until it is asked to end; what it says is written to `said`."""
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [*_PRECTR, *map(str, words)], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(_PATIENCE)
+
+
+def _wait_for(condition: Callable[[], bool], live: "subprocess.Popen[bytes]", said: Path) -> None:
+    until = time.monotonic() + _PATIENCE
+    while not condition():
+        if live.poll() is not None or time.monotonic() > until:
+            raise PrectrError(f"the live system does not get there:\n{said.read_text(errors='replace')[-3000:]}")
+        time.sleep(1)
+
+
+def _free_ports(count: int) -> int:
+    """The first of some ports in a row that are free."""
+    for port in range(21_000, 30_000, count):
+        try:
+            with ExitStack() as stack:
+                for number in range(count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
+            return port
+        except OSError:
+            continue
+    raise PrectrError(f"no {count} free ports in a row")
+
+
+def _picture(browser: Chrome, url: str, width: int, out: Path, height: int | None = None) -> None:
+    """A page as a small PNG, from its top."""
+    browser.open(url, width)
+    browser.picture(out, height)
+    # A page has few colours: a palette of them is a third of the size.
+    Image.open(out).convert("RGB").quantize(_COLOURS).save(out, optimize=True)
+    _kept(out, out.read_bytes())
+
+
+def _kept(out: Path, content: bytes) -> None:
+    """Write a picture, if it is small enough to be carried along."""
+    if len(content) > MOST_BYTES:
+        raise PrectrError(f"{out}: {len(content):,} bytes are more than {MOST_BYTES:,}: take less of the page")
+    out.write_bytes(content)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    typer.run(main)
