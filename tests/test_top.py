@@ -1,11 +1,14 @@
 """`prectr top` against real servers: ours with figures that are known, damaged ones, and ones that are away."""
 
 import json
+import os
+import pty
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
@@ -462,6 +465,33 @@ def test_it_goes_on_until_it_is_asked_to_end() -> None:
         finally:
             process.kill()
             process.wait()
+
+
+def test_on_a_terminal_it_draws_in_place_and_ctrl_c_gives_the_screen_back() -> None:
+    ours, its = pty.openpty()
+    plain = environment(TERM="xterm-256color", COLUMNS="100", LINES="40")
+    with Served(sessions(0)) as served:
+        flags = ["--endpoint", served.url, "--monitor", AWAY, "--every", "0.2"]
+        process = subprocess.Popen([*PRECTR, "top", *flags], stdin=its, stdout=its, stderr=its, env=plain)
+        os.close(its)
+        try:
+            shown = ""
+            while shown.count("sessions") < 3:
+                shown += os.read(ours, 65_536).decode(errors="replace")
+            process.send_signal(signal.SIGINT)
+            with suppress(OSError):
+                while part := os.read(ours, 65_536):
+                    shown += part.decode(errors="replace")
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
+    # The other screen, and back again; the cursor is shown at the end.
+    assert shown.index("\x1b[?1049h") < shown.index("sessions") < shown.index("\x1b[?1049l")
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert "Ctrl-C ends" in shown
+    assert "Traceback" not in shown
 
 
 def test_tasks_are_in_the_order_of_the_data(tmp_path: Path) -> None:
