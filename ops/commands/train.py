@@ -1,5 +1,6 @@
 """`prectr train`: the online trainer of the live system."""
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
@@ -15,7 +16,8 @@ from ops.console import Meter, meter
 from ops.interrupt import stop_signals
 from ops.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
 from ops.metrics_options import MetricsAddress, MetricsPort, exporter_if_wanted
-from state.errors import UsageError
+from ops.refusal import SEEN_AFTER, leave_word, wait_to_be_seen
+from state.errors import TrainingError, UsageError
 
 if TYPE_CHECKING:
     from model.watched import WatchedTrainer
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ops.train_metrics import TrainSnapshot
     from stream.kafka.training import LiveTraining
 
+_log = logging.getLogger(__name__)
 _SAY_EVERY: Final = 0.5
 """Seconds between two looks at the figures: to sum up a model's quality takes milliseconds."""
 
@@ -105,7 +108,16 @@ def train(
 
         with meter("train", 0) if leads else nullcontext(_Unseen()) as shown, stop_signals() as stop:
             told = _Told(shown, scored, metrics, feed, run_dir)
-            run.run(until_end=until_end, flush=flush, stop=stop, progress=told, on_cut=lambda _: report())
+            try:
+                run.run(until_end=until_end, flush=flush, stop=stop, progress=told, on_cut=lambda _: report())
+            except TrainingError as error:
+                if leads:
+                    leave_word(run_dir, error)
+                if metrics is not None:
+                    told.say(run)
+                    _log.warning("%s. Metrics are served for %.0f s more, so that it is seen", error, SEEN_AFTER)
+                    wait_to_be_seen(stop)
+                raise
             if feed is not None:
                 feed.finish()
             told.say(run)

@@ -145,8 +145,8 @@ PIPELINE: Final = Board(
                     "grows without bound is a partition whose time stands still.",
                     unit="short",
                     queries=(
-                        Query('sum(prectr_pages_open{job="stream"})', "open pages"),
-                        Query('sum(prectr_clicks_waiting{job="stream"})', "waiting clicks"),
+                        Query('sum(max by (partition) (prectr_pages_open{job="stream"}))', "open pages"),
+                        Query('sum(max by (partition) (prectr_clicks_waiting{job="stream"}))', "waiting clicks"),
                     ),
                     low=0,
                 ),

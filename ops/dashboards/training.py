@@ -120,6 +120,16 @@ TRAINING: Final = Board(
                     ),
                     low=0,
                 ),
+                Panel(
+                    id=13,
+                    title="Loss not finite",
+                    text="1: training ended at a loss that is not finite, and nothing was saved since. It ends there "
+                    "again until the cause is gone.",
+                    unit="none",
+                    queries=(Query('max(prectr_loss_not_finite{job="train"})'),),
+                    kind="stat",
+                    zones=((None, "green"), (1, "red")),
+                ),
             ),
         ),
         Row(
