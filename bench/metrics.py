@@ -2,7 +2,8 @@
 
 The trainer learns a simulated log; each part of the watching is then timed by itself on the very batches, at the rate
 at which it is done, and set beside the CPU time of the learning. A plain trainer and a watched one, a few batches in
-turn, check the sum. For a stream process, whose tasks only hand over their facts, the work is CPU time itself.
+turn, check the sum. Of a stream process, what is done for every page is set beside the CPU time of the stages for a page,
+and what is done now and then beside CPU time itself.
 """
 
 import gc
@@ -24,13 +25,16 @@ from prometheus_client.registry import Collector
 from model.config import TrainerConfig
 from model.measured import Measured, measured
 from model.quality_record import VERSION, QualityRecord, encode_record
+from model.sketch import Scored, score
 from model.stretches import Stretches
 from model.trainer import BatchScores, Trainer
 from model.watched import WatchedTrainer
 from ops.stream_metrics import stream_metrics
 from ops.train_metrics import Learning, ModelLearning, learning_rates, train_metrics, train_snapshot
 from state.snapshotter import SnapshotProgress
+from state.store import Store, StoreFigures, StoreOptions
 from stream.config import PipelineConfig
+from stream.kafka.counts import StageCounts, Stopwatch, levels_of
 from stream.kafka.task import TaskFacts
 from stream.labeller import LexicalLabeller
 from stream.records import Example
@@ -41,6 +45,10 @@ _SNAPSHOTS_A_SECOND: Final = 2.0
 """A trainer hands its figures to the exporter every half second."""
 _LOOKS_A_SECOND: Final = 5.0
 """A stream process hands over its tasks' facts every fifth of a second."""
+_BATCHES_A_SECOND: Final = 10.0
+"""Of a task, at most: records are gathered for a tenth of a second."""
+_STORES_A_SECOND: Final = 0.1
+"""How often a task asks its RocksDB how it does."""
 _SCRAPES_A_SECOND: Final = 1 / 15
 _CUT_PAGES: Final = 4_096
 """Pages between two checkpoints, where stretches are settled and published."""
@@ -49,6 +57,10 @@ _IN_TURN_PAGES: Final = 2_500
 _ROUNDS: Final = 8
 _REPEATS: Final = 50
 _TASKS: Final = 8
+
+
+_Counted = tuple[Measured, Scored]
+"""A batch, and its scores as they are counted."""
 
 
 class Row(msgspec.Struct):
@@ -102,7 +114,7 @@ def main(
 ) -> None:
     """Print the cost of metrics and of published quality, as shares of the CPU time of the work."""
     torch.set_num_threads(1)
-    examples = _examples(pages, days)
+    examples, staged = _examples(pages, days)
     config = TrainerConfig(model=model, device="cpu", threads=1)
     batches, learning = _learned(config, examples)
     print(f"{len(examples):,} pages, {1e6 * learning / len(examples):.0f} µs of CPU time each", file=sys.stderr)
@@ -117,7 +129,13 @@ def main(
         Row("scrapes", _seconds(_scrape(train_metrics, _figures(watched))) * _SCRAPES_A_SECOND),
     ]
     facts = [_facts(number) for number in range(_TASKS)]
+    with tempfile.TemporaryDirectory() as folder:
+        asked = _seconds(_store(Path(folder, "store"), examples).figures)
+    outcomes, watch = Outcomes(), Stopwatch()
     stream = [
+        Row("levels of the pages", _seconds(lambda: levels_of(examples)) / staged),
+        Row("counts of a micro-batch", _seconds(lambda: _counts(outcomes, watch)) * _BATCHES_A_SECOND * _TASKS),
+        Row("what RocksDB tells", asked * _STORES_A_SECOND * _TASKS),
         Row("facts of the tasks", _seconds(lambda: [_facts(number) for number in range(_TASKS)]) * _LOOKS_A_SECOND),
         Row("scrapes", _seconds(_scrape(stream_metrics, facts)) * _SCRAPES_A_SECOND),
     ]
@@ -139,7 +157,8 @@ def main(
         json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
-def _examples(pages: int, days: float) -> list[Example]:
+def _examples(pages: int, days: float) -> tuple[list[Example], float]:
+    """The examples of a simulated log, and the CPU seconds in which the stages have made them."""
     keep = _Keep()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
@@ -153,16 +172,19 @@ def _examples(pages: int, days: float) -> list[Example]:
             label=LexicalLabeller(),
             cut_every=1e9,
         )
+        begun = time.process_time()
         replay.run(flush=True)
-    return keep.examples
+        return keep.examples, time.process_time() - begun
 
 
-def _learned(config: TrainerConfig, examples: Sequence[Example]) -> tuple[list[Measured], float]:
+def _learned(config: TrainerConfig, examples: Sequence[Example]) -> tuple[list[_Counted], float]:
     """What was counted of each batch, and the CPU seconds of a plain trainer."""
-    batches: list[Measured] = []
+    batches: list[_Counted] = []
 
     def keep(scores: BatchScores) -> None:
-        batches.append(measured(scores.batch, scores.logits))
+        counted = measured(scores.batch, scores.logits)
+        # A trainer has scored the batch for its quality already.
+        batches.append((counted, score(counted.logits, counted.labels, counted.page_starts)))
 
     Trainer(config, keep).consume(examples, 0)
     trainer = Trainer(config)
@@ -171,13 +193,13 @@ def _learned(config: TrainerConfig, examples: Sequence[Example]) -> tuple[list[M
     return batches, time.process_time() - begun
 
 
-def _count(batches: Sequence[Measured]) -> Stretches:
+def _count(batches: Sequence[_Counted]) -> Stretches:
     """Count all batches as a trainer does, and settle at each checkpoint, where all is published at once."""
     stretches = Stretches()
     pages = 0
     for batch in batches:
-        stretches.add(batch)
-        pages += len(batch.sizes)
+        stretches.add(*batch)
+        pages += len(batch[0].sizes)
         if pages >= _CUT_PAGES:
             pages = 0
             stretches.published(stretches.settle().waiting)
@@ -185,10 +207,10 @@ def _count(batches: Sequence[Measured]) -> Stretches:
     return stretches
 
 
-def _stretches(batches: Sequence[Measured]) -> list[QualityRecord]:
+def _stretches(batches: Sequence[_Counted]) -> list[QualityRecord]:
     whole = Stretches()
     for batch in batches:
-        whole.add(batch)
+        whole.add(*batch)
     return [QualityRecord(VERSION, "run", 0, "model", 0, stretch) for stretch in whole.settle().waiting]
 
 
@@ -245,7 +267,20 @@ def _figures(trainer: WatchedTrainer) -> Any:
     )
 
 
+def _counts(outcomes: Outcomes, watch: Stopwatch) -> StageCounts:
+    watch.add(0.02)
+    watch.add(0.05)
+    return StageCounts(outcomes=outcomes + Outcomes(), dead_letters={"json": 1, "clock_jump": 2}, heard=1)
+
+
+def _store(path: Path, examples: Sequence[Example]) -> Store:
+    store = Store(path, StoreOptions(counted=True))
+    store.write({example.request_id.encode(): bytes(example.page) for example in examples})
+    return store
+
+
 def _facts(number: int) -> TaskFacts:
+    watch = Stopwatch()
     return TaskFacts(
         stage="sessions",
         partition=number,
@@ -253,7 +288,13 @@ def _facts(number: int) -> TaskFacts:
         behind=0,
         emitted=1,
         watermark=1,
-        snapshots=SnapshotProgress(),
+        snapshots=SnapshotProgress(created=1.0),
+        lag=1,
+        restored=1.0,
+        batches=watch.durations(),
+        transactions=watch.durations(),
+        counts=_counts(Outcomes(), watch),
+        store=StoreFigures(keys=1, size=1, memory=1),
     )
 
 

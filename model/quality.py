@@ -24,6 +24,7 @@ from model.sketch import (
     ImpressionFigures,
     Ints,
     QualitySketch,
+    Scored,
     SketchState,
     score,
 )
@@ -121,6 +122,8 @@ class Quality:
     """Prequential quality of one model; `add_batch` takes the scores made before the batch was learned from."""
 
     def __init__(self) -> None:
+        self.scored: Scored | None = None
+        """What the last batch added to every sketch that it belongs to, for whoever else counts it."""
         self._width = FIRST_BUCKET_MS
         self._values: Ints = np.zeros((_ROWS, WIDTH), np.int64)
         self._flat = self._values.reshape(-1)
@@ -148,7 +151,7 @@ class Quality:
         """
         if not len(closes_at):
             return
-        scored = score(logits, labels, page_starts)
+        self.scored = scored = score(logits, labels, page_starts)
         first, last = int(closes_at.min()), int(closes_at.max())
         self._first_close = first if self._first_close is None else min(first, self._first_close)
         self._last_close = last if self._last_close is None else max(last, self._last_close)

@@ -12,7 +12,7 @@ import numpy as np
 
 from model.measured import Measured
 from model.quality import ACTIVE, LOW_ACTIVITY, SEGMENTS
-from model.sketch import PAGES, SKETCH_VERSION, Bytes, Floats, Ints, QualitySketch, SketchState, score
+from model.sketch import PAGES, SKETCH_VERSION, Ints, QualitySketch, Scored, SketchState, score
 
 STRETCH_MS: Final = 60_000
 MOST_WAITING: Final = 192 << 20
@@ -24,8 +24,9 @@ _TOGETHER: Final = 8_192
 """Impressions that are counted at a time: by itself, a small batch costs many times what its impressions do."""
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
 
-_Part = tuple[Floats, Bytes, Ints, Ints, Ints]
-"""Of a batch: logits, labels, sizes, activity, closes_at, as `Measured` has them."""
+_Part = tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]
+"""Of a batch: column, loss, predicted, gauc, gauc_weight, as `Scored` has them, and sizes, activity, closes_at, as
+`Measured` has them."""
 Segments = tuple[SketchState, SketchState, SketchState]
 """Sketches of new, low and active."""
 
@@ -66,9 +67,12 @@ class Stretches:
         self.settled = state
         self.dropped = 0
 
-    def add(self, counted: Measured) -> None:
-        """Count the pages of the next batch, which come in the one order; those of one batch in any."""
-        self._parts.append((counted.logits, counted.labels, counted.sizes, counted.activity, counted.closes_at))
+    def add(self, counted: Measured, scored: Scored) -> None:
+        """Count the pages of the next batch, which come in the one order; those of one batch in any.
+
+        scored: of that batch; to score it costs more than all that is done here.
+        """
+        self._parts.append((*scored, counted.sizes, counted.activity, counted.closes_at))
         self._impressions += len(counted.labels)
         if self._impressions >= _TOGETHER:
             self._count()
@@ -111,11 +115,21 @@ class Stretches:
 
 def stretches_of(counted: Measured) -> list[Stretch]:
     """The stretches of some pages, in order, each with what these pages add to it."""
-    return _stretches_of(counted.logits, counted.labels, counted.sizes, counted.activity, counted.closes_at)
+    scored = score(counted.logits, counted.labels, counted.page_starts)
+    return _stretches_of(*scored, counted.sizes, counted.activity, counted.closes_at)
 
 
-def _stretches_of(logits: Floats, labels: Bytes, sizes: Ints, activity: Ints, closes_at: Ints) -> list[Stretch]:
-    """As `stretches_of`, from what it needs of `Measured`.
+def _stretches_of(
+    column: Ints,
+    loss: Ints,
+    predicted: Ints,
+    gauc: Ints,
+    gauc_weight: Ints,
+    sizes: Ints,
+    activity: Ints,
+    closes_at: Ints,
+) -> list[Stretch]:
+    """As `stretches_of`, from what it needs of `Scored` and `Measured`.
 
     The same as if every page were added to a `QualitySketch` of its stretch and segment, in time that depends on the
     impressions alone: most stretches of a long log have few pages, and a sketch has 2,048 bins.
@@ -123,18 +137,17 @@ def _stretches_of(logits: Floats, labels: Bytes, sizes: Ints, activity: Ints, cl
     numbers, place = np.unique(closes_at // STRETCH_MS, return_inverse=True)
     group = place * len(SEGMENTS) + np.searchsorted(_ACTIVITY_BOUNDS, activity, side="right")
     groups = len(numbers) * len(SEGMENTS)
-    scored = score(logits, labels, np.concatenate(([0], np.cumsum(sizes))))
     group_of = group.repeat(sizes)
-    cells, counts = np.unique(group_of * PAGES + scored.column, return_counts=True)
+    cells, counts = np.unique(group_of * PAGES + column, return_counts=True)
     ends = np.searchsorted(cells, np.arange(1, groups + 1) * PAGES).tolist()
     bins = (cells % PAGES).astype("<u2").tobytes()
     narrow = counts.astype("u1").tobytes() if int(counts.max()) < 1 << 8 else None
     sums = np.zeros((groups, 5), np.int64)
     np.add.at(sums[:, 0], group, 1)
-    np.add.at(sums[:, 1], group, scored.gauc)
-    np.add.at(sums[:, 2], group, scored.gauc_weight)
-    np.add.at(sums[:, 3], group_of, scored.loss)
-    np.add.at(sums[:, 4], group_of, scored.predicted)
+    np.add.at(sums[:, 1], group, gauc)
+    np.add.at(sums[:, 2], group, gauc_weight)
+    np.add.at(sums[:, 3], group_of, loss)
+    np.add.at(sums[:, 4], group_of, predicted)
     states = []
     start = 0
     for end, five in zip(ends, sums.tolist(), strict=True):

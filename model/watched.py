@@ -16,7 +16,7 @@ import torch
 from model.config import TrainerConfig
 from model.features import Batch
 from model.gradients import Gradients
-from model.measured import Measured
+from model.measured import NOTHING, Measured
 from model.online import Forward, OnlineModel
 from model.ranks import Ranks
 from model.stretches import NO_STRETCHES, Stretches, StretchesState
@@ -60,6 +60,7 @@ class WatchedTrainer(Trainer):
         super().__init__(config, ranks=ranks)
         self.watch = Watch()
         self.stretches = Stretches()
+        self._counted = NOTHING
         self._leads = ranks is None or ranks.rank == 0
         # What else a model has is asked of the model itself.
         self._model = cast("OnlineModel", Timed(self._model, self.watch, self._device))
@@ -86,10 +87,13 @@ class WatchedTrainer(Trainer):
         self.watch.seconds["collate"] += time.perf_counter() - begun
         return batch
 
+    def _train_open(self) -> None:
+        super()._train_open()
+        if self._leads and self.quality.scored is not None:
+            self.stretches.add(self._counted, self.quality.scored)
+
     def _measure(self, own: Any) -> Measured:
-        counted = super()._measure(own)
-        if self._leads:
-            self.stretches.add(counted)
+        self._counted = counted = super()._measure(own)
         # The pages come in order.
         self.watch.newest = self._open[-1].closes_at
         return counted

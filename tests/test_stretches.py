@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model import stretches as module
 from model.measured import Measured
-from model.sketch import QualitySketch
+from model.sketch import QualitySketch, score
 from model.stretches import MOST_WAITING, Stretch, Stretches, StretchesState, stretches_of
 
 MINUTE = 60_000
@@ -50,6 +50,11 @@ def part(whole: Measured, first: int, end: int) -> Measured:
             for field in dataclasses.fields(Measured)
         }
     )
+
+
+def add(stretches: Stretches, counted: Measured) -> None:
+    """Count pages, scored as `Quality` scores them."""
+    stretches.add(counted, score(counted.logits, counted.labels, counted.page_starts))
 
 
 def one_by_one(whole: Measured) -> dict[int, list[QualitySketch]]:
@@ -100,7 +105,7 @@ def test_batches_cuts_and_restarts_change_no_stretch_and_lose_none(
         stretches = Stretches()
         for number, (first, end) in enumerate(pairwise(places)):
             if first < end:
-                stretches.add(part(whole, first, end))
+                add(stretches, part(whole, first, end))
             if number in cuts:
                 state = _stored(stretches.settle())
                 published |= {each.sequence: each for each in stretches.settled.waiting}
@@ -118,20 +123,20 @@ def _stored(state: StretchesState) -> StretchesState:
 def test_what_is_not_in_a_checkpoint_yet_is_not_published() -> None:
     whole = pages(60, 1, 5.0)
     stretches = Stretches()
-    stretches.add(part(whole, 0, 30))
+    add(stretches, part(whole, 0, 30))
     assert stretches.settled.waiting == ()
     settled = stretches.settle()
-    stretches.add(part(whole, 30, 60))
+    add(stretches, part(whole, 30, 60))
     assert stretches.settled == settled
 
 
 def test_what_is_published_is_not_published_again_unless_it_has_got_more_pages() -> None:
     whole = pages(60, 2, 1.5)
     stretches = Stretches()
-    stretches.add(part(whole, 0, 10))
+    add(stretches, part(whole, 0, 10))
     first = stretches.settle()
     assert [each.sequence for each in first.waiting] == [FIRST]
-    stretches.add(part(whole, 10, 60))
+    add(stretches, part(whole, 10, 60))
     again = stretches.settle()
     stretches.published(first.waiting)
     assert stretches.settled == again
@@ -151,7 +156,7 @@ def test_a_process_that_publishes_nothing_holds_no_more_than_it_may_and_counts_w
     whole = pages(60, 3, 200.0)
     stretches = Stretches()
     for first in range(0, 60, 20):
-        stretches.add(part(whole, first, first + 20))
+        add(stretches, part(whole, first, first + 20))
         kept = stretches.settle().waiting
     every = sorted(one_by_one(whole))
     assert [each.sequence for each in kept] == every[-5:]
@@ -159,6 +164,6 @@ def test_a_process_that_publishes_nothing_holds_no_more_than_it_may_and_counts_w
     # Those that are published make room.
     stretches.published(kept)
     stretches = Stretches(stretches.settle())
-    stretches.add(pages(5, 4, 400.0))
+    add(stretches, pages(5, 4, 400.0))
     assert len(stretches.settle().waiting) == len(one_by_one(pages(5, 4, 400.0)))
     assert stretches.dropped == 0
