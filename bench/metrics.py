@@ -2,8 +2,8 @@
 
 The trainer learns a simulated log; each part of the watching is then timed by itself on the very batches, at the rate
 at which it is done, and set beside the CPU time of the learning. A plain trainer and a watched one, a few batches in
-turn, check the sum. Of a stream process, what is done for every page is set beside the CPU time of the stages for it, and
-what is done now and then beside CPU time itself.
+turn, check the sum. Of a stream process, what is done for every page is set beside the CPU time of the stages for it,
+and what is done now and then beside CPU time itself.
 """
 
 import gc

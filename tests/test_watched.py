@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import torch
 
+from model import watched
 from model.gradients import Gradients, RowGradients
 from model.online import Forward
 from model.quality import SEGMENTS
@@ -174,3 +175,39 @@ def test_a_model_without_hard_negatives_counts_none() -> None:
     trainer = WatchedTrainer(small_config(model="lr"))
     trainer.consume(EXAMPLES, 0)
     assert trainer.watch.counts == {}
+
+
+def test_a_cuda_device_is_busy_for_as_long_as_its_own_clock_says_once_it_is_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Mark:
+        """A point in the device's work: `at` is when it gets there, in ms."""
+
+        def __init__(self, at: float) -> None:
+            self.at = at
+
+        def query(self) -> bool:
+            return self.at <= now
+
+        def elapsed_time(self, end: "Mark") -> float:
+            return end.at - self.at
+
+    class Model:
+        reads = None
+
+        def forward(self, batch: object) -> str:
+            return "scores"
+
+    now = 100.0
+    # Three calls, that the device works on for 40, 50 and 100 ms.
+    marks = iter([Mark(10), Mark(50), Mark(50), Mark(100), Mark(150), Mark(250), Mark(999)])
+    monkeypatch.setattr(watched, "_mark", lambda: next(marks))
+    watch = Watch()
+    timed: Any = Timed(Model(), watch, torch.device("cuda"))  # type: ignore[arg-type]
+    for busy in (0.040, 0.090, 0.090):
+        timed.forward(object())
+        # The third is still being computed.
+        assert watch.busy == pytest.approx(busy)
+    now = 250.0
+    timed._device.end()
+    assert watch.busy == pytest.approx(0.190)
