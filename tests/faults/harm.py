@@ -183,7 +183,9 @@ def _leave(system: System, *, kindly: bool = True) -> str:
     process.send_signal(signal.SIGTERM)
     if not system.until(lambda: process.poll() is not None, _EXIT_LIMIT, may_end=(THIRD,)):
         raise AssertionError(f"the third process did not end in {_EXIT_LIMIT:.0f} s after SIGTERM")
-    system.live.ended(process)
+    # Until it has loaded its code, the signal ends it as it ends any program; there is nothing yet to finish.
+    loading = process.returncode == -signal.SIGTERM and not system.live.said(process)
+    system.live.ended(process, -signal.SIGTERM if loading else 0)
     system.died(THIRD)
     return "on SIGTERM"
 
