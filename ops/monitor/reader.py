@@ -36,6 +36,8 @@ _AGAIN_FIRST: Final = 1.0
 _AGAIN_LONGEST: Final = 30.0
 _STEADY: Final = 60.0
 _REFUSALS_SAID: Final = 20
+_ASK_AGAIN_MS: Final = 5_000
+"""Between two questions of the consumer which topics and partitions there are."""
 _ROCKSDB: Final = {"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "max_open_files": 64}
 """Of each partition of each table; what is held is some megabytes."""
 _log = logging.getLogger(__name__)
@@ -160,6 +162,9 @@ class _Reader:
             broker_session_timeout=settings.session_timeout,
             broker_heartbeat_interval=settings.session_timeout / 4,
             consumer_auto_offset_reset="earliest",
+            # The changelogs are made at the first start: a consumer that has not heard of them yet can do nothing, and
+            # would ask again after 5 minutes.
+            consumer_metadata_max_age_ms=_ASK_AGAIN_MS,
             store="rocksdb://",
             datadir=str(settings.data_dir),
             topic_partitions=self._partitions,
