@@ -9,9 +9,8 @@ import typer
 
 from ops.console import meter, set_up_logging
 from ops.interrupt import stop_signals
-from ops.kafka_options import Bootstrap
+from ops.kafka_options import Bootstrap, connection
 from state.errors import UsageError
-from stream.kafka.client import Connection
 from stream.kafka.ends import ends_of
 from stream.kafka.load import load
 from stream.kafka.topics import Topics
@@ -39,18 +38,18 @@ def demo(
     if speed != "max" and not speed.replace(".", "", 1).isdigit():
         raise UsageError(f"speed {speed}: give seconds of event time a second, such as 1000, or max")
     pace = None if speed == "max" else float(speed)
-    connection, topics = Connection(bootstrap, wait=_WAIT), Topics()
+    broker, topics = connection(bootstrap, None, _WAIT), Topics()
     log = _made(folder, pages)
     with stop_signals() as stop:
-        while topics.events not in connection.ask(lambda admin: admin.list_topics()) and not stop():
+        while topics.events not in broker.ask(lambda admin: admin.list_topics()) and not stop():
             time.sleep(_NAP)
         if stop():
             return
-        there = sum(ends_of(connection, topics.events))
+        there = sum(ends_of(broker, topics.events))
         with meter("load", 1.0) as shown:
             loaded = load(
                 [str(log)],
-                connection,
+                broker,
                 topics,
                 speed=pace,
                 skip=there,

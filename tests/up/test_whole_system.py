@@ -101,9 +101,10 @@ def _the_dead_are_told(up: Machine, server: Server) -> None:
     assert told("pending", "firing") == set()
     supervisor = _supervisor(up.folder)
     os.kill(supervisor.pid, signal.SIGSTOP)
-    for process in processes_of(up.folder):
-        if process.parent == supervisor.pid and _command(process) in ("stream-1", "train"):
-            os.kill(process.pid, signal.SIGKILL)
+    doomed = [each for each in _children(supervisor) if _name(each) in ("stream-1", "train")]
+    assert len(doomed) == 2
+    for process in doomed:
+        os.kill(process, signal.SIGKILL)
     wait_for(lambda: told("firing") == dead, server.alerts)
     # Its tasks are with the other one, or they would be missing: no alert on that for long.
     wait_for(lambda: "PrectrTaskMissing" not in {name for name, _, _ in server.alerts()}, server.alerts)
@@ -119,8 +120,13 @@ def _supervisor(folder: Path) -> Process:
     return found
 
 
-def _command(process: Process) -> str:
-    """stream-1, stream-2, train or monitor: the last part of the folder that it works in, or its command."""
-    words = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode().split("\0")
-    command = words[words.index("ops.tether") + 1]
-    return Path(words[words.index("--state-dir") + 1]).name if command == "stream" else command
+def _children(process: Process) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def _name(pid: int) -> str:
+    """stream-1, stream-2, train or monitor: the last part of its state folder, or its command."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    if "--state-dir" in words:
+        return Path(words[words.index("--state-dir") + 1]).name
+    return next(word for word in words if word in ("train", "monitor"))
