@@ -1,10 +1,11 @@
 """Alerts and recording rules: each fires and stays quiet, asks for what is exported, and is in the runbook."""
 
+import itertools
 import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -12,6 +13,7 @@ import yaml
 
 import ops.dashboards
 from ops.cli import COMMANDS, _load
+from stream.decode import Reason
 from tests.kit.promql import RULES, alerts, metrics_of, recorded, rules, unknown
 from tests.kit.promtool import promtool
 
@@ -118,6 +120,12 @@ def _check(command: click.Command, name: str, args: list[str]) -> None:
         assert flag.partition("=")[0] in known, f"prectr {name} has no {flag}"
     if len(args) > len(flags):
         command.make_context(name, list(args), resilient_parsing=False).close()
+
+
+def test_reasons_that_the_runbook_names_are_reasons_of_dead_letters() -> None:
+    named = {after for args in commands() for flag, after in itertools.pairwise(args) if flag == "--reason"}
+    assert named
+    assert named <= set(get_args(Reason))
 
 
 def test_expressions_of_the_runbook_are_asked_as_prometheus_reads_them(tmp_path: Path) -> None:
