@@ -46,6 +46,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     open_batch: tuple[Example, ...]
     """Pages taken and not yet trained on, in the one order."""
     quality: QualityState
+    newest: tuple[Example, ...] = ()
+    """The newest pages trained on, of a model that infers levels."""
 
 
 class Checkpoint(NamedTuple):

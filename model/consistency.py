@@ -20,6 +20,13 @@ def anchor_loss(log_levels: Tensor, stage_one: Tensor) -> Tensor:
     """
     if not len(log_levels):
         return log_levels.sum()
+    # The same as the mean of `divergence`, but for rounding.
     return torch.nn.functional.kl_div(
         log_levels, torch.log_softmax(stage_one, dim=1), reduction="batchmean", log_target=True
     )
+
+
+def divergence(log_levels: Tensor, stage_one: Tensor) -> Tensor:
+    """KL(stage one ‖ now) of each of the A pairs, float32[A]; arguments as of `anchor_loss`."""
+    before = torch.log_softmax(stage_one, dim=1)
+    return torch.nn.functional.kl_div(log_levels, before, reduction="none", log_target=True).sum(dim=1)

@@ -24,13 +24,20 @@ class HardNegatives:
     noisy: Tensor
 
 
-def hard_negatives(pair: Tensor, levels: Tensor, scale: float, random: torch.Generator) -> HardNegatives:
+def hard_negatives(
+    pair: Tensor, levels: Tensor, scale: float, random: torch.Generator, among: tuple[Tensor, int] | None = None
+) -> HardNegatives:
     """ẽ = e + s·(|e|/√d)·N(0, I), and a level drawn evenly from those below the impression's.
 
     pair: float32[N, W]. levels: int64[N], 0 to 3. Those at the lowest level have no negative.
+    among: places int64[N] of the impressions in a batch of so many that several ranks share: what is drawn for an
+    impression is the same, however the batch is spread.
     """
-    drawn = torch.rand(len(pair), generator=random, device=pair.device)
-    noise = torch.randn(pair.shape, generator=random, device=pair.device)
+    count = len(pair) if among is None else among[1]
+    drawn = torch.rand(count, generator=random, device=pair.device)
+    noise = torch.randn((count, pair.shape[1]), generator=random, device=pair.device)
+    if among is not None:
+        drawn, noise = drawn.index_select(0, among[0]), noise.index_select(0, among[0])
     of = (levels > 0).nonzero().squeeze(1)
     own = levels.index_select(0, of)
     fake = (drawn.index_select(0, of) * own).long()
@@ -50,8 +57,13 @@ def hinge_loss(positive: Tensor, negative: Tensor, drop: Tensor, margin: float, 
     clipped at two levels. Pairs that are further wrong than `truncation` are left out, as likely mislabelled.
     """
     short = shortfall(positive, negative, drop, margin)
-    counts = (short.detach() < truncation).float()
+    counts = counted(short, truncation).float()
     return (short * counts).sum() / counts.sum().clamp(min=1.0)
+
+
+def counted(short: Tensor, truncation: float) -> Tensor:
+    """bool[M]: which of the pairs that miss their margin by so much count in the hinge."""
+    return short.detach() < truncation
 
 
 def shifted(level_logits: Tensor, exposed: Tensor, candidates: Tensor, shown: Tensor) -> Tensor:

@@ -118,6 +118,10 @@ class Batch:
     """float64[N]: e_q·e_i of the stage-one encoder, where it is read."""
     shown: bool = True
     """Whether the impressions were shown, as those of a log were; not candidates that may be."""
+    places: Ints | None = None
+    """int64[N]: where the impressions stand in a batch that several ranks share,"""
+    whole: int = 0
+    """of so many; None and 0 where the batch is all there is."""
 
     @property
     def seen_levels(self) -> Ints:

@@ -1,13 +1,26 @@
 """What the trainer asks of a model: to score a batch and to learn from that very score."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from model.embeddings import Gathered
 from model.features import Batch, Reads
 from model.gradients import Gradients, RowGradients
+from model.hashing import U64
+
+
+class Over(NamedTuple):
+    """What a part of the loss is a mean over, where that is not the impressions of the batch.
+
+    keys: uint64[M], of each thing; what has the same key on another rank is the same thing.
+    each: float[M], the loss of each thing, weighted as the part is; made only where several ranks share a batch.
+    """
+
+    keys: U64
+    each: Callable[[], Tensor]
 
 
 @dataclass(slots=True)
@@ -25,6 +38,8 @@ class Forward:
     """What the batch adds to tables that are not trained, by table."""
     counts: dict[str, Tensor] = field(default_factory=dict)
     """What is worth counting of the batch, by name, each a scalar outside the graph; nothing is learned from it."""
+    over: dict[str, Over] = field(default_factory=dict)
+    """Of the parts of the loss that are a mean over something else than the impressions: over what."""
 
 
 class OnlineModel(Protocol):

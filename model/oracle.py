@@ -43,6 +43,9 @@ class Oracle:
     def weights_sha256(self) -> None:
         """There are no weights."""
 
+    def explain_newest(self) -> None:
+        """It infers no relevance."""
+
     def consume(self, examples: Sequence[Example], line: int) -> None:
         """Score each page.
 

@@ -4,8 +4,6 @@ A table whose rows are picked by hash: a new pair takes the place of the one bef
 float16, and they are part of a checkpoint: encoded again in other company they could differ in the last bits.
 """
 
-from typing import Final
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,15 +12,13 @@ from torch import Tensor
 from model.gradients import RowGradients
 from model.hashing import U64, rows
 
-_CHUNKS: Final = 4
-"""A key is carried as four numbers of 16 bits, which float32 holds exactly, even summed over ranks."""
-
 
 class PairCache:
     """float16[slots, columns] by the 64-bit key of a pair.
 
-    What is to be kept travels as `RowGradients`, like the change of any other table, so that all ranks that train
-    together come to hold the same: where two have encoded one pair, the mean is kept.
+    What is to be kept travels as `RowGradients`, like the change of any other table but by key, so that all ranks
+    that train together come to hold the same: where two have encoded one pair, the mean is kept. Of the pairs of a
+    batch that want one slot the one with the lowest key is kept, whoever has encoded it.
     """
 
     def __init__(self, slots: int, columns: int, device: torch.device) -> None:
@@ -47,32 +43,28 @@ class PairCache:
 
     def to_keep(self, keys: U64, values: Tensor) -> RowGradients:
         """What `keep` is to be given, for pairs uint64[U], each once, and what was said of them, [U, columns]."""
-        slots, first = np.unique(rows(keys, "pair", self.slots), return_index=True)
-        picked = torch.from_numpy(first).to(values.device)
-        chunks = np.stack(
-            [(keys[first] >> np.uint64(16 * part)) & np.uint64(0xFFFF) for part in range(_CHUNKS)], axis=1
-        )
-        carried = torch.from_numpy(chunks.astype(np.float32)).to(values.device)
-        said = values.index_select(0, picked)
-        return RowGradients(
-            torch.from_numpy(slots).to(values.device), torch.cat([said, carried, said.new_ones(len(first), 1)], dim=1)
-        )
+        order = np.argsort(keys.view(np.int64))
+        said = values.index_select(0, torch.from_numpy(order).to(values.device))
+        named = torch.from_numpy(keys[order].view(np.int64)).to(values.device)
+        return RowGradients(named, torch.cat([said, said.new_ones(len(order), 1)], dim=1))
 
     def nothing(self) -> RowGradients:
         """What `to_keep` gives of no pair."""
-        columns = self._values.shape[1] + _CHUNKS + 1
-        device = self._values.device
+        columns, device = self._values.shape[1] + 1, self._values.device
         return RowGradients(torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, columns, device=device))
 
     def keep(self, change: RowGradients, step: int) -> None:
         """Remember what `to_keep` gave, or its sum over ranks."""
         if not len(change.rows):
             return
-        said = change.gradient[:, :-1] / change.gradient[:, -1:]
-        self._values.index_copy_(0, change.rows, said[:, :-_CHUNKS].half())
-        slots = change.rows.cpu().numpy()
-        chunks = said[:, -_CHUNKS:].cpu().numpy().astype(np.uint64)
-        self._keys[slots] = sum((chunks[:, part] << np.uint64(16 * part) for part in range(_CHUNKS)), np.uint64(0))
+        named = change.rows.cpu().numpy().view(np.uint64)
+        order = np.argsort(named)
+        slots, first = np.unique(rows(named[order], "pair", self.slots), return_index=True)
+        kept = order[first]
+        summed = change.gradient.index_select(0, torch.from_numpy(kept).to(change.gradient.device))
+        said = summed[:, :-1] / summed[:, -1:]
+        self._values.index_copy_(0, torch.from_numpy(slots).to(said.device), said.half())
+        self._keys[slots] = named[kept]
         self._steps[slots] = step
 
     def export(self) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class Reading:
     """What the encoder says of the U distinct pairs of a batch of N impressions.
 
     pair: float32[U, 128], their representations; those that the encoder learns from carry a gradient.
-    similarity: float32[U], e_q·e_i. index: int64[N], the pair of each impression.
+    similarity: float32[U], e_q·e_i. index: int64[N], the pair of each impression. keys: uint64[U], of the pairs.
     anchored: int64[A], the pairs of which is known what stage one said, and stage_one: float32[A, 4], that: level
     logits. All of them with the encoder as stage one left it, else those that it learns from.
     kept: what is to be remembered.
@@ -38,6 +38,7 @@ class Reading:
     pair: Tensor
     similarity: Tensor
     index: Tensor
+    keys: U64
     anchored: Tensor
     stage_one: Tensor
     kept: RowGradients
@@ -97,6 +98,7 @@ class PairReader:
             pair=said[:, :WIDTH],
             similarity=said[:, WIDTH],
             index=self._tensor(index),
+            keys=keys,
             anchored=self._tensor(anchored),
             stage_one=stage_one,
             kept=kept,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from model.config import TrainerConfig
-from model.consistency import anchor_loss, order_loss
-from model.debias import hard_negatives, hinge_loss, shifted, shortfall, soft_target_loss
+from model.consistency import anchor_loss, divergence, order_loss
+from model.debias import counted, hard_negatives, hinge_loss, shifted, shortfall, soft_target_loss
 from model.deep import DeepPart, embedding_rows, place_numbers
 from model.dense import DenseParameters, Shape
 from model.dnn import embedding_table
@@ -28,7 +28,7 @@ from model.gradients import Gradients
 from model.hashing import rows as hashed_rows
 from model.incentive import Incentive
 from model.neural import NeuralModel
-from model.online import Forward
+from model.online import Forward, Over
 from model.pair_reader import PairReader, Reading, open_encoder
 from model.preference import LEVEL_STEPS, OF_NUMBERS, of_parent, of_query, of_user
 from model.shown import ShownPairs
@@ -197,9 +197,9 @@ class Prectr(NeuralModel):
         looked_up = {name: each.look_up() for name, each in gathered.items()}
         scored = self._scored(batch, reading, looked_up)
         kept = {"pairs": reading.kept, "shown": self._shown.to_add(batch)}
-        counts: dict[str, Tensor] = {}
-        losses = self._losses(batch, reading, scored, counts)
-        return Forward(scored.log_odds.detach(), losses, gathered, kept, counts)
+        forward = Forward(scored.log_odds.detach(), {}, gathered, kept)
+        self._add_losses(forward, batch, reading, scored)
+        return forward
 
     def gradients(self, batch: Batch, forward: Forward) -> Gradients:
         """Of everything that learns; and what is to be remembered of texts and of what was shown."""
@@ -331,43 +331,61 @@ class Prectr(NeuralModel):
         slope = of[:, -1:] * self._steps
         return torch.stack([of[:, :LEVELS], of[:, -2:-1] + slope, slope], dim=2)
 
-    def _losses(self, batch: Batch, reading: Reading, scored: Scored, counts: dict[str, Tensor]) -> dict[str, Tensor]:
-        config, parts = self._config, self._parts
+    def _add_losses(self, forward: Forward, batch: Batch, reading: Reading, scored: Scored) -> None:
+        config, parts, losses = self._config, self._parts, forward.losses
         clicks = self.tensor(batch.labels)
-        losses = {"click": torch.nn.functional.binary_cross_entropy_with_logits(scored.log_odds, clicks)}
+        losses["click"] = torch.nn.functional.binary_cross_entropy_with_logits(scored.log_odds, clicks)
         if parts.consistency:
             losses["order"] = config.order_weight * order_loss(scored.conditional)
         if not config.infers_levels:
-            return losses
+            return
         if parts.consistency and parts.two_stage and parts.pretraining:
             now = torch.log_softmax(scored.level_logits.index_select(0, reading.anchored), dim=1)
             losses["anchor"] = config.anchor_weight * anchor_loss(now, reading.stage_one)
+            forward.over["anchor"] = Over(
+                reading.keys[reading.anchored.cpu().numpy()],
+                lambda: config.anchor_weight * divergence(now, reading.stage_one),
+            )
         if parts.two_stage and len(self._graded):
             tokens, levels = self._graded.draw(config.replay_pairs, self._reader.step)
             head = self._dense["level.weight"], self._dense["level.bias"]
             losses["replay"] = config.replay_weight * replay_loss(self._encoder, tokens, levels, *head)
         if parts.debias and config.debias != "shift":
-            losses["debias"] = self._debias_loss(batch, reading, scored, counts)
-        return losses
+            self._add_debias_loss(forward, batch, reading, scored)
 
-    def _debias_loss(self, batch: Batch, reading: Reading, scored: Scored, counts: dict[str, Tensor]) -> Tensor:
+    def _add_debias_loss(self, forward: Forward, batch: Batch, reading: Reading, scored: Scored) -> None:
         config = self._config
         random = torch.Generator(self._device).manual_seed(config.seed * 1_000_003 + self._reader.step)
         pair = reading.pair.index_select(0, reading.index)
         own = scored.log_levels.detach().argmax(dim=1)
-        negatives = hard_negatives(pair, own, config.noise, random)
+        places = np.arange(batch.impressions) if batch.places is None else batch.places
+        among = None if batch.places is None else (torch.from_numpy(places).to(self._device), batch.whole)
+        negatives = hard_negatives(pair, own, config.noise, random, among)
         given = self._given(batch, scored.parts, negatives.noisy)
         fake = given.index_select(0, negatives.of).gather(1, negatives.level.unsqueeze(1)).squeeze(1)
         positive = scored.log_odds.index_select(0, negatives.of)
         short = shortfall(positive.detach(), fake.detach(), negatives.drop, config.hinge_margin)
-        counts["hard_negatives"] = torch.tensor(len(negatives.of))
-        counts["margin_hits"] = (short > 0).sum()
+        forward.counts["hard_negatives"] = torch.tensor(len(negatives.of))
+        forward.counts["margin_hits"] = (short > 0).sum()
+        keys = places[negatives.of.cpu().numpy()].astype(np.uint64)
         if config.debias == "hinge":
             loss = hinge_loss(positive, fake, negatives.drop, config.hinge_margin, config.hinge_truncation)
-            return config.hinge_weight * loss
+            forward.losses["debias"] = config.hinge_weight * loss
+            counts = counted(short, config.hinge_truncation)
+            forward.over["debias"] = Over(
+                keys[counts.cpu().numpy()],
+                lambda: config.hinge_weight * shortfall(positive, fake, negatives.drop, config.hinge_margin)[counts],
+            )
+            return
         rate = self.tensor(batch.rates.query).index_select(0, negatives.of)
         rate = rate.gather(1, negatives.level.unsqueeze(1)).squeeze(1)
-        return config.soft_weight * soft_target_loss(fake, rate)
+        forward.losses["debias"] = config.soft_weight * soft_target_loss(fake, rate)
+        forward.over["debias"] = Over(
+            keys,
+            lambda: (
+                config.soft_weight * torch.nn.functional.binary_cross_entropy_with_logits(fake, rate, reduction="none")
+            ),
+        )
 
 
 _PLACE: Final = 21

@@ -1,14 +1,18 @@
 """What R ranks make of a batch together: each scores its share, all count it and learn from it as a whole."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
+from model.features import Floats, Ints
 from model.gradients import Gradients, RowGradients
+from model.hashing import U64
 from model.measured import Measured, decode, joined
+from model.online import Forward
 from model.ranks import Ranks
 from state.errors import TrainingError
 from stream.records import Example
@@ -19,26 +23,66 @@ def share(pages: Sequence[Example], ranks: Ranks) -> Sequence[Example]:
     return pages[ranks.rank :: ranks.size]
 
 
+def places(pages: Sequence[Example], ranks: Ranks) -> Ints:
+    """int64[N]: where the impressions of this rank's share stand in the whole batch of `pages`."""
+    sizes = np.array([len(page.labels) for page in pages])
+    page_of = np.repeat(np.arange(len(pages)), sizes)
+    return np.flatnonzero(page_of % ranks.size == ranks.rank)
+
+
 class _Said(msgspec.Struct, array_like=True):
-    """Why this rank cannot learn from its share, or nothing; and its share, scored."""
+    """Why this rank cannot learn from its share, or nothing; its share, scored; and keys of `Forward.over`, by part."""
 
     refusal: str
     pages: list[bytes]
+    over: dict[str, bytes]
 
 
-def hear_all(own: Measured, refusal: str, ranks: Ranks) -> Measured:
+class Heard(NamedTuple):
+    """What is counted of the whole batch; and over what its losses are means, by part and rank."""
+
+    counted: Measured
+    over: dict[str, list[U64]]
+
+
+def hear_all(own: Measured, refusal: str, ranks: Ranks, over: Mapping[str, U64] | None = None) -> Heard:
     """What is counted of the whole batch, from what is of this rank's share.
 
-    refusal: why nothing can be learned from the share; empty where it can.
+    refusal: why nothing can be learned from the share; empty where it can. over: keys of its `Forward.over`.
 
     Raises:
         TrainingError: a rank refuses: all of them say so, and none changes anything.
     """
-    heard = [_decode(said) for said in ranks.gather(_encode(_Said(refusal, own.encode())))]
+    keys = {name: part.tobytes() for name, part in (over or {}).items()}
+    heard = [_decode(said) for said in ranks.gather(_encode(_Said(refusal, own.encode(), keys)))]
     for said in heard:
         if said.refusal:
             raise TrainingError(said.refusal)
-    return joined([decode(said.pages) for said in heard])
+    names = {name for said in heard for name in said.over}
+    return Heard(
+        joined([decode(said.pages) for said in heard]),
+        {name: [np.frombuffer(said.over.get(name, b""), np.uint64) for said in heard] for name in names},
+    )
+
+
+def take_part(forward: Forward, impressions: int, heard: Heard) -> None:
+    """Turn the losses that are means over something else than impressions into this rank's part of the whole batch's.
+
+    impressions: of this rank's share. Afterwards Σᵣ Nᵣ·lossᵣ / N, as `add_up` adds, is the mean over all that any rank
+    has, each thing once.
+    """
+    whole = len(heard.counted.labels)
+    for name, part in forward.over.items():
+        weights = _weights(part.keys, heard.over[name]) * (whole / impressions)
+        each = part.each()
+        forward.losses[name] = (each * torch.from_numpy(weights.astype(np.float32)).to(each.device)).sum()
+
+
+def _weights(own: U64, of_all: Sequence[U64]) -> Floats:
+    """float64[M]: what each of a rank's things counts for in the mean; one that k ranks have counts for 1/k on each."""
+    keys, ranks_with = np.unique(np.concatenate(of_all), return_counts=True)
+    weights: Floats = 1.0 / (ranks_with[np.searchsorted(keys, own)] * max(len(keys), 1))
+    return weights
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

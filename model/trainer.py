@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,9 +23,12 @@ from model.ranking import Explained, explain
 from model.ranks import Ranks
 from model.registry import make_model
 from model.smoothing import Parents
-from model.together import add_up, hear_all, share
+from model.together import add_up, hear_all, places, share, take_part
 from state.errors import CheckpointError, ConfigError, TrainingError
 from stream.records import Example
+
+NEWEST_PAGES: Final = 32
+"""Pages that `explain_newest` speaks of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Trainer:
         self._parents = Parents(config.parent_slots, config.smoothing)
         self._encoder = FeatureEncoder()
         self._open: list[Example] = []
+        self._newest: list[Example] = []
 
     def consume(self, examples: Sequence[Example], line: int) -> None:
         """Take the next examples, in the one order, and train every batch that they complete.
@@ -110,6 +115,10 @@ class Trainer:
         batch = self._encode(examples)
         return explain(self._model, batch if position is None else batch.at_position(position))
 
+    def explain_newest(self) -> tuple[Sequence[Example], Explained] | None:
+        """The newest pages learned from and what is said of them, as shown; None where levels are not inferred."""
+        return (self._newest, self.explain(self._newest, None)) if self._newest else None
+
     def save(self, folder: Path) -> None:
         """Write all state into the empty `folder`; syncing and renaming it is the caller's."""
         progress = checkpoint.Progress(
@@ -117,6 +126,7 @@ class Trainer:
             pages_trained=self.pages_trained,
             open_batch=tuple(self._open),
             quality=self.quality.state(),
+            newest=tuple(self._newest),
         )
         tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.export().items()}
         tensors["parents.impressions"] = torch.from_numpy(self._parents.impressions)
@@ -142,6 +152,7 @@ class Trainer:
         self.pages_trained = saved.progress.pages_trained
         self.quality = Quality.from_state(saved.progress.quality)
         self._open = list(saved.progress.open_batch)
+        self._newest = list(saved.progress.newest)
 
     def weights_sha256(self) -> str:
         """SHA-256 over every trained parameter: by sorted name, its name, dtype, shape and bytes."""
@@ -174,12 +185,17 @@ class Trainer:
         self._parents.add(counted.category, counted.levels, counted.labels)
         self.batches += 1
         self.pages_trained += len(self._open)
+        if self.config.infers_levels:
+            self._newest = [*self._newest, *self._open][-NEWEST_PAGES:]
         self._open = []
 
     def _score(self, pages: Sequence[Example]) -> "_Scored | None":
         if not pages:
             return None
         batch = self._encode(pages)
+        if self._ranks is not None:
+            whole = sum(len(page.labels) for page in self._open)
+            batch = replace(batch, places=places(self._open, self._ranks), whole=whole)
         forward = self._model.forward(batch)
         return _Scored(batch, forward, _numpy(forward.logits))
 
@@ -188,7 +204,11 @@ class Trainer:
         pages = NOTHING if own is None else measured(own.batch, own.logits)
         refusal = "" if own is None else _refusal(own)
         if self._ranks is not None:
-            return hear_all(pages, refusal, self._ranks)
+            over = {} if own is None else {name: part.keys for name, part in own.forward.over.items()}
+            heard = hear_all(pages, refusal, self._ranks, over)
+            if own is not None:
+                take_part(own.forward, own.batch.impressions, heard)
+            return heard.counted
         if refusal:
             raise TrainingError(refusal)
         return pages
