@@ -11,6 +11,7 @@ from model.oracle import Oracle
 from model.quality import Quality
 from ops.config import Settings, describe
 from ops.report import QueryPreference, Report, RunFacts, build_report, model_report
+from ops.report.levels import LevelReport, level_report
 from state.errors import UsageError
 from stream.busiest import BusiestQueries
 from stream.outcomes import Outcomes
@@ -18,7 +19,9 @@ from stream.sink import ExampleSink
 from stream.tally import Tally
 
 if TYPE_CHECKING:
+    from model.ranking import Explained
     from model.ranks import Ranks
+    from stream.records import Example
 
 BUSIEST: Final = 40
 """Queries whose preferences the report shows."""
@@ -33,6 +36,9 @@ class Scored(ExampleSink, Protocol):
 
     def weights_sha256(self) -> str | None:
         """Digest of everything learned."""
+
+    def explain_newest(self) -> "tuple[Sequence[Example], Explained] | None":
+        """The newest pages learned from, and what is said of them; None where no relevance is inferred."""
 
 
 class Run(Protocol):
@@ -117,5 +123,13 @@ def make_report(
     )
     return build_report(
         facts,
-        [model_report(name, sink.quality.summary(), sink.weights_sha256()) for name, sink in scored.items()],
+        [
+            model_report(name, sink.quality.summary(), sink.weights_sha256(), _inferred_levels(sink))
+            for name, sink in scored.items()
+        ],
     )
+
+
+def _inferred_levels(sink: Scored) -> LevelReport | None:
+    newest = sink.explain_newest()
+    return None if newest is None else level_report(*newest)

@@ -1,5 +1,6 @@
 """`report.html`: one self-contained page, for a person to look at."""
 
+from ops.report.level_sections import inferred_levels
 from ops.report.markup import Markup, figure, join, tag
 from ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
 from ops.report.pipeline_sections import configuration, dead_letters, hashes, outcomes, preferences
@@ -21,6 +22,7 @@ def render(report: Report) -> str:
         _side_by_side(calibration(report), dead_letters(report)),
         outcomes(report),
         preferences(report),
+        inferred_levels(report),
         splits(report),
         configuration(report),
         hashes(report),

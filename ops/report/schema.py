@@ -7,6 +7,7 @@ import msgspec
 
 from model.quality import HalfFigures, QualitySummary, SegmentFigures, TimelinePoint
 from model.sketch import CurvePoint, Figures, ImpressionFigures
+from ops.report.levels import LevelReport
 from stream.outcomes import Outcomes
 
 ByLevel = tuple[int, int, int, int]
@@ -42,10 +43,14 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelReport(QualitySummary, frozen=True, kw_only=True):
-    """One model's quality; `weights_sha256` is null for what has no weights (an oracle)."""
+    """One model's quality; `weights_sha256` is null for what has no weights (an oracle).
+
+    inferred_levels: of a model that infers relevance from text; null for others, and before anything is learned.
+    """
 
     model: str
     weights_sha256: str | None
+    inferred_levels: LevelReport | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,9 +91,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
 
 
-def model_report(model: str, quality: QualitySummary, weights_sha256: str | None) -> ModelReport:
+def model_report(
+    model: str, quality: QualitySummary, weights_sha256: str | None, inferred_levels: LevelReport | None = None
+) -> ModelReport:
     """The report of one model from `Quality.summary()`."""
-    return ModelReport(model=model, weights_sha256=weights_sha256, **_fields(quality))
+    return ModelReport(model=model, weights_sha256=weights_sha256, inferred_levels=inferred_levels, **_fields(quality))
 
 
 def build_report(facts: RunFacts, models: Sequence[ModelReport]) -> Report:
@@ -96,6 +103,7 @@ def build_report(facts: RunFacts, models: Sequence[ModelReport]) -> Report:
     facts_fields = _fields(facts)
     if models:
         quality = _fields(models[0])
+        del quality["inferred_levels"]
         facts_fields |= {"pages": models[0].pages, "impressions": models[0].impressions}
     else:
         quality = _fields(_UNMEASURED) | {"clicks": facts.outcomes.clicks.joined}

@@ -1,0 +1,97 @@
+"""The report's section on relevance as inferred from text: P(level) beside the click probability."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ops.report.levels import ItemLevels, LevelReport
+from ops.report.markup import Markup, figure, join, tag
+from ops.report.numbers import count, fixed, percent
+from ops.report.schema import ModelReport, Report
+
+_NAMES: Final = ("1 irrelevant", "2 weakly", "3 relevant", "4 strongly")
+_DIGITS: Final = 2
+
+
+def inferred_levels(report: Report) -> Markup:
+    """P(level) of each model that infers it; nothing where none does."""
+    found = [(place, model) for place, model in enumerate(report.models) if model.inferred_levels is not None]
+    if not found:
+        return Markup("")
+    note = (
+        "What a model that reads query and title says of an item's relevance, whether it is clicked or not; the logged "
+        "level is kept from it. Of the last pages learned from, at the positions shown."
+    )
+    return tag(
+        "section",
+        tag("h2", "Relevance as inferred from the text"),
+        tag("p", note, class_="note"),
+        *(_of_model(f"models/{place}/inferred_levels", model) for place, model in found),
+        _last_pages(*found[0]),
+    )
+
+
+def _of_model(path: str, model: ModelReport) -> Markup:
+    levels = _levels(model)
+    head = tag("tr", *(_head(name) for name in ("logged as", *(f"P({name})" for name in _NAMES), "impressions")))
+    rows = [
+        tag(
+            "tr",
+            tag("th", _NAMES[int(logged) - 1], scope="row"),
+            *(
+                tag("td", figure(f"{path}/by_logged/{logged}/levels/{level}", fixed(share, _DIGITS)))
+                for level, share in of.levels.items()
+            ),
+            tag("td", figure(f"{path}/by_logged/{logged}/impressions", count(of.impressions))),
+        )
+        for logged, of in levels.by_logged.items()
+    ]
+    said = join(
+        f"{model.model}: the likeliest level is the one logged for {percent(levels.agreement)} of ",
+        figure(f"{path}/impressions", count(levels.impressions)),
+        " impressions; log loss of the level ",
+        figure(f"{path}/log_loss", fixed(levels.log_loss)),
+        ". Mean P(level):",
+    )
+    table = tag("table", tag("thead", head), tag("tbody", *rows))
+    return join(tag("p", said), tag("div", table, class_="scroll"))
+
+
+def _last_pages(place: int, model: ModelReport) -> Markup:
+    pages = [
+        tag(
+            "details",
+            tag("summary", "page for ", tag("bdi", page.query or "(empty)"), f", by {model.model}"),
+            _items(f"models/{place}/inferred_levels/last_pages/{number}/items", page.items),
+        )
+        for number, page in enumerate(_levels(model).last_pages)
+    ]
+    return join(*pages)
+
+
+def _items(path: str, items: Sequence[ItemLevels]) -> Markup:
+    names = ("item", *(f"P({name})" for name in _NAMES), "logged as", "P(click)", "clicked")
+    rows = [
+        tag(
+            "tr",
+            tag("th", tag("bdi", item.title or item.item_id), scope="row", title=item.title or item.item_id),
+            *(
+                tag("td", figure(f"{path}/{place}/levels/{level}", fixed(share, _DIGITS)))
+                for level, share in item.levels.items()
+            ),
+            tag("td", figure(f"{path}/{place}/logged", count(item.logged))),
+            tag("td", figure(f"{path}/{place}/click_probability", fixed(item.click_probability))),
+            tag("td", "✓" if item.clicked else ""),
+        )
+        for place, item in enumerate(items)
+    ]
+    table = tag("table", tag("thead", tag("tr", *map(_head, names))), tag("tbody", *rows))
+    return tag("div", table, class_="scroll")
+
+
+def _head(name: str) -> Markup:
+    return tag("th", name, scope="col")
+
+
+def _levels(model: ModelReport) -> LevelReport:
+    assert model.inferred_levels is not None
+    return model.inferred_levels
