@@ -40,7 +40,7 @@ _PRECTR: Final = [sys.executable, "-c", "from ops.cli import main; main()"]
 _STREAMS: Final = 2
 _COLUMNS: Final = 132
 _PATIENCE: Final = 900.0
-_DONE: Final = 0.8
+_DONE: Final = 0.7
 """Share of the pages that have been learned when the pictures are taken: the end of the log stays open."""
 _COLOURS: Final = 128
 _REPORT_HEIGHT: Final = 1350
@@ -48,7 +48,7 @@ _NARROW_HEIGHT: Final = 1000
 
 
 def main(
-    pages: Annotated[int, typer.Option(min=200, help="Result pages of the log.")] = 3000,
+    pages: Annotated[int, typer.Option(min=200, help="Result pages of the log.")] = 1500,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = IMAGES,
 ) -> None:
     """Take the pictures of the documentation anew.
@@ -61,7 +61,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="prectr-pictures-") as folder, chrome() as browser:
         work = Path(folder)
         log = work / "log.jsonl.gz"
-        _prectr("simulate", "--pages", pages, "--days", 4, "--catalogue", "chorus", "--out", log)
+        _prectr("simulate", "--pages", pages, "--days", 0.5, "--catalogue", "chorus", "--out", log)
         models = "wide-deep,dnn,lr"
         _prectr("replay", log, "--run-dir", work / "replay", "--model", models, "--batch-span", "1d")
         page = (work / "replay" / "report.html").as_uri()

@@ -1,0 +1,30 @@
+"""The pictures of the documentation: small, whole, and each shown somewhere."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from PIL import Image
+
+from bench.screenshots import IMAGES, MOST_BYTES
+
+DOCS = Path(__file__).parents[2] / "docs"
+PICTURES = sorted((DOCS.parent / IMAGES).iterdir())
+
+
+def test_every_picture_is_small_and_whole() -> None:
+    assert MOST_BYTES <= 200_000
+    assert len(PICTURES) == 5
+    for path in PICTURES:
+        assert path.stat().st_size < MOST_BYTES, path
+        if path.suffix == ".svg":
+            assert ET.fromstring(path.read_text()).tag.endswith("svg")
+        else:
+            with Image.open(path) as picture:
+                picture.load()
+                assert picture.width in (1280, 400)
+
+
+def test_every_picture_is_shown_and_no_other() -> None:
+    shown = {name for page in DOCS.glob("*.md") for name in re.findall(r"\]\(images/([^)]+)\)", page.read_text())}
+    assert shown == {path.name for path in PICTURES}
