@@ -10,23 +10,25 @@ from urllib.request import urlopen
 from ops.up.settings import STREAMS, UpSettings
 
 _SECONDS = 5.0
-READING = b"reading"
+_READING = b"reading"
 """What the monitor's /health says once it has read all that is there."""
+_FIGURES = b"# HELP prectr_"
+"""How metrics begin once there are any: an exporter answers before its process has looked at its settings."""
 
 
 def parts(settings: UpSettings) -> dict[str, Callable[[], bool]]:
     """Whether each part answers, by what it is called; in the order in which they come up."""
     local = "http://127.0.0.1:{}{}".format
     exporters = {
-        f"stream process {number}": partial(_answers, local(settings.metrics_port + number, "/metrics"))
+        f"stream process {number}": partial(_answers, local(settings.metrics_port + number, "/metrics"), _FIGURES)
         for number in range(1, STREAMS + 1)
     }
     return {
         "Prometheus": partial(_answers, local(settings.prometheus_port, "/-/ready")),
         "Kafka": partial(_listens, settings.kafka_port),
         **exporters,
-        "trainer": partial(_answers, local(settings.metrics_port, "/metrics")),
-        "monitor": partial(_answers, local(settings.monitor_port, "/health"), READING),
+        "trainer": partial(_answers, local(settings.metrics_port, "/metrics"), _FIGURES),
+        "monitor": partial(_answers, local(settings.monitor_port, "/health"), _READING),
     }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from state.lock import FolderLock
 
 _LOOK_EVERY: Final = 0.3
 _LAST_LINES: Final = 15
+_STOPPED: Final = re.compile(r" system +\| (\w+)\.1 stopped ")
+"""How honcho says that a part has ended."""
 _log = logging.getLogger("prectr")
 
 
@@ -105,7 +108,11 @@ def _wait(settings: UpSettings, honcho: subprocess.Popen[bytes]) -> None:
 
 
 def _last_words(settings: UpSettings) -> str:
-    said = settings.log.read_text(errors="replace").splitlines()
-    if any(" kafka.1 stopped" in line for line in said) and settings.kafka_log.exists():
-        said += settings.kafka_log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
-    return "\n".join([f"The end of {settings.log}:", *said[-2 * _LAST_LINES :]])
+    """What the part said that ended first, or else what was said last."""
+    log, said = settings.log, settings.log.read_text(errors="replace").splitlines()
+    first = next(filter(None, map(_STOPPED.search, said)), None)
+    if first is not None and first[1] == "kafka" and settings.kafka_log.exists():
+        log, said = settings.kafka_log, settings.kafka_log.read_text(errors="replace").splitlines()
+    elif first is not None:
+        said = [line for line in said if f" {first[1]}.1 " in line]
+    return "\n".join([f"From {log}:", *said[-_LAST_LINES:]])
