@@ -9,6 +9,7 @@ nor Python's have it, so its dashboards are checked as files, and the report and
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -90,7 +91,8 @@ def _live(browser: Chrome, log: Path, pages: int, work: Path, out: Path) -> None
         _wait_for(lambda: _shown(quality) >= pages * _DONE, live, said)
         console = Console(record=True, width=_COLUMNS, height=60, file=StringIO(), force_terminal=True, highlight=False)
         console.print(drawn(watching.round(), console, whole=True))
-        _kept(out / "top.svg", console.export_svg(title="prectr top", theme=MONOKAI).encode())
+        svg = console.export_svg(title="prectr top", theme=MONOKAI)
+        _kept(out / "top.svg", _by_itself(svg).encode())
         _picture(browser, quality.removesuffix("quality.json"), WIDE, out / "monitor.png")
         _picture(browser, quality.removesuffix("quality.json"), NARROW, out / "monitor-narrow.png", _NARROW_HEIGHT)
 
@@ -150,6 +152,11 @@ def _picture(browser: Chrome, url: str, width: int, out: Path, height: int | Non
     # A page has few colours: a palette of them is a third of the size.
     Image.open(out).convert("RGB").quantize(_COLOURS).save(out, optimize=True)
     _kept(out, out.read_bytes())
+
+
+def _by_itself(svg: str) -> str:
+    """What rich writes, without the fonts that it would fetch from elsewhere: any of fixed width does."""
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 def _kept(out: Path, content: bytes) -> None:

@@ -19,6 +19,7 @@ def test_every_picture_is_small_and_whole() -> None:
         assert path.stat().st_size < MOST_BYTES, path
         if path.suffix == ".svg":
             assert ET.fromstring(path.read_text()).tag.endswith("svg")
+            assert "url(http" not in path.read_text().replace('"', "")
         else:
             with Image.open(path) as picture:
                 picture.load()
