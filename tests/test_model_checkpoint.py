@@ -38,6 +38,15 @@ def test_another_configuration_is_refused_by_name(saved: Path, setting: str, val
         Trainer(config).load(saved)
 
 
+@pytest.mark.parametrize(("then", "now"), [((), ("debias",)), (("debias",), ()), (("debias",), ("incentive",))])
+def test_another_set_of_switches_is_refused_by_name(
+    then: tuple[str, ...], now: tuple[str, ...], tmp_path: Path
+) -> None:
+    Trainer(small_config(model="prectr-v2", without=then)).save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"without is .*debias"):
+        Trainer(small_config(model="prectr-v2", without=now)).load(tmp_path)
+
+
 def test_a_checkpoint_may_move_to_another_device(saved: Path) -> None:
     Trainer(dataclasses.replace(small_config(), device="auto")).load(saved)
 
