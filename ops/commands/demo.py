@@ -8,12 +8,12 @@ import typer
 from ops.config import load_settings
 from ops.console import meter
 
-MODELS: Final = ("wide-deep+", "wide-deep", "dnn", "lr")
+MODELS: Final = ("prectr-v2", "prectr", "wide-deep+", "wide-deep", "dnn", "lr")
 
 
 def demo(
     run_dir: Annotated[Path, typer.Option(help="Folder for the log, the run and the report.")] = Path("demo-run"),
-    pages: Annotated[int, typer.Option(min=100, help="Result pages to simulate.")] = 20_000,
+    pages: Annotated[int, typer.Option(min=100, help="Result pages to simulate.")] = 6_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated log.")] = 0,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve metrics to Prometheus on this port meanwhile.")
