@@ -246,6 +246,16 @@ def test_a_checkpoint_whose_next_example_is_gone(tmp_path: Path, found: Commits)
     assert "offset 50 of partition 0 is next" in finding.seen
 
 
+@pytest.mark.parametrize(("found", "level"), [(commits(end=40), "ok"), (commits(first=60), "error")])
+def test_a_trainer_at_work_may_have_read_past_the_end_that_was_asked_for_before(
+    tmp_path: Path, found: Commits, level: str
+) -> None:
+    cut(tmp_path, 50)
+    lock = FolderLock(tmp_path)
+    assert newest(tmp_path, found).level == level
+    lock.release()
+
+
 def test_whether_the_trainer_runs(tmp_path: Path) -> None:
     first, *_ = check_checkpoint(tmp_path, None)
     assert first.level == "warning"

@@ -117,7 +117,11 @@ def _kill_in_rebalance(system: System) -> Done:
     system.start(THIRD)
     dead = _death(system, STREAMS, "rebalance", _REBALANCE_LIMIT)
     if dead is None:
+        for name in STREAMS:
+            system.disarm(name)
         _leave(system)
+        for name in STREAMS:
+            system.arm(name, "rebalance", 1)
         system.start(THIRD)
         dead = _await_death(system, STREAMS, "rebalance")
     recovery = system.again(dead)

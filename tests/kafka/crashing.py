@@ -1,7 +1,8 @@
 """Runs the command, and kills it with SIGKILL as it passes a named point: `POINT N COMMAND…`, or `@FILE COMMAND…`.
 
 POINT N: at its N-th passing. @FILE: once there is such a file, as the `POINT N` in it says, counted from then on; the
-file goes before the process does. SIGUSR1 makes the command write the stacks of its threads to stderr.
+file goes before the process does. SIGUSR1, or a crash in native code, makes the command write the stacks of its threads
+to stderr.
 """
 
 import faulthandler
@@ -43,6 +44,7 @@ def _in_file(file: Path) -> tuple[str, int] | None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     if sys.argv[1].startswith("@"):
         armed = Path(sys.argv[1][1:])
