@@ -9,7 +9,12 @@ from ops.report.numbers import count, fixed, percent
 from ops.report.schema import ModelReport, Report
 
 _NAMES: Final = ("1 irrelevant", "2 weakly", "3 relevant", "4 strongly")
+_FIRST: Final = ("item", "logged level")
+"""Heads of the columns of names."""
+_SHIPPED: Final = ("auto", "shipped")
 _DIGITS: Final = 2
+_TITLE: Final = 48
+"""Characters of a title that are shown; the rest where one points at it."""
 
 
 def inferred_levels(report: Report) -> Markup:
@@ -21,6 +26,11 @@ def inferred_levels(report: Report) -> Markup:
         "What a model that reads query and title says of an item's relevance, whether it is clicked or not; the logged "
         "level is kept from it. Of the last pages learned from, at the positions shown."
     )
+    if report.config.get("encoder") in _SHIPPED:
+        note += (
+            " The shipped text encoder has been trained on the grades of the Chorus catalogue: on a log of that "
+            "catalogue, such as the demo's, agreement is no test of it."
+        )
     return tag(
         "section",
         tag("h2", "Relevance as inferred from the text"),
@@ -32,7 +42,7 @@ def inferred_levels(report: Report) -> Markup:
 
 def _of_model(path: str, model: ModelReport) -> Markup:
     levels = _levels(model)
-    head = tag("tr", *(_head(name) for name in ("logged as", *(f"P({name})" for name in _NAMES), "impressions")))
+    head = tag("tr", *(_head(name) for name in ("logged level", *(f"P({name})" for name in _NAMES), "impressions")))
     rows = [
         tag(
             "tr",
@@ -53,7 +63,7 @@ def _of_model(path: str, model: ModelReport) -> Markup:
         ". Mean P(level):",
     )
     table = tag("table", tag("thead", head), tag("tbody", *rows))
-    return join(tag("p", said), tag("div", table, class_="scroll"))
+    return join(tag("p", said, style="margin:1em 0 0.3em"), tag("div", table, class_="scroll"))
 
 
 def _last_pages(place: int, model: ModelReport) -> Markup:
@@ -69,11 +79,11 @@ def _last_pages(place: int, model: ModelReport) -> Markup:
 
 
 def _items(path: str, items: Sequence[ItemLevels]) -> Markup:
-    names = ("item", *(f"P({name})" for name in _NAMES), "logged as", "P(click)", "clicked")
+    names = ("item", "P(1)", "P(2)", "P(3)", "P(4)", "logged as", "P(click)", "clicked")
     rows = [
         tag(
             "tr",
-            tag("th", tag("bdi", item.title or item.item_id), scope="row", title=item.title or item.item_id),
+            tag("th", tag("bdi", _short(item.title or item.item_id)), scope="row", title=item.title or item.item_id),
             *(
                 tag("td", figure(f"{path}/{place}/levels/{level}", fixed(share, _DIGITS)))
                 for level, share in item.levels.items()
@@ -89,7 +99,11 @@ def _items(path: str, items: Sequence[ItemLevels]) -> Markup:
 
 
 def _head(name: str) -> Markup:
-    return tag("th", name, scope="col")
+    return tag("th", name, scope="col", style="text-align:left" if name in _FIRST else "text-align:right")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TITLE else text[: _TITLE - 1] + "…"
 
 
 def _levels(model: ModelReport) -> LevelReport:
