@@ -203,6 +203,9 @@ def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
     made.set_compression_type(rocksdict.DBCompressionType.lz4())
     made.set_keep_log_file_num(2)
     made.set_max_open_files(256)
+    # Each store would have a timer's thread write all its counts to its log now and then, the first within seconds.
+    made.set_stats_dump_period_sec(0)
+    made.set_stats_persist_period_sec(0)
     if options.counted:
         made.enable_statistics()
     table = rocksdict.BlockBasedOptions()
