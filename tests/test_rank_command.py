@@ -23,9 +23,11 @@ from ops.ranked_run import rank as rank_by
 from ops.ranking import Ranked, Ranking
 from ops.replay import run_replay
 from state.errors import CheckpointError, StateError, UsageError
+from state.store import Store
 from stream.config import PipelineConfig
 from stream.cut import cuts
 from stream.events import Item
+from stream.kafka.task import IDENTITY_KEY, StoreIdentity
 from stream.records import decode_example
 from tests.kit.encoder import tiny_encoder
 from tests.kit.events import DAY, MINUTE, T, click, page
@@ -179,6 +181,28 @@ def test_half_of_the_state_is_not_taken_for_the_whole(made: Path, tmp_path: Path
     for path in tmp_path.glob("live/**/sessions-*"):
         shutil.rmtree(path)
     with pytest.raises(StateError, match=r"sessions-\d, which user 'u1' belongs to, is not in .*--state-dir"):
+        _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
+
+
+def _owned(state: Path, cluster: str, config: PipelineConfig, stage: str) -> None:
+    """Make the stores of a stage those of a live system, which say whose they are."""
+    for path in (path for path in state.glob("**/*") if re.fullmatch(rf"{stage}-\d+", path.name)):
+        store = Store(path)
+        owner = StoreIdentity(cluster, "topic", "id", stage, int(path.name[-1]), msgspec.to_builtins(config))
+        store.write({IDENTITY_KEY: msgspec.msgpack.encode(owner)})
+        store.close()
+
+
+def test_stores_of_a_live_system_bring_their_own_settings_and_must_be_of_one(made: Path, tmp_path: Path) -> None:
+    """The live stages keep the last two clicks of a query: what was clicked before is not known to them."""
+    shutil.copytree(cuts(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
+    live = replace(PIPELINE, query_clicks=2)
+    for stage in ("sessions", "queries"):
+        _owned(tmp_path / "live", "one", live, stage)
+    ranking = _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
+    assert ranking.asked.past_clicks == 2 < _ranked(made).asked.past_clicks
+    _owned(tmp_path / "live", "other", live, "queries")
+    with pytest.raises(StateError, match="are of two systems"):
         _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
 
 
