@@ -108,7 +108,7 @@ def read_config(folder: Path) -> TrainerConfig:
         raise CheckpointError(f"{folder / HEADER} holds a configuration that is not known: {error}; {_NEXT}") from error
 
 
-_NEXT: Final = "take an older checkpoint, or start over with --restart"
+_NEXT: Final = "take an older checkpoint, or start over in an empty --run-dir"
 
 
 def _content(path: Path) -> bytes:
@@ -127,7 +127,7 @@ def _header(folder: Path) -> Header:
     if header.format != FORMAT:
         raise CheckpointError(
             f"{path} is of format {header.format}, this program reads format {FORMAT}: "
-            "use the release that wrote it, or start over with --restart"
+            "use the release that wrote it, or start over in an empty --run-dir"
         )
     return header
 
@@ -147,5 +147,5 @@ def _refuse_differences(folder: Path, header: Header, config: TrainerConfig) -> 
     if different:
         raise CheckpointError(
             f"checkpoint {folder} was written under another configuration: {'; '.join(different)}. "
-            "Set it back, or start over with --restart"
+            "Set it back, or start over in an empty --run-dir"
         )

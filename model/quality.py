@@ -294,12 +294,12 @@ class Quality:
         if state.version != QUALITY_VERSION:
             raise CheckpointError(
                 f"quality counters of version {state.version}, this program reads version {QUALITY_VERSION}: "
-                "use the release that wrote them, or start over with --restart"
+                "use the release that wrote them, or start over in an empty --run-dir"
             )
         if len(state.splits) != _SPLITS or len(state.buckets) > MAX_BUCKETS or state.width < FIRST_BUCKET_MS:
             raise CheckpointError(
                 f"damaged quality counters: {len(state.splits)} splits, {len(state.buckets)} buckets "
-                f"of {state.width} ms; start over with --restart"
+                f"of {state.width} ms; start over in an empty --run-dir"
             )
         out = cls()
         out._width = state.width

@@ -146,7 +146,7 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}): "
-                "it was written by another version; start over with --restart"
+                "it was written by another version; start over in an empty --run-dir"
             ) from error
         self.batches = saved.progress.batches
         self.pages_trained = saved.progress.pages_trained
@@ -245,7 +245,7 @@ def _refusal(scored: _Scored) -> str:
             return (
                 f"the {name} loss of a batch is {value}; nothing was learned from it. Its pages: "
                 f"{', '.join(repr(request) for request in scored.batch.request_ids)}. "
-                "Look at their prices and counts, lower the learning rates, or start over with --restart"
+                "Look at their prices and counts, lower the learning rates, or start over in an empty --run-dir"
             )
     return ""
 

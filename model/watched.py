@@ -78,7 +78,7 @@ class WatchedTrainer(Trainer):
             self.stretches = Stretches(_decode(path.read_bytes()) if path.exists() else NO_STRETCHES)
         except (OSError, msgspec.DecodeError) as error:
             raise CheckpointError(
-                f"{path} cannot be read ({error}): take an older checkpoint, or start over with --restart"
+                f"{path} cannot be read ({error}): take an older checkpoint, or start over in an empty --run-dir"
             ) from error
 
     def _encode(self, examples: Sequence[Example]) -> Batch:
