@@ -46,7 +46,7 @@ class ReaderState(msgspec.Struct):
 
 
 class ExampleReader:
-    """Merges the partitions of `training-examples`; pauses those that are ahead, never the one that holds the line."""
+    """Merges the partitions of `training-examples`; leaves those that are ahead, never the one that holds the line."""
 
     def __init__(self, connection: Connection, topics: Topics, state: ReaderState | None = None) -> None:
         """Begin at the beginning, or go on from `state`.
@@ -69,6 +69,10 @@ class ExampleReader:
         if state is not None:
             for source, records in enumerate(state.held):
                 self._merge.add(source, records, BEFORE_TIME)
+        self._aside: dict[TopicPartition, int] = {}
+        """Where partitions that are not read for now go on."""
+        self._reached: dict[TopicPartition, int] = {}
+        """How far partitions reached when the broker last told, which the client forgets with the assignment."""
         self._consumer = connection.consumer(group_id=None, max_poll_records=64)
         try:
             self._start()
@@ -106,8 +110,7 @@ class ExampleReader:
     def at_end(self) -> bool:
         """Whether the offsets given to `read_to` are reached, transactions that were open then ended."""
         assert self._upto is not None
-        positions = [self._consumer.position(partition) for partition in self._partitions]
-        return all(at >= end for at, end in zip(positions, self._upto, strict=True))
+        return all(self._position(each) >= end for each, end in zip(self._partitions, self._upto, strict=True))
 
     def waiting_for(self) -> str:
         """What a reader to whom nothing comes is waiting for, in words; asks the broker."""
@@ -116,7 +119,7 @@ class ExampleReader:
         except KafkaError:
             return "Kafka does not answer"
         # Positions, not offsets of frames: behind the last frame stands the mark of its commit.
-        if any(ends[each] > self._consumer.position(each) for each in self._partitions):
+        if any(ends[each] > self._position(each) for each in self._partitions):
             return "more is committed than has come so far"
         return "the stages have committed nothing more"
 
@@ -124,9 +127,21 @@ class ExampleReader:
         """By partition, records that have been written and not read yet, as of the last answer; None before one."""
         found: list[int | None] = []
         for partition in self._partitions:
-            end = self._consumer.highwater(partition)
-            found.append(None if end is None else max(0, end - int(self._consumer.position(partition))))
+            end = self._end(partition)
+            found.append(None if end is None else max(0, end - self._position(partition)))
         return found
+
+    def _position(self, partition: TopicPartition) -> int:
+        """Offset of the next record to come, past the marks of transactions."""
+        aside = self._aside.get(partition)
+        return int(self._consumer.position(partition)) if aside is None else aside
+
+    def _end(self, partition: TopicPartition) -> int | None:
+        """How far a partition reaches, as of the last answer."""
+        told = None if partition in self._aside else self._consumer.highwater(partition)
+        if told is not None:
+            self._reached[partition] = told
+        return self._reached.get(partition)
 
     def release_all(self) -> Step:
         """Every source counts as past everything: what is still held, in order."""
@@ -200,7 +215,11 @@ class ExampleReader:
             self._behind[source] = frame.out_of_order
 
     def _hold_back(self) -> None:
-        """Pause the partitions that are ahead; never the one that the others wait for."""
+        """Leave the partitions that are ahead, and take up again those that are no longer; one always holds the line.
+
+        By assignment: a partition that was paused in the middle of what had been fetched may never be read again
+        (kafka-python 3.0.12: its fetcher forgets it while another, whose records have all been handed out, is in line).
+        """
         progress = self._merge.progress
         ahead = {
             partition
@@ -209,8 +228,13 @@ class ExampleReader:
             )
             if len(records) > _AHEAD and watermark > progress.line
         }
-        paused = self._consumer.paused()
-        if ahead - paused:
-            self._consumer.pause(*(ahead - paused))
-        if paused - ahead:
-            self._consumer.resume(*(paused - ahead))
+        if ahead == self._aside.keys():
+            return
+        back = self._aside.keys() - ahead
+        for partition in ahead:
+            self._end(partition)
+        aside = {partition: self._position(partition) for partition in ahead}
+        self._consumer.assign([partition for partition in self._partitions if partition not in ahead])
+        for partition in back:
+            self._consumer.seek(partition, self._aside[partition])
+        self._aside = aside
