@@ -1,10 +1,10 @@
 """Every model between the floors and the oracle of the simulated world, `python -m bench.quality`.
 
 For each seed: simulate a log with its truth, replay it once through the real pipeline with all models learning from
-it, measure. What is done is kept under `--work`: scores a file a seed and contender, and one record of all that was
-found, from which the page is written; so the whole can be done in pieces, and a run that was cut off goes on. Scores
-that other code or settings made are made anew, unless `--any-code` says that the code does not matter. Two runs beside
-each other may share a `--work` if their seeds differ. The figures are those of `bench.quality_rows.Row`.
+it, measure. What is done is kept: scores, a file a seed and contender, under `--work`, and beside the page one record
+of all that was found, from which it is written; so the whole can be done in pieces, and a run that was cut off goes on.
+Scores that other code or settings made are made anew, unless `--any-code` says that the code does not matter. Two runs
+beside each other may share a `--work` if their seeds differ. The figures are those of `bench.quality_rows.Row`.
 """
 
 import argparse
@@ -136,7 +136,7 @@ class Bench:
 
     def drift(self) -> None:
         """Go through worlds with drift."""
-        known = read_record(self.flags.work, self.flags.pages, self.flags.days).drift
+        known = read_record(self.flags.record, self.flags.pages, self.flags.days).drift
         kept = [run for run in known if self.means.any_code or run.code == model_code()]
         for runs in self._each(_Drifting(kept), self.worlds(drift=True)):
             with self._records() as records:
@@ -146,7 +146,7 @@ class Bench:
     @contextmanager
     def _records(self) -> Iterator[tuple[Record, Record]]:
         """What this command has found, and the record, both to be changed."""
-        with changing(self.flags.work, self.flags.pages, self.flags.days) as record:
+        with changing(self.flags.record, self.flags.pages, self.flags.days) as record:
             yield self.found, record
 
     def _each(
@@ -219,7 +219,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--any-code", action="store_true", help="take kept scores whatever code made them")
     parser.add_argument("--page-only", action="store_true", help="measure nothing, write the page of what is known")
     parser.add_argument("--json", type=Path, help="write what this command has found, for a program")
-    parser.add_argument("--work", type=Path, default=WORK, help="keeps logs, scores and the record of what was found")
+    parser.add_argument("--work", type=Path, default=WORK, help="keeps logs, stage one and scores")
+    parser.add_argument(
+        "--record", type=Path, help="folder of the record; by default that of the page, so that it is kept with it"
+    )
     parser.add_argument("--out", type=Path, help="the page; by default the one of the results, for worlds of full size")
     flags = parser.parse_args(arguments)
     if flags.curve and flags.drift:
@@ -244,6 +247,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise UsageError("--models '': name a model, or a part by --without or --debias")
     if flags.out is None and (flags.pages, flags.days) == (PAGES, DAYS) and flags.queries is flags.items is None:
         flags.out = RESULTS
+    if flags.record is None:
+        flags.record = flags.work if flags.out is None else flags.out.parent
     return flags
 
 
@@ -313,7 +318,7 @@ def measure(flags: argparse.Namespace, command: str) -> Result:
     else:
         bench.tables()
     seconds = time.monotonic() - start
-    with changing(flags.work, flags.pages, flags.days) as record:
+    with changing(flags.record, flags.pages, flags.days) as record:
         record.add_part(command, seconds)
         record.stage_one = provenance
         record.settings = {name: str(value) for name, value in SETTINGS.items()}
@@ -343,10 +348,10 @@ def main() -> None:
         flags = parse(sys.argv[1:])
         if flags.relevance is not None:
             found = _relevance(flags.relevance)
-            with changing(flags.work, flags.pages, flags.days) as record:
+            with changing(flags.record, flags.pages, flags.days) as record:
                 record.relevance = found
         result = None if flags.page_only else measure(flags, command_line("bench.quality", sys.argv[1:]))
-        record = read_record(flags.work, flags.pages, flags.days)
+        record = read_record(flags.record, flags.pages, flags.days)
         text = write_page(record, differences(record.rows, record.resampled), flags.out)
     except PrectrError as error:
         print(f"bench.quality: {error}", file=sys.stderr)

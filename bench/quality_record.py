@@ -19,7 +19,7 @@ from state.errors import PrectrError
 
 FORMAT: Final = 1
 
-_NEXT: Final = "move it away, or name another --work"
+_NEXT: Final = "move it away, or name another --record"
 
 _Item = TypeVar("_Item")
 
@@ -85,35 +85,35 @@ def _merged(known: list[_Item], new: Iterable[_Item], key: Callable[[_Item], obj
     return list(merged.values())
 
 
-def record_path(work: Path, pages: int, days: float) -> Path:
+def record_path(folder: Path, pages: int, days: float) -> Path:
     """The file of the record of worlds of this size."""
-    return work / f"quality-{pages}-{days:g}.json"
+    return folder / f"quality-{pages}-{days:g}.json"
 
 
-def read_record(work: Path, pages: int, days: float) -> Record:
+def read_record(folder: Path, pages: int, days: float) -> Record:
     """The record so far, empty where there is none; PrectrError: the file is damaged, or of another format."""
-    path = record_path(work, pages, days)
+    path = record_path(folder, pages, days)
     if not path.is_file():
         return Record(pages=pages, days=days)
     try:
         record = msgspec.json.decode(path.read_bytes(), type=Record)
     except msgspec.DecodeError as error:
         raise PrectrError(
-            f"{path} is no record of bench.quality: {error}; delete it, or name another --work"
+            f"{path} is no record of bench.quality: {error}; delete it, or name another --record"
         ) from error
     if record.format != FORMAT:
-        raise PrectrError(f"{path} is of format {record.format}, this is {FORMAT}; delete it, or name another --work")
+        raise PrectrError(f"{path} is of format {record.format}, this is {FORMAT}; delete it, or name another --record")
     return record
 
 
 @contextmanager
-def changing(work: Path, pages: int, days: float) -> Iterator[Record]:
+def changing(folder: Path, pages: int, days: float) -> Iterator[Record]:
     """The record, to be changed; several commands may run beside each other."""
-    path = record_path(work, pages, days)
+    path = record_path(folder, pages, days)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        record = read_record(work, pages, days)
+        record = read_record(folder, pages, days)
         yield record
         aside = path.with_suffix(".part")
         aside.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")

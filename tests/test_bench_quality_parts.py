@@ -241,7 +241,7 @@ def test_what_is_measured_again_takes_the_place_of_what_was(tmp_path: Path) -> N
 @pytest.mark.parametrize("content", [b"{", b"{}", b'{"pages": 1, "days": 1, "format": 99}'])
 def test_record_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     record_path(tmp_path, 200, 0.1).write_bytes(content)
-    with pytest.raises(PrectrError, match="another --work"):
+    with pytest.raises(PrectrError, match="another --record"):
         read_record(tmp_path, 200, 0.1)
 
 
