@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -34,6 +35,10 @@ def main(
     only: Annotated[str, typer.Option(help="Only the scenarios of these numbers, with commas.")] = "",
     write: Annotated[bool, typer.Option("--write", help="Write the table to bench/results/faults.md.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option(help="Rows that --json has written: scenarios that came out equal there are not run again."),
+    ] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on after a scenario that fails.")] = False,
 ) -> None:
     """Break a live system in every way, and hold what comes out against the embedded replay of the same log.
@@ -52,19 +57,44 @@ def main(
     chosen = {int(text) for text in only.split(",") if text.strip()}
     scenarios = [scenario for scenario in scenarios if not chosen or scenario.number in chosen]
     given = f"--faults {faults} --seed {seed}" + (f" --kinds {kinds}" if kinds else "")
-    outcomes = _run_all(scenarios, home, given, keep_going=keep_going)
+    known = _known(after, scenarios)
+
+    def found(outcomes: list[Outcome]) -> None:
+        known.update({outcome.scenario.number: outcome for outcome in outcomes})
+        if json is not None:
+            rows = [known[number] for number in sorted(known)]
+            json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+
+    kept = len(known)
+    missing = [scenario for scenario in scenarios if scenario.number not in known]
+    _run_all(missing, home, given, found, keep_going=keep_going)
+    outcomes = [known[number] for number in sorted(known)]
     _console.print(console_table(outcomes))
     _console.print(summary(outcomes))
-    page = markdown(outcomes, command_line("tests.faults", sys.argv[1:]), seed)
+    page = markdown(outcomes, command_line("tests.faults", sys.argv[1:]), seed, kept)
     if write:
         RESULTS.write_text(page)
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(outcomes)) + b"\n")
     if any(outcome.wrong for outcome in outcomes) or len(outcomes) < len(scenarios):
         raise typer.Exit(1)
 
 
-def _run_all(scenarios: list[Scenario], home: Path, given: str, *, keep_going: bool) -> list[Outcome]:
+def _known(after: Path | None, scenarios: list[Scenario]) -> dict[int, Outcome]:
+    """What came out equal before, by the scenario's number; of another plan, nothing is taken."""
+    if after is None:
+        return {}
+    rows = msgspec.json.decode(after.read_bytes(), type=list[Outcome])
+    return {row.scenario.number: row for row in rows if not row.wrong and row.scenario in scenarios}
+
+
+def _run_all(
+    scenarios: list[Scenario],
+    home: Path,
+    given: str,
+    found: Callable[[list[Outcome]], None],
+    *,
+    keep_going: bool,
+) -> None:
+    """Run them one after the other; `found` hears what has been found so far after each."""
     folder = Path(tempfile.mkdtemp(prefix="prectr-faults-"))
     broker = Broker(home, folder / "kafka")
     worlds = Worlds(folder / "worlds")
@@ -75,6 +105,7 @@ def _run_all(scenarios: list[Scenario], home: Path, given: str, *, keep_going: b
             place = folder / f"scenario-{scenario.number}"
             outcome = run(scenario, broker, worlds, place, lambda text: _say(f"   {text}"))
             outcomes.append(outcome)
+            found(outcomes)
             verdict = "not equal" if outcome.wrong else "equal"
             _say(f"{scenario.name}: {verdict}, {len(outcome.rows)} faults in {outcome.seconds:.0f} s")
             if outcome.wrong:
@@ -89,7 +120,6 @@ def _run_all(scenarios: list[Scenario], home: Path, given: str, *, keep_going: b
             shutil.rmtree(folder / entry, ignore_errors=True)
         if not any(outcome.wrong for outcome in outcomes):
             shutil.rmtree(folder, ignore_errors=True)
-    return outcomes
 
 
 def _say(text: str) -> None:

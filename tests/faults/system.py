@@ -83,9 +83,13 @@ class System:
         aside.write_text(f"{point} {number}")
         aside.rename(orders)
 
-    def disarm(self, name: str) -> None:
-        """Take back `arm`."""
-        self._orders(name).unlink(missing_ok=True)
+    def disarm(self, name: str) -> bool:
+        """Take back `arm`; whether it was in time, or the process is about to be killed."""
+        try:
+            self._orders(name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def kill(self, name: str) -> None:
         """Kill -9."""

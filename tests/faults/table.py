@@ -41,15 +41,18 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return f"{good} of {whole} faults in {right} of {len(outcomes)} scenarios came out equal to the replay"
 
 
-def markdown(outcomes: Sequence[Outcome], command: str, seed: int) -> str:
-    """The table as a page."""
+def markdown(outcomes: Sequence[Outcome], command: str, seed: int, kept: int = 0) -> str:
+    """The table as a page. kept: scenarios that came out equal in an earlier run, and were not run again."""
+    again = (
+        f" {kept} scenarios came out equal in an earlier run of the same plan, and were not run again." if kept else ""
+    )
     lines = [
         "# Faults",
         "",
         f"`{command}`, seed {seed}, {time.strftime('%Y-%m-%d')}, {machine()}; "
         f"{versions('kafka-python', 'rocksdict', 'torch', 'prectr-streaming')}, Apache Kafka 4.",
         "",
-        f"{summary(outcomes)}, in {sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes.",
+        f"{summary(outcomes)}, in {sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes.{again}",
         "",
         _ABOUT,
         "",
