@@ -24,7 +24,9 @@ _AT_ONCE: Final = 0.5
 _MARKERS: Final = 5.0
 """Seconds in which a broker writes the markers of a transaction that is over: it says so only after them."""
 _DECISION: Final = 30.0
-_ASK_AGAIN: Final = 0.3
+_TELLING: Final = 0.6
+"""Seconds in which another owner has told an end once more. To fence it in the middle of that would undo the end."""
+_ASK_AGAIN: Final = 0.1
 _OVER: Final = {TransactionState.COMPLETE_COMMIT: True, TransactionState.COMPLETE_ABORT: False}
 _log = logging.getLogger(__name__)
 
@@ -75,9 +77,10 @@ def open_transactions(
 def _last_decision(connection: Connection, transactional_id: str) -> bool | None:
     """Whether the last transaction of an id was committed; None where there is none, or it is not known any more.
 
-    It must be asked before the next owner begins, which wipes it out; one that is still open then ends as aborted.
+    It must be asked before the next owner begins, which wipes it out; one that is still open then ends as aborted. One
+    that is open may be an end that another owner is telling once more: it is given the time for that.
     """
-    until = time.monotonic() + _DECISION
+    begun = time.monotonic()
     while True:
         try:
             found = connection.ask(lambda admin: admin.describe_transactions([transactional_id]))
@@ -88,8 +91,9 @@ def _last_decision(connection: Connection, transactional_id: str) -> bool | None
             return _OVER[state]
         if state in {TransactionState.EMPTY, TransactionState.DEAD}:
             return None
-        if state in {TransactionState.ONGOING, TransactionState.PREPARE_EPOCH_FENCE}:
+        waited = time.monotonic() - begun
+        if state in {TransactionState.ONGOING, TransactionState.PREPARE_EPOCH_FENCE} and waited > _TELLING:
             return False
-        if time.monotonic() > until:
+        if waited > _DECISION:
             raise BrokerAway(f"the transaction of {transactional_id} has been {state.value} for {_DECISION:g} s")
         time.sleep(_ASK_AGAIN)

@@ -1,10 +1,11 @@
 """What a broker has forgotten to tell of a transaction is told once more, the way that it ended."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.admin import ConfigResource, ConfigResourceType, TransactionState
 from kafka.consumer.group import ConsumerGroupMetadata
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 from kafka.structs import OffsetAndMetadata
@@ -75,6 +76,46 @@ def test_an_offset_that_was_left_undecided_is_as_its_transaction_ended(
     assert found is not None
     assert found[0] == (7 if committed else 3)
     offsets.close()
+
+
+def test_an_end_that_another_owner_is_telling_once_more_is_not_undone(
+    live: Live, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other has begun when the next owner asks for the first time, and ends before it asks again."""
+    group, transactional_id = f"{live.prefix}queries", f"{live.prefix}queries-queries-0"
+    topic = f"{live.prefix}training-examples"
+    owner = connection.producer(transactional_id=transactional_id)
+    owner.init_transactions()
+    leave_undecided(owner, live, 7, commit=True)
+    owner.close()
+    other = connection.producer(transactional_id=transactional_id)
+    other.init_transactions()
+    other.begin_transaction()
+    other.partitions_for(topic)
+    other._transaction_manager.maybe_add_partition_to_transaction(TopicPartition(topic, 0))
+    other.send_offsets_to_transaction({}, group)
+    offsets = CommittedOffsets(connection, group, f"{live.prefix}search-activity")
+    ask, asked = Connection.ask, []
+
+    def told(self: Connection, question: Any) -> Any:
+        if asked:
+            other.commit_transaction()
+        asked.append(ask(self, question))
+        return asked[-1]
+
+    monkeypatch.setattr(Connection, "ask", told)
+    producer = connection.producer(transactional_id=transactional_id)
+    open_transactions(connection, transactional_id, offsets, 0, producer, [topic]).close()
+    monkeypatch.undo()
+    assert [found[transactional_id].state for found in asked] == [
+        TransactionState.ONGOING,
+        TransactionState.COMPLETE_COMMIT,
+    ]
+    found = offsets.of(0)
+    assert found is not None
+    assert found[0] == 7
+    offsets.close()
+    other.close(timeout=0)
 
 
 def test_where_nobody_knows_how_it_ended_a_person_is_asked(live: Live, connection: Connection) -> None:
