@@ -127,7 +127,7 @@ def main(
     late: Annotated[bool, typer.Option("--latency", help="Latency at half of the speed measured.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is run; ratios are of medians.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file, after every run.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Write bench/results/stream.md.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write bench/results/stream.md, after every run.")] = False,
 ) -> None:
     """Run both stages on a real broker, exactly once, and print events per CPU-second beside others' in the same run.
 
@@ -164,10 +164,10 @@ def main(
                 result.seconds = time.monotonic() - begun
                 if json is not None:
                     json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+                if write:
+                    RESULTS.write_text(page(result), encoding="utf-8")
             shown.update(len(steps))
     Console(width=None if sys.stdout.isatty() else 120).print(*tables(result))
-    if write:
-        RESULTS.write_text(page(result), encoding="utf-8")
     if result.failures:
         raise PrectrError("; ".join(result.failures))
 
