@@ -94,8 +94,8 @@ def test_the_level_is_that_of_our_own_lines_and_libraries_only_speak_of_trouble(
     stderr = listen(level, form)
     for each in ("debug", "info", "warning", "error"):
         getattr(logging.getLogger("state.store"), each)(each)
-    logging.getLogger("torch").info("caches")
-    logging.getLogger("torch").warning("theirs")
+    logging.getLogger("fsspec").info("caches")
+    logging.getLogger("fsspec").warning("theirs")
     lines = stderr.getvalue().splitlines()
     said = [json.loads(line)["message"] if form == "json" else line.split()[-1] for line in lines]
     assert said == heard
