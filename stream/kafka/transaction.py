@@ -1,5 +1,6 @@
 """One task's transactions: outputs, dead letters and the offset of the next unread record, all or nothing."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -20,6 +21,9 @@ _NO_EPOCH: Final = -1
 _FLUSH_SECONDS: Final = 20
 _ANSWER_SECONDS: Final = 20.0
 _CLOSE_SECONDS: Final = 5
+_RESTART: Final = 0.5
+"""Seconds since the last commit in which no broker can have been away and come back."""
+_MARKERS: Final = 5.0
 
 
 class Committed(msgspec.Struct, array_like=True):
@@ -114,15 +118,25 @@ class Outbox:
         self.messages.append((topic, partition, key, value, list(headers)))
 
 
+class _NotToldError(Exception):
+    """The end of the transaction before has not reached the group's offsets."""
+
+
 class Transactions:
     """The transactional producer of one task; whoever has lost the task is fenced.
 
     Made when the task is assigned, which ends a dead owner's open transaction; only then are its offsets read.
     """
 
-    def __init__(self, producer: KafkaProducer, partition: TopicPartition) -> None:
+    def __init__(
+        self, producer: KafkaProducer, offsets: CommittedOffsets, number: int, outputs: Sequence[str] = ()
+    ) -> None:
+        """number: the partition that is read. outputs: topics written to."""
         self._producer = producer
-        self._partition = partition
+        self._offsets = offsets
+        self._partition = offsets.partition(number)
+        self._outputs = outputs
+        self._ended: float | None = None
         self._close_seconds: float = _CLOSE_SECONDS
         try:
             producer.init_transactions()
@@ -146,6 +160,8 @@ class Transactions:
             metadata = msgspec.json.encode(said).decode()
             producer.flush(timeout=_FLUSH_SECONDS)
             at_point("after_produce")
+            if not self._last_was_told():
+                raise _NotToldError
             offsets = {self._partition: OffsetAndMetadata(offset, metadata, _NO_EPOCH)}
             _within(_ANSWER_SECONDS, lambda: producer.send_offsets_to_transaction(offsets, group))
             for future in sent:
@@ -153,6 +169,14 @@ class Transactions:
                     raise future.exception or KafkaTimeoutError("a record was not taken in time")
             at_point("before_commit")
             _within(_ANSWER_SECONDS, producer.commit_transaction)
+            self._ended = time.monotonic()
+        except _NotToldError:
+            _within(_CLOSE_SECONDS, producer.abort_transaction)
+            self.settle(self._outputs, self._offsets.group, commit=True)
+            raise KafkaError(
+                f"the broker had lost the end of the last transaction for {self._partition.topic} partition "
+                f"{self._partition.partition}: it has been told again"
+            ) from None
         except KafkaTimeoutError:
             # It may be waiting for ever, and would wait on: whoever opens the task next ends the transaction.
             self._close_seconds = 0.0
@@ -162,6 +186,17 @@ class Transactions:
                 # Where this fails, another has the task or will have it: the broker ends the transaction for it.
                 _within(_CLOSE_SECONDS, producer.abort_transaction)
             raise
+
+    def _last_was_told(self) -> bool:
+        """Whether the group's offsets know the end of our last transaction, before another can undo it.
+
+        A broker that is killed between a decision and its markers may never tell it (see `undecided`); the markers of
+        the next transaction would then end both, and if that one is aborted, the committed offset is gone, while what
+        was put out with it stays. No broker is away and back in less than `_RESTART`.
+        """
+        if self._ended is None or time.monotonic() - self._ended < _RESTART:
+            return True
+        return self._offsets.decided(self._partition.partition, _MARKERS)
 
     def settle(self, outputs: Sequence[str], group: str, *, commit: bool) -> None:
         """End whatever the task's producer id has left open, in all partitions that it can have written to.

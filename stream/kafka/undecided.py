@@ -51,7 +51,7 @@ def open_transactions(
     except BaseException:
         let_go(producer, 0.0)
         raise
-    transactions = Transactions(producer, offsets.partition(partition))
+    transactions = Transactions(producer, offsets, partition, outputs)
     if settled or offsets.decided(partition, _MARKERS):
         return transactions
     try:

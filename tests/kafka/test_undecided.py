@@ -7,12 +7,13 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, TransactionState
 from kafka.consumer.group import ConsumerGroupMetadata
+from kafka.errors import KafkaError
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 from kafka.structs import OffsetAndMetadata
 
 from state.errors import StateError
 from stream.kafka.client import Connection
-from stream.kafka.transaction import CommittedOffsets
+from stream.kafka.transaction import Committed, CommittedOffsets, Outbox
 from stream.kafka.undecided import open_transactions
 from tests.kafka.live import Live
 
@@ -116,6 +117,33 @@ def test_an_end_that_another_owner_is_telling_once_more_is_not_undone(
     assert found[0] == 7
     offsets.close()
     other.close(timeout=0)
+
+
+def test_an_end_that_was_lost_is_told_before_the_next_transaction_could_undo_it(
+    live: Live, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is aborted since its owner has left the group, as after every crash of a broker."""
+    group, transactional_id = f"{live.prefix}queries", f"{live.prefix}queries-queries-0"
+    topics = [f"{live.prefix}training-examples"]
+    offsets = CommittedOffsets(connection, group, f"{live.prefix}search-activity")
+    producer = connection.producer(transactional_id=transactional_id)
+    transactions = open_transactions(connection, transactional_id, offsets, 0, producer, topics)
+    nobody = ConsumerGroupMetadata(group, 3, "a member that has left", None)
+    transactions.commit(Outbox(), 3, Committed("topic"), ConsumerGroupMetadata(group_id=group))
+    leave_undecided(producer, live, 7, commit=True)
+    monkeypatch.setattr("stream.kafka.transaction._RESTART", 0.0)
+    outbox = Outbox()
+    outbox.add(topics[0], 0, b"what is aborted")
+    with pytest.raises(KafkaError, match="told again"):
+        transactions.commit(outbox, 9, Committed("topic"), nobody)
+    monkeypatch.undo()
+    with pytest.raises(KafkaError):
+        transactions.commit(outbox, 9, Committed("topic"), nobody)
+    transactions.close()
+    found = offsets.of(0)
+    assert found is not None
+    assert found[0] == 7
+    offsets.close()
 
 
 def test_where_nobody_knows_how_it_ended_a_person_is_asked(live: Live, connection: Connection) -> None:
