@@ -73,6 +73,11 @@ class _Format(msgspec.Struct):
     format: int
 
 
+# Tasks are opened side by side, and msgspec 0.22 crashes where two threads are the first to decode a type.
+_decode_format: Final = msgspec.json.Decoder(_Format).decode
+_decode_manifest: Final = msgspec.json.Decoder(Manifest).decode
+
+
 def decode(name: str, content: bytes) -> Manifest | None:
     """What `encode` gave under this name; None where it is damaged.
 
@@ -80,13 +85,13 @@ def decode(name: str, content: bytes) -> Manifest | None:
         StateError: it is whole, and of a format that this program does not read.
     """
     try:
-        found = msgspec.json.decode(content, type=_Format).format
+        found = _decode_format(content).format
         if found != FORMAT:
             raise StateError(
                 f"snapshot {name} is of format {found}, this program reads format {FORMAT}: use the release that wrote "
                 "it, or another --snapshots"
             )
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest = _decode_manifest(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return manifest if manifest.name == name else None

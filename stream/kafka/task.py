@@ -55,6 +55,10 @@ class StoreIdentity(msgspec.Struct, frozen=True):
     config: dict[str, Any]
 
 
+_decode_identity: Final = msgspec.msgpack.Decoder(StoreIdentity).decode
+"""Made at once: msgspec 0.22 crashes where two threads are the first to decode a type."""
+
+
 class SnapshotSettings(msgspec.Struct, frozen=True):
     """Where snapshots of the state go, and every how many seconds."""
 
@@ -410,7 +414,7 @@ class Task(ABC):
             self.store.write({IDENTITY_KEY: msgspec.msgpack.encode(ours)})
             return
         try:
-            theirs = msgspec.msgpack.decode(stored, type=StoreIdentity)
+            theirs = _decode_identity(stored)
         except msgspec.MsgspecError as error:
             raise StateError(
                 f"{self.store.path}: the state is of another version of this program: delete the folder to rebuild it "

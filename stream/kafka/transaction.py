@@ -41,6 +41,10 @@ class Committed(msgspec.Struct, array_like=True):
     ends: list[int] = []
 
 
+_decode_committed: Final = msgspec.json.Decoder(Committed).decode
+"""Made at once: msgspec 0.22 crashes where two threads are the first to decode a type."""
+
+
 def read_committed(found: OffsetAndMetadata | None, partition: TopicPartition) -> tuple[int, Committed] | None:
     """Offset of the next unread record and what was said with it; None where nothing was ever committed.
 
@@ -50,7 +54,7 @@ def read_committed(found: OffsetAndMetadata | None, partition: TopicPartition) -
     if found is None or found.offset < 0:
         return None
     try:
-        return found.offset, msgspec.json.decode(found.metadata, type=Committed)
+        return found.offset, _decode_committed(found.metadata)
     except msgspec.MsgspecError as error:
         raise StateError(
             f"the group's commit for {partition.topic} partition {partition.partition} was not made "
