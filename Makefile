@@ -18,10 +18,12 @@ KAFKA_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kafka tests/u
 demo: $(READY)
 	$(BIN)/prectr demo
 
+# A broker and five processes a test, two tests at a time on two cores: in make test, one that fails is run once more, and
+# told. make kafka-tests runs each once.
 ## test: ruff, mypy and pytest with coverage; the tests on a real Kafka after the others, with the coverage of its processes
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --ignore=tests/up --cov --cov-report=term
-	$(KAFKA_TESTS) -m "not long"
+	$(KAFKA_TESTS) -m "not long" --reruns 1 -rR
 
 ## up: the whole live system in the background: Kafka, two stream processes, trainer, monitor, Prometheus, a demo log
 up: $(READY)
