@@ -35,7 +35,7 @@ from state.snapshotter import SnapshotProgress
 from state.store import Store, StoreFigures, StoreOptions
 from stream.config import PipelineConfig
 from stream.kafka.counts import StageCounts, Stopwatch, levels_of
-from stream.kafka.task import TaskFacts
+from stream.kafka.facts import TaskFacts
 from stream.labeller import LexicalLabeller
 from stream.outcomes import Outcomes
 from stream.records import Example

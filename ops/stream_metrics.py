@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from state.snapshotter import SnapshotProgress
     from state.store import StoreFigures
     from stream.kafka.counts import StageCounts
-    from stream.kafka.task import TaskFacts
+    from stream.kafka.facts import TaskFacts
 
 _Measure: TypeAlias = Callable[["TaskFacts"], float | None]
 

@@ -21,7 +21,7 @@ from state.errors import UsageError
 from state.snapshotter import SnapshotProgress
 from state.store import StoreFigures
 from stream.kafka.counts import Durations, StageCounts, Stopwatch
-from stream.kafka.task import TaskFacts
+from stream.kafka.facts import TaskFacts
 from stream.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
 from tests.kit.promtool import has_nothing_to_say
 from tests.kit.scrape import ALLOWED_LABELS, Samples, by_task, exposition, scraped

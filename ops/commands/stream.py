@@ -16,7 +16,7 @@ from state.errors import UsageError
 from stream.labeller import LexicalLabeller
 
 if TYPE_CHECKING:
-    from stream.kafka.task import TaskFacts
+    from stream.kafka.facts import TaskFacts
 
 _STAGES = ("sessions", "queries")
 

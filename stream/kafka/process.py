@@ -10,8 +10,8 @@ from state.lock import FolderLock
 from stream.collector import collected_by_hand
 from stream.events import Impression
 from stream.kafka.ends import LogEnds
+from stream.kafka.facts import TaskFacts
 from stream.kafka.stage import Stage, StreamSettings
-from stream.kafka.task import TaskFacts
 
 _LOOK_EVERY: Final = 0.2
 """Seconds between two looks at how the stages do."""

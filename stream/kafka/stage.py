@@ -27,10 +27,11 @@ from stream.events import Impression
 from stream.frames import END_OF_LOG
 from stream.kafka.client import Connection
 from stream.kafka.ends import LogEnds, Look
+from stream.kafka.facts import TaskFacts
 from stream.kafka.membership import Membership, Share
 from stream.kafka.queries_task import QueriesTask
 from stream.kafka.sessions_task import IDLE_AFTER, SessionsTask
-from stream.kafka.task import Place, SnapshotSettings, Task, TaskFacts, lost
+from stream.kafka.task import Place, SnapshotSettings, Task, lost
 from stream.kafka.topics import Topics, layout
 from stream.kafka.transaction import CommittedOffsets
 

@@ -15,13 +15,14 @@ from state.errors import StateError
 from state.location import Location
 from state.points import at_point
 from state.snapshots import Snapshots
-from state.snapshotter import SNAPSHOT_EVERY, SnapshotProgress, Snapshotter
+from state.snapshotter import SNAPSHOT_EVERY, Snapshotter
 from state.store import Store, StoreFigures, StoreOptions
 from stream.clock import BEFORE_TIME, END_OF_TIME
 from stream.config import PipelineConfig
 from stream.kafka.client import Connection
-from stream.kafka.counts import Durations, StageCounts, Stopwatch
+from stream.kafka.counts import StageCounts, Stopwatch
 from stream.kafka.ends import LogEnds, Span
+from stream.kafka.facts import TaskFacts
 from stream.kafka.topics import Topics
 from stream.kafka.transaction import Committed, CommittedOffsets, Outbox
 from stream.kafka.undecided import open_transactions
@@ -78,33 +79,6 @@ class Place(msgspec.Struct, frozen=True):
     cluster: str
     topic_id: str
     snapshots: SnapshotSettings | None
-
-
-class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task of this process does; counts are since it was opened here, but for `emitted` and what says so.
-
-    position: offset of the next record it takes. behind: records to be taken again in silence until it reaches the
-    commit. emitted: records put out since the beginning. watermark: ms, or None. lag: records of its partition that it
-    has not taken yet; None before the broker has told. replayed: records taken again in silence. restored: seconds
-    from its opening until its state had reached the commit; None before. records: taken in micro-batches. batches,
-    transactions: how long each took. counts: None until the state has reached the commit.
-    """
-
-    stage: str
-    partition: int
-    position: int
-    behind: int
-    emitted: int
-    watermark: int | None
-    snapshots: SnapshotProgress | None
-    lag: int | None = None
-    replayed: int = 0
-    restored: float | None = None
-    records: int = 0
-    batches: Durations = Durations()
-    transactions: Durations = Durations()
-    counts: StageCounts | None = None
-    store: StoreFigures | None = None
 
 
 class Task(ABC):

@@ -53,6 +53,17 @@ def leave_undecided(producer: KafkaProducer, live: Live, offset: int, *, commit:
     (producer.commit_transaction if commit else producer.abort_transaction)()
 
 
+def next_owner(connection: Connection, live: Live, transactional_id: str) -> KafkaProducer:
+    """The producer of whoever comes after an owner whose commit of offset 7 was left undecided."""
+    owner = connection.producer(transactional_id=transactional_id)
+    owner.init_transactions()
+    leave_undecided(owner, live, 7, commit=True)
+    owner.close()
+    producer = connection.producer(transactional_id=transactional_id)
+    producer.init_transactions()
+    return producer
+
+
 @pytest.mark.parametrize("committed", [True, False])
 def test_an_offset_that_was_left_undecided_is_as_its_transaction_ended(
     committed: bool, live: Live, connection: Connection
@@ -85,12 +96,7 @@ def test_an_end_that_another_owner_is_telling_once_more_is_not_undone(
     """The other has begun when the next owner asks for the first time, and ends before it asks again."""
     group, transactional_id = f"{live.prefix}queries", f"{live.prefix}queries-queries-0"
     topic = f"{live.prefix}training-examples"
-    owner = connection.producer(transactional_id=transactional_id)
-    owner.init_transactions()
-    leave_undecided(owner, live, 7, commit=True)
-    owner.close()
-    other = connection.producer(transactional_id=transactional_id)
-    other.init_transactions()
+    other = next_owner(connection, live, transactional_id)
     other.begin_transaction()
     other.partitions_for(topic)
     other._transaction_manager.maybe_add_partition_to_transaction(TopicPartition(topic, 0))
@@ -148,12 +154,7 @@ def test_an_end_that_was_lost_is_told_before_the_next_transaction_could_undo_it(
 
 def test_where_nobody_knows_how_it_ended_a_person_is_asked(live: Live, connection: Connection) -> None:
     group, transactional_id = f"{live.prefix}queries", f"{live.prefix}queries-queries-0"
-    owner = connection.producer(transactional_id=transactional_id)
-    owner.init_transactions()
-    leave_undecided(owner, live, 7, commit=True)
-    owner.close()
-    other = connection.producer(transactional_id=transactional_id)
-    other.init_transactions()
+    other = next_owner(connection, live, transactional_id)
     other.close()
     offsets = CommittedOffsets(connection, group, f"{live.prefix}search-activity")
     producer = connection.producer(transactional_id=transactional_id)
