@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +26,7 @@ _ON_THE_WAY: Final = 16 << 20
 """Bytes of lines that the broker has not acknowledged, at most: the client itself holds any number."""
 _NOTHING: Final = -1
 """Less than the bytes of any lines, be they empty."""
+_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 _DELIVERY_MS: Final = 120_000
 _SAY_EVERY: Final = 10.0
 _CLOSE_SECONDS: Final = 30
@@ -77,6 +78,12 @@ class _Sent(msgspec.Struct):
     def arrived(self) -> bool:
         """Whether it is known what has become of each."""
         return all(future.is_done for future, _ in self.futures)
+
+    @property
+    def failure(self) -> KafkaError | None:
+        """Why the broker has not taken one of them, where that is not its size; others may be on the way still."""
+        errors = (future.exception for future, _ in self.futures if future.is_done)
+        return next((error for error in errors if error is not None and not isinstance(error, _TOO_LARGE)), None)
 
 
 def load(
@@ -204,39 +211,39 @@ class _Loader:
         """
         while self._on_the_way and not self._failed:
             sent = self._on_the_way[0]
-            if sum(each.size for each in self._on_the_way) <= room and not sent.arrived:
+            if sum(each.size for each in self._on_the_way) > room:
+                self._await(sent)
+            if (error := sent.failure) is not None:
+                self._failed = True
+                raise error
+            if not sent.arrived:
                 return
-            for future, line in sent.futures:
-                self._await(future)
-                error = future.exception
-                if error is None:
-                    self._loaded.events += 1
-                elif isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
-                    self._loaded.refuse(line)
-                else:
-                    self._failed = True
-                    raise error
             self._on_the_way.popleft()
             self._loaded.lines += sent.lines
+            for future, line in sent.futures:
+                if future.exception is None:
+                    self._loaded.events += 1
+                else:
+                    self._loaded.refuse(line)
 
     def close(self) -> None:
         """Leave the broker; what it has not taken is told already."""
         let_go(self._producer, 0 if self._failed else _CLOSE_SECONDS)
 
-    def _await(self, future: Any) -> None:
+    def _await(self, sent: _Sent) -> None:
+        """Wait until all have arrived or one has failed: the client may leave the others undecided for good then."""
         begun = time.monotonic()
-        while not future.is_done:
-            try:
-                future.get(timeout=_SAY_EVERY)
-            except KafkaError:
-                if not future.is_done:
-                    _log.warning(
-                        "%s: Kafka has not answered for %.0f s, the lines on the way are sent again: %d lines are "
-                        "loaded",
-                        self._where,
-                        time.monotonic() - begun,
-                        self._loaded.lines,
-                    )
+        while not sent.arrived and sent.failure is None:
+            waited_for = next(future for future, _ in sent.futures if not future.is_done)
+            with suppress(KafkaError):
+                waited_for.get(timeout=_SAY_EVERY)
+            if not waited_for.is_done:
+                _log.warning(
+                    "%s: Kafka has not answered for %.0f s, the lines on the way are sent again: %d lines are loaded",
+                    self._where,
+                    time.monotonic() - begun,
+                    self._loaded.lines,
+                )
 
     def _fits(self, line: bytes, key: bytes | None) -> bool:
         """Whether the topic takes a line; one that it does not would take others with it."""

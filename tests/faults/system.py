@@ -1,7 +1,6 @@
 """The whole live system of one scenario: two stream processes and a trainer, kept at work, watched, and restarted."""
 
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -138,13 +137,9 @@ class System:
         self._all_run(())
         shown("stopping")
         for process in self.running.values():
-            process.terminate()
+            self.live.ask_to_stop(process)
         for process in self.running.values():
-            process.wait(self.live.patience)
-            # One that was told to stop before it had begun to run dies of the signal, with nothing said or done.
-            stopped_at_start = process.returncode == -signal.SIGTERM and not self.live.said(process)
-            if not stopped_at_start:
-                self.live.ended(process)
+            self.live.ended(process)
         shown("to the end")
         for name in (*STREAMS, TRAINER):
             self.start(name, "--until-end", "--flush")

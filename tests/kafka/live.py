@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +130,16 @@ class Live:
         assert "Traceback" not in err, err[-4000:]
         return err
 
+    def ask_to_stop(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask a process to end as an operator would, once it is at work.
+
+        Before that, a signal ends it as it ends any program: on a busy machine it takes long to load its code.
+        """
+        until = time.monotonic() + self.patience
+        while process.poll() is None and not _at_work(process) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(number)
+
     def said(self, process: subprocess.Popen[str]) -> str:
         """What a process has written to stderr so far."""
         return self._log(process).read_text(errors="replace")
@@ -167,6 +178,18 @@ class Live:
 
     def _done(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _at_work(process: subprocess.Popen[str]) -> bool:
+    """Whether a process has handlers of its own for the signals that ask it to stop.
+
+    By SIGTERM's: Python has one for SIGINT from the start. Linux tells the signals caught as a mask, by number.
+    """
+    with suppress(FileNotFoundError):
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 def _command(crash: Crash | None) -> list[str]:

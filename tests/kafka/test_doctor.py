@@ -80,7 +80,7 @@ def test_a_system_from_its_first_event_to_a_damaged_checkpoint(live: Live, world
     assert levels(findings, "trainer") == levels(findings, "checkpoint") == {"ok"}
 
     for process in (stream, train):
-        process.terminate()
+        live.ask_to_stop(process)
         live.ended(process)
     before = written(state)
     findings = doctor(live, *folders)

@@ -83,7 +83,7 @@ def test_a_load_with_pauses_and_a_trainer_stopped_again_and_again_change_nothing
         live.load(write_log(tmp_path / "part.jsonl", part))
         _train_for_a_while(live, number)
     for stream, number in zip(streams, (signal.SIGTERM, signal.SIGINT), strict=True):
-        stream.send_signal(number)
+        live.ask_to_stop(stream, number)
         live.ended(stream)
     live.stream(1, "--flush")
     assert behind_the_line(live) == 0
@@ -97,7 +97,7 @@ def _train_for_a_while(live: Live, number: signal.Signals) -> None:
     until = time.monotonic() + 12
     while _checkpoints(live) == before and time.monotonic() < until:
         time.sleep(0.02)
-    trainer.send_signal(number)
+    live.ask_to_stop(trainer, number)
     live.ended(trainer)
 
 

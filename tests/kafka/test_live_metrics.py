@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -62,7 +61,7 @@ def test_tasks_and_learning_are_shown_where_they_are(live: Live, tmp_path: Path)
     assert learned["prectr_out_of_order_total", frozenset()] == 0
     assert learned["prectr_checkpoint_age_seconds", frozenset()] >= 0
     for process in (first, second, trainer):
-        process.send_signal(signal.SIGTERM)
+        live.ask_to_stop(process)
         live.ended(process)
 
 
@@ -130,7 +129,7 @@ def test_what_is_served_is_what_a_replay_counts_also_by_a_process_that_has_lost_
     assert all(seconds > 0 for seconds in by_task(samples, "prectr_restore_seconds").values())
     for process in (again, trainer, monitor.process):
         assert process is not None
-        process.send_signal(signal.SIGTERM)
+        live.ask_to_stop(process)
     live.ended(again)
     live.ended(trainer)
     monitor.ended()

@@ -1,6 +1,5 @@
 """A broker that is away for a minute: the monitor says so, goes on showing what it knows, and recovers by itself."""
 
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +53,7 @@ def test_a_minute_without_kafka_is_said_and_passes(own: Broker, tmp_path: Path) 
         wait_for(lambda: monitor.now()["standing"] == "reading", monitor.said)
         # The trainer is heard again, with nothing new to say.
         wait_for(lambda: bool(monitor.now()["sources"][0]["alive"]), monitor.said)
-        trainer.send_signal(signal.SIGTERM)
+        live.ask_to_stop(trainer)
         live.ended(trainer)
         live.ended(live.start_train("--until-end", "--flush"))
         monitor.wait_for_pages(report_of(live)["pages"])
@@ -63,7 +62,7 @@ def test_a_minute_without_kafka_is_said_and_passes(own: Broker, tmp_path: Path) 
         own.crash()
         wait_for(lambda: monitor.now()["standing"] == "waiting for Kafka", monitor.said)
         assert monitor.process is not None
-        monitor.process.send_signal(signal.SIGTERM)
+        live.ask_to_stop(monitor.process)
         monitor.ended()
     finally:
         live.kill_all()

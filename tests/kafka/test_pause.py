@@ -1,7 +1,6 @@
 """A log that comes in parts, with pauses, and partitions that fall silent: the live system still equals the replay."""
 
 import json
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ def run(live: Live, parts: Sequence[Lines], *flags: str) -> None:
         live.load(write_log(live.folder / f"part-{number}.jsonl", part))
         time.sleep(PAUSE)
     for process in running:
-        process.send_signal(signal.SIGTERM)
+        live.ask_to_stop(process)
     for process in running:
         live.ended(process)
     live.stream(2, "--flush")

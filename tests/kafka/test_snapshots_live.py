@@ -143,7 +143,7 @@ def test_where_the_newest_snapshot_is_damaged_the_one_before_is_taken_with_a_war
 def test_with_the_state_folder_there_no_snapshot_is_brought_back(live: Live, world: Path, expected: Result) -> None:
     """What is here is as new as the newest."""
     process = at_work(live, world, 1)
-    process.terminate()
+    live.ask_to_stop(process)
     live.ended(process)
     assert "restored" not in to_the_end(live)
     assert live.result("--flush") == expected

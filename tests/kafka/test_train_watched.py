@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ def test_the_report_and_the_lines_of_a_trainer_that_runs_on_follow_it(live: Live
     assert found.groups() == (f"{len(expected.examples)}", f"{report['auc']:.4f}", f"{report['gauc']:.4f}")
     # Those of the open batch have come and are not measured yet.
     assert len(expected.examples) - 16 < report["pages"] <= len(expected.examples)
-    trainer.send_signal(signal.SIGTERM)
+    live.ask_to_stop(trainer)
     live.ended(trainer)
     assert live.result("--flush") == expected
 
