@@ -30,7 +30,9 @@ from model.incentive import Incentive
 from model.neural import NeuralModel
 from model.online import Forward, Over
 from model.pair_reader import PairReader, Reading, open_encoder
+from model.parts import parts_of
 from model.preference import LEVEL_STEPS, OF_NUMBERS, of_parent, of_query, of_user
+from model.ranking import Explained, as_numpy, sigmoid
 from model.shown import ShownPairs
 from model.smoothing import LEVELS
 from model.stage_one import GradedPairs, replay_loss
@@ -46,50 +48,8 @@ from model.wide import (
     weight_table,
 )
 
-SWITCHES_V2: Final = frozenset(
-    {"cold-start", "debias", "consistency", "two-stage", "incentive", "pretraining", "aggregates"}
-)
-SWITCHES: Final = frozenset({"consistency", "two-stage", "incentive", "aggregates"})
-
 _TEXT: Final = 16
 _BY_LEVEL: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Which parts of the model there are; every switch of `--without` turns off exactly one.
-
-    joint: the encoder learns from clicks. cold_start: what all users did for the query: its aggregates and the
-    attention over its last clicks. debias: hard negatives and `shift`. consistency: the order of the conditional
-    click probabilities, and the anchor to stage one. two_stage: the level head starts as stage one left it, its graded
-    pairs are learned again, and the anchor. incentive: τ. pretraining: the encoder's weights at the start.
-    aggregates: all click rates by level, of query, user and category.
-    """
-
-    joint: bool
-    cold_start: bool
-    debias: bool
-    consistency: bool
-    two_stage: bool
-    incentive: bool
-    pretraining: bool
-    aggregates: bool
-
-
-def parts_of(config: TrainerConfig) -> Parts:
-    """The parts that the configuration leaves."""
-    second = config.model == "prectr-v2"
-    without = frozenset(config.without)
-    return Parts(
-        joint=second,
-        cold_start=second and "cold-start" not in without,
-        debias=second and "debias" not in without,
-        consistency="consistency" not in without,
-        two_stage="two-stage" not in without,
-        incentive="incentive" not in without,
-        pretraining="pretraining" not in without,
-        aggregates="aggregates" not in without,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +130,6 @@ class Prectr(NeuralModel):
             device,
         )
 
-    @property
-    def has_incentive(self) -> bool:
-        """Whether `tau` of what `explain` says is a part of the model."""
-        return self._parts.incentive
-
     def rows(self, batch: Batch) -> dict[str, Rows]:
         """Rows, each table's in one line: what `_conditional` takes apart."""
         size, wide = self._config.embedding_rows, self._config.wide_rows
@@ -229,6 +184,17 @@ class Prectr(NeuralModel):
             looked_up = {name: self._tables[name].read(rows) for name, rows in self.rows(batch).items()}
             reading = self._reader.read(batch, learn=False)
             return self._scored(batch, reading, looked_up)
+
+    def explained(self, batch: Batch) -> Explained:
+        """As `model.ranking.explain` asks: the levels as inferred, the conditional probabilities, the incentive."""
+        scored = self.explain(batch)
+        return Explained(
+            log_odds=as_numpy(scored.log_odds),
+            levels=np.exp(as_numpy(scored.log_levels)),
+            given=sigmoid(as_numpy(scored.conditional)),
+            tau=as_numpy(scored.parts.tau) if self._parts.incentive else None,
+            rates=batch.rates,
+        )
 
     def export(self) -> dict[str, Tensor]:
         """Tables, dense parameters, the cache of pairs, and what was shown."""

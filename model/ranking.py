@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from model.features import Batch, Floats
 from model.online import OnlineModel
-from model.prectr import Prectr
 from model.smoothing import SmoothedRates
-from model.with_text import WithText
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +31,22 @@ class Explained:
     @property
     def probability(self) -> Floats:
         """float64[N], of a click."""
-        return _sigmoid(self.log_odds)
+        return sigmoid(self.log_odds)
+
+
+@runtime_checkable
+class ExplainsItself(Protocol):
+    """A model whose score is made of more than a batch says."""
+
+    def explained(self, batch: Batch) -> Explained:
+        """What `explain` gives."""
 
 
 def explain(model: OnlineModel, batch: Batch) -> Explained:
     """Score a batch as `model.score` does, and say what the scores are made of; nothing is learned."""
-    if isinstance(model, Prectr):
-        scored = model.explain(batch)
-        return Explained(
-            log_odds=_numpy(scored.log_odds),
-            levels=np.exp(_numpy(scored.log_levels)),
-            given=_sigmoid(_numpy(scored.conditional)),
-            tau=_numpy(scored.parts.tau) if model.has_incentive else None,
-            rates=batch.rates,
-        )
-    if isinstance(model, WithText):
-        model, batch = model.taken_apart(batch)
-    return Explained(_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
+    if isinstance(model, ExplainsItself):
+        return model.explained(batch)
+    return Explained(as_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
 
 
 def joined(parts: Sequence[Explained]) -> Explained:
@@ -65,12 +63,13 @@ def joined(parts: Sequence[Explained]) -> Explained:
     )
 
 
-def _numpy(tensor: Tensor) -> Floats:
+def as_numpy(tensor: Tensor) -> Floats:
+    """A tensor of any device and graph, as float64."""
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
-def _sigmoid(log_odds: Floats) -> Floats:
-    """Without overflow: of both signs, only the exponential of what is not positive is taken."""
+def sigmoid(log_odds: Floats) -> Floats:
+    """1 / (1 + exp(-x)), without overflow: of both signs, only the exponential of what is not positive is taken."""
     small = np.exp(-np.abs(log_odds))
     probability: Floats = np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
     return probability

@@ -10,10 +10,9 @@ from model.config import TrainerConfig
 from model.dnn import DeepNetwork
 from model.lr import LogisticRegression
 from model.online import OnlineModel
-from model.prectr import SWITCHES, SWITCHES_V2, Prectr
+from model.parts import SWITCHES, SWITCHES_V2
 from model.wide_deep import WideDeep
 from model.wide_deep_plus import WideDeepPlus
-from model.with_text import WithText
 from state.errors import ConfigError
 
 
@@ -26,13 +25,19 @@ class ModelEntry:
     """What `without` may name."""
 
 
+def _prectr(config: TrainerConfig, device: torch.device) -> OnlineModel:
+    from model.prectr import Prectr  # noqa: PLC0415 (what reads text imports transformers, which takes seconds)
+
+    return Prectr(config, device)
+
+
 MODELS: Final[dict[str, ModelEntry]] = {
     "lr": ModelEntry(LogisticRegression),
     "dnn": ModelEntry(DeepNetwork),
     "wide-deep": ModelEntry(WideDeep),
     "wide-deep+": ModelEntry(WideDeepPlus),
-    "prectr": ModelEntry(Prectr, SWITCHES),
-    "prectr-v2": ModelEntry(Prectr, SWITCHES_V2),
+    "prectr": ModelEntry(_prectr, SWITCHES),
+    "prectr-v2": ModelEntry(_prectr, SWITCHES_V2),
 }
 
 
@@ -46,4 +51,8 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
             choices = ", ".join(sorted(entry.switches)) or "none"
             raise ConfigError(f"model {config.model} has no part {switch!r} to leave out; its parts: {choices}")
     model = entry.make(config, device)
-    return WithText(model, config, device) if config.reads_text and not config.has_relevance_part else model
+    if config.reads_text and not config.has_relevance_part:
+        from model.with_text import WithText  # noqa: PLC0415 (as above)
+
+        return WithText(model, config, device)
+    return model

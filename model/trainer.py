@@ -253,7 +253,8 @@ def _refusal(scored: _Scored) -> str:
 def _make_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # As torch.use_deterministic_algorithms, which besides imports torch's compiler, for seconds; nothing is compiled.
+    torch.set_deterministic_debug_mode("error")
     # Filling what is about to be written anyway costs time and changes nothing here.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -10,6 +10,7 @@ from model.features import Batch
 from model.gradients import Gradients
 from model.online import Forward, OnlineModel
 from model.pair_reader import PairReader, open_encoder, told
+from model.ranking import Explained, explain
 
 _PAIRS = "pairs"
 
@@ -48,12 +49,11 @@ class WithText:
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N]."""
-        inner, seen = self.taken_apart(batch)
-        return inner.score(seen)
+        return self._inner.score(self._told(batch))
 
-    def taken_apart(self, batch: Batch) -> tuple[OnlineModel, Batch]:
-        """The model by itself, and the batch as it is told of it; nothing is learned."""
-        return self._inner, told(batch, self._reader.read(batch, learn=False), infers_levels=self._infers)
+    def explained(self, batch: Batch) -> Explained:
+        """The model's, of the batch that it is told."""
+        return explain(self._inner, self._told(batch))
 
     def weights(self) -> dict[str, Tensor]:
         """The model's; stage one's are those of its folder."""
@@ -68,6 +68,10 @@ class WithText:
         """Take up what `export` gave. ValueError: it was made with another encoder."""
         self._reader.restore(_under("pairs.", tensors))
         self._inner.restore(_under("model.", tensors))
+
+    def _told(self, batch: Batch) -> Batch:
+        """The batch as the model is told of it; nothing is learned."""
+        return told(batch, self._reader.read(batch, learn=False), infers_levels=self._infers)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from model.parts import parts_of
 from model.sketch import QualitySketch
 from ops.exporter import with_samples
 from ops.lag_metrics import consumer_lag
@@ -259,8 +260,6 @@ def _learning_metrics(learning: Learning) -> Iterator[Metric]:
 
 def learning_rates(config: "TrainerConfig") -> dict[str, float]:
     """The step of each kind of weights that the model has: of ids, of dense layers, of the encoder."""
-    from model.prectr import parts_of  # noqa: PLC0415 (torch takes seconds to import, and a replay needs none of it)
-
     if config.model == "lr":
         return {"ids": config.ftrl_alpha}
     rates = {"ids": config.embedding_rate, "dense": config.dense_rate}
