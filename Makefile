@@ -23,7 +23,7 @@ demo: $(READY)
 ## test: ruff, mypy and pytest with coverage; the tests on a real Kafka after the others, with the coverage of its processes
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --ignore=tests/up --cov --cov-report=term
-	$(KAFKA_TESTS) -m "not long" --reruns 1 -rR
+	$(KAFKA_TESTS) -m "not long" --reruns 1 --rerun-show-tracebacks -rR
 
 ## up: the whole live system in the background: Kafka, two stream processes, trainer, monitor, Prometheus, a demo log
 up: $(READY)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -18,3 +21,15 @@ def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:
 def test_a_switch_that_a_model_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="lr has no part 'debias'"):
         make_model(small_config(model="lr", without=["debias"]), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["lr", "wide-deep+"])
+def test_a_trainer_of_a_model_without_text_loads_neither_transformers_nor_a_compiler(name: str) -> None:
+    """They take longer to import than all the rest, at every start and takeover."""
+    code = (
+        "import sys; from model.trainer import Trainer; from tests.kit.examples import random_examples, small_config; "
+        f"Trainer(small_config(model={name!r})).consume(random_examples(40, seed=0), 0); "
+        "print(sorted({'transformers', 'torch._dynamo', 'torch._inductor'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout == "[]\n", done.stderr

@@ -8,7 +8,6 @@ import numpy as np
 from model.config import TrainerConfig
 from stream.events import Impression, Item
 from stream.records import Example, QueryClick, UserClick
-from tests.kit.encoder import tiny_encoder
 
 START = 1_700_000_000_000
 WINDOW = 120_000
@@ -28,6 +27,8 @@ def small_config(**settings: object) -> TrainerConfig:
         **settings,
     }
     if str(settings.get("model", "")).startswith("prectr"):
+        from tests.kit.encoder import tiny_encoder  # transformers takes seconds to import
+
         values.setdefault("encoder", str(tiny_encoder()))
     return msgspec.convert(values, TrainerConfig)
 
