@@ -15,10 +15,10 @@ from tests.faults.system import SESSION_SECONDS, STREAMS, TRAINER, System
 from tests.faults.watch import Recovery
 
 THIRD: Final = "3"
-_POINT_LIMIT: Final = 45.0
+_POINT_LIMIT: Final = 90.0
 _REBALANCE_LIMIT: Final = 15.0
 """Seconds in which a process at work passes any point."""
-_EXIT_LIMIT: Final = 45.0
+_EXIT_LIMIT: Final = 90.0
 _TAKEOVER_LIMIT: Final = 20.0
 _RESTART_AFTER: Final = 1.5
 """At most so many seconds after a crash, the operator starts the process again."""
