@@ -18,15 +18,13 @@ from stream.outcomes import Outcomes
 from stream.partition import partitions_of
 from stream.queries import Queries
 from stream.records import Activity, Example
-from stream.sessions import MicroBatch, Refused, Sessions
+from stream.sessions import CHUNK_LINES, MicroBatch, Refused, Sessions
 
 STORE_OPTIONS = StoreOptions(write_ahead_log=False, write_buffer=8 << 20, block_cache=16 << 20)
 """A crash goes back to the last cut, which flushes the stores: a write-ahead log would be written for nobody. Buffers
 are small, since one process holds the stores of all tasks."""
 COMMIT_LINES = 32_768
 """Lines between two writes of the state: enough that a user's entry is seldom written twice for one visit."""
-CHUNK_LINES = 512
-"""Lines decoded and judged at a time, so that events are still in the processor's cache when they are judged."""
 
 
 class Step(NamedTuple):

@@ -22,6 +22,8 @@ from stream.records import Activity, decode_page
 from stream.user import OpenPage, User
 
 META_KEY: Final = b"m"
+CHUNK_LINES: Final = 512
+"""Lines to decode and judge at a time, so that events are still in the processor's cache when they are judged."""
 _USER: Final = b"u"
 _PAGE: Final = b"p"
 _WAITING: Final = b"w"

@@ -20,7 +20,7 @@ from stream.line import Silence
 from stream.outcomes import Outcomes
 from stream.partition import partitions_of
 from stream.records import Activity, encode_record
-from stream.sessions import MicroBatch, Refused, Sessions
+from stream.sessions import CHUNK_LINES, MicroBatch, Refused, Sessions
 
 IDLE_AFTER: Final = 5.0
 """Seconds without input after which a task may say that it is silent."""
@@ -82,12 +82,20 @@ class SessionsTask(Task):
     def _changes(self) -> dict[bytes, bytes | None]:
         return self._sessions.take_changes()
 
-    def _process(self, records: Sequence[ConsumerRecord], offset: int) -> tuple[list[Activity], list[Refused]]:
-        lines = [record.value or b"" for record in records]
-        return self._sessions.process(MicroBatch(decode_lines(lines), lines, [r.offset for r in records]), offset)
+    def _process(self, records: Sequence[ConsumerRecord]) -> tuple[list[Activity], list[Refused]]:
+        closed: list[Activity] = []
+        refused: list[Refused] = []
+        for start in range(0, len(records), CHUNK_LINES):
+            chunk = records[start : start + CHUNK_LINES]
+            lines = [record.value or b"" for record in chunk]
+            batch = MicroBatch(decode_lines(lines), lines, [record.offset for record in chunk])
+            closed_here, refused_here = self._sessions.process(batch, chunk[-1].offset + 1)
+            closed += closed_here
+            refused += refused_here
+        return closed, refused
 
     def _repeat(self, records: Sequence[ConsumerRecord], offset: int) -> None:
-        self._process(records, offset)
+        self._process(records)
 
     def _caught_up(self) -> None:
         if self.ended == END_OF_LOG:
@@ -108,7 +116,7 @@ class SessionsTask(Task):
                 f"{self.partition.topic} partition {self.partition.partition}: offset {records[0].offset} came after "
                 "--flush had closed every page: nothing can follow. Load further events under another --topic-prefix"
             )
-        activities, refused = self._process(records, offset)
+        activities, refused = self._process(records)
         outbox = Outbox()
         self._bury(outbox, refused, {record.offset: record for record in records})
         spoke_again, self._silence, self._others_then = self._silence is not None, None, None
