@@ -211,12 +211,14 @@ class _Loader:
         """
         while self._on_the_way and not self._failed:
             sent = self._on_the_way[0]
-            if sum(each.size for each in self._on_the_way) > room:
-                self._await(sent)
-            if (error := sent.failure) is not None:
+            over = sum(each.size for each in self._on_the_way) > room
+            failed = self._await(sent) if over else None
+            # Asked first: what arrives between the two questions is looked at the next time.
+            arrived = sent.arrived
+            if (error := failed or sent.failure) is not None:
                 self._failed = True
                 raise error
-            if not sent.arrived:
+            if not arrived:
                 return
             self._on_the_way.popleft()
             self._loaded.lines += sent.lines
@@ -230,20 +232,28 @@ class _Loader:
         """Leave the broker; what it has not taken is told already."""
         let_go(self._producer, 0 if self._failed else _CLOSE_SECONDS)
 
-    def _await(self, sent: _Sent) -> None:
-        """Wait until all have arrived or one has failed: the client may leave the others undecided for good then."""
+    def _await(self, sent: _Sent) -> KafkaError | None:
+        """Wait until all have arrived, or until any line on the way has failed; returns why, in that case.
+
+        The client may leave others undecided for good once one has failed.
+        """
         begun = time.monotonic()
-        while not sent.arrived and sent.failure is None:
-            waited_for = next(future for future, _ in sent.futures if not future.is_done)
-            with suppress(KafkaError):
-                waited_for.get(timeout=_SAY_EVERY)
-            if not waited_for.is_done:
+        for future, _ in sent.futures:
+            while not future.is_done:
+                with suppress(KafkaError):
+                    future.get(timeout=_SAY_EVERY)
+                if future.is_done:
+                    break
+                failures = (each.failure for each in self._on_the_way)
+                if (failure := next((found for found in failures if found is not None), None)) is not None:
+                    return failure
                 _log.warning(
                     "%s: Kafka has not answered for %.0f s, the lines on the way are sent again: %d lines are loaded",
                     self._where,
                     time.monotonic() - begun,
                     self._loaded.lines,
                 )
+        return None
 
     def _fits(self, line: bytes, key: bytes | None) -> bool:
         """Whether the topic takes a line; one that it does not would take others with it."""
