@@ -162,6 +162,10 @@ class Stage:
         """Whether every task of the group, in whatever process, has read to `ends` and put out what came of it."""
         if not all(self._has_ended(task.said.ends, number, ends, flush) for number, task in self.tasks.items()):
             return False
+        for number, task in self.tasks.items():
+            # Who has said that the log has ended for good may have events after that to refuse.
+            if isinstance(task, SessionsTask) and self._position(task) < ends[number]:
+                return False
         if time.monotonic() - self._asked < _ASK_EVERY:
             return False
         self._asked = time.monotonic()
