@@ -1,20 +1,13 @@
-"""`prectr top` against real servers: ours with figures that are known, damaged ones, and ones that are away."""
+"""What `prectr top` shows of real servers: ours with figures that are known, damaged ones, and ones that are away."""
 
-import json
-import os
-import pty
 import re
-import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,73 +20,14 @@ from ops.monitor.metrics import monitor_metrics
 from ops.monitor.now import Reading
 from ops.monitor.server import PageServer
 from ops.top.figures import TaskState
-from ops.top.scrape import ask_exporter, ask_monitor, endpoint, monitor_page
+from ops.top.scrape import ask_exporter, ask_monitor, monitor_page
 from ops.top.screen import drawn, spark
 from ops.top.watching import Round, Watching
 from ops.train_metrics import train_metrics
-from state.errors import UsageError
-from tests.oracle.command import PRECTR, environment, prectr
+from tests.kit.top import AWAY, Served, row, sessions
 from tests.test_metrics import quality_of, snapshot_of
 from tests.test_metrics_live import trained
 from tests.test_monitor_page import NOW, reading
-
-AWAY = "http://127.0.0.1:1"
-
-
-class Served:
-    """Serves one text until it is closed; `text` may be changed."""
-
-    def __init__(self, text: str | bytes, status: int = 200, port: int = 0) -> None:
-        served = self
-        self.text = text
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                content = served.text if isinstance(served.text, bytes) else served.text.encode()
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                """Quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = int(self._server.server_port)
-        self.url = f"http://127.0.0.1:{self.port}/metrics"
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def __enter__(self) -> "Served":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def sessions(partition: int, *, pages: int = 100, watermark: float = 1_000_000.0, position: int = 130) -> str:
-    """What a stream process says of one sessions task."""
-    labels = f'stage="sessions",partition="{partition}"'
-    return f"""
-prectr_task_position{{{labels}}} {position}
-prectr_consumer_lag_records{{{labels}}} {10 * (partition + 1)}
-prectr_replayed_records_behind{{{labels}}} 0
-prectr_watermark_timestamp_seconds{{{labels}}} {watermark}
-prectr_emitted_records_total{{{labels}}} {pages - 20}
-prectr_snapshot_age_seconds{{{labels}}} 12.5
-prectr_events_total{{{labels},outcome="impression"}} {pages}
-prectr_events_total{{{labels},outcome="click"}} 50
-prectr_events_total{{{labels},outcome="unreadable"}} 1
-prectr_impressions_total{{{labels},outcome="emitted"}} {pages - 20}
-prectr_impressions_total{{{labels},outcome="dead_letter"}} 2
-prectr_clicks_total{{{labels},outcome="joined"}} 40
-prectr_clicks_total{{{labels},outcome="late"}} 3
-prectr_pages_open{{{labels}}} 18
-prectr_clicks_waiting{{{labels}}} 7
-prectr_dead_letters_total{{{labels},reason="json"}} 1
-"""
 
 
 def text_of(seen: Round, width: int = 130, height: int = 60, *, whole: bool = False) -> str:
@@ -101,13 +35,6 @@ def text_of(seen: Round, width: int = 130, height: int = 60, *, whole: bool = Fa
     console = Console(file=out, width=width, height=height, color_system=None, highlight=False)
     console.print(drawn(seen, console, whole=whole))
     return out.getvalue()
-
-
-def row(text: str, *words: str) -> str:
-    """The one line that begins with these words."""
-    found = [line.strip() for line in text.splitlines() if line.split()[: len(words)] == list(words)]
-    assert len(found) == 1, text
-    return " ".join(found[0].split())
 
 
 def looked(urls: Sequence[str], monitor: str = AWAY, *, named: bool = True) -> Round:
@@ -401,97 +328,6 @@ def _shared() -> Iterator[None]:
         SHARED.append(served)
         yield
         SHARED.clear()
-
-
-@pytest.mark.parametrize(
-    ("given_address", "metrics", "page"),
-    [
-        ("127.0.0.1:9401", "http://127.0.0.1:9401/metrics", "http://127.0.0.1:9401/quality.json"),
-        ("http://host:1/", "http://host:1/metrics", "http://host:1/quality.json"),
-        ("https://host/x", "https://host/x", "https://host/x"),
-        ("[::1]:9401", "http://[::1]:9401/metrics", "http://[::1]:9401/quality.json"),
-    ],
-)
-def test_an_address_may_be_short(given_address: str, metrics: str, page: str) -> None:
-    assert endpoint(given_address) == metrics
-    assert monitor_page(given_address) == page
-
-
-@pytest.mark.parametrize("address", ["", "file:///etc/passwd", "ftp://host:1", "host:port", "http://:1", "host:99999"])
-def test_what_is_no_address_is_wrong_use(address: str) -> None:
-    with pytest.raises(UsageError, match=r"is not an address over HTTP.*--endpoint"):
-        endpoint(address)
-
-
-def test_once_prints_a_screen_and_writes_the_same_for_a_program(tmp_path: Path) -> None:
-    with Served(sessions(0) + sessions(1)) as served:
-        done = prectr("top", "--once", "--endpoint", served.url, "--monitor", AWAY, "--json", tmp_path / "top.json")
-    assert (done.returncode, done.stderr) == (0, "")
-    written = json.loads((tmp_path / "top.json").read_text())
-    assert written["pages"] == {"in": 200, "open": 36, "emitted": 160, "dead_letter": 4}
-    assert [task["partition"] for task in written["tasks"]] == [0, 1]
-    assert row(done.stdout, "pages") == "pages in 200 open 36 emitted 160 dead letter 4"
-    assert "\x1b" not in done.stdout
-    assert list(tmp_path.iterdir()) == [tmp_path / "top.json"]
-
-
-def test_once_with_nobody_there_fails_and_says_what_to_do(tmp_path: Path) -> None:
-    done = prectr("top", "--once", "--endpoint", "127.0.0.1:1", "--monitor", AWAY, "--json", tmp_path / "top.json")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "http://127.0.0.1:1/metrics: Connection refused" in done.stderr
-    assert "--metrics-port 9401" in done.stderr
-    assert not json.loads((tmp_path / "top.json").read_text())["exporters"][0]["answers"]
-
-
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with Served(sessions(0)) as served:
-        done = prectr("top", "--once", "--endpoint", served.url, "--json", tmp_path / "missing" / "top.json")
-    assert done.returncode == 1
-    assert "missing/top.json: No such file or directory; name another file with --json" in done.stderr
-
-
-def test_it_goes_on_until_it_is_asked_to_end() -> None:
-    with Served(sessions(0)) as served:
-        flags = ["--endpoint", served.url, "--monitor", AWAY, "--every", "0.2"]
-        process = subprocess.Popen([*PRECTR, "top", *flags], stdout=subprocess.PIPE, text=True, env=environment())
-        try:
-            assert process.stdout is not None
-            lines = (line for line in process.stdout if line.startswith("pages"))
-            assert "in 100 " in next(lines)
-            served.text = sessions(0, pages=7100)
-            assert any("in 7,100 " in line for line in lines)
-            process.terminate()
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
-            process.wait()
-
-
-def test_on_a_terminal_it_draws_in_place_and_ctrl_c_gives_the_screen_back() -> None:
-    ours, its = pty.openpty()
-    plain = environment(TERM="xterm-256color", COLUMNS="100", LINES="40")
-    with Served(sessions(0)) as served:
-        flags = ["--endpoint", served.url, "--monitor", AWAY, "--every", "0.2"]
-        process = subprocess.Popen([*PRECTR, "top", *flags], stdin=its, stdout=its, stderr=its, env=plain)
-        os.close(its)
-        try:
-            shown = ""
-            while shown.count("sessions") < 3:
-                shown += os.read(ours, 65_536).decode(errors="replace")
-            process.send_signal(signal.SIGINT)
-            with suppress(OSError):
-                while part := os.read(ours, 65_536):
-                    shown += part.decode(errors="replace")
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
-            process.wait()
-            os.close(ours)
-    # The other screen, and back again; the cursor is shown at the end.
-    assert shown.index("\x1b[?1049h") < shown.index("sessions") < shown.index("\x1b[?1049l")
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
-    assert "Ctrl-C ends" in shown
-    assert "Traceback" not in shown
 
 
 def test_tasks_are_in_the_order_of_the_data(tmp_path: Path) -> None:

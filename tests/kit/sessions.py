@@ -1,7 +1,8 @@
-"""Drives stage `sessions` over a log: record by record or in micro-batches, with crashes at named points."""
+"""Drives stage `sessions` over a log, record by record or in micro-batches, with crashes; and says what came out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from random import Random
 from typing import Final
 
@@ -11,9 +12,20 @@ from stream.config import PipelineConfig
 from stream.decode import decode_lines
 from stream.labeller import LexicalLabeller
 from stream.outcomes import Outcomes
-from stream.records import Activity, encode_record
+from stream.records import Activity, decode_history, encode_record
 from stream.sessions import MicroBatch, Refused, Sessions
+from tests.kit.events import LATENESS, click
 from tests.kit.store import DictStore
+from tests.oracle.world import Disorder, make_world
+
+DISORDER = Disorder(
+    pages=60, users=7, gap=25.0, late=0.1, jump=0.03, nights=1, confirmed_jumps=1, malformed=0.05, conflict=0.05
+)
+
+
+@cache
+def world(seed: int) -> tuple[bytes, ...]:
+    return tuple(make_world(seed, DISORDER))
 
 
 class Crash(Enum):
@@ -108,3 +120,32 @@ def random_sizes(seed: int, most: int = 12) -> Iterator[int]:
 def encoded(records: Sequence[msgspec.Struct]) -> list[bytes]:
     """The bytes of each record, for a comparison bit for bit."""
     return [encode_record(record) for record in records]
+
+
+def run(*lines: bytes, config: PipelineConfig | None = None, flush: bool = False) -> SessionsDriver:
+    driver = SessionsDriver(config)
+    driver.run(lines, one_by_one())
+    if flush:
+        driver.flush()
+    return driver
+
+
+def later(ts: int, user_id: str = "other") -> bytes:
+    """A record that moves the watermark to `ts`: a click that finds no page."""
+    return click("no such page", user_id, ts + LATENESS)
+
+
+def clicks_of(driver: SessionsDriver) -> dict[str, int]:
+    """Click outcomes that are not zero, without the clicks of `later`."""
+    counts = driver.outcomes.clicks
+    names = ("joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter")
+    return {name: count for name in names if (count := getattr(counts, name))}
+
+
+def pages_of(driver: SessionsDriver) -> dict[str, int]:
+    counts = driver.outcomes.impressions
+    return {name: count for name in ("emitted", "open", "duplicate", "dead_letter") if (count := getattr(counts, name))}
+
+
+def history_of(activity: Activity) -> list[tuple[int, str, str]]:
+    return [(found.ts, found.request_id, found.item_id) for found in decode_history(activity.history)]
