@@ -35,6 +35,7 @@ def truncate(folder: Path, rng: random.Random) -> str:
             victims = [task / "files" / path for path, size in manifest.sizes().items() if size]
         # A living owner may have pruned it meanwhile.
         with suppress(FileNotFoundError), rng.choice(victims).open("r+b") as file:
-            file.truncate(rng.randrange(file.seek(0, os.SEEK_END)))
+            # A fault before may have left nothing of it: then it stays as it is.
+            file.truncate(rng.randrange(file.seek(0, os.SEEK_END) or 1))
             cut += 1
     return f"a file of the newest snapshot of each of {cut} tasks cut short"
