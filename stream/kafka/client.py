@@ -122,13 +122,17 @@ class Connection:
         }
         return self._made(KafkaProducer, ours | more)
 
+    def admin(self) -> KafkaAdminClient:
+        """An administrator's client."""
+        return self._made(KafkaAdminClient, {})
+
     def ask(self, question: Callable[[KafkaAdminClient], Answer]) -> Answer:
         """Ask the broker something as an administrator, again where it is not ready to answer yet.
 
         Raises:
             PrectrError: it does not answer, or refuses.
         """
-        client = self._made(KafkaAdminClient, {})
+        client = self.admin()
         begun = said = time.monotonic()
         try:
             with self.errors():

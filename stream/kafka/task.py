@@ -132,7 +132,7 @@ class Task(ABC):
             max_block_ms=_BLOCK_MS,
         )
         self._transactions = open_transactions(
-            place.connection, transactional_id, offsets, place.partition, producer, self._output_topics
+            transactional_id, offsets, place.partition, producer, self._output_topics
         )
         self._snapshotter: Snapshotter | None = None
         self._unwritten = 0

@@ -1,7 +1,8 @@
 """One task's transactions: outputs, dead letters and the offset of the next unread record, all or nothing."""
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,14 +17,18 @@ from kafka.structs import OffsetAndMetadata
 from state.errors import StateError
 from state.points import at_point
 from stream.kafka.client import Connection, let_go
+from stream.kafka.decisions import Decisions
 
 _NO_EPOCH: Final = -1
 _FLUSH_SECONDS: Final = 20
 _ANSWER_SECONDS: Final = 20.0
+_LOOK_AGAIN: Final = 0.002
 _CLOSE_SECONDS: Final = 5
 _RESTART: Final = 0.5
 """Seconds since the last commit in which no broker can have been away and come back."""
-_MARKERS: Final = 5.0
+MARKERS_SECONDS: Final = 5.0
+"""In which a broker writes the markers of a transaction that is over: it says so only after them."""
+_log = logging.getLogger(__name__)
 
 
 class Committed(msgspec.Struct, array_like=True):
@@ -67,6 +72,7 @@ class CommittedOffsets:
 
     def __init__(self, connection: Connection, group: str, topic: str) -> None:
         self.group = group
+        self.decisions = Decisions(connection)
         self._topic = topic
         self._lock = Lock()
         # Read committed makes the client ask for stable offsets.
@@ -85,6 +91,16 @@ class CommittedOffsets:
                 return False
         return True
 
+    def told(self, number: int, producer_id: int, written: Iterable[TopicPartition], seconds: float) -> bool:
+        """Whether the end of a producer's last transaction is known to the group's offset and where it has written to.
+
+        seconds: how long to wait for each of the two.
+
+        Raises:
+            KafkaError: the broker does not answer.
+        """
+        return self.decided(number, seconds) and self.decisions.written(producer_id, written, seconds)
+
     def of(self, number: int, seconds: float = _ANSWER_SECONDS) -> tuple[int, Committed] | None:
         """Offset of the next unread record of a partition and what was said with it; None where there is no commit.
 
@@ -102,6 +118,7 @@ class CommittedOffsets:
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close(timeout_ms=_CLOSE_SECONDS * 1000)
+        self.decisions.close()
 
 
 @dataclass(slots=True)
@@ -123,7 +140,7 @@ class Outbox:
 
 
 class _NotToldError(Exception):
-    """The end of the transaction before has not reached the group's offsets."""
+    """The end of the transaction before has not reached every partition, and this one's cannot be left as it is."""
 
 
 class Transactions:
@@ -132,14 +149,13 @@ class Transactions:
     Made when the task is assigned, which ends a dead owner's open transaction; only then are its offsets read.
     """
 
-    def __init__(
-        self, producer: KafkaProducer, offsets: CommittedOffsets, number: int, outputs: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, producer: KafkaProducer, offsets: CommittedOffsets, number: int, outputs: Sequence[str]) -> None:
         """number: the partition that is read. outputs: topics written to."""
         self._producer = producer
         self._offsets = offsets
         self._partition = offsets.partition(number)
         self._outputs = outputs
+        self._written: set[TopicPartition] = set()
         self._ended: float | None = None
         self._close_seconds: float = _CLOSE_SECONDS
         try:
@@ -155,8 +171,20 @@ class Transactions:
             KafkaError: the transaction was aborted, or what became of it is unknown; another is for a new owner.
         """
         producer = self._producer
+        if not self._last_was_told():
+            self._tell_last()
         producer.begin_transaction()
         try:
+            # Once this is answered, the coordinator has ended the last transaction; no record has been sent yet.
+            added = self._partitions_of(outbox) or self._written
+            self._add(added)
+            try:
+                told = self._last_was_told()
+            except KafkaError:
+                # It cannot be told: to end this one as committed, with nothing in it, is right either way.
+                told = False
+            if not told:
+                raise _NotToldError
             sent = [
                 producer.send(topic, value=value, key=key, partition=partition, headers=headers)
                 for topic, partition, key, value, headers in outbox.messages
@@ -164,8 +192,6 @@ class Transactions:
             metadata = msgspec.json.encode(said).decode()
             producer.flush(timeout=_FLUSH_SECONDS)
             at_point("after_produce")
-            if not self._last_was_told():
-                raise _NotToldError
             offsets = {self._partition: OffsetAndMetadata(offset, metadata, _NO_EPOCH)}
             _within(_ANSWER_SECONDS, lambda: producer.send_offsets_to_transaction(offsets, group))
             for future in sent:
@@ -173,14 +199,12 @@ class Transactions:
                     raise future.exception or KafkaTimeoutError("a record was not taken in time")
             at_point("before_commit")
             _within(_ANSWER_SECONDS, producer.commit_transaction)
+            self._written = added
             self._ended = time.monotonic()
         except _NotToldError:
-            _within(_CLOSE_SECONDS, producer.abort_transaction)
-            self.settle(self._outputs, self._offsets.group, commit=True)
-            raise KafkaError(
-                f"the broker had lost the end of the last transaction for {self._partition.topic} partition "
-                f"{self._partition.partition}: it has been told again"
-            ) from None
+            # To abort it would undo the last one.
+            self._end_all(commit=True)
+            raise KafkaError(f"{self._lost}: it has been told again") from None
         except KafkaTimeoutError:
             # It may be waiting for ever, and would wait on: whoever opens the task next ends the transaction.
             self._close_seconds = 0.0
@@ -191,37 +215,85 @@ class Transactions:
                 _within(_CLOSE_SECONDS, producer.abort_transaction)
             raise
 
+    @property
+    def producer_id(self) -> int:
+        """The id that the coordinator has given to the producer."""
+        # The library says it nowhere else.
+        found: int = self._producer._transaction_manager.producer_id_and_epoch.producer_id
+        return found
+
     def _last_was_told(self) -> bool:
-        """Whether the group's offsets know the end of our last transaction, before another can undo it.
+        """Whether the end of our last transaction is known everywhere, before another can undo it.
 
         A broker that is killed between a decision and its markers may never tell it (see `undecided`); the markers of
-        the next transaction would then end both, and if that one is aborted, the committed offset is gone, while what
-        was put out with it stays. No broker is away and back in less than `_RESTART`.
+        the next transaction would then end both, and if that one is aborted, what was committed is gone: the offset,
+        or what was put out with it. No broker is away and back in less than `_RESTART`.
         """
         if self._ended is None or time.monotonic() - self._ended < _RESTART:
             return True
-        return self._offsets.decided(self._partition.partition, _MARKERS)
+        if not self._offsets.told(self._partition.partition, self.producer_id, self._written, MARKERS_SECONDS):
+            return False
+        self._ended = None
+        return True
 
-    def settle(self, outputs: Sequence[str], group: str, *, commit: bool) -> None:
+    def _tell_last(self) -> None:
+        _log.warning("%s: it is told again", self._lost, extra={"partition": self._partition.partition})
+        self.settle(commit=True)
+        self._ended = None
+
+    @property
+    def _lost(self) -> str:
+        return (
+            f"the broker had lost the end of the last transaction for {self._partition.topic} partition "
+            f"{self._partition.partition}"
+        )
+
+    def settle(self, *, commit: bool) -> None:
         """End whatever the task's producer id has left open, in all partitions that it can have written to.
 
-        outputs: topics written to; the group's offsets are among what is ended. Sends no record and no offset.
+        The group's offsets are among what is ended. Sends no record and no offset.
 
         Raises:
             KafkaError: it was not done; another is for a new owner.
         """
+        self._producer.begin_transaction()
+        self._end_all(commit=commit)
+
+    def _end_all(self, *, commit: bool) -> None:
+        """End the transaction that is begun, and in which nothing has been sent, in all partitions."""
         producer = self._producer
-        producer.begin_transaction()
-        for topic in outputs:
-            for number in producer.partitions_for(topic):
-                # The library adds partitions with their first record alone, and there is none.
-                producer._transaction_manager.maybe_add_partition_to_transaction(TopicPartition(topic, number))
-        _within(_ANSWER_SECONDS, lambda: producer.send_offsets_to_transaction({}, group))
+        self._add(partitions_of(producer, self._outputs))
+        _within(_ANSWER_SECONDS, lambda: producer.send_offsets_to_transaction({}, self._offsets.group))
         _within(_ANSWER_SECONDS, producer.commit_transaction if commit else producer.abort_transaction)
+
+    def _partitions_of(self, outbox: Outbox) -> set[TopicPartition]:
+        """Where messages go to; where a key decides, all partitions of the topic."""
+        named = {TopicPartition(topic, number) for topic, number, *_ in outbox.messages if number is not None}
+        keyed = {topic for topic, number, *_ in outbox.messages if number is None}
+        return named | partitions_of(self._producer, keyed)
+
+    def _add(self, partitions: Iterable[TopicPartition]) -> None:
+        """Make partitions part of the transaction; the library does so by itself only with their first record."""
+        manager = self._producer._transaction_manager
+        for partition in partitions:
+            manager.maybe_add_partition_to_transaction(partition)
+        until = time.monotonic() + _ANSWER_SECONDS
+        self._producer._sender.wakeup()
+        while not all(manager.is_partition_added(partition) for partition in partitions):
+            if manager.has_error():
+                raise manager.last_error
+            if time.monotonic() > until:
+                raise KafkaTimeoutError(f"no answer in {_ANSWER_SECONDS:g} s")
+            time.sleep(_LOOK_AGAIN)
 
     def close(self) -> None:
         """Let the producer go."""
         let_go(self._producer, self._close_seconds)
+
+
+def partitions_of(producer: KafkaProducer, topics: Iterable[str]) -> set[TopicPartition]:
+    """All partitions of topics."""
+    return {TopicPartition(topic, number) for topic in topics for number in producer.partitions_for(topic)}
 
 
 def _within(seconds: float, act: Callable[[], object]) -> None:
