@@ -57,6 +57,8 @@ class TrainerConfig:
     by at the start, in units of Σg²,"""
     slope_prior: float = 16.0
     """and the same for the slopes of users and queries over the level."""
+    pair_prior: float = 8.0
+    """and for the weights of an item under a query, which `prectr-v2` has."""
     parent_slots: int = 4096
     """Rows for the click rates by category, the parents of the rates by query and user."""
     smoothing: float = 20.0

@@ -15,11 +15,11 @@ SWITCHES: Final = frozenset({"consistency", "two-stage", "incentive", "aggregate
 class Parts:
     """Which parts of the model there are; every switch of `--without` turns off exactly one.
 
-    joint: the encoder learns from clicks. cold_start: what all users did for the query: its aggregates and the
-    attention over its last clicks. debias: hard negatives and `shift`. consistency: the order of the conditional
-    click probabilities, and the anchor to stage one. two_stage: the level head starts as stage one left it, its graded
-    pairs are learned again, and the anchor. incentive: τ. pretraining: the encoder's weights at the start.
-    aggregates: all click rates by level, of query, user and category.
+    joint: the encoder learns from clicks. cold_start: what all users did for the query: its aggregates, the attention
+    over its last clicks, and a weight of each item under it. debias: hard negatives and `shift`. consistency: the order
+    of the conditional click probabilities, and the anchor to stage one. two_stage: the level head starts as stage one
+    left it, its graded pairs are learned again, and the anchor. incentive: τ. pretraining: the encoder's weights at the
+    start. aggregates: all click rates by level, of query, user and category.
     """
 
     joint: bool

@@ -42,6 +42,7 @@ from model.wide import (
     group_rows,
     id_rows,
     level_rows,
+    pair_rows,
     place_rows,
     place_table,
     slope_rows,
@@ -125,6 +126,7 @@ class Prectr(NeuralModel):
                 "place": place_table(config, device),
                 "wide": weight_table(config, Newton(config.wide_prior), device),
                 "slope": weight_table(config, Newton(config.slope_prior), device),
+                **({"pair": weight_table(config, Newton(config.pair_prior), device)} if parts.cold_start else {}),
             },
             dense,
             device,
@@ -143,6 +145,7 @@ class Prectr(NeuralModel):
             "place": np.concatenate([place_rows(batch)[:, :2].ravel(), level_rows()]),
             "wide": np.concatenate([ids.ravel(), cross_rows_of_levels(batch, wide).ravel()]),
             "slope": slope_rows(batch, wide),
+            **({"pair": pair_rows(batch, wide)} if self._parts.cold_start else {}),
         }
 
     def forward(self, batch: Batch) -> Forward:
@@ -247,6 +250,8 @@ class Prectr(NeuralModel):
             + crosses.sum(dim=1).index_select(0, page_of)
             + slope
         )
+        if self._parts.cold_start:
+            rest = rest + looked_up["pair"]
         parent, query, user = self._aggregates(batch)
         numbers = [reading.similarity.detach().index_select(0, reading.index).unsqueeze(1), *parent, *query, *user]
         straight = [each.unsqueeze(2) for each in parent]

@@ -94,6 +94,11 @@ def slope_rows(batch: Batch, size: int) -> Rows:
     return np.stack([query, user], axis=1)
 
 
+def pair_rows(batch: Batch, size: int) -> Rows:
+    """int64[N]: query × item."""
+    return rows(cross(batch.query[batch.page_of], batch.item), "query × item", size)
+
+
 def linear(*looked_up: Tensor) -> Tensor:
     """The sum of all weights of an impression, float32[N], from parts float32[N, any, 1]."""
     return torch.cat(looked_up, dim=1).sum(dim=(1, 2))

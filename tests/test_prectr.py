@@ -117,6 +117,9 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
             slope[int(rows(np.array([hashed], dtype=np.uint64), field, wide_size)[0]), 0]
             for hashed, field in ((query, "query slope"), (user, "user slope"))
         )
+        if second:
+            of_item = cross(np.array([query], dtype=np.uint64), np.array([ids["item"]], dtype=np.uint64))
+            linear = linear + weights["table.pair"][int(rows(of_item, "query × item", wide_size)[0]), 0]
         straight = dense("straight")
         conditional = []
         for level in range(4):

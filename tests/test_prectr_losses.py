@@ -95,8 +95,10 @@ def test_every_table_learns(name: str, without: str) -> None:
     learner = Learner(name, without).trained()
     batch = learner.batch(PAGES)
     gradients = learner.model.gradients(batch, learner.model.forward(batch))
-    assert {"embedding", "place", "wide", "slope"} <= set(gradients.tables)
-    for table in ("embedding", "place", "wide", "slope"):
+    joint = name == "prectr-v2"
+    tables = {"embedding", "place", "wide", "slope"} | ({"pair"} if joint and without != "cold-start" else set())
+    assert set(gradients.tables) == tables | {"pairs", "shown"}
+    for table in tables:
         assert gradients.tables[table].gradient.abs().max().item() > 1e-6
 
 
