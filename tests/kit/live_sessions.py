@@ -19,7 +19,7 @@ from stream.kafka.ends import LogEnds, Look, Span
 from stream.kafka.sessions_task import SessionsTask
 from stream.kafka.task import Place
 from stream.kafka.topics import Topics
-from stream.kafka.transaction import CommittedOffsets
+from stream.kafka.transaction import CommittedOffsets, Outbox
 from stream.labeller import LexicalLabeller
 
 PARTITIONS = 3
@@ -34,22 +34,16 @@ class Sent(NamedTuple):
     value: bytes
 
 
-class _Producer:
+class _Transactions:
     """Takes everything."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
 
-    def send(self, topic: str, *, value: bytes, partition: int | None, **_: object) -> SimpleNamespace:
-        self.sent.append(Sent(topic, partition, value))
-        return SimpleNamespace(succeeded=lambda: True)
+    def commit(self, outbox: Outbox, *_: object) -> None:
+        self.sent += [Sent(topic, partition, value) for topic, partition, _, value, _ in outbox.messages]
 
-    def init_transactions(self) -> None: ...
-    def begin_transaction(self) -> None: ...
-    def flush(self, timeout: float) -> None: ...
-    def send_offsets_to_transaction(self, offsets: object, group: object) -> None: ...
-    def commit_transaction(self) -> None: ...
-    def close(self, timeout: float) -> None: ...
+    def close(self) -> None: ...
 
 
 class LiveSessions:
@@ -59,18 +53,14 @@ class LiveSessions:
         self._now = 1_000.0
         for module in (stream.kafka.task, stream.kafka.sessions_task):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self._now))
-        self._producer = _Producer()
+        self._transactions = _Transactions()
+        monkeypatch.setattr(stream.kafka.task, "open_transactions", lambda *_: self._transactions)
         self._read = 0
         self.offset = 0
         config = PipelineConfig(partitions=PARTITIONS)
-        connection = cast("Connection", SimpleNamespace(producer=lambda **_: self._producer))
+        connection = cast("Connection", SimpleNamespace(producer=lambda **_: None))
         place = Place(connection, Topics(), "group", OURS, config, folder, "cluster", "topic id", None)
-        offsets = cast(
-            "CommittedOffsets",
-            SimpleNamespace(
-                decided=lambda *_: True, partition=lambda number: ("search-events", number), of=lambda _: None
-            ),
-        )
+        offsets = cast("CommittedOffsets", SimpleNamespace(of=lambda _: None))
         log_ends = cast("LogEnds", SimpleNamespace(spans=lambda asked: dict.fromkeys(asked, Span(0, 0))))
         self.task = SessionsTask(place, log_ends, offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
 
@@ -103,8 +93,8 @@ class LiveSessions:
 
     def _frames(self) -> list[Frame]:
         """By partition, each the only one since the last call; none where nothing was sent."""
-        new = [sent for sent in self._producer.sent[self._read :] if sent.topic == Topics().activity]
-        self._read = len(self._producer.sent)
+        new = [sent for sent in self._transactions.sent[self._read :] if sent.topic == Topics().activity]
+        self._read = len(self._transactions.sent)
         places = [sent.partition for sent in new]
         assert places == sorted(set(places), key=lambda place: place or 0)
         return [decode_frame(sent.value, "here") for sent in new]
