@@ -57,7 +57,7 @@ class TrainerConfig:
     by at the start, in units of Σg²,"""
     slope_prior: float = 16.0
     """and the same for the slopes of users and queries over the level."""
-    pair_prior: float = 8.0
+    pair_prior: float = 24.0
     """and for the weights of an item under a query, which `prectr-v2` has."""
     parent_slots: int = 4096
     """Rows for the click rates by category, the parents of the rates by query and user."""
@@ -71,20 +71,20 @@ class TrainerConfig:
     text."""
     encoder_rate: float = 0.0001
     """Step of Adam for the encoder in joint training."""
-    encoder_share: float = 0.1
+    encoder_share: float = 0.05
     """Share of a batch's distinct pairs that the encoder learns from; the others are read from the cache of pair
     embeddings. 1: every pair goes through the encoder every time."""
     pair_slots: int = 1 << 17
     """Pairs that the cache holds,"""
     pair_refresh: int = 2000
     """each encoded again after this many steps."""
-    replay_pairs: int = 16
+    replay_pairs: int = 8
     """Graded pairs of stage one that are learned again with each batch,"""
     replay_weight: float = 0.1
     """at this weight."""
     order_weight: float = 0.1
     """Weight of semantic consistency: that clicks do not fall as relevance rises,"""
-    anchor_weight: float = 0.1
+    anchor_weight: float = 1.0
     """and that the level distribution stays near that of stage one."""
     debias: str = "shift+soft"
     """Exposure debias: `hinge` as published, `shift`, or `shift+soft`."""
@@ -98,6 +98,11 @@ class TrainerConfig:
     """with this margin a level, in log-odds,"""
     hinge_truncation: float = 2.0
     """which leaves out pairs that miss it by more than this."""
+    exposure: str = "auto"
+    """Whether a model is told how often, and how high, an item has been shown for the query: `on`, `off`, or `auto`:
+    on in `prectr-v2`, as a part of cold-start mining. Of the others `wide-deep+` can be told."""
+    exposure_slots: int = 1 << 20
+    """Rows of the sketch that counts it."""
     shown_slots: int = 1 << 22
     """Bits for which items have been shown for which query, in the order of exposure."""
 

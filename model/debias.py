@@ -69,8 +69,9 @@ def counted(short: Tensor, truncation: float) -> Tensor:
 def shifted(level_logits: Tensor, exposed: Tensor, candidates: Tensor, shown: Tensor) -> Tensor:
     """ln P(level) of pairs, with what being shown says: softmax(ℓ + ln π_exposed − ln π_candidates).
 
-    level_logits: float32[N, 4], which speak of candidates. exposed, candidates: float32[4], level frequencies of
-    what was shown and of candidates. shown: bool[N], pairs that were shown; others are left as they are.
+    level_logits: float32[N, 4], which speak of candidates. exposed: float32[4] or [N, 4], level frequencies of what was
+    shown, at all or for the query; candidates: float32[4], those of candidates. shown: bool[N], pairs that were shown;
+    others are left as they are.
     Our reconstruction (`shift`): the levels that a logging ranker shows are not those of its candidates.
     """
     towards = (exposed.log() - candidates.log()) * shown.float().unsqueeze(1)

@@ -15,11 +15,13 @@ SWITCHES: Final = frozenset({"consistency", "two-stage", "incentive", "aggregate
 class Parts:
     """Which parts of the model there are; every switch of `--without` turns off exactly one.
 
-    joint: the encoder learns from clicks. cold_start: what all users did for the query: its aggregates, the attention
-    over its last clicks, and a weight of each item under it. debias: hard negatives and `shift`. consistency: the order
-    of the conditional click probabilities, and the anchor to stage one. two_stage: the level head starts as stage one
-    left it, its graded pairs are learned again, and the anchor. incentive: τ. pretraining: the encoder's weights at the
-    start. aggregates: all click rates by level, of query, user and category.
+    joint: the encoder learns from clicks. cold_start: what all users did for the query: its aggregates (how often each
+    level was shown for it among them, which `shift` takes up), the attention over its last clicks, and a weight of
+    each item under it. exposure: a part of that, how often and how high each item was shown for it. debias: hard
+    negatives and `shift`. consistency: the order of the conditional click probabilities, and the anchor to stage one.
+    two_stage: the level head starts as stage one left it, its graded pairs are learned again, and the anchor.
+    incentive: τ. pretraining: the encoder's weights at the start. aggregates: all click rates by level, of query, user
+    and category.
     """
 
     joint: bool
@@ -30,6 +32,7 @@ class Parts:
     incentive: bool
     pretraining: bool
     aggregates: bool
+    exposure: bool
 
 
 def parts_of(config: TrainerConfig) -> Parts:
@@ -45,4 +48,5 @@ def parts_of(config: TrainerConfig) -> Parts:
         incentive="incentive" not in without,
         pretraining="pretraining" not in without,
         aggregates="aggregates" not in without,
+        exposure=second and "cold-start" not in without and config.exposure != "off",
     )

@@ -2,12 +2,12 @@
 
 `prectr` (PRECTR 2025): fusion, two-stage training, semantic consistency and the user's own relevance incentive; the
 text encoder stays as stage one left it. `prectr-v2` (PRECTR-V2 2026) besides: the encoder learns on, jointly;
-aggregates and clicks of all users for the query (cold-start mining); exposure debias.
+aggregates, exposure and clicks of all users for the query (cold-start mining); exposure debias.
 """
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,16 +22,17 @@ from model.dense import DenseParameters, Shape
 from model.dnn import embedding_table
 from model.embeddings import Newton
 from model.encoder.network import WIDTH, make_encoder
+from model.exposure import EXPOSURE_NUMBERS, ExposureCounts
 from model.features import Batch, Reads
 from model.fusion import fused_log_odds
 from model.gradients import Gradients
 from model.hashing import rows as hashed_rows
 from model.incentive import Incentive
-from model.neural import NeuralModel
+from model.neural import Memory, NeuralModel
 from model.online import Forward, Over
 from model.pair_reader import PairReader, Reading, open_encoder
 from model.parts import parts_of
-from model.preference import LEVEL_STEPS, OF_NUMBERS, of_parent, of_query, of_user
+from model.preference import LEVEL_STEPS, OF_NUMBERS, of_exposure, of_parent, of_query, of_user
 from model.ranking import Explained, as_numpy, sigmoid
 from model.shown import ShownPairs
 from model.smoothing import LEVELS
@@ -49,8 +50,12 @@ from model.wide import (
     weight_table,
 )
 
+_PAIRS: Final = "pairs"
 _TEXT: Final = 16
 _BY_LEVEL: Final = 3
+_MORE_SHOWN: Final = 2.0
+"""By how much each level more is likelier, in log-odds, for each log-odds more of being shown: where learning starts
+from, since a ranker that writes a log shows what it takes for relevant (reconstruction)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Conditional:
     numbers: Tensor
     rest: Tensor
     tau: Tensor
+    exposure: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +100,13 @@ class Prectr(NeuralModel):
         self._graded = GradedPairs(folder.pairs, folder.tokenizer, device, config.seed)
         self._shares = self._graded.shares
         self._shown = ShownPairs(config.shown_slots, device)
+        memories: dict[str, Memory] = {"shown": self._shown}
+        self._exposure = ExposureCounts(config.exposure_slots, device) if parts.exposure else None
+        if self._exposure is not None:
+            memories["exposure"] = self._exposure
         self._by_query = parts.aggregates and parts.cold_start
         sources = parts.aggregates + self._by_query
-        columns = LEVELS * parts.aggregates + OF_NUMBERS * sources + 1
+        columns = LEVELS * parts.aggregates + OF_NUMBERS * sources + EXPOSURE_NUMBERS * parts.exposure + 1
         self._deep = DeepPart(config.embedding_dim, config.hidden, _PLACE + _TEXT + columns, outputs=LEVELS)
         self._incentive = Incentive(config.embedding_dim, OF_NUMBERS * parts.aggregates, parts.cold_start)
         shapes = {
@@ -108,6 +118,9 @@ class Prectr(NeuralModel):
             "straight": Shape.zeros(parts.aggregates + _BY_LEVEL * sources),
             **(self._incentive.shapes() if parts.incentive else {}),
         }
+        if parts.exposure:
+            shapes["exposure.straight"] = Shape.zeros(1, EXPOSURE_NUMBERS)
+            shapes["exposure.level"] = Shape.zeros(LEVELS, EXPOSURE_NUMBERS)
         dense = DenseParameters(
             shapes,
             rate=config.dense_rate,
@@ -120,6 +133,9 @@ class Prectr(NeuralModel):
                 dense["level.weight"].copy_(folder.network.levels.weight)
                 dense["level.bias"].copy_(folder.network.levels.bias)
         self._steps = torch.from_numpy(LEVEL_STEPS.astype(np.float32)).to(device)
+        if parts.exposure:
+            with torch.no_grad():
+                dense["exposure.level"][:, 0] = _MORE_SHOWN * self._steps
         super().__init__(
             {
                 "embedding": embedding_table(config, device),
@@ -130,6 +146,7 @@ class Prectr(NeuralModel):
             },
             dense,
             device,
+            memories,
         )
 
     def rows(self, batch: Batch) -> dict[str, Rows]:
@@ -154,28 +171,20 @@ class Prectr(NeuralModel):
         gathered = {name: self._tables[name].gather(rows) for name, rows in self.rows(batch).items()}
         looked_up = {name: each.look_up() for name, each in gathered.items()}
         scored = self._scored(batch, reading, looked_up)
-        kept = {"pairs": reading.kept, "shown": self._shown.to_add(batch)}
+        kept = {**self.remembered(batch), _PAIRS: reading.kept}
         forward = Forward(scored.log_odds.detach(), {}, gathered, kept)
         self._add_losses(forward, batch, reading, scored)
         return forward
 
-    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
-        """Of everything that learns; and what is to be remembered of texts and of what was shown."""
-        learned = super().gradients(batch, forward)
-        return Gradients(learned.impressions, learned.dense, {**learned.tables, **forward.kept})
-
     def no_gradients(self) -> Gradients:
         """Of no pages."""
         none = super().no_gradients()
-        kept = {"pairs": self._reader.nothing(), "shown": self._shown.nothing()}
-        return Gradients(none.impressions, none.dense, {**none.tables, **kept})
+        return replace(none, tables={**none.tables, _PAIRS: self._reader.nothing()})
 
     def step(self, gradients: Gradients) -> None:
-        """Learn, then remember."""
-        tables = dict(gradients.tables)
-        self._reader.keep(tables.pop("pairs"))
-        self._shown.add(tables.pop("shown"))
-        super().step(Gradients(gradients.impressions, gradients.dense, tables))
+        """Learn, and remember."""
+        self._reader.keep(gradients.tables[_PAIRS])
+        super().step(gradients)
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], nothing learned."""
@@ -200,27 +209,25 @@ class Prectr(NeuralModel):
         )
 
     def export(self) -> dict[str, Tensor]:
-        """Tables, dense parameters, the cache of pairs, and what was shown."""
+        """Tables, dense parameters, memories, and the cache of pairs."""
         exported = super().export()
         exported.update({f"pairs.{name}": tensor for name, tensor in self._reader.export().items()})
-        exported.update({f"shown.{name}": tensor for name, tensor in self._shown.export().items()})
         return exported
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `export` gave. ValueError: it was made with another encoder."""
-        of = {
-            part: {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
-            for part in ("pairs.", "shown.")
-        }
-        self._reader.restore(of["pairs."])
-        self._shown.restore(of["shown."])
+        pairs = {name.removeprefix("pairs."): each for name, each in tensors.items() if name.startswith("pairs.")}
+        self._reader.restore(pairs)
         super().restore(tensors)
 
     def _scored(self, batch: Batch, reading: Reading, looked_up: Mapping[str, Tensor]) -> Scored:
         parts = self._conditional(batch, reading, looked_up)
         conditional = self._given(batch, parts, reading.pair.index_select(0, reading.index))
         level_logits = torch.nn.functional.linear(reading.pair, self._dense["level.weight"], self._dense["level.bias"])
-        log_levels = self._log_levels(batch, level_logits.index_select(0, reading.index))
+        of_each = level_logits.index_select(0, reading.index)
+        if parts.exposure is not None:
+            of_each = of_each + torch.nn.functional.linear(parts.exposure, self._dense["exposure.level"])
+        log_levels = self._log_levels(batch, of_each)
         return Scored(fused_log_odds(conditional, log_levels), conditional, log_levels, level_logits, parts)
 
     def _log_levels(self, batch: Batch, level_logits: Tensor) -> Tensor:
@@ -230,7 +237,8 @@ class Prectr(NeuralModel):
         if self._parts.debias and self._config.debias.startswith("shift"):
             ones = torch.ones(batch.impressions, dtype=torch.bool, device=self._device)
             shown = ones if batch.shown else self._shown.has(batch)
-            return shifted(level_logits, self.tensor(batch.rates.exposed), self._shares, shown)
+            exposed = of_exposure(batch, self._config.smoothing) if self._by_query else batch.rates.exposed
+            return shifted(level_logits, self.tensor(exposed), self._shares, shown)
         return torch.log_softmax(level_logits, dim=1)
 
     def _conditional(self, batch: Batch, reading: Reading, looked_up: Mapping[str, Tensor]) -> Conditional:
@@ -254,6 +262,10 @@ class Prectr(NeuralModel):
             rest = rest + looked_up["pair"]
         parent, query, user = self._aggregates(batch)
         numbers = [reading.similarity.detach().index_select(0, reading.index).unsqueeze(1), *parent, *query, *user]
+        exposure = None if self._exposure is None else self.tensor(self._exposure.numbers(batch))
+        if exposure is not None:
+            numbers.append(exposure)
+            rest = rest + torch.nn.functional.linear(exposure, self._dense["exposure.straight"])
         straight = [each.unsqueeze(2) for each in parent]
         straight += [self._by_level(each) for each in (*query, *user)]
         if straight:
@@ -261,7 +273,7 @@ class Prectr(NeuralModel):
         tau = torch.zeros_like(rest)
         if self._parts.incentive:
             tau = self._tau(batch, embedded, of_all, query, user)
-        return Conditional(embedded, self._place(batch), torch.cat(numbers, dim=1), rest + tau, tau)
+        return Conditional(embedded, self._place(batch), torch.cat(numbers, dim=1), rest + tau, tau, exposure)
 
     def _tau(self, batch: Batch, embedded: Tensor, of_all: Tensor, query: list[Tensor], user: list[Tensor]) -> Tensor:
         pages, clicks = batch.pages, len(batch.history.item)

@@ -78,6 +78,17 @@ def of_parent(batch: Batch) -> NDArray[np.float32]:
     return (_log_odds(batch.rates.parent) - PRIOR_LOG_ODDS).astype(np.float32)
 
 
+def of_exposure(batch: Batch, strength: float) -> Floats:
+    """float64[N, 4]: shares of the levels among what was shown for the query, towards those of everything shown.
+
+    strength: impressions that the latter counts for. Like every aggregate it counts logged levels.
+    """
+    rates = batch.rates
+    shown = rates.query_impressions
+    shares: Floats = (shown + strength * rates.exposed) / (shown.sum(axis=1, keepdims=True) + strength)
+    return shares
+
+
 OF_NUMBERS: Final = 2 * LEVELS + 2
 """Columns of `of_query` and `of_user`; the first four are differences by level, the last two offset and slope."""
 

@@ -23,6 +23,8 @@ class ModelEntry:
     make: Callable[[TrainerConfig, torch.device], OnlineModel]
     switches: frozenset[str] = frozenset()
     """What `without` may name."""
+    exposure: bool = False
+    """Whether it can be told how often items were shown for the query."""
 
 
 def _prectr(config: TrainerConfig, device: torch.device) -> OnlineModel:
@@ -35,14 +37,14 @@ MODELS: Final[dict[str, ModelEntry]] = {
     "lr": ModelEntry(LogisticRegression),
     "dnn": ModelEntry(DeepNetwork),
     "wide-deep": ModelEntry(WideDeep),
-    "wide-deep+": ModelEntry(WideDeepPlus),
+    "wide-deep+": ModelEntry(WideDeepPlus, exposure=True),
     "prectr": ModelEntry(_prectr, SWITCHES),
-    "prectr-v2": ModelEntry(_prectr, SWITCHES_V2),
+    "prectr-v2": ModelEntry(_prectr, SWITCHES_V2, exposure=True),
 }
 
 
 def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
-    """The model that the configuration names, at its start. ConfigError: no such model or switch."""
+    """The model that the configuration names, at its start. ConfigError: no such model or switch, or not for it."""
     entry = MODELS.get(config.model)
     if entry is None:
         raise ConfigError(f"model {config.model!r} is not known; choose one of {', '.join(MODELS)}")
@@ -50,6 +52,9 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
         if switch not in entry.switches:
             choices = ", ".join(sorted(entry.switches)) or "none"
             raise ConfigError(f"model {config.model} has no part {switch!r} to leave out; its parts: {choices}")
+    if config.exposure == "on" and not entry.exposure:
+        able = ", ".join(name for name, each in MODELS.items() if each.exposure)
+        raise ConfigError(f"model {config.model} cannot be told how often items were shown: exposure=on is for {able}")
     model = entry.make(config, device)
     if config.reads_text and not config.has_relevance_part:
         from model.with_text import WithText  # noqa: PLC0415 (as above)

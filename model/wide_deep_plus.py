@@ -1,7 +1,8 @@
 """`wide-deep+`: wide & deep that also reads the click rates by level of the query and of the user.
 
 Besides all of `wide-deep`: the smoothed rates with their counts, in the deep part and straight to the logit;
-a slope over the level, learned for each query and user; Newton steps for the wide part.
+a slope over the level, learned for each query and user; Newton steps for the wide part. With `exposure=on`, also how
+often items have been shown for the query.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from model.deep import PLACE_NUMBERS, DeepPart, embedding_rows, place_numbers
 from model.dense import DenseParameters, Shape
 from model.dnn import embedding_table
 from model.embeddings import Newton
+from model.exposure import EXPOSURE_NUMBERS, ExposureCounts
 from model.features import Batch
 from model.neural import NeuralModel
 from model.preference import LEVEL_STEPS, RATE_NUMBERS, rate_numbers
@@ -26,7 +28,9 @@ class WideDeepPlus(NeuralModel):
     """The wide part, the deep part with the rates, the rates by themselves and the slopes, summed."""
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
+        self._exposure = ExposureCounts(config.exposure_slots, device) if config.exposure == "on" else None
         columns = PLACE_NUMBERS + config.reads_text + RATE_NUMBERS
+        columns += 0 if self._exposure is None else EXPOSURE_NUMBERS
         self._deep = DeepPart(config.embedding_dim, config.hidden, columns)
         self._embedding_rows = config.embedding_rows
         self._wide_rows = config.wide_rows
@@ -40,6 +44,7 @@ class WideDeepPlus(NeuralModel):
             },
             DenseParameters(shapes, rate=config.dense_rate, seed=config.seed, device=device),
             device,
+            {} if self._exposure is None else {"exposure": self._exposure},
         )
 
     def rows(self, batch: Batch) -> dict[str, Rows]:
@@ -53,7 +58,10 @@ class WideDeepPlus(NeuralModel):
 
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
         """Logits float32[N]."""
-        numbers = self.tensor(np.concatenate([place_numbers(batch), rate_numbers(batch)], axis=1))
+        columns = [place_numbers(batch), rate_numbers(batch)]
+        if self._exposure is not None:
+            columns.append(self._exposure.numbers(batch))
+        numbers = self.tensor(np.concatenate(columns, axis=1))
         deep = self._deep.logits(batch, looked_up["embedding"], numbers, self._dense).squeeze(1)
         straight = torch.nn.functional.linear(numbers, self._dense["numbers"]).squeeze(1)
         steps = self.tensor(batch.level_weights @ LEVEL_STEPS)

@@ -70,6 +70,7 @@ _RANGES: Final[Mapping[str, _Range]] = MappingProxyType(
         "pair_slots": _COUNT,
         "pair_refresh": _COUNT,
         "replay_pairs": _Range(1, 1 << 16),
+        "exposure_slots": _COUNT,
         "shown_slots": _COUNT,
     }
 )
@@ -79,6 +80,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "device": ("auto", "cpu", "cuda"),
         "levels": ("auto", "logged", "inferred"),
+        "exposure": ("auto", "on", "off"),
         "debias": ("hinge", "shift", "shift+soft"),
     }
 )

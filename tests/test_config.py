@@ -56,7 +56,7 @@ def test_the_environment_can_name_the_file_and_a_flag_names_another(toml: Path, 
 @pytest.mark.parametrize("config", [PipelineConfig, TrainerConfig])
 def test_every_setting_has_an_environment_variable_and_a_flag_that_change_it(config: type) -> None:
     other = {"labeller": "lexical", "device": "cpu", "model": "lr", "without": "x,y", "hidden": "3, 4"}
-    other |= {"levels": "logged", "encoder": "folder", "debias": "shift", "encoder_share": "0.5"}
+    other |= {"levels": "logged", "encoder": "folder", "debias": "shift", "encoder_share": "0.5", "exposure": "off"}
     for field in dataclasses.fields(config):
         default = getattr(config(), field.name)
         value = other.get(field.name) or str(type(default)(default + 1))

@@ -1,6 +1,7 @@
 """The neural models against the same network written with dense one-hot matrices."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +19,24 @@ from model.wide import place_rows, slope_rows
 from model.wide_deep import WideDeep, wide_rows
 from model.wide_deep_plus import WideDeepPlus
 from tests.kit.examples import random_examples, small_config
+from tests.kit.exposure import exposure_by_hand
 
 CPU = torch.device("cpu")
 CONFIG = small_config(embedding_scale=0.3, embedding_dim=4, hidden=(6, 5))
-MODELS: list[Callable[[TrainerConfig, torch.device], NeuralModel]] = [DeepNetwork, WideDeep, WideDeepPlus]
+
+
+def _told_of_exposure(config: TrainerConfig, device: torch.device) -> NeuralModel:
+    return WideDeepPlus(replace(config, exposure="on"), device)
+
+
+MODELS: list[Callable[[TrainerConfig, torch.device], NeuralModel]] = [
+    DeepNetwork,
+    WideDeep,
+    WideDeepPlus,
+    _told_of_exposure,
+]
+_SEEN = range(1, 9)
+"""Seeds of the batches that `_trained` has learned from."""
 
 
 def _one_hot(wanted: np.ndarray, size: int) -> torch.Tensor:
@@ -50,6 +65,9 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
     plus = isinstance(model, WideDeepPlus)
     if plus:
         numbers = torch.cat([numbers, torch.from_numpy(rate_numbers(batch))], dim=1)
+    if plus and model._exposure is not None:
+        told = exposure_by_hand([_batch(seed) for seed in _SEEN], batch)
+        numbers = torch.cat([numbers, torch.tensor(told, dtype=torch.float32)], dim=1)
     logits = []
     for n, page in enumerate(batch.page_of.tolist()):
         layer = torch.cat(
@@ -81,8 +99,8 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
 
 def _trained(make: Callable[[TrainerConfig, torch.device], NeuralModel]) -> NeuralModel:
     model = make(CONFIG, CPU)
-    for seed in range(8):
-        batch = _batch(seed + 1)
+    for seed in _SEEN:
+        batch = _batch(seed)
         model.step(model.gradients(batch, model.forward(batch)))
     return model
 

@@ -14,6 +14,7 @@ from model.encoder.network import RelevanceEncoder
 from model.features import Batch
 from model.hashing import cross, rows
 from tests.kit.encoder import tiny_encoder
+from tests.kit.exposure import exposure_by_hand
 from tests.kit.learner import BOTH, EVERY, PAGES, PRIOR, Learner, shares_of_levels
 
 
@@ -37,6 +38,7 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
         return weights[f"dense.{name}"]
 
     shares = shares_of_levels()
+    exposure = torch.tensor(exposure_by_hand(learner.seen(), batch), dtype=torch.float32)
     logits = []
     for n, page in enumerate(batch.page_of.tolist()):
         encoded = network(tokenizer.encode([batch.texts[n]]))
@@ -103,6 +105,7 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
                 text,
                 similarity[None],
                 torch.tensor(np.concatenate([parent, *sources]), dtype=torch.float32),
+                *([exposure[n]] if second else []),
             ]
         )
         ids_embedded = [embed(np.array([ids[name]]), name)[0] for name in ("item", "category", "brand", "group")]
@@ -120,6 +123,7 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
         if second:
             of_item = cross(np.array([query], dtype=np.uint64), np.array([ids["item"]], dtype=np.uint64))
             linear = linear + weights["table.pair"][int(rows(of_item, "query × item", wide_size)[0]), 0]
+            linear = linear + (dense("exposure.straight")[0] * exposure[n]).sum()
         straight = dense("straight")
         conditional = []
         for level in range(4):
@@ -135,7 +139,10 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
             conditional.append(deep[level] + linear + of_level + steep * step + tau[level])
         level_logits = dense("level.weight") @ pair + dense("level.bias")
         if second:
-            level_logits = level_logits + torch.tensor(np.log(rates.exposed) - np.log(shares), dtype=torch.float32)
+            of_shown = rates.query_impressions[n] + 20.0 * rates.exposed
+            shift = np.log(of_shown / of_shown.sum()) - np.log(shares)
+            level_logits = level_logits + torch.tensor(shift, dtype=torch.float32)
+            level_logits = level_logits + dense("exposure.level") @ exposure[n]
         levels = torch.softmax(level_logits, dim=0)
         click = (levels * torch.sigmoid(torch.stack(conditional))).sum()
         logits.append(torch.log(click) - torch.log1p(-click))

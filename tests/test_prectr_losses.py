@@ -96,8 +96,9 @@ def test_every_table_learns(name: str, without: str) -> None:
     batch = learner.batch(PAGES)
     gradients = learner.model.gradients(batch, learner.model.forward(batch))
     joint = name == "prectr-v2"
-    tables = {"embedding", "place", "wide", "slope"} | ({"pair"} if joint and without != "cold-start" else set())
-    assert set(gradients.tables) == tables | {"pairs", "shown"}
+    mined = joint and without != "cold-start"
+    tables = {"embedding", "place", "wide", "slope"} | ({"pair"} if mined else set())
+    assert set(gradients.tables) == tables | {"pairs", "shown"} | ({"exposure"} if mined else set())
     for table in tables:
         assert gradients.tables[table].gradient.abs().max().item() > 1e-6
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from model.encoder.folder import load_encoder
+from model.registry import make_model
+from state.errors import ConfigError
 from stream.records import Example, QueryClick
 from tests.kit.encoder import tiny_encoder
-from tests.kit.learner import BOTH, EVERY, PAGES, Learner, shares_of_levels
+from tests.kit.examples import small_config
+from tests.kit.learner import BOTH, CPU, EVERY, PAGES, Learner, shares_of_levels
 
 
 def _other_counts(example: Example, of: str, kinds: str) -> Example:
@@ -89,8 +92,11 @@ def test_without_incentive_nobody_prefers_a_level(name: str) -> None:
 
 
 def test_debias_tells_what_was_shown_from_what_was_not() -> None:
-    """With `shift`, P(level) of what was shown is stage one's, times exposed over candidates; else it is left alone."""
-    whole, without = Learner().trained(), Learner(without="debias").trained()
+    """With `shift`, P(level) of what was shown is stage one's, times exposed over candidates; else it is left alone.
+
+    Exposed are the shares of levels for the query, towards those of everything.
+    """
+    whole, without = Learner(exposure="off").trained(), Learner(without="debias", exposure="off").trained()
     for learner in (whole, without):
         learner.parents.impressions[0] += [0.0, 0.0, 500.0, 3000.0]
         learner.parents.restore(learner.parents.impressions, learner.parents.clicks)
@@ -98,7 +104,8 @@ def test_debias_tells_what_was_shown_from_what_was_not() -> None:
     unseen = dataclasses.replace(batch.at_position(1), item=batch.item + np.uint64(77))
     there = whole.model.explain(batch).log_levels.exp()
     elsewhere = whole.model.explain(unseen).log_levels.exp()
-    ratio = torch.from_numpy(batch.rates.exposed / shares_of_levels()).float()
+    of_query = batch.rates.query_impressions + 20.0 * batch.rates.exposed
+    ratio = torch.from_numpy(of_query / of_query.sum(axis=1, keepdims=True) / shares_of_levels()).float()
     expected = elsewhere * ratio / (elsewhere * ratio).sum(dim=1, keepdim=True)
     assert torch.allclose(there, expected, atol=1e-5)
     assert (there - elsewhere).abs().max().item() > 0.2
@@ -108,7 +115,7 @@ def test_debias_tells_what_was_shown_from_what_was_not() -> None:
 
 @pytest.mark.parametrize("debias", ["hinge", "shift", "shift+soft"])
 def test_only_shift_changes_levels_of_what_was_shown(debias: str) -> None:
-    learner = Learner(debias=debias).trained()
+    learner = Learner(debias=debias, exposure="off").trained()
     batch = learner.batch(PAGES)
     unseen = dataclasses.replace(batch.at_position(1), item=batch.item + np.uint64(77))
     same = torch.equal(learner.model.explain(batch).log_levels, learner.model.explain(unseen).log_levels)
@@ -126,6 +133,28 @@ def test_a_candidate_shifts_once_it_has_been_shown_for_the_query() -> None:
             before = learner.parents.clicks.copy(), learner.parents.impressions.copy()
             learner.learn(PAGES)
             learner.parents.restore(before[1], before[0])
+
+
+def test_what_was_shown_more_is_taken_for_more_relevant_and_cold_start_mining_is_what_tells() -> None:
+    """An item that has filled every page of a query, against one that was on one of them; same text, same place."""
+    for without, tells in (("", True), ("cold-start", False)):
+        learner = Learner(without=without)
+        batch = learner.batch(PAGES)
+        often = dataclasses.replace(batch, item=np.full_like(batch.item, 7))
+        rare = dataclasses.replace(batch, item=np.full_like(batch.item, 8))
+        for each in (rare, *[often] * 20):
+            learner.model.step(learner.model.gradients(each, learner.model.forward(each)))
+        steps = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        of_often, of_rare = (learner.model.explain(each).log_levels.exp() @ steps for each in (often, rare))
+        assert bool((of_often > of_rare + 0.1).all()) is tells
+        assert bool(torch.allclose(of_often, of_rare)) is not tells
+
+
+def test_exposure_is_for_models_that_can_be_told() -> None:
+    assert "exposure.level" in Learner().model._dense.named()
+    assert "exposure.level" not in Learner(exposure="off").model._dense.named()
+    with pytest.raises(ConfigError, match=r"exposure=on is for wide-deep\+, prectr-v2"):
+        make_model(small_config(model="prectr", exposure="on"), CPU)
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -55,7 +55,13 @@ def test_ranks_hold_the_weights_of_one_process_that_learns_from_whole_batches(mo
 
 @pytest.mark.parametrize(
     "settings",
-    [{"model": "prectr"}, {"model": "prectr-v2"}, {"model": "prectr-v2", "debias": "hinge"}, {"model": "wide-deep+"}],
+    [
+        {"model": "prectr"},
+        {"model": "prectr-v2"},
+        {"model": "prectr-v2", "debias": "hinge"},
+        {"model": "wide-deep+"},
+        {"model": "wide-deep+", "exposure": "on"},
+    ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
 @pytest.mark.parametrize("size", [2, 3])

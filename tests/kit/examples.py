@@ -24,6 +24,7 @@ def small_config(**settings: object) -> TrainerConfig:
         "device": "cpu",
         "pair_slots": 1024,
         "shown_slots": 4096,
+        "exposure_slots": 4096,
         **settings,
     }
     if str(settings.get("model", "")).startswith("prectr"):

@@ -96,6 +96,10 @@ class Learner:
         self.parents.restore(parents.impressions.copy(), parents.clicks.copy())
         return self
 
+    def seen(self) -> list[Batch]:
+        """What `trained` has learned from."""
+        return [self.batch(examples) for examples in _SIX]
+
     def score(self, examples: Sequence[Example]) -> Tensor:
         return self.model.score(self.batch(examples))
 
@@ -117,8 +121,8 @@ class Learner:
 @cache
 def _after_six_batches(config: TrainerConfig) -> tuple[dict[str, Tensor], Parents]:
     learner = Learner(config=config)
-    for seed in range(6):
-        learner.learn(clicked_examples(5, seed=seed + 1))
+    for examples in _SIX:
+        learner.learn(examples)
     return copied(learner.model.export()), learner.parents
 
 
@@ -127,6 +131,7 @@ def _largest(gradient: Tensor | None) -> float:
 
 
 PAGES = clicked_examples(5, seed=50)
+_SIX = [clicked_examples(5, seed=seed + 1) for seed in range(6)]
 
 
 def copied(exported: dict[str, Tensor]) -> dict[str, Tensor]:

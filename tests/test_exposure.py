@@ -1,0 +1,76 @@
+"""How often, and how high, items have been shown for a query, against counting them one by one."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.exposure import EXPOSURE_NUMBERS, ExposureCounts
+from model.features import Batch, FeatureEncoder
+from model.gradients import RowGradients
+from model.smoothing import Parents
+from stream.records import Example
+from tests.kit.examples import random_examples
+from tests.kit.exposure import exposure_by_hand
+
+CPU = torch.device("cpu")
+
+
+def _batch(examples: list[Example]) -> Batch:
+    return FeatureEncoder().encode(examples, Parents(64, 20.0))
+
+
+def _counted(batches: list[Batch], slots: int = 1 << 20) -> ExposureCounts:
+    counts = ExposureCounts(slots, CPU)
+    for batch in batches:
+        counts.add(counts.to_add(batch))
+    return counts
+
+
+def test_numbers_are_those_of_counting_one_by_one() -> None:
+    examples = random_examples(60, seed=3)
+    seen = [_batch(examples[start : start + 7]) for start in range(0, 49, 7)]
+    asked = _batch(examples[49:])
+    numbers = _counted(seen).numbers(asked)
+    assert numbers.shape == (asked.impressions, EXPOSURE_NUMBERS)
+    np.testing.assert_allclose(numbers, exposure_by_hand(seen, asked), rtol=1e-5, atol=1e-6)
+    assert (numbers[:, 1] > 0).any()
+    assert (numbers == 0).all(axis=1).any()
+
+
+def test_nothing_is_known_of_what_was_never_shown() -> None:
+    batch = _batch(random_examples(5))
+    assert not ExposureCounts(4096, CPU).numbers(batch).any()
+
+
+def test_it_is_the_same_however_a_batch_is_spread_over_ranks() -> None:
+    examples = random_examples(12, seed=5)
+    shares = [_batch(examples[0::2]), _batch(examples[1::2])]
+    one, two = _counted([_batch(examples)]), ExposureCounts(1 << 20, CPU)
+    parts = [two.to_add(share) for share in shares]
+    rows = torch.unique(torch.cat([part.rows for part in parts]))
+    summed = torch.zeros(len(rows), 2)
+    for part in parts:
+        summed.index_add_(0, torch.searchsorted(rows, part.rows), part.gradient)
+    two.add(RowGradients(rows, summed))
+    asked = _batch(examples)
+    np.testing.assert_allclose(one.numbers(asked), two.numbers(asked), rtol=1e-6)
+
+
+def test_a_crowded_sketch_counts_too_much_and_never_too_little() -> None:
+    examples = random_examples(200, seed=6)
+    seen, asked = [_batch(examples[:150])], _batch(examples[150:])
+    crowded, roomy = _counted(seen, slots=256).numbers(asked), _counted(seen).numbers(asked)
+    assert (crowded[:, 1] >= roomy[:, 1] - 1e-6).all()
+    assert (crowded[:, 1] > roomy[:, 1] + 1e-6).any()
+
+
+@pytest.mark.parametrize("batches", [0, 3])
+def test_what_is_exported_is_taken_up(batches: int) -> None:
+    examples = random_examples(40, seed=7)
+    counts = _counted([_batch(examples[10 * start : 10 * start + 10]) for start in range(batches)])
+    again = ExposureCounts(1 << 20, CPU)
+    again.restore(counts.export())
+    asked = _batch(examples)
+    np.testing.assert_array_equal(again.numbers(asked), counts.numbers(asked))
+    again.add(again.nothing())
+    np.testing.assert_array_equal(again.numbers(asked), counts.numbers(asked))
