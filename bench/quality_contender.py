@@ -138,8 +138,13 @@ ORDER: Final = (
     ("prectr", "wide-deep"),
     ("prectr-v2", "prectr"),
     ("prectr-v2", "wide-deep+"),
+    ("prectr-v2", "prectr-v2 exposure=off"),
+    ("prectr-v2 exposure=off", "wide-deep+"),
+    ("wide-deep+ exposure=on", "wide-deep+"),
+    ("prectr-v2", "wide-deep+ exposure=on"),
 )
-"""The steps between models, the better one first: the papers' order, and the strong baseline."""
+"""The steps between models, the better one first: the papers' order, the strong baseline, and either of the two last
+told of exposure or not."""
 
 
 def comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -155,6 +160,6 @@ def comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
             found.append((label, name))
         elif whole != label:
             found += [pair for pair in ((name, f"{whole} without debias"), (whole, name)) if pair[1] in present]
-        elif label.split(" ")[0] in present:
+        elif label.split(" ")[0] in present and not any(name in pair for pair in ORDER):
             found.append((name, label.split(" ")[0]))
     return [pair for pair in dict.fromkeys(found) if pair[0] in present and pair[1] in present]

@@ -125,6 +125,17 @@ def test_contenders_are_held_against_what_they_differ_from_in_one_thing() -> Non
     ]
 
 
+def test_being_told_of_exposure_is_held_against_not_being_told() -> None:
+    names = ["wide-deep+", "prectr-v2", "wide-deep+ exposure=on", "prectr-v2 exposure=off"]
+    assert comparisons(names) == [
+        ("prectr-v2", "wide-deep+"),
+        ("prectr-v2", "prectr-v2 exposure=off"),
+        ("prectr-v2 exposure=off", "wide-deep+"),
+        ("wide-deep+ exposure=on", "wide-deep+"),
+        ("prectr-v2", "wide-deep+ exposure=on"),
+    ]
+
+
 # --- differences ------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +258,7 @@ def test_record_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_page_of_nothing_names_the_command_of_every_part() -> None:
     text = write_page(Record(pages=60_000, days=14), [], None)
-    for part in ("headline", "ablations", "debias", "full", "G", "curve", "drift", "relevance"):
+    for part in ("headline", "ablations", "exposure", "debias", "full", "G", "curve", "drift", "relevance"):
         assert f"`{COMMANDS[part]}`" in text
 
 
@@ -267,6 +278,7 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     record = Record(pages=60_000, days=14, stage_one={"recipe": recipe})
     models = ["position alone", "lr", "prectr", "prectr-v2", NO_DEBIAS, "prectr-v2 without incentive"]
     models += ["prectr-v2 debias=hinge", "prectr-v2 encoder_share=1", "prectr-v2 graded=low", "reference learner"]
+    models += ["prectr-v2 exposure=off"]
     for seed in range(2):
         for track in "TG":
             rows = [row(name, seed, track, auc=0.7 + place / 1000) for place, name in enumerate(models)]
@@ -350,7 +362,7 @@ def test_damage_is_told_without_a_traceback(
 def test_levels_after_joint_training_are_those_of_the_encoder_as_it_has_become(
     truth: Truth, settings: Settings, tmp_path: Path
 ) -> None:
-    full = (("debias", "hinge"), ("encoder_share", "1"))
+    full = (("debias", "hinge"), ("encoder_share", "1"), ("exposure", "off"))
     contender = Contender(model="prectr-v2", track="T", settings=full)
     measured = MeasuredTrainer(trainer_config(settings, contender, tiny_encoder()), truth)
     run = Replay(
