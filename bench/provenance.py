@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-PATH_FLAGS: Final = ("--json", "--work", "--out", "--stage-one", "--relevance")
+PATH_FLAGS: Final = ("--json", "--work", "--record", "--out", "--stage-one", "--relevance")
 """Flags that name places on a machine; they change no result, so a page leaves them out."""
 
 ROOT: Final = Path(__file__).parents[1]
