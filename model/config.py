@@ -74,7 +74,7 @@ class TrainerConfig:
     encoder_share: float = 0.05
     """Share of a batch's distinct pairs that the encoder learns from; the others are read from the cache of pair
     embeddings. 1: every pair goes through the encoder every time."""
-    pair_slots: int = 1 << 17
+    pair_slots: int = 1 << 18
     """Pairs that the cache holds,"""
     pair_refresh: int = 2000
     """each encoded again after this many steps."""

@@ -14,58 +14,71 @@ from model.features import Batch
 from model.gradients import RowGradients
 from model.hashing import U64, cross, rows
 
-EXPOSURE_NUMBERS: Final = 4
+EXPOSURE_NUMBERS: Final = 3
 """Columns of `ExposureCounts.numbers`."""
 
+_COLUMNS: Final = 3
 _DEPTH: Final = 2
-_SHARE: Final = 5.0
-"""Pages without the item for one with it, as expected of an item before anything was shown: a page shows a sixth."""
+_PAGES: Final = 5.0
+"""Pages of the query that an item's expected share of them counts for."""
+_BOUND: Final = 0.05
+"""How near to none and to all of the pages a share is told from them."""
 _HEIGHT: Final = 1.5
 """ln(position) expected of an item before it was shown: that of the middle of a page of ten."""
 _LOG_SCALE: Final = 0.3
 
 
 class ExposureCounts:
-    """Impressions and Σ ln(position) by (query, item), and pages by query: a count-min sketch of two rows.
+    """What was shown, by (query, item) and by query: a count-min sketch of two rows.
 
     After Cormode and Muthukrishnan 2005: of the two counts that a key has the lower one counts, so that two keys must
-    meet twice to be taken for each other. float32[slots, 2]; counts are whole, and exact up to 2²⁴.
+    meet twice to be taken for each other. float32[slots, 3]; counts are whole, and exact up to 2²⁴. Of a pair:
+    impressions, Σ ln(position), 0. Of a query: pages, impressions, and Σ over the impressions of how often their items
+    had been shown for it before their batch.
     """
 
     def __init__(self, slots: int, device: torch.device) -> None:
-        self._sums = np.zeros((slots, 2), dtype=np.float32)
+        self._sums = np.zeros((slots, _COLUMNS), dtype=np.float32)
         self._device = device
 
     def numbers(self, batch: Batch) -> NDArray[np.float32]:
-        """float32[N, 4]: log-odds of being on a page of the query, from those expected of any item; the logarithm of
-        the impressions behind them; the mean ln(position), from that expected; and the product of the first two.
+        """float32[N, 3]: log-odds of the item's share of the query's pages, from those of the mean impression's; the
+        logarithm of the impressions behind them; and the mean ln(position), from that expected.
+
+        Where every candidate is on every page the first is zero for all of them. It lies within ±5.9.
         """
         shown = self._read(_pairs(batch), "pair")
-        pages = self._read(batch.query, "query")[batch.page_of, 0]
+        pages, impressions, before = self._read(batch.query, "query")[batch.page_of].T
         count = shown[:, 0]
-        share = np.log((count + 1.0) / (np.maximum(pages - count, 0.0) + _SHARE)) + np.log(_SHARE)
+        # Σ over the items of their impressions squared is the sum of the odd numbers below: 2·before + 1 each.
+        mean = (2.0 * before + impressions) / np.maximum(impressions * pages, 1.0)
+        mean = np.clip(mean, 0.0, 1.0)
+        share = np.clip((count + _PAGES * mean) / (pages + _PAGES), 0.0, 1.0)
         seen = np.log1p(count) * _LOG_SCALE
         height = (shown[:, 1] + _HEIGHT) / (count + 1.0) - _HEIGHT
-        numbers = np.stack([share, seen, height, share * seen], axis=1)
+        numbers = np.stack([_log_odds(share) - _log_odds(mean), seen, height], axis=1)
         numbers[count == 0] = 0.0
         return numbers.astype(np.float32)
 
     def to_add(self, batch: Batch) -> RowGradients:
         """What `add` is to be given of a batch; it adds up over ranks."""
-        pairs, pages = self._slots(_pairs(batch), "pair"), self._slots(batch.query, "query")
-        slots, index = np.unique(np.concatenate([pairs.ravel(), pages.ravel()]), return_inverse=True)
-        counts = np.bincount(index, minlength=len(slots))
-        heights = np.concatenate([np.tile(np.log(batch.positions), _DEPTH), np.zeros(pages.size)])
-        sums = np.stack([counts, np.bincount(index, weights=heights, minlength=len(slots))], axis=1)
+        before = self._read(_pairs(batch), "pair")[:, 0]
+        ones, none = np.ones(batch.impressions), np.zeros(batch.impressions)
+        of_pairs = np.stack([ones, np.log(batch.positions), none], axis=1)
+        of_queries = np.stack(
+            [np.ones(batch.pages), *(np.bincount(batch.page_of, each, batch.pages) for each in (ones, before))], axis=1
+        )
+        keys = np.concatenate([self._slots(_pairs(batch), "pair"), self._slots(batch.query, "query")], axis=1)
+        slots, index = np.unique(keys, return_inverse=True)
+        to_count = np.tile(np.concatenate([of_pairs, of_queries]), (_DEPTH, 1)).T
+        sums = np.stack([np.bincount(index.ravel(), each, len(slots)) for each in to_count], axis=1)
         return RowGradients(
             torch.from_numpy(slots).to(self._device), torch.from_numpy(sums.astype(np.float32)).to(self._device)
         )
 
     def nothing(self) -> RowGradients:
         """That of no batch."""
-        return RowGradients(
-            torch.empty(0, dtype=torch.int64, device=self._device), torch.empty(0, 2, device=self._device)
-        )
+        return RowGradients.none(_COLUMNS, self._device)
 
     def add(self, change: RowGradients) -> None:
         """Count a batch that has been scored."""
@@ -93,3 +106,9 @@ class ExposureCounts:
 
 def _pairs(batch: Batch) -> U64:
     return cross(batch.query[batch.page_of], batch.item)
+
+
+def _log_odds(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    bounded = _BOUND + (1.0 - 2.0 * _BOUND) * share
+    odds: NDArray[np.float64] = np.log(bounded) - np.log1p(-bounded)
+    return odds

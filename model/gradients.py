@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 
@@ -15,6 +16,11 @@ class RowGradients(NamedTuple):
 
     rows: Tensor
     gradient: Tensor
+
+    @classmethod
+    def none(cls, columns: int, device: torch.device) -> Self:
+        """Of no rows."""
+        return cls(torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, columns, device=device))
 
 
 @dataclass(frozen=True, slots=True)

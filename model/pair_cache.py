@@ -51,7 +51,7 @@ class PairCache:
     def nothing(self) -> RowGradients:
         """What `to_keep` gives of no pair."""
         columns, device = self._values.shape[1] + 1, self._values.device
-        return RowGradients(torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, columns, device=device))
+        return RowGradients.none(columns, device)
 
     def keep(self, change: RowGradients, step: int) -> None:
         """Remember what `to_keep` gave, or its sum over ranks."""

@@ -53,7 +53,7 @@ from model.wide import (
 _PAIRS: Final = "pairs"
 _TEXT: Final = 16
 _BY_LEVEL: Final = 3
-_MORE_SHOWN: Final = 2.0
+_MORE_SHOWN: Final = 1.0
 """By how much each level more is likelier, in log-odds, for each log-odds more of being shown: where learning starts
 from, since a ranker that writes a log shows what it takes for relevant (reconstruction)."""
 

@@ -28,9 +28,7 @@ class ShownPairs:
 
     def nothing(self) -> RowGradients:
         """That of no batch."""
-        return RowGradients(
-            torch.empty(0, dtype=torch.int64, device=self._device), torch.empty(0, 1, device=self._device)
-        )
+        return RowGradients.none(1, self._device)
 
     def add(self, change: RowGradients) -> None:
         """The pairs of a batch have been shown."""

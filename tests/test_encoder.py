@@ -93,6 +93,25 @@ def test_padding_and_company_change_no_score(tokenizer: PairTokenizer, network: 
         torch.testing.assert_close(one[0], both[0], atol=1e-5, rtol=1e-4)
 
 
+def test_states_and_their_gradients_are_those_of_the_library(tokenizer: PairTokenizer) -> None:
+    network = make_encoder(tokenizer, seed=5)
+    tokens = tokenizer.encode([*PAIRS, ("", ""), ("wool hat", "red " * 40)])
+    assert not tokens.mask.all()
+    marked = tokens.types + 2 * matches(tokens).long()
+    theirs = network.bert(input_ids=tokens.ids, attention_mask=tokens.mask.long(), token_type_ids=marked)
+    expected = theirs.last_hidden_state * tokens.mask.unsqueeze(2), theirs.pooler_output
+    weight = torch.randn(expected[0].shape, generator=torch.Generator().manual_seed(3))
+    gradients = []
+    for hidden, pooled in (network.states(tokens), expected):
+        torch.testing.assert_close(hidden, expected[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(pooled, expected[1], atol=1e-5, rtol=1e-4)
+        network.zero_grad()
+        ((hidden * weight).sum() + pooled.square().sum()).backward(retain_graph=True)
+        gradients.append({name: each.grad for name, each in network.bert.named_parameters()})
+    for name, of_library in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], of_library, atol=1e-3, rtol=1e-3, msg=name)
+
+
 def test_the_level_head_can_be_asked_again(tokenizer: PairTokenizer, network: RelevanceEncoder) -> None:
     encoded = network(tokenizer.encode(PAIRS))
     assert torch.equal(network.level_logits(encoded.pair), encoded.level_logits)

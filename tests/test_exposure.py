@@ -1,5 +1,6 @@
 """How often, and how high, items have been shown for a query, against counting them one by one."""
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -8,7 +9,7 @@ from model.exposure import EXPOSURE_NUMBERS, ExposureCounts
 from model.features import Batch, FeatureEncoder
 from model.gradients import RowGradients
 from model.smoothing import Parents
-from stream.records import Example
+from stream.records import Example, decode_page, encode_record
 from tests.kit.examples import random_examples
 from tests.kit.exposure import exposure_by_hand
 
@@ -48,12 +49,31 @@ def test_it_is_the_same_however_a_batch_is_spread_over_ranks() -> None:
     one, two = _counted([_batch(examples)]), ExposureCounts(1 << 20, CPU)
     parts = [two.to_add(share) for share in shares]
     rows = torch.unique(torch.cat([part.rows for part in parts]))
-    summed = torch.zeros(len(rows), 2)
+    summed = torch.zeros(len(rows), 3)
     for part in parts:
         summed.index_add_(0, torch.searchsorted(rows, part.rows), part.gradient)
     two.add(RowGradients(rows, summed))
     asked = _batch(examples)
     np.testing.assert_allclose(one.numbers(asked), two.numbers(asked), rtol=1e-6)
+
+
+def test_an_item_on_every_page_of_a_query_that_shows_all_of_its_items_is_as_expected() -> None:
+    one = random_examples(1, seed=8)
+    numbers = _counted([_batch(one) for _ in range(40)]).numbers(_batch(one))
+    np.testing.assert_allclose(numbers[:, 0], 0.0, atol=1e-6)
+    assert (numbers[:, 1] > 0).all()
+
+
+def test_an_item_that_is_shown_more_often_than_others_of_its_query_stands_above_them() -> None:
+    whole = next(one for one in random_examples(20, seed=8) if len(one.labels) > 2)
+    page = decode_page(whole.page)
+    alone = msgspec.structs.replace(page, items=page.items[:1])
+    first = msgspec.structs.replace(
+        whole, labels=whole.labels[:1], levels=whole.levels[:1], page=msgspec.Raw(encode_record(alone))
+    )
+    numbers = _counted([_batch([whole if n % 4 == 0 else first]) for n in range(40)]).numbers(_batch([whole]))
+    assert numbers[0, 0] > 0 > numbers[1:, 0].max()
+    assert np.abs(numbers[:, 0]).max() < 2 * np.log(19)
 
 
 def test_a_crowded_sketch_counts_too_much_and_never_too_little() -> None:

@@ -1,11 +1,12 @@
 """The encoder's network: a small BERT over a pair, with heads for the relevance level and for two vectors."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
+from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from model.encoder.tokens import PairTokenizer, PairTokens
 
@@ -19,7 +20,8 @@ VECTOR: Final = 32
 """Width of the vectors of the query and of the item."""
 
 ATTENTION: Final = "eager"
-"""How attention is computed: plain products, the same on every run; fused kernels are not, on some devices."""
+"""How attention is computed where `BertModel` does: plain products, as here; fused kernels are not the same on every
+run, on some devices."""
 
 _LAYERS: Final = 3
 _HEADS: Final = 4
@@ -72,14 +74,25 @@ class RelevanceEncoder(nn.Module):
         )
 
     def states(self, tokens: PairTokens) -> tuple[Tensor, Tensor]:
-        """What BERT says: of each token, float32[B, L, 128], and of `[CLS]`, pooled, float32[B, 128]."""
-        hidden, pooled = self.bert(
-            input_ids=tokens.ids,
-            attention_mask=tokens.mask.long(),
-            token_type_ids=tokens.types + 2 * matches(tokens).long(),
-            return_dict=False,
-        )[:2]
-        return hidden, pooled
+        """What BERT says: of each token, float32[B, L, 128], zero where there is none; of `[CLS]`, pooled, [B, 128].
+
+        It is what the forward pass of `BertModel` says, but only attention sees padding, which is a quarter of a batch
+        or more: everything else works on the tokens that are there, one after the other.
+        """
+        there = tokens.mask.flatten().nonzero().squeeze(1)
+        types = tokens.types + 2 * matches(tokens).long()
+        places = torch.arange(tokens.ids.shape[1], device=tokens.ids.device).expand_as(tokens.ids)
+        packed: Tensor = self.bert.embeddings(
+            *(each.flatten().index_select(0, there).unsqueeze(0) for each in (tokens.ids, types, places))
+        )[0]
+        unseen = torch.zeros(tokens.mask.shape, device=packed.device).masked_fill(~tokens.mask, -torch.inf)
+        bert: Any = self.bert
+        for layer in bert.encoder.layer:
+            heard = _attention(layer.attention.self, packed, there, unseen)
+            packed = layer.attention.output(heard, packed)
+            packed = layer.output(layer.intermediate(packed), packed)
+        hidden = _unpacked(packed, there, tokens.mask.shape)
+        return hidden, bert.pooler(hidden)
 
     def level_logits(self, pair: Tensor) -> Tensor:
         """float32[B, 4] from the representation of pairs, float32[B, 128]: for noise on it, without a second pass."""
@@ -118,6 +131,26 @@ def make_encoder(tokenizer: PairTokenizer, seed: int, *, layers: int = _LAYERS) 
 def parameters_of(network: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _attention(heads: BertSelfAttention, packed: Tensor, there: Tensor, unseen: Tensor) -> Tensor:
+    """What each token hears, float32[T, 128], from BERT's self-attention with all heads' products in one.
+
+    packed: float32[T, 128]. there: int64[T], where the tokens are in [B, L]. unseen: float32[B, L], −∞ at no token.
+    """
+    parts = (heads.query, heads.key, heads.value)
+    weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+    said = _unpacked(functional.linear(packed, weight, bias), there, unseen.shape)
+    asked, keys, values = said.view(*unseen.shape, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
+    scores = asked @ keys.transpose(2, 3) * keys.shape[3] ** -0.5 + unseen[:, None, None, :]
+    heard: Tensor = (torch.softmax(scores, dim=3) @ values).transpose(1, 2)
+    return heard.reshape(unseen.numel(), -1).index_select(0, there)
+
+
+def _unpacked(packed: Tensor, there: Tensor, shape: torch.Size) -> Tensor:
+    """float32[B, L, any], zero where there is no token, from float32[T, any]."""
+    padded = packed.new_zeros(shape.numel(), packed.shape[1])
+    return padded.index_copy(0, there, packed).view(*shape, -1)
 
 
 def _mean(hidden: Tensor, part: Tensor) -> Tensor:

@@ -8,23 +8,36 @@ from model.features import Batch
 
 
 def exposure_by_hand(seen: Sequence[Batch], asked: Batch) -> list[list[float]]:
-    """The four numbers of each impression of `asked`, from lists of all that was shown."""
+    """The three numbers of each impression of `asked`, from lists of all that was shown, batch by batch."""
     pages: Counter[str] = Counter()
+    impressions: Counter[str] = Counter()
+    squares: Counter[str] = Counter()
     places: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for batch in seen:
-        for example in batch.examples:
-            pages[example.query] += 1
-        for n, page in enumerate(batch.page_of.tolist()):
-            places[batch.examples[page].query, batch.item_ids[n]].append(int(batch.positions[n]))
+        pages.update(example.query for example in batch.examples)
+        pairs = [
+            (batch.examples[page].query, item)
+            for page, item in zip(batch.page_of.tolist(), batch.item_ids, strict=True)
+        ]
+        for query, item in pairs:
+            impressions[query] += 1
+            squares[query] += 2 * len(places[query, item]) + 1
+        for pair, position in zip(pairs, batch.positions.tolist(), strict=True):
+            places[pair].append(int(position))
     found: list[list[float]] = []
     for n, page in enumerate(asked.page_of.tolist()):
         query = asked.examples[page].query
         shown = places[query, asked.item_ids[n]]
         if not shown:
-            found.append([0.0] * 4)
+            found.append([0.0] * 3)
             continue
-        share = math.log((len(shown) + 1) / (max(pages[query] - len(shown), 0) + 5)) - math.log(1 / 5)
-        seen_log = 0.3 * math.log(1 + len(shown))
+        mean = squares[query] / (impressions[query] * pages[query])
+        share = (len(shown) + 5 * mean) / (pages[query] + 5)
         height = (sum(math.log(place) for place in shown) + 1.5) / (len(shown) + 1) - 1.5
-        found.append([share, seen_log, height, share * seen_log])
+        found.append([_log_odds(share) - _log_odds(mean), 0.3 * math.log(1 + len(shown)), height])
     return found
+
+
+def _log_odds(share: float) -> float:
+    bounded = 0.05 + 0.9 * min(share, 1.0)
+    return math.log(bounded / (1 - bounded))
