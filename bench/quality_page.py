@@ -15,6 +15,7 @@ from bench.quality_tables import QUALITY, SIDE_BY_SIDE, UNEXPOSED, USERS, differ
 from bench.quality_world import Levels
 from bench.relevance import table as relevance_table
 from bench.stage_one import SLICES, mean_figures
+from model.config import TrainerConfig
 
 _TEN: Final = "0,1,2,3,4,5,6,7,8,9"
 COMMANDS: Final = {
@@ -136,7 +137,7 @@ def _introduction(record: Record) -> list[str]:
         " e_q·e_i of the same stage-one encoder, which has learned from another catalogue. In track G all are told the"
         " true level, and get the same text vectors. The aggregates count logged levels in both. Floors, reference"
         " learner and oracle know the true level in both tracks: they are what models are placed between. Models read"
-        " texts through the cache of pair embeddings (`encoder_share` 0.05), unless a row says `encoder_share=1`.",
+        f" texts through the cache of pair embeddings (`encoder_share` {TrainerConfig().encoder_share:g}), unless a row says `encoder_share=1`.",
         "",
     ]
 

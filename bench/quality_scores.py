@@ -141,7 +141,8 @@ class MeasuredTrainer:
         self._seconds = 0.0
         self._learns_levels = config.model == ABLATED and config.infers_levels
         self._levels: Floats | None = None
-        self._last: Example | None = None
+        self._last: dict[str, Example] = {}
+        """Of each query."""
 
     def consume(self, examples: Sequence[Example], line: int) -> None:
         """Train."""
@@ -154,8 +155,8 @@ class MeasuredTrainer:
         start = perf_counter()
         self.trainer.flush()
         self._seconds += perf_counter() - start
-        if self._learns_levels and self._last is not None:
-            self._levels = self._told(LevelSample(self._truth), self._last)
+        if self._learns_levels:
+            self._levels = self._told(LevelSample(self._truth))
 
     def save(self, folder: Path) -> None:
         """Nothing: a run that was cut off starts again."""
@@ -191,7 +192,7 @@ class MeasuredTrainer:
             )
         self._shown[showings] = scored.logits
         self._imagine(batch.examples, pages)
-        self._last = batch.examples[-1]
+        self._last.update((example.query, example) for example in batch.examples)
         self._seconds -= perf_counter() - start
 
     def _imagine(self, examples: Sequence[Example], pages: Ints) -> None:
@@ -210,18 +211,18 @@ class MeasuredTrainer:
                 others[place] = logits[done : done + place.stop - place.start]
                 done += place.stop - place.start
 
-    def _told(self, sample: LevelSample, page: Example) -> Floats:
+    def _told(self, sample: LevelSample) -> Floats:
         """P(level), float64 (n, 4), that the scores of a sample's showings would rest on now.
 
-        What is put on `page`, query by query, is read as any candidates are; its user and its query's past do not
-        matter for levels.
+        What is put on the last page of each query is read as any candidates are: what the query has shown before moves
+        its levels, the user does not.
         """
         told = np.zeros((len(sample.query), 4))
         for query in np.unique(sample.query).tolist():
-            asked = msgspec.structs.replace(page, query=normalise_query(self._truth.world.catalogue.queries[query]))
+            page = self._last[normalise_query(self._truth.world.catalogue.queries[query])]
             every = np.flatnonzero(sample.query == query)
             for places in np.split(every, range(_MOST_ITEMS, len(every), _MOST_ITEMS)):
-                items = _with_items(asked, self._truth, sample.item[places], sample.level[places])
+                items = _with_items(page, self._truth, sample.item[places], sample.level[places])
                 told[places] = self.trainer.explain([items], position=1).levels
         return told
 

@@ -71,14 +71,14 @@ class TrainerConfig:
     text."""
     encoder_rate: float = 0.0001
     """Step of Adam for the encoder in joint training."""
-    encoder_share: float = 0.05
+    encoder_share: float = 0.02
     """Share of a batch's distinct pairs that the encoder learns from; the others are read from the cache of pair
     embeddings. 1: every pair goes through the encoder every time."""
     pair_slots: int = 1 << 18
     """Pairs that the cache holds,"""
     pair_refresh: int = 2000
     """each encoded again after this many steps."""
-    replay_pairs: int = 8
+    replay_pairs: int = 4
     """Graded pairs of stage one that are learned again with each batch,"""
     replay_weight: float = 0.1
     """at this weight."""

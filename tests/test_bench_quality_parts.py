@@ -102,7 +102,7 @@ def test_settings_of_a_contender_reach_its_trainer_and_no_other(settings: Settin
     changed = trainer_config(settings, contender, Path("e"))
     plain = trainer_config(settings, Contender(model="prectr-v2", track="T"), Path("e"))
     assert (changed.encoder_share, changed.debias, changed.levels, changed.encoder) == (1.0, "hinge", "inferred", "e")
-    assert (plain.encoder_share, plain.debias) == (0.05, "shift+soft")
+    assert (plain.encoder_share, plain.debias) == (0.02, "shift+soft")
     assert (changed.embedding_rows, changed.wide_rows) == (4096, 4096)
     assert trainer_config(settings, Contender(model="lr", track="G"), Path("e")).levels == "logged"
     (uneven,) = contenders(["prectr-v2"], "T", settings=[("graded", "low")])
