@@ -29,6 +29,7 @@ from model.trainer import Trainer
 from ops.config import Settings, load_settings
 from state.errors import PrectrError
 from stream.labeller import LexicalLabeller
+from stream.records import Example, decode_page, encode_record
 from stream.replay import Replay
 from stream.simulator import WorldSettings
 from tests.kit.encoder import tiny_encoder
@@ -363,13 +364,7 @@ def test_levels_after_joint_training_are_those_of_the_encoder_as_it_has_become(
     truth: Truth, settings: Settings, tmp_path: Path
 ) -> None:
     full = (("debias", "hinge"), ("encoder_share", "1"), ("exposure", "off"))
-    contender = Contender(model="prectr-v2", track="T", settings=full)
-    measured = MeasuredTrainer(trainer_config(settings, contender, tiny_encoder()), truth)
-    run = Replay(
-        [str(truth.log)], tmp_path, settings.pipeline, config={}, sinks={"one": measured}, label=LexicalLabeller()
-    )
-    run.run(flush=True)
-    run.close()
+    measured = _replayed(truth, settings, tmp_path, Contender(model="prectr-v2", track="T", settings=full))
     encoder = load_encoder(tiny_encoder())
     learned = {name: tensor.clone() for name, tensor in measured.trainer._model.weights().items()}
     of_encoder = {name.removeprefix("dense.encoder."): tensor for name, tensor in learned.items()}
@@ -383,3 +378,45 @@ def test_levels_after_joint_training_are_those_of_the_encoder_as_it_has_become(
     assert found is not None
     np.testing.assert_allclose(found, after.softmax(dim=1).numpy(), atol=1e-5)
     assert not np.allclose(found, before.softmax(dim=1).numpy(), atol=1e-3)
+
+
+def test_levels_after_joint_training_rest_on_what_their_own_query_has_shown(
+    truth: Truth, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last: dict[str, Example] = {}
+    consume = MeasuredTrainer.consume
+
+    def seen(self: MeasuredTrainer, examples: Sequence[Example], line: int) -> None:
+        last.update({example.query: example for example in examples})
+        consume(self, examples, line)
+
+    monkeypatch.setattr(MeasuredTrainer, "consume", seen)
+    measured = _replayed(truth, settings, tmp_path, Contender(model="prectr-v2", track="T"))
+    found, sample = measured.scores().levels, LevelSample(truth)
+    assert found is not None
+    of_others = 0
+    for n in range(0, len(found), len(found) // 20):
+        query, title = sample.pairs[n]
+        place = truth.world.catalogue.item_ids[sample.item[n]]
+        for other in (query, next(iter(last))):
+            page = decode_page(last[other].page)
+            page.items = [msgspec.structs.replace(page.items[0], item_id=place, title=title)]
+            one = msgspec.structs.replace(
+                last[other], query=query, labels=b"\0", levels=b"\1", page=msgspec.Raw(encode_record(page))
+            )
+            told = measured.trainer.explain([one], position=1).levels[0]
+            if other == query:
+                np.testing.assert_allclose(found[n], told, atol=1e-4)
+            else:
+                of_others += not np.allclose(found[n], told, atol=1e-4)
+    assert of_others > 10
+
+
+def _replayed(truth: Truth, settings: Settings, run_dir: Path, contender: Contender) -> MeasuredTrainer:
+    measured = MeasuredTrainer(trainer_config(settings, contender, tiny_encoder()), truth)
+    run = Replay(
+        [str(truth.log)], run_dir, settings.pipeline, config={}, sinks={"one": measured}, label=LexicalLabeller()
+    )
+    run.run(flush=True)
+    run.close()
+    return measured
