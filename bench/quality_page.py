@@ -137,7 +137,8 @@ def _introduction(record: Record) -> list[str]:
         " e_q·e_i of the same stage-one encoder, which has learned from another catalogue. In track G all are told the"
         " true level, and get the same text vectors. The aggregates count logged levels in both. Floors, reference"
         " learner and oracle know the true level in both tracks: they are what models are placed between. Models read"
-        f" texts through the cache of pair embeddings (`encoder_share` {TrainerConfig().encoder_share:g}), unless a row says `encoder_share=1`.",
+        f" texts through the cache of pair embeddings (`encoder_share` {TrainerConfig().encoder_share:g}), unless a row"
+        " says `encoder_share=1`.",
         "",
     ]
 

@@ -14,14 +14,18 @@ from model.features import Batch
 from model.gradients import RowGradients
 from model.hashing import U64, cross, rows
 
-EXPOSURE_NUMBERS: Final = 3
-"""Columns of `ExposureCounts.numbers`."""
+EXPOSURE_NUMBERS: Final = 5
+"""Columns of `ExposureCounts.numbers`,"""
+OF_LEVELS: Final = 4
+"""of which the first tell of levels. The last does not: where everything is shown it is high for everything."""
 
 _COLUMNS: Final = 3
 _DEPTH: Final = 2
 _PAGES: Final = 5.0
 """Pages of the query that an item's expected share of them counts for."""
-_BOUND: Final = 0.05
+_SHARE: Final = 5.0
+"""Pages without the item for one with it, as expected of an item before anything was shown: a page shows a sixth."""
+_BOUND: Final = 0.02
 """How near to none and to all of the pages a share is told from them."""
 _HEIGHT: Final = 1.5
 """ln(position) expected of an item before it was shown: that of the middle of a page of ten."""
@@ -42,10 +46,11 @@ class ExposureCounts:
         self._device = device
 
     def numbers(self, batch: Batch) -> NDArray[np.float32]:
-        """float32[N, 3]: log-odds of the item's share of the query's pages, from those of the mean impression's; the
-        logarithm of the impressions behind them; and the mean ln(position), from that expected.
+        """float32[N, 5]: log-odds of the item's share of the query's pages, from those of the mean impression's; the
+        logarithm of the impressions behind them; the mean ln(position), from that expected; the product of the first
+        two; and the log-odds of the share again, from those expected of any item.
 
-        Where every candidate is on every page the first is zero for all of them. It lies within ±5.9.
+        Where every candidate is on every page the first is zero for all of them; it lies within ±7.8.
         """
         shown = self._read(_pairs(batch), "pair")
         pages, impressions, before = self._read(batch.query, "query")[batch.page_of].T
@@ -56,7 +61,9 @@ class ExposureCounts:
         share = np.clip((count + _PAGES * mean) / (pages + _PAGES), 0.0, 1.0)
         seen = np.log1p(count) * _LOG_SCALE
         height = (shown[:, 1] + _HEIGHT) / (count + 1.0) - _HEIGHT
-        numbers = np.stack([_log_odds(share) - _log_odds(mean), seen, height], axis=1)
+        more = _log_odds(share) - _log_odds(mean)
+        plain = np.log((count + 1.0) / (np.maximum(pages - count, 0.0) + _SHARE)) + np.log(_SHARE)
+        numbers = np.stack([more, seen, height, more * seen, plain], axis=1)
         numbers[count == 0] = 0.0
         return numbers.astype(np.float32)
 

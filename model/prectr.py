@@ -22,7 +22,7 @@ from model.dense import DenseParameters, Shape
 from model.dnn import embedding_table
 from model.embeddings import Newton
 from model.encoder.network import WIDTH, make_encoder
-from model.exposure import EXPOSURE_NUMBERS, ExposureCounts
+from model.exposure import EXPOSURE_NUMBERS, OF_LEVELS, ExposureCounts
 from model.features import Batch, Reads
 from model.fusion import fused_log_odds
 from model.gradients import Gradients
@@ -120,7 +120,7 @@ class Prectr(NeuralModel):
         }
         if parts.exposure:
             shapes["exposure.straight"] = Shape.zeros(1, EXPOSURE_NUMBERS)
-            shapes["exposure.level"] = Shape.zeros(LEVELS, EXPOSURE_NUMBERS)
+            shapes["exposure.level"] = Shape.zeros(LEVELS, OF_LEVELS)
         dense = DenseParameters(
             shapes,
             rate=config.dense_rate,
@@ -226,7 +226,8 @@ class Prectr(NeuralModel):
         level_logits = torch.nn.functional.linear(reading.pair, self._dense["level.weight"], self._dense["level.bias"])
         of_each = level_logits.index_select(0, reading.index)
         if parts.exposure is not None:
-            of_each = of_each + torch.nn.functional.linear(parts.exposure, self._dense["exposure.level"])
+            told = parts.exposure[:, :OF_LEVELS]
+            of_each = of_each + torch.nn.functional.linear(told, self._dense["exposure.level"])
         log_levels = self._log_levels(batch, of_each)
         return Scored(fused_log_odds(conditional, log_levels), conditional, log_levels, level_logits, parts)
 

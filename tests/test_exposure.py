@@ -73,7 +73,7 @@ def test_an_item_that_is_shown_more_often_than_others_of_its_query_stands_above_
     )
     numbers = _counted([_batch([whole if n % 4 == 0 else first]) for n in range(40)]).numbers(_batch([whole]))
     assert numbers[0, 0] > 0 > numbers[1:, 0].max()
-    assert np.abs(numbers[:, 0]).max() < 2 * np.log(19)
+    assert np.abs(numbers[:, 0]).max() < 2 * np.log(49)
 
 
 def test_a_crowded_sketch_counts_too_much_and_never_too_little() -> None:

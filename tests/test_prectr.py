@@ -142,7 +142,7 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
             of_shown = rates.query_impressions[n] + 20.0 * rates.exposed
             shift = np.log(of_shown / of_shown.sum()) - np.log(shares)
             level_logits = level_logits + torch.tensor(shift, dtype=torch.float32)
-            level_logits = level_logits + dense("exposure.level") @ exposure[n]
+            level_logits = level_logits + dense("exposure.level") @ exposure[n][:4]
         levels = torch.softmax(level_logits, dim=0)
         click = (levels * torch.sigmoid(torch.stack(conditional))).sum()
         logits.append(torch.log(click) - torch.log1p(-click))

@@ -8,7 +8,7 @@ from model.features import Batch
 
 
 def exposure_by_hand(seen: Sequence[Batch], asked: Batch) -> list[list[float]]:
-    """The three numbers of each impression of `asked`, from lists of all that was shown, batch by batch."""
+    """The five numbers of each impression of `asked`, from lists of all that was shown, batch by batch."""
     pages: Counter[str] = Counter()
     impressions: Counter[str] = Counter()
     squares: Counter[str] = Counter()
@@ -29,15 +29,17 @@ def exposure_by_hand(seen: Sequence[Batch], asked: Batch) -> list[list[float]]:
         query = asked.examples[page].query
         shown = places[query, asked.item_ids[n]]
         if not shown:
-            found.append([0.0] * 3)
+            found.append([0.0] * 5)
             continue
         mean = squares[query] / (impressions[query] * pages[query])
         share = (len(shown) + 5 * mean) / (pages[query] + 5)
         height = (sum(math.log(place) for place in shown) + 1.5) / (len(shown) + 1) - 1.5
-        found.append([_log_odds(share) - _log_odds(mean), 0.3 * math.log(1 + len(shown)), height])
+        more, seen_log = _log_odds(share) - _log_odds(mean), 0.3 * math.log(1 + len(shown))
+        plain = math.log((len(shown) + 1) / (max(pages[query] - len(shown), 0) + 5)) - math.log(1 / 5)
+        found.append([more, seen_log, height, more * seen_log, plain])
     return found
 
 
 def _log_odds(share: float) -> float:
-    bounded = 0.05 + 0.9 * min(share, 1.0)
+    bounded = 0.02 + 0.96 * min(share, 1.0)
     return math.log(bounded / (1 - bounded))
