@@ -11,7 +11,7 @@ from bench.quality_bootstrap import Resampled
 from bench.quality_plots import plot_curve, plot_drift, plot_models
 from bench.quality_record import Record
 from bench.quality_rows import Difference, Row, paired
-from bench.quality_tables import QUALITY, SIDE_BY_SIDE, UNEXPOSED, USERS, difference_table, table
+from bench.quality_tables import QUALITY, SIDE_BY_SIDE, UNEXPOSED, USERS, beside_paper, difference_table, table
 from bench.quality_world import Levels
 from bench.relevance import table as relevance_table
 from bench.stage_one import SLICES, mean_figures
@@ -47,6 +47,13 @@ _STEPS: Final = (
     "share_level_1",
 )
 _OF_WHOLE: Final = ("auc_expected", "auc", "auc_new", "auc_low", "auc_active", "auc_never_shown", "expected_clicks")
+_BESIDE: Final = ("prectr-v2 without cold-start", "prectr-v2 without debias", "wide-deep+ exposure=on")
+_OF_PAPER: Final = (
+    "Track T, second half. The last two columns are those of PRECTR-V2's table, on a log that nobody else has: the"
+    " order can be compared, the figures cannot. AUC and GAUC with expected labels; new users: fewer than 3 clicks"
+    " before; never shown: pairs that the log never showed before; expected clicks: of each model's own ten best of all"
+    " candidates."
+)
 _BETWEEN: Final = ("position alone", "position × level", "reference learner", "oracle")
 
 
@@ -75,7 +82,11 @@ def _page(
     of_t = [one for one in differences if one.track == "T"]
     of_g = [one for one in differences if one.track == "G"]
     headline = [row for row in track_t if not row.without and "=" not in row.model]
-    lines = [*_introduction(record), "## Levels inferred (track T)", ""]
+    lines = _introduction(record)
+    beside = [*headline, *(row for row in track_t if row.name in _BESIDE)]
+    if headline:
+        lines += ["## Beside the paper's table", "", _OF_PAPER, "", *beside_paper(beside), ""]
+    lines += ["## Levels inferred (track T)", ""]
     if headline:
         lines += plot("models", "AUC of each model", lambda path: plot_models(headline, path))
         lines += [*_whole(headline), "### Steps", ""]

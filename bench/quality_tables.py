@@ -39,6 +39,24 @@ UNEXPOSED: Final[Columns] = {
     "ndcg_level": ("NDCG@10, level", ".4f"),
     "share_level_1": ("level 1 in the top 10", ".3f"),
 }
+BESIDE: Final[Columns] = {
+    "auc_expected": ("AUC", ".4f"),
+    "gauc_expected": ("GAUC (page)", ".4f"),
+    "auc_new": ("AUC, new users", ".4f"),
+    "auc_never_shown": ("AUC, never shown", ".4f"),
+    "expected_clicks": ("expected clicks", ".3f"),
+    "share_of_reference": ("share of the reference", ".2f"),
+}
+PAPER: Final = {
+    "lr": ("0.6795", ""),
+    "dnn": ("0.7541", ""),
+    "wide-deep": ("0.7532", ""),
+    "prectr": ("0.7581", "0.6892"),
+    "prectr-v2": ("0.7674", "0.6933"),
+    "prectr-v2 without cold-start": ("0.7609", ""),
+    "prectr-v2 without debias": ("0.7658", ""),
+}
+"""AUC and GAUC of PRECTR-V2's own table (2026)."""
 TITLES: Final = {key: title for columns in (QUALITY, USERS, UNEXPOSED) for key, (title, _) in columns.items()}
 
 
@@ -53,6 +71,17 @@ def table(rows: Sequence[Row], columns: Columns) -> list[str]:
         counted = "" if len(set(seeds.values())) == 1 else f" ({seeds[name]} seed{'s' * (seeds[name] > 1)})"
         lines.append(f"| {name}{counted} | {' | '.join(cells)} |")
     return lines
+
+
+def beside_paper(rows: Sequence[Row]) -> list[str]:
+    """The main figures with those of the paper's table in the last two columns."""
+    lines = table(rows, BESIDE)
+    lines[0] += " paper: AUC | paper: GAUC |"
+    lines[1] += "---|---|"
+    names = list(dict.fromkeys(row.name for row in rows))
+    return lines[:2] + [
+        f"{line} {' | '.join(PAPER.get(name, ('', '')))} |" for line, name in zip(lines[2:], names, strict=True)
+    ]
 
 
 def cell(values: Sequence[float | None], style: str) -> str:

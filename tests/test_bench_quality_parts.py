@@ -298,6 +298,12 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     assert set(plots) == {"page-models.svg", "page-curve.svg", "page-drift.svg"}
     assert all(f"({name})" in text for name in plots)
     assert "| lr | 0.7010 / 0.7010 |" in text
+    beside = text.split("## Beside the paper's table")[1].split("## ")[0]
+    assert "| lr | 0.7010 / 0.7010 | 0.7010 / 0.7010 |" in beside
+    assert beside.count(" | 0.6795 |  |\n") == 1
+    assert beside.count(" | 0.7674 | 0.6933 |\n") == 1
+    assert f"| {NO_DEBIAS} | 0.7040 / 0.7040 |" in beside
+    assert "graded" not in beside
     assert "then 4,000 graded pairs drawn evenly over candidates, 15% of their levels off by one" in text
     assert "Won back by prectr-v2, online: **75%** (75%; 75%)" in text
     write_page(record, differences(record.rows), out)
