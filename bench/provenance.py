@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import shlex
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
@@ -16,7 +17,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 def command_line(module: str, arguments: Sequence[str]) -> str:
-    """The command as one would type it, without the flags that name paths: `--flag value` and `--flag=value`."""
+    """The command as one would type it in a shell, without flags that name paths: `--flag value`, `--flag=value`."""
     kept: list[str] = []
     value_follows = False
     for argument in arguments:
@@ -28,7 +29,7 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
             value_follows = not has_value
             continue
         kept.append(argument)
-    return " ".join([f"python -m {module}", *kept])
+    return shlex.join(["python", "-m", module, *kept])
 
 
 def machine() -> str:

@@ -307,8 +307,8 @@ def test_scores_that_are_not_there_leave_figures_out(truth: Truth, kept: Scores)
 
 def test_command_is_told_without_paths_of_the_machine(folder: Path) -> None:
     flags = ["--json", str(folder), f"--work={folder}", "--seeds", "3", "--out", "x", "--stage-one", "y"]
-    flags += ["--record", "z"]
-    assert command_line("bench.quality", flags) == "python -m bench.quality --seeds 3"
+    flags += ["--record", "z", "--models", ""]
+    assert command_line("bench.quality", flags) == "python -m bench.quality --seeds 3 --models ''"
 
 
 @pytest.mark.parametrize(
