@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from bench.chorus_queries import distillation_pairs, read_products, words_of
 from bench.chorus_teacher import fine_tune, warm_up
+from bench.kept_vectors import KeptVectors
 from model.encoder.graded import GradedPair, read_pairs
 from model.encoder.labels import SoftLabels, read_labels, write_labels
 from model.encoder.pretrain import PretrainConfig, Pretrained, pretrain
-from model.encoder.sentences import SentenceEncoder
 from model.encoder.teacher import ClassifierTeacher
 from model.encoder.tokens import Pair
 from ops.console import meter
@@ -67,7 +67,11 @@ class Workshop:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """MiniLM's vectors of texts, float32[n, 384]."""
         with meter(f"vectors of {len(texts):,} texts", len(texts)) as shown:
-            return SentenceEncoder(self.minilm, CPU).vectors(texts, shown.update)
+            return self.sentences().vectors(texts, shown.update)
+
+    def sentences(self) -> KeptVectors:
+        """MiniLM, with the vectors of the texts that it has read."""
+        return KeptVectors(self.minilm, CPU, self.work / "vectors")
 
     def warm(self) -> Path:
         """The cross-encoder that has learned to read pairs, and no grade."""
@@ -94,10 +98,8 @@ class Workshop:
         """The teacher's labels of pairs, with MiniLM's vectors of their texts."""
         out = self.work / name / "labels"
         with meter(f"{name}: labels", len(pairs)) as shown:
-            sentences = SentenceEncoder(self.minilm, CPU)
-            write_labels(
-                out, pairs, ClassifierTeacher(teacher, CPU), batch=LABEL_BATCH, sentences=sentences, said=shown.update
-            )
+            made = ClassifierTeacher(teacher, CPU)
+            write_labels(out, pairs, made, batch=LABEL_BATCH, sentences=self.sentences(), said=shown.update)
         return read_labels(out, pairs)
 
     def student(

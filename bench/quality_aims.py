@@ -8,7 +8,7 @@ from typing import Final
 
 from bench.drift import WITHIN, DriftRun, pool, won_back
 from bench.quality_rows import RESOLVED, Difference, Row
-from bench.quality_tables import verdict
+from bench.quality_tables import counted, verdict
 
 SHARE: Final = 0.85
 """Of the reference, in track T."""
@@ -128,7 +128,7 @@ def debias_rule(form: str, over_none: Sequence[Difference]) -> Aim:
     never, clicks, level_1, auc = (mean_of[figure] for figure in needed)
     reached = never >= NEVER_SHOWN and clicks >= 0 and level_1 < 0 and auc >= -RESOLVED
     told = f"never shown {never:+.4f}, expected clicks {clicks:+.3f}, level 1 {level_1:+.3f}, AUC {auc:+.4f}"
-    return Aim(what, f"{told} ({over_none[0].seeds} seeds)", reached)
+    return Aim(what, f"{told} ({counted(over_none[0].seeds)})", reached)
 
 
 def _cache(rows: Sequence[Row], full: Difference | None) -> list[Aim]:
@@ -138,7 +138,7 @@ def _cache(rows: Sequence[Row], full: Difference | None) -> list[Aim]:
     return [
         Aim(
             f"the pair cache loses at most {CACHE_LOSS} AUC against the full encoder",
-            "" if full is None else f"{-full.mean:+.4f} ({full.seeds} seeds)",
+            "" if full is None else f"{-full.mean:+.4f} ({counted(full.seeds)})",
             None if full is None else -full.mean >= -CACHE_LOSS,
         ),
         Aim(
@@ -157,7 +157,7 @@ def _drift(runs: Sequence[DriftRun]) -> Aim:
     share = float(won_back(changed, others)["online"][WITHIN - 1])
     if not isfinite(share):
         return Aim(what, "too few pages", None)
-    return Aim(what, f"{share:.0%} ({len(runs)} seeds)", share >= WON_BACK)
+    return Aim(what, f"{share:.0%} ({counted(len(runs))})", share >= WON_BACK)
 
 
 def _signed(one: Difference | None) -> str:

@@ -60,6 +60,11 @@ PAPER: Final = {
 TITLES: Final = {key: title for columns in (QUALITY, USERS, UNEXPOSED) for key, (title, _) in columns.items()}
 
 
+def counted(seeds: int) -> str:
+    """A number of seeds in words: `1 seed`, `2 seeds`."""
+    return f"{seeds} seed{'s' * (seeds != 1)}"
+
+
 def table(rows: Sequence[Row], columns: Columns) -> list[str]:
     """One line a contender, in the order of their first rows; how many seeds, where not all have as many."""
     names = list(dict.fromkeys(row.name for row in rows))
@@ -68,8 +73,8 @@ def table(rows: Sequence[Row], columns: Columns) -> list[str]:
     for name in names:
         own = [row for row in rows if row.name == name]
         cells = [cell([getattr(row, key) for row in own], style) for key, (_, style) in columns.items()]
-        counted = "" if len(set(seeds.values())) == 1 else f" ({seeds[name]} seed{'s' * (seeds[name] > 1)})"
-        lines.append(f"| {name}{counted} | {' | '.join(cells)} |")
+        of_how_many = "" if len(set(seeds.values())) == 1 else f" ({counted(seeds[name])})"
+        lines.append(f"| {name}{of_how_many} | {' | '.join(cells)} |")
     return lines
 
 

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from bench import relevance
+from bench import kept_vectors, relevance
 from bench.bm25 import Bm25
-from bench.chorus_encoder import Workshop, chorus_graded, without_queries
+from bench.chorus_encoder import CPU, Workshop, chorus_graded, without_queries
 from bench.chorus_queries import Product, Texts, made_up_queries, pair_up, words_of
+from bench.kept_vectors import KeptVectors
 from bench.relevance import bm25_scores, expected_level, fold_of
 from bench.relevance_scores import auc_difference, group, ndcg_at_10, score_relevance
+from model.encoder.sentences import SentenceEncoder
+from tests.kit.teachers import save_classifier
 
 QUERIES = [f"query {place % 7}" for place in range(200)]
 
@@ -140,3 +143,31 @@ def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(tmp_path: Path, mo
     assert result["rows"]["student"]["auc"]["value"] == 0.0
     assert result["student_less_teacher_auc"]["value"] == -1.0
     assert "| teacher | 1.000 (1.000–1.000) |" in relevance.table(result)
+
+
+def test_a_text_is_read_once_and_its_vector_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_classifier(tmp_path / "encoder", outputs=4)
+    texts = ["wool hat", "usb cable", "wool hat", "cotton", "2 m"]
+    wanted = SentenceEncoder(folder, CPU).vectors(texts)
+    read: list[str] = []
+    whole = SentenceEncoder.vectors
+
+    def reading(self: SentenceEncoder, texts: list[str]) -> np.ndarray:
+        read.extend(texts)
+        return whole(self, texts)
+
+    monkeypatch.setattr(SentenceEncoder, "vectors", reading)
+    monkeypatch.setattr(kept_vectors, "_BLOCK", 2)
+    heard: list[int] = []
+    np.testing.assert_allclose(KeptVectors(folder, CPU, tmp_path / "kept").vectors(texts[:3]), wanted[:3], atol=1e-6)
+    again = KeptVectors(folder, CPU, tmp_path / "kept").vectors(texts, heard.append)
+    np.testing.assert_allclose(again, wanted, atol=1e-6)
+    assert read == ["wool hat", "usb cable", "cotton", "2 m"]
+    assert heard == [5]
+
+
+def test_vectors_of_another_encoder_are_not_taken(tmp_path: Path) -> None:
+    first, second = (save_classifier(tmp_path / name, outputs=outputs) for name, outputs in (("a", 4), ("b", 3)))
+    found = [KeptVectors(folder, CPU, tmp_path / "kept").vectors(["wool hat"]) for folder in (first, second)]
+    np.testing.assert_allclose(found[1], SentenceEncoder(second, CPU).vectors(["wool hat"]), atol=1e-6)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
