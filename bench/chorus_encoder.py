@@ -41,6 +41,8 @@ class Workshop:
     queries: int
     """Made-up queries; each has about six pairs."""
     seed: int
+    bfloat16: bool = False
+    """Whether teachers label in bfloat16: about half the time on a CPU that has instructions for it, more on others."""
 
     @property
     def minilm(self) -> Path:
@@ -99,7 +101,9 @@ class Workshop:
         out = self.work / name / "labels"
         with meter(f"{name}: labels", len(pairs)) as shown:
             made = ClassifierTeacher(teacher, CPU)
-            write_labels(out, pairs, made, batch=LABEL_BATCH, sentences=self.sentences(), said=shown.update)
+            # The vectors are those kept since the pairs were made: reading pairs is all that is left to do.
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+                write_labels(out, pairs, made, batch=LABEL_BATCH, sentences=self.sentences(), said=shown.update)
         return read_labels(out, pairs)
 
     def student(

@@ -11,7 +11,7 @@ from bench.quality_bootstrap import Resampled
 from bench.quality_plots import plot_curve, plot_drift, plot_models
 from bench.quality_record import Record
 from bench.quality_rows import Difference, Row, paired
-from bench.quality_tables import QUALITY, SIDE_BY_SIDE, UNEXPOSED, USERS, beside_paper, difference_table, table
+from bench.quality_tables import QUALITY, SIDE_BY_SIDE, UNEXPOSED, USERS, beside_paper, counted, difference_table, table
 from bench.quality_world import Levels
 from bench.relevance import table as relevance_table
 from bench.stage_one import SLICES, mean_figures
@@ -367,7 +367,7 @@ def _drift(runs: Sequence[DriftRun]) -> list[str]:
         changed, others = pool([run.changed for run in own]), pool([run.others for run in own])
         width, count = own[0].bin_pages, len(changed.after["online"])
         ends = [f"to {(number + 1) * width:,}" for number in range(count)]
-        lines += [f"| {name}, {len(own)} seeds | before | {' | '.join(ends)} |", f"|---|---|{'---|' * count}"]
+        lines += [f"| {name}, {counted(len(own))} | before | {' | '.join(ends)} |", f"|---|---|{'---|' * count}"]
         for which, found in (("changed", changed), ("other", others)):
             for way in WAYS:
                 cells = [f"{value:.4f}" for value in found.after[way].tolist()]
