@@ -283,8 +283,8 @@ def _full(rows: Sequence[Row], differences: Sequence[Difference]) -> list[str]:
     own.sort(key=lambda row: (row.name.replace(" encoder_share=1", ""), row.name, row.seed))
     speed = {"impressions_per_second": USERS["impressions_per_second"]}
     return [
-        "With `encoder_share=1` every pair of a batch goes through the encoder, which learns from all of them; else a"
-        " twentieth of them does, and the others are read from the cache.",
+        "With `encoder_share=1` every pair of a batch goes through the encoder, which learns from all of them; else"
+        f" {TrainerConfig().encoder_share:.0%} of them do, and the others are read from the cache.",
         "",
         *table(own, QUALITY | UNEXPOSED | speed),
         "",
