@@ -6,9 +6,12 @@ fold; MiniLM's cosine and BM25 learn nothing. What is made stays in the work fol
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,7 +110,29 @@ def bm25_scores(pairs: Sequence[Pair]) -> NDArray[np.float64]:
     return np.array([by_query[query][place[title]] for query, title in pairs])
 
 
-def measure(shop: Workshop, folds: int) -> dict[str, Any]:
+def score_folds(
+    shop: Workshop, graded: Sequence[GradedPair], placed: dict[str, int], folds: int, jobs: int
+) -> Iterator[tuple[int, dict[str, list[float]]]]:
+    """Number and scores of each fold as it is done; several processes where there are jobs for them."""
+    if jobs == 1:
+        for number in range(folds):
+            yield number, score_fold(shop, number, graded, placed)
+        return
+    shop.warm()  # What all folds share is made once.
+    spawned = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, spawned, initializer=_set_up_process, initargs=(threads,)) as pool:
+        waiting = {pool.submit(score_fold, shop, number, graded, placed): number for number in range(folds)}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result()
+
+
+def _set_up_process(threads: int) -> None:
+    set_up_logging()
+    torch.set_num_threads(threads)
+
+
+def measure(shop: Workshop, folds: int, jobs: int = 1) -> dict[str, Any]:
     """Every system's figures over all folds' pairs, and the student's difference from its teacher."""
     graded = chorus_graded()
     placed = fold_of(graded, folds, shop.seed)
@@ -116,11 +141,11 @@ def measure(shop: Workshop, folds: int) -> dict[str, Any]:
     for name in ("teacher", "student"):
         scores[name] = np.zeros(len(pairs))
     with meter("folds", folds) as shown:
-        for number in range(folds):
+        for done, (number, fold) in enumerate(score_folds(shop, graded, placed, folds, jobs), start=1):
             tested = np.array([place for place, pair in enumerate(graded) if placed[pair.query] == number])
-            for name, found in score_fold(shop, number, graded, placed).items():
+            for name, found in fold.items():
                 scores[name][tested] = found
-            shown.update(number + 1)
+            shown.update(done)
     grades = np.array([pair.level - 1 for pair in graded])
     queries = [pair.query for pair in graded]
     figures: dict[str, Relevance] = {
@@ -158,11 +183,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("relevance-run"), help="what is made stays here")
     parser.add_argument("--bfloat16", action="store_true", help="label in bfloat16, on a CPU that has it twice as fast")
+    parser.add_argument("--jobs", type=int, default=1, help="folds at a time, a process each")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     set_up_logging()
     begun = time.monotonic()
-    result = measure(Workshop(arguments.work, arguments.queries, arguments.seed, arguments.bfloat16), arguments.folds)
+    shop = Workshop(arguments.work, arguments.queries, arguments.seed, arguments.bfloat16)
+    result = measure(shop, arguments.folds, arguments.jobs)
     result |= {
         "folds": arguments.folds,
         "made_up_queries": arguments.queries,

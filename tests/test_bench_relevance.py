@@ -128,7 +128,10 @@ def test_a_query_is_paired_with_what_is_found_what_is_near_and_any() -> None:
     assert len(set(pairs)) == len(pairs)
 
 
-def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
     graded = chorus_graded()
     placed = fold_of(graded, 3, seed=1)
     for number in range(3):
@@ -138,7 +141,8 @@ def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(tmp_path: Path, mo
             json.dumps({"teacher": levels, "student": [-level for level in levels]})
         )
     monkeypatch.setattr(relevance, "minilm_cosines", lambda shop, pairs: np.zeros(len(pairs)))
-    result = relevance.measure(Workshop(tmp_path, queries=10, seed=1), folds=3)
+    (tmp_path / "warm").mkdir()
+    result = relevance.measure(Workshop(tmp_path, queries=10, seed=1), folds=3, jobs=jobs)
     assert result["rows"]["teacher"]["auc"]["value"] == 1.0
     assert result["rows"]["student"]["auc"]["value"] == 0.0
     assert result["student_less_teacher_auc"]["value"] == -1.0
