@@ -1,7 +1,9 @@
 """Relevance on the Chorus catalogue, by folds over queries: `python -m bench.relevance [--json FILE] [--folds 5]`.
 
 Each fold has a teacher, a distillation set and a student of its own, none of which has seen a grade or a query of the
-fold; MiniLM's cosine and BM25 learn nothing. What is made stays in the work folder, and a run that was cut off goes on.
+fold; MiniLM's cosine and BM25 learn nothing. The student is looked at again after `prectr-v2` has learned with it from
+a simulated log, whose clicks come from all grades, the fold's among them, but which is told none of them to tell
+levels. What is made stays in the work folder, and a run that was cut off goes on.
 """
 
 import argparse
@@ -10,11 +12,12 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -24,11 +27,15 @@ from numpy.typing import NDArray
 from bench.bm25 import Bm25
 from bench.chorus_encoder import CPU, LABEL_BATCH, Workshop, chorus_graded, without_queries
 from bench.chorus_queries import words_of
+from bench.joint import trained_on
+from bench.log_examples import log_examples
 from bench.provenance import command_line, machine, versions
 from bench.relevance_scores import Relevance, auc_difference, score_relevance
-from model.encoder.folder import load_encoder, save_encoder
+from model.config import TrainerConfig
+from model.encoder.folder import EncoderFolder, load_encoder, save_encoder
 from model.encoder.graded import GradedPair
 from model.encoder.lengths import by_length
+from model.encoder.network import RelevanceEncoder
 from model.encoder.pretrain import PretrainConfig, level_logits
 from model.encoder.provenance import provenance_of
 from model.encoder.teacher import ClassifierTeacher
@@ -41,6 +48,17 @@ STUDENT: Final = PretrainConfig(held_out=0.0, tune_epochs=4, tune_rate=3e-4)
 QUERIES: Final = 17_000
 """Made-up queries of the shipped encoder's distillation set: about 100,000 pairs."""
 
+AFTER_JOINT: Final = "student after joint training"
+JOINT_PAGES: Final = 6_000
+"""Of the log for joint training: as many as `prectr demo` has."""
+
+_LEARNED: Final = ("teacher", "student", AFTER_JOINT)
+_JOINT: Final = TrainerConfig(model="prectr-v2", levels="inferred", batch_span=86_400.0, device="cpu")
+_DIFFERENCES: Final = {
+    "Student less its teacher": "student_less_teacher_auc",
+    "Student less MiniLM cosine": "student_less_minilm_auc",
+    "After joint training less before": "joint_less_student_auc",
+}
 _LEVELS: Final = np.arange(1, 5)
 
 
@@ -60,29 +78,51 @@ def score_fold(
     shop: Workshop, number: int, graded: Sequence[GradedPair], folds: dict[str, int]
 ) -> dict[str, list[float]]:
     """Scores of a fold's pairs by its teacher and its student, each made without the fold."""
-    name = f"fold-{number}"
-    path = shop.work / name / "scores.json"
-    if path.exists():
-        found: dict[str, list[float]] = json.loads(path.read_bytes())
-        return found
+    folder = shop.work / f"fold-{number}"
     learned = [pair for pair in graded if folds[pair.query] != number]
     tested = [pair.pair for pair in graded if folds[pair.query] == number]
-    teacher = shop.teacher(name, learned)
-    student = shop.work / name / "student"
-    if not student.is_dir():
+
+    def by_teacher() -> NDArray[np.float32]:
+        return teacher_levels(shop.teacher(folder.name, learned), tested)
+
+    def by_student() -> NDArray[np.float32]:
+        encoder = load_encoder(_student(shop, number, learned, folds))
+        return _levels(encoder.network, encoder, tested)
+
+    def by_joint() -> NDArray[np.float32]:
+        student = _student(shop, number, learned, folds)
+        with TemporaryDirectory() as log:
+            examples = log_examples(Path(log), JOINT_PAGES, "chorus")
+        return _levels(trained_on(replace(_JOINT, encoder=str(student)), examples), load_encoder(student), tested)
+
+    makers = {"teacher": by_teacher, "student": by_student, AFTER_JOINT: by_joint}
+    return {name: _kept(folder / f"{name}.json", make) for name, make in makers.items()}
+
+
+def _kept(path: Path, levels: Callable[[], NDArray[np.float32]]) -> list[float]:
+    if not path.exists():
+        told = expected_level(levels()).tolist()
+        path.write_text(json.dumps(told))
+    found: list[float] = json.loads(path.read_bytes())
+    return found
+
+
+def _student(shop: Workshop, number: int, learned: Sequence[GradedPair], folds: dict[str, int]) -> Path:
+    name = f"fold-{number}"
+    folder = shop.work / name / "student"
+    if not folder.is_dir():
+        teacher = shop.teacher(name, learned)
         pairs = without_queries(shop.unlabelled(), [query for query, place in folds.items() if place == number])
         labels = shop.labels(name, teacher, pairs)
         made = shop.student(name, learned, pairs, labels, STUDENT)
         provenance = provenance_of(made, STUDENT, graded=learned, labels=labels.manifest)
-        save_encoder(student, made.network, made.tokenizer, pairs=learned, provenance=provenance)
-    encoder = load_encoder(student)
-    logits = torch.log_softmax(level_logits(encoder.network, encoder.tokenizer, tested), dim=1).numpy()
-    scores = {
-        "teacher": expected_level(teacher_levels(teacher, tested)).tolist(),
-        "student": expected_level(logits).tolist(),
-    }
-    path.write_text(json.dumps(scores))
-    return scores
+        save_encoder(folder, made.network, made.tokenizer, pairs=learned, provenance=provenance)
+    return folder
+
+
+def _levels(network: RelevanceEncoder, folder: EncoderFolder, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = torch.log_softmax(level_logits(network, folder.tokenizer, pairs), dim=1).numpy()
+    return logits
 
 
 def teacher_levels(folder: Path, pairs: Sequence[Pair]) -> NDArray[np.float32]:
@@ -138,7 +178,7 @@ def measure(shop: Workshop, folds: int, jobs: int = 1) -> dict[str, Any]:
     placed = fold_of(graded, folds, shop.seed)
     pairs = [pair.pair for pair in graded]
     scores = {"minilm cosine": minilm_cosines(shop, pairs), "bm25": bm25_scores(pairs)}
-    for name in ("teacher", "student"):
+    for name in _LEARNED:
         scores[name] = np.zeros(len(pairs))
     with meter("folds", folds) as shown:
         for done, (number, fold) in enumerate(score_folds(shop, graded, placed, folds, jobs), start=1):
@@ -149,11 +189,12 @@ def measure(shop: Workshop, folds: int, jobs: int = 1) -> dict[str, Any]:
     grades = np.array([pair.level - 1 for pair in graded])
     queries = [pair.query for pair in graded]
     figures: dict[str, Relevance] = {
-        name: score_relevance(scores[name], grades, queries) for name in ("teacher", "student", "minilm cosine", "bm25")
+        name: score_relevance(scores[name], grades, queries) for name in (*_LEARNED, "minilm cosine", "bm25")
     }
     return {
         "rows": {name: asdict(figure) for name, figure in figures.items()},
         "student_less_teacher_auc": asdict(auc_difference(scores["student"], scores["teacher"], grades, queries)),
+        "joint_less_student_auc": asdict(auc_difference(scores[AFTER_JOINT], scores["student"], grades, queries)),
         "student_less_minilm_auc": asdict(auc_difference(scores["student"], scores["minilm cosine"], grades, queries)),
     }
 
@@ -167,11 +208,9 @@ def table(result: dict[str, Any]) -> str:
     lines = ["| | AUC, grade 3 against 0 | within query | NDCG@10 |", "|---|---|---|---|"]
     for name, row in result["rows"].items():
         lines.append(f"| {name} | {cell(row['auc'])} | {cell(row['within_query'])} | {cell(row['ndcg'])} |")
-    for name, key in (("its teacher", "student_less_teacher_auc"), ("MiniLM cosine", "student_less_minilm_auc")):
+    for what, key in _DIFFERENCES.items():
         figure = result[key]
-        lines.append(
-            f"\nStudent less {name}, AUC: {figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f})."
-        )
+        lines.append(f"\n{what}, AUC: {figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f}).")
     return "\n".join(lines)
 
 

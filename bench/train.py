@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 import torch
@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.log_examples import Catalogue, log_examples
 from bench.provenance import command_line, machine, versions
 from bench.train_others import others
 from model.config import TrainerConfig
@@ -29,12 +30,8 @@ from model.trainer import Trainer
 from ops.config import load_settings
 from ops.console import meter
 from state.errors import UsageError
-from stream.labeller import LexicalLabeller
 from stream.records import Example
-from stream.replay import Replay
-from stream.simulator import simulate
 
-Catalogue = Literal["synthetic", "chorus"]
 _FULL: Final = "prectr-v2, encoder on every pair"
 
 
@@ -60,26 +57,6 @@ class Result(msgspec.Struct, frozen=True):
     others: dict[str, float]
 
 
-class _Kept:
-    """An `ExampleSink` that keeps what comes."""
-
-    def __init__(self) -> None:
-        self.examples: list[Example] = []
-
-    def consume(self, examples: Sequence[Example], line: int) -> None:
-        """Keep them."""
-        self.examples.extend(examples)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def save(self, folder: Path) -> None:
-        """Nothing outlives the run."""
-
-    def load(self, folder: Path) -> None:
-        """Nothing was saved."""
-
-
 def main(
     pages: Annotated[
         int, typer.Option(min=400, help="Pages of 10 items that are timed; half as many go before.")
@@ -96,7 +73,7 @@ def main(
         load_settings(None, {"batch_span": "1d"}, environ={}).trainer, threads=threads, device=device
     )
     with tempfile.TemporaryDirectory() as folder:
-        examples = _examples(Path(folder), pages + pages // 2, catalogue)
+        examples = log_examples(Path(folder), pages + pages // 2, catalogue)
     warm, timed = examples[: pages // 2], examples[pages // 2 :]
     impressions = sum(len(example.labels) for example in timed)
     wanted = [_config(config, name) for name in _named(models)]
@@ -149,28 +126,6 @@ def _config(config: TrainerConfig, name: str) -> tuple[str, TrainerConfig]:
     if name == _FULL:
         return name, dataclasses.replace(config, model="prectr-v2", encoder_share=1.0)
     return name, dataclasses.replace(config, model=name)
-
-
-def _examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Example]:
-    """What the stages make of a simulated log."""
-    log = folder / "log.jsonl"
-    simulate(log, pages=pages, seed=0, catalogue=catalogue)
-    kept = _Kept()
-    run = Replay(
-        [str(log)],
-        folder / "run",
-        load_settings(None, {}, environ={}).pipeline,
-        config={},
-        sinks={"kept": kept},
-        label=LexicalLabeller(),
-        cut_every=float("inf"),
-        restart=True,
-    )
-    try:
-        run.run(flush=True)
-    finally:
-        run.close()
-    return kept.examples
 
 
 def _live(config: TrainerConfig, warm: Sequence[Example], timed: Sequence[Example]) -> float:

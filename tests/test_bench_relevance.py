@@ -3,18 +3,28 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from bench import kept_vectors, relevance
 from bench.bm25 import Bm25
 from bench.chorus_encoder import CPU, Workshop, chorus_graded, without_queries
 from bench.chorus_queries import Product, Texts, made_up_queries, pair_up, words_of
+from bench.joint import trained_on
 from bench.kept_vectors import KeptVectors
 from bench.relevance import bm25_scores, expected_level, fold_of
 from bench.relevance_scores import auc_difference, group, ndcg_at_10, score_relevance
+from model.encoder.folder import load_encoder
+from model.encoder.network import RelevanceEncoder
+from model.encoder.pretrain import level_logits
 from model.encoder.sentences import SentenceEncoder
+from model.trainer import Trainer
+from stream.events import Impression, Item
+from stream.records import encode_record
+from tests.kit.examples import random_examples, small_config
 from tests.kit.teachers import save_classifier
 
 QUERIES = [f"query {place % 7}" for place in range(200)]
@@ -137,16 +147,40 @@ def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(
     for number in range(3):
         levels = [float(pair.level) for pair in graded if placed[pair.query] == number]
         (tmp_path / f"fold-{number}").mkdir()
-        (tmp_path / f"fold-{number}" / "scores.json").write_text(
-            json.dumps({"teacher": levels, "student": [-level for level in levels]})
-        )
+        for name, sign in (("teacher", 1.0), ("student", -1.0), (relevance.AFTER_JOINT, 0.0)):
+            (tmp_path / f"fold-{number}" / f"{name}.json").write_text(json.dumps([sign * level for level in levels]))
     monkeypatch.setattr(relevance, "minilm_cosines", lambda shop, pairs: np.zeros(len(pairs)))
     (tmp_path / "warm").mkdir()
     result = relevance.measure(Workshop(tmp_path, queries=10, seed=1), folds=3, jobs=jobs)
     assert result["rows"]["teacher"]["auc"]["value"] == 1.0
     assert result["rows"]["student"]["auc"]["value"] == 0.0
+    assert result["rows"][relevance.AFTER_JOINT]["auc"]["value"] == 0.5
     assert result["student_less_teacher_auc"]["value"] == -1.0
+    assert result["joint_less_student_auc"]["value"] == 0.5
     assert "| teacher | 1.000 (1.000–1.000) |" in relevance.table(result)
+
+
+def test_the_encoder_after_joint_training_is_the_one_that_the_trainer_ends_with() -> None:
+    config = small_config(model="prectr-v2", encoder_rate=0.01, encoder_share=1.0, exposure="off", shown_slots=1 << 20)
+    examples = random_examples(30)
+    trainer = Trainer(config)
+    trainer.consume(examples, 0)
+    trainer.flush()
+    network = trained_on(config, examples)
+    folder = load_encoder(Path(config.encoder))
+    titles = [f"title {place}" for place in range(20)]
+    unseen = [Item(f"unseen {place}", title, position=place) for place, title in enumerate(titles, start=1)]
+    page = Impression("r", "nobody", examples[-1].query, examples[-1].ts, unseen)
+    example = msgspec.structs.replace(
+        examples[-1], page=msgspec.Raw(encode_record(page)), levels=bytes([1] * 20), labels=bytes(20)
+    )
+
+    def told(by: RelevanceEncoder) -> np.ndarray:
+        pairs = [(page.query, title) for title in titles]
+        return torch.softmax(level_logits(by, folder.tokenizer, pairs), dim=1).numpy()
+
+    np.testing.assert_allclose(told(network), trainer.explain([example]).levels, atol=1e-5)
+    assert np.abs(told(network) - told(folder.network)).max() > 0.01
 
 
 def test_a_text_is_read_once_and_its_vector_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
