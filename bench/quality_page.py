@@ -93,7 +93,7 @@ def _page(
         lines += _differences([one for one in of_t if _plain(one)], _STEPS)
     else:
         lines += _missing("headline")
-    lines += ["## What was aimed for", "", *_aims(aims(record.rows, of_t, _of_forms(record), record.drift))]
+    lines += ["## What was aimed for", "", *_aims(_judged(record, of_t))]
     lines += ["## What each part of prectr-v2 is worth", "", *_ablations(track_t, of_t)]
     lines += ["## What being told of exposure is worth", "", *_exposure(track_t, of_t)]
     lines += ["## Exposure debias", "", *_debias(track_t, record)]
@@ -194,6 +194,10 @@ def _differences(differences: Sequence[Difference], figures: Sequence[str]) -> l
     ]
 
 
+def _judged(record: Record, differences: Sequence[Difference]) -> list[Aim]:
+    return aims(record.rows, differences, _of_forms(record), record.drift, record.relevance)
+
+
 def _aims(found: Sequence[Aim]) -> list[str]:
     said = {True: "yes", False: "**no**", None: "not known yet"}
     return [
@@ -203,7 +207,18 @@ def _aims(found: Sequence[Aim]) -> list[str]:
         "|---|---|---|",
         *(f"| {aim.what} | {aim.found} | {said[aim.reached]} |" for aim in found),
         "",
+        *_held_back([aim for aim in found if aim.reached is False and aim.held_back]),
     ]
+
+
+def _held_back(missed: Sequence[Aim]) -> list[str]:
+    if not missed:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for aim in missed:
+        reasons.setdefault(aim.held_back, []).append(aim.what)
+    lines = [f"- *{'; '.join(whats)}*: {reason}" for reason, whats in reasons.items()]
+    return ["What is believed to hold back those that are not reached:", "", *lines, ""]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -372,8 +387,10 @@ def _drift(runs: Sequence[DriftRun]) -> list[str]:
             for way in WAYS:
                 cells = [f"{value:.4f}" for value in found.after[way].tolist()]
                 lines.append(f"| {which} queries, {way} | {found.before:.4f} | {' | '.join(cells)} |")
+        shares = won_back(changed, others)
+        lines.append(f"| won back, online | | {' | '.join(f'{share:.0%}' for share in shares['online'].tolist())} |")
         for way in WAYS[:-1]:
-            share = won_back(changed, others)[way][WITHIN - 1]
+            share = shares[way][WITHIN - 1]
             single = [won_back(pool([run.changed]), pool([run.others]))[way][WITHIN - 1] for run in own]
             told = ", ".join(f"{value:.0%}" for value in single)
             plain = plainly_won_back(changed)[way][WITHIN - 1]

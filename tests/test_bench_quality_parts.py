@@ -205,7 +205,7 @@ def reached(rows: Sequence[Row]) -> dict[str, bool | None]:
         paired(rows, "prectr-v2", NO_DEBIAS, figure)
         for figure in ("auc_never_shown", "expected_clicks", "share_level_1", "auc_expected")
     ]
-    return {one.what: one.reached for one in aims(rows, differences(rows), [one for one in forms if one], [])}
+    return {one.what: one.reached for one in aims(rows, differences(rows), [one for one in forms if one], [], {})}
 
 
 @pytest.mark.parametrize(
@@ -231,6 +231,34 @@ def test_what_has_not_run_is_not_judged() -> None:
     three += [row("prectr-v2", seed, auc=0.72 + seed / 1000) for seed in range(3)]
     assert reached(three)["prectr < prectr-v2, resolved"] is True
     assert reached(three)["share of the reference at least 0.85"] is False
+
+
+@pytest.mark.parametrize(
+    ("auc", "less_teacher", "within", "expected"),
+    [
+        (0.92, -0.01, 0.93, [True, True, True]),
+        (0.92, -0.03, 0.90, [False, True, False]),
+        (0.88, -0.02, 0.92, [True, False, True]),
+    ],
+)
+def test_the_student_is_held_against_its_teacher_and_minilm(
+    auc: float, less_teacher: float, within: float, expected: list[bool]
+) -> None:
+    def figure(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+    rows = {
+        "student": {"auc": figure(auc), "within_query": figure(within), "ndcg": figure(0.9)},
+        "minilm cosine": {"auc": figure(0.9), "within_query": figure(0.935), "ndcg": figure(0.893)},
+    }
+    found = {
+        "rows": rows,
+        "student_less_teacher_auc": figure(less_teacher),
+        "student_less_minilm_auc": figure(auc - 0.9),
+    }
+    chorus = [one for one in aims([], [], [], [], found) if one.what.startswith("Chorus")]
+    assert [one.reached for one in chorus] == expected
+    assert chorus[0].found == f"{less_teacher:+.3f} ({less_teacher - 0.01:+.3f} … {less_teacher + 0.01:+.3f})"
 
 
 # --- the record and the page ------------------------------------------------------------------------------------------
@@ -298,6 +326,8 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     assert set(plots) == {"page-models.svg", "page-curve.svg", "page-drift.svg"}
     assert all(f"({name})" in text for name in plots)
     assert "| lr | 0.7010 / 0.7010 |" in text
+    assert "| won back, online | | 75% |" in text
+    assert "- *drift: 80% of the excess on changed queries won back within 5,000 pages*: " in text
     beside = text.split("## Beside the paper's table")[1].split("## ")[0]
     assert "| lr | 0.7010 / 0.7010 | 0.7010 / 0.7010 |" in beside
     assert beside.count(" | 0.6795 |  |\n") == 1
