@@ -69,7 +69,9 @@ _ONE_THREAD: Final = (
 _RELEARNED: Final = (
     "What the change costs is in the weights, for running aggregates alone win nothing back (frozen weights), and"
     " has to be learned again from the pages of each query: the share that is won back grows with them from bin to"
-    " bin."
+    " bin. Tried on seed 100: steps that forget (the sums of squares of the per-id weights fading by 1 to 5 % a"
+    " step). The share rises with it, but because the loss before the change does, too: the changed queries end with"
+    " no less of it."
 )
 
 
