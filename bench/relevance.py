@@ -96,7 +96,7 @@ def score_fold(
         return _levels(trained_on(replace(_JOINT, encoder=str(student)), examples), load_encoder(student), tested)
 
     makers = {"teacher": by_teacher, "student": by_student, AFTER_JOINT: by_joint}
-    return {name: _kept(folder / f"{name}.json", make) for name, make in makers.items()}
+    return {name: _kept(folder / f"{name.replace(' ', '-')}.json", make) for name, make in makers.items()}
 
 
 def _kept(path: Path, levels: Callable[[], NDArray[np.float32]]) -> list[float]:

@@ -148,7 +148,9 @@ def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(
         levels = [float(pair.level) for pair in graded if placed[pair.query] == number]
         (tmp_path / f"fold-{number}").mkdir()
         for name, sign in (("teacher", 1.0), ("student", -1.0), (relevance.AFTER_JOINT, 0.0)):
-            (tmp_path / f"fold-{number}" / f"{name}.json").write_text(json.dumps([sign * level for level in levels]))
+            (tmp_path / f"fold-{number}" / f"{name.replace(' ', '-')}.json").write_text(
+                json.dumps([sign * level for level in levels])
+            )
     monkeypatch.setattr(relevance, "minilm_cosines", lambda shop, pairs: np.zeros(len(pairs)))
     (tmp_path / "warm").mkdir()
     result = relevance.measure(Workshop(tmp_path, queries=10, seed=1), folds=3, jobs=jobs)
