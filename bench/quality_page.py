@@ -405,8 +405,8 @@ def _relevance(found: dict[str, Any]) -> list[str]:
     return [
         f"The human-graded pairs of Chorus in {found['folds']} folds over queries; each fold has a teacher, labels of"
         f" pairs of {found['made_up_queries']:,} made-up queries, and a student, which have seen none of its queries."
-        " After joint training: when `prectr-v2` has learned with the student from a simulated log, being told no level."
-        " Text alone is judged. In brackets: 95 % intervals over queries.",
+        " After joint training: when `prectr-v2` has learned with the student from a simulated log, told no level. Text"
+        " alone is judged. In brackets: 95 % intervals over queries.",
         "",
         relevance_table(found),
         "",
@@ -431,7 +431,11 @@ def _made_by(record: Record) -> list[str]:
     if len(codes) > 1:
         lines += [f"**The models' rows come from {len(codes)} states of the code** ({', '.join(sorted(codes))}).", ""]
     if len(encoders) > 1:
-        lines += [f"**The models read with {len(encoders)} stage-one encoders** ({', '.join(sorted(encoders))}).", ""]
+        lines += [
+            f"**The models read with {len(encoders)} stage-one encoders** ({', '.join(sorted(encoders))}): one that is"
+            " made again by the same recipe on another machine rounds otherwise, and has another digest.",
+            "",
+        ]
     return [
         *lines,
         "Seconds are of what was not kept from before. The budget is 6 hours on 2 cores: the full encoder runs for"

@@ -349,7 +349,7 @@ def test_page_tells_of_rows_that_do_not_go_together() -> None:
     mixed = [same[0], msgspec.structs.replace(same[1], code="cc", stage_one="dd")]
     text = write_page(Record(pages=1, days=1, rows=mixed), [], None)
     assert "come from 2 states of the code** (aa, cc)" in text
-    assert "read with 2 stage-one encoders** (bb, dd)" in text
+    assert "read with 2 stage-one encoders** (bb, dd): " in text
 
 
 def test_command_measures_in_pieces_and_writes_what_it_found(
