@@ -63,8 +63,8 @@ _FORM: Final = (
     " more."
 )
 _ONE_THREAD: Final = (
-    "A model has one thread here, and most of a step is the encoder reading pairs that are new to the cache or due"
-    " to be read again."
+    "Each run here shares the machine with another one, and most of a step is the encoder reading pairs that are new to"
+    " the cache or due to be read again. `python -m bench.train` measures it alone: bench/README.md."
 )
 _RELEARNED: Final = (
     "What the change costs is in the weights, for running aggregates alone win nothing back (frozen weights), and"
