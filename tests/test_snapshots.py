@@ -5,14 +5,25 @@ import logging
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from state.errors import StateError
-from state.location import Location
-from state.points import on_points
 from state.snapshots import Saved, Snapshots
 from state.store import Store
-from tests.kit.snapshots import Origin, Steps, checkpoint, contents, files_of
+from tests.kit.snapshots import (
+    Killed,
+    Origin,
+    Steps,
+    checkpoint,
+    contents,
+    cut,
+    files_of,
+    flip,
+    killed_at,
+    manifests,
+    opened,
+    saved,
+    stored,
+)
 
 URLS = ("plain", "file", "memory")
 
@@ -27,26 +38,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def place(tmp_path: Path) -> Path:
     """The folder of the task in tests that reach into it."""
     return tmp_path / "remote" / "sessions-0"
-
-
-def opened(url: str | Path, *, origin: Origin | None = None, keep: int = 2) -> Snapshots:
-    return Snapshots(Location(str(url)), "sessions-0", origin or Origin(), keep)
-
-
-def saved(snapshots: Snapshots, folder: Path, *offsets: int) -> list[Saved]:
-    found = []
-    for offset in offsets:
-        found.append(snapshots.save(checkpoint(folder, offset), offset, 1.5))
-        snapshots.prune()
-    return found
-
-
-def manifests(place: Path) -> list[str]:
-    return sorted(path.name for path in (place / "manifests").iterdir())
-
-
-def stored(place: Path) -> list[str]:
-    return sorted(str(path.relative_to(place)) for path in (place / "files").rglob("*") if path.is_file())
 
 
 # --- save and restore -----------------------------------------------------------------------------------------------
@@ -127,14 +118,6 @@ def test_two_snapshots_at_one_offset_are_two_and_the_later_comes_back(tmp_path: 
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def flip(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
 @pytest.mark.parametrize(
@@ -275,22 +258,6 @@ def test_a_checkpoint_that_cannot_be_read_and_a_target_that_cannot_be_written(tm
 # --- crashes --------------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing catches it. (What a process does on its way out of one is tidying at most.)"""
-
-
-def killed_at(point: str, times: int = 1) -> None:
-    passed = []
-
-    def hook(name: str) -> None:
-        passed.append(name)
-        if name == point and passed.count(point) == times:
-            on_points(None)
-            raise Killed
-
-    on_points(hook)
-
-
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_crash_in_a_restore_leaves_the_old_store_and_the_next_start_restores(times: int, tmp_path: Path) -> None:
     saved(opened(tmp_path / "remote"), tmp_path, 4)
@@ -353,99 +320,3 @@ def test_stop_ends_a_save_without_a_snapshot(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="snapshot at offset 4 given up: the task closes"):
         owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     assert opened(tmp_path / "remote").newest() is None
-
-
-# --- pruning --------------------------------------------------------------------------------------------------------
-
-
-def test_the_newest_two_stay_with_their_files_and_nothing_else(tmp_path: Path, place: Path) -> None:
-    owner = opened(tmp_path / "remote")
-    saved(owner, tmp_path, 1, 2, 3, 4, 5)
-    assert [int(name[:20]) for name in manifests(place)] == [4, 5]
-    wanted = {hashlib.sha256(content).hexdigest() for offset in (4, 5) for content in contents(offset).values()}
-    assert {path.rpartition("-")[2] for path in stored(place)} == wanted
-    assert len(stored(place)) == len(wanted)
-
-
-def test_pruning_before_the_first_save_does_nothing(tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4)
-    before = stored(place)
-    opened(tmp_path / "remote", keep=1).prune()
-    assert (len(manifests(place)), stored(place)) == (1, before)
-
-
-def test_a_new_owner_s_second_snapshot_removes_the_old_owner_s_files(tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 1, 2)
-    new = opened(tmp_path / "remote")
-    saved(new, tmp_path, 3)
-    assert [int(name[:20]) for name in manifests(place)] == [2, 3]
-    saved(new, tmp_path, 4)
-    assert [int(name[:20]) for name in manifests(place)] == [3, 4]
-    assert len(list((place / "files").iterdir())) == 1
-
-
-def test_an_owner_whose_snapshots_were_pruned_stores_everything_again(tmp_path: Path) -> None:
-    old = opened(tmp_path / "remote")
-    saved(old, tmp_path, 1)
-    saved(opened(tmp_path / "remote"), tmp_path, 2, 3)
-    (again,) = saved(old, tmp_path, 4)
-    assert again.uploaded == again.total - len(b"MANIFEST")
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
-    assert files_of(tmp_path / "store") == contents(4)
-
-
-@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
-def test_a_damaged_snapshot_does_not_count_as_one_that_is_kept(damage: object, tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4, 5)
-    (table,) = place.glob(f"files/*/*-{hashlib.sha256(b'table 7').hexdigest()}")
-    assert callable(damage)
-    damage(table)
-    new = opened(tmp_path / "remote")
-    assert new.restore(tmp_path / "store") == 4
-    saved(new, tmp_path, 6)
-    assert [int(name[:20]) for name in manifests(place)] == [4, 5, 6]
-    saved(new, tmp_path, 7)
-    assert [int(name[:20]) for name in manifests(place)] == [6, 7]
-
-
-def test_an_owner_that_fell_back_keeps_what_it_saves_behind_damaged_ones(tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 7, 8)
-    for path in stored(place):
-        if (place / path).stat().st_size:
-            flip(place / path)
-    new = opened(tmp_path / "remote")
-    assert new.restore(tmp_path / "store") is None
-    saved(new, tmp_path, 1)
-    saved(new, tmp_path, 2)
-    assert [int(name[:20]) for name in manifests(place)] == [1, 2, 7, 8]
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 2
-
-
-def test_files_of_an_owner_whose_manifest_cannot_be_read_stay(tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 9)
-    (name,) = manifests(place)
-    whole = (place / "manifests" / name).read_bytes()
-    theirs = stored(place)
-    (place / "manifests" / name).write_bytes(whole[:100])
-    saved(opened(tmp_path / "remote"), tmp_path, 1, 2, 3)
-    assert set(theirs) <= set(stored(place))
-    (place / "manifests" / name).write_bytes(whole)
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 9
-
-
-def test_what_another_owner_left_unnamed_goes_after_a_day(tmp_path: Path) -> None:
-    url, root = f"memory://{tmp_path}/left", f"{tmp_path}/left/sessions-0"
-    killed_at("snapshot")
-    with pytest.raises(Killed):
-        opened(url).save(checkpoint(tmp_path, 1), 1, 0.0)
-    store = MemoryFileSystem.store
-    left = [path for path in store if path.startswith(root)]
-    owner = opened(url)
-    saved(owner, tmp_path, 2, 3)
-    assert left
-    assert set(left) <= store.keys()
-    for path in left:
-        store[path].modified = store[path].modified.replace(year=2020)
-    saved(owner, tmp_path, 4)
-    assert not set(left) & store.keys()
-    assert opened(url).restore(tmp_path / "store") == 4

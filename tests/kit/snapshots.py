@@ -1,4 +1,4 @@
-"""Checkpoint folders as a store would make them, and a location that stops before each of its steps."""
+"""Checkpoint folders as a store would make them, snapshots of them, damage and kills, and a location that stops at each step."""
 
 import hashlib
 import json
@@ -10,6 +10,8 @@ import msgspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 from state.location import Location
+from state.points import on_points
+from state.snapshots import Saved, Snapshots
 
 KEPT = 3
 """Tables that a checkpoint made by `checkpoint` has."""
@@ -97,3 +99,47 @@ def whole_in_memory(root: str) -> dict[int, dict[str, bytes]]:
         else:
             found[manifest["offset"]] = files
     return found
+
+
+def opened(url: str | Path, *, origin: Origin | None = None, keep: int = 2) -> Snapshots:
+    return Snapshots(Location(str(url)), "sessions-0", origin or Origin(), keep)
+
+
+def saved(snapshots: Snapshots, folder: Path, *offsets: int) -> list[Saved]:
+    found = []
+    for offset in offsets:
+        found.append(snapshots.save(checkpoint(folder, offset), offset, 1.5))
+        snapshots.prune()
+    return found
+
+
+def manifests(place: Path) -> list[str]:
+    return sorted(path.name for path in (place / "manifests").iterdir())
+
+
+def stored(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in (place / "files").rglob("*") if path.is_file())
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it. (What a process does on its way out of one is tidying at most.)"""
+
+
+def killed_at(point: str, times: int = 1) -> None:
+    passed = []
+
+    def hook(name: str) -> None:
+        passed.append(name)
+        if name == point and passed.count(point) == times:
+            on_points(None)
+            raise Killed
+
+    on_points(hook)
