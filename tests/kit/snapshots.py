@@ -1,4 +1,4 @@
-"""Checkpoint folders as a store would make them, snapshots of them, damage and kills, and a location that stops at each step."""
+"""Checkpoint folders, snapshots of them, damage and kills, and a location that stops before each of its steps."""
 
 import hashlib
 import json
