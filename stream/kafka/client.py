@@ -21,6 +21,8 @@ _MAX_REQUEST_BYTES: Final = 64 << 20
 """Of what a producer sends at once. Counted before compression, so far above what a topic takes: a record that
 others have compressed well into the events must fit into the dead letters, whole."""
 _ATTEMPT_MS: Final = 2_000
+"""Of the first attempt to connect, twice as many each time: why one has failed is known only when it is over, and a
+busy broker may need longer than this to answer."""
 _RECONNECT_MS: Final = 1_000
 """Between two attempts to reach a broker that has gone, at the most: the library's 30 s are added to every outage."""
 _SAY_EVERY: Final = 10.0
@@ -167,13 +169,14 @@ class Connection:
         theirs = {name: value for name, value in self.settings.items() if name in client.DEFAULT_CONFIG}
         begun = time.monotonic()
         said = float("-inf")
+        attempt_ms = _ATTEMPT_MS
         while True:
             left = self.wait - (time.monotonic() - begun)
             forget_attempts()
             try:
                 return client(
                     bootstrap_servers=self.bootstrap.split(","),
-                    **{"bootstrap_timeout_ms": round(min(_ATTEMPT_MS, max(left * 1000, 500))), **ours, **theirs},
+                    **{"bootstrap_timeout_ms": round(min(attempt_ms, max(left * 1000, 500))), **ours, **theirs},
                 )
             except KafkaTimeoutError as error:
                 last = last_attempt()
@@ -189,6 +192,7 @@ class Connection:
                         "are --bootstrap and the security settings of --client-config right? --wait gives it more time"
                     ) from error
                 said = self._say(said, "no answer from Kafka", left)
+                attempt_ms *= 2
             except (KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
                 raise PrectrError(
                     f"{self.bootstrap}: no connection to Kafka ({self._words(error)}): check --bootstrap and the "

@@ -74,7 +74,8 @@ def test_a_password_opens_the_broker_and_is_printed_nowhere(guarded: str, tmp_pa
     assert plain.returncode == 1
     assert "the security settings of --client-config right?" in plain.stderr
     for debug in ("", "1"):
-        done = prectr("dlq", "list", *given, "--wait", "3", BROKER_PASSWORD=wrong, PRECTR_DEBUG=debug)
+        # A refusal ends the wait, so a busy broker may have long for it.
+        done = prectr("dlq", "list", *given, "--wait", "60", BROKER_PASSWORD=wrong, PRECTR_DEBUG=debug)
         assert done.returncode == 1
         *_, last = done.stderr.splitlines()
         assert last.startswith(f"prectr: {guarded}: Kafka refuses the login (SaslAuthenticationFailedError: ")
