@@ -42,6 +42,7 @@ class Product(msgspec.Struct, frozen=True):
 
     title: str
     brand: str = ""
+    desc: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

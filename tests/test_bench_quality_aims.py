@@ -7,6 +7,7 @@ import pytest
 from bench.quality import differences
 from bench.quality_aims import NO_DEBIAS, aims
 from bench.quality_rows import Row, paired
+from bench.relevance import DESCRIBED
 from tests.kit.quality import row
 
 
@@ -46,9 +47,10 @@ def test_what_has_not_run_is_not_judged() -> None:
 @pytest.mark.parametrize(
     ("auc", "less_teacher", "within", "expected"),
     [
-        (0.92, -0.01, 0.93, [True, True, True]),
-        (0.92, -0.03, 0.90, [False, True, False]),
-        (0.88, -0.02, 0.92, [True, False, True]),
+        (0.92, -0.01, 0.96, [True, True, True, True]),
+        (0.92, -0.01, 0.93, [True, True, True, False]),
+        (0.92, -0.03, 0.90, [False, True, False, False]),
+        (0.88, -0.02, 0.96, [True, False, True, False]),
     ],
 )
 def test_the_student_is_held_against_its_teacher_and_minilm(
@@ -60,6 +62,7 @@ def test_the_student_is_held_against_its_teacher_and_minilm(
     rows = {
         "student": {"auc": figure(auc), "within_query": figure(within), "ndcg": figure(0.9)},
         "minilm cosine": {"auc": figure(0.9), "within_query": figure(0.935), "ndcg": figure(0.893)},
+        DESCRIBED: {"auc": figure(0.91), "within_query": figure(0.975), "ndcg": figure(0.895)},
     }
     found = {
         "rows": rows,

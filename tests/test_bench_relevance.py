@@ -15,7 +15,7 @@ from bench.chorus_encoder import CPU, Workshop, chorus_graded, without_queries
 from bench.chorus_queries import Product, Texts, made_up_queries, pair_up, words_of
 from bench.joint import trained_on
 from bench.kept_vectors import KeptVectors
-from bench.relevance import bm25_scores, expected_level, fold_of
+from bench.relevance import bm25_scores, described, expected_level, fold_of
 from bench.relevance_scores import auc_difference, group, ndcg_at_10, score_relevance
 from model.encoder.folder import load_encoder
 from model.encoder.network import RelevanceEncoder
@@ -152,6 +152,7 @@ def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(
                 json.dumps([sign * level for level in levels])
             )
     monkeypatch.setattr(relevance, "minilm_cosines", lambda shop, pairs: np.zeros(len(pairs)))
+    monkeypatch.setattr(relevance, "read_products", list)
     (tmp_path / "warm").mkdir()
     result = relevance.measure(Workshop(tmp_path, queries=10, seed=1), folds=3, jobs=jobs)
     assert result["rows"]["teacher"]["auc"]["value"] == 1.0
@@ -160,6 +161,17 @@ def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(
     assert result["student_less_teacher_auc"]["value"] == -1.0
     assert result["joint_less_student_auc"]["value"] == 0.5
     assert "| teacher | 1.000 (1.000–1.000) |" in relevance.table(result)
+
+
+def test_brand_and_description_go_beside_the_title_where_they_are_known() -> None:
+    shoes = [Product("red shoe", "acme", "for trails"), Product("blue shoe", desc="for roads")]
+    pairs = [("shoe", "blue shoe"), ("acme", "hat"), ("shoe", "red shoe"), ("scarf", "scarf")]
+    assert described(pairs, [*shoes, Product("hat", "acme")]) == [
+        ("shoe", "blue shoe for roads"),
+        ("acme", "acme hat"),
+        ("shoe", "acme red shoe for trails"),
+        ("scarf", "scarf"),
+    ]
 
 
 def test_the_encoder_after_joint_training_is_the_one_that_the_trainer_ends_with() -> None:
