@@ -439,5 +439,6 @@ def _made_by(record: Record) -> list[str]:
     return [
         *lines,
         "Seconds are of what was not kept from before. The budget is 6 hours on 2 cores: the full encoder runs for"
-        " prectr-v2 and its forms of debias on 2 seeds, the pair cache everywhere else.",
+        " prectr-v2 and its forms of debias alone, on 2 seeds or as many as its table says, the pair cache everywhere"
+        " else.",
     ]
