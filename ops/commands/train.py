@@ -84,6 +84,8 @@ def train(
     settings = replace(settings, pipeline=pipeline)
     with ExitStack() as stack:
         ranks = join_ranks(settings.trainer.device)
+        if ranks is not None:
+            stack.enter_context(ranks)
         leads = ranks is None or ranks.rank == 0
         metrics = stack.enter_context(exporter if leads else nullcontext())
         scored = make_watched(settings.trainer, models, ranks)
@@ -121,8 +123,6 @@ def train(
             if feed is not None:
                 feed.finish()
             told.say(run)
-        if ranks is not None:
-            ranks.leave()
         if not leads:
             return
         last, page = report()

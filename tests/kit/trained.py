@@ -6,6 +6,7 @@ Each rank prints a line of JSON at the end. Where there are cuts in the folder, 
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -29,29 +30,33 @@ class Cut(msgspec.Struct):
 def main(folder: Path, device: str, pages: int, cut_every: int, batch_pages: int, piece: int) -> None:
     """Train on everything that is left."""
     ranks = join_ranks(device)
-    config = {"batch_pages": batch_pages, "batch_span": 100.0, "device": device}
-    trainers = {model: Trainer(small_config(model=model, **config), ranks=ranks) for model in MODELS}
-    leads = ranks is None or ranks.rank == 0
-    newest = next((cut.name for cut in cuts(folder)), "") if leads else ""
-    if ranks is not None:
-        newest = ranks.gather(newest.encode())[0].decode()
-    done = 0
-    if newest:
-        load_sinks(folder / newest, trainers)
-        done = read_manifest(folder / newest, Cut).pages
-    examples = random_examples(pages, seed=3)
-    for number, start in enumerate(range(done, pages, piece), 1):
+    with ranks or nullcontext():
+        config = {"batch_pages": batch_pages, "batch_span": 100.0, "device": device}
+        trainers = {model: Trainer(small_config(model=model, **config), ranks=ranks) for model in MODELS}
+        leads = ranks is None or ranks.rank == 0
+        newest = next((cut.name for cut in cuts(folder)), "") if leads else ""
+        if ranks is not None:
+            newest = ranks.gather(newest.encode())[0].decode()
+        done = 0
+        if newest:
+            load_sinks(folder / newest, trainers)
+            done = read_manifest(folder / newest, Cut).pages
+        examples = random_examples(pages, seed=3)
+        for number, start in enumerate(range(done, pages, piece), 1):
+            for trainer in trainers.values():
+                trainer.consume(examples[start : start + piece], 0)
+            if leads and cut_every and number % cut_every == 0:
+                writer = CutWriter(folder)
+                writer.save_sinks(trainers)
+                writer.commit(Cut(min(start + piece, pages)))
         for trainer in trainers.values():
-            trainer.consume(examples[start : start + piece], 0)
-        if leads and cut_every and number % cut_every == 0:
-            writer = CutWriter(folder)
-            writer.save_sinks(trainers)
-            writer.commit(Cut(min(start + piece, pages)))
-    for trainer in trainers.values():
-        trainer.flush()
-    print(json.dumps({model: _result(trainer) for model, trainer in trainers.items()}))
-    if ranks is not None:
-        ranks.leave()
+            trainer.flush()
+        print(json.dumps({model: _result(trainer) for model, trainer in trainers.items()}))
+
+
+def threads() -> set[str]:
+    """The names of this process's threads, those that Python does not know among them."""
+    return {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
 
 
 def _result(trainer: Trainer) -> dict[str, object]:
@@ -67,4 +72,4 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
     except PrectrError as error:
-        sys.exit(str(error))
+        sys.exit(f"{error}\nthreads left: {sorted(threads())}")
