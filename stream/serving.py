@@ -26,8 +26,8 @@ from stream.queries import QUERY_KEY, QueriesMeta
 from stream.query import NEVER as QUERY_NEVER
 from stream.query import Query
 from stream.records import Example
-from stream.sessions import META_KEY as SESSIONS_META
-from stream.sessions import SessionsMeta
+from stream.sessions_state import META_KEY as SESSIONS_META
+from stream.sessions_state import SessionsMeta
 from stream.user import NEVER as USER_NEVER
 from stream.user import User
 

@@ -17,19 +17,26 @@ from stream.clock import END_OF_TIME, Clock, Suspect
 from stream.config import PipelineConfig
 from stream.events import Click, Event, Impression, Rejected
 from stream.normalise import normalise_query
-from stream.outcomes import Outcomes
-from stream.records import Activity, decode_page
+from stream.records import Activity
+from stream.sessions_state import (
+    META_KEY,
+    SessionsMeta,
+    WaitingClick,
+    encode_meta,
+    encode_page,
+    encode_waiting,
+    page_key,
+    read_meta,
+    read_pages,
+    read_users,
+    read_waiting,
+    user_key,
+    waiting_key,
+)
 from stream.user import OpenPage, User
 
-META_KEY: Final = b"m"
 CHUNK_LINES: Final = 512
 """Lines to decode and judge at a time, so that events are still in the processor's cache when they are judged."""
-_USER: Final = b"u"
-_PAGE: Final = b"p"
-_WAITING: Final = b"w"
-_LAST: Final = b"\xff" * 9
-"""After every number, as the end of a scan."""
-
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -48,40 +55,6 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     place: int
     reason: str
     detail: str
-
-
-class WaitingClick(msgspec.Struct, array_like=True, gc=False):
-    """A click whose page has not come. number: its place among the waiting clicks of the task."""
-
-    number: int
-    click: Click
-
-
-class _StoredPage(msgspec.Struct, array_like=True, gc=False):
-    closes_at: int
-    labels: bytes
-    clicked: list[tuple[int, str, bytes]]
-    hash: bytes
-    page: bytes
-
-
-class SessionsMeta(msgspec.Struct, array_like=True):
-    """Everything of the task that is not of one user. position: of the next unread record."""
-
-    position: int = 0
-    accepted: int | None = None
-    suspects: list[Suspect] = []
-    next_number: int = 0
-    outcomes: Outcomes = msgspec.field(default_factory=Outcomes)
-
-
-_decode_meta = msgspec.msgpack.Decoder(SessionsMeta).decode
-_decode_stored_page = msgspec.msgpack.Decoder(_StoredPage).decode
-_decode_waiting = msgspec.msgpack.Decoder(WaitingClick).decode
-
-
-def _numbered(prefix: bytes, number: int) -> bytes:
-    return prefix + number.to_bytes(8, "big")
 
 
 class Sessions:
@@ -108,8 +81,7 @@ class Sessions:
         self._waiting: dict[int, WaitingClick] = {}
         self._new_waiting: dict[int, WaitingClick] = {}
         self._deleted: set[bytes] = set()
-        (stored,) = store.get_many([META_KEY])
-        meta = SessionsMeta() if stored is None else _decode_meta(stored)
+        meta = read_meta(store)
         self.position = meta.position
         self.outcomes = meta.outcomes
         self._next_number = meta.next_number
@@ -178,24 +150,22 @@ class Sessions:
         watermark = self.watermark
         for user_id, user in self._touched.items():
             if user.dirty:
-                changes[_USER + user_id.encode()] = user.encoded(watermark, self._memory)
+                changes[user_key(user_id)] = user.encoded(watermark, self._memory)
                 user.dirty = False
             if not user.open and not user.waiting:
                 del self._users[user_id]
         self._touched.clear()
         for number, page in self._dirty_pages.items():
-            changes[_numbered(_PAGE, number)] = _encode(
-                _StoredPage(page.closes_at, bytes(page.labels), page.clicked, page.hash, page.page)
-            )
+            changes[page_key(number)] = encode_page(page)
             page.dirty, page.stored = False, True
         self._dirty_pages.clear()
         for number, waiting in self._new_waiting.items():
-            changes[_numbered(_WAITING, number)] = _encode(waiting)
+            changes[waiting_key(number)] = encode_waiting(waiting)
         self._new_waiting.clear()
         for key in self._deleted:
             changes[key] = None
         self._deleted.clear()
-        changes[META_KEY] = _encode(
+        changes[META_KEY] = encode_meta(
             SessionsMeta(self.position, self._clock.accepted, self._clock.suspects, self._next_number, self.outcomes)
         )
         return changes
@@ -382,7 +352,7 @@ class Sessions:
         self._touched[page.event.user_id] = user
         self._dirty_pages.pop(page.number, None)
         if page.stored:
-            self._deleted.add(_numbered(_PAGE, page.number))
+            self._deleted.add(page_key(page.number))
 
     def _orphan(self, waiting: WaitingClick) -> None:
         self._drop_waiting(waiting)
@@ -398,7 +368,7 @@ class Sessions:
         self._touched[click.user_id] = user
         del self._waiting[waiting.number]
         if self._new_waiting.pop(waiting.number, None) is None:
-            self._deleted.add(_numbered(_WAITING, waiting.number))
+            self._deleted.add(waiting_key(waiting.number))
         self.outcomes.clicks.waiting -= 1
 
     def _give_up(self, suspect: Suspect) -> None:
@@ -436,40 +406,19 @@ class Sessions:
         missing = sorted(
             {event.user_id for event in events if not isinstance(event, Rejected) and event.user_id not in users}
         )
-        stored = self._store.get_many([_USER + user_id.encode() for user_id in missing])
-        for user_id, value in zip(missing, stored, strict=True):
-            users[user_id] = self._touched[user_id] = User(value)
+        for user_id, user in zip(missing, read_users(self._store, missing), strict=True):
+            users[user_id] = self._touched[user_id] = user
 
     def _take_up_pages(self) -> None:
-        for key, value in self._store.scan(_PAGE, _PAGE + _LAST):
-            stored = _decode_stored_page(value)
-            event = decode_page(stored.page)
-            user = self._resident(event.user_id)
-            number = int.from_bytes(key[1:], "big")
-            query = normalise_query(event.query)
-            levels = bytes([item.relevance for item in event.items])  # type: ignore[misc]
-            page = OpenPage(
-                number,
-                stored.closes_at,
-                event,
-                stored.page,
-                stored.hash,
-                query,
-                user,
-                levels,
-                bytearray(stored.labels),
-                stored.clicked,
-                dirty=False,
-                stored=True,
-            )
-            user.open[event.request_id] = page
-            self._pages[number] = page
-            self._open.append((page.closes_at, event.request_id, event.user_id, page))
+        for page in read_pages(self._store, self._resident):
+            request_id, user_id = page.event.request_id, page.event.user_id
+            page.user.open[request_id] = page
+            self._pages[page.number] = page
+            self._open.append((page.closes_at, request_id, user_id, page))
         heapify(self._open)
 
     def _take_up_waiting(self) -> None:
-        for _, value in self._store.scan(_WAITING, _WAITING + _LAST):
-            waiting = _decode_waiting(value)
+        for waiting in read_waiting(self._store):
             user = self._resident(waiting.click.user_id)
             user.waiting.setdefault(waiting.click.request_id, []).append(waiting)
             self._waiting[waiting.number] = waiting
@@ -479,6 +428,6 @@ class Sessions:
     def _resident(self, user_id: str) -> User:
         user = self._users.get(user_id)
         if user is None:
-            (stored,) = self._store.get_many([_USER + user_id.encode()])
-            user = self._users[user_id] = User(stored)
+            (user,) = read_users(self._store, [user_id])
+            self._users[user_id] = user
         return user

@@ -10,8 +10,8 @@ from stream.cut import Cut, cuts, read_cut
 from stream.outcomes import Outcomes
 from stream.queries import META_KEY as QUERIES_META
 from stream.queries import QueriesMeta
-from stream.sessions import META_KEY as SESSIONS_META
-from stream.sessions import SessionsMeta
+from stream.sessions_state import META_KEY as SESSIONS_META
+from stream.sessions_state import SessionsMeta
 
 _READ_ONLY = StoreOptions(read_only=True)
 

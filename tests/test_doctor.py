@@ -34,7 +34,7 @@ from stream.kafka.task import StoreIdentity
 from stream.kafka.training import LiveCut
 from stream.kafka.transaction import Committed
 from stream.line import no_progress
-from stream.sessions import META_KEY, SessionsMeta
+from stream.sessions_state import META_KEY, SessionsMeta
 from stream.tally import Tally
 
 TOPIC_ID = "topic-1"

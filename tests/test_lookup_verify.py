@@ -16,7 +16,7 @@ from stream.lookup import look_up_query
 from stream.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
 from stream.query import decode_query_entry
 from stream.replay import Replay
-from stream.sessions import META_KEY, SessionsMeta
+from stream.sessions_state import META_KEY, SessionsMeta
 from stream.verify import newest_cut, read_metas, verify
 from tests.kit.events import HOUR, MINUTE, WINDOW, T, click, page
 from tests.kit.replays import open_replay, ran

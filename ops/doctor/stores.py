@@ -17,8 +17,8 @@ from state.store import Store, StoreOptions
 from stream.kafka.task import IDENTITY_KEY, StoreIdentity
 from stream.queries import META_KEY as QUERIES_META
 from stream.queries import QueriesMeta
-from stream.sessions import META_KEY as SESSIONS_META
-from stream.sessions import SessionsMeta
+from stream.sessions_state import META_KEY as SESSIONS_META
+from stream.sessions_state import SessionsMeta
 
 _TASK: Final = re.compile(r"(sessions|queries)-(\d+)")
 _ROCKSDICT: Final = "rocksdict-config.json"
