@@ -21,6 +21,7 @@ COPY stream stream
 COPY model model
 COPY state state
 COPY ops ops
+COPY prectr prectr
 RUN pip install --no-deps --no-build-isolation . && pip uninstall -y setuptools pip
 
 FROM python:${PYTHON}-slim-bookworm

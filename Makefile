@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 # Packages are installed uncompiled (most of their modules are never imported), so what is imported must be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-KAFKA_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kafka tests/up --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
+KAFKA_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kafka tests/local_stack --cov --cov-config=tests/kafka/coverage.toml --cov-report=term
 
 .PHONY: demo test up down kafka-tests kafka faults lint setup clean
 
@@ -22,16 +22,16 @@ demo: $(READY)
 # told. make kafka-tests runs each once.
 ## test: ruff, mypy and pytest with coverage; the tests on a real Kafka after the others, with the coverage of its processes
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --ignore=tests/up --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/kafka --ignore=tests/local_stack --cov --cov-report=term
 	$(KAFKA_TESTS) -m "not long" --reruns 1 --rerun-show-tracebacks -rR
 
 ## up: the whole live system in the background: Kafka, two stream processes, trainer, monitor, Prometheus, a demo log
 up: $(READY)
-	@$(BIN)/python -m ops.up up
+	@$(BIN)/python -m prectr.ops.local_stack up
 
 ## down: end all that make up has started; the data stays in up-run for the next make up
 down:
-	@test ! -x $(BIN)/python || $(BIN)/python -m ops.up down
+	@test ! -x $(BIN)/python || $(BIN)/python -m prectr.ops.local_stack down
 
 ## kafka-tests: the tests on a real Kafka alone, those of make up among them, all of them
 kafka-tests: $(READY)
@@ -40,11 +40,11 @@ kafka-tests: $(READY)
 ## kafka: fetch Apache Kafka with Maven into .kafka, for the tests on a real one; KAFKA_HOME and ../shared/kafka go first
 kafka: .kafka/libs
 
-.kafka/libs: tests/kafka/pom.xml tests/kafka/log4j2.yaml
+.kafka/libs: testkit/kafka/pom.xml testkit/kafka/log4j2.yaml
 	@command -v java >/dev/null && command -v mvn >/dev/null || { echo "make kafka needs Java 17 and Maven (Debian: apt install maven openjdk-17-jre-headless); or unpack Apache Kafka 4 and set KAFKA_HOME to it" >&2; exit 1; }
 	rm -rf .kafka
-	mvn -q -B -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.kafka/fetched
-	cp tests/kafka/log4j2.yaml .kafka/
+	mvn -q -B -f testkit/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.kafka/fetched
+	cp testkit/kafka/log4j2.yaml .kafka/
 	mv .kafka/fetched .kafka/libs
 
 ## faults: 200 faults against the whole live system on a real Kafka; the table goes to bench/results/faults.md

@@ -12,12 +12,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stream.config import PipelineConfig
-from stream.decode import decode_lines
-from stream.labeller import LexicalLabeller
-from stream.readers import open_log
-from stream.replay import STEP_LINES, Replay
-from stream.simulator import simulate
+from prectr.stream.config import PipelineConfig
+from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.lexical_labeller import LexicalLabeller
+from prectr.stream.readers import open_log
+from prectr.stream.replay.runner import STEP_LINES, Replay
+from prectr.stream.simulator import simulate
 
 
 class Round(msgspec.Struct):

@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stream.simulator import simulate
+from prectr.stream.simulator import simulate
 
-_PREAMBLE = "import sys; from ops.cli import main; sys.argv = ['prectr', *sys.argv[1:]]; main()"
+_PREAMBLE = "import sys; from prectr.ops.cli.main import main; sys.argv = ['prectr', *sys.argv[1:]]; main()"
 
 
 class Row(msgspec.Struct):

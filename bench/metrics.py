@@ -22,25 +22,25 @@ import typer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 
-from model.config import TrainerConfig
-from model.measured import Measured, measured
-from model.quality_record import VERSION, QualityRecord, encode_record
-from model.sketch import Scored, score
-from model.stretches import Stretches
-from model.trainer import BatchScores, Trainer
-from model.watched import WatchedTrainer
-from ops.stream_metrics import stream_metrics
-from ops.train_metrics import Learning, ModelLearning, learning_rates, train_metrics, train_snapshot
-from state.snapshotter import SnapshotProgress
-from state.store import Store, StoreFigures, StoreOptions
-from stream.config import PipelineConfig
-from stream.kafka.counts import StageCounts, Stopwatch, levels_of
-from stream.kafka.facts import TaskFacts
-from stream.labeller import LexicalLabeller
-from stream.outcomes import Outcomes
-from stream.records import Example
-from stream.replay import Replay
-from stream.simulator import simulate
+from prectr.model.config import TrainerConfig
+from prectr.model.quality.record import VERSION, QualityRecord, encode_record
+from prectr.model.quality.scored_pages import Measured, measured
+from prectr.model.quality.sketch import Scored, score
+from prectr.model.quality.windows import Stretches
+from prectr.model.training.instrumentation import WatchedTrainer
+from prectr.model.training.trainer import BatchScores, Trainer
+from prectr.ops.metrics.stream import stream_metrics
+from prectr.ops.metrics.train import Learning, ModelLearning, learning_rates, train_metrics, train_snapshot
+from prectr.state.snapshotter import SnapshotProgress
+from prectr.state.store import Store, StoreFigures, StoreOptions
+from prectr.stream.config import PipelineConfig
+from prectr.stream.events.lexical_labeller import LexicalLabeller
+from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.kafka.tasks.task_metrics import StageCounts, Stopwatch, levels_of
+from prectr.stream.kafka.tasks.task_status import TaskFacts
+from prectr.stream.records import Example
+from prectr.stream.replay.runner import Replay
+from prectr.stream.simulator import simulate
 
 _SNAPSHOTS_A_SECOND: Final = 2.0
 """A trainer hands its figures to the exporter every half second."""

@@ -27,17 +27,17 @@ from PIL import Image
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from bench.stream_broker import running_broker
-from ops.top.scrape import ask_monitor, endpoint, monitor_page
-from ops.top.screen import drawn
-from ops.top.watching import Watching
-from state.errors import PrectrError, UsageError
-from tests.browser.chrome import HOW, NARROW, WIDE, Chrome, chrome, chrome_there
+from bench.stream.broker import running_broker
+from prectr.ops.top.poller import Watching
+from prectr.ops.top.scrape import ask_monitor, endpoint, monitor_page
+from prectr.ops.top.screen import drawn
+from prectr.state.errors import PrectrError, UsageError
+from testkit.chromium import HOW, NARROW, WIDE, Chrome, chrome, chrome_there
 
 IMAGES: Final = Path("docs/images")
 MOST_BYTES: Final = 200_000
 """Of a picture: the repository carries them all."""
-_PRECTR: Final = [sys.executable, "-c", "from ops.cli import main; main()"]
+_PRECTR: Final = [sys.executable, "-c", "from prectr.ops.cli.main import main; main()"]
 _STREAMS: Final = 2
 _COLUMNS: Final = 132
 _PATIENCE: Final = 900.0

@@ -10,14 +10,14 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from state.store import Store
-from stream.config import PipelineConfig
-from stream.embedded import STORE_OPTIONS, EmbeddedTasks
-from stream.labeller import LexicalLabeller
-from stream.partition import partitions_of
-from stream.readers import open_log
-from stream.simulator import simulate
-from stream.user import UserEntry
+from prectr.state.store import Store
+from prectr.stream.config import PipelineConfig
+from prectr.stream.events.lexical_labeller import LexicalLabeller
+from prectr.stream.events.partition import partitions_of
+from prectr.stream.join.user_state import UserEntry
+from prectr.stream.readers import open_log
+from prectr.stream.replay.local_tasks import STORE_OPTIONS, EmbeddedTasks
+from prectr.stream.simulator import simulate
 
 PARTITIONS: Final = 4
 _FILL: Final = 100_000

@@ -15,9 +15,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from bench.ranking_quality import auc, page_gauc
-from tests.oracle.command import PRECTR, environment
-from tests.trec import TREC_PAGES, trec_events, write_trec_log
+from bench.quality.ranking_quality import auc, page_gauc
+from testkit.command import PRECTR, environment
+from testkit.trec import TREC_PAGES, trec_events, write_trec_log
 
 FLOOR_AUC: Final = 0.6486
 FLOOR_GAUC: Final = 0.6962

@@ -8,7 +8,7 @@ class TrainerConfig:
     """Settings of the trainer. Durations are in seconds of event time (effective close)."""
 
     model: str = "wide-deep+"
-    """A name in `model.registry`."""
+    """A name in `prectr.model.models.registry`."""
     without: tuple[str, ...] = ()
     """Parts of the model that are switched off (ablations); each model names the ones it has."""
     batch_pages: int = 16

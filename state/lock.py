@@ -3,7 +3,7 @@
 import fcntl
 from pathlib import Path
 
-from state.errors import StateError
+from prectr.state.errors import StateError
 
 
 class FolderLock:

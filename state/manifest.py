@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from state.errors import StateError
+from prectr.state.errors import StateError
 
 FORMAT: Final = 1
 _NAME: Final = re.compile(r"(\d{20})-([0-9a-f]{16})-(\d{8})\.json")

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from state.errors import StateError
-from state.location import Location
-from state.manifest import Manifest, StoredFile
-from state.points import at_point
+from prectr.state.errors import StateError
+from prectr.state.failpoints import at_point
+from prectr.state.manifest import Manifest, StoredFile
+from prectr.state.snapshot_storage import Location
 
 _FETCHES: Final = 8
 """Files fetched side by side; a file of a bucket is mostly waiting."""

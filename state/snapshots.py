@@ -25,12 +25,12 @@ from typing import Any, Final
 
 import msgspec
 
-from state import restore
-from state.errors import StateError
-from state.location import Location
-from state.manifest import Manifest, StoredFile, decode, differences, encode, is_name, offset_of, owner_of
-from state.points import at_point
-from state.restore import sha256_of
+from prectr.state import restore
+from prectr.state.errors import StateError
+from prectr.state.failpoints import at_point
+from prectr.state.manifest import Manifest, StoredFile, decode, differences, encode, is_name, offset_of, owner_of
+from prectr.state.restore import sha256_of
+from prectr.state.snapshot_storage import Location
 
 _MANIFESTS: Final = "manifests"
 _FILES: Final = "files"

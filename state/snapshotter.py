@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
-from state.errors import StateError
-from state.snapshots import Snapshots, task_of
-from state.store import Store
+from prectr.state.errors import StateError
+from prectr.state.snapshots import Snapshots, task_of
+from prectr.state.store import Store
 
 SNAPSHOT_EVERY: Final = 60.0
 """Seconds between snapshots."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 
 import rocksdict
 
-from state.errors import StateError
+from prectr.state.errors import StateError
 
 Changes = Mapping[bytes, bytes | None]
 """What a micro-batch changes: key to new value, or to None where the key goes."""

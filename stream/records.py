@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from state.aggregates import LevelCounts, LevelSums
-from stream.events import Impression
+from prectr.state.aggregates import LevelCounts, LevelSums
+from prectr.stream.events.contract import Impression
 
 LEVELS: Final = (1, 2, 3, 4)
 

@@ -1,1 +1,1 @@
-"""The commands of `prectr`, one file each; `ops.cli` imports the one that is called."""
+"""The commands of `prectr`, one file each; `prectr.ops.cli.main` imports the one that is called."""

@@ -1,13 +1,13 @@
-"""Dashboards as code: what they show is said here, and `python -m ops.dashboards` writes it as Grafana reads it."""
+"""Dashboards as code; `python -m prectr.ops.dashboards` writes the JSON that Grafana reads."""
 
 from typing import Final
 
-from ops.dashboards.board import Board
-from ops.dashboards.overview import OVERVIEW
-from ops.dashboards.pipeline import PIPELINE
-from ops.dashboards.quality import QUALITY
-from ops.dashboards.state import STATE
-from ops.dashboards.training import TRAINING
+from prectr.ops.dashboards.board import Board
+from prectr.ops.dashboards.overview import OVERVIEW
+from prectr.ops.dashboards.pipeline import PIPELINE
+from prectr.ops.dashboards.quality import QUALITY
+from prectr.ops.dashboards.state import STATE
+from prectr.ops.dashboards.training import TRAINING
 
 BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, QUALITY, PIPELINE, TRAINING, STATE)
 """In the order in which they are looked at."""

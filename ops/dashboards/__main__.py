@@ -1,4 +1,4 @@
-"""`python -m ops.dashboards`: write the dashboards as Grafana reads them, or check that they are up to date."""
+"""`python -m prectr.ops.dashboards`: write the dashboards as Grafana reads them, or check that they are up to date."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ops.dashboards import BOARDS
+from prectr.ops.dashboards import BOARDS
 
 HERE: Final = Path(__file__).parent
 
@@ -19,10 +19,10 @@ def main(
 ) -> None:
     """Write overview.json and its siblings from the code beside them.
 
-    Example: python -m ops.dashboards --check
+    Example: python -m prectr.ops.dashboards --check
     """
     try:
-        from ops.dashboards.grafana import dashboard_json  # noqa: PLC0415 (for development alone)
+        from prectr.ops.dashboards.grafana import dashboard_json  # noqa: PLC0415 (for development alone)
     except ModuleNotFoundError as error:
         sys.exit(
             f"dashboards are written with grafana-foundation-sdk ({error}): pip install -e '.[dev]', or make setup"
@@ -36,7 +36,7 @@ def main(
         text = dashboard_json(board)
         if check:
             if not path.exists() or path.read_text() != text:
-                print(f"{path} is not what the code says: run python -m ops.dashboards", file=sys.stderr)
+                print(f"{path} is not what the code says: run python -m prectr.ops.dashboards", file=sys.stderr)
                 stale += 1
         else:
             path.write_text(text)

@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as grafana
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from ops.dashboards.board import MODELS, Board, Panel, Query, Zone
+from prectr.ops.dashboards.board import MODELS, Board, Panel, Query, Zone
 
 _TAG: Final = "prectr"
 _SOURCE: Final = grafana.DataSourceRef(type_val="prometheus", uid="${datasource}")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ops.dashboards.board import Board, Panel, Query, Row
+from prectr.ops.dashboards.board import Board, Panel, Query, Row
 
 
 def _rate(metric: str, by: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ops.dashboards.board import Board, Panel, Query, Row
+from prectr.ops.dashboards.board import Board, Panel, Query, Row
 
 
 def _now(metric: str, segment: str = '"all"', window: str = '"5m|1h|24h|run"') -> str:

@@ -1,5 +1,5 @@
 """Looks a live system over: what is well, what is not, and what to do. It only reads, and disturbs nobody."""
 
-from ops.doctor.examination import Patient, examine
+from prectr.ops.doctor.checks import Patient, examine
 
 __all__ = ["Patient", "examine"]

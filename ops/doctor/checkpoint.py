@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ops.doctor.groups import Commits
-from ops.doctor.held import holder
-from ops.findings import Finding
-from state.errors import CheckpointError
-from stream.cut import cuts, read_manifest
-from stream.kafka.examples import ReaderState
-from stream.kafka.training import LiveCut
+from prectr.ops.doctor.findings import Finding
+from prectr.ops.doctor.groups import Commits
+from prectr.ops.doctor.lock_holder import holder
+from prectr.state.errors import CheckpointError
+from prectr.stream.kafka.io.example_reader import ReaderState
+from prectr.stream.kafka.io.sink_runner import LiveCut
+from prectr.stream.replay.run_checkpoint import cuts, read_manifest
 
 _OLD_SECONDS: Final = 600.0
 _NAME: Final = "checkpoint"
@@ -89,7 +89,7 @@ def _read(cut: Path) -> ReaderState:
     Raises:
         CheckpointError, OSError, msgspec.DecodeError: it is damaged.
     """
-    from model import checkpoint  # noqa: PLC0415 (torch takes seconds to import)
+    from prectr.model.training import checkpoint  # noqa: PLC0415 (torch takes seconds to import)
 
     for sink in sorted((cut / "sinks").iterdir()):
         if (sink / checkpoint.HEADER).exists():

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from kafka import TopicPartition
 
-from ops.findings import Finding
-from stream.decode import decode_lines
-from stream.events import Rejected
-from stream.kafka.client import Connection
-from stream.kafka.topics import Topics
+from prectr.ops.doctor.findings import Finding
+from prectr.stream.events.contract import Rejected
+from prectr.stream.events.decode import decode_lines
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics
 
 _LOG_APPEND_TIME: Final = 1
 _APART: Final = 2.0

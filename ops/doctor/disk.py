@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ops.findings import Finding, Level
+from prectr.ops.doctor.findings import Finding, Level
 
 _GIB: Final = 1 << 30
 _LITTLE: Final = 2 * _GIB

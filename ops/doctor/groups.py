@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from kafka import TopicPartition
 
-from ops.findings import Finding
-from state.errors import StateError
-from stream.kafka.client import Connection
-from stream.kafka.topics import Topics, layout
-from stream.kafka.transaction import Committed, read_committed
+from prectr.ops.doctor.findings import Finding
+from prectr.state.errors import StateError
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics, layout
+from prectr.stream.kafka.transactions.producer import Committed, read_committed
 
 STAGES: Final = ("sessions", "queries")
 

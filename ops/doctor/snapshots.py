@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from ops.doctor.groups import Commits, Place
-from ops.findings import Finding
-from ops.topic_checks import Snapshots
-from state.errors import PrectrError
-from state.location import Location
-from state.manifest import Manifest, decode, is_name
+from prectr.ops.doctor.findings import Finding
+from prectr.ops.doctor.groups import Commits, Place
+from prectr.ops.doctor.topic_checks import Snapshots
+from prectr.state.errors import PrectrError
+from prectr.state.manifest import Manifest, decode, is_name
+from prectr.state.snapshot_storage import Location
 
 _OLD: Final = 5
 """Intervals after which a snapshot that is behind the commit is called old."""

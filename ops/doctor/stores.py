@@ -9,16 +9,16 @@ from typing import Final
 
 import msgspec
 
-from ops.doctor.groups import Commits, Place
-from ops.doctor.held import holder
-from ops.findings import Finding
-from state.errors import StateError
-from state.store import Store, StoreOptions
-from stream.kafka.task import IDENTITY_KEY, StoreIdentity
-from stream.queries import META_KEY as QUERIES_META
-from stream.queries import QueriesMeta
-from stream.sessions_state import META_KEY as SESSIONS_META
-from stream.sessions_state import SessionsMeta
+from prectr.ops.doctor.findings import Finding
+from prectr.ops.doctor.groups import Commits, Place
+from prectr.ops.doctor.lock_holder import holder
+from prectr.state.errors import StateError
+from prectr.state.store import Store, StoreOptions
+from prectr.stream.aggregate.operator import META_KEY as QUERIES_META
+from prectr.stream.aggregate.operator import QueriesMeta
+from prectr.stream.join.state import META_KEY as SESSIONS_META
+from prectr.stream.join.state import SessionsMeta
+from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 
 _TASK: Final = re.compile(r"(sessions|queries)-(\d+)")
 _ROCKSDICT: Final = "rocksdict-config.json"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from ops.findings import Finding
+from prectr.ops.doctor.findings import Finding
 
 _SHOWN: Final = ("kafka-python", "rocksdict", "msgspec", "torch")
 _LEAST: Final = (3, 0, 12)

@@ -7,8 +7,8 @@ from typing import Any, Final
 from aiokafka.abc import AbstractTokenProvider  # type: ignore[import-untyped]
 from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 
-from state.errors import ConfigError
-from stream.kafka.client import Connection
+from prectr.state.errors import ConfigError
+from prectr.stream.kafka.client.client import Connection
 
 _PASSWORDS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 

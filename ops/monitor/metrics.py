@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from ops.exporter import with_samples
-from ops.monitor.now import ALIVE_SECONDS, Reading, silence
-from ops.quality_metrics import WHOLE_RUN, quality_metrics
+from prectr.ops.metrics.exporter import with_samples
+from prectr.ops.metrics.quality import WHOLE_RUN, quality_metrics
+from prectr.ops.monitor.current_quality import ALIVE_SECONDS, Reading, silence
 
 
 def monitor_metrics(reading: Reading, clock: Callable[[], float] = time.time) -> Iterator[Metric]:

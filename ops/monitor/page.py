@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
-from model.sketch import Figures
-from ops.monitor.now import READING, ModelNow, PointNow, QualityNow, SegmentsNow, SourceNow
-from ops.report.markup import Markup, join, tag
-from ops.report.numbers import DASH, count, duration, fixed, moment
-from ops.report.style import STYLE
+from prectr.model.quality.sketch import Figures
+from prectr.ops.monitor.current_quality import READING, ModelNow, PointNow, QualityNow, SegmentsNow, SourceNow
+from prectr.ops.report.markup import Markup, join, tag
+from prectr.ops.report.numbers import DASH, count, duration, fixed, moment
+from prectr.ops.report.style import STYLE
 
 _REFRESH_SECONDS: Final = 10
 _SEGMENTS: Final = (

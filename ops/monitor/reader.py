@@ -18,15 +18,15 @@ import faust
 import msgspec
 from faust.types import TP
 
-from model.quality_record import RefusedRecord, decode_record
-from ops.monitor.belonging import Belonging, claim
-from ops.monitor.board import Board, Entry, ModelQuality, Past
-from ops.monitor.credentials import credentials
-from ops.monitor.now import READING, Reading
-from ops.monitor.trouble import Trouble
-from stream.kafka.client import Connection
-from stream.kafka.quality_topic import PARTITION
-from stream.kafka.topics import Topics, describe_system, layout
+from prectr.model.quality.record import RefusedRecord, decode_record
+from prectr.ops.monitor.client_log_filter import Trouble
+from prectr.ops.monitor.credentials import credentials
+from prectr.ops.monitor.current_quality import READING, Reading
+from prectr.ops.monitor.data_dir_owner import Belonging, claim
+from prectr.ops.monitor.quality_table import Board, Entry, ModelQuality, Past
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics, describe_system, layout
+from prectr.stream.kafka.io.quality_producer import PARTITION
 
 _TELL_EVERY: Final = 1.0
 """Seconds between two readings, at the least: to add up a day takes some hundredths of a second."""

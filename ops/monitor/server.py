@@ -11,9 +11,9 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from ops.monitor.now import QualityNow, Reading, quality_now
-from ops.monitor.page import render
-from state.errors import PrectrError, UsageError
+from prectr.ops.monitor.current_quality import QualityNow, Reading, quality_now
+from prectr.ops.monitor.page import render
+from prectr.state.errors import PrectrError, UsageError
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS: Final = 30.0

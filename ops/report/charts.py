@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ops.report.markup import Markup, join, tag
+from prectr.ops.report.markup import Markup, join, tag
 
 NARROW, WIDE = 560, 1120
 """Widths of a chart that has half of the page and of one that has all of it."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import msgspec
 
-from stream.outcomes import Outcomes
-from stream.verify import Check, newest_cut, read_metas
+from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.replay.verify import Check, newest_cut, read_metas
 
 
 class _Reported(msgspec.Struct):

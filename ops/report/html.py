@@ -1,12 +1,12 @@
 """`report.html`: one self-contained page, for a person to look at."""
 
-from ops.report.level_sections import inferred_levels
-from ops.report.markup import Markup, figure, join, tag
-from ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
-from ops.report.pipeline_sections import configuration, dead_letters, hashes, outcomes, preferences
-from ops.report.quality_sections import calibration, models, over_time, segments, splits
-from ops.report.schema import Report
-from ops.report.style import STYLE
+from prectr.ops.report.level_sections import inferred_levels
+from prectr.ops.report.markup import Markup, figure, join, tag
+from prectr.ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
+from prectr.ops.report.pipeline_sections import configuration, dead_letters, hashes, outcomes, preferences
+from prectr.ops.report.quality_sections import calibration, models, over_time, segments, splits
+from prectr.ops.report.schema import Report
+from prectr.ops.report.style import STYLE
 
 
 def render(report: Report) -> str:

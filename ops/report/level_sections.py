@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from ops.report.levels import ItemLevels, LevelReport
-from ops.report.markup import Markup, figure, join, tag
-from ops.report.numbers import count, fixed, percent
-from ops.report.schema import ModelReport, Report
+from prectr.ops.report.levels import ItemLevels, LevelReport
+from prectr.ops.report.markup import Markup, figure, join, tag
+from prectr.ops.report.numbers import count, fixed, percent
+from prectr.ops.report.schema import ModelReport, Report
 
 _NAMES: Final = ("1 irrelevant", "2 weakly", "3 relevant", "4 strongly")
 _FIRST: Final = ("item", "logged level")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from stream.records import LEVELS, Example, decode_page
+from prectr.stream.records import LEVELS, Example, decode_page
 
 if TYPE_CHECKING:
-    from model.ranking import Explained
+    from prectr.model.quality.explanation import Explained
 
 _PAGES_SHOWN: Final = 3
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from ops.report.charts import bar
-from ops.report.markup import Markup, figure, join, tag
-from ops.report.numbers import DASH, count, percent, ratio
-from ops.report.schema import QueryPreference, Report
-from stream.outcomes import ClickOutcomes, ImpressionOutcomes
+from prectr.ops.report.charts import bar
+from prectr.ops.report.markup import Markup, figure, join, tag
+from prectr.ops.report.numbers import DASH, count, percent, ratio
+from prectr.ops.report.schema import QueryPreference, Report
+from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes
 
 _PAGE_ENDS: Sequence[tuple[str, str, str]] = (
     ("emitted", "emitted as an example", "s-0"),

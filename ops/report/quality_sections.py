@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 
-from model.quality import TimelinePoint
-from model.sketch import Figures, ImpressionFigures
-from ops.report.charts import WIDE, Axis, Plane, Point, Series, bar, legend, line_chart, scatter_on_diagonal
-from ops.report.markup import Markup, figure, join, tag
-from ops.report.numbers import count, fixed, moment, percent, places_of, ratio, ticks, time_ticks
-from ops.report.schema import ModelReport, Report
+from prectr.model.quality.quality import TimelinePoint
+from prectr.model.quality.sketch import Figures, ImpressionFigures
+from prectr.ops.report.charts import WIDE, Axis, Plane, Point, Series, bar, legend, line_chart, scatter_on_diagonal
+from prectr.ops.report.markup import Markup, figure, join, tag
+from prectr.ops.report.numbers import count, fixed, moment, percent, places_of, ratio, ticks, time_ticks
+from prectr.ops.report.schema import ModelReport, Report
 
 SEGMENT_NOTE = "By the user's joined clicks before the page: new 0–2, low 3–9, active 10 or more."
 _PARTS: Sequence[tuple[str, str, str]] = (

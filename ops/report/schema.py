@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from model.quality import HalfFigures, QualitySummary, SegmentFigures, TimelinePoint
-from model.sketch import CurvePoint, Figures, ImpressionFigures
-from ops.report.levels import LevelReport
-from stream.outcomes import Outcomes
+from prectr.model.quality.quality import HalfFigures, QualitySummary, SegmentFigures, TimelinePoint
+from prectr.model.quality.sketch import CurvePoint, Figures, ImpressionFigures
+from prectr.ops.report.levels import LevelReport
+from prectr.stream.join.outcomes import Outcomes
 
 ByLevel = tuple[int, int, int, int]
 """A count for each relevance level, 1 to 4."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from ops.report.html import render
-from ops.report.schema import Report
-from state.errors import PrectrError
+from prectr.ops.report.html import render
+from prectr.ops.report.schema import Report
+from prectr.state.errors import PrectrError
 
 
 def write_report(run_dir: Path, report: Report) -> Path:

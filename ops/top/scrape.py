@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops.monitor.now import QualityNow
-from state.errors import UsageError
+from prectr.ops.monitor.current_quality import QualityNow
+from prectr.state.errors import UsageError
 
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 """By the name of the metric: labels and figure."""

@@ -8,9 +8,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ops.report.numbers import DASH, count, duration, fixed
-from ops.top.figures import SEGMENTS, WINDOWS, ExporterState, Figures, ModelState, Pair, TaskState
-from ops.top.watching import Round
+from prectr.ops.report.numbers import DASH, count, duration, fixed
+from prectr.ops.top.poller import Round
+from prectr.ops.top.stats import SEGMENTS, WINDOWS, ExporterState, Figures, ModelState, Pair, TaskState
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _ROOMY: Final = 116

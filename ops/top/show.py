@@ -10,10 +10,10 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from ops.top.figures import Figures
-from ops.top.screen import advice, drawn
-from ops.top.watching import Watching
-from state.errors import PrectrError
+from prectr.ops.top.poller import Watching
+from prectr.ops.top.screen import advice, drawn
+from prectr.ops.top.stats import Figures
+from prectr.state.errors import PrectrError
 
 DEFAULT_ENDPOINTS: Final = [f"127.0.0.1:{port}" for port in (*range(9401, 9417), 9490)]
 """Where `prectr run --metrics-port 9401` serves its processes' metrics, and a monitor that is run by itself."""

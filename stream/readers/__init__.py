@@ -1,6 +1,6 @@
 """Logs of events in files: JSON lines, plain or compressed, and Parquet; one event a line or row."""
 
-from stream.readers.logfile import FileIdentity, LineBatch, LogFile
-from stream.readers.paths import open_log
+from prectr.stream.readers.logfile import FileIdentity, LineBatch, LogFile
+from prectr.stream.readers.paths import open_log
 
 __all__ = ["FileIdentity", "LineBatch", "LogFile", "open_log"]

@@ -7,7 +7,7 @@ from typing import BinaryIO, Final, Protocol
 
 import zstandard
 
-from stream.readers.damage import DamageError
+from prectr.stream.readers.errors import DamageError
 
 BLOCK_BYTES: Final = 1 << 20
 _FEED_BYTES: Final = 1 << 12

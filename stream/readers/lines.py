@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from stream.events import MAX_EVENT_BYTES
+from prectr.stream.events.contract import MAX_EVENT_BYTES
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from state.errors import InputError
-from stream.readers.blocks import gzip_blocks, plain_blocks, zstd_blocks
-from stream.readers.damage import DamageError
-from stream.readers.lines import split_lines
+from prectr.state.errors import InputError
+from prectr.stream.readers.blocks import gzip_blocks, plain_blocks, zstd_blocks
+from prectr.stream.readers.errors import DamageError
+from prectr.stream.readers.lines import split_lines
 
 _HEAD_BYTES: Final = 1 << 16
 _BATCH_BYTES: Final = 1 << 25
@@ -97,7 +97,7 @@ class LogFile:
             pieces: Iterator[list[bytes]] = iter(())
         elif self.path.suffix == _PARQUET:
             # pyarrow takes 0.2 s to import, and most logs need none of it.
-            from stream.readers.parquet import parquet_rows  # noqa: PLC0415
+            from prectr.stream.readers.parquet import parquet_rows  # noqa: PLC0415
 
             pieces = parquet_rows(self.path, self._read_share)
         else:

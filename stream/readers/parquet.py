@@ -13,8 +13,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stream.events import MAX_EVENT_BYTES, Click, Impression, Item
-from stream.readers.damage import DamageError
+from prectr.stream.events.contract import MAX_EVENT_BYTES, Click, Impression, Item
+from prectr.stream.readers.errors import DamageError
 
 _ROWS: Final = 1024
 _JSON_COLUMNS: Final = ("value", "event")

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from state.errors import InputError, UsageError
-from stream.readers.logfile import EXTENSIONS, LogFile
+from prectr.state.errors import InputError, UsageError
+from prectr.stream.readers.logfile import EXTENSIONS, LogFile
 
 _MAGIC: Final = frozenset("*?[")
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from stream.simulator.catalogue import Catalogue, draw_exposable, zipf_popularity
+from prectr.stream.simulator.catalogue import Catalogue, draw_exposable, zipf_popularity
 
 MIN_CANDIDATES: Final = 10
 """Queries with fewer graded products than a page has places are left out (13 of 135)."""
@@ -118,7 +118,7 @@ class GradedPair(msgspec.Struct, frozen=True):
 
 def graded_pairs() -> list[GradedPair]:
     """The graded pairs that ship with the package, 3,668 of them."""
-    packed = (files("stream.simulator") / "data" / "chorus" / "pairs.jsonl.gz").read_bytes()
+    packed = (files("prectr.stream.simulator") / "data" / "chorus" / "pairs.jsonl.gz").read_bytes()
     decode = msgspec.json.Decoder(GradedPair).decode
     return [decode(line) for line in gzip.decompress(packed).splitlines()]
 

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.simulator.catalogue import Catalogue, item_groups
-from stream.simulator.users import TASTES, Users
+from prectr.stream.simulator.catalogue import Catalogue, item_groups
+from prectr.stream.simulator.users import TASTES, Users
 
 INTERCEPT: Final = -1.9
 POSITION_EXPONENT: Final = -0.7

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from stream.simulator.log import LogCounts, LogWriter, open_log
-from stream.simulator.truth import TruthWriter, open_truth
-from stream.simulator.world import CatalogueName, WorldSettings, draw_pages, make_world
+from prectr.stream.simulator.ground_truth import TruthWriter, open_truth
+from prectr.stream.simulator.log_writer import LogCounts, LogWriter, open_log
+from prectr.stream.simulator.world import CatalogueName, WorldSettings, draw_pages, make_world
 
 Progress = Callable[[int, int], None]
 """Called with pages done and pages in all."""

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from state.errors import UsageError
-from stream.simulator.catalogue import Catalogue, draw_exposable, zipf_popularity
-from stream.simulator.vocabulary import (
+from prectr.state.errors import UsageError
+from prectr.stream.simulator.catalogue import Catalogue, draw_exposable, zipf_popularity
+from prectr.stream.simulator.vocabulary import (
     COLOURS,
     DEPARTMENTS,
     FEATURES,

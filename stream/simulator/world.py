@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from state.errors import UsageError
-from stream.simulator.catalogue import Catalogue
-from stream.simulator.chorus import chorus_catalogue
-from stream.simulator.clicks import Appeal, click_probability, draw_appeal, logit_parts
-from stream.simulator.exposure import ranker_scores, show
-from stream.simulator.synthetic import synthetic_catalogue
-from stream.simulator.users import PAGES_PER_USER, Users, draw_users
+from prectr.state.errors import UsageError
+from prectr.stream.simulator.catalogue import Catalogue
+from prectr.stream.simulator.chorus import chorus_catalogue
+from prectr.stream.simulator.clicks import Appeal, click_probability, draw_appeal, logit_parts
+from prectr.stream.simulator.logging_policy import ranker_scores, show
+from prectr.stream.simulator.synthetic import synthetic_catalogue
+from prectr.stream.simulator.users import PAGES_PER_USER, Users, draw_users
 
 CatalogueName = Literal["synthetic", "chorus"]
 

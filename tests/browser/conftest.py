@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.chrome import HOW, Chrome, chrome, chrome_there
+from testkit.chromium import HOW, Chrome, chrome, chrome_there
 
 
 @pytest.fixture(scope="session")

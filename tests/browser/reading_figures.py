@@ -1,6 +1,6 @@
 """What a figure on a page says, held against the number that a program is given."""
 
-from ops.report.numbers import DASH
+from prectr.ops.report.numbers import DASH
 
 
 def equals(text: str, value: float | None) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ops.monitor.now import Reading
-from ops.monitor.server import PageServer
-from tests.browser.chrome import NARROW, WIDE, Chrome
+from prectr.ops.monitor.current_quality import Reading
+from prectr.ops.monitor.server import PageServer
+from testkit.chromium import NARROW, WIDE, Chrome
 from tests.browser.reading_figures import equals
-from tests.test_monitor_page import NOW, reading
+from tests.ops.monitor.test_page import NOW, reading
 
 NOTHING_YET = Reading(standing="reading", received=0, refused={}, stretches=0, sources=[], quality={})
 WINDOWS = ("5m", "1h", "24h", "run")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chrome import NARROW, WIDE, Chrome
+from testkit.chromium import NARROW, WIDE, Chrome
+from testkit.command import replayed
 from tests.browser.reading_figures import equals
 from tests.kafka.worlds import simulated
-from tests.oracle.command import replayed
 
 FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration")
 

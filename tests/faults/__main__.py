@@ -17,12 +17,12 @@ import typer
 from rich.console import Console
 
 from bench.provenance import ROOT, command_line
+from testkit.kafka_broker import HOW, Broker, kafka_home
 from tests.faults import snapshots
 from tests.faults.plan import KINDS, Scenario, plan
 from tests.faults.scenario import Outcome, run
 from tests.faults.table import console_table, markdown, summary
 from tests.faults.worlds import Worlds
-from tests.kafka.broker import HOW, Broker, kafka_home
 
 RESULTS = ROOT / "bench" / "results" / "faults.md"
 _console = Console(width=None if sys.stdout.isatty() else 160)

@@ -7,10 +7,10 @@ from typing import Final
 
 from kafka.errors import KafkaError
 
-from stream.decode import decode_lines
-from stream.kafka.client import Connection
-from stream.partition import partitions_of
-from stream.readers import open_log
+from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.partition import partitions_of
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.readers import open_log
 
 _EVERY: Final = 0.1
 _SHARE: Final = 0.04

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
-from state.errors import PrectrError
-from tests.faults.harm import DISK, HARM
+from prectr.state.errors import PrectrError
+from testkit.kafka_broker import Broker
+from tests.faults.fault_injection import DISK, HARM
+from tests.faults.output_probe import Recovery
 from tests.faults.plan import OF_VOLUMES, Scenario
 from tests.faults.system import STREAMS, TRAINER, System
 from tests.faults.verdict import judge
-from tests.faults.watch import Recovery
 from tests.faults.worlds import Worlds
-from tests.kafka.broker import Broker
 from tests.kafka.live import Live
 
 _PATIENCE = 120.0

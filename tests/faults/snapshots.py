@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ops.commands.stream import stream
-from state.manifest import decode
+from prectr.ops.commands.pipeline.stream import stream
+from prectr.state.manifest import decode
 
 _KNOWN: Final = inspect.signature(stream).parameters
 AVAILABLE: Final = "snapshots" in _KNOWN

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from stream.kafka.client import Connection
-from stream.kafka.topics import Topics
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics
+from testkit.kafka_broker import Broker
 from tests.faults.feed import Feed
+from tests.faults.output_probe import CheckpointAgain, Output, Recovery
 from tests.faults.snapshots import FLAGS
-from tests.faults.volume import Volume
-from tests.faults.watch import CheckpointAgain, Output, Recovery
-from tests.kafka.broker import Broker
+from tests.faults.tmpfs import Volume
 from tests.kafka.live import SESSION_TIMEOUT, Live
 
 STREAMS: Final = ("1", "2")

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 from kafka import TopicPartition
 
-from stream.kafka.client import Connection
-from stream.kafka.topics import Topics
-from stream.outcomes import Outcomes
+from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics
 from tests.kafka.live import Live, Result
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.broker import HOW, Broker, kafka_home
+from testkit.kafka_broker import HOW, Broker, kafka_home
 from tests.kafka.live import Live
 
 _numbers = itertools.count()

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
-from ops.cli import main
-from state.points import on_points
+from prectr.ops.cli.main import main
+from prectr.state.failpoints import on_points
 
 
 def _kill_at(told: Callable[[], tuple[str, int] | None], fired: Callable[[], None]) -> None:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from kafka.errors import KafkaError
 
-from state.errors import PrectrError
-from stream.kafka.client import Connection
-from stream.kafka.topics import Topics
-from tests.oracle.command import PRECTR, environment, prectr, replayed, written_examples
+from prectr.state.errors import PrectrError
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics
+from testkit.command import PRECTR, environment, prectr, replayed, written_examples
 
 PARTITIONS = 3
 MODEL = "lr"

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from testkit.command import PRECTR, environment
 from tests.kafka.live import Live
-from tests.kit.scrape import Samples, scraped
-from tests.oracle.command import PRECTR, environment
+from tests.kit.observe.scrape import Samples, scraped
 
 SECONDS = 150
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
-from stream.frames import decode_frame
-from stream.kafka.topics import Topics
+from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.ordering.frames import decode_frame
+from testkit.command import write_log
 from tests.kafka.live import Live
-from tests.oracle.command import write_log
 from tests.oracle.contract import partition_of
 
 Lines = list[bytes]

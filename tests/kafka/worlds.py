@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.oracle.command import prectr, write_log
+from testkit.command import prectr, write_log
 from tests.oracle.contract import partition_of
 from tests.oracle.world import WINDOW, Disorder, make_world
 

@@ -1,0 +1,5 @@
+"""Entry point of `python -m bench.quality`."""
+
+from bench.quality.benchmark import main
+
+main()

@@ -1,0 +1,361 @@
+"""Every model between the floors and the oracle of the simulated world, `python -m bench.quality`.
+
+For each seed: simulate a log with its truth, replay it once through the real pipeline with all models learning from
+it, measure. What is done is kept: scores, a file a seed and contender, under `--work`, and beside the page one record
+of all that was found, from which it is written; so the whole can be done in pieces, and a run that was cut off goes on.
+Scores that other code or settings made are made anew, unless `--any-code` says that the code does not matter. Two runs
+beside each other may share a `--work` if their seeds differ. The figures are those of `bench.quality.rows.Row`.
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from bench.provenance import command_line, machine, versions
+from bench.quality.bootstrap import Resampled
+from bench.quality.page import write_page
+from bench.quality.record import Record, changing, read_record
+from bench.quality.rows import Difference, Row, paired
+from bench.quality.scores import model_code
+from bench.quality.variants import Contender, comparisons, contenders
+from bench.world import learning_curve
+from bench.world.drift import DriftRun, drift_identity, run_drift
+from bench.world.ground_truth import make_log, read_truth
+from bench.world.learning_curve import CurvePoint, curve
+from bench.world.run_world import Levels, Means, measure_world
+from bench.world.stage_one import Recipe, make_stage_one, make_uneven
+from prectr.model.models.registry import MODELS
+from prectr.model.text.encoder.artifact import load_encoder
+from prectr.ops.cli.console import set_up_logging
+from prectr.ops.settings.loader import load_settings
+from prectr.state.errors import PrectrError, UsageError
+from prectr.stream.simulator import WorldSettings
+
+RESULTS: Final = Path(__file__).parents[1] / "results" / "quality.md"
+WORK: Final = Path(__file__).parents[2] / "build" / "bench-quality"
+PAGES: Final = 60_000
+DAYS: Final = 14.0
+HEADLINE: Final = ("lr", "dnn", "wide-deep", "wide-deep+", "prectr", "prectr-v2")
+BOTH_TRACKS: Final = ("wide-deep+", "prectr-v2")
+SETTINGS: Final = {"batch_pages": 16, "batch_span": "1d"}
+COMPARED: Final = (
+    "auc_expected",
+    "auc",
+    "gauc_expected",
+    "auc_new",
+    "auc_low",
+    "auc_active",
+    "auc_never_shown",
+    "expected_clicks",
+    "share_level_1",
+)
+
+_Found = TypeVar("_Found")
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What a command has found: what `--json` writes."""
+
+    rows: list[Row]
+    differences: list[Difference]
+    levels: list[Levels]
+    curve: list[CurvePoint]
+    drift: list[DriftRun]
+    pages: int
+    days: float
+    seeds: list[int]
+    command: str
+    date: str
+    machine: str
+    versions: str
+    settings: dict[str, str]
+    seconds: float
+
+
+def differences(rows: Sequence[Row], resampled: Sequence[Resampled] = ()) -> list[Difference]:
+    """Each contender against those it is held against, paired by seed, track by track."""
+    found = []
+    for track in dict.fromkeys(row.track for row in rows):
+        own = [row for row in rows if row.track == track]
+        drawn = [one for one in resampled if one.track == track]
+        names = list(dict.fromkeys(row.name for row in own))
+        found += [paired(own, *pair, figure, drawn) for pair in comparisons(names) for figure in COMPARED]
+    return [difference for difference in found if difference is not None]
+
+
+# --- what a command does ----------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """One command: what it measures goes into the record as it is found."""
+
+    def __init__(self, flags: argparse.Namespace, means: Means) -> None:
+        self.flags = flags
+        self.means = means
+        self.found = Record(pages=flags.pages, days=flags.days)
+        """Of this command alone."""
+
+    def worlds(self, *, drift: bool = False) -> list[WorldSettings]:
+        """The worlds of the seeds."""
+        flags = self.flags
+        return [
+            WorldSettings(
+                pages=flags.pages,
+                days=flags.days,
+                seed=seed,
+                drift=drift,
+                queries=flags.queries,
+                items=flags.items,
+                users=flags.users,
+            )
+            for seed in flags.seeds
+        ]
+
+    def tables(self) -> None:
+        """Measure all contenders in each world."""
+        for measured in self._each(measure_world, self.worlds()):
+            with self._records() as records:
+                for record in records:
+                    record.add(measured)
+
+    def curve(self) -> None:
+        """Measure learning curves, on the first of the seeds."""
+        for points in curve(self.worlds()[0], self.flags.sizes, self.flags.contenders, self.means):
+            with self._records() as records:
+                for record in records:
+                    record.add_curve(points)
+
+    def drift(self) -> None:
+        """Go through worlds with drift."""
+        known = read_record(self.flags.record, self.flags.pages, self.flags.days).drift
+        kept = [run for run in known if self.means.any_code or run.code == model_code()]
+        for runs in self._each(_Drifting(kept), self.worlds(drift=True)):
+            with self._records() as records:
+                for record in records:
+                    record.add_drift(runs)
+
+    @contextmanager
+    def _records(self) -> Iterator[tuple[Record, Record]]:
+        """What this command has found, and the record, both to be changed."""
+        with changing(self.flags.record, self.flags.pages, self.flags.days) as record:
+            yield self.found, record
+
+    def _each(
+        self, work: Callable[[WorldSettings, Sequence[Contender], Means], _Found], worlds: Sequence[WorldSettings]
+    ) -> Iterator[_Found]:
+        """What is found in each world, as it is found; several processes where there are jobs for them."""
+        if self.flags.jobs == 1 or len(worlds) == 1:
+            for world in worlds:
+                yield work(world, self.flags.contenders, self.means)
+            return
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.flags.jobs, spawned, initializer=set_up_logging) as pool:
+            waiting = [pool.submit(work, world, self.flags.contenders, self.means) for world in worlds]
+            for done in as_completed(waiting):
+                yield done.result()
+
+
+class _Drifting:
+    """A world with drift, run unless it has been with the same settings."""
+
+    def __init__(self, known: Sequence[DriftRun]) -> None:
+        self._known = {(run.name, run.track, run.seed, run.identity): run for run in known}
+
+    def __call__(self, world: WorldSettings, models: Sequence[Contender], means: Means) -> list[DriftRun]:
+        folder = means.folder(world)
+        make_log(world, folder)
+        truth = read_truth(world, folder)
+        kept, missing = [], []
+        for one in models:
+            identity = drift_identity(truth, means.settings, one, means.encoder)
+            run = self._known.get((one.name, one.track, world.seed, identity))
+            kept += [] if run is None else [run]
+            missing += [one] if run is None else []
+        print(f"seed {world.seed}, drift: {len(missing)} models to run", file=sys.stderr)
+        return kept + (run_drift(truth, folder / "replay", means.settings, missing, means.encoder) if missing else [])
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags, with lists as lists and `contenders`. UsageError: a value that means nothing."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", help="comma-separated; by default 0,1,2, and 0 with --curve")
+    parser.add_argument("--models", help=f"comma-separated, of {', '.join(MODELS)}; '' for none but --without's")
+    parser.add_argument("--track", default="T", choices=["T", "G"], help="T: levels are inferred; G: they are given")
+    parser.add_argument("--without", default="", help="parts of prectr-v2, comma-separated, each an ablation; or all")
+    parser.add_argument("--debias", default="", help="forms of prectr-v2's debias: none,hinge,shift,shift+soft")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every model of this command"
+    )
+    parser.add_argument("--curve", action="store_true", help="learning curves over --sizes instead of tables")
+    parser.add_argument("--drift", action="store_true", help="worlds with drift instead of tables")
+    parser.add_argument("--sizes", default=",".join(map(str, learning_curve.SIZES)), help="pages of --curve's logs")
+    parser.add_argument("--pages", type=int, default=PAGES)
+    parser.add_argument("--days", type=float, default=DAYS, help="event time of the log; fewer for a small one")
+    parser.add_argument("--queries", type=int, help="of the catalogue, for a small world")
+    parser.add_argument("--items", type=int)
+    parser.add_argument("--users", type=int)
+    parser.add_argument("--stage-one", type=Path, help="the stage-one encoder's folder, instead of making one")
+    parser.add_argument(
+        "--recipe",
+        default="{}",
+        help='how stage one is made, as JSON: {"pairs": 4000, "training": {"tune_epochs": 40}}',
+    )
+    parser.add_argument("--relevance", type=Path, help="take in what `bench.relevance --json` has written")
+    parser.add_argument("--jobs", type=int, default=1, help="worlds at a time, a process each")
+    parser.add_argument("--any-code", action="store_true", help="take kept scores whatever code made them")
+    parser.add_argument("--page-only", action="store_true", help="measure nothing, write the page of what is known")
+    parser.add_argument("--json", type=Path, help="write what this command has found, for a program")
+    parser.add_argument("--work", type=Path, default=WORK, help="keeps logs, stage one and scores")
+    parser.add_argument(
+        "--record", type=Path, help="folder of the record; by default that of the page, so that it is kept with it"
+    )
+    parser.add_argument("--out", type=Path, help="the page; by default the one of the results, for worlds of full size")
+    flags = parser.parse_args(arguments)
+    if flags.curve and flags.drift:
+        raise UsageError("--curve and --drift are two commands: give one of them")
+    if flags.curve and flags.seeds and "," in flags.seeds:
+        raise UsageError(f"--curve --seeds {flags.seeds}: learning curves are of one seed")
+    if flags.jobs < 1:
+        raise UsageError(f"--jobs {flags.jobs}: at least one world at a time")
+    flags.seeds = _numbers("--seeds", flags.seeds or ("0" if flags.curve else "0,1,2"))
+    flags.sizes = _numbers("--sizes", flags.sizes)
+    flags.recipe = _recipe(flags.recipe)
+    if flags.models is None:
+        flags.models = ",".join(_default_models(flags))
+    flags.contenders = contenders(
+        _words(flags.models),
+        flags.track,
+        without=_words(flags.without),
+        debias=_words(flags.debias),
+        settings=[_setting(text) for text in flags.set],
+    )
+    if not flags.contenders:
+        raise UsageError("--models '': name a model, or a part by --without or --debias")
+    if flags.out is None and (flags.pages, flags.days) == (PAGES, DAYS) and flags.queries is flags.items is None:
+        flags.out = RESULTS
+    if flags.record is None:
+        flags.record = flags.work if flags.out is None else flags.out.parent
+    return flags
+
+
+def _default_models(flags: argparse.Namespace) -> Sequence[str]:
+    if flags.curve:
+        return learning_curve.MODELS
+    return HEADLINE if flags.track == "T" and not flags.drift else BOTH_TRACKS
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{flag} {text}: give whole numbers with commas between, such as 0,1,2") from error
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"{flag} {text}: a number stands there twice")
+    return numbers
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not value:
+        raise UsageError(f"--set {text}: give NAME=VALUE, such as encoder_share=1")
+    return name.strip(), value.strip()
+
+
+def _recipe(text: str) -> Recipe:
+    try:
+        return msgspec.json.decode(text, type=Recipe)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"--recipe {text}: {error}; give JSON with fields of bench.world.stage_one.Recipe") from error
+
+
+def _relevance(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--relevance {path}: {error}; name what `bench.relevance --json` has written") from error
+    if not isinstance(found, dict) or "rows" not in found:
+        raise UsageError(f"--relevance {path}: holds no rows; name what `bench.relevance --json` has written")
+    return found
+
+
+def measure(flags: argparse.Namespace, command: str) -> Result:
+    """Do what the flags say, and add it to the record.
+
+    Raises:
+        UsageError: not as many pages as can be measured.
+        PrectrError: whatever simulation, pre-training or replay does not allow.
+    """
+    start = time.monotonic()
+    settings = load_settings(None, {**SETTINGS}, environ={})
+    encoder = flags.stage_one or make_stage_one(flags.recipe, flags.work)
+    provenance = load_encoder(encoder).header.provenance
+    for contender in flags.contenders:
+        if contender.graded is not None:
+            make_uneven(encoder, contender.graded)
+    bench = Bench(flags, Means(settings, encoder, flags.work, flags.any_code))
+    if flags.curve:
+        bench.curve()
+    elif flags.drift:
+        bench.drift()
+    else:
+        bench.tables()
+    seconds = time.monotonic() - start
+    with changing(flags.record, flags.pages, flags.days) as record:
+        record.add_part(command, seconds)
+        record.stage_one = provenance
+        record.settings = {name: str(value) for name, value in SETTINGS.items()}
+    found = bench.found
+    return Result(
+        rows=found.rows,
+        differences=differences(found.rows, found.resampled),
+        levels=found.levels,
+        curve=found.curve,
+        drift=found.drift,
+        pages=flags.pages,
+        days=flags.days,
+        seeds=flags.seeds,
+        command=command,
+        date=time.strftime("%Y-%m-%d"),
+        machine=machine(),
+        versions=versions("torch", "numpy", "prectr-streaming"),
+        settings=record.settings,
+        seconds=round(seconds, 1),
+    )
+
+
+def main() -> None:
+    """Measure, print the page, and write it."""
+    set_up_logging()
+    try:
+        flags = parse(sys.argv[1:])
+        if flags.relevance is not None:
+            found = _relevance(flags.relevance)
+            with changing(flags.record, flags.pages, flags.days) as record:
+                record.relevance = found
+        result = None if flags.page_only else measure(flags, command_line("bench.quality", sys.argv[1:]))
+        record = read_record(flags.record, flags.pages, flags.days)
+        text = write_page(record, differences(record.rows, record.resampled), flags.out)
+    except PrectrError as error:
+        print(f"bench.quality: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    print(text)
+    if flags.json and result is not None:
+        flags.json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")

@@ -1,0 +1,256 @@
+"""From scores to figures: one row a contender and seed, and differences between contenders over seeds."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t  # type: ignore[import-untyped]
+
+from bench.quality.bootstrap import Resampled
+from bench.quality.ranking_quality import auc, page_gauc
+from bench.quality.scores import Scores
+from bench.quality.variants import Contender
+from bench.world.ground_truth import Floats, Showings, Truth
+from prectr.model.quality.quality import ACTIVE, LOW_ACTIVITY
+from prectr.stream.simulator.clicks import POSITION_EXPONENT
+
+TOP: Final = 10
+"""Places of a ranking that count."""
+
+RESOLVED: Final = 0.001
+"""Steps in AUC under this count as unresolved, whatever the interval."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality of one contender in one world; what it has no score for is null.
+
+    model: with the settings that are not the default ones, such as `prectr-v2 debias=hinge`.
+    Of the second half and of real clicks, prequential, at the position shown: auc, gauc (page), log_loss (mean,
+    nats), calibration (mean predicted over observed), auc_new, auc_low, auc_active (users with fewer than 3, 3 to 9,
+    10 and more clicks before the page).
+    With expected labels (a showing of true probability p counts p as a click, 1 − p as none): auc_expected,
+    gauc_expected; and of 5 candidates a page that were not shown, at position 1: auc_unexposed, gauc_unexposed,
+    calibration_unexposed (mean predicted over mean true), auc_never_shown (those that the query had never shown).
+    Of the ranking of all candidates of every 16th page: expected_clicks of its top 10 (Σ p · rank^-0.7), ndcg (at
+    10, gain p), ndcg_level (at 10, gain 2^(level − 1) − 1), share_level_1 (in its top 10). Ties: their mean.
+    auc_whole: of the whole log, from the first impression on, real clicks: what a replay's report shows.
+    share_of_reference: (auc − position alone) / (reference learner − position alone); share_above_level: the same
+    above position × level.
+    impressions_per_second: wall time of training alone. code, stage_one: of what made a model's scores and of the
+    encoder that it read with, shortened SHA-256.
+    """
+
+    model: str
+    without: tuple[str, ...]
+    track: str
+    seed: int
+    auc: float
+    gauc: float
+    log_loss: float
+    calibration: float
+    auc_new: float
+    auc_low: float
+    auc_active: float
+    auc_never_shown: float | None = None
+    auc_unexposed: float | None = None
+    gauc_unexposed: float | None = None
+    calibration_unexposed: float | None = None
+    expected_clicks: float | None = None
+    ndcg: float | None = None
+    share_level_1: float | None = None
+    share_of_reference: float | None = None
+    impressions_per_second: float | None = None
+    auc_expected: float
+    gauc_expected: float
+    auc_whole: float | None = None
+    ndcg_level: float | None = None
+    share_above_level: float | None = None
+    code: str = ""
+    stage_one: str = ""
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return Contender(model=self.model, without=self.without).name
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """By how much one contender's figure is above another's, paired by seed.
+
+    interval: 95 %, Student's t over the seeds; null with a single seed. users: 95 %, of the same mean under a bootstrap
+    over the users of each seed; of `auc_expected` alone.
+    """
+
+    better: str
+    than: str
+    track: str
+    figure: str
+    seeds: int
+    mean: float
+    interval: tuple[float, float] | None
+    users: tuple[float, float] | None = None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether a step in AUC is more than noise: at least 0.001, and the interval over seeds leaves zero out."""
+        return self.interval is not None and abs(self.mean) >= RESOLVED and self.interval[0] * self.interval[1] > 0
+
+
+# --- figures of one set of scores -------------------------------------------------------------------------------------
+
+
+def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
+    """All figures of a contender's scores but its shares of the reference."""
+    shown = truth.shown
+    late = shown.page >= truth.half
+    clicked = shown.clicked.astype(np.float64)
+    activity = truth.activity[shown.page]
+    new, active = activity < LOW_ACTIVITY, activity >= ACTIVE
+    predicted = _sigmoid(scores.shown[late])
+
+    def auc_of(which: NDArray[np.bool_]) -> float:
+        return auc(scores.shown[which], clicked[which])
+
+    rankings = {} if scores.candidates is None else ranking(truth.candidates, scores.candidates)
+    row = Row(
+        model=contender.label,
+        without=contender.without,
+        track=contender.track,
+        seed=truth.world.settings.seed,
+        auc=auc_of(late),
+        gauc=_gauc(shown, scores.shown, clicked, late),
+        log_loss=_log_loss(scores.shown[late], clicked[late]),
+        calibration=float(predicted.sum() / clicked[late].sum()),
+        auc_new=auc_of(late & new),
+        auc_low=auc_of(late & ~new & ~active),
+        auc_active=auc_of(late & active),
+        auc_expected=auc(scores.shown[late], shown.probability[late]),
+        gauc_expected=_gauc(shown, scores.shown, shown.probability, late),
+        auc_whole=None if np.isnan(scores.shown).any() else auc(scores.shown, clicked),
+        impressions_per_second=len(shown.page) / scores.seconds if scores.seconds else None,
+        code=scores.code[:12],
+    )
+    imagined = {} if scores.unexposed is None else unexposed(truth.unexposed, scores.unexposed)
+    return msgspec.structs.replace(row, **imagined, **rankings)
+
+
+def unexposed(slice_: Showings, scores: Floats) -> dict[str, float]:
+    """Figures of candidates that were not shown, by their true probabilities."""
+    true, never = slice_.probability, slice_.shown_before == 0
+    everything = np.ones(len(scores), dtype=np.bool_)
+    return {
+        "auc_unexposed": auc(scores, true),
+        "auc_never_shown": auc(scores[never], true[never]),
+        "gauc_unexposed": _gauc(slice_, scores, true, everything),
+        "calibration_unexposed": float(_sigmoid(scores).sum() / true.sum()),
+    }
+
+
+def ranking(candidates: Showings, scores: Floats) -> dict[str, float]:
+    """Figures of the rankings of all candidates, a mean over pages."""
+    totals = np.zeros(4)
+    starts = candidates.first.tolist()
+    for start, end in pairwise(starts):
+        totals += _one_ranking(scores[start:end], candidates.probability[start:end], candidates.level[start:end])
+    clicks, ndcg, ndcg_level, level_1 = (totals / len(candidates.pages)).tolist()
+    return {"expected_clicks": clicks, "ndcg": ndcg, "ndcg_level": ndcg_level, "share_level_1": level_1}
+
+
+def _one_ranking(scores: Floats, true: Floats, level: NDArray[np.uint8]) -> Floats:
+    """Expected clicks, NDCG by true probability, NDCG by level, and share of level 1, float64 (4,)."""
+    order = np.argsort(-scores, kind="stable")
+    _, tied = np.unique(-scores[order], return_inverse=True)
+    size = np.bincount(tied)
+    top = min(TOP, len(scores))
+    ranks = np.arange(1, top + 1)
+    examined, discount = ranks.astype(np.float64) ** POSITION_EXPONENT, 1.0 / np.log2(ranks + 1.0)
+
+    def placed(values: Floats) -> Floats:
+        """The values by rank, tied ones at their mean: the expectation over orders of the tied."""
+        return np.asarray((np.bincount(tied, values[order]) / size)[tied][:top])
+
+    def ndcg(gain: Floats) -> float:
+        ideal = np.sort(gain)[::-1][:top] @ discount
+        return float(placed(gain) @ discount / ideal) if ideal > 0 else 1.0
+
+    by_level = 2.0 ** (level.astype(np.float64) - 1.0) - 1.0
+    level_1 = placed((level == 1).astype(np.float64)).mean()
+    return np.array([placed(true) @ examined, ndcg(true), ndcg(by_level), level_1])
+
+
+def _gauc(showings: Showings, scores: Floats, labels: Floats, which: NDArray[np.bool_]) -> float:
+    present = showings.table(which)
+    kept = present.any(axis=1)
+    # What is not present has no score; it has no weight either, and 0 compares where NaN would not.
+    table = np.nan_to_num(showings.table(scores))
+    return page_gauc(table[kept], showings.table(labels)[kept], present[kept])
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
+
+
+def _log_loss(logits: Floats, labels: Floats) -> float:
+    return float((np.logaddexp(0.0, logits) - labels * logits).mean())
+
+
+# --- rows against each other ------------------------------------------------------------------------------------------
+
+
+def with_shares(rows: Sequence[Row], reference: str) -> list[Row]:
+    """The rows of one seed with their shares of what the reference learner gains over the floors."""
+    auc_of = {row.name: row.auc for row in rows}
+    above, floor, by_level = auc_of[reference], auc_of["position alone"], auc_of["position × level"]
+    return [
+        msgspec.structs.replace(
+            row,
+            share_of_reference=(row.auc - floor) / (above - floor),
+            share_above_level=(row.auc - by_level) / (above - by_level),
+        )
+        for row in rows
+    ]
+
+
+def paired(
+    rows: Sequence[Row], better: str, than: str, figure: str, resampled: Sequence[Resampled] = ()
+) -> Difference | None:
+    """The difference of a figure between two contenders over the seeds that both have; None if either lacks it.
+
+    rows, resampled: of one track.
+    """
+    values: Mapping[str, dict[int, float]] = {
+        name: {row.seed: getattr(row, figure) for row in rows if row.name == name} for name in (better, than)
+    }
+    seeds = sorted(values[better].keys() & values[than].keys())
+    if not seeds or any(values[name][seed] is None for name in values for seed in seeds):
+        return None
+    differences = np.array([values[better][seed] - values[than][seed] for seed in seeds])
+    mean, interval = float(differences.mean()), None
+    if len(seeds) > 1:
+        half = float(student_t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / np.sqrt(len(seeds)))
+        interval = (mean - half, mean + half)
+    return Difference(
+        better=better,
+        than=than,
+        track=rows[0].track,
+        figure=figure,
+        seeds=len(seeds),
+        mean=mean,
+        interval=interval,
+        users=_over_users(resampled, better, than, seeds) if figure == "auc_expected" else None,
+    )
+
+
+def _over_users(
+    resampled: Sequence[Resampled], better: str, than: str, seeds: Sequence[int]
+) -> tuple[float, float] | None:
+    """The 95 % interval of the mean difference over seeds, the users of each seed drawn anew."""
+    drawn = {(one.name, one.seed): np.array(one.auc) for one in resampled}
+    if any((name, seed) not in drawn for name in (better, than) for seed in seeds):
+        return None
+    means = np.mean([drawn[better, seed] - drawn[than, seed] for seed in seeds], axis=0)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

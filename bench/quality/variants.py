@@ -1,0 +1,165 @@
+"""What is measured: a model, what is switched off or set otherwise, and the track that it runs in."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.world.stage_one import UNEVEN, uneven_folder
+from prectr.model.config import TrainerConfig
+from prectr.model.models.registry import MODELS
+from prectr.ops.settings.loader import Settings, load_settings
+from prectr.state.errors import UsageError
+
+LEVELS_OF: Final = {"T": "inferred", "G": "logged"}
+"""Track T: no model is told the level that was logged of what it scores. G: every model is."""
+
+BY_TRACK: Final = ("levels", "encoder")
+"""Settings that the track decides."""
+
+ABLATED: Final = "prectr-v2"
+"""The model whose parts `--without` and `--debias` are about."""
+
+NO_DEBIAS: Final = "none"
+
+GRADED: Final = "graded"
+"""No setting of the trainer's: which of stage one's graded pairs are missing, `low` or `high` (`stage_one.UNEVEN`)."""
+
+
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row is about.
+
+    settings: what differs from the default settings, by name.
+    """
+
+    model: str
+    without: tuple[str, ...] = ()
+    track: str = "G"
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The model with its settings, as a row names it."""
+        return " ".join([self.model, *(f"{name}={value}" for name, value in self.settings)])
+
+    @property
+    def graded(self) -> str | None:
+        """Which graded pairs stage one lacks; None: none."""
+        return dict(self.settings).get(GRADED)
+
+    @property
+    def name(self) -> str:
+        """For a person, and for a file's name."""
+        return " ".join([self.label, *(f"without {part}" for part in self.without)])
+
+
+def trainer_config(settings: Settings, contender: Contender, encoder: Path) -> TrainerConfig:
+    """The settings of a contender's trainer; encoder: the folder of stage one.
+
+    ConfigError: a setting of the contender's that there is not, or out of its range.
+    """
+    changed = {name: value for name, value in contender.settings if name != GRADED}
+    given = load_settings(None, changed, environ={}).trainer
+    return dataclasses.replace(
+        settings.trainer,
+        model=contender.model,
+        without=contender.without,
+        levels=LEVELS_OF[contender.track],
+        encoder=str(encoder_of(contender, encoder)),
+        **{name: getattr(given, name) for name in changed},
+    )
+
+
+def encoder_of(contender: Contender, encoder: Path) -> Path:
+    """The folder that a contender reads with, where `encoder` is that of stage one."""
+    return encoder if contender.graded is None else uneven_folder(encoder, contender.graded)
+
+
+def contenders(
+    models: Sequence[str],
+    track: str,
+    *,
+    without: Sequence[str] = (),
+    debias: Sequence[str] = (),
+    settings: Sequence[tuple[str, str]] = (),
+) -> list[Contender]:
+    """The contenders that the flags name, each once.
+
+    without: parts of prectr-v2, each left out alone; `all` stands for every part. debias: forms of its exposure
+    debias; `none` is it without. settings: of every contender.
+
+    Raises:
+        UsageError: there is no such model, part, form or setting, or the track decides the setting.
+    """
+    common = tuple(settings)
+    _check(common)
+    found = [Contender(model=_known(model), track=track, settings=common) for model in models]
+    whole = Contender(model=ABLATED, track=track, settings=common)
+    parts = sorted(MODELS[ABLATED].switches)
+    for part in parts if "all" in without else without:
+        if part not in parts:
+            raise UsageError(f"--without {part}: {ABLATED} has no such part; there are {', '.join(parts)}, and all")
+        found.append(msgspec.structs.replace(whole, without=(part,)))
+    for form in debias:
+        if form == NO_DEBIAS:
+            found.append(msgspec.structs.replace(whole, without=("debias",)))
+        elif form == TrainerConfig().debias:
+            found.append(whole)
+        else:
+            load_settings(None, {"debias": form}, environ={})
+            found.append(msgspec.structs.replace(whole, settings=(("debias", form), *common)))
+    return list(dict.fromkeys(found))
+
+
+def _check(settings: Sequence[tuple[str, str]]) -> None:
+    for name, _ in settings:
+        if name in BY_TRACK:
+            raise UsageError(f"--set {name}: the track decides that; choose it by --track")
+    graded = dict(settings).get(GRADED)
+    if graded is not None and graded not in UNEVEN:
+        raise UsageError(f"--set {GRADED}={graded}: there are {', '.join(UNEVEN)}")
+    load_settings(None, {name: value for name, value in settings if name != GRADED}, environ={})
+
+
+def _known(model: str) -> str:
+    if model not in MODELS:
+        raise UsageError(f"--models: there is no {model!r}; there are {', '.join(MODELS)}")
+    return model
+
+
+ORDER: Final = (
+    ("dnn", "lr"),
+    ("wide-deep", "lr"),
+    ("wide-deep", "dnn"),
+    ("wide-deep+", "wide-deep"),
+    ("prectr", "dnn"),
+    ("prectr", "wide-deep"),
+    ("prectr-v2", "prectr"),
+    ("prectr-v2", "wide-deep+"),
+    ("prectr-v2", "prectr-v2 exposure=off"),
+    ("prectr-v2 exposure=off", "wide-deep+"),
+    ("wide-deep+ exposure=on", "wide-deep+"),
+    ("prectr-v2", "wide-deep+ exposure=on"),
+)
+"""The steps between models, the better one first: the papers' order, the strong baseline, and either of the two last
+told of exposure or not."""
+
+
+def comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Which of the contenders named are held against which: (the one that should be better, the other)."""
+    present = dict.fromkeys(names)
+    found = [pair for pair in ORDER if pair[0] in present and pair[1] in present]
+    for name in present:
+        if name.startswith("position") or " " not in name:
+            continue
+        label, _, part = name.partition(" without ")
+        whole = " ".join(word for word in label.split(" ") if not word.startswith("debias="))
+        if part and label in present:
+            found.append((label, name))
+        elif whole != label:
+            found += [pair for pair in ((name, f"{whole} without debias"), (whole, name)) if pair[1] in present]
+        elif label.split(" ")[0] in present and not any(name in pair for pair in ORDER):
+            found.append((name, label.split(" ")[0]))
+    return [pair for pair in dict.fromkeys(found) if pair[0] in present and pair[1] in present]

@@ -1,0 +1,5 @@
+"""Entry point of `python -m bench.relevance`."""
+
+from bench.relevance.benchmark import main
+
+main()

@@ -1,0 +1,196 @@
+"""Unlabelled pairs of the Chorus catalogue's 19,406 products with made-up queries, for a teacher to label.
+
+A query is made of what a title says: a word or two, a run of words, the brand with one of them, with a number or
+alone; or it is a word of the sentence encoder's own vocabulary that lies near the titles, as people name a thing
+otherwise than its maker. Some are misspelt, joined, parted, turned around or put in the other number. Each is paired
+with titles that a search would find for it (by words, and by vectors), with a near miss (the same brand, or a same word
+on another thing) and with any.
+"""
+
+import gzip
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.relevance.bm25 import Bm25
+from prectr.model.text.encoder.tokens import Pair
+
+PRODUCTS: Final = Path(__file__).parents[3] / "shared" / "data" / "chorus" / "products.jsonl.gz"
+
+NEAR_WORDS: Final = 3_000
+"""Words of the sentence encoder's vocabulary that become queries: those nearest to any title."""
+
+_WORD: Final = re.compile(r"[a-z0-9][a-z0-9&.'+-]*")
+_FIGURE: Final = re.compile(r"\d")
+_PER_QUERY: Final = 6
+_NEAR: Final = 300
+_BLOCK: Final = 256
+
+_FORMS: Final = (0.25, 0.2, 0.15, 0.15, 0.1, 0.1, 0.05)
+"""Shares of: a word, two in a row, brand and word, any two, three in a row, brand and figure, brand."""
+
+
+class Product(msgspec.Struct, frozen=True):
+    """A product of the catalogue."""
+
+    title: str
+    brand: str = ""
+    desc: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Titles and queries with their vectors, float32[n, width]."""
+
+    titles: list[str]
+    brands: list[str]
+    vectors: NDArray[np.float32]
+
+
+def read_products(path: Path = PRODUCTS) -> list[Product]:
+    """The products, each title once."""
+    decode = msgspec.json.Decoder(Product).decode
+    with gzip.open(path, "rb") as lines:
+        found = {product.title: product for product in map(decode, lines)}
+    return list(found.values())
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case, figures and model numbers too."""
+    return [word.strip(".-'") for word in _WORD.findall(text.lower()) if word.strip(".-'")]
+
+
+def made_up_queries(
+    products: Sequence[Product], count: int, rng: np.random.Generator, near_words: Sequence[str]
+) -> list[str]:
+    """Distinct queries, about `count`, drawn from titles; and the words given."""
+    seen = Counter(word for product in products for word in set(words_of(product.title)))
+    queries = dict.fromkeys(near_words)
+    for _ in range(50 * count):
+        if len(queries) >= count + len(near_words):
+            break
+        product = products[int(rng.integers(len(products)))]
+        query = _spell(_query_of(product, seen, rng), rng)
+        if query:
+            queries.setdefault(query)
+    return list(queries)
+
+
+def _query_of(product: Product, seen: Counter[str], rng: np.random.Generator) -> str:
+    brand = " ".join(words_of(product.brand))
+    words = words_of(product.title)
+    if brand and " ".join(words).startswith(brand):
+        words = words[len(brand.split()) :]
+    plain = [word for word in words if not _FIGURE.search(word) and len(word) > 2 and seen[word] >= 3]
+    if not plain:
+        return brand
+    figures = [word for word in words if _FIGURE.search(word)] or plain[-1:]
+    at = int(rng.integers(len(plain)))
+    two = sorted(rng.choice(len(plain), size=min(len(plain), 2), replace=False).tolist())
+    forms = (
+        plain[at],
+        " ".join(plain[at : at + 2]),
+        f"{brand} {plain[at]}".strip(),
+        " ".join(plain[place] for place in two),
+        " ".join(plain[at : at + 3]),
+        f"{brand} {figures[int(rng.integers(len(figures)))]}".strip(),
+        brand,
+    )
+    return forms[int(rng.choice(len(forms), p=_FORMS))]
+
+
+def _spell(query: str, rng: np.random.Generator) -> str:
+    """The query as someone types it: mostly as it is."""
+    words = query.split()
+    if not words:
+        return ""
+    at = int(rng.integers(len(words)))
+    word, how = words[at], rng.random()
+    if how < 0.08:
+        words[at] = word[:-1] if word.endswith("s") and len(word) > 3 else word + "s"
+    elif how < 0.12 and len(words) > 1:
+        words[max(at - 1, 0) : max(at - 1, 0) + 2] = ["".join(words[max(at - 1, 0) : max(at - 1, 0) + 2])]
+    elif how < 0.17 and len(word) > 4:
+        cut = int(rng.integers(1, len(word) - 1))
+        words[at] = word[:cut] + word[cut + 1] + word[cut] + word[cut + 2 :]
+    elif how < 0.22 and "-" in word:
+        words[at] = word.replace("-", " ")
+    elif how < 0.25 and len(words) > 1:
+        words = words[::-1]
+    return " ".join(words)
+
+
+def pair_up(
+    queries: Sequence[str], query_vectors: NDArray[np.float32], texts: Texts, rng: np.random.Generator
+) -> list[Pair]:
+    """Six titles for each query: two found by words, one by vectors, one further down by vectors, a near miss, any."""
+    search = Bm25([words_of(title) for title in texts.titles])
+    brands: dict[str, list[int]] = {}
+    for title, brand in enumerate(texts.brands):
+        brands.setdefault(brand, []).append(title)
+    pairs: dict[Pair, None] = {}
+    for place, query in enumerate(queries):
+        if place % _BLOCK == 0:
+            nearness = query_vectors[place : place + _BLOCK] @ texts.vectors.T
+        close = nearness[place % _BLOCK]
+        words = search.scores(words_of(query))
+        found = np.flatnonzero(words > 0)
+        top = found[np.argsort(-words[found], kind="stable")][:40]
+        near = np.argsort(-close, kind="stable")[:_NEAR]
+        chosen = rng.permutation(top)[:2].tolist()
+        chosen += [int(near[int(rng.integers(min(20, len(near))))]), int(near[int(rng.integers(len(near)))])]
+        first = chosen[0]
+        miss = _near_miss(first, found, brands[texts.brands[first]], rng)
+        chosen += [miss, *rng.integers(len(texts.titles), size=_PER_QUERY).tolist()]
+        for title in list(dict.fromkeys(chosen))[:_PER_QUERY]:
+            pairs.setdefault((query, texts.titles[title]))
+    return list(pairs)
+
+
+def _near_miss(
+    found_first: int, with_a_word: NDArray[np.int64], same_brand: Sequence[int], rng: np.random.Generator
+) -> int:
+    """Another thing of the same brand, or any that has a word of the query."""
+    if len(with_a_word) > 0 and rng.random() < 0.5:
+        return int(rng.choice(with_a_word))
+    return int(rng.choice(np.asarray(same_brand))) if same_brand else found_first
+
+
+def vocabulary_words(tokens: Sequence[str]) -> list[str]:
+    """The whole words of letters in a WordPiece vocabulary, three letters or more."""
+    return [token for token in tokens if token.isascii() and token.isalpha() and len(token) > 2]
+
+
+def nearest_words(
+    words: Sequence[str], vectors: NDArray[np.float32], titles: NDArray[np.float32], count: int = NEAR_WORDS
+) -> list[str]:
+    """The words that lie nearest to any title; vectors: float32[words, width], titles: float32[n, width]."""
+    best = np.concatenate(
+        [(block @ titles.T).max(axis=1) for block in np.array_split(vectors, max(len(vectors) // 500, 1))]
+    )
+    return [words[place] for place in np.argsort(-best, kind="stable")[:count].tolist()]
+
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Vectors of texts, float32[n, width], of length 1."""
+
+
+def distillation_pairs(
+    products: Sequence[Product], embed: Embed, vocabulary: Sequence[str], *, queries: int, seed: int
+) -> list[Pair]:
+    """Pairs of made-up queries and titles, about six times `queries`; the same for the same seed and encoder."""
+    rng = np.random.default_rng([seed, 7])
+    titles = [product.title for product in products]
+    texts = Texts(titles, [product.brand for product in products], embed(titles))
+    words = vocabulary_words(vocabulary)
+    near = nearest_words(words, embed(words), texts.vectors, min(NEAR_WORDS, queries // 4))
+    made = made_up_queries(products, queries - len(near), rng, near)
+    pairs = pair_up(made, embed(made), texts, rng)
+    return [pairs[place] for place in rng.permutation(len(pairs))]

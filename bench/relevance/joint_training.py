@@ -1,0 +1,45 @@
+"""A text encoder as joint training on clicks leaves it."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import torch
+
+from prectr.model.config import TrainerConfig
+from prectr.model.models.registry import make_model
+from prectr.model.text.encoder.artifact import load_encoder
+from prectr.model.text.encoder.network import RelevanceEncoder
+from prectr.model.training import checkpoint
+from prectr.model.training.trainer import Trainer
+from prectr.stream.records import Example
+
+_CPU: Final = torch.device("cpu")
+_ENCODER, _LEVELS = "dense.encoder.", "dense.level."
+
+
+def trained_on(config: TrainerConfig, examples: Sequence[Example]) -> RelevanceEncoder:
+    """The encoder that the configuration of a PRECTR names, after learning from examples, under the model's level head.
+
+    config: with a folder as `encoder`, on the CPU.
+    """
+    trainer = Trainer(config)
+    trainer.consume(examples, 0)
+    trainer.flush()
+    # Parameters have their names in a model, not in a checkpoint.
+    model = make_model(config, _CPU)
+    with TemporaryDirectory() as folder:
+        trainer.save(Path(folder))
+        tensors = checkpoint.read(Path(folder), config).tensors
+        model.restore({name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")})
+    weights = model.weights()
+    network = deepcopy(load_encoder(Path(config.encoder)).network)
+    network.load_state_dict(
+        {
+            **{name.removeprefix(_ENCODER): tensor for name, tensor in weights.items() if name.startswith(_ENCODER)},
+            **{f"levels.{part}": weights[_LEVELS + part] for part in ("weight", "bias")},
+        }
+    )
+    return network

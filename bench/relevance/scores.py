@@ -1,0 +1,104 @@
+"""How well scores rank graded pairs: AUC, AUC within queries, NDCG@10, with bootstrap intervals over queries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.quality.ranking_quality import auc
+
+RESAMPLES: Final = 1_000
+_DEPTH: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """What scores are worth on graded pairs.
+
+    auc: grade 3 against 0, over all pairs. within_query: the same within each query that has both, mean over queries.
+    ndcg: NDCG@10 with gain 2^grade − 1, mean over queries with a grade above 0.
+    """
+
+    auc: Figure
+    within_query: Figure
+    ndcg: Figure
+
+
+def score_relevance(
+    scores: NDArray[np.float64], grades: NDArray[np.int64], queries: Sequence[str], *, seed: int = 1
+) -> Relevance:
+    """Score float64[n] against grades int64[n], 0 to 3; intervals: percentiles of a bootstrap over queries."""
+    groups = group(queries)
+    drawn = _resamples(len(groups), seed)
+    within = np.array([_extremes(scores[places], grades[places]) for places in groups])
+    ndcg = np.array([ndcg_at_10(scores[places], grades[places]) for places in groups])
+    pooled = [pooled_auc(scores, grades, groups, draw) for draw in drawn]
+    return Relevance(
+        _figure(pooled_auc(scores, grades, groups, np.arange(len(groups))), pooled),
+        _figure(float(np.nanmean(within)), [float(np.nanmean(within[draw])) for draw in drawn]),
+        _figure(float(np.nanmean(ndcg)), [float(np.nanmean(ndcg[draw])) for draw in drawn]),
+    )
+
+
+def auc_difference(
+    one: NDArray[np.float64], other: NDArray[np.float64], grades: NDArray[np.int64], queries: Sequence[str]
+) -> Figure:
+    """AUC of one less that of the other, paired over the bootstrap's queries."""
+    groups = group(queries)
+    everything = np.arange(len(groups))
+
+    def difference(draw: NDArray[np.int64]) -> float:
+        return pooled_auc(one, grades, groups, draw) - pooled_auc(other, grades, groups, draw)
+
+    return _figure(difference(everything), [difference(draw) for draw in _resamples(len(groups), seed=1)])
+
+
+def group(queries: Sequence[str]) -> list[NDArray[np.int64]]:
+    """The places of each query's pairs."""
+    _, place = np.unique(np.asarray(queries), return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(place))[:-1])
+
+
+def pooled_auc(
+    scores: NDArray[np.float64], grades: NDArray[np.int64], groups: list[NDArray[np.int64]], draw: NDArray[np.int64]
+) -> float:
+    """AUC of grade 3 against 0 over the pairs of the groups drawn."""
+    places = np.concatenate([groups[place] for place in draw])
+    return _extremes(scores[places], grades[places])
+
+
+def ndcg_at_10(scores: NDArray[np.float64], grades: NDArray[np.int64]) -> float:
+    """NDCG@10 of one query's pairs, gain 2^grade − 1, ties in the order given; NaN where no grade is above 0."""
+    gain = 2.0**grades - 1.0
+    discount = 1.0 / np.log2(np.arange(2, _DEPTH + 2))
+    best = np.sort(gain)[::-1][:_DEPTH]
+    found = gain[np.argsort(-scores, kind="stable")][:_DEPTH]
+    ideal = float(best @ discount[: len(best)])
+    return float(found @ discount[: len(found)]) / ideal if ideal > 0 else float("nan")
+
+
+def _extremes(scores: NDArray[np.float64], grades: NDArray[np.int64]) -> float:
+    kept = (grades == 0) | (grades == 3)
+    return auc(scores[kept], (grades[kept] == 3).astype(np.float64))
+
+
+def _resamples(queries: int, seed: int) -> NDArray[np.int64]:
+    """int64[resamples, queries]."""
+    return np.random.default_rng([seed, 3]).integers(queries, size=(RESAMPLES, queries))
+
+
+def _figure(value: float, resampled: list[float]) -> Figure:
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return Figure(value, float(low), float(high))

@@ -1,0 +1,1 @@
+"""`python -m bench.stream`: the live system beside other stream processors."""

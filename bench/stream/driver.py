@@ -1,0 +1,333 @@
+"""Runs programs against the broker and measures them from outside: CPU, memory, when their output can be read."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bench.stream.broker import StableEnds
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_SAMPLE_EVERY: Final = 0.1
+_KIND_SECONDS: Final = 20
+"""Given to a program to end by itself, once it has been asked to."""
+_ROOT: Final = Path(__file__).parents[2]
+
+
+class Cpu(NamedTuple):
+    """CPU seconds of a program, its ended children included."""
+
+    user: float
+    system: float
+
+    def __add__(self, other: object) -> "Cpu":
+        """The sum of two programs."""
+        if not isinstance(other, Cpu):
+            return NotImplemented
+        return Cpu(self.user + other.user, self.system + other.system)
+
+    @property
+    def total(self) -> float:
+        """Both kinds."""
+        return self.user + self.system
+
+
+NO_CPU: Final = Cpu(0.0, 0.0)
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """One program, or several as one, on one log. Times in seconds, sizes in MB.
+
+    wall: from the first record taken to the moment the last example can be read by whoever reads committed. cpu_user
+    and cpu_system: from start to end; startup_cpu: of that, until the first record came. working_cpu: from there to
+    the last example. start: from start to first record. first_output: from the first record to the first output that
+    can be read. foreign: cores that something else on the machine used. check: `ok`, or what is wrong.
+    """
+
+    name: str
+    pages: int
+    events: int
+    wall: float = 0.0
+    cpu_user: float = 0.0
+    cpu_system: float = 0.0
+    startup_cpu: float = 0.0
+    working_cpu: float = 0.0
+    broker_cpu: float = 0.0
+    peak_mb: float = 0.0
+    state_mb: float = 0.0
+    out_mb: float = 0.0
+    start: float = 0.0
+    first_output: float = 0.0
+    foreign: float = 0.0
+    check: str = ""
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds from start to end."""
+        return self.cpu_user + self.cpu_system
+
+    @property
+    def per_second(self) -> float:
+        """Events a second."""
+        return self.events / self.wall if self.wall else 0.0
+
+    @property
+    def per_cpu(self) -> float:
+        """Events per CPU-second, from start to end."""
+        return self.events / self.cpu if self.cpu else 0.0
+
+    @property
+    def per_working_cpu(self) -> float:
+        """Events per CPU-second, from the first record on."""
+        return self.events / self.working_cpu if self.working_cpu else 0.0
+
+
+class Mark(NamedTuple):
+    """When a program got its first record, and what it had spent by then."""
+
+    at: float
+    cpu: Cpu
+
+
+class Sample(NamedTuple):
+    """What could be read at a time, by partition, and what all programs and the broker had spent."""
+
+    at: float
+    ends: list[int]
+    cpu: float
+    broker: float
+
+
+class Trace(NamedTuple):
+    """Programs from start to end. codes: how each ended; None where it had to be killed."""
+
+    begun: float
+    samples: list[Sample]
+    marks: list[Mark]
+    cpu: Cpu
+    peak_mb: float
+    foreign: float
+    codes: list[int | None]
+
+    @property
+    def first_record(self) -> float:
+        """When the first record came to any; the start, where none has told."""
+        return min((mark.at for mark in self.marks), default=self.begun)
+
+    @property
+    def startup(self) -> float:
+        """CPU seconds that all together spent before their first records."""
+        return sum(mark.cpu.total for mark in self.marks)
+
+    def readable(self, offsets: Mapping[int, int]) -> Sample | None:
+        """The first sample at which the records at these offsets, by partition, could be read."""
+        for sample in self.samples:
+            if all(sample.ends[partition] > offset for partition, offset in offsets.items()):
+                return sample
+        return None
+
+    def first_output(self) -> Sample | None:
+        """The first sample at which anything could be read."""
+        return next((sample for sample in self.samples if any(sample.ends)), None)
+
+
+class Program:
+    """One program in a process group of its own, so that Ctrl-C is ours to handle. Its output goes to `log`."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        settings: Mapping[str, str],
+        mark: Path | None = None,
+        folder: Path = _ROOT,
+    ) -> None:
+        self.log = log
+        self.code: int | None = None
+        self.killed = False
+        self.begun = time.time()
+        self.cpu = NO_CPU
+        self.peak_mb = 0.0
+        self._mark = mark
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**plain_environment(), **settings},
+                cwd=folder,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def look(self) -> bool:
+        """See what it has used; whether it still runs."""
+        if self.code is not None:
+            return False
+        self.peak_mb = max(self.peak_mb, peak_of(self.pid))
+        ended, status, spent = os.wait4(self.pid, os.WNOHANG)
+        if not ended:
+            self.cpu = cpu_of(self.pid) or self.cpu
+            return True
+        self.cpu = Cpu(spent.ru_utime, spent.ru_stime)
+        self.code = self._process.returncode = os.waitstatus_to_exitcode(status)
+        with suppress(ProcessLookupError):
+            # Whatever it leaves behind in its group must not outlive it.
+            os.killpg(self.pid, signal.SIGKILL)
+        return False
+
+    @property
+    def marked(self) -> Mark | None:
+        """When its first record came, if it has told."""
+        if self._mark is None or not self._mark.exists():
+            return None
+        at, user, system = map(float, self._mark.read_text(encoding="utf-8").split())
+        return Mark(at, Cpu(user, system))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of its process group."""
+        if self.look():
+            os.killpg(self.pid, number)
+
+    def crash(self) -> None:
+        """Kill it, as a crash of its machine would."""
+        self.killed = True
+        self.signal(signal.SIGKILL)
+        while self.look():
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait; kill it if it does not."""
+        self.signal(signal.SIGTERM)
+        until = time.monotonic() + _KIND_SECONDS
+        while self.look():
+            if time.monotonic() > until:
+                self.crash()
+            time.sleep(0.05)
+
+
+class Programs:
+    """Starts programs and keeps them; whatever still runs at the end is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._all: list[Program] = []
+
+    def prectr(self, *arguments: str | Path, settings: Mapping[str, str], marked: bool = True) -> Program:
+        """Start a `prectr` command."""
+        return self.module("prectr.ops.cli.main", *arguments, settings=settings, marked=marked)
+
+    def module(self, name: str, *arguments: str | Path, settings: Mapping[str, str], marked: bool = True) -> Program:
+        """Start a Python module of ours. marked: note when its first record comes."""
+        number = len(self._all)
+        mark = self._folder / f"mark-{number}"
+        wrapper = ["bench.stream.first_record_probe", str(mark)] if marked else []
+        command = [sys.executable, "-m", *wrapper, name, *map(str, arguments)]
+        return self.start(command, settings=settings, mark=mark if marked else None)
+
+    def start(
+        self, command: Sequence[str], *, settings: Mapping[str, str], mark: Path | None = None, folder: Path = _ROOT
+    ) -> Program:
+        """Start any program."""
+        program = Program(command, self._folder / f"program-{len(self._all)}.log", settings, mark, folder)
+        self._all.append(program)
+        return program
+
+    def kill_all(self) -> None:
+        """Kill what still runs."""
+        for program in self._all:
+            program.crash()
+
+
+def watched(programs: Sequence[Program], ends: StableEnds, broker: int, limit: float) -> Trace:
+    """Watch programs until all have ended. broker: its process. limit: seconds after which they are killed."""
+    begun = time.time()
+    mine, machine = sum(os.times()[:2]), _busy()
+    samples: list[Sample] = []
+    broker_before = _total(broker)
+
+    def sample() -> None:
+        found = ends.now()
+        if found is not None:
+            cpu = sum(program.cpu.total for program in programs)
+            samples.append(Sample(time.time(), found, cpu, _total(broker) - broker_before))
+
+    while sum(program.look() for program in programs):  # every one must be looked at
+        sample()
+        if time.time() - begun > limit:
+            for program in programs:
+                program.crash()
+        time.sleep(_SAMPLE_EVERY)
+    sample()
+    cpu = sum((program.cpu for program in programs), NO_CPU)
+    others = _busy() - machine - cpu.total - (_total(broker) - broker_before) - (sum(os.times()[:2]) - mine)
+    return Trace(
+        begun,
+        samples,
+        [mark for program in programs if (mark := program.marked) is not None],
+        cpu,
+        sum(program.peak_mb for program in programs),
+        max(0.0, others / (time.time() - begun)),
+        [None if program.killed else program.code for program in programs],
+    )
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without any PRECTR_* setting; threads of numerical libraries would only be in the way."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PRECTR_")}
+    return kept | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+def cpu_of(pid: int) -> Cpu | None:
+    """What a process has spent so far, its ended children included; None where it has gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    user, system, of_children, system_of_children = map(int, stat.rpartition(")")[2].split()[11:15])
+    return Cpu((user + of_children) / _TICKS, (system + system_of_children) / _TICKS)
+
+
+def peak_of(pid: int) -> float:
+    """The most memory that a process has had resident, in MB; 0 where it has gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
+@contextmanager
+def ends_kindly() -> Iterator[None]:
+    """Let SIGTERM end the bench as Ctrl-C does, with everything cleaned up."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _total(pid: int) -> float:
+    return (cpu_of(pid) or NO_CPU).total
+
+
+def _busy() -> float:
+    """CPU seconds that the whole machine has been busy."""
+    fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+    user, nice, system, _, _, interrupts, soft_interrupts, _ = fields
+    return (user + nice + system + interrupts + soft_interrupts) / _TICKS

@@ -1,0 +1,277 @@
+"""What must come out of a log, straight from its lines, and whether a topic of examples holds exactly that.
+
+Shares no code with the stages but the contracts of what goes in and comes out. Holds for logs in order of time, whose
+clicks are of their page's user.
+"""
+
+import gc
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from kafka import TopicPartition
+
+from bench.stream.workload import Workload
+from prectr.stream.events.contract import Click, Event, Impression
+from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.ordering.frames import Frame, decode_frame
+from prectr.stream.records import Example, decode_example, decode_page
+
+HALF_LIFE_MS: Final = 7 * 86_400_000
+"""`half_life` as it is by default."""
+TOLERANCE: Final = 1e-9
+"""Of decayed sums, relative (absolute below 1)."""
+_POLL_MS: Final = 500
+
+_decode = msgspec.json.Decoder(Event).decode
+_encode = msgspec.msgpack.Encoder().encode
+_Eight = tuple[int, ...]
+
+
+class Page(NamedTuple):
+    """A page as it must come out. place: in the one order. content: a hash of all its fields."""
+
+    place: int
+    ts: int
+    user_id: str
+    query: str
+    labels: bytes
+    levels: bytes
+    user_activity: int
+    user_stats: _Eight
+    query_stats: _Eight
+    query_decayed: tuple[float, ...]
+    content: int
+
+
+class Expected(NamedTuple):
+    """Everything that must come out: pages by request_id, and how every event must have ended."""
+
+    pages: dict[str, Page]
+    outcomes: Outcomes
+
+
+class Committed(NamedTuple):
+    """A record that could be read. timestamp: ms, the broker's where the topic says so."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes
+
+
+class Check(msgspec.Struct, kw_only=True):
+    """What came out, and what is wrong with it. wrong: pages by the field that differs.
+
+    disorder: pages that came before one that is earlier in the one order, in their partition. moved: queries that are
+    in more than one partition. gaps: frames whose number is not the next.
+    ends: by partition, the offset of the last frame that holds examples.
+    """
+
+    pages: int = 0
+    frames: int = 0
+    bytes: int = 0
+    missing: int = 0
+    repeated: int = 0
+    unknown: int = 0
+    disorder: int = 0
+    moved: int = 0
+    gaps: int = 0
+    wrong: dict[str, int] = {}
+    outcomes: Outcomes | None = None
+    outcomes_wrong: bool = False
+    ends: dict[int, int] = {}
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it must be."""
+        counts = (self.missing, self.repeated, self.unknown, self.disorder, self.moved, self.gaps)
+        return not any(counts) and not self.wrong and not self.outcomes_wrong
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, or what is wrong, in words."""
+        if self.ok:
+            return "ok"
+        names = ("missing", "repeated", "unknown", "disorder", "moved", "gaps")
+        counts = {name: count for name in names if (count := getattr(self, name))} | self.wrong
+        words = [f"{count} {name}" for name, count in counts.items()]
+        return ", ".join([*words, *(["outcome counts differ"] if self.outcomes_wrong else [])])
+
+
+class _Clicks(NamedTuple):
+    clicked: set[tuple[str, str]]
+    times: dict[str, list[int]]
+    outcomes: ClickOutcomes
+
+
+class _Running:
+    """Counts of pages in order of their close, as of a time. Decay is measured from one fixed time for all."""
+
+    __slots__ = ("counts", "pages", "sums", "taken")
+
+    def __init__(self) -> None:
+        self.pages: list[tuple[int, _Eight]] = []
+        self.taken = 0
+        self.counts = [0] * 8
+        self.sums = [0.0] * 8
+
+    def as_of(self, ts: int, base: int) -> tuple[_Eight, tuple[float, ...]]:
+        while self.taken < len(self.pages) and self.pages[self.taken][0] <= ts:
+            closes_at, counts = self.pages[self.taken]
+            weight = 2.0 ** ((closes_at - base) / HALF_LIFE_MS)
+            for index, count in enumerate(counts):
+                self.counts[index] += count
+                self.sums[index] += weight * count
+            self.taken += 1
+        decay = 2.0 ** ((base - ts) / HALF_LIFE_MS)
+        return tuple(self.counts), tuple([total * decay for total in self.sums])
+
+
+def expected(workload: Workload) -> Expected:
+    """Work out what must come out of a log when it is read to its end and flushed."""
+    gc.disable()
+    try:
+        return _expected(workload)
+    finally:
+        gc.enable()
+
+
+def _expected(workload: Workload) -> Expected:
+    shown: list[tuple[int, str, str, Impression]] = []
+    clicks: list[Click] = []
+    with workload.path.open("rb") as lines:
+        for line in lines:
+            event = _decode(line)
+            if isinstance(event, Click):
+                clicks.append(event)
+            else:
+                shown.append((event.ts + workload.window, event.request_id, event.user_id, event))
+    shown.sort(key=itemgetter(0, 1, 2))
+    clicked, times, ended = _judged(clicks, {page[1]: page[3] for page in shown}, workload.window)
+    base = shown[0][0]
+    by_user: defaultdict[str, _Running] = defaultdict(_Running)
+    by_query: defaultdict[str, _Running] = defaultdict(_Running)
+    pages = {}
+    for place, (closes_at, request_id, user_id, page) in enumerate(shown):
+        labels = bytes([(request_id, item.item_id) in clicked for item in page.items])
+        levels = bytes([item.relevance or 0 for item in page.items])
+        of_user, of_query = by_user[user_id], by_query[page.query]
+        user_stats, _ = of_user.as_of(page.ts, base)
+        query_stats, decayed = of_query.as_of(page.ts, base)
+        activity = bisect_left(times.get(user_id, []), page.ts)
+        content = hash(_encode(page))
+        pages[request_id] = Page(
+            place, page.ts, user_id, page.query, labels, levels, activity, user_stats, query_stats, decayed, content
+        )
+        counts = [0] * 8
+        for level, label in zip(levels, labels, strict=True):
+            counts[level - 1] += 1
+            counts[level + 3] += label
+        of_user.pages.append((closes_at, tuple(counts)))
+        of_query.pages.append((closes_at, tuple(counts)))
+    return Expected(pages, Outcomes(ImpressionOutcomes(received=len(shown), emitted=len(shown)), ended))
+
+
+def _judged(clicks: list[Click], pages: dict[str, Impression], window: int) -> _Clicks:
+    """How every click ends. A page is open until its window has passed, and so is its click's fate certain."""
+    clicked: set[tuple[str, str]] = set()
+    times: defaultdict[str, list[int]] = defaultdict(list)
+    ended = ClickOutcomes(received=len(clicks))
+    for click in clicks:
+        page = pages.get(click.request_id)
+        key = (click.request_id, click.item_id)
+        if page is None:
+            ended.orphan += 1
+        elif click.ts > page.ts + window:
+            ended.late += 1
+        elif key in clicked:
+            ended.duplicate += 1
+        else:
+            clicked.add(key)
+            times[click.user_id].append(click.ts)
+            ended.joined += 1
+    return _Clicks(clicked, times, ended)
+
+
+def checked(connection: Connection, topic: str, partitions: int, due: Expected, *, flushed: bool = True) -> Check:
+    """Hold what is committed in a topic of examples against what is due; see `held_against`."""
+    return held_against(committed(connection, topic, partitions), partitions, due, flushed=flushed)
+
+
+def held_against(records: Iterable[Committed], partitions: int, due: Expected, *, flushed: bool = True) -> Check:
+    """Hold the frames of a topic of examples against what is due.
+
+    flushed: whether the log was read to its end and every page closed; else pages may be missing, and the counts of
+    how events ended are left out.
+    """
+    check = Check()
+    seen: set[str] = set()
+    place_of: dict[str, int] = {}
+    last = [-1] * partitions
+    wrong: Counter[str] = Counter()
+    sequences = [0] * partitions
+    outcomes: dict[int, Outcomes] = {}
+    for record in records:
+        partition = record.partition
+        frame: Frame = decode_frame(record.value, f"examples, partition {partition} offset {record.offset}")
+        check.frames += 1
+        check.bytes += len(record.value)
+        check.gaps += frame.source != partition or frame.sequence != sequences[partition]
+        sequences[partition] = frame.sequence + 1
+        for task, counts in frame.outcomes.items():
+            if task not in outcomes or counts.records >= outcomes[task].records:
+                outcomes[task] = counts
+        if frame.records:
+            check.ends[partition] = record.offset
+        for encoded in frame.records:
+            example = decode_example(encoded)
+            page = due.pages.get(example.request_id)
+            if page is None:
+                check.unknown += 1
+                continue
+            check.pages += 1
+            check.repeated += example.request_id in seen
+            seen.add(example.request_id)
+            check.moved += place_of.setdefault(example.query, partition) != partition
+            check.disorder += page.place <= last[partition]
+            last[partition] = max(last[partition], page.place)
+            wrong.update(_differences(example, page))
+    check.wrong = dict(wrong)
+    if flushed:
+        check.missing = len(due.pages) - len(seen)
+        check.outcomes = sum(outcomes.values(), Outcomes())
+        check.outcomes_wrong = check.outcomes != due.outcomes
+    return check
+
+
+def _differences(example: Example, page: Page) -> Iterator[str]:
+    for name in ("ts", "user_id", "query", "labels", "levels", "user_activity", "user_stats", "query_stats"):
+        if getattr(example, name) != getattr(page, name):
+            yield name
+    pairs = zip(example.query_decayed, page.query_decayed, strict=True)
+    if any(abs(found - due) > TOLERANCE * max(1.0, abs(due)) for found, due in pairs):
+        yield "query_decayed"
+    if hash(_encode(decode_page(example.page))) != page.content:
+        yield "page"
+
+
+def committed(connection: Connection, topic: str, count: int) -> Iterator[Committed]:
+    """Every committed record of a topic, to where the log is stable now, partition by partition in order."""
+    consumer = connection.consumer(group_id=None)
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(count)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning()
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
+            for records in polled.values():
+                for record in records:
+                    yield Committed(record.partition, record.offset, record.timestamp, record.value or b"")
+    finally:
+        consumer.close()

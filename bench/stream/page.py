@@ -1,0 +1,188 @@
+"""What `bench.stream` has found, as tables on the console and as a page."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Final, NamedTuple
+
+import msgspec
+from rich.table import Table
+
+from bench.provenance import machine, versions
+from bench.stream.driver import Run
+from bench.stream.failover import SESSION_TIMEOUT, Takeover
+from bench.stream.latency import CLOSING_SECONDS, Latency
+from bench.stream.workload import WINDOW_SECONDS
+from testkit.kafka_broker import kafka_home
+
+RESULTS: Final = Path(__file__).parents[1] / "results" / "stream.md"
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """Everything that the bench has found. warm: the runs on the longer log. failures: what could not be measured."""
+
+    command: str
+    pages: int
+    runs: list[Run] = []
+    warm: list[Run] = []
+    takeovers: list[Takeover] = []
+    latency: Latency | None = None
+    failures: list[str] = []
+    seconds: float = 0.0
+
+
+class Section(NamedTuple):
+    """A table: what it is, the names of its columns but the first, and its rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+_SPEED: Final[dict[str, Callable[[Run], str]]] = {
+    "events": lambda run: f"{run.events:,}",
+    "wall s": lambda run: f"{run.wall:.1f}",
+    "events/s": lambda run: f"{run.per_second:,.0f}",
+    "CPU s, user + system": lambda run: f"{run.cpu_user:.1f} + {run.cpu_system:.1f}",
+    "events per CPU-s": lambda run: f"{run.per_cpu:,.0f}",
+    "without start-up": lambda run: f"{run.per_working_cpu:,.0f}",
+    "check": lambda run: run.check,
+}
+_COST: Final[dict[str, Callable[[Run], str]]] = {
+    "broker CPU s": lambda run: f"{run.broker_cpu:.1f}",
+    "peak MB": lambda run: f"{run.peak_mb:,.0f}",
+    "state MB": lambda run: f"{run.state_mb:,.0f}",
+    "examples MB": lambda run: f"{run.out_mb:,.0f}",
+    "start s": lambda run: f"{run.start:.1f}",
+    "first output s": lambda run: f"{run.first_output:.1f}",
+    "cores used by others": lambda run: f"{run.foreign:.2f}",
+}
+_RATIOS: Final[dict[str, Callable[[Run], float]]] = {
+    "events per CPU-s": lambda run: run.per_cpu,
+    "without start-up": lambda run: run.per_working_cpu,
+    "events/s": lambda run: run.per_second,
+}
+_NOTES: Final = f"""\
+Both stages, exactly once, 4 partitions, window {WINDOW_SECONDS} s, one broker on the same machine; every run on topics
+and state of its own. The events are valid as the peers' generator writes them, so all are given the same bytes: to ours
+loaded by `prectr load` (lz4), to the peers by their own loader (not compressed). Peers run by their own driver and are
+checked by their own check; ours is checked against an oracle that shares no code with the stages: every page once and
+in order, labels, levels, the user's and the query's counts as of the page's time, decayed sums within 1e-9, and how
+every event ended.
+- *wall*: from the first record taken to the last example readable by who reads committed. *CPU*: of the processes from
+  start to end (peers: to the last example). *Without start-up*: from the first record to the last example.
+- *bare loop*: kafka-python reads committed and produces the same bytes in transactions of up to 8,192 records; nothing
+  is decoded. *records*: each event a record again, from one topic to the next. *frames*: as the stages send, in frames,
+  over two topics.
+- Faust is given the first 50,000 pages; it is not exactly once.
+- Takeover: Kafka Streams commits each 100 ms there.
+- *cores used by others*: what else ran on the machine. Times differ with it; compare within one run.
+
+Aims: per CPU-second 1.3 × Kafka Streams, 1.8 × quixstreams, 15 × Faust; two processes at least Kafka Streams' events/s;
+at least half of the bare loop."""
+
+
+def sections(result: Result) -> Iterator[Section]:
+    """All tables, without those for which nothing was measured."""
+    for runs, when in ((result.runs, ""), (result.warm, ", the longer log")):
+        if runs:
+            yield _of_runs(f"Speed{when}", _SPEED, runs)
+            yield _of_runs(f"What it takes{when}", _COST, runs)
+            ratios = list(_ratios(runs))
+            if ratios:
+                yield Section(f"Ratios{when}", list(_RATIOS), ratios)
+    if result.takeovers:
+        yield _takeovers(result.takeovers)
+    if result.latency is not None:
+        yield _latency(result.latency)
+    if result.failures:
+        yield Section("Not measured", ["why"], [[str(number + 1), why] for number, why in enumerate(result.failures)])
+
+
+def tables(result: Result) -> list[Table]:
+    """The tables for a console."""
+    shown = []
+    for section in sections(result):
+        table = Table(title=section.title)
+        table.add_column("")
+        for name in section.columns:
+            table.add_column(name, justify="right")
+        for row in section.rows:
+            table.add_row(*row)
+        shown.append(table)
+    return shown
+
+
+def page(result: Result) -> str:
+    """The result as a page."""
+    kafka = next((path.stem for path in (kafka_home() or Path()).glob("libs/kafka_*.jar")), "Kafka")
+    lines = [
+        "# The live system on Kafka",
+        "",
+        f"`{result.command}`, {time.strftime('%Y-%m-%d')}, {machine()}, {result.seconds / 60:.0f} min. {kafka};"
+        f" {versions('kafka-python', 'rocksdict', 'msgspec')}.",
+        "",
+        _NOTES,
+    ]
+    for section in sections(result):
+        lines += ["", f"## {section.title}", f"| | {' | '.join(section.columns)} |"]
+        lines.append(f"|---|{'---|' * len(section.columns)}")
+        lines += [f"| {' | '.join(row)} |" for row in section.rows]
+    return "\n".join(lines) + "\n"
+
+
+def _of_runs(title: str, columns: dict[str, Callable[[Run], str]], runs: Sequence[Run]) -> Section:
+    return Section(title, list(columns), [[run.name, *[cell(run) for cell in columns.values()]] for run in runs])
+
+
+def _ratios(runs: Sequence[Run]) -> Iterator[list[str]]:
+    """Ours over each other, medians of all rounds."""
+    names = list(dict.fromkeys(run.name for run in runs if run.wall))
+    figures = {
+        name: [median(figure(run) for run in runs if run.name == name and run.wall) for figure in _RATIOS.values()]
+        for name in names
+    }
+    ours = [name for name in names if name.startswith("ours")]
+    for mine in ours:
+        for other in names:
+            if other not in ours:
+                pairs = zip(figures[mine], figures[other], strict=True)
+                yield [f"{mine} / {other}", *[f"{a / b:.2f}" if b else "" for a, b in pairs]]
+
+
+def _takeovers(takeovers: Sequence[Takeover]) -> Section:
+    rows = []
+    for name, state in dict.fromkeys((each.name, each.state) for each in takeovers):
+        of_kind = [each for each in takeovers if (each.name, each.state) == (name, state)]
+        everywhere = [f"{each.every:.1f}" for each in of_kind if each.every is not None]
+        rows.append(
+            [
+                f"{name}, state {state}",
+                ", ".join(f"{each.first:.1f}" for each in of_kind),
+                ", ".join(everywhere),
+                ", ".join(f"{each.out:,}" for each in of_kind),
+                f"{median(each.state_mb for each in of_kind):.0f}",
+                ", ".join(dict.fromkeys(each.check for each in of_kind)),
+            ]
+        )
+    title = (
+        f"Takeover: one process killed with -9 at 45 %, another started at once; session timeout {SESSION_TIMEOUT} s"
+    )
+    columns = ["first new output s", "output in every partition s", "examples out", "state MB", "check"]
+    return Section(title, columns, rows)
+
+
+def _latency(found: Latency) -> Section:
+    title = (
+        f"Latency: one process, fed {found.fed:,.0f} events/s (half of its speed: {found.asked:,.0f}), event time as "
+        f"the wall clock, window {found.window_ms:,} ms, {found.pages:,} pages closed within {CLOSING_SECONDS} s"
+    )
+    rows = [
+        [name, *[f"{value:,.0f}" for value in values], found.check]
+        for name, values in (
+            ("page closed to example in the log", found.appended),
+            ("page closed to example readable", found.readable),
+        )
+    ]
+    return Section(title, ["p50 ms", "p99 ms", "largest ms", "check"], rows)

@@ -1,0 +1,1 @@
+"""`python -m bench.train`: training speed of every model."""

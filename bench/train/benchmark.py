@@ -1,0 +1,180 @@
+"""`python -m bench.train`: impressions a second of every model, live from the stream and by the network alone.
+
+Live: what the trainer does with examples as the stages give them: decode, features, score, measure, learn. Alone:
+score and learn of the same model on batches that lie ready. Both go over the same pages, in turn, round after round.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Final
+
+import msgspec
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.provenance import command_line, machine, versions
+from bench.relevance.log_examples import Catalogue, log_examples
+from bench.train.competitors import others
+from prectr.model.config import TrainerConfig
+from prectr.model.features.batch import Batch, FeatureEncoder
+from prectr.model.features.smoothing import Parents
+from prectr.model.models.registry import MODELS, make_model
+from prectr.model.training.device import pick_device
+from prectr.model.training.trainer import Trainer
+from prectr.ops.cli.console import meter
+from prectr.ops.settings.loader import load_settings
+from prectr.state.errors import UsageError
+from prectr.stream.records import Example
+
+_FULL: Final = "prectr-v2, encoder on every pair"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Impressions a second, the median over rounds, and their ratio within a round."""
+
+    model: str
+    live: float
+    alone: float
+    ratio: float
+
+
+class Result(msgspec.Struct, frozen=True):
+    """All rows, and other programs on the features of `lr`, by name."""
+
+    pages: int
+    impressions: int
+    threads: int
+    machine: str
+    versions: str
+    command: str
+    rows: list[Row]
+    others: dict[str, float]
+
+
+def main(
+    pages: Annotated[
+        int, typer.Option(min=400, help="Pages of 10 items that are timed; half as many go before.")
+    ] = 4_000,
+    models: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = ",".join(MODELS),
+    rounds: Annotated[int, typer.Option(min=1, help="How often both sides are measured, in turn.")] = 3,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of a step; 0: as torch likes.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    catalogue: Annotated[Catalogue, typer.Option(help="chorus, which the shipped encoder knows.")] = "chorus",
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+) -> None:
+    """Measure every model, print a table."""
+    config = dataclasses.replace(
+        load_settings(None, {"batch_span": "1d"}, environ={}).trainer, threads=threads, device=device
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        examples = log_examples(Path(folder), pages + pages // 2, catalogue)
+    warm, timed = examples[: pages // 2], examples[pages // 2 :]
+    impressions = sum(len(example.labels) for example in timed)
+    wanted = [_config(config, name) for name in _named(models)]
+    live: dict[str, list[float]] = {name: [] for name, _ in wanted}
+    alone: dict[str, list[float]] = {name: [] for name, _ in wanted}
+    with meter("train", rounds * len(wanted)) as shown:
+        for number in range(rounds):
+            for place, (name, settings) in enumerate(wanted):
+                live[name].append(impressions / _live(settings, warm, timed))
+                alone[name].append(impressions / _alone(settings, warm, timed))
+                shown.update(number * len(wanted) + place + 1, name)
+    rows = [
+        Row(
+            name,
+            median(live[name]),
+            median(alone[name]),
+            median(one / other for one, other in zip(live[name], alone[name], strict=True)),
+        )
+        for name, _ in wanted
+    ]
+    result = Result(
+        pages=len(timed),
+        impressions=impressions,
+        threads=threads,
+        machine=machine(),
+        versions=versions("torch", "numpy"),
+        command=command_line("bench.train", _typed(pages, models, rounds, threads, device, catalogue)),
+        rows=rows,
+        others=others(warm, timed) if "lr" in live else {},
+    )
+    _print(result)
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+
+
+def _typed(pages: int, models: str, rounds: int, threads: int, device: str, catalogue: str) -> list[str]:
+    given = {"pages": pages, "models": models, "rounds": rounds, "threads": threads, "device": device}
+    return [part for name, value in {**given, "catalogue": catalogue}.items() for part in (f"--{name}", str(value))]
+
+
+def _named(models: str) -> list[str]:
+    names = models.split(",")
+    for name in names:
+        if name not in MODELS:
+            raise UsageError(f"--models: there is no {name!r}; there are {', '.join(MODELS)}")
+    return [*names, _FULL] if "prectr-v2" in names else names
+
+
+def _config(config: TrainerConfig, name: str) -> tuple[str, TrainerConfig]:
+    if name == _FULL:
+        return name, dataclasses.replace(config, model="prectr-v2", encoder_share=1.0)
+    return name, dataclasses.replace(config, model=name)
+
+
+def _live(config: TrainerConfig, warm: Sequence[Example], timed: Sequence[Example]) -> float:
+    """Seconds that a trainer takes for what is timed."""
+    trainer = Trainer(config)
+    trainer.consume(warm, 0)
+    trainer.flush()
+    start = time.perf_counter()
+    trainer.consume(timed, 0)
+    trainer.flush()
+    _wait(config)
+    return time.perf_counter() - start
+
+
+def _alone(config: TrainerConfig, warm: Sequence[Example], timed: Sequence[Example]) -> float:
+    """Seconds that its model takes to score and learn from the same, in batches that lie ready."""
+    model = make_model(config, pick_device(config.device))
+    encoder, parents = FeatureEncoder(), Parents(config.parent_slots, config.smoothing)
+
+    def batches(examples: Sequence[Example]) -> list[Batch]:
+        size = config.batch_pages
+        pieces = [examples[start : start + size] for start in range(0, len(examples), size)]
+        return [encoder.encode(piece, parents, model.reads) for piece in pieces]
+
+    def learn(batch: Batch) -> None:
+        model.step(model.gradients(batch, model.forward(batch)))
+
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    for batch in batches(warm):
+        learn(batch)
+    ready = batches(timed)
+    start = time.perf_counter()
+    for batch in ready:
+        learn(batch)
+    _wait(config)
+    return time.perf_counter() - start
+
+
+def _wait(config: TrainerConfig) -> None:
+    if pick_device(config.device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _print(result: Result) -> None:
+    table = Table("model", "live, impressions/s", "network alone", "live / alone")
+    for row in result.rows:
+        table.add_row(row.model, f"{row.live:,.0f}", f"{row.alone:,.0f}", f"{row.ratio:.2f}")
+    for name, speed in result.others.items():
+        table.add_row(name, f"{speed:,.0f}", "–", "–")
+    console = Console()
+    console.print(f"{result.command}: {result.impressions:,} impressions, {result.machine}, {result.versions}")
+    console.print(table)

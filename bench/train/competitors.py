@@ -1,0 +1,79 @@
+"""Vowpal Wabbit and River on the features of `lr`, where they are installed: test, then train, one by one."""
+
+import importlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from prectr.stream.records import Example, decode_page
+
+Impression = tuple[dict[str, float], int]
+
+
+def others(warm: Sequence[Example], timed: Sequence[Example]) -> dict[str, float]:
+    """Impressions a second of each that can be imported, by name with its version."""
+    before, measured = list(_impressions(warm)), list(_impressions(timed))
+    found = {}
+    for package, make in _LEARNERS.items():
+        try:
+            module = importlib.import_module(package)
+        except ImportError:
+            continue
+        learn = make()
+        for features, label in before:
+            learn(features, label)
+        start = time.perf_counter()
+        for features, label in measured:
+            learn(features, label)
+        found[f"{package} {module.__version__}"] = len(measured) / (time.perf_counter() - start)
+    return found
+
+
+def _impressions(examples: Sequence[Example]) -> Iterator[Impression]:
+    """Position, level, user, query and item of each, as `lr` has them, and whether it was clicked."""
+    for example in examples:
+        for item, level, label in zip(decode_page(example.page).items, example.levels, example.labels, strict=True):
+            named = (
+                f"position={item.position}",
+                f"level={level}",
+                f"user={example.user_id}",
+                f"query={example.query}",
+                f"item={item.item_id}",
+            )
+            yield dict.fromkeys(named, 1.0), label
+
+
+def _river() -> Callable[[dict[str, float], int], object]:
+    linear = importlib.import_module("river.linear_model")
+    optim = importlib.import_module("river.optim")
+    model = linear.LogisticRegression(optim.FTRLProximal(alpha=0.3, beta=5.0))
+
+    def learn(features: dict[str, float], label: int) -> object:
+        score = model.predict_proba_one(features)
+        model.learn_one(features, bool(label))
+        return score
+
+    return learn
+
+
+def _vowpal_wabbit() -> Callable[[dict[str, float], int], object]:
+    workspace: Any = importlib.import_module("vowpalwabbit").Workspace(
+        "--loss_function logistic --link logistic --ftrl --ftrl_alpha 0.3 --ftrl_beta 5 -b 18 --quiet"
+    )
+
+    def learn(features: dict[str, float], label: int) -> object:
+        # Its format gives spaces, colons and bars a meaning.
+        names = " ".join(name.replace(" ", "_").replace(":", "_").replace("|", "_") for name in features)
+        example = workspace.example(f"{1 if label else -1} | {names}")
+        score = workspace.predict(example)
+        workspace.learn(example)
+        workspace.finish_example(example)
+        return score
+
+    return learn
+
+
+_LEARNERS: Final[dict[str, Callable[[], Callable[[dict[str, float], int], object]]]] = {
+    "river": _river,
+    "vowpalwabbit": _vowpal_wabbit,
+}

@@ -1,0 +1,1 @@
+"""`python -m bench.world`: simulated worlds, their ceilings, drift and learning curves."""

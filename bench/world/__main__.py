@@ -1,0 +1,5 @@
+"""Entry point of `python -m bench.world`."""
+
+from bench.world.benchmark import main
+
+main()

@@ -1,0 +1,178 @@
+"""A simulated log together with its truth, as arrays: what was shown, and what could have been."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bench.provenance import code_sha256
+from prectr.stream.simulator import World, WorldSettings, make_world, simulate
+from prectr.stream.simulator.log_writer import request_id
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LOG: Final = "log.jsonl.gz"
+TRUTH: Final = "truth.parquet"
+WORLD: Final = "world.json"
+_CODE: Final = ("stream/simulator",)
+
+
+@dataclass(frozen=True)
+class Showings:
+    """n showings, true or imagined, in the order of their pages.
+
+    page: int64 (n,), number of the page. item: int64 (n,), place in the catalogue. level: uint8 (n,).
+    position: int64 (n,). probability: float64 (n,), the true one of a click at that position.
+    shown_before: int64 (n,), earlier pages that showed the item for the query. clicked: bool (n,), within the
+    attribution window, so what training takes for a click.
+    """
+
+    page: Ints
+    item: Ints
+    level: NDArray[np.uint8]
+    position: Ints
+    probability: Floats
+    shown_before: Ints
+    clicked: NDArray[np.bool_]
+
+    @cached_property
+    def pages(self) -> Ints:
+        """The R pages that have any, int64 (R,), rising."""
+        return np.unique(self.page)
+
+    @cached_property
+    def row(self) -> Ints:
+        """Each showing's place in `pages`, int64 (n,)."""
+        return np.searchsorted(self.pages, self.page)
+
+    @cached_property
+    def first(self) -> Ints:
+        """Where each of `pages` begins, int64 (R + 1,)."""
+        return np.searchsorted(self.page, np.append(self.pages, np.iinfo(np.int64).max))
+
+    @cached_property
+    def column(self) -> Ints:
+        """Each showing's place on its page, from 0, int64 (n,)."""
+        return np.arange(len(self.page)) - self.first[self.row]
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """Where the table of `table` has a showing, bool (R, W)."""
+        return self.table(np.ones(len(self.page), dtype=np.bool_))
+
+    def table(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values (n,) as a table (R, W), a row a page, zero where a page has fewer than W."""
+        table = np.zeros((len(self.pages), int(self.column.max(initial=-1)) + 1), dtype=values.dtype)
+        table[self.row, self.column] = values
+        return table
+
+    def of_page(self, page: int) -> slice:
+        """The showings of one page, empty if it has none."""
+        start, end = np.searchsorted(self.page, [page, page + 1])
+        return slice(int(start), int(end))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A log of P pages and everything that is known of it.
+
+    user, query: int64 (P,), places among the world's users and queries. activity: int64 (P,), the user's joined
+    clicks before the page. shown: the log itself; unexposed, candidates: slices at position 1.
+    """
+
+    world: World
+    log: Path
+    user: Ints
+    query: Ints
+    activity: Ints
+    shown: Showings
+    unexposed: Showings
+    candidates: Showings
+
+    @property
+    def pages(self) -> int:
+        """P."""
+        return len(self.user)
+
+    @property
+    def half(self) -> int:
+        """Number of the first page of the second half."""
+        return self.pages // 2
+
+    @cached_property
+    def page_of_request(self) -> dict[str, int]:
+        """Page numbers by request id."""
+        seed = self.world.settings.seed
+        return {request_id(seed, page).decode(): page for page in range(self.pages)}
+
+
+def make_log(settings: WorldSettings, folder: Path) -> None:
+    """Simulate log and truth into `folder`, unless the same are there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = msgspec.json.encode({"world": settings, "code": code_sha256(*_CODE)})
+    made = folder / WORLD
+    if made.is_file() and made.read_bytes() == identity:
+        return
+    made.unlink(missing_ok=True)
+    simulate(folder / LOG, truth=folder / TRUTH, **msgspec.structs.asdict(settings))
+    made.write_bytes(identity)
+
+
+def read_truth(settings: WorldSettings, folder: Path) -> Truth:
+    """Read what `make_log` left in `folder`."""
+    world = make_world(settings)
+    table = pq.read_table(folder / TRUTH, columns=_COLUMNS)
+    slices = {name: table.filter(pc.equal(table["slice"], name)) for name in ("exposed", "unexposed", "candidates")}
+    exposed = slices["exposed"]
+    _, first = np.unique(_numbers(exposed["page"]), return_index=True)
+    pages = exposed.take(pa.array(first))
+    items = pa.array(world.catalogue.item_ids)
+    return Truth(
+        world=world,
+        log=folder / LOG,
+        user=_numbers(pc.cast(pc.utf8_slice_codeunits(pages["user_id"], 1), pa.int64())),
+        query=_numbers(pc.index_in(pages["query"], pa.array(world.catalogue.queries))),
+        activity=_numbers(pages["user_clicks"]),
+        shown=_showings(exposed, items),
+        unexposed=_showings(slices["unexposed"], items),
+        candidates=_showings(slices["candidates"], items),
+    )
+
+
+_COLUMNS: Final = [
+    "slice",
+    "page",
+    "user_id",
+    "query",
+    "item_id",
+    "position",
+    "level",
+    "probability",
+    "user_clicks",
+    "shown_before",
+    "joined",
+]
+
+
+def _showings(table: pa.Table, items: pa.Array) -> Showings:
+    return Showings(
+        page=_numbers(table["page"]),
+        item=_numbers(pc.index_in(table["item_id"], items)),
+        level=table["level"].to_numpy().astype(np.uint8),
+        position=_numbers(table["position"]),
+        probability=table["probability"].to_numpy(),
+        shown_before=_numbers(table["shown_before"]),
+        clicked=table["joined"].to_numpy(),
+    )
+
+
+def _numbers(column: pa.ChunkedArray) -> Ints:
+    return np.asarray(column.to_numpy().astype(np.int64))

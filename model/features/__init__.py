@@ -1,0 +1,1 @@
+"""Training examples as arrays, and the features that models read from them."""

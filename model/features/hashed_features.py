@@ -1,0 +1,104 @@
+"""The linear features: which rows of which table of weights an impression has.
+
+Position and level have a small table to themselves; ids, groups and crosses are hashed into a large one.
+"""
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prectr.model.config import TrainerConfig
+from prectr.model.features.batch import Batch
+from prectr.model.features.hashing import cross, rows
+from prectr.model.features.smoothing import LEVELS
+from prectr.model.layers.hashed_embedding import Ftrl, HashedTable, SparseRule
+
+Rows = NDArray[np.int64]
+
+_POSITIONS: Final = 200
+_FIRST_LEVEL: Final = _POSITIONS + 1
+_FIRST_EXPECTED: Final = _FIRST_LEVEL + 5
+_EXPECTED: Final = 24
+"""Bins of the expected level, each an eighth of a level wide,"""
+_FIRST_SIMILARITY: Final = _FIRST_EXPECTED + _EXPECTED
+_SIMILARITIES: Final = 20
+"""and of e_q·e_i, from −1 to 1."""
+_PLACE_ROWS: Final = _FIRST_SIMILARITY + _SIMILARITIES
+
+
+def place_table(config: TrainerConfig, device: torch.device) -> HashedTable:
+    """Weights of the bias, the positions and the levels."""
+    rule = Ftrl(config.place_alpha, config.place_beta, config.ftrl_l1, config.ftrl_l2)
+    return HashedTable(_PLACE_ROWS, 1, rule, seed=config.seed, scale=0.0, device=device)
+
+
+def weight_table(config: TrainerConfig, rule: SparseRule, device: torch.device) -> HashedTable:
+    """Weights of hashed features, all zero at the start."""
+    return HashedTable(config.wide_rows, 1, rule, seed=config.seed, scale=0.0, device=device)
+
+
+def place_rows(batch: Batch) -> Rows:
+    """int64[N, 3]: rows of the bias, the position (those from 200 on together) and the level.
+
+    With text, int64[N, 5]: besides, of the expected level and of e_q·e_i.
+    """
+    bias = np.zeros(batch.impressions, dtype=np.int64)
+    columns = [bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.seen_levels]
+    if batch.similarity is not None:
+        above_lowest = batch.level_weights @ np.arange(LEVELS)
+        columns.append(_FIRST_EXPECTED + np.minimum((above_lowest * 8).astype(np.int64), _EXPECTED - 1))
+        bins = ((batch.similarity + 1.0) * (_SIMILARITIES / 2)).astype(np.int64)
+        columns.append(_FIRST_SIMILARITY + np.clip(bins, 0, _SIMILARITIES - 1))
+    return np.stack(columns, axis=1)
+
+
+def level_rows() -> Rows:
+    """int64[4]: rows of the levels 1 to 4."""
+    return _FIRST_LEVEL + np.arange(1, LEVELS + 1)
+
+
+def id_rows(batch: Batch, size: int) -> Rows:
+    """int64[N, 3]: user, query, item."""
+    page_of = batch.page_of
+    user, query = rows(batch.user, "user", size)[page_of], rows(batch.query, "query", size)[page_of]
+    return np.stack([user, query, rows(batch.item, "item", size)], axis=1)
+
+
+def group_rows(batch: Batch, size: int) -> Rows:
+    """int64[N, 3]: category, brand, group (category × brand × price band)."""
+    category, brand = rows(batch.category, "category", size), rows(batch.brand, "brand", size)
+    return np.stack([category, brand, rows(batch.group, "group", size)], axis=1)
+
+
+def cross_rows(batch: Batch, size: int) -> Rows:
+    """int64[N, 2]: query × level, user × level."""
+    levels = batch.seen_levels.astype(np.uint64)
+    query, user = cross(batch.query[batch.page_of], levels), cross(batch.user[batch.page_of], levels)
+    return np.stack([rows(query, "query × level", size), rows(user, "user × level", size)], axis=1)
+
+
+def cross_rows_of_levels(batch: Batch, size: int) -> Rows:
+    """int64[P, 2, 4]: query × level and user × level, for each of the four levels."""
+    levels = np.arange(1, LEVELS + 1, dtype=np.uint64)
+    query, user = cross(batch.query[:, None], levels), cross(batch.user[:, None], levels)
+    return np.stack([rows(query, "query × level", size), rows(user, "user × level", size)], axis=1)
+
+
+def slope_rows(batch: Batch, size: int) -> Rows:
+    """int64[N, 2]: the query's and the user's weight that is multiplied by the level."""
+    page_of = batch.page_of
+    query, user = rows(batch.query, "query slope", size)[page_of], rows(batch.user, "user slope", size)[page_of]
+    return np.stack([query, user], axis=1)
+
+
+def pair_rows(batch: Batch, size: int) -> Rows:
+    """int64[N]: query × item."""
+    return rows(cross(batch.query[batch.page_of], batch.item), "query × item", size)
+
+
+def linear(*looked_up: Tensor) -> Tensor:
+    """The sum of all weights of an impression, float32[N], from parts float32[N, any, 1]."""
+    return torch.cat(looked_up, dim=1).sum(dim=(1, 2))

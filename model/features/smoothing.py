@@ -1,0 +1,106 @@
+"""Click rates by level, smoothed: query and user lean on category × level, that on level over all.
+
+With c clicks in n impressions and a parent's rate g, the smoothed rate is (c + k·g)/(n + k) (reconstruction;
+the form is the posterior mean under a Beta prior of strength k). The parents are counted by the trainer, in
+the one order, after each batch has been scored, so a rate never knows the labels that it helps to predict.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prectr.model.features.hashing import U64, rows
+
+Floats = NDArray[np.float64]
+
+LEVELS: Final = 4
+PRIOR_RATE: Final = 0.1
+"""The click rate that is expected of anything before the first click was seen,"""
+PRIOR_STRENGTH: Final = 20.0
+"""worth this many impressions."""
+PRIOR_LOG_ODDS: Final = math.log(PRIOR_RATE / (1 - PRIOR_RATE))
+"""`PRIOR_RATE` as log-odds: where every model's logits start."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothedRates:
+    """Smoothed click rates of a batch of N impressions, by level 1 to 4."""
+
+    parent: Floats
+    """float64[N, 4]: of the item's category."""
+    query: Floats
+    """float64[N, 4]: of the query, towards `parent`."""
+    user: Floats
+    """float64[N, 4]: of the user, towards `parent`."""
+    query_impressions: Floats
+    """float64[N, 4]: the impressions behind `query`,"""
+    query_clicks: Floats
+    """and the clicks."""
+    user_impressions: Floats
+    """float64[N, 4]: the impressions behind `user`,"""
+    user_clicks: Floats
+    """and the clicks."""
+    exposed: Floats
+    """float64[4]: the shares of the levels among everything shown so far."""
+
+
+class Parents:
+    """Impressions and clicks by category × level and by level: the parents of every smoothed rate.
+
+    Bounded: categories are hashed to `slots` rows.
+    """
+
+    def __init__(self, slots: int, strength: float) -> None:
+        self.slots = slots
+        self.strength = strength
+        self.impressions: Floats = np.zeros((slots, LEVELS))
+        self.clicks: Floats = np.zeros((slots, LEVELS))
+        # Sums over the slots, kept beside them; counts are whole, so no order of adding changes them.
+        self._impressions_by_level: Floats = np.zeros(LEVELS)
+        self._clicks_by_level: Floats = np.zeros(LEVELS)
+
+    def restore(self, impressions: Floats, clicks: Floats) -> None:
+        """Take up saved counts, float64[slots, 4] each; ValueError: they are of another number of slots."""
+        if impressions.shape != self.impressions.shape or clicks.shape != self.clicks.shape:
+            raise ValueError(f"parents of shape {impressions.shape} and {clicks.shape}, not {self.impressions.shape}")
+        self.impressions, self.clicks = impressions, clicks
+        self._impressions_by_level, self._clicks_by_level = impressions.sum(axis=0), clicks.sum(axis=0)
+
+    def rates(
+        self, category: U64, page_of: NDArray[np.int64], query_stats: Floats, user_stats: Floats
+    ) -> SmoothedRates:
+        """Smoothed rates of a batch.
+
+        category: uint64[N], hashed. page_of: int64[N]. query_stats, user_stats: float64[P, 8], impressions at
+        levels 1 to 4, then clicks.
+        """
+        total_impressions, total_clicks = self._impressions_by_level, self._clicks_by_level
+        overall = (total_clicks.sum() + PRIOR_STRENGTH * PRIOR_RATE) / (total_impressions.sum() + PRIOR_STRENGTH)
+        by_level = (total_clicks + PRIOR_STRENGTH * overall) / (total_impressions + PRIOR_STRENGTH)
+        slot = rows(category, "category parent", self.slots)
+        k = self.strength
+        parent = (self.clicks[slot] + k * by_level) / (self.impressions[slot] + k)
+        query, user = query_stats[page_of], user_stats[page_of]
+        return SmoothedRates(
+            exposed=(total_impressions + PRIOR_STRENGTH / LEVELS) / (total_impressions.sum() + PRIOR_STRENGTH),
+            parent=parent,
+            query=(query[:, LEVELS:] + k * parent) / (query[:, :LEVELS] + k),
+            user=(user[:, LEVELS:] + k * parent) / (user[:, :LEVELS] + k),
+            query_impressions=query[:, :LEVELS],
+            query_clicks=query[:, LEVELS:],
+            user_impressions=user[:, :LEVELS],
+            user_clicks=user[:, LEVELS:],
+        )
+
+    def add(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+        """Count a batch that has been scored: category uint64[N], levels uint8[N] from 1, labels uint8[N]."""
+        slot = rows(category, "category parent", self.slots)
+        level = levels.astype(np.int64) - 1
+        clicked = labels.astype(np.float64)
+        np.add.at(self.impressions, (slot, level), 1.0)
+        np.add.at(self.clicks, (slot, level), clicked)
+        self._impressions_by_level += np.bincount(level, minlength=LEVELS)
+        self._clicks_by_level += np.bincount(level, weights=clicked, minlength=LEVELS)

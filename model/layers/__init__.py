@@ -1,0 +1,1 @@
+"""Layers, parameter tables and optimizers that models are built from."""

@@ -1,0 +1,1 @@
+"""The rankers, and the interface that the trainer trains them through."""

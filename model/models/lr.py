@@ -1,0 +1,96 @@
+"""`lr`: logistic regression by FTRL-Proximal (McMahan et al. 2013) on position, level and ids."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prectr.model.config import TrainerConfig
+from prectr.model.features.batch import Batch, Reads
+from prectr.model.features.hashed_features import Rows, id_rows, place_rows, place_table, weight_table
+from prectr.model.features.smoothing import PRIOR_LOG_ODDS
+from prectr.model.layers.gradients import Gradients, RowGradients
+from prectr.model.layers.hashed_embedding import Ftrl, Gathered
+from prectr.model.models.online_model import Forward
+
+
+class LogisticRegression:
+    """One weight a feature value; the logit is a fixed prior plus their sum. The gradient is closed form."""
+
+    reads = Reads(history=False)
+
+    def __init__(self, config: TrainerConfig, device: torch.device) -> None:
+        rule = Ftrl(config.ftrl_alpha, config.ftrl_beta, config.ftrl_l1, config.ftrl_l2)
+        self._tables = {"place": place_table(config, device), "ids": weight_table(config, rule, device)}
+        self._size = config.wide_rows
+        self._device = device
+
+    def _rows(self, batch: Batch) -> dict[str, Rows]:
+        return {"place": place_rows(batch), "ids": id_rows(batch, self._size)}
+
+    def forward(self, batch: Batch) -> Forward:
+        """Logits and the mean log loss."""
+        with torch.no_grad():
+            gathered = {name: self._tables[name].gather(rows) for name, rows in self._rows(batch).items()}
+            logits = _logits({name: each.look_up() for name, each in gathered.items()})
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, self._clicks(batch))
+        return Forward(logits, {"click": loss}, gathered)
+
+    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+        """A weight's gradient is Σ (p − y) over its impressions."""
+        residual = torch.sigmoid(forward.logits) - self._clicks(batch)
+        tables = {
+            name: RowGradients(gathered.unique, _sum_by_row(residual, gathered))
+            for name, gathered in forward.gathered.items()
+        }
+        return Gradients(batch.impressions, residual[:0], tables)
+
+    def no_gradients(self) -> Gradients:
+        """Of no rows."""
+        tables = {name: table.no_gradient() for name, table in self._tables.items()}
+        return Gradients(0, torch.empty(0, device=self._device), tables)
+
+    def step(self, gradients: Gradients) -> None:
+        """Change the rows."""
+        for name, change in gradients.tables.items():
+            self._tables[name].apply(change)
+
+    def score(self, batch: Batch) -> Tensor:
+        """Logits float32[N]."""
+        return _logits({name: self._tables[name].read(rows) for name, rows in self._rows(batch).items()})
+
+    def _clicks(self, batch: Batch) -> Tensor:
+        return torch.from_numpy(batch.labels.astype(np.float32)).to(self._device)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tables of weights."""
+        return {name: table.values for name, table in self._tables.items()}
+
+    def export(self) -> dict[str, Tensor]:
+        """The rows that have been trained."""
+        return {
+            f"{table}.{name}": tensor
+            for table, weights in self._tables.items()
+            for name, tensor in weights.export().items()
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what `export` gave."""
+        for table, weights in self._tables.items():
+            weights.restore(
+                {
+                    name.removeprefix(f"{table}."): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith(f"{table}.")
+                }
+            )
+
+
+def _logits(looked_up: dict[str, Tensor]) -> Tensor:
+    return torch.cat(list(looked_up.values()), dim=1).sum(dim=(1, 2)) + PRIOR_LOG_ODDS
+
+
+def _sum_by_row(residual: Tensor, gathered: Gathered) -> Tensor:
+    """Gradients float32[U, 1] of the gathered rows."""
+    index = gathered.index
+    sums = residual.new_zeros(len(gathered.unique))
+    return sums.index_add_(0, index.flatten(), residual.repeat_interleave(index.shape[1])).unsqueeze(1)

@@ -1,0 +1,1 @@
+"""`prectr` and `prectr-v2`: relevance matching and click-through rate in one network."""

@@ -1,0 +1,1 @@
+"""Prequential quality: mergeable sketches of AUC, GAUC, log loss and calibration."""

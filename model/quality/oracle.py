@@ -1,0 +1,90 @@
+"""The score of a simulated world's true click probabilities: what no model can beat but by luck."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prectr.model.quality.quality import Quality, QualityState
+from prectr.state.errors import InputError
+from prectr.stream.records import Example, decode_page
+
+
+class Oracle:
+    """An `ExampleSink` that scores every page by its truth and learns nothing."""
+
+    def __init__(self, truth: Path) -> None:
+        """Read the exposed impressions of a truth file that `prectr simulate --truth` wrote.
+
+        Raises:
+            InputError: it cannot be read or is no such file.
+        """
+        self._truth = truth
+        try:
+            table = pq.read_table(truth, columns=["slice", "request_id", "item_id", "probability"])
+        except (OSError, ValueError) as error:
+            raise InputError(f"{truth}: is no truth file of `prectr simulate --truth`: {error}") from error
+        table = table.filter(pc.equal(table["slice"], "exposed"))
+        self._probabilities: dict[tuple[str, str], float] = {
+            (request_id, item_id): probability
+            for request_id, item_id, probability in zip(
+                table["request_id"].to_pylist(),
+                table["item_id"].to_pylist(),
+                table["probability"].to_pylist(),
+                strict=True,
+            )
+        }
+        self.quality = Quality()
+        self.pages_trained = 0
+
+    def weights_sha256(self) -> None:
+        """There are no weights."""
+
+    def explain_newest(self) -> None:
+        """It infers no relevance."""
+
+    def consume(self, examples: Sequence[Example], line: int) -> None:
+        """Score each page.
+
+        Raises:
+            InputError: the truth says nothing of a page: it is of another log.
+        """
+        if not examples:
+            return
+        pages = [decode_page(example.page) for example in examples]
+        probability = np.array(
+            [self._probability(page.request_id, item.item_id) for page in pages for item in page.items]
+        )
+        self.quality.add_batch(
+            np.log(probability) - np.log1p(-probability),
+            np.frombuffer(b"".join(example.labels for example in examples), np.uint8),
+            np.concatenate(([0], np.cumsum([len(page.items) for page in pages]))),
+            activity=np.array([example.user_activity for example in examples]),
+            levels=np.frombuffer(b"".join(example.levels for example in examples), np.uint8),
+            positions=np.array([item.position for page in pages for item in page.items]),
+            closes_at=np.array([example.closes_at for example in examples]),
+        )
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def save(self, folder: Path) -> None:
+        """Write the quality so far."""
+        (folder / "quality.msgpack").write_bytes(msgspec.msgpack.encode(self.quality.state()))
+
+    def load(self, folder: Path) -> None:
+        """Take up the quality so far."""
+        state = msgspec.msgpack.decode((folder / "quality.msgpack").read_bytes(), type=QualityState)
+        self.quality = Quality.from_state(state)
+
+    def _probability(self, request_id: str, item_id: str) -> float:
+        try:
+            return self._probabilities[request_id, item_id]
+        except KeyError as error:
+            raise InputError(
+                f"{self._truth}: knows nothing of item {item_id!r} on page {request_id!r}: "
+                "name the truth that was simulated together with this log"
+            ) from error

@@ -1,0 +1,233 @@
+"""An encoder in a folder as Hugging Face has it, with its heads, graded pairs and a header that vouches for all."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from prectr.model.text.encoder.graded import GradedPair, pack_graded, read_graded
+from prectr.model.text.encoder.network import ATTENTION, RelevanceEncoder
+from prectr.model.text.encoder.tokens import CLS, MASK, PAD, SEP, UNKNOWN, PairTokenizer
+from prectr.state.errors import CheckpointError, InputError
+
+__all__ = ["EncoderFolder", "GradedPair", "load_encoder", "read_header", "save_encoder", "shipped_folder"]
+
+FORMAT: Final = 1
+HEADER: Final = "relevance.json"
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "model.safetensors"
+HEADS: Final = "relevance.safetensors"
+TOKENIZER: Final = "tokenizer.json"
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+PAIRS: Final = "pairs.jsonl.gz"
+CARD: Final = "README.md"
+
+_IDENTITY: Final = (WEIGHTS, HEADS, TOKENIZER)
+"""What decides what the encoder says."""
+
+_NEXT: Final = "take another encoder folder, or make this one anew with `prectr pretrain`"
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What a folder is; readable without torch."""
+
+    format: int
+    max_tokens: int
+    sha256: dict[str, str]
+    """Of each other file that the encoder is read from, by name."""
+    provenance: dict[str, Any]
+    """Where it comes from: teacher, data, seeds, versions, figures; free in form."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFolder:
+    """An encoder as it was read.
+
+    network: in evaluation mode, float32, on the CPU. pairs: the graded pairs of fine-tuning, may be empty.
+    sha256: over weights and vocabulary, so it names the encoder.
+    """
+
+    network: RelevanceEncoder
+    tokenizer: PairTokenizer
+    pairs: tuple[GradedPair, ...]
+    sha256: str
+    header: Header
+
+
+def shipped_folder() -> Path:
+    """The folder of the encoder that ships with the package."""
+    return Path(str(files("prectr.model.text.encoder") / "shipped"))
+
+
+def save_encoder(
+    folder: Path,
+    network: RelevanceEncoder,
+    tokenizer: PairTokenizer,
+    *,
+    pairs: Sequence[GradedPair] = (),
+    provenance: Mapping[str, Any] | None = None,
+    card: str = "",
+    half: bool = False,
+) -> str:
+    """Write an encoder into a folder, made where there is none, and return its SHA-256.
+
+    half: store the weights as float16, half the size; they are read as float32 all the same.
+    card: the model card, README.md.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: _stored(tensor, half) for name, tensor in network.state_dict().items()}
+    bert = {name.removeprefix("bert."): tensor for name, tensor in kept.items() if name.startswith("bert.")}
+    heads = {name: tensor for name, tensor in kept.items() if not name.startswith("bert.")}
+    with _quiet():
+        network.bert.save_pretrained(folder, state_dict=bert)
+        network.bert.config.save_pretrained(folder)
+        _as_transformers_has_it(tokenizer).save_pretrained(folder)
+    (folder / HEADS).write_bytes(save_tensors(heads))
+    (folder / PAIRS).write_bytes(pack_graded(pairs))
+    (folder / CARD).write_text(card or _CARD, encoding="utf-8")
+    named = (CONFIG, WEIGHTS, HEADS, TOKENIZER, TOKENIZER_CONFIG, PAIRS)
+    header = Header(
+        format=FORMAT,
+        max_tokens=tokenizer.max_tokens,
+        sha256={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in named},
+        provenance=dict(provenance or {}),
+    )
+    (folder / HEADER).write_bytes(msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n")
+    return _identity(header)
+
+
+def load_encoder(folder: Path | None = None) -> EncoderFolder:
+    """Read what `save_encoder` wrote; None: the encoder that ships with the package.
+
+    Raises:
+        CheckpointError: the folder or a file of it is missing or damaged, its format is another, or its parts do not
+            go together.
+    """
+    folder = shipped_folder() if folder is None else folder
+    header = read_header(folder)
+    content = {name: _content(folder, name, header) for name in (CONFIG, WEIGHTS, HEADS, TOKENIZER)}
+    try:
+        tokenizer = PairTokenizer(Tokenizer.from_str(content[TOKENIZER].decode()), max_tokens=header.max_tokens)
+    except Exception as error:  # the library raises nothing more special
+        raise CheckpointError(f"{folder / TOKENIZER} is no tokenizer: {error}; {_NEXT}") from error
+    network = _network(folder, content, tokenizer)
+    return EncoderFolder(network, tokenizer, _pairs(folder, header), _identity(header), header)
+
+
+def read_header(folder: Path) -> Header:
+    """What a folder is; CheckpointError if it is no encoder's folder, or of another format."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder: name one that `prectr pretrain` has made")
+    path = folder / HEADER
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no encoder's folder, it has no {HEADER}; {_NEXT}")
+    try:
+        header = msgspec.json.decode(path.read_bytes(), type=Header)
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; {_NEXT}") from error
+    if header.format != FORMAT:
+        raise CheckpointError(
+            f"{path} is of format {header.format}, this program reads format {FORMAT}: use the release that wrote it"
+        )
+    return header
+
+
+def _network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTokenizer) -> RelevanceEncoder:
+    try:
+        config = BertConfig(**json.loads(content[CONFIG]))
+        config._attn_implementation = ATTENTION
+        bert, heads = load_tensors(content[WEIGHTS]), load_tensors(content[HEADS])
+    except (ValueError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be read: {error}; {_NEXT}") from error
+    rows = bert["embeddings.word_embeddings.weight"].shape[0] if "embeddings.word_embeddings.weight" in bert else 0
+    if rows != tokenizer.vocabulary:
+        raise CheckpointError(
+            f"{folder} is of two encoders: {WEIGHTS} has {rows} word embeddings, {TOKENIZER} {tokenizer.vocabulary} "
+            f"tokens; {_NEXT}"
+        )
+    tensors = {f"bert.{name}": tensor for name, tensor in bert.items()} | heads
+    with torch.random.fork_rng(devices=[]):
+        network = RelevanceEncoder(config)
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{folder} has other weights than its {CONFIG} says: {first}; {_NEXT}") from error
+    return network.eval()
+
+
+def _pairs(folder: Path, header: Header) -> tuple[GradedPair, ...]:
+    packed = _content(folder, PAIRS, header)
+    if packed == pack_graded(()):
+        return ()
+    try:
+        return tuple(read_graded(folder / PAIRS))
+    except InputError as error:
+        raise CheckpointError(f"{error}; {_NEXT}") from error
+
+
+def _content(folder: Path, name: str, header: Header) -> bytes:
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}; {_NEXT}") from error
+    if hashlib.sha256(content).hexdigest() != header.sha256.get(name):
+        raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {HEADER}; {_NEXT}")
+    return content
+
+
+def _identity(header: Header) -> str:
+    digest = hashlib.sha256()
+    for name in _IDENTITY:
+        digest.update(bytes.fromhex(header.sha256[name]))
+    return digest.hexdigest()
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if half and tensor.dtype == torch.float32 else tensor
+
+
+def _as_transformers_has_it(tokenizer: PairTokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer.from_str(tokenizer.tokenizer.to_str()),
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_max_length=tokenizer.max_tokens,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        cls_token=CLS,
+        sep_token=SEP,
+        mask_token=MASK,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars of the library: a folder this small is written at once."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+_CARD: Final = """# A relevance encoder
+Made by `prectr pretrain`; relevance.json says from what. `AutoModel` and `AutoTokenizer` of transformers open the
+folder; levels and vectors come from `prectr.model.text.encoder.artifact.load_encoder`.
+"""

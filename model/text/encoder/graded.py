@@ -1,0 +1,94 @@
+"""Graded pairs: how relevant a title is to a query, as people or a rule said."""
+
+import gzip
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from prectr.model.text.encoder.tokens import Pair
+from prectr.state.errors import InputError
+
+LEVELS: Final = (1, 2, 3, 4)
+
+
+class GradedPair(msgspec.Struct, frozen=True):
+    """A query, a title, and the title's level for the query, 1 (irrelevant) to 4 (strongly relevant)."""
+
+    query: str
+    title: str
+    level: int
+
+    @property
+    def pair(self) -> Pair:
+        """Query and title."""
+        return self.query, self.title
+
+
+class _Line(msgspec.Struct):
+    """A line of a file of pairs; fields that are not known are ignored."""
+
+    query: str
+    title: str = ""
+    level: int | None = None
+    grade: int | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_graded(path: Path) -> list[GradedPair]:
+    """The graded pairs of a JSON Lines file (.gz too): query, title, and level 1 to 4 or grade 0 to 3.
+
+    Raises:
+        InputError: the file cannot be read, or a line is no graded pair; the message names the line.
+    """
+    graded = []
+    for number, line in _lines(path):
+        level = line.level if line.level is not None else line.grade + 1 if line.grade is not None else None
+        if level is None:
+            raise InputError(
+                f"{path} line {number} has no level (1 to 4) and no grade (0 to 3): grade it or leave it out"
+            )
+        if level not in LEVELS:
+            seen = f"level {line.level}" if line.level is not None else f"grade {line.grade}"
+            raise InputError(f"{path} line {number} has {seen}; a level is 1 to 4, a grade 0 to 3")
+        graded.append(GradedPair(line.query, line.title, level))
+    if not graded:
+        raise InputError(f"{path} holds no graded pairs: give one with lines of query, title and level")
+    return graded
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a JSON Lines file (.gz too): query and title; levels are not looked at. InputError as above."""
+    pairs = [(line.query, line.title) for _, line in _lines(path)]
+    if not pairs:
+        raise InputError(f"{path} holds no pairs: give one with lines of query and title")
+    return pairs
+
+
+def pack_graded(pairs: Iterable[GradedPair]) -> bytes:
+    """Graded pairs as compressed JSON Lines, the same bytes for the same pairs."""
+    return gzip.compress(b"".join(_encode(pair) + b"\n" for pair in pairs), 9, mtime=0)
+
+
+def _lines(path: Path) -> Iterable[tuple[int, _Line]]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; name a file of pairs, JSON Lines") from error
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path} is damaged: {error}; make it anew") from error
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, _decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} line {number} is no pair of query and title: {error}") from error

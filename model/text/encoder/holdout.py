@@ -1,0 +1,26 @@
+"""Graded pairs of some queries set aside, so that training knows when to stop."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prectr.model.text.encoder.graded import GradedPair
+from prectr.state.errors import UsageError
+
+
+def hold_out(graded: Sequence[GradedPair], share: float, seed: int) -> tuple[list[GradedPair], list[GradedPair]]:
+    """Pairs to train on, and pairs of a share of the queries, drawn from the seed; a query is on one side only.
+
+    UsageError: there are too few queries to set any aside.
+    """
+    if share <= 0:
+        return list(graded), []
+    queries = sorted({pair.query for pair in graded})
+    count = round(share * len(queries))
+    if count < 1 or count >= len(queries):
+        raise UsageError(
+            f"{share:.0%} of {len(queries)} queries cannot be held out: give pairs of more queries, or --held-out 0"
+        )
+    drawn = np.random.default_rng([seed, 11]).permutation(len(queries))[:count]
+    aside = {queries[place] for place in drawn.tolist()}
+    return [pair for pair in graded if pair.query not in aside], [pair for pair in graded if pair.query in aside]

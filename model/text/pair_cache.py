@@ -1,0 +1,85 @@
+"""What a text encoder has said of (query, title) pairs, remembered for a bounded number of them.
+
+A table whose rows are picked by hash: a new pair takes the place of the one before it. The numbers are kept as
+float16, and they are part of a checkpoint: encoded again in other company they could differ in the last bits.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prectr.model.features.hashing import U64, rows
+from prectr.model.layers.gradients import RowGradients
+
+
+class PairCache:
+    """float16[slots, columns] by the 64-bit key of a pair.
+
+    What is to be kept travels as `RowGradients`, like the change of any other table but by key, so that all ranks
+    that train together come to hold the same: where two have encoded one pair, the mean is kept. Of the pairs of a
+    batch that want one slot the one with the lowest key is kept, whoever has encoded it.
+    """
+
+    def __init__(self, slots: int, columns: int, device: torch.device) -> None:
+        self._values = torch.zeros(slots, columns, dtype=torch.float16, device=device)
+        self._keys = np.zeros(slots, dtype=np.uint64)
+        self._steps = np.full(slots, -1, dtype=np.int64)
+
+    @property
+    def slots(self) -> int:
+        """How many pairs fit in."""
+        return len(self._keys)
+
+    def find(self, keys: U64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each pair uint64[U]: its slot, and the step at which it was kept; −1 where it is not here."""
+        slots = rows(keys, "pair", self.slots)
+        return slots, np.where(self._keys[slots] == keys, self._steps[slots], -1)
+
+    def read(self, slots: NDArray[np.int64]) -> Tensor:
+        """float32[U, columns], on the device."""
+        picked = torch.from_numpy(slots).to(self._values.device)
+        return self._values.index_select(0, picked).float()
+
+    def to_keep(self, keys: U64, values: Tensor) -> RowGradients:
+        """What `keep` is to be given, for pairs uint64[U], each once, and what was said of them, [U, columns]."""
+        order = np.argsort(keys.view(np.int64))
+        said = values.index_select(0, torch.from_numpy(order).to(values.device))
+        named = torch.from_numpy(keys[order].view(np.int64)).to(values.device)
+        return RowGradients(named, torch.cat([said, said.new_ones(len(order), 1)], dim=1))
+
+    def nothing(self) -> RowGradients:
+        """What `to_keep` gives of no pair."""
+        columns, device = self._values.shape[1] + 1, self._values.device
+        return RowGradients.none(columns, device)
+
+    def keep(self, change: RowGradients, step: int) -> None:
+        """Remember what `to_keep` gave, or its sum over ranks."""
+        if not len(change.rows):
+            return
+        named = change.rows.cpu().numpy().view(np.uint64)
+        order = np.argsort(named)
+        slots, first = np.unique(rows(named[order], "pair", self.slots), return_index=True)
+        kept = order[first]
+        summed = change.gradient.index_select(0, torch.from_numpy(kept).to(change.gradient.device))
+        said = summed[:, :-1] / summed[:, -1:]
+        self._values.index_copy_(0, torch.from_numpy(slots).to(said.device), said.half())
+        self._keys[slots] = named[kept]
+        self._steps[slots] = step
+
+    def export(self) -> dict[str, Tensor]:
+        """The slots in use."""
+        slots = np.flatnonzero(self._steps >= 0)
+        return {
+            "slots": torch.from_numpy(slots),
+            "keys": torch.from_numpy(self._keys[slots].view(np.int64)),
+            "steps": torch.from_numpy(self._steps[slots]),
+            "values": self._values[torch.from_numpy(slots).to(self._values.device)].cpu(),
+        }
+
+    def restore(self, exported: dict[str, Tensor]) -> None:
+        """Take up what `export` gave, in a cache that is empty."""
+        slots = exported["slots"].numpy()
+        self._keys[slots] = exported["keys"].numpy().view(np.uint64)
+        self._steps[slots] = exported["steps"].numpy()
+        self._values[exported["slots"].to(self._values.device)] = exported["values"].to(self._values.device)

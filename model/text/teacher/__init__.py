@@ -1,0 +1,1 @@
+"""Teachers that label pairs, and distillation from them."""

@@ -1,0 +1,84 @@
+"""Models of transformers from local folders: opened offline, and refused with one clear line."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from prectr.state.errors import UsageError
+
+_KINDS: Final = {
+    "AutoModel": AutoModel,
+    "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
+    "AutoModelForCausalLM": AutoModelForCausalLM,
+}
+
+_WEIGHTS: Final = "*.safetensors"
+_READ: Final = 1 << 22
+
+
+def open_config(folder: Path) -> Any:
+    """The configuration of a model in a folder; UsageError if the folder holds no model."""
+    if not (folder / "config.json").is_file():
+        what = "has no config.json" if folder.is_dir() else "is no folder"
+        raise UsageError(f"{folder} {what}: name the folder of a transformers model (config.json, *.safetensors)")
+    if next(folder.glob(_WEIGHTS), None) is None:
+        raise UsageError(f"{folder} has no weights: it must hold *.safetensors beside config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder} is no model that transformers knows: {_first_line(error)}") from error
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model in a folder; UsageError if there is none."""
+    open_config(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder} has no tokenizer that transformers opens: {_first_line(error)}") from error
+
+
+def open_model(folder: Path, kind: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+    """A model in evaluation mode on a device; kind: the name of an `Auto…` class of transformers.
+
+    UsageError: the folder holds no such model, or its weights lack parts that the model needs.
+    """
+    open_config(folder)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        model, loaded = _KINDS[kind].from_pretrained(
+            folder, local_files_only=True, dtype=dtype, output_loading_info=True
+        )
+    except Exception as error:  # whatever a damaged file makes the libraries raise
+        raise UsageError(f"{folder} cannot be opened as a model: {_first_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    missing = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise UsageError(
+            f"{folder} holds no {kind.removeprefix('AutoModelFor')}: its weights lack {', '.join(missing[:3])}"
+            f"{' and more' if len(missing) > 3 else ''}; fine-tune it first, or name another folder"
+        )
+    return model.eval().to(device)
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 over a model's configuration, vocabulary and weights: what decides what it says."""
+    digest = hashlib.sha256()
+    named = sorted([*folder.glob("*.json"), *folder.glob("vocab.*"), *folder.glob("*.model"), *folder.glob(_WEIGHTS)])
+    for path in named:
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while block := file.read(_READ):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,48 @@
+"""Vectors of single texts from a sentence encoder in a local folder, such as all-MiniLM-L6-v2."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from prectr.model.text.encoder.length_bucketing import by_length
+from prectr.model.text.teacher.local_model import digest_of, open_model, open_tokenizer
+
+_MAX_TOKENS: Final = 128
+_BATCH: Final = 64
+
+
+class SentenceEncoder:
+    """A transformer whose last layer, averaged over a text's tokens and brought to length 1, is the text's vector."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Open a Hugging Face folder; UsageError if it is none."""
+        self._tokenizer = open_tokenizer(folder)
+        self._model = open_model(folder, "AutoModel", device)
+        self._device = device
+        self.identity = {"model": folder.name, "sha256": digest_of(folder), "max_tokens": str(_MAX_TOKENS)}
+
+    def vectors(self, texts: Sequence[str], said: Callable[[int], None] = lambda done: None) -> NDArray[np.float32]:
+        """float32[n, width], each of length 1; `said` hears how many texts are done."""
+        found = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
+        done = 0
+        for places in by_length(np.array([len(text) for text in texts], dtype=np.int64), _BATCH):
+            tokens = self._tokenizer(
+                [texts[place] for place in places],
+                padding=True,
+                truncation=True,
+                max_length=_MAX_TOKENS,
+                return_tensors="pt",
+            ).to(self._device)
+            with torch.inference_mode():
+                hidden = self._model(**tokens).last_hidden_state.float()
+            mask = tokens["attention_mask"].to(hidden.dtype)
+            mean = torch.einsum("bl,blw->bw", mask, hidden) / mask.sum(dim=1, keepdim=True)
+            found[places] = functional.normalize(mean, dim=1).cpu().numpy()
+            done += len(places)
+            said(done)
+        return found

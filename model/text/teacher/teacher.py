@@ -1,0 +1,218 @@
+"""Teachers: larger models that say how relevant a title is to a query, as a distribution over the four levels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prectr.model.text.encoder.network import LEVELS
+from prectr.model.text.encoder.tokens import Pair
+from prectr.model.text.teacher.local_model import digest_of, open_config, open_model, open_tokenizer
+from prectr.state.errors import UsageError
+
+MAX_TOKENS: Final = 64
+"""Of a pair, for a sequence classifier."""
+
+_MAX_PROMPT: Final = 512
+"""Tokens of a prompt, for a language model."""
+
+_TITLE_CHARACTERS: Final = 500
+"""Of a title that go into a prompt."""
+
+PROMPT: Final = """You judge the results of a product search.
+Query: {query}
+Product: {title}
+How relevant is the product to the query? 1: irrelevant, 2: weakly relevant, 3: relevant, 4: strongly relevant.
+Answer with one digit.
+Answer:"""
+"""What a causal language model is asked; {query} and {title} are filled in."""
+
+
+class Teacher(Protocol):
+    """Something that grades pairs."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides its answers: kind, digest of the model, prompt and whatever else."""
+
+    def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
+        """About how long each pair is, int64[n], so that pairs of like length are asked together."""
+
+    def log_levels(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+        """Log-probabilities of the levels 1 to 4, float32[n, 4]; the pairs are one batch."""
+
+
+class ClassifierTeacher:
+    """A sequence classifier of transformers over (query, title).
+
+    Its outputs, in rising order of relevance, are spread evenly over the levels 1 to 4, and one that falls between
+    two levels is shared between them: four outputs are the levels; of two, the first is level 1 and the second level
+    4; a single output is the logit of level 4 against level 1.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.float32,
+        order: Sequence[int] | None = None,
+    ) -> None:
+        """Open a folder. order: the outputs from least to most relevant, where the model has them otherwise.
+
+        UsageError: the folder holds no such model, or the order does not name each output once.
+        """
+        self._tokenizer = open_tokenizer(folder)
+        self._model = open_model(folder, "AutoModelForSequenceClassification", device, dtype)
+        self._device = device
+        outputs = int(self._model.config.num_labels)
+        self._order = list(order) if order is not None else list(range(outputs))
+        if sorted(self._order) != list(range(outputs)):
+            raise UsageError(
+                f"the order of outputs is {self._order}, and {folder} has {outputs}: name each of 0 to {outputs - 1}"
+            )
+        self._spread = torch.tensor(spread_over_levels(max(outputs, 2)), dtype=torch.float32)
+        self.identity = {
+            "kind": "classifier",
+            "model": folder.name,
+            "sha256": digest_of(folder),
+            "dtype": str(dtype).removeprefix("torch."),
+            "order": ",".join(map(str, self._order)),
+            "max_tokens": str(MAX_TOKENS),
+        }
+
+    def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
+        """Characters: close enough to tokens."""
+        return np.array([len(query) + len(title) for query, title in pairs], dtype=np.int64)
+
+    def log_levels(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+        """Log-probabilities of the levels, float32[n, 4]."""
+        tokens = self._tokenizer(
+            [query for query, _ in pairs],
+            [title for _, title in pairs],
+            padding=True,
+            truncation="longest_first",
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        ).to(self._device)
+        with torch.inference_mode():
+            logits = self._model(**tokens).logits.float().cpu()
+        return levels_of_outputs(logits, self._order, self._spread).numpy()
+
+
+class CausalTeacher:
+    """A causal language model that is asked for a digit; the level distribution is that of its answers 1 to 4."""
+
+    def __init__(
+        self, folder: Path, device: torch.device, *, dtype: torch.dtype = torch.float32, prompt: str = PROMPT
+    ) -> None:
+        """Open a folder.
+
+        UsageError: the folder holds no such model, the prompt lacks {query} or {title}, or two answers begin with
+        the same token.
+        """
+        for part in ("{query}", "{title}"):
+            if part not in prompt:
+                raise UsageError(f"the prompt lacks {part}: it must name both {{query}} and {{title}}")
+        self._tokenizer = open_tokenizer(folder)
+        self._model = open_model(folder, "AutoModelForCausalLM", device, dtype)
+        self._device = device
+        self._prompt = prompt
+        self._tokenizer.padding_side = "left"
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
+        self._answers = self._answer_tokens(folder)
+        self.identity = {
+            "kind": "causal",
+            "model": folder.name,
+            "sha256": digest_of(folder),
+            "dtype": str(dtype).removeprefix("torch."),
+            "prompt": prompt,
+            "max_tokens": str(_MAX_PROMPT),
+        }
+
+    def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
+        """Characters: close enough to tokens."""
+        return np.array([len(query) + min(len(title), _TITLE_CHARACTERS) for query, title in pairs], dtype=np.int64)
+
+    def log_levels(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+        """Log-probabilities of the levels among the four answers, float32[n, 4]."""
+        asked = [self._ask(query, title) for query, title in pairs]
+        # Cut at the left: the question at the end must stay.
+        self._tokenizer.truncation_side = "left"
+        tokens = self._tokenizer(asked, padding=True, truncation=True, max_length=_MAX_PROMPT, return_tensors="pt").to(
+            self._device
+        )
+        tokens.pop("token_type_ids", None)
+        with torch.inference_mode():
+            logits = self._model(**tokens).logits[:, -1].float().cpu()
+        return torch.log_softmax(logits[:, self._answers], dim=1).numpy()
+
+    def _ask(self, query: str, title: str) -> str:
+        # One after the other would fill in a query that says "{title}".
+        before, _, rest = self._prompt.partition("{query}")
+        if "{title}" in rest:
+            between, _, after = rest.partition("{title}")
+            return f"{before}{query}{between}{title[:_TITLE_CHARACTERS]}{after}"
+        first, _, between = before.partition("{title}")
+        return f"{first}{title[:_TITLE_CHARACTERS]}{between}{query}{rest}"
+
+    def _answer_tokens(self, folder: Path) -> list[int]:
+        """The token that each answer begins with, after the prompt."""
+        space = "" if self._prompt.endswith((" ", "\n")) else " "
+        bare = self._tokenizer.encode(self._prompt, add_special_tokens=False)
+        answers = []
+        for level in range(1, LEVELS + 1):
+            whole = self._tokenizer.encode(f"{self._prompt}{space}{level}", add_special_tokens=False)
+            after = [token for token in whole[len(bare) :] if self._tokenizer.decode([token]).strip()]
+            answers.append(after[0] if after else whole[-1])
+        if len(set(answers)) < LEVELS:
+            raise UsageError(
+                f"{folder}: its answers 1 to 4 begin with the tokens {answers}, which do not tell them apart; "
+                "end the prompt otherwise"
+            )
+        return answers
+
+
+def open_teacher(
+    folder: Path,
+    device: torch.device,
+    *,
+    dtype: torch.dtype = torch.float32,
+    prompt: str | None = None,
+    order: Sequence[int] | None = None,
+) -> Teacher:
+    """The teacher in a folder: a language model if its configuration says so or a prompt is given, else a classifier.
+
+    UsageError: the folder holds neither.
+    """
+    named = [str(name) for name in getattr(open_config(folder), "architectures", None) or []]
+    if prompt is not None or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
+        if order is not None:
+            raise UsageError(f"{folder} is a language model: an order of outputs goes with a classifier")
+        return CausalTeacher(folder, device, dtype=dtype, prompt=prompt if prompt is not None else PROMPT)
+    return ClassifierTeacher(folder, device, dtype=dtype, order=order)
+
+
+def spread_over_levels(outputs: int) -> NDArray[np.float64]:
+    """How much of each output goes to each level, float64[outputs, 4]; rows sum to 1."""
+    place = np.linspace(0.0, LEVELS - 1.0, outputs)
+    return np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(LEVELS)))
+
+
+def levels_of_outputs(logits: Tensor, order: Sequence[int], spread: Tensor) -> Tensor:
+    """Log-probabilities of the levels, float32[n, 4], from a classifier's logits, float32[n, outputs]."""
+    logits = logits[:, list(order)]
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    if logits.shape[1] == LEVELS:
+        return torch.log_softmax(logits, dim=1)
+    return torch.log(torch.softmax(logits, dim=1) @ spread + _LEAST)
+
+
+_LEAST: Final = 1e-6
+"""Probability that a level keeps that no output speaks of."""

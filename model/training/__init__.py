@@ -1,0 +1,1 @@
+"""The online trainer, its checkpoints and its instrumentation."""

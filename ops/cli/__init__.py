@@ -1,0 +1,1 @@
+"""The command line: entry point, consoles, shared options, signals, log formats."""

@@ -1,0 +1,1 @@
+"""Commands that train models or rank by them."""

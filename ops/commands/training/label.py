@@ -1,0 +1,91 @@
+"""`prectr label`: a teacher's labels of unlabelled pairs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from prectr.ops.cli.console import meter
+from prectr.state.errors import InputError, UsageError
+
+
+class Labelled(msgspec.Struct):
+    """What the command wrote, for a program."""
+
+    labels: str
+    pairs: int
+    labelled_now: int
+    teacher: dict[str, str]
+    vectors: dict[str, str] | None
+
+
+def label(
+    pairs: Annotated[Path, typer.Argument(help="Pairs to label: JSON Lines (.gz too) with query and title.")],
+    teacher: Annotated[Path, typer.Option(help="Folder of a sequence classifier or a causal language model.")],
+    out: Annotated[Path, typer.Option(help="Folder for the labels; a run that was cut off goes on in it.")],
+    vectors: Annotated[
+        Path | None, typer.Option(help="Folder of a sentence encoder, whose vectors of the texts go with the labels.")
+    ] = None,
+    outputs: Annotated[
+        str | None, typer.Option(help="The classifier's outputs from least to most relevant, such as 2,1,0.")
+    ] = None,
+    prompt: Annotated[
+        Path | None, typer.Option(help="File with the prompt of a language model; it names {query} and {title}.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs the teacher reads at once.")] = 64,
+    dtype: Annotated[str, typer.Option(help="Numbers the teacher computes with: float32, bfloat16 or float16.")] = (
+        "float32"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: Annotated[Path | None, typer.Option(help="Write what was done to this file too, for a program.")] = None,
+) -> None:
+    """Ask a teacher for the level distribution of each pair, and keep its answers in a folder with their provenance.
+
+    A classifier's outputs are spread evenly over the levels 1 to 4; one output is the logit of level 4 against 1. A
+    language model is asked for a digit: its probabilities of the answers 1 to 4 are the levels'.
+
+    Example: prectr label pairs.jsonl.gz --teacher teacher --out labels
+    Example, a 7B model on a GPU: prectr label pairs.jsonl.gz --teacher Qwen2.5-7B-Instruct --dtype bfloat16 --device
+    cuda --batch 32 --out labels
+    """
+    import torch  # noqa: PLC0415 (takes seconds to import, and --help needs none)
+
+    from prectr.model.text.encoder.graded import read_pairs  # noqa: PLC0415
+    from prectr.model.text.teacher.labels import read_manifest, write_labels  # noqa: PLC0415
+    from prectr.model.text.teacher.sentence_encoder import SentenceEncoder  # noqa: PLC0415
+    from prectr.model.text.teacher.teacher import open_teacher  # noqa: PLC0415
+    from prectr.model.training.device import pick_device  # noqa: PLC0415
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in dtypes:
+        raise UsageError(f"--dtype is {dtype!r}; it must be float32, bfloat16 or float16")
+    place = pick_device(device)
+    unlabelled = read_pairs(pairs)
+    asked = open_teacher(teacher, place, dtype=dtypes[dtype], prompt=_read_prompt(prompt), order=_read_order(outputs))
+    sentences = SentenceEncoder(vectors, place) if vectors is not None else None
+    with meter("label", len(unlabelled)) as shown:
+        fresh = write_labels(out, unlabelled, asked, batch=batch, sentences=sentences, said=shown.update)
+    manifest = read_manifest(out)
+    done = Labelled(str(out), manifest.pairs, fresh, manifest.teacher, manifest.vectors)
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(done)) + b"\n")
+    typer.echo(f"{manifest.pairs:,} pairs labelled by {manifest.teacher['model']}, {fresh:,} of them now: {out}")
+
+
+def _read_prompt(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the prompt {path} cannot be read: {error}; name a text file") from error
+
+
+def _read_order(outputs: str | None) -> list[int] | None:
+    if outputs is None:
+        return None
+    try:
+        return [int(part) for part in outputs.split(",")]
+    except ValueError:
+        raise UsageError(f"--outputs is {outputs!r}; it must be numbers with commas, such as 2,1,0") from None

@@ -1,0 +1,267 @@
+"""What a broker's topics and settings mean for the live system: findings, each with what to do."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from prectr.ops.doctor.findings import Finding, Level
+from prectr.stream.events.contract import MAX_EVENT_BYTES
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import SystemFacts, TopicFacts, Topics, describe_system
+
+_RECORD_ROOM: Final = 64 << 10
+"""Bytes for a record's key, headers and frame beside its value."""
+_TRANSACTION_MS: Final = 60_000
+"""For how long a task's transaction may stay open."""
+_METADATA_BYTES: Final = 4_096
+_DAY_MS: Final = 86_400_000
+_PAUSE_MINUTES: Final = 7 * 1_440
+"""A week: what brokers keep the offsets of a group without members by default."""
+_TOO_SHORT: Final = 2
+_SHORT: Final = 10
+"""Retention in snapshot intervals that is an error below the first and a warning below the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """How the state is kept elsewhere: where, and every how many seconds."""
+
+    url: str
+    every: float
+
+
+def check_system(connection: Connection, topics: Topics, snapshots: Snapshots | None = None) -> list[Finding]:
+    """Ask the broker about the system's topics and settings, and judge them.
+
+    Raises:
+        PrectrError: no broker.
+    """
+    return judge(describe_system(connection, topics), topics, connection.bootstrap, snapshots)
+
+
+def judge(facts: SystemFacts, topics: Topics, bootstrap: str, snapshots: Snapshots | None) -> list[Finding]:
+    """Judge what the broker says. bootstrap: for the commands that the advice names."""
+    found: list[Finding] = []
+    for name in topics.all:
+        topic = facts.topics.get(name)
+        if topic is None:
+            prefix = f" --topic-prefix {topics.prefix}" if topics.prefix else ""
+            events = facts.topics.get(topics.events)
+            partitions = events.partitions if events else 4
+            advice = f"prectr topics create --bootstrap {bootstrap} --partitions {partitions}{prefix}"
+            found.append(Finding(name, "error", "there is no such topic", advice))
+            continue
+        found += _Topic(name, topic, topics, facts, bootstrap, snapshots).findings()
+    found += _broker(facts.settings, bootstrap)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """One topic under judgement."""
+
+    name: str
+    facts: TopicFacts
+    topics: Topics
+    system: SystemFacts
+    bootstrap: str
+    snapshots: Snapshots | None
+
+    def findings(self) -> Iterator[Finding]:
+        yield self._partitions()
+        yield self._copies()
+        settings = self.facts.settings
+        if settings is None:
+            yield self._finding(
+                "settings",
+                "warning",
+                "the broker does not tell them",
+                "give the user of --client-config the right DescribeConfigs on the topic",
+            )
+            return
+        yield self._timestamps(settings)
+        yield self._size(settings)
+        yield self._cleanup(settings)
+        if self.name != self.topics.quality:
+            yield self._retention(settings)
+        yield self._in_step(settings)
+
+    def _finding(self, what: str, level: Level, seen: str, advice: str = "") -> Finding:
+        return Finding(f"{self.name} {what}", level, seen, advice)
+
+    def _alter(self, setting: str) -> str:
+        return (
+            f"kafka-configs.sh --bootstrap-server {self.bootstrap} --alter --entity-type topics --entity-name "
+            f"{self.name} --add-config {setting}"
+        )
+
+    def _partitions(self) -> Finding:
+        count, events = self.facts.partitions, self.system.topics.get(self.topics.events)
+        if self.facts.leaderless:
+            return self._finding(
+                "partitions",
+                "error",
+                f"{count}, of which {_some(self.facts.leaderless)} have no leader",
+                "nobody can read or write them: bring their brokers back",
+            )
+        between = (self.topics.activity, self.topics.examples)
+        if events is not None and self.name in between and count != events.partitions:
+            return self._finding(
+                "partitions",
+                "error",
+                f"{count}, and {self.topics.events} has {events.partitions}",
+                "they must be alike: make topics of your own with `prectr topics create --topic-prefix NAME.`",
+            )
+        return self._finding("partitions", "ok", str(count))
+
+    def _copies(self) -> Finding:
+        copies = self.facts.replicas
+        seen = f"{copies} cop{'y' if copies == 1 else 'ies'} of each partition, {self.system.brokers} broker(s)"
+        if self.facts.behind:
+            behind = f"{seen}; of partitions {_some(self.facts.behind)} not all are in step"
+            return self._finding("replication", "warning", behind, "look after the brokers that are behind or gone")
+        if copies == 1:
+            advice = "the loss of a broker's disk loses the log: on three brokers or more, `prectr topics create "
+            advice += "--replication 3` under a new --topic-prefix, or kafka-reassign-partitions.sh"
+            return self._finding("replication", "warning", seen, advice)
+        return self._finding("replication", "ok", seen)
+
+    def _timestamps(self, settings: Mapping[str, str]) -> Finding:
+        kind = settings.get("message.timestamp.type", "CreateTime")
+        if kind == "LogAppendTime":
+            return self._finding("message.timestamp.type", "ok", kind)
+        advice = "a record that carries an old time would be deleted at once, and one that carries a future time be "
+        advice += f"refused or kept for ever: {self._alter('message.timestamp.type=LogAppendTime')}"
+        return self._finding("message.timestamp.type", "warning", kind, advice)
+
+    def _size(self, settings: Mapping[str, str]) -> Finding:
+        limit, wanted = int(settings.get("max.message.bytes", 0)), self.topics.max_message_bytes(self.name)
+        seen, alter = _bytes(limit), self._alter(f"max.message.bytes={wanted}")
+        if self.name == self.topics.dead_letters:
+            events = self.system.topics.get(self.topics.events)
+            largest = int((events.settings if events and events.settings else {}).get("max.message.bytes", 0))
+            if limit < largest + _RECORD_ROOM:
+                seen += f", and {self.topics.events} takes {_bytes(largest)}"
+                advice = f"what is refused there must fit here with its reason, or the stream stops: {alter}"
+                if wanted < largest + _RECORD_ROOM:
+                    advice = "what is refused there must fit here with its reason, or the stream stops: "
+                    advice += self._alter(f"max.message.bytes={largest + (largest >> 1)}")
+                return self._finding("max.message.bytes", "error", seen, advice)
+        elif self.name == self.topics.events:
+            if limit < MAX_EVENT_BYTES + _RECORD_ROOM:
+                return self._finding(
+                    "max.message.bytes", "error", seen, f"an event of up to {_bytes(MAX_EVENT_BYTES)} must fit: {alter}"
+                )
+            if limit < wanted:
+                advice = f"`prectr topics create` makes it {_bytes(wanted)}, so that what is too large for an event "
+                return self._finding("max.message.bytes", "warning", seen, f"{advice}ends as a dead letter: {alter}")
+        elif limit < wanted:
+            return self._finding("max.message.bytes", "error", seen, f"a frame that does not fit stops all: {alter}")
+        return self._finding("max.message.bytes", "ok", seen)
+
+    def _cleanup(self, settings: Mapping[str, str]) -> Finding:
+        policy = settings.get("cleanup.policy", "delete")
+        if "compact" in policy and self.name != self.topics.quality:
+            advice = f"compaction removes records that are needed: {self._alter('cleanup.policy=delete')}"
+            return self._finding("cleanup.policy", "error", policy, advice)
+        return self._finding("cleanup.policy", "ok", policy)
+
+    def _retention(self, settings: Mapping[str, str]) -> Finding:
+        age, size = int(settings.get("retention.ms", -1)), int(settings.get("retention.bytes", -1))
+        seen = f"{_duration(age)} and {'any size' if size < 0 else _bytes(size) + ' a partition'}"
+        if age < 0 and size < 0:
+            return self._finding("retention", "ok", "everything is kept")
+        for_ever = self._alter("retention.ms=-1,retention.bytes=-1")
+        if self.name == self.topics.dead_letters:
+            if 0 <= age < _DAY_MS:
+                advice = f"a letter is gone before a person reads it: {self._alter('retention.ms=2592000000')}"
+                return self._finding("retention", "warning", seen, advice)
+            return self._finding("retention", "ok", seen)
+        if self.name == self.topics.examples:
+            advice = "a trainer that stays away for longer cannot go on, and a new one begins with the first example: "
+            return self._finding("retention", "warning", seen, advice + for_ever)
+        if self.snapshots is None:
+            advice = "without snapshots a lost state folder is rebuilt from the whole log: start `prectr stream` with "
+            return self._finding("retention", "warning", seen, f"{advice}--snapshots URL, or {for_ever}")
+        return self._against_snapshots(age, size, seen, round(self.snapshots.every * 1000))
+
+    def _against_snapshots(self, age: int, size: int, seen: str, every: int) -> Finding:
+        """Retention of what a lost state folder is rebuilt from, where snapshots are made every so many ms."""
+        seen += f", a snapshot every {_duration(every)}"
+        longer = self._alter(f"retention.ms={max(7 * _DAY_MS, 100 * every)}")
+        if 0 <= age < _TOO_SHORT * every:
+            advice = f"records are gone before the snapshot that makes them needless: {longer}"
+            return self._finding("retention", "error", seen, advice)
+        if 0 <= age < max(_SHORT * every, _DAY_MS):
+            advice = f"a pause of the stream may not last longer than that: {longer}"
+            return self._finding("retention", "warning", seen, advice)
+        if size >= 0:
+            advice = f"at a high rate the log is gone sooner than its age says: {self._alter('retention.bytes=-1')}"
+            return self._finding("retention", "warning", seen, advice)
+        return self._finding("retention", "ok", seen)
+
+    def _in_step(self, settings: Mapping[str, str]) -> Finding:
+        least, copies = int(settings.get("min.insync.replicas", 1)), self.facts.replicas
+        seen = f"{least} of {copies}"
+        if least > copies:
+            advice = f"nothing can be written: {self._alter(f'min.insync.replicas={max(1, copies - 1)}')}"
+            return self._finding("min.insync.replicas", "error", seen, advice)
+        if copies > 1 and least == copies:
+            advice = f"a single broker that is away stops all: {self._alter(f'min.insync.replicas={copies - 1}')}"
+            return self._finding("min.insync.replicas", "warning", seen, advice)
+        if copies > 2 and least == 1:
+            advice = "what one broker alone has acknowledged may be lost with it: "
+            return self._finding("min.insync.replicas", "warning", seen, advice + self._alter("min.insync.replicas=2"))
+        return self._finding("min.insync.replicas", "ok", seen)
+
+
+def _broker(settings: Mapping[str, str] | None, bootstrap: str) -> Iterator[Finding]:
+    """The broker's own settings that the system depends on."""
+    if settings is None:
+        advice = "give the user of --client-config the right DescribeConfigs on the cluster, or ask who runs it for "
+        advice += "offsets.retention.minutes (a pause of the stream must be shorter)"
+        yield Finding("broker settings", "warning", "the broker does not tell them", advice)
+        return
+    minutes = int(settings.get("offsets.retention.minutes", _PAUSE_MINUTES))
+    seen = f"{_duration(minutes * 60_000)}: a stream that is stopped for longer loses its place"
+    if minutes < _PAUSE_MINUTES:
+        advice = f"offsets.retention.minutes={_PAUSE_MINUTES} or more in server.properties of every broker, then "
+        yield Finding("broker offsets.retention.minutes", "warning", seen, f"{advice}restart them one by one")
+    else:
+        yield Finding("broker offsets.retention.minutes", "ok", seen)
+    longest = int(settings.get("transaction.max.timeout.ms", 900_000))
+    if longest < _TRANSACTION_MS:
+        advice = f"transaction.max.timeout.ms={_TRANSACTION_MS} or more in server.properties: the tasks ask for that"
+        yield Finding("broker transaction.max.timeout.ms", "error", _duration(longest), advice)
+    else:
+        yield Finding("broker transaction.max.timeout.ms", "ok", _duration(longest))
+    metadata = int(settings.get("offset.metadata.max.bytes", _METADATA_BYTES))
+    if metadata < _METADATA_BYTES:
+        advice = f"offset.metadata.max.bytes={_METADATA_BYTES} or more in server.properties: each commit says what was "
+        yield Finding("broker offset.metadata.max.bytes", "error", _bytes(metadata), f"{advice}put out")
+    else:
+        yield Finding("broker offset.metadata.max.bytes", "ok", _bytes(metadata))
+
+
+def _some(numbers: list[int]) -> str:
+    """Numbers in words, not too many."""
+    few = ", ".join(map(str, numbers[:8]))
+    return few if len(numbers) <= 8 else f"{few} and {len(numbers) - 8} more"
+
+
+def _duration(ms: int) -> str:
+    """Milliseconds in the largest unit that says them in full."""
+    if ms < 0:
+        return "any age"
+    for unit, size in (("d", _DAY_MS), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
+        if ms >= size and ms % size == 0:
+            return f"{ms // size} {unit}"
+    return f"{ms} ms"
+
+
+def _bytes(count: int) -> str:
+    """Bytes in the largest unit that says them in full."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size and count % size == 0:
+            return f"{count // size} {unit}"
+    return f"{count:,} bytes"

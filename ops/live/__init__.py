@@ -1,0 +1,1 @@
+"""The live system on one machine: supervised processes and their status."""

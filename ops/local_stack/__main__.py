@@ -1,0 +1,45 @@
+"""Entry point of `make up` and `make down`: `python -m prectr.ops.local_stack up`, and `down`."""
+
+import sys
+
+from prectr.ops.cli.console import set_up_logging
+from prectr.ops.local_stack.settings import UpSettings
+from prectr.ops.local_stack.start import start
+from prectr.ops.local_stack.stop import stop
+from prectr.state.errors import PrectrError, UsageError
+
+
+def main(command: str) -> None:
+    """Start the whole system, or end it."""
+    settings = UpSettings.from_environment()
+    if command == "down":
+        was = stop(settings.dir)
+        print(f"{settings.dir}: ended" if was else f"{settings.dir}: nothing is up")
+        return
+    fresh = start(settings)
+    print("up" if fresh else "it is up already; make down ends it")
+    for name, place in _places(settings).items():
+        print(f"  {name:<12}{place}")
+
+
+def _places(settings: UpSettings) -> dict[str, str]:
+    metrics = ", ".join(f"http://{target}/metrics" for targets in settings.targets.values() for target in targets)
+    return {
+        "monitor": f"http://127.0.0.1:{settings.monitor_port}/",
+        "Prometheus": f"http://127.0.0.1:{settings.prometheus_port}/ (alerts: /alerts)",
+        "metrics": metrics,
+        "Kafka": settings.bootstrap,
+        "report": str(settings.dir / "run" / "report.html"),
+        "logs": f"{settings.log}, {settings.kafka_log}, {settings.dir / 'run' / 'logs'}",
+        "the end": "make down (data stays; make up goes on with it)",
+    }
+
+
+if __name__ == "__main__":
+    set_up_logging()
+    try:
+        if sys.argv[1:] not in (["up"], ["down"]):
+            raise UsageError("python -m prectr.ops.local_stack up, or down")
+        main(sys.argv[1])
+    except PrectrError as error:
+        sys.exit(str(error))

@@ -1,0 +1,35 @@
+"""The broker of `make up`: `python -m prectr.ops.local_stack.kafka` becomes it."""
+
+import os
+
+from prectr.ops.local_stack.broker import (
+    HOW,
+    broker_command,
+    format_storage,
+    java_command,
+    kafka_home,
+    write_properties,
+)
+from prectr.ops.local_stack.settings import UpSettings
+from prectr.state.errors import PrectrError
+
+
+def main() -> None:
+    """Set the broker up in its folder, and become it: whoever ends this process ends the broker."""
+    settings, home = UpSettings.from_environment(), kafka_home()
+    if home is None:
+        raise PrectrError(f"make up finds no Kafka: {HOW}")
+    java = java_command(home)
+    properties = write_properties(settings.dir / "kafka", settings.kafka_port, settings.controller_port)
+    format_storage(java, properties)
+    command = broker_command(java, properties)
+    # It has much to say of itself, which is not for the log of all.
+    log = os.open(settings.kafka_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    print(f"what the broker says: {settings.kafka_log}", flush=True)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What `make up` is told: folder, ports and demo log, from the environment; and where everything lies then."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+from prectr.state.errors import ConfigError
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+STREAMS: Final = 2
+_PREFIX: Final = "UP_"
+"""Not PRECTR_: of those every command refuses what is no setting of the pipeline or the trainer."""
+_HIGHEST_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpSettings:
+    """Each field is the environment variable UP_ and its name: UP_PROMETHEUS_PORT=9190 make up.
+
+    dir: folder of all that is written, logs and data. kafka_port, controller_port: of the broker. prometheus_port: of
+    Prometheus. metrics_port: of the trainer's exporter; the stream processes have the next two, the monitor the one
+    behind. monitor_port: of the monitor's page. pages: of the demo log. speed: seconds of event time a second at which
+    it is loaded, or max. model: what is trained. wait: seconds until everything must answer.
+    """
+
+    dir: Path = CHECKOUT / "up-run"
+    kafka_port: int = 9092
+    controller_port: int = 9093
+    prometheus_port: int = 9090
+    metrics_port: int = 9401
+    monitor_port: int = 9480
+    pages: int = 20_000
+    speed: str = "1000"
+    model: str = "wide-deep+"
+    wait: int = 180
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The defaults, replaced by what the environment names.
+
+        Raises:
+            ConfigError: an unknown variable, a number that is none, or a port out of range or named twice.
+        """
+        kinds = {_PREFIX + field.name.upper(): field for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for variable in sorted(name for name in environ if name.startswith(_PREFIX) and environ[name]):
+            if variable not in kinds:
+                raise ConfigError(f"there is no setting {variable} of make up; there are {', '.join(kinds)}")
+            field = kinds[variable]
+            values[field.name] = _read(variable, environ[variable], type(field.default))
+        settings = cls(**values)
+        named = [port for port, _ in settings.ports.items()]
+        if len(set(named)) < 4 + 2 + STREAMS:
+            raise ConfigError(f"make up: two of its ports are the same: {settings._port_list()}; choose others")
+        return settings
+
+    @property
+    def ports(self) -> dict[int, tuple[str, str]]:
+        """Every port that is served: what serves it, and the variable that moves it."""
+        exporters = [("the trainer's metrics", 0)]
+        exporters += [(f"the metrics of stream process {number}", number) for number in range(1, STREAMS + 1)]
+        exporters += [("the monitor's metrics", STREAMS + 1)]
+        return {
+            self.kafka_port: ("Kafka", "UP_KAFKA_PORT"),
+            self.controller_port: ("Kafka's controller", "UP_CONTROLLER_PORT"),
+            self.prometheus_port: ("Prometheus", "UP_PROMETHEUS_PORT"),
+            self.monitor_port: ("the monitor's page", "UP_MONITOR_PORT"),
+            **{self.metrics_port + offset: (what, "UP_METRICS_PORT") for what, offset in exporters},
+        }
+
+    @property
+    def targets(self) -> dict[str, list[str]]:
+        """What Prometheus asks, by job."""
+        at = [f"127.0.0.1:{self.metrics_port + offset}" for offset in range(STREAMS + 2)]
+        return {"stream": at[1:-1], "train": at[:1], "monitor": at[-1:]}
+
+    @property
+    def bootstrap(self) -> str:
+        """Where the broker is."""
+        return f"127.0.0.1:{self.kafka_port}"
+
+    @property
+    def log(self) -> Path:
+        """What all processes say, but for the broker."""
+        return self.dir / "up.log"
+
+    @property
+    def kafka_log(self) -> Path:
+        """What the broker says."""
+        return self.dir / "kafka" / "server.log"
+
+    def environment(self) -> dict[str, str]:
+        """The same settings as variables, for the Procfile and the processes that it names."""
+        return {_PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in fields(self)}
+
+    def _port_list(self) -> str:
+        singles = ("kafka_port", "controller_port", "prometheus_port", "monitor_port")
+        first, last = self.metrics_port, self.metrics_port + STREAMS + 1
+        listed = [f"{_PREFIX}{name.upper()}={getattr(self, name)}" for name in singles]
+        return ", ".join([*listed, f"{_PREFIX}METRICS_PORT={first} (up to {last})"])
+
+
+def _read(variable: str, text: str, kind: type) -> object:
+    if issubclass(kind, Path):
+        return Path(text).resolve()
+    if kind is not int:
+        return text
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise ConfigError(f"{variable}={text}: is not a whole number") from error
+    highest = _HIGHEST_PORT - STREAMS - 1 if variable.endswith("_PORT") else 1 << 31
+    if not 0 < number <= highest:
+        raise ConfigError(f"{variable}={text}: must be at least 1 and at most {highest}")
+    return number

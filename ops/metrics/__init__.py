@@ -1,0 +1,1 @@
+"""Prometheus metrics of every process, and the exporter that serves them."""

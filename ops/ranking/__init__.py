@@ -1,0 +1,1 @@
+"""Ranking candidates by a run's newest checkpoint and state."""

@@ -1,0 +1,1 @@
+"""Settings from defaults, TOML, environment and flags."""

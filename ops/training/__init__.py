@@ -1,0 +1,1 @@
+"""Replays and live training: sinks with models, quality publishing, failure markers."""

@@ -1,0 +1,46 @@
+"""A trainer that ends since a loss is not finite leaves word in its run folder, so that whoever watches it is told.
+
+It is gone within a second, and one that is started again ends at the same batch: nobody would see it at work. So its
+successor, and the exporter for a moment before the end, say it until a checkpoint is written after it.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from prectr.state.errors import TrainingError
+
+REFUSED: Final = "refused.json"
+"""File of the run folder; `error` in it says which loss, and of which pages."""
+SEEN_AFTER: Final = 15.0
+"""Seconds for which metrics are served before the end: more than Prometheus usually takes between two looks."""
+_LOOK_EVERY: Final = 0.1
+
+
+def leave_word(run_dir: Path, error: TrainingError) -> None:
+    """Write down why nothing was learned from a batch."""
+    (run_dir / REFUSED).write_bytes(msgspec.json.encode({"error": str(error)}) + b"\n")
+
+
+def refused_since(run_dir: Path, checkpoint: float | None) -> bool:
+    """Whether a trainer of the folder has ended so, and nothing was saved since.
+
+    checkpoint: when the newest was written, seconds since the epoch; None before the first.
+    """
+    try:
+        left = (run_dir / REFUSED).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return checkpoint is None or left >= checkpoint
+
+
+def wait_to_be_seen(
+    stop: Callable[[], bool], clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Return after `SEEN_AFTER` seconds, or once asked to stop."""
+    until = clock() + SEEN_AFTER
+    while not stop() and clock() < until:
+        sleep(_LOOK_EVERY)

@@ -1,0 +1,1 @@
+"""PRECTR streaming: a click log goes in, an online-trained ranker comes out."""

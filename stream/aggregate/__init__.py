@@ -1,0 +1,1 @@
+"""Stage `aggregate`: per-query impressions and clicks by relevance level, point in time."""

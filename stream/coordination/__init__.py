@@ -1,0 +1,1 @@
+"""Several processes that consume the same ordered stream in step."""

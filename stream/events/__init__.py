@@ -1,0 +1,1 @@
+"""The event contract: `search-events` as JSON, its decoder, schema, keys and partitions."""

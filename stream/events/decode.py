@@ -1,0 +1,147 @@
+"""Bytes to events, a micro-batch at a time; what is not an event comes back as `Rejected`, in its place."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, Impression, Rejected
+
+MAX_DEPTH: Final = 1000
+"""Arrays and objects within one another (in fields that are ignored: an event's own fields nest three deep)."""
+
+Reason = Literal[
+    "blank",
+    "too_large",
+    "too_deep",
+    "not_utf8",
+    "not_json",
+    "unknown_type",
+    "missing_field",
+    "invalid_field",
+]
+Kind = Literal["impression", "click", "unreadable"]
+
+_JSON_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
+_BACKSLASH: Final = 0x5C
+_DETAIL_CHARACTERS: Final = 300
+
+_event_decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
+_decode_event = _event_decoder.decode
+_decode_text = msgspec.json.Decoder(str).decode
+_KINDS: Final[dict[str, Kind]] = {"impression": "impression", "click": "click"}
+
+
+class _Head(msgspec.Struct):
+    """The fields that say what a rejected event was and whose."""
+
+    type: msgspec.Raw = msgspec.Raw()
+    user_id: msgspec.Raw = msgspec.Raw()
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def decode_lines(lines: Sequence[bytes]) -> list[Event | Rejected]:
+    """Decode each line (one JSON event, without its line end) to an event or to why it is none.
+
+    The order is kept and nothing is raised, whatever the bytes. Positions that an impression leaves out
+    are filled in with the place in the list. A line over 1 MiB is `too_large` from its length alone, so a
+    reader may hand over the first 1 MiB + 1 bytes of a longer one.
+    """
+    decoded: list[Event | Rejected] = []
+    for line in lines:
+        try:
+            decoded.append(_decode_line(line))
+        except RecursionError:
+            decoded.append(_decode_deep(line))
+    return decoded
+
+
+def _decode_line(line: bytes) -> Event | Rejected:
+    if len(line) > MAX_EVENT_BYTES:
+        return Rejected("too_large", f"more than {MAX_EVENT_BYTES} bytes", "unreadable", None)
+    try:
+        event = _decode_event(line)
+        # Only these lines can hold a character of more than one byte, or bytes that are not UTF-8.
+        if not line.isascii() or _BACKSLASH in line:
+            line.decode()
+            _check_ids(event)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _rejected(line, error)
+    if type(event) is Impression:
+        for place, item in enumerate(event.items, 1):
+            if item.position is None:
+                item.position = place
+    return event
+
+
+def _decode_deep(line: bytes) -> Event | Rejected:
+    """Judge a line that ran out of stack again, with room enough that the caller's depth decides nothing."""
+    limit = sys.getrecursionlimit()
+    try:
+        if _depth(line) <= MAX_DEPTH:
+            sys.setrecursionlimit(limit + 2 * MAX_DEPTH)
+            return _decode_line(line)
+    except RecursionError:
+        # Where the interpreter counts the stack of C code on its own, it may allow less than MAX_DEPTH.
+        pass
+    finally:
+        sys.setrecursionlimit(limit)
+    return Rejected("too_deep", f"more than {MAX_DEPTH} arrays and objects nested", "unreadable", None)
+
+
+def _depth(line: bytes) -> int:
+    depth = deepest = 0
+    for character in _JSON_STRING.sub(b"", line):
+        if character in b"{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in b"}]":
+            depth -= 1
+    return deepest
+
+
+def _check_ids(event: Event) -> None:
+    ids = [event.request_id, event.user_id]
+    if isinstance(event, Impression):
+        ids += [item.item_id for item in event.items]
+    else:
+        ids.append(event.item_id)
+    for text in ids:
+        if len(text) * 4 > MAX_ID_BYTES and (size := len(text.encode())) > MAX_ID_BYTES:
+            raise msgspec.ValidationError(f"an id of {size} bytes, of at most {MAX_ID_BYTES}: {text[:20]!r}…")
+
+
+def _rejected(line: bytes, error: Exception) -> Rejected:
+    """Say what is wrong with a line, and what its bytes say that it is."""
+    if not line.strip():
+        return Rejected("blank", "an empty line", "unreadable", None)
+    try:
+        line.decode()
+    except UnicodeDecodeError as undecodable:
+        detail = f"byte {undecodable.start} is not UTF-8: {undecodable.reason}"
+        return Rejected("not_utf8", detail, "unreadable", None)
+    detail = str(error)[:_DETAIL_CHARACTERS]
+    try:
+        head = _decode_head(line)
+    except msgspec.ValidationError as not_an_object:
+        return Rejected("unknown_type", str(not_an_object), "unreadable", None)
+    except msgspec.MsgspecError as malformed:
+        return Rejected("not_json", str(malformed)[:_DETAIL_CHARACTERS], "unreadable", None)
+    kind = _KINDS.get(_text(head.type) or "", "unreadable")
+    reason: Reason = "invalid_field"
+    if kind == "unreadable":
+        reason = "unknown_type"
+    elif detail.startswith("Object missing required field"):
+        reason = "missing_field"
+    return Rejected(reason, detail, kind, _text(head.user_id))
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    try:
+        return _decode_text(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,51 @@
+"""Relevance levels for logs that have none: how much of the query the title says."""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from prectr.stream.events.contract import Impression
+from prectr.stream.events.query_key import normalise_query
+
+_WORD: Final = re.compile(r"\w+")
+_REMEMBERED: Final = 1 << 17
+
+
+class LexicalLabeller:
+    """Fills in missing levels from the words that query and title share.
+
+    With f the share of the query's distinct words that are words of the title:
+
+        level 4   f = 1
+        level 3   1/2 ≤ f < 1
+        level 2   0 < f < 1/2
+        level 1   f = 0; also where there is no title, or the query has no words
+
+    Words are runs of letters, digits and underscores of the normalised text. The thresholds are ours. The
+    same query and title always have the same level, so what is remembered changes no result.
+    """
+
+    def __call__(self, query: str, page: Impression) -> None:
+        """Fill in, in place, the level of each item of the page that has none; `query` is normalised."""
+        for item in page.items:
+            if item.relevance is None:
+                item.relevance = level_of(query, item.title)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def level_of(query: str, title: str | None) -> int:
+    """Return the level, 1 to 4, of a title for a normalised query."""
+    asked = _words(query)
+    if not asked or not title:
+        return 1
+    said = len(asked & _words(normalise_query(title)))
+    if said == len(asked):
+        return 4
+    if 2 * said >= len(asked):
+        return 3
+    return 2 if said else 1
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text))

@@ -1,0 +1,1 @@
+"""Stage `join`: clicks are attributed to result pages, by user, in event time."""

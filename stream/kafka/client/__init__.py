@@ -1,0 +1,1 @@
+"""Connections to a broker: clients, topics, end offsets, credentials."""

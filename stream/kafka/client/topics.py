@@ -1,0 +1,222 @@
+"""The topics of one system: their names, how they are made, and what the broker says of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.errors import AuthorizationError, TopicAlreadyExistsError
+
+from prectr.state.errors import PrectrError
+from prectr.stream.kafka.client.client import Connection
+
+MAX_MESSAGE_BYTES: Final = 8 << 20
+MAX_LETTER_BYTES: Final = 12 << 20
+"""A dead letter is a whole record of the events, and says besides where it came from and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of the topics; a prefix keeps systems on one broker apart."""
+
+    prefix: str = ""
+
+    @property
+    def events(self) -> str:
+        """Pages and clicks, by user."""
+        return f"{self.prefix}search-events"
+
+    @property
+    def activity(self) -> str:
+        """Frames of closed pages, by query."""
+        return f"{self.prefix}search-activity"
+
+    @property
+    def examples(self) -> str:
+        """Frames of training examples."""
+        return f"{self.prefix}training-examples"
+
+    @property
+    def dead_letters(self) -> str:
+        """What was refused."""
+        return f"{self.prefix}dead-letters"
+
+    @property
+    def quality(self) -> str:
+        """Sketches of model quality."""
+        return f"{self.prefix}model-quality"
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every topic."""
+        return (self.events, self.activity, self.examples, self.dead_letters, self.quality)
+
+    def max_message_bytes(self, name: str) -> int:
+        """What a record of a topic may take up, compressed."""
+        return MAX_LETTER_BYTES if name == self.dead_letters else MAX_MESSAGE_BYTES
+
+
+def create_topics(connection: Connection, topics: Topics, partitions: int, replication: int = 1) -> list[str]:
+    """Make those topics that are not there; returns the names of the ones made.
+
+    Raises:
+        PrectrError: the broker refuses, or a topic is there with another number of partitions.
+    """
+    made = []
+    for name in topics.all:
+        topic = NewTopic(
+            name=name,
+            num_partitions=partitions,
+            replication_factor=replication,
+            topic_configs={
+                "message.timestamp.type": "LogAppendTime",
+                "max.message.bytes": str(topics.max_message_bytes(name)),
+            },
+        )
+        if connection.ask(partial(_created, topic)):
+            made.append(name)
+    if made:
+        connection.ask(lambda admin: admin.wait_for_topics(made))
+    for name in topics.all:
+        found = partition_count(connection, name)
+        if found != partitions:
+            raise PrectrError(
+                f"topic {name} has {found} partitions, not {partitions}: use another --topic-prefix, "
+                "or delete the topic and its group's offsets"
+            )
+    return made
+
+
+def _created(topic: NewTopic, admin: KafkaAdminClient) -> bool:
+    """Make a topic; whether it was not there."""
+    try:
+        admin.create_topics([topic])
+    except TopicAlreadyExistsError:
+        return False
+    return True
+
+
+class Layout(NamedTuple):
+    """What the broker says of a topic. identity: differs when a topic is made anew under its old name."""
+
+    partitions: int
+    identity: str
+
+
+def layout(connection: Connection, topic: str) -> Layout:
+    """Ask how a topic is laid out.
+
+    Raises:
+        PrectrError: there is no such topic, or no broker.
+    """
+    found = next(iter(connection.ask(lambda admin: admin.describe_topics([topic]))), None)
+    if not found or not found["partitions"]:
+        raise PrectrError(f"there is no topic {topic}: make the topics with `prectr topics create`")
+    return Layout(len(found["partitions"]), str(found["topic_id"]))
+
+
+def partition_count(connection: Connection, topic: str) -> int:
+    """How many partitions a topic has; raises as `layout`."""
+    return layout(connection, topic).partitions
+
+
+def check_topics(connection: Connection, topics: Topics) -> int:
+    """Make sure that all topics between the stages are there and alike; returns how many partitions each has.
+
+    Raises:
+        PrectrError: one is missing, or has another number of partitions.
+    """
+    wanted = partition_count(connection, topics.events)
+    for name in (topics.activity, topics.examples):
+        found = partition_count(connection, name)
+        if found != wanted:
+            raise PrectrError(
+                f"topic {name} has {found} partitions, {topics.events} has {wanted}: they must be alike; "
+                "make topics of your own under another --topic-prefix with `prectr topics create`"
+            )
+    partition_count(connection, topics.dead_letters)
+    return wanted
+
+
+class TopicFacts(msgspec.Struct, frozen=True):
+    """What the broker says of a topic that is there.
+
+    replicas: copies of the partition that has fewest. behind: partitions of which a copy is not in step. leaderless:
+    partitions that nobody can read or write. settings: by name; None where we may not ask.
+    """
+
+    partitions: int
+    replicas: int
+    behind: list[int]
+    leaderless: list[int]
+    settings: dict[str, str] | None
+
+
+def max_message_bytes(connection: Connection, topic: str) -> int | None:
+    """How large a record of a topic may be, compressed; None where the broker does not tell."""
+    settings = connection.ask(lambda admin: _settings(admin, ConfigResourceType.TOPIC, topic))
+    return int(settings["max.message.bytes"]) if settings and "max.message.bytes" in settings else None
+
+
+class SystemFacts(msgspec.Struct, frozen=True):
+    """What the broker says of a system. topics: by name, those that are there.
+
+    brokers: how many. settings: of the broker that has the lowest number; None where we may not ask.
+    """
+
+    topics: dict[str, TopicFacts]
+    brokers: int
+    settings: dict[str, str] | None
+
+
+def describe_system(connection: Connection, topics: Topics) -> SystemFacts:
+    """Ask the broker about every topic of the system, and about itself.
+
+    Raises:
+        PrectrError: no broker.
+    """
+    return connection.ask(partial(_described, topics))
+
+
+def _described(topics: Topics, admin: KafkaAdminClient) -> SystemFacts:
+    found = [topic for topic in admin.describe_topics(list(topics.all)) if topic["partitions"]]
+    cluster = admin.describe_cluster()
+    numbers = sorted(int(broker["broker_id"]) for broker in cluster["brokers"])
+    return SystemFacts(
+        {
+            topic["name"]: _facts(topic, _settings(admin, ConfigResourceType.TOPIC, topic["name"]))
+            for topic in sorted(found, key=lambda topic: topics.all.index(topic["name"]))
+        },
+        len(numbers),
+        _settings(admin, ConfigResourceType.BROKER, str(numbers[0])) if numbers else None,
+    )
+
+
+def _facts(topic: Mapping[str, Any], settings: dict[str, str] | None) -> TopicFacts:
+    partitions = topic["partitions"]
+    return TopicFacts(
+        len(partitions),
+        min(len(partition["replica_nodes"]) for partition in partitions),
+        sorted(
+            partition["partition_index"]
+            for partition in partitions
+            if len(partition["isr_nodes"]) < len(partition["replica_nodes"])
+        ),
+        sorted(partition["partition_index"] for partition in partitions if partition["leader_id"] < 0),
+        settings,
+    )
+
+
+def _settings(admin: KafkaAdminClient, kind: ConfigResourceType, name: str) -> dict[str, str] | None:
+    try:
+        answer = admin.describe_configs([ConfigResource(kind, name)], config_filter="all")
+    except AuthorizationError:
+        return None
+    # Where the right is missing, some brokers answer with nothing instead.
+    found = answer.get(kind.name.lower(), {}).get(name)
+    if not found:
+        return None
+    return {key: setting["value"] for key, setting in found.items() if setting["value"] is not None}

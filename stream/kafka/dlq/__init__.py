@@ -1,0 +1,1 @@
+"""The topic `dead-letters`: read, summarised, exported and retried."""

@@ -1,0 +1,66 @@
+"""What a task has counted, and how long its work took: taken down once a micro-batch, for whoever watches."""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from prectr.state.aggregates import NO_COUNTS, LevelCounts
+from prectr.stream.join.event_clock import BEFORE_TIME
+from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.records import LEVELS, Example
+
+BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Upper bounds of the buckets that durations are counted in, seconds."""
+
+
+class Durations(msgspec.Struct, frozen=True):
+    """How often something was done and how long it took. counts: by bucket, the last has no bound. total: s."""
+
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    total: float = 0.0
+
+
+class Stopwatch:
+    """Counts durations by bucket."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS) + 1)
+        self._total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count something that took so long."""
+        self._counts[bisect_left(BOUNDS, seconds)] += 1
+        self._total += seconds
+
+    def durations(self) -> Durations:
+        """What has been counted so far."""
+        return Durations(tuple(self._counts), self._total)
+
+
+class StageCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage has counted, as of a commit: none of it ever goes back, whatever is done again after a crash.
+
+    outcomes: of a `sessions` task since the beginning, whoever had it then; None of others. dead_letters: by reason,
+    since the task was opened here. levels: of all queries of a `queries` task, since then; None of others. heard: the
+    largest watermark that the task knows of, its own or another's (ms).
+    """
+
+    outcomes: Outcomes | None = None
+    dead_letters: Mapping[str, int] = {}
+    levels: LevelCounts | None = None
+    heard: int = BEFORE_TIME
+
+
+def levels_of(examples: Sequence[Example]) -> LevelCounts:
+    """Impressions and clicks by level of many pages at once, as `count_levels` has them of one."""
+    if not examples:
+        return NO_COUNTS
+    levels = np.frombuffer(b"".join([example.levels for example in examples]), np.uint8)
+    labels = np.frombuffer(b"".join([example.labels for example in examples]), np.uint8)
+    # Level, and as many more where it was clicked.
+    counts = np.bincount(levels + len(LEVELS) * labels, minlength=2 * len(LEVELS) + 1)[1:]
+    n1, n2, n3, n4, c1, c2, c3, c4 = counts.tolist()
+    return n1 + c1, n2 + c2, n3 + c3, n4 + c4, c1, c2, c3, c4

@@ -1,0 +1,1 @@
+"""Kafka transactions: a task's commits, their outcome, and hanging ones."""

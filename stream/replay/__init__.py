@@ -1,0 +1,1 @@
+"""The embedded runner: logs in files, both stages in one process, checkpoints."""

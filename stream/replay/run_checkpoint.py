@@ -1,0 +1,186 @@
+"""Consistent cuts of an embedded run: everything that it needs to go on after a crash, as of one place in the log.
+
+A cut is a folder `checkpoints/NNNNNNNN`: copies of all stores (`state/`), the state of every sink (`sinks/NAME/`)
+and `cut.json`. It is written aside and renamed when whole, so a cut is there or it is not.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from prectr.state.errors import CheckpointError, UsageError
+from prectr.state.failpoints import at_point
+from prectr.stream.sinks.example_sink import ExampleSink
+from prectr.stream.sinks.run_digest import TallyState
+
+FORMAT: Final = 1
+_KEPT: Final = 2
+_MANIFEST: Final = "cut.json"
+
+
+class ReadFile(msgspec.Struct):
+    """A file of the log as it was when reading began, and how much of it has been read.
+
+    first_place: place of its first line in the whole log. done: it was read to its end.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    first_place: int
+    lines: int = 0
+    done: bool = False
+
+
+class _Version(msgspec.Struct):
+    format: int
+
+
+class Cut(msgspec.Struct, kw_only=True):
+    """`cut.json`: where the run stood. config: every setting that decides the result, by name.
+
+    tally: digests and counts of what was put out. examples_bytes, dead_letter_bytes: lengths of the output files.
+    finished: the log was flushed, nothing can follow.
+    """
+
+    format: int = FORMAT
+    config: dict[str, str]
+    files: list[ReadFile]
+    place: int
+    tally: TallyState
+    examples_bytes: int | None
+    dead_letter_bytes: int
+    dead_letters: dict[str, int]
+    seconds: float
+    finished: bool = False
+
+
+def cuts(folder: Path) -> list[Path]:
+    """The whole cuts in `folder`, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((cut for cut in folder.iterdir() if cut.name.isdigit() and cut.is_dir()), reverse=True)
+
+
+Manifest = TypeVar("Manifest", bound=msgspec.Struct)
+
+
+def read_cut(folder: Path) -> Cut:
+    """Read the manifest of a replay's cut in `folder`; raises CheckpointError as `read_manifest`."""
+    return read_manifest(folder, Cut)
+
+
+def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
+    """Read the manifest of the cut in `folder`.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another format version.
+    """
+    path = folder / _MANIFEST
+    try:
+        stored = path.read_bytes()
+        version = msgspec.json.decode(stored, type=_Version).format
+        cut = msgspec.json.decode(stored, type=kind) if version == FORMAT else None
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(
+            f"{path}: the checkpoint cannot be read ({error}): delete the folder {folder}, "
+            "then the run goes on from the one before, or start over with --restart"
+        ) from error
+    if cut is None:
+        raise CheckpointError(
+            f"{path}: the checkpoint has format {version}, this program reads {FORMAT}: start over with --restart"
+        )
+    return cut
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str], word: str) -> str:
+    """The settings that differ, in words: "seed is 1, was 2", where `word` is "was"; empty where none does."""
+    return "; ".join(
+        f"{name} is {one.get(name, 'not set')}, {word} {other.get(name, 'not set')}"
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
+    )
+
+
+def refuse_other_config(run_dir: Path, now: Mapping[str, str], then: Mapping[str, str], else_do: str) -> None:
+    """Refuse to go on with a run under other settings than it was begun with.
+
+    else_do: the ways out besides going back to the old ones, to be put behind a comma.
+
+    Raises:
+        UsageError: a setting differs; each is named.
+    """
+    differences = differing(now, then, "was")
+    if differences:
+        raise UsageError(
+            f"{run_dir}: the run was begun with another configuration: {differences}. Go on with the old one, {else_do}"
+        )
+
+
+class CutWriter:
+    """Writes the next cut: fill `aside`, then `commit` with its manifest (a `Cut`, or a live run's)."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin a cut in `folder`, aside of the whole ones."""
+        newest = cuts(folder)
+        self._folder = folder
+        self._target = folder / f"{int(newest[0].name) + 1 if newest else 1:08d}"
+        self.aside = folder / f"{self._target.name}.tmp"
+        shutil.rmtree(self.aside, ignore_errors=True)
+        self.aside.mkdir(parents=True)
+
+    def save_sinks(self, sinks: Mapping[str, ExampleSink]) -> None:
+        """Write the state of every sink; `load_sinks` takes it up."""
+        for name, sink in sinks.items():
+            folder = _sink_folder(self.aside, name)
+            folder.mkdir(parents=True)
+            sink.save(folder)
+
+    def commit(self, cut: msgspec.Struct) -> Path:
+        """Write the manifest, make all of it durable, rename it into place and remove old cuts."""
+        (self.aside / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(cut)))
+        for folder, _, files in os.walk(self.aside):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        at_point("checkpoint")
+        self.aside.rename(self._target)
+        _sync(self._folder)
+        for old in cuts(self._folder)[_KEPT:]:
+            shutil.rmtree(old)
+        return self._target
+
+
+def load_sinks(cut: Path, sinks: Mapping[str, ExampleSink]) -> None:
+    """Give every sink the state that it had at the cut."""
+    for name, sink in sinks.items():
+        sink.load(_sink_folder(cut, name))
+
+
+def _sink_folder(cut: Path, name: str) -> Path:
+    return cut / "sinks" / name
+
+
+def restore_stores(cut: Path, state: Path) -> None:
+    """Lay out the stores of a cut as the live state; table files, which never change, are hard links."""
+    shutil.rmtree(state, ignore_errors=True)
+    shutil.copytree(cut / "state", state, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if source.endswith(".sst"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

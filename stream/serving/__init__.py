@@ -1,0 +1,1 @@
+"""Point-in-time lookups in the stages' stores."""

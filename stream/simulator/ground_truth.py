@@ -1,0 +1,202 @@
+"""Writes what training never sees: the true probability of every click, shown or not (Parquet)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from prectr.state.errors import PrectrError
+from prectr.stream.simulator.clicks import KINDS, PARTS
+from prectr.stream.simulator.log_writer import request_id, user_id
+from prectr.stream.simulator.world import Block, World, WorldSettings, late_pages, shown_before, true_clicks
+
+UNEXPOSED_A_PAGE: Final = 5
+CANDIDATES_EVERY: Final = 16
+"""Every 16th page of the second half has all its candidates in the truth."""
+
+SCHEMA: Final = pa.schema(
+    [
+        ("slice", pa.string()),
+        ("page", pa.int64()),
+        ("request_id", pa.string()),
+        ("ts", pa.int64()),
+        ("user_id", pa.string()),
+        ("query", pa.string()),
+        ("query_kind", pa.string()),
+        ("item_id", pa.string()),
+        ("position", pa.int32()),
+        ("level", pa.int8()),
+        ("probability", pa.float64()),
+        *((name, pa.float64()) for name in PARTS),
+        ("user_clicks", pa.int64()),
+        ("shown_before", pa.int64()),
+        ("clicked", pa.bool_()),
+        ("joined", pa.bool_()),
+        ("second_half", pa.bool_()),
+    ]
+)
+"""One row a showing, true or imagined.
+
+slice: `exposed`: every impression of the log, in its order; `unexposed`: per page of the second half, 5
+candidates of its query drawn uniformly from those not shown, at position 1; `candidates`: every 16th page of
+the second half with all its candidates, at position 1. page: number in time order, from 0. probability: of a
+click, at that position. z_*: parts of z = −1.9 + their sum. user_clicks: the user's joined clicks before the
+page. shown_before: earlier pages that showed the item for the query. clicked: a click was made; joined: within
+120 s; both false where nothing was shown. second_half: page ≥ pages // 2. The file's metadata has the world's
+settings under `prectr.world`.
+"""
+
+
+@contextmanager
+def open_truth(path: Path, settings: WorldSettings) -> Iterator[pq.ParquetWriter]:
+    """Open a truth file for writing; it appears under its name when it is complete.
+
+    Raises PrectrError when it cannot be written.
+    """
+    aside = path.with_name(path.name + ".part")
+    schema = SCHEMA.with_metadata({"prectr.world": msgspec.json.encode(settings)})
+    try:
+        with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+            yield writer
+        aside.replace(path)
+    except OSError as error:
+        raise PrectrError(f"cannot write {path}: {error}; free space or choose another --truth") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+class TruthWriter:
+    """Turns blocks into truth; draws from random streams of its own, so the log does not depend on it."""
+
+    def __init__(self, world: World, writer: pq.ParquetWriter) -> None:
+        self._world = world
+        self._writer = writer
+        catalogue = world.catalogue
+        self._queries = pa.array(catalogue.queries, pa.string())
+        self._items = pa.array(catalogue.item_ids, pa.string())
+        self._kinds = pa.array(KINDS, pa.string())
+
+    def add(self, block: Block, number: int) -> None:
+        """Write the rows of the next block, the one of this number."""
+        rng = np.random.default_rng([self._world.settings.seed, 7, number])
+        rows, columns = np.nonzero(block.present)
+        self._write(
+            "exposed",
+            block,
+            rows,
+            item=block.item[rows, columns],
+            position=columns + 1,
+            level=block.level[rows, columns],
+            parts=block.parts[rows, columns],
+            probability=block.probability[rows, columns],
+            shown=block.shown_before[rows, columns],
+            clicked=block.clicked[rows, columns],
+            joined=block.joined[rows, columns],
+        )
+        pages = block.first + np.arange(len(block.ts))
+        late = late_pages(self._world.settings, pages)
+        self._imagine("unexposed", block, np.flatnonzero(late), draw_unexposed(self._world, block, late, rng))
+        whole = np.flatnonzero(late & (pages % CANDIDATES_EVERY == 0))
+        present = self._world.catalogue.candidates[block.query[whole]] >= 0
+        places = np.broadcast_to(np.arange(present.shape[1]), present.shape)
+        self._imagine("candidates", block, whole, np.where(present, places, -1))
+
+    def _imagine(self, name: str, block: Block, pages: NDArray[np.int64], slot: NDArray[np.int64]) -> None:
+        """Rows for candidates put at position 1. pages: int64 (n,), places in the block; slot: int64 (n, k)."""
+        if not len(pages):
+            return
+        shape = slot.shape
+        item, level, parts, probability = true_clicks(
+            self._world,
+            page=np.broadcast_to(block.first + pages[:, None], shape),
+            user=np.broadcast_to(block.user[pages][:, None], shape),
+            query=np.broadcast_to(block.query[pages][:, None], shape),
+            slot=slot,
+            position=np.ones(shape, dtype=np.int64),
+        )
+        shown = shown_before(
+            block.shown_at_start,
+            shown_query=block.query,
+            shown_slot=block.slot,
+            query=block.query[pages],
+            page=pages,
+            slot=slot,
+        )
+        present = slot >= 0
+        rows = np.broadcast_to(pages[:, None], shape)[present]
+        nothing = np.zeros(len(rows), dtype=np.bool_)
+        self._write(
+            name,
+            block,
+            rows,
+            item=item[present],
+            position=np.ones(len(rows), dtype=np.int64),
+            level=level[present],
+            parts=parts[present],
+            probability=probability[present],
+            shown=shown[present],
+            clicked=nothing,
+            joined=nothing,
+        )
+
+    def _write(
+        self,
+        name: str,
+        block: Block,
+        rows: NDArray[np.int64],
+        *,
+        item: NDArray[np.int64],
+        position: NDArray[np.int64],
+        level: NDArray[np.uint8],
+        parts: NDArray[np.float64],
+        probability: NDArray[np.float64],
+        shown: NDArray[np.int64],
+        clicked: NDArray[np.bool_],
+        joined: NDArray[np.bool_],
+    ) -> None:
+        seed, settings = self._world.settings.seed, self._world.settings
+        numbers = block.first + np.arange(len(block.ts))
+        requests = pa.array([request_id(seed, page).decode() for page in numbers.tolist()])
+        users = pa.array([user_id(user).decode() for user in block.user.tolist()])
+        late = late_pages(settings, numbers)
+        appeal = self._world.appeal
+        kind = np.where(late, appeal.late_kind[block.query], appeal.kind[block.query])
+        where = pa.array(rows)
+        table = {
+            "slice": pa.repeat(name, len(rows)),
+            "page": numbers[rows],
+            "request_id": requests.take(where),
+            "ts": block.ts[rows],
+            "user_id": users.take(where),
+            "query": self._queries.take(pa.array(block.query[rows])),
+            "query_kind": self._kinds.take(pa.array(kind[rows])),
+            "item_id": self._items.take(pa.array(item)),
+            "position": position.astype(np.int32),
+            "level": level.astype(np.int8),
+            "probability": probability,
+            "user_clicks": block.user_clicks[rows],
+            "shown_before": shown,
+            "clicked": clicked,
+            "joined": joined,
+            "second_half": late[rows],
+        }
+        table |= {part: np.ascontiguousarray(parts[:, k]) for k, part in enumerate(PARTS)}
+        self._writer.write_table(pa.table({name: table[name] for name in SCHEMA.names}, schema=self._writer.schema))
+
+
+def draw_unexposed(world: World, block: Block, late: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Five candidates that each late page did not show, int64 (pages, 5), −1 where there are fewer."""
+    query, shown = block.query[late], block.slot[late]
+    free = world.catalogue.candidates[query] >= 0
+    rows, columns = np.nonzero(shown >= 0)
+    free[rows, shown[rows, columns]] = False
+    order = np.where(free, rng.random(free.shape), 2.0)
+    few = min(UNEXPOSED_A_PAGE, free.shape[1])
+    best = np.argpartition(order, few - 1, axis=1)[:, :few] if len(order) else np.zeros((0, few), dtype=np.int64)
+    return np.where(np.take_along_axis(order, best, axis=1) < 2.0, best, -1).astype(np.int64)

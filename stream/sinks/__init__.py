@@ -1,0 +1,1 @@
+"""Where training examples go: files, digests, heavy hitters, dead letters."""

@@ -1,0 +1,117 @@
+"""The `--examples` file: one page a line in the one order, for other programs to read."""
+
+import gzip
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from prectr.state.aggregates import LevelCounts
+from prectr.state.errors import PrectrError
+from prectr.stream.records import LEVELS, Example, decode_page
+
+_encode = msgspec.json.Encoder().encode
+_BUFFER: Final = 1 << 20
+
+
+class ExampleItem(msgspec.Struct):
+    """One item of a page: `click` is 0 or 1, `relevance` its level."""
+
+    item_id: str
+    click: int
+    relevance: int
+
+
+class ExampleLine(msgspec.Struct):
+    """A line of the file. Stats: level to [impressions, clicks], totals as of the page's ts."""
+
+    request_id: str
+    user_id: str
+    query: str
+    ts: int
+    items: list[ExampleItem]
+    query_stats: dict[str, tuple[int, int]]
+    user_stats: dict[str, tuple[int, int]]
+    user_activity: int
+
+
+def example_line(example: Example) -> ExampleLine:
+    """What the file says of an example."""
+    items = decode_page(example.page).items
+    return ExampleLine(
+        example.request_id,
+        example.user_id,
+        example.query,
+        example.ts,
+        [
+            ExampleItem(item.item_id, label, level)
+            for item, label, level in zip(items, example.labels, example.levels, strict=True)
+        ],
+        _by_level(example.query_stats),
+        _by_level(example.user_stats),
+        example.user_activity,
+    )
+
+
+class ExampleFile:
+    """Writes the file; `length` is a place that a resumed run can cut it back to.
+
+    Compressed (.gz), each such place ends a gzip member, so that what stands before it is a whole file.
+    """
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        """Open `path`, cut back to `length` bytes.
+
+        Raises:
+            PrectrError: it cannot be written, or is shorter than `length`.
+        """
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
+            size = self._file.seek(0, 2)
+            if size < length:
+                self._file.close()
+                raise PrectrError(
+                    f"{path}: has {size} bytes, the run had written {length}: put the file back, or use --restart"
+                )
+            self._file.truncate(length)
+            self._file.seek(length)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def write(self, example: Example) -> None:
+        """Add a line."""
+        line = _encode(example_line(example))
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size > _BUFFER:
+            self.flush()
+
+    def flush(self) -> int:
+        """Write out what is buffered; returns the length of the file."""
+        try:
+            if self._lines:
+                data = b"\n".join(self._lines) + b"\n"
+                compressed = self._path.suffix == ".gz"
+                self._file.write(gzip.compress(data, 6, mtime=0) if compressed else data)
+                self._lines.clear()
+                self._size = 0
+            self._file.flush()
+        except OSError as error:
+            raise self._failed(error) from error
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Write out what is buffered and close the file."""
+        self.flush()
+        self._file.close()
+
+    def _failed(self, error: OSError) -> PrectrError:
+        return PrectrError(f"{self._path}: the examples cannot be written: {error.strerror}")
+
+
+def _by_level(counts: LevelCounts) -> dict[str, tuple[int, int]]:
+    return {str(level): (counts[level - 1], counts[level + 3]) for level in LEVELS}

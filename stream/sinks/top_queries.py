@@ -1,0 +1,48 @@
+"""The busiest queries of a run, and their impressions and clicks by level in its examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from prectr.state.aggregates import LevelCounts, add_counts, count_levels
+from prectr.stream.records import Example
+
+_KEPT: Final = 4_096
+
+
+class BusiestQueries:
+    """A sink that keeps the totals of the queries with most impressions, in bounded memory.
+
+    Exact while a run has fewer than 8,192 queries; beyond, queries that were rare so far may be left out.
+    """
+
+    def __init__(self) -> None:
+        self._totals: dict[str, LevelCounts] = {}
+
+    def consume(self, examples: Sequence[Example], line: int) -> None:
+        """Count each page in."""
+        totals = self._totals
+        for example in examples:
+            counts = count_levels(example.levels, example.labels)
+            seen = totals.get(example.query)
+            totals[example.query] = counts if seen is None else add_counts(seen, counts)
+            if len(totals) >= 2 * _KEPT:
+                self._totals = totals = dict(self.busiest(_KEPT))
+
+    def busiest(self, count: int) -> list[tuple[str, LevelCounts]]:
+        """The `count` queries with most impressions, most first; ties by name."""
+        return sorted(self._totals.items(), key=lambda entry: (-sum(entry[1][:4]), entry[0]))[:count]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def save(self, folder: Path) -> None:
+        """Write the totals."""
+        (folder / "busiest.msgpack").write_bytes(msgspec.msgpack.encode(self._totals))
+
+    def load(self, folder: Path) -> None:
+        """Take up the totals."""
+        stored = (folder / "busiest.msgpack").read_bytes()
+        self._totals = msgspec.msgpack.decode(stored, type=dict[str, LevelCounts])

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: a Kafka broker, a browser, the command, a TREC log reader."""

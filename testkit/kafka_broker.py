@@ -1,0 +1,81 @@
+"""A real Kafka broker for tests: found, started on a free port in a folder of its own, stopped."""
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from prectr.ops.local_stack.broker import (
+    HOW,
+    broker_command,
+    format_storage,
+    java_command,
+    kafka_home,
+    write_properties,
+)
+
+__all__ = ["HOW", "Broker", "kafka_home"]
+_START_SECONDS = 90
+_FOR_TESTS = "-XX:TieredStopAtLevel=1"
+"""Starts faster, and never compiles for speed."""
+
+
+class Broker:
+    """One broker, from `start` to `stop`. address: host:port."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self._folder = folder
+        java, *options = java_command(home)
+        self._java = [java, _FOR_TESTS, *options]
+        port, controller = free_ports(2)
+        self.address = f"127.0.0.1:{port}"
+        self._properties = write_properties(folder, port, controller)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, or start again after a crash, and wait until it answers."""
+        format_storage(self._java, self._properties)
+        log = self._folder / "server.log"
+        with log.open("wb") as out:
+            command = broker_command(self._java, self._properties)
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        until = time.monotonic() + _START_SECONDS
+        while b"Kafka Server started" not in log.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.stop()
+                raise RuntimeError(f"Kafka did not start:\n{log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.2)
+
+    @property
+    def running(self) -> bool:
+        """Whether it is up, as far as is known here."""
+        return self._process is not None and self._process.poll() is None
+
+    def crash(self) -> None:
+        """Kill it, as a crash of its machine would; `start` brings it back with what it had."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Stop it, kindly at first."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

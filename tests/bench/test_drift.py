@@ -1,0 +1,165 @@
+"""Drift: what is counted is what an online trainer and frozen copies of it say, calculated apart."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from bench.quality.variants import Contender, trainer_config
+from bench.world.drift import (
+    AFTER,
+    BEFORE,
+    WAYS,
+    DriftBins,
+    expected_log_loss,
+    plainly_won_back,
+    pool,
+    run_drift,
+    won_back,
+)
+from bench.world.ground_truth import Truth, make_log, read_truth
+from prectr.model.training.trainer import BatchScores, Trainer
+from prectr.ops.settings.loader import Settings, load_settings
+from prectr.state.errors import UsageError
+from prectr.stream.events.lexical_labeller import LexicalLabeller
+from prectr.stream.records import Example
+from prectr.stream.replay.runner import Replay
+from prectr.stream.simulator import WorldSettings
+from tests.kit.models.encoder import tiny_encoder
+
+WORLD = WorldSettings(pages=240, seed=4, days=0.2, queries=30, items=1000, users=150, drift=True)
+MODELS = (Contender(model="lr"), Contender(model="prectr-v2", track="T"))
+BIN = 8
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    small = {"embedding_rows": 4096, "wide_rows": 4096, "batch_span": "1d", "pair_slots": 4096, "shown_slots": 4096}
+    return load_settings(None, small, environ={})
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    folder = tmp_path_factory.mktemp("world")
+    make_log(WORLD, folder)
+    return read_truth(WORLD, folder)
+
+
+class Kept:
+    """A sink that keeps all examples."""
+
+    def __init__(self) -> None:
+        self.examples: list[Example] = []
+
+    def consume(self, examples: Sequence[Example], line: int) -> None:
+        self.examples += examples
+
+    def flush(self) -> None:
+        pass
+
+    def save(self, folder: Path) -> None:
+        pass
+
+    def load(self, folder: Path) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def examples(truth: Truth, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+    kept = Kept()
+    folder = tmp_path_factory.mktemp("examples")
+    run = Replay([str(truth.log)], folder, settings.pipeline, config={}, sinks={"kept": kept}, label=LexicalLabeller())
+    run.run(flush=True)
+    run.close()
+    return kept.examples
+
+
+@pytest.mark.parametrize("contender", MODELS, ids=lambda one: one.name)
+def test_losses_are_those_of_trainers_that_stop_at_the_change(
+    truth: Truth, examples: list[Example], settings: Settings, contender: Contender, tmp_path: Path
+) -> None:
+    config = trainer_config(settings, contender, tiny_encoder())
+    page_of = [truth.page_of_request[example.request_id] for example in examples]
+    size = config.batch_pages
+    until = next(place for place, page in enumerate(page_of) if page >= truth.half) // size * size
+    said: list[BatchScores] = []
+    online = Trainer(config, said.append)
+    online.consume(examples, 0)
+    online.flush()
+    frozen = Trainer(config)
+    frozen.consume(examples[:until], 0)
+    past = {example.query: example for example in examples[:until]}
+    nothing = {"query_stats": (0,) * 8, "query_decayed": (0.0,) * 8, "query_clicks": msgspec.Raw(b"\x90")}
+    wanted = {which: {way: np.zeros(BEFORE + AFTER) for way in (*WAYS, "count")} for which in (True, False)}
+    scores = [score for batch in said for score in np.split(batch.logits, batch.batch.page_starts[1:-1])]
+    changed = truth.world.appeal.kind != truth.world.appeal.late_kind
+    for place, (example, page) in enumerate(zip(examples, page_of, strict=True)):
+        number = (page - truth.half) // BIN + BEFORE
+        if not 0 <= number < BEFORE + AFTER:
+            continue
+        old = past.get(example.query)
+        as_of = {name: getattr(old, name) for name in nothing} if old is not None else nothing
+        ways = {"online": scores[place]}
+        if page >= truth.half:
+            ways["frozen weights"] = frozen.score([example], position=None)
+            ways["frozen"] = frozen.score([msgspec.structs.replace(example, **as_of)], position=None)
+        p = truth.shown.probability[truth.shown.of_page(page)]
+        sums = wanted[bool(changed[truth.query[page]])]
+        sums["count"][number] += len(p)
+        for way, logits in ways.items():
+            q = 1 / (1 + np.exp(-logits))
+            sums[way][number] -= (p * np.log(q) + (1 - p) * np.log(1 - q)).sum()
+    (found,) = run_drift(truth, tmp_path / "run", settings, [contender], tiny_encoder(), BIN)
+    for which, bins in ((True, found.changed), (False, found.others)):
+        assert bins.impressions == wanted[which]["count"].astype(int).tolist()
+        for way in WAYS:
+            np.testing.assert_allclose(bins.loss[way], wanted[which][way], rtol=1e-4, atol=1e-4, err_msg=way)
+    assert sum(found.changed.impressions) > 0
+    assert not np.allclose(found.others.loss["online"][BEFORE:], found.others.loss["frozen weights"][BEFORE:])
+    assert np.isclose(found.others.loss["frozen"][BEFORE:], found.others.loss["frozen weights"][BEFORE:]).all() == (
+        contender.model == "lr"  # which reads no aggregates
+    )
+
+
+def test_world_without_drift_is_refused(truth: Truth, settings: Settings, tmp_path: Path) -> None:
+    calm = dataclasses.replace(
+        truth, world=dataclasses.replace(truth.world, settings=msgspec.structs.replace(WORLD, drift=False))
+    )
+    with pytest.raises(UsageError, match="--drift"):
+        run_drift(calm, tmp_path, settings, MODELS[:1], tiny_encoder())
+
+
+def test_log_loss_of_the_truth_is_its_entropy() -> None:
+    p = 0.3
+    loss = expected_log_loss(np.array([math.log(p / (1 - p))]), np.array([p]))[0]
+    assert loss == pytest.approx(-(p * math.log(p) + (1 - p) * math.log(1 - p)))
+
+
+def test_share_won_back_is_pooled_before_it_is_a_ratio() -> None:
+    def bins(frozen: float, weights: float, online: float, impressions: int) -> DriftBins:
+        """Entropy 1 an impression; excess of 0.1 before the change."""
+        count = BEFORE + AFTER
+
+        def sums(before: float, after: float) -> list[float]:
+            return [before * impressions] * BEFORE + [after * impressions] * AFTER
+
+        losses = {"online": sums(1.1, online), "frozen weights": sums(0, weights), "frozen": sums(0, frozen)}
+        return DriftBins(impressions=[impressions] * count, entropy=[float(impressions)] * count, loss=losses)
+
+    alone = pool([bins(1.5, 1.3, 1.2, 10)])
+    assert alone.before == pytest.approx(0.1)
+    plain = plainly_won_back(alone)
+    assert plain["online"] == pytest.approx(np.full(AFTER, 0.75))
+    assert plain["frozen weights"] == pytest.approx(np.full(AFTER, 0.5))
+    assert plain["frozen"] == pytest.approx(np.zeros(AFTER))
+    both = pool([bins(1.5, 1.3, 1.2, 10), bins(1.2, 1.2, 1.2, 30)])
+    # (10 · 0.2 + 30 · 0.2)/40 − 0.1 = 0.1 of (10 · 0.5 + 30 · 0.2)/40 − 0.1 = 0.175
+    assert plainly_won_back(both)["online"] == pytest.approx(np.full(AFTER, 1 - 0.1 / 0.175))
+    # Elsewhere frozen loses 0.1 for want of learning, and online gains 0.05 by learning on.
+    others = pool([bins(1.2, 1.2, 1.05, 10)])
+    # (0.1 + 0.05) of (0.4 − 0.1)
+    assert won_back(alone, others)["online"] == pytest.approx(np.full(AFTER, 1 - 0.15 / 0.3))

@@ -1,0 +1,337 @@
+"""What `bench.quality` promises: its figures are those of its scores, and its scores those of an undisturbed run."""
+
+import dataclasses
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import ttest_rel  # type: ignore[import-untyped]
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
+
+import bench.world.run_world
+from bench.provenance import command_line
+from bench.quality.benchmark import parse
+from bench.quality.rows import Row, measure, paired, ranking
+from bench.quality.scores import (
+    MeasuredTrainer,
+    Scores,
+    floor_scores,
+    model_code,
+    model_identity,
+    read_scores,
+    reference_scores,
+    replay_models,
+)
+from bench.quality.variants import Contender, trainer_config
+from bench.world.benchmark import read_log, reference
+from bench.world.ground_truth import TRUTH, Showings, Truth, read_truth
+from bench.world.reference_learner import Learns
+from bench.world.run_world import Means, measure_world
+from prectr.model.training.trainer import Trainer
+from prectr.ops.settings.loader import Settings, load_settings
+from prectr.state.errors import PrectrError, UsageError
+from prectr.stream.events.lexical_labeller import LexicalLabeller
+from prectr.stream.replay.runner import Replay
+from prectr.stream.simulator import WorldSettings
+from tests.kit.models.encoder import tiny_encoder
+
+WORLD = WorldSettings(pages=400, seed=3, days=0.2, queries=40, items=1000, users=150)
+MODELS = (Contender(model="lr"), Contender(model="wide-deep+"))
+ENCODER = tiny_encoder()
+Record = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load_settings(None, {"embedding_rows": 4096, "wide_rows": 4096, "batch_span": "1d"}, environ={})
+
+
+@pytest.fixture(scope="module")
+def means(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Means:
+    return Means(settings, ENCODER, tmp_path_factory.mktemp("quality"))
+
+
+@pytest.fixture(scope="module")
+def folder(means: Means) -> Path:
+    return means.folder(WORLD)
+
+
+@pytest.fixture(scope="module")
+def rows(means: Means) -> dict[str, Row]:
+    return {row.name: row for row in measure_world(WORLD, MODELS, means).rows}
+
+
+@pytest.fixture(scope="module")
+def truth(rows: dict[str, Row], folder: Path) -> Truth:
+    return read_truth(WORLD, folder)
+
+
+@pytest.fixture(scope="module")
+def kept(truth: Truth, settings: Settings, folder: Path) -> Scores:
+    identity = model_identity(truth, settings, MODELS[1], ENCODER)
+    scores = read_scores(folder / "G-wide-deep+.safetensors", identity, model_code())
+    assert scores is not None
+    return scores
+
+
+def told(folder: Path, name: str, scores: Iterable[float] | None) -> list[Record]:
+    """A slice of the truth file as plain records, each with its score."""
+    records: list[Record] = [row for row in pq.read_table(folder / TRUTH).to_pylist() if row["slice"] == name]
+    assert scores is not None
+    return [record | {"score": score} for record, score in zip(records, scores, strict=True)]
+
+
+def expected_auc(records: list[Record]) -> float:
+    p = np.array([record["probability"] for record in records])
+    scores = [record["score"] for record in records]
+    return float(roc_auc_score([1] * len(p) + [0] * len(p), scores + scores, sample_weight=np.append(p, 1 - p)))
+
+
+def gauc(records: list[Record], *, expected: bool) -> float:
+    """Page by page with scikit-learn; with expected labels over pairs of two showings."""
+    pages = defaultdict(list)
+    for record in records:
+        pages[record["page"]].append(record)
+    total = weight = 0.0
+    for page in pages.values():
+        if expected:
+            pairs = [
+                (a["probability"] * (1 - b["probability"]), (a["score"] > b["score"]) + (a["score"] == b["score"]) / 2)
+                for a, b in itertools.permutations(page, 2)
+            ]
+            won = sum(share * win for share, win in pairs) / sum(share for share, _ in pairs)
+        elif len({record["joined"] for record in page}) == 1:
+            continue
+        else:
+            won = roc_auc_score([record["joined"] for record in page], [record["score"] for record in page])
+        total, weight = total + len(page) * won, weight + len(page)
+    return total / weight
+
+
+def test_figures_of_what_was_shown_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
+    row = rows["wide-deep+"]
+    whole = told(folder, "exposed", kept.shown)
+    late = [record for record in whole if record["second_half"]]
+
+    def auc(records: list[Record]) -> float:
+        return float(roc_auc_score([record["joined"] for record in records], [record["score"] for record in records]))
+
+    probability = [1 / (1 + math.exp(-record["score"])) for record in late]
+    clicked = [record["joined"] for record in late]
+    assert row.auc == pytest.approx(auc(late), abs=1e-9)
+    assert row.auc_whole == pytest.approx(auc(whole), abs=1e-9)
+    assert row.auc_new == pytest.approx(auc([r for r in late if r["user_clicks"] < 3]), abs=1e-9)
+    assert row.auc_low == pytest.approx(auc([r for r in late if 3 <= r["user_clicks"] < 10]), abs=1e-9)
+    assert row.auc_active == pytest.approx(auc([r for r in late if r["user_clicks"] >= 10]), abs=1e-9)
+    assert row.log_loss == pytest.approx(log_loss(clicked, probability), abs=1e-9)
+    assert row.calibration == pytest.approx(sum(probability) / sum(clicked), abs=1e-9)
+    assert row.gauc == pytest.approx(gauc(late, expected=False), abs=1e-9)
+    assert row.auc_expected == pytest.approx(expected_auc(late), abs=1e-9)
+    assert row.gauc_expected == pytest.approx(gauc(late, expected=True), abs=1e-9)
+
+
+def test_figures_of_what_was_not_shown_agree_with_scikit_learn(
+    rows: dict[str, Row], kept: Scores, folder: Path
+) -> None:
+    row, records = rows["wide-deep+"], told(folder, "unexposed", kept.unexposed)
+    predicted = sum(1 / (1 + math.exp(-record["score"])) for record in records)
+    assert row.auc_unexposed == pytest.approx(expected_auc(records), abs=1e-9)
+    assert row.auc_never_shown == pytest.approx(expected_auc([r for r in records if r["shown_before"] == 0]), abs=1e-9)
+    assert row.gauc_unexposed == pytest.approx(gauc(records, expected=True), abs=1e-9)
+    assert row.calibration_unexposed == pytest.approx(predicted / sum(r["probability"] for r in records), abs=1e-9)
+
+
+def test_figures_of_rankings_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
+    pages = defaultdict(list)
+    for record in told(folder, "candidates", kept.candidates):
+        pages[record["page"]].append(record)
+    clicks, ndcg, ndcg_level, level_1 = [], [], [], []
+    for page in pages.values():
+        scores = [[record["score"] for record in page]]
+        top = sorted(page, key=lambda record: -record["score"])[:10]
+        clicks.append(sum(record["probability"] * rank**-0.7 for rank, record in enumerate(top, 1)))
+        level_1.append(sum(record["level"] == 1 for record in top) / 10)
+        ndcg.append(ndcg_score([[record["probability"] for record in page]], scores, k=10))
+        ndcg_level.append(ndcg_score([[2 ** (record["level"] - 1) - 1 for record in page]], scores, k=10))
+    row = rows["wide-deep+"]
+    assert list(pages) == [page for page in range(WORLD.pages // 2, WORLD.pages) if page % 16 == 0]
+    assert row.expected_clicks == pytest.approx(np.mean(clicks), abs=1e-9)
+    assert row.share_level_1 == pytest.approx(np.mean(level_1), abs=1e-9)
+    assert row.ndcg == pytest.approx(np.mean(ndcg), abs=1e-9)
+    assert row.ndcg_level == pytest.approx(np.mean(ndcg_level), abs=1e-9)
+
+
+def test_tied_candidates_count_as_the_mean_over_their_orders() -> None:
+    scores, p, level = [0.5, 0.5, 0.2, 0.5], [0.4, 0.1, 0.3, 0.2], [4, 1, 3, 2]
+    candidates = Showings(
+        page=np.zeros(4, dtype=np.int64),
+        item=np.arange(4),
+        level=np.array(level, dtype=np.uint8),
+        position=np.ones(4, dtype=np.int64),
+        probability=np.array(p),
+        shown_before=np.zeros(4, dtype=np.int64),
+        clicked=np.zeros(4, dtype=np.bool_),
+    )
+    orders = [order for order in itertools.permutations(range(4)) if order[3] == 2]
+    mean = sum(sum(p[i] * rank**-0.7 for rank, i in enumerate(order, 1)) for order in orders) / len(orders)
+    assert ranking(candidates, np.array(scores))["expected_clicks"] == pytest.approx(mean)
+
+
+def test_rows_stand_in_their_order_with_their_shares(rows: dict[str, Row]) -> None:
+    assert list(rows) == ["position alone", "position × level", "lr", "wide-deep+", "reference learner", "oracle"]
+    floor, above = rows["position alone"].auc, rows["reference learner"].auc
+    assert rows["lr"].share_of_reference == pytest.approx((rows["lr"].auc - floor) / (above - floor))
+    by_level = rows["position × level"].auc
+    assert rows["lr"].share_above_level == pytest.approx((rows["lr"].auc - by_level) / (above - by_level))
+    assert rows["oracle"].auc_expected > rows["reference learner"].auc_expected > rows["position × level"].auc_expected
+    assert rows["oracle"].calibration_unexposed == pytest.approx(1.0)
+    assert rows["oracle"].ndcg == pytest.approx(1.0)
+
+
+def test_floors_are_the_click_rates_of_the_first_half(truth: Truth, folder: Path) -> None:
+    cells: dict[tuple[object, object], list[int]] = defaultdict(list)
+    for record in told(folder, "exposed", floor_scores(truth)["position × level"].shown):
+        cell = cells[record["position"], record["level"]]
+        if not record["second_half"]:
+            cell.append(int(bool(record["joined"])))
+        else:
+            rate = (sum(cell) + 0.1) / (len(cell) + 1)
+            assert record["score"] == pytest.approx(math.log(rate / (1 - rate)))
+
+
+def test_reference_learner_is_that_of_the_world_bench(truth: Truth) -> None:
+    log = read_log(truth.world)
+    joined = dataclasses.replace(log, clicked=truth.shown.table(truth.shown.clicked))
+    there, _ = reference(truth.world, joined, Learns())
+    late = truth.shown.page >= truth.half
+    here = 1 / (1 + np.exp(-reference_scores(truth).shown[late]))
+    np.testing.assert_allclose(here, there[log.present & (np.arange(truth.pages) >= truth.half)[:, None]], rtol=1e-9)
+
+
+def test_scoring_candidates_changes_nothing_of_what_is_learned(
+    truth: Truth, settings: Settings, tmp_path: Path
+) -> None:
+    config = trainer_config(settings, MODELS[1], ENCODER)
+    measured, plain = MeasuredTrainer(config, truth), Trainer(config)
+    run = Replay(
+        [str(truth.log)],
+        tmp_path,
+        settings.pipeline,
+        config={},
+        sinks={"measured": measured, "plain": plain},
+        label=LexicalLabeller(),
+    )
+    run.run(flush=True)
+    run.close()
+    assert measured.trainer.weights_sha256() == plain.weights_sha256()
+    exact = roc_auc_score(truth.shown.clicked, measured.scores().shown)
+    # The report's comes from 1,024 bins, coarse for the scores of the first batches, which are all alike.
+    assert plain.quality.summary().auc == pytest.approx(exact, abs=5e-4)
+
+
+def test_candidate_is_scored_as_if_it_had_been_shown_first(truth: Truth, settings: Settings, tmp_path: Path) -> None:
+    shown = truth.shown
+    first = np.flatnonzero(shown.position == 1)
+    fields = {field.name: getattr(shown, field.name)[first] for field in dataclasses.fields(shown)}
+    imagined = dataclasses.replace(truth, unexposed=Showings(**fields))
+    scores = replay_models(imagined, tmp_path, settings, MODELS, ENCODER)[MODELS[1]]
+    assert scores.unexposed is not None
+    np.testing.assert_allclose(scores.unexposed, scores.shown[first], atol=1e-5)
+
+
+def test_clicks_that_are_not_those_of_the_truth_are_refused(truth: Truth, settings: Settings, tmp_path: Path) -> None:
+    other = dataclasses.replace(truth, shown=dataclasses.replace(truth.shown, clicked=~truth.shown.clicked))
+    with pytest.raises(PrectrError, match="not the clicks of the truth"):
+        replay_models(other, tmp_path, settings, MODELS[:1], ENCODER)
+
+
+def test_page_that_never_came_by_is_told(truth: Truth, settings: Settings) -> None:
+    with pytest.raises(PrectrError, match=f"no score of {len(truth.shown.page)} of {len(truth.shown.page)} shown"):
+        MeasuredTrainer(trainer_config(settings, MODELS[0], ENCODER), truth).scores()
+
+
+def test_what_is_done_is_not_done_again_unless_settings_or_code_differ(
+    rows: dict[str, Row], means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Contender] = []
+
+    def replay(truth: Truth, run_dir: Path, settings: Settings, missing: list[Contender], *rest: object) -> None:
+        asked.extend(missing)
+        raise PrectrError("replayed again")
+
+    monkeypatch.setattr(bench.quality_world, "replay_models", replay)
+    assert {row.name: row for row in measure_world(WORLD, MODELS, means).rows} == rows
+    trainer = dataclasses.replace(means.settings.trainer, dense_rate=0.5)
+    other = dataclasses.replace(means, settings=dataclasses.replace(means.settings, trainer=trainer))
+    with pytest.raises(PrectrError, match="replayed again"):
+        measure_world(WORLD, MODELS, other)
+    assert asked == list(MODELS)
+    with pytest.raises(PrectrError, match="replayed again"):
+        measure_world(WORLD, MODELS, dataclasses.replace(means, encoder=tiny_encoder(1)))
+    monkeypatch.setattr(bench.quality_world, "model_code", lambda: "other code")
+    with pytest.raises(PrectrError, match="replayed again"):
+        measure_world(WORLD, MODELS, means)
+    whatever = measure_world(WORLD, MODELS, dataclasses.replace(means, any_code=True))
+    assert {row.name: row for row in whatever.rows} == rows
+
+
+def test_paired_interval_is_that_of_the_paired_t_test(rows: dict[str, Row]) -> None:
+    better, than = [0.72, 0.74, 0.71, 0.75], [0.71, 0.72, 0.71, 0.735]
+    many = [
+        msgspec.structs.replace(rows["lr"], model=model, seed=seed, auc=value)
+        for model, values in (("after", better), ("before", than))
+        for seed, value in enumerate(values)
+    ]
+    found, interval = paired(many, "after", "before", "auc"), ttest_rel(better, than).confidence_interval()
+    assert found is not None
+    assert found.interval == pytest.approx((interval.low, interval.high))
+    assert found.mean == pytest.approx(np.mean(np.subtract(better, than)))
+    alone = paired([row for row in many if row.seed == 0], "after", "before", "auc")
+    assert alone is not None
+    assert alone.interval is None
+
+
+def test_scores_that_are_not_there_leave_figures_out(truth: Truth, kept: Scores) -> None:
+    row = measure(truth, Scores(kept.shown), MODELS[1])
+    assert row.auc_never_shown is None
+    assert row.expected_clicks is None
+    assert row.impressions_per_second is None
+
+
+def test_command_is_told_without_paths_of_the_machine(folder: Path) -> None:
+    flags = ["--json", str(folder), f"--work={folder}", "--seeds", "3", "--out", "x", "--stage-one", "y"]
+    flags += ["--record", "z", "--models", ""]
+    assert command_line("bench.quality", flags) == "python -m bench.quality --seeds 3 --models ''"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--models", "lr,depp"],
+        ["--seeds", "0,one"],
+        ["--seeds", "1,1"],
+        ["--without", "insentive"],
+        ["--set", "encoder_share"],
+        ["--set", "levels=logged"],
+        ["--jobs", "0"],
+        ["--curve", "--drift"],
+        ["--curve", "--seeds", "0,1"],
+        ["--sizes", "10k"],
+        ["--recipe", '{"pears": 4000}'],
+    ],
+)
+def test_flag_that_means_nothing_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(UsageError, match=arguments[0]):
+        parse(arguments)
+
+
+def test_setting_that_there_is_not_names_the_nearest() -> None:
+    with pytest.raises(PrectrError, match="encoder_share"):
+        parse(["--set", "encodr_share=1"])

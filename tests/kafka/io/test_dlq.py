@@ -1,0 +1,254 @@
+"""Dead letters on a real broker: listed, shown, corrected, and sent again, each once."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+
+from prectr.state.errors import PrectrError
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.end_offsets import ends_of
+from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.kafka.dlq.retry import ByReason, retry_letters
+from testkit.command import environment, prectr
+from tests.kafka.live import Live
+from tests.kit.stages.events import T, click, page
+from tests.oracle.contract import partition_of
+
+HEADERS = [("trace", b"\x00\xff"), ("reason", b"theirs")]
+BROKEN = b'{"type":"click","request_id":"r2","user_id":"secret-user"}'
+
+
+def given(live: Live, *flags: str | Path) -> list[str | Path]:
+    return [*flags, "--bootstrap", live.bootstrap, "--topic-prefix", live.prefix]
+
+
+def bury(live: Live, letters: Sequence[tuple[str, bytes]], partition: int = 0) -> None:
+    """Put letters there as the stream does: why and whence first, then the record's own headers."""
+    producer = Connection(live.bootstrap).producer()
+    for number, (reason, value) in enumerate(letters):
+        ours = {"reason": reason, "detail": f"about {number}", "topic": "events", "partition": "2", "offset": "40"}
+        headers = [*((name, text.encode()) for name, text in ours.items()), *HEADERS]
+        producer.send(f"{live.prefix}dead-letters", value=value, key=b"old", partition=partition, headers=headers)
+    producer.close()
+
+
+def read(live: Live, topic: str, isolation: str = "read_committed") -> list[Any]:
+    """What is committed in a topic."""
+    connection = Connection(live.bootstrap)
+    name = f"{live.prefix}{topic}"
+    ends = {TopicPartition(name, number): end for number, end in enumerate(ends_of(connection, name))}
+    consumer = connection.consumer(group_id=None)
+    consumer.assign(list(ends))
+    found: list[Any] = []
+    while any(consumer.position(partition) < end for partition, end in ends.items()):
+        found += [record for records in consumer.poll(timeout_ms=200).values() for record in records]
+    consumer.close()
+    return found
+
+
+def listed(live: Live, *flags: str) -> dict[str, Any]:
+    out = live.folder / "list.json"
+    done = prectr("dlq", "list", *given(live, "--json", out, *flags))
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(out.read_bytes()))
+
+
+def retried(live: Live, *flags: str | Path, code: int = 0) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+    out = live.folder / "retry.json"
+    done = prectr("dlq", "retry", *given(live, "--json", out, *flags))
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(out.read_bytes()), done
+
+
+def test_a_list_counts_by_reason_and_source_and_shows_no_user(live: Live) -> None:
+    live.create()
+    bury(live, [("missing_field", BROKEN), ("not_json", b"{"), ("missing_field", BROKEN)], partition=1)
+    bury(live, [("not_json", b"[[")])
+    Connection(live.bootstrap).producer().send(f"{live.prefix}dead-letters", value=b"x", partition=2).get(10)
+
+    found = listed(live)
+    assert (found["letters"], found["retried"]) == (5, 0)
+    assert {(each["reason"], each["topic"], each["partition"]): each["letters"] for each in found["counts"]} == {
+        ("missing_field", "events", 2): 2,
+        ("not_json", "events", 2): 2,
+        ("no_reason", "", -1): 1,
+    }
+    assert [each["letter"] for each in found["newest"]] == ["2:0", "0:0", "1:2", "1:1", "1:0"]
+    assert found["newest"][2] | {"time": 0} == {
+        "letter": "1:2",
+        "reason": "missing_field",
+        "topic": "events",
+        "partition": 2,
+        "offset": 40,
+        "size": len(BROKEN),
+        "time": 0,
+        "retried": False,
+    }
+    some = listed(live, "--reason", "not_json", "--limit", "1")
+    assert (some["letters"], [each["letter"] for each in some["newest"]]) == (2, ["0:0"])
+    shown = prectr("dlq", "list", *given(live)).stdout
+    assert "missing_field" in shown
+    assert "secret-user" not in shown
+
+
+def test_a_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Live) -> None:
+    live.create()
+    rubbish = b"\xff\x1b[2J\n" * 3
+    bury(live, [("missing_field", BROKEN), ("not_utf8", rubbish)])
+    shown = prectr("dlq", "show", "0:0", *given(live)).stdout
+    assert "missing_field: about 0" in shown
+    assert "events partition 2 offset 40" in shown
+    assert "header   trace: \\x00\\xff" in shown
+    assert "header   reason: theirs" in shown
+    assert '\n  "user_id": "secret-user"\n' in shown
+    raw = live.folder / "raw"
+    shown = prectr("dlq", "show", "0:1", *given(live, "--raw", raw)).stdout
+    assert raw.read_bytes() == rubbish
+    assert "\x1b" not in shown + prectr("dlq", "show", "0:1", *given(live)).stdout
+    for address, code, said in (
+        ("0:2", 1, "holds the offsets 0 to 1"),
+        ("1:0", 1, "partition 1 of"),
+        ("9:0", 1, "has the partitions 0 to 2"),
+        ("0", 2, "give PARTITION:OFFSET"),
+    ):
+        done = prectr("dlq", "show", address, *given(live))
+        assert done.returncode == code
+        assert said in done.stderr
+
+
+def test_letters_go_back_as_they_are_each_once_and_those_still_invalid_stay(live: Live) -> None:
+    live.create()
+    good = [page("r1", "ada", T), click("r1", "ada", T + 5)]
+    bury(live, [("unconfirmed_clock", good[0]), ("unconfirmed_clock", BROKEN), ("other", good[1])])
+    planned, done = retried(live, "--reason", "unconfirmed_clock", "--dry-run", code=1)
+    assert (planned["sent"], planned["refused"]) == (1, 1)
+    assert "0:0 would be sent to" in done.stdout
+    assert read(live, "search-events") == []
+
+    result, done = retried(live, "--reason", "unconfirmed_clock", code=1)
+    assert (result["sent"], result["before"], result["refused"]) == (1, 0, 1)
+    assert result["not_sent"][0]["source"] == "0:1"
+    assert result["not_sent"][0]["reason"] == "missing_field"
+    assert "0:1 not sent: missing_field" in done.stdout
+    result, _ = retried(live, "--reason", "unconfirmed_clock", code=1)
+    assert (result["sent"], result["before"]) == (0, 1)
+    result, _ = retried(live, "0:2", "0:0", "0:2")
+    assert (result["sent"], result["before"]) == (1, 1)
+
+    events = read(live, "search-events")
+    assert sorted(event.value for event in events) == sorted(good)
+    for event in events:
+        assert event.key == b"ada"
+        assert event.partition == partition_of("ada", live.partitions)
+        assert event.headers == HEADERS
+    found = listed(live)
+    assert (found["letters"], found["retried"]) == (3, 2)
+    assert {each["letter"]: each["retried"] for each in found["newest"]} == {"0:0": True, "0:1": False, "0:2": True}
+    result, _ = retried(live, "0:3", "7:0", code=1)
+    assert [each["reason"] for each in result["not_sent"]] == ["no_letter", "no_letter"]
+
+
+def test_letters_are_exported_corrected_and_fed_back_once(live: Live) -> None:
+    live.create()
+    bury(live, [("missing_field", BROKEN), ("not_json", b'{"a'), ("not_utf8", b"\xff"), ("sent", page("r", "u", T))])
+    retried(live, "0:3")
+    out = live.folder / "letters.jsonl"
+    done = prectr("dlq", "export", *given(live, "--out", out))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in out.read_bytes().splitlines()]
+    about = [
+        {"letter": f"0:{n}", "reason": reason, "detail": f"about {n}"}
+        for n, (reason) in enumerate(("missing_field", "not_json", "not_utf8"))
+    ]
+    assert lines == [
+        about[0] | {"event": json.loads(BROKEN)},
+        about[1] | {"event": None, "text": '{"a'},
+        about[2] | {"event": None, "base64": "/w=="},
+    ]
+    again = prectr("dlq", "export", *given(live, "--out", out))
+    assert again.returncode == 2
+    assert "may hold corrections" in again.stderr
+
+    # One is corrected, one is left as it is, one gets an event of another user; and a line names no letter.
+    lines[0]["event"] |= {"item_id": "a", "ts": T}
+    lines[2]["event"] = json.loads(page("r3", "bob", T))
+    own = page("r4", "eve", T)
+    out.write_bytes(b"\n".join([*(json.dumps(line).encode() for line in lines), b"", own, b'{"event": null}', b""]))
+    result, _ = retried(live, "--from", out, code=1)
+    assert (result["sent"], result["refused"]) == (3, 2)
+    assert [each["source"] for each in result["not_sent"]] == [f"{out} line 2 (letter 0:1)", f"{out} line 6"]
+    result, _ = retried(live, "--from", out, code=1)
+    assert (result["sent"], result["before"]) == (1, 2)
+    events = Counter((event.key, json.loads(event.value)["request_id"]) for event in read(live, "search-events"))
+    assert events == {(b"u", "r"): 1, (b"secret-user", "r2"): 1, (b"bob", "r3"): 1, (b"eve", "r4"): 2}
+
+    out.write_text('{"letter": "0-1", "event": {}}\n')
+    done = prectr("dlq", "retry", *given(live, "--from", out))
+    assert (done.returncode, "line 1: letter '0-1'" in done.stderr) == (1, True)
+    done = prectr("dlq", "retry", *given(live, "--from", live.folder / "none"))
+    assert (done.returncode, "cannot be read" in done.stderr) == (1, True)
+    assert prectr("dlq", "retry", *given(live, "0:1", "--reason", "not_json")).returncode == 2
+
+
+@pytest.mark.parametrize("point", ["retry_before_commit", "retry_after_commit"])
+def test_a_retry_that_is_killed_sends_each_letter_once_when_repeated(point: str, live: Live) -> None:
+    live.create()
+    users = [f"u{number}" for number in range(250)]
+    bury(live, [("gone", page(user, user, T)) for user in users])
+    command = [
+        sys.executable,
+        "-m",
+        "tests.kafka.crashing",
+        point,
+        "2",
+        "dlq",
+        "retry",
+        *given(live, "--reason", "gone"),
+    ]
+    killed = subprocess.run([str(part) for part in command], env=environment(), capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    result, _ = retried(live, "--reason", "gone")
+    assert result["before"] == (100 if point == "retry_before_commit" else 200)
+    assert Counter(event.key.decode() for event in read(live, "search-events")) == dict.fromkeys(users, 1)
+
+
+def test_of_two_retries_at_once_the_second_goes_on_and_each_letter_is_sent_once(live: Live) -> None:
+    live.create()
+    users = [f"u{number}" for number in range(250)]
+    bury(live, [("gone", page(user, user, T)) for user in users])
+    others: list[dict[str, Any]] = []
+
+    def meanwhile() -> bool:
+        if not others:
+            others.append(retried(live, "--reason", "gone")[0])
+        return False
+
+    with pytest.raises(PrectrError, match="another `prectr dlq retry` has begun"):
+        retry_letters(
+            Connection(live.bootstrap), Topics(live.prefix), ByReason("gone"), lambda done, total: None, stop=meanwhile
+        )
+    assert (others[0]["before"], others[0]["sent"]) == (100, 150)
+    assert Counter(event.key.decode() for event in read(live, "search-events")) == dict.fromkeys(users, 1)
+
+
+def test_letters_of_an_open_transaction_are_not_waited_for_and_those_of_an_aborted_one_are_none(live: Live) -> None:
+    live.create()
+    bury(live, [("first", b"{")])
+    producer = Connection(live.bootstrap).producer(transactional_id=f"{live.prefix}open")
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(f"{live.prefix}dead-letters", value=b"never", partition=0, headers=[("reason", b"open")])
+    producer.flush()
+    assert listed(live)["letters"] == 1
+    producer.abort_transaction()
+    producer.close()
+    assert listed(live)["letters"] == 1
+    done = prectr("dlq", "show", "0:1", *given(live))
+    assert (done.returncode, "of a transaction that was aborted" in done.stderr) == (1, True)

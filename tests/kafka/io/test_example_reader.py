@@ -1,0 +1,56 @@
+"""What is committed in `training-examples` is read to its end, however unevenly it lies in the partitions."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics, create_topics
+from prectr.stream.kafka.io.example_reader import ExampleReader
+from prectr.stream.ordering.frames import encode_frames
+from prectr.stream.records import Example, encode_record
+from tests.kafka.live import Live
+from tests.kit.models.examples import random_examples
+
+pytestmark = pytest.mark.usefixtures("broker")
+PAGES = 22_000
+FRAME = 25
+"""Pages of a frame: so many frames that the reader leaves a partition between two of a fetch."""
+_PATIENCE = 60
+
+
+def send(connection: Connection, topic: str, partition: int, examples: Sequence[Example]) -> None:
+    """Frames of a `queries` task whose watermark follows its examples."""
+    producer = connection.producer()
+    for number, start in enumerate(range(0, len(examples), FRAME)):
+        records = examples[start : start + FRAME]
+        (frame,) = encode_frames(partition, number, [encode_record(one) for one in records], records[-1].closes_at)
+        producer.send(topic, value=frame, partition=partition)
+    producer.close()
+
+
+def test_a_partition_that_was_left_since_it_was_ahead_is_read_on_to_its_end(live: Live) -> None:
+    """Three partitions come one after the other, so that each is thousands of pages ahead of those behind it."""
+    connection, topics = Connection(live.bootstrap), Topics(live.prefix)
+    create_topics(connection, topics, 3)
+    (one, *_), pages = random_examples(1), range(PAGES)
+    examples = [msgspec.structs.replace(one, closes_at=one.closes_at + n, request_id=f"r{n:05}") for n in pages]
+    parts = [examples[number::3] for number in range(3)]
+    reader = ExampleReader(connection, topics)
+    read: list[str] = []
+    try:
+        for number, part in enumerate(parts):
+            send(connection, topics.examples, number, part)
+            for _ in range(10):
+                read += [example.request_id for example in reader.poll().examples]
+        upto = min(part[-1].closes_at for part in parts)
+        due = [example.request_id for example in examples if example.closes_at <= upto]
+        until = time.monotonic() + _PATIENCE
+        while len(read) < len(due) and time.monotonic() < until:
+            read += [example.request_id for example in reader.poll().examples]
+        assert read == due
+        assert reader.lag() == [0, 0, 0]
+    finally:
+        reader.close()

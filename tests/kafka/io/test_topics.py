@@ -1,0 +1,66 @@
+"""`prectr topics` on a real broker: made, made again, and checked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from prectr.stream.kafka.client.client import Connection
+from testkit.command import prectr
+from tests.kafka.live import Live
+
+TOPICS = ["search-events", "search-activity", "training-examples", "dead-letters", "model-quality"]
+
+
+def given(live: Live, *flags: str | Path) -> list[str | Path]:
+    return ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, *flags]
+
+
+def checked(live: Live, *flags: str, code: int = 0) -> dict[str, dict[str, Any]]:
+    out = live.folder / "findings.json"
+    done = prectr("topics", "check", *given(live, "--json", out, *flags))
+    assert done.returncode == code, done.stdout + done.stderr
+    findings = json.loads(out.read_bytes())
+    assert sum(line.startswith(("ok ", "warning ", "error ")) for line in done.stdout.splitlines()) == len(findings)
+    return {finding["name"].removeprefix(live.prefix): finding for finding in findings}
+
+
+def test_topics_are_made_once_and_then_are_there(live: Live, tmp_path: Path) -> None:
+    for made, verb in ((True, "made"), (False, "is there")):
+        done = prectr("topics", "create", *given(live, "--partitions", "2", "--json", tmp_path / "made.json"))
+        assert done.stdout.splitlines() == [
+            f"{live.prefix}{name}: {verb}, 2 partitions, 1 copy of each" for name in TOPICS
+        ]
+        assert json.loads((tmp_path / "made.json").read_bytes()) == [
+            {"topic": f"{live.prefix}{name}", "made": made, "partitions": 2, "replication": 1} for name in TOPICS
+        ]
+
+
+def test_more_copies_than_brokers_is_said_in_the_brokers_words(live: Live) -> None:
+    done = prectr("topics", "create", *given(live, "--replication", "3"))
+    assert done.returncode == 1
+    assert "only 1 broker(s) are registered" in done.stderr
+    assert "CreateTopicsRequest" not in done.stderr
+
+
+def test_what_create_makes_passes_the_check_and_what_is_changed_does_not(live: Live) -> None:
+    missing = checked(live, code=1)
+    assert {name for name, finding in missing.items() if finding["level"] == "error"} == set(TOPICS)
+    live.create()
+    made = checked(live, "--snapshots", "/mnt/snapshots")
+    assert not any(finding["level"] == "error" for finding in made.values())
+    assert made["search-events retention"]["level"] == "ok"
+    assert made["dead-letters max.message.bytes"]["seen"] == "12 MiB"
+    assert made["search-events replication"]["level"] == "warning"
+    assert "--snapshots" in checked(live)["search-activity retention"]["advice"]
+
+    events = f"{live.prefix}search-events"
+    changed = ConfigResource(
+        ConfigResourceType.TOPIC, events, configs={"message.timestamp.type": "CreateTime", "max.message.bytes": "1000"}
+    )
+    Connection(live.bootstrap).ask(lambda admin: admin.alter_configs([changed]))
+    found = checked(live, code=1)
+    assert found["search-events message.timestamp.type"]["level"] == "warning"
+    assert found["search-events max.message.bytes"]["level"] == "error"
+    assert f"--entity-name {events} --add-config" in found["search-events max.message.bytes"]["advice"]

@@ -1,0 +1,93 @@
+"""`prectr doctor` on a live system: what is well, what is not, and that nothing is disturbed."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testkit.command import prectr
+from tests.kafka.live import Live
+from tests.kafka.worlds import simulated
+
+_SECRET = "a-secret-that-nobody-may-see"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    return simulated(tmp_path, pages=300)
+
+
+def doctor(live: Live, *flags: str | Path, code: int = 0, bootstrap: str | None = None) -> list[dict[str, Any]]:
+    """Let it look; its findings."""
+    (live.folder / "client.toml").write_text(f'sasl_plain_password = "{_SECRET}"\n')
+    out = live.folder / "findings.json"
+    names = ["--topic-prefix", live.prefix, "--group-prefix", live.prefix, "--json", str(out), "--wait", "1"]
+    names += ["--bootstrap", bootstrap or live.bootstrap, "--client-config", str(live.folder / "client.toml")]
+    done = prectr("doctor", *names, *flags)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert _SECRET not in done.stdout + done.stderr + out.read_text()
+    findings: list[dict[str, Any]] = json.loads(out.read_bytes())
+    for finding in findings:
+        assert finding["seen"] in done.stdout
+    return findings
+
+
+def levels(findings: list[dict[str, Any]], name: str) -> set[str]:
+    found = {finding["level"] for finding in findings if name in finding["name"]}
+    assert found, f"nothing was said of {name}"
+    return found
+
+
+def written(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(file): (file.stat().st_mtime_ns, file.stat().st_size) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_no_broker_is_told_and_the_rest_is_looked_at_all_the_same(live: Live) -> None:
+    findings = doctor(live, "--run-dir", live.folder / "run", code=1, bootstrap="127.0.0.1:9")
+    assert levels(findings, "broker") == {"error"}
+    assert levels(findings, "libraries") == {"ok"}
+    assert levels(findings, "checkpoint") == {"ok"}
+
+
+def test_missing_topics_are_told_with_the_command_that_makes_them(live: Live) -> None:
+    findings = doctor(live, code=1)
+    assert levels(findings, "broker") == {"ok"}
+    (missing,) = [finding for finding in findings if finding["level"] == "error" and "search-events" in finding["name"]]
+    assert "prectr topics create" in missing["advice"]
+
+
+def test_a_system_from_its_first_event_to_a_damaged_checkpoint(live: Live, world: Path) -> None:
+    live.create()
+    assert levels(doctor(live), "commits of") == {"ok"}
+    live.load(world)
+    assert levels(doctor(live), f"commits of {live.prefix}sessions") == {"warning"}
+
+    stream, state, run = live.start_stream(), live.state("1"), live.folder / "train"
+    train = live.start_train("--cut-every", "0")
+    folders = ["--state-dir", str(state), "--run-dir", str(run)]
+    while not any((run / "checkpoints").glob("0*")):
+        assert stream.poll() is None, live.said(stream)
+        assert train.poll() is None, live.said(train)
+        time.sleep(0.2)
+    findings = doctor(live, *folders)
+    assert levels(findings, f"group {live.prefix}") == {"ok"}
+    assert [finding["seen"] for finding in findings if finding["name"] == "state"] == [
+        f"{state}: {2 * live.partitions} tasks, in use by running process {stream.pid}"
+    ]
+    assert levels(findings, "trainer") == levels(findings, "checkpoint") == {"ok"}
+
+    for process in (stream, train):
+        live.ask_to_stop(process)
+        live.ended(process)
+    before = written(state)
+    findings = doctor(live, *folders)
+    assert written(state) == before
+    assert levels(findings, "state") == {"ok"}
+    assert levels(findings, f"group {live.prefix}") == levels(findings, "trainer") == {"warning"}
+
+    newest = max((run / "checkpoints").glob("0*"))
+    (newest / "reader.msgpack").write_bytes(b"")
+    assert levels(doctor(live, *folders, code=1), "checkpoint") == {"error"}

@@ -1,0 +1,64 @@
+"""A trainer that runs on can be watched: its report and its lines say how far it is, and what it waits for."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.kafka.io.example_reader import ExampleReader
+from testkit.kafka_broker import Broker, kafka_home
+from tests.kafka.live import Live, replay
+from tests.kafka.worlds import simulated
+
+pytestmark = pytest.mark.usefixtures("broker")
+_SECONDS = 150
+
+
+def test_the_report_and_the_lines_of_a_trainer_that_runs_on_follow_it(live: Live, tmp_path: Path) -> None:
+    world = simulated(tmp_path, pages=600)
+    expected = replay(tmp_path, world)
+    live.create()
+    trainer = live.start_train("--cut-every", "0")
+    _wait(lambda: "waiting: the stages have committed nothing more" in live.said(trainer))
+    assert not (live.folder / "train" / "report.json").exists()
+    live.load(world)
+    live.stream(1, "--flush")
+    line = re.compile(r"(\d+) pages, lr AUC (0\.\d+) GAUC (0\.\d+), waiting: the stages have committed nothing more")
+    _wait(lambda: line.search(live.said(trainer)) is not None)
+    found = line.search(live.said(trainer))
+    assert found is not None
+    report = json.loads((live.folder / "train" / "report.json").read_bytes())
+    assert found.groups() == (f"{len(expected.examples)}", f"{report['auc']:.4f}", f"{report['gauc']:.4f}")
+    # Those of the open batch have come and are not measured yet.
+    assert len(expected.examples) - 16 < report["pages"] <= len(expected.examples)
+    live.ask_to_stop(trainer)
+    live.ended(trainer)
+    assert live.result("--flush") == expected
+
+
+def test_a_broker_that_has_gone_is_what_a_reader_waits_for(tmp_path: Path) -> None:
+    home = kafka_home()
+    assert home is not None
+    gone = Broker(home, tmp_path / "gone")
+    gone.start()
+    try:
+        Live(gone.address, "", tmp_path).create()
+        reader = ExampleReader(Connection(gone.address), Topics(""))
+        assert reader.poll().examples == []
+        assert reader.waiting_for() == "the stages have committed nothing more"
+    finally:
+        gone.stop()
+    assert reader.waiting_for() == "Kafka does not answer"
+    reader.close()
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + _SECONDS
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.05)

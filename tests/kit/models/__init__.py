@@ -1,0 +1,1 @@
+"""Models and examples for tests, alone and in several processes."""

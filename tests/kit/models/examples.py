@@ -1,0 +1,95 @@
+"""Seeded training examples without a pipeline: random pages whose clicks depend on position and level."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from prectr.model.config import TrainerConfig
+from prectr.stream.events.contract import Impression, Item
+from prectr.stream.records import Example, QueryClick, UserClick
+
+START = 1_700_000_000_000
+WINDOW = 120_000
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def small_config(**settings: object) -> TrainerConfig:
+    """Small tables, so that a trainer is made in no time."""
+    values: dict[str, object] = {
+        "batch_pages": 4,
+        "embedding_rows": 4096,
+        "wide_rows": 4096,
+        "parent_slots": 64,
+        "device": "cpu",
+        "pair_slots": 1024,
+        "shown_slots": 4096,
+        "exposure_slots": 4096,
+        **settings,
+    }
+    if str(settings.get("model", "")).startswith("prectr"):
+        from tests.kit.models.encoder import tiny_encoder  # transformers takes seconds to import
+
+        values.setdefault("encoder", str(tiny_encoder()))
+    return msgspec.convert(values, TrainerConfig)
+
+
+def random_examples(pages: int, seed: int = 0, *, gap_seconds: float = 20.0) -> list[Example]:
+    """`pages` examples in the one order; about one item in six is clicked."""
+    random = np.random.default_rng(seed)
+    ts = START + np.cumsum(random.exponential(gap_seconds * 1000, pages)).astype(np.int64)
+    return [_example(number, int(when), random) for number, when in enumerate(ts)]
+
+
+def _example(number: int, ts: int, random: np.random.Generator) -> Example:
+    query = f"query {random.integers(8)}"
+    items = [_item(place, random) for place in range(1, int(random.integers(2, 9)))]
+    levels = bytes(item.relevance or 0 for item in items)
+    rates = [0.1 * level / place**0.5 for place, level in enumerate(levels, 1)]
+    history = [_past_click(ts, random) for _ in range(int(random.integers(0, 6)))]
+    page = Impression(f"r{number:05}", f"user {random.integers(12)}", query, ts, items)
+    return Example(
+        closes_at=ts + WINDOW,
+        request_id=page.request_id,
+        user_id=page.user_id,
+        ts=ts,
+        query=query,
+        labels=bytes(int(random.random() < rate) for rate in rates),
+        levels=levels,
+        user_activity=len(history),
+        user_stats=_counts(random),
+        query_stats=_counts(random),
+        query_decayed=(0.0,) * 8,
+        history=msgspec.Raw(_encode(history)),
+        query_clicks=msgspec.Raw(_encode([QueryClick(ts, "item 1", 4, None, None, None)])),
+        page=msgspec.Raw(_encode(page)),
+    )
+
+
+def _item(place: int, random: np.random.Generator) -> Item:
+    number = int(random.integers(40))
+    return Item(
+        item_id=f"item {number}",
+        title=f"title {number}",
+        relevance=int(random.integers(1, 5)),
+        price=float(number) * 3.5 if number % 5 else None,
+        category=f"category {number % 4}" if number % 7 else None,
+        brand=f"brand {number % 3}" if number % 6 else None,
+        position=place,
+    )
+
+
+def _past_click(ts: int, random: np.random.Generator) -> UserClick:
+    number = int(random.integers(40))
+    return UserClick(ts - 1000 * number, "r", f"item {number}", "query 1", None, 3, f"category {number % 4}", None, 5.0)
+
+
+def _counts(random: np.random.Generator) -> tuple[int, int, int, int, int, int, int, int]:
+    impressions = random.integers(0, 30, 4)
+    clicks = random.binomial(impressions, 0.2)
+    return tuple(int(count) for count in (*impressions, *clicks))  # type: ignore[return-value]
+
+
+def with_labels(example: Example, labels: Sequence[int]) -> Example:
+    """The same page with other clicks."""
+    return msgspec.structs.replace(example, labels=bytes(labels))

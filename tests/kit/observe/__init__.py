@@ -1,0 +1,1 @@
+"""Reading exporters, PromQL and `prectr top` in tests."""

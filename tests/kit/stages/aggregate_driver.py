@@ -1,0 +1,68 @@
+"""Drives stage `queries`: frames of several sources, with a crash before the state of any of them is written."""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from prectr.stream.aggregate.operator import Queries
+from prectr.stream.config import PipelineConfig
+from prectr.stream.records import Activity, Example
+from tests.kit.stages.store import DictStore
+
+
+class Frame(NamedTuple):
+    """What one source sends at once."""
+
+    source: int
+    records: list[Activity]
+    watermark: int
+
+
+class QueriesDriver:
+    """Feeds one task, and keeps what is committed: examples numbered, each put out once."""
+
+    def __init__(self, sources: int, config: PipelineConfig | None = None) -> None:
+        self.sources = sources
+        self.config = config or PipelineConfig()
+        self.store = DictStore()
+        self.examples: list[Example] = []
+        self.rounds = 0
+        self._frames_written = 0
+        self.task = self._open()
+
+    def run(self, frames: Sequence[Frame], together: int = 1, crashes: Collection[int] = ()) -> None:
+        """Take `frames`, so many a round; lose the state of the rounds whose number is in `crashes`, once each."""
+        left = set(crashes)
+        while self._frames_written < len(frames):
+            upto = min(len(frames), self._frames_written + together)
+            for frame in frames[self._frames_written : upto]:
+                self.task.add(*frame)
+            self.rounds += 1
+            if self.rounds in left:
+                left.remove(self.rounds)
+                self._commit(self.task.process())
+                self.task = self._open()
+                continue
+            self.drain()
+            self._frames_written = upto
+
+    def end(self) -> None:
+        for source in range(self.sources):
+            self.task.end(source)
+        self.drain()
+
+    def drain(self) -> None:
+        """Process and write until nothing more is due, as a runner does."""
+        while True:
+            self._commit(self.task.process())
+            self.store.write(self.task.take_changes())
+            if not self.task.behind:
+                return
+
+    def _open(self) -> Queries:
+        return Queries(self.config, self.store, self.sources)
+
+    def _commit(self, examples: list[Example]) -> None:
+        number = self.task.emitted - len(examples)
+        again = min(len(self.examples) - number, len(examples))
+        assert examples[:again] == self.examples[number : number + again]
+        self.examples += examples[again:]

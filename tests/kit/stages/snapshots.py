@@ -1,0 +1,145 @@
+"""Checkpoint folders, snapshots of them, damage and kills, and a location that stops before each of its steps."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from fsspec.implementations.memory import MemoryFileSystem
+
+from prectr.state.failpoints import on_points
+from prectr.state.snapshot_storage import Location
+from prectr.state.snapshots import Saved, Snapshots
+
+KEPT = 3
+"""Tables that a checkpoint made by `checkpoint` has."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What the state in these tests belongs to."""
+
+    cluster: str = "c1"
+    stage: str = "sessions"
+    partition: int = 0
+    config: dict[str, int] = msgspec.field(default_factory=lambda: {"window": 600})
+
+
+def contents(offset: int) -> dict[str, bytes]:
+    """Files of the state at an offset: tables come and go, a log is empty now and then, two files are alike."""
+    files = {f"{number:06}.sst": f"table {number}".encode() for number in range(offset, offset + KEPT)}
+    log = b"" if offset % 2 else b"log %d" % offset
+    return files | {"000009.log": log, "CURRENT": b"MANIFEST", "SAME": b"MANIFEST", "MANIFEST-1": b"m%d" % offset}
+
+
+def checkpoint(folder: Path, offset: int) -> Path:
+    """The state at `offset` as a folder, made once."""
+    made = folder / f"checkpoint-{offset}"
+    if not made.exists():
+        made.mkdir(parents=True)
+        for name, content in contents(offset).items():
+            (made / name).write_bytes(content)
+    return made
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What a folder holds."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Steps(Location):
+    """A location that calls `before` before each thing that is asked of it, and `written` after a write."""
+
+    def __init__(
+        self, url: str, before: Callable[[str], None], written: Callable[[str], None] = lambda path: None
+    ) -> None:
+        super().__init__(url)
+        self.before = before
+        self.written = written
+
+    def names(self, folder: str) -> list[str]:
+        self.before(f"list {folder}")
+        return super().names(folder)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        self.before(f"list {folder}")
+        return super().sizes(folder)
+
+    def read(self, path: str) -> bytes | None:
+        self.before(f"read {path}")
+        return super().read(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        self.before(f"write {path}")
+        super().write(path, content)
+        self.written(path)
+
+    def upload(self, file: Path, path: str) -> None:
+        self.before(f"upload {path}")
+        super().upload(file, path)
+
+    def delete(self, path: str) -> None:
+        self.before(f"delete {path}")
+        super().delete(path)
+
+
+def whole_in_memory(root: str) -> dict[int, dict[str, bytes]]:
+    """An oracle for `memory://` that shares no code with the program: offset to files of each whole snapshot."""
+    store: dict[str, Any] = MemoryFileSystem.store
+    found = {}
+    for path in [path for path in store if path.startswith(f"/{root}/manifests/")]:
+        manifest = json.loads(store[path].getvalue())
+        files = {}
+        for file in manifest["files"]:
+            stored = store.get(f"/{root}/files/{manifest['owner']}/{file['save']:08}-{file['sha256']}")
+            if stored is None or hashlib.sha256(stored.getvalue()).hexdigest() != file["sha256"]:
+                break
+            files[file["name"]] = stored.getvalue()
+        else:
+            found[manifest["offset"]] = files
+    return found
+
+
+def opened(url: str | Path, *, origin: Origin | None = None, keep: int = 2) -> Snapshots:
+    return Snapshots(Location(str(url)), "sessions-0", origin or Origin(), keep)
+
+
+def saved(snapshots: Snapshots, folder: Path, *offsets: int) -> list[Saved]:
+    found = []
+    for offset in offsets:
+        found.append(snapshots.save(checkpoint(folder, offset), offset, 1.5))
+        snapshots.prune()
+    return found
+
+
+def manifests(place: Path) -> list[str]:
+    return sorted(path.name for path in (place / "manifests").iterdir())
+
+
+def stored(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in (place / "files").rglob("*") if path.is_file())
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it. (What a process does on its way out of one is tidying at most.)"""
+
+
+def killed_at(point: str, times: int = 1) -> None:
+    passed = []
+
+    def hook(name: str) -> None:
+        passed.append(name)
+        if name == point and passed.count(point) == times:
+            on_points(None)
+            raise Killed
+
+    on_points(hook)

@@ -1,0 +1,62 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from prectr.model.features.aggregate_features import RATE_NUMBERS, rate_numbers, tilts
+from prectr.model.features.batch import FeatureEncoder
+from prectr.model.features.smoothing import Parents
+from tests.kit.models.examples import random_examples
+
+
+def test_tilts_are_one_newton_step_on_the_penalised_likelihood() -> None:
+    random = np.random.default_rng(1)
+    shown = random.integers(0, 50, (20, 4)).astype(float)
+    clicks = random.binomial(shown.astype(int), 0.3).astype(float)
+    expected = random.uniform(0.02, 0.4, (20, 4))
+    offset, slope = tilts(shown, clicks, expected)
+    steps = np.array([-1.5, -0.5, 0.5, 1.5])
+
+    def loss(theta: np.ndarray, row: int) -> float:
+        logit = np.log(expected[row] / (1 - expected[row])) + theta[0] + theta[1] * steps
+        likelihood = clicks[row] * -np.log1p(np.exp(-logit)) + (shown[row] - clicks[row]) * -np.log1p(np.exp(logit))
+        return float(-likelihood.sum() + (theta**2).sum() / (2 * 0.7**2))
+
+    h = 1e-4
+    unit = np.eye(2) * h
+    for row in range(20):
+        zero = np.zeros(2)
+        gradient = np.array([(loss(u, row) - loss(-u, row)) / (2 * h) for u in unit])
+        hessian = np.array(
+            [
+                [
+                    (loss(u + v, row) - loss(u - v, row) - loss(v - u, row) + loss(-u - v, row)) / (4 * h * h)
+                    for v in unit
+                ]
+                for u in unit
+            ]
+        )
+        step = zero - np.linalg.solve(hessian, gradient)
+        assert (offset[row], slope[row]) == pytest.approx(tuple(step), abs=1e-4)
+
+
+def test_without_impressions_there_is_no_tilt() -> None:
+    offset, slope = tilts(np.zeros((3, 4)), np.zeros((3, 4)), np.full((3, 4), 0.1))
+    assert offset.tolist() == slope.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_who_clicks_only_what_is_relevant_has_a_positive_slope() -> None:
+    shown = np.full((1, 4), 20.0)
+    _, strict = tilts(shown, np.array([[0.0, 0.0, 4.0, 9.0]]), np.full((1, 4), 0.15))
+    _, lenient = tilts(shown, np.array([[6.0, 4.0, 2.0, 1.0]]), np.full((1, 4), 0.15))
+    assert strict[0] > 0.2
+    assert lenient[0] < -0.2
+
+
+def test_the_numbers_do_not_look_at_the_labels() -> None:
+    examples = random_examples(5)
+    batch = FeatureEncoder().encode(examples, Parents(64, 20.0))
+    numbers = rate_numbers(batch)
+    assert numbers.shape == (batch.impressions, RATE_NUMBERS)
+    assert np.array_equal(rate_numbers(dataclasses.replace(batch, labels=1 - batch.labels)), numbers)
+    assert np.isfinite(numbers).all()

@@ -1,0 +1,158 @@
+"""Which losses prectr and prectr-v2 have, and what learns from them."""
+
+import pytest
+import torch
+
+from prectr.model.text.encoder.artifact import load_encoder
+from tests.kit.models.encoder import tiny_encoder
+from tests.kit.models.model_cases import BOTH, EVERY, PAGES, Learner, clicked_examples
+
+LOSSES = {
+    ("prectr", ""): {"click", "order", "anchor", "replay"},
+    ("prectr", "consistency"): {"click", "replay"},
+    ("prectr", "two-stage"): {"click", "order"},
+    ("prectr", "incentive"): {"click", "order", "anchor", "replay"},
+    ("prectr", "aggregates"): {"click", "order", "anchor", "replay"},
+    ("prectr-v2", ""): {"click", "order", "anchor", "replay", "debias"},
+    ("prectr-v2", "cold-start"): {"click", "order", "anchor", "replay", "debias"},
+    ("prectr-v2", "debias"): {"click", "order", "anchor", "replay"},
+    ("prectr-v2", "consistency"): {"click", "replay", "debias"},
+    ("prectr-v2", "two-stage"): {"click", "order", "debias"},
+    ("prectr-v2", "incentive"): {"click", "order", "anchor", "replay", "debias"},
+    ("prectr-v2", "aggregates"): {"click", "order", "anchor", "replay", "debias"},
+    # Without pre-training there is no stage one to stay near to.
+    ("prectr-v2", "pretraining"): {"click", "order", "replay", "debias"},
+}
+
+
+def test_every_switch_has_its_losses_here() -> None:
+    assert set(LOSSES) == set(EVERY)
+
+
+@pytest.mark.parametrize(("name", "without"), EVERY)
+def test_each_switch_takes_away_its_own_losses(name: str, without: str) -> None:
+    assert set(Learner(name, without).learn(PAGES).losses) == LOSSES[name, without]
+
+
+def test_shift_alone_makes_no_hard_negatives() -> None:
+    assert "debias" not in Learner(debias="shift").learn(PAGES).losses
+    assert "debias" in Learner(debias="hinge").learn(PAGES).losses
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_with_logged_levels_clicks_and_their_order_are_all_that_is_learned_from(name: str) -> None:
+    assert set(Learner(name, levels="logged").learn(PAGES).losses) == {"click", "order"}
+
+
+IN_VAIN = {"encoder.levels.weight", "encoder.levels.bias"}
+"""The head that stage one left: joint training has its own."""
+APART = {"encoder.query.weight", "encoder.query.bias", "encoder.item.weight", "encoder.item.bias"}
+"""e_q·e_i is told, and not learned from."""
+LEVEL_HEAD = {"level.weight", "level.bias"}
+GLOBAL = {f"incentive.global.{name}" for name in ("query", "key", "value", "age", "out")}
+GATE = {"incentive.gate", "incentive.gate.bias"}
+NOT_JUDGED = {"incentive.global.overlap"}
+"""The clicks of a query are all for that query: there is no overlap to weigh."""
+CLICK_HEADS = {"hidden0.weight", "hidden0.bias", "hidden1.weight", "hidden1.bias", "out.weight", "out.bias"}
+TEXT = {"text.weight", "text.bias"}
+
+
+def _learns(gradients: dict[str, float]) -> set[str]:
+    """The parameters whose gradient is more than what rounding leaves of zero."""
+    return {name for name, size in gradients.items() if size > 1e-9} - NOT_JUDGED
+
+
+def _encoder_parts(names: set[str]) -> set[str]:
+    # Attention does not change with the bias of its keys (softmax takes no notice): its gradient is rounding.
+    return {name for name in names if name.startswith("encoder.") and not name.endswith("key.bias")}
+
+
+@pytest.mark.parametrize(("name", "without"), EVERY)
+def test_gradients_flow_to_every_parameter_that_should_learn_and_to_no_other(name: str, without: str) -> None:
+    learner = Learner(name, without).trained()
+    gradients = learner.gradients(clicked_examples(12, seed=60))
+    there, learns = set(gradients) - NOT_JUDGED, _learns(gradients)
+    of_incentive = {each for each in there if each.startswith("incentive.")}
+    joint = name == "prectr-v2"
+    assert {each for each in learns if not each.startswith("encoder.")} == {
+        each
+        for each in there
+        if not each.startswith("encoder.") and not (each == "straight" and without == "aggregates")
+    }
+    assert there >= CLICK_HEADS | TEXT | LEVEL_HEAD | {"straight"}
+    assert (of_incentive == set()) == (without == "incentive")
+    assert (of_incentive >= GLOBAL | GATE) == (joint and without not in {"incentive", "cold-start"})
+    assert not any("global" in each or "gate" in each for each in of_incentive) or joint
+    assert any(each.startswith("encoder.") for each in there) == joint
+    if joint:
+        expected = _encoder_parts(there) - IN_VAIN - APART
+        assert _encoder_parts(learns) == expected
+        assert len(expected) > 20
+
+
+@pytest.mark.parametrize(("name", "without"), EVERY)
+def test_every_table_learns(name: str, without: str) -> None:
+    learner = Learner(name, without).trained()
+    batch = learner.batch(PAGES)
+    gradients = learner.model.gradients(batch, learner.model.forward(batch))
+    joint = name == "prectr-v2"
+    mined = joint and without != "cold-start"
+    tables = {"embedding", "place", "wide", "slope"} | ({"pair"} if mined else set())
+    assert set(gradients.tables) == tables | {"pairs", "shown"} | ({"exposure"} if mined else set())
+    for table in tables:
+        assert gradients.tables[table].gradient.abs().max().item() > 1e-6
+
+
+def test_the_encoder_of_prectr_stays_as_stage_one_left_it() -> None:
+    learner = Learner("prectr").trained()
+    folder = load_encoder(tiny_encoder()).network.state_dict()
+    assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model._encoder.state_dict().items())
+
+
+def test_the_encoder_of_prectr_v2_learns() -> None:
+    learner = Learner().trained()
+    folder = load_encoder(tiny_encoder()).network.state_dict()
+    moved = {
+        name for name, tensor in learner.model._encoder.state_dict().items() if not torch.equal(tensor, folder[name])
+    }
+    assert {name.split(".")[0] for name in moved} == {"bert", "join", "norm"}
+
+
+def test_the_cache_alone_leaves_the_encoder_where_it_is_but_for_replayed_pairs() -> None:
+    learner = Learner(encoder_share=0.0, replay_pairs=0, replay_weight=0.0, without="two-stage").trained()
+    folder = load_encoder(tiny_encoder()).network.state_dict()
+    assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model._encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_with_logged_levels_the_level_head_learns_nothing(name: str) -> None:
+    learner = Learner(name, levels="logged").trained()
+    gradients = learner.gradients(clicked_examples(12, seed=60))
+    for each in LEVEL_HEAD:
+        assert gradients[each] == 0.0
+    folder = load_encoder(tiny_encoder()).network
+    assert torch.equal(learner.model._dense["level.weight"].detach(), folder.levels.weight)
+    assert (_encoder_parts(_learns(gradients)) != set()) == (name == "prectr-v2")
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "level_head", "click_heads"),
+    [
+        ("click", {}, True, True),
+        ("order", {"order_weight": 0.01}, False, True),
+        ("anchor", {}, True, False),
+        ("replay", {}, True, False),
+        ("debias", {"debias": "shift+soft"}, False, True),
+        ("debias", {"debias": "hinge"}, True, True),
+    ],
+)
+def test_each_loss_teaches_what_it_speaks_of(
+    loss: str, settings: dict[str, object], level_head: bool, click_heads: bool
+) -> None:
+    """Clicks teach levels, but not through a hard negative's fake one; anchor and replay teach nothing of clicks."""
+    learner = Learner(**settings).trained()  # type: ignore[arg-type]
+    learns = _learns(learner.gradient_of(clicked_examples(12, seed=60), loss))
+    assert (learns & LEVEL_HEAD == LEVEL_HEAD, learns & LEVEL_HEAD == set()) == (level_head, not level_head)
+    assert (learns >= CLICK_HEADS, learns & (CLICK_HEADS | TEXT) == set()) == (click_heads, not click_heads)
+    assert any(name.startswith("incentive") for name in learns) == click_heads
+    assert _encoder_parts(learns) != set()

@@ -1,0 +1,365 @@
+"""The reader of pairs against the encoder asked directly, with a tokenizer that writes down what goes through."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from torch import Tensor
+
+from prectr.model.distributed.data_parallel import add_up
+from prectr.model.features.batch import Batch, FeatureEncoder, Reads
+from prectr.model.features.smoothing import Parents
+from prectr.model.layers.gradients import Gradients
+from prectr.model.text.encoder.artifact import load_encoder
+from prectr.model.text.encoder.network import RelevanceEncoder
+from prectr.model.text.encoder.tokens import Pair, PairTokenizer, PairTokens
+from prectr.model.text.pair_encoder import PairReader, Reading, told
+from tests.kit.models.encoder import tiny_encoder
+from tests.kit.models.examples import random_examples, small_config
+from tests.kit.models.threads import in_threads
+
+CPU = torch.device("cpu")
+HALF = 2e-3
+"""Numbers of float16 are right to a part in 2,048; those of a pair are of size 1."""
+
+
+class Written:
+    """A tokenizer that remembers the pairs it was asked for, and whether there was to be a gradient."""
+
+    def __init__(self, tokenizer: PairTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.plain: list[Pair] = []
+        self.learned: list[Pair] = []
+
+    def encode(self, pairs: Sequence[Pair]) -> PairTokens:
+        (self.learned if torch.is_grad_enabled() else self.plain).extend(pairs)
+        return self._tokenizer.encode(pairs)
+
+    def forget(self) -> None:
+        self.plain, self.learned = [], []
+
+
+class Asked:
+    """A reader, the encoder that it trains if it does, and what went through."""
+
+    def __init__(self, *, joint: bool, seed: int = 0, **settings: object) -> None:
+        folder = load_encoder(tiny_encoder(seed))
+        self.written = Written(folder.tokenizer)
+        self.trained = load_encoder(tiny_encoder(1)).network if joint else None
+        config = small_config(model="prectr-v2", **settings)
+        watched = dataclasses.replace(folder, tokenizer=self.written)  # type: ignore[arg-type]
+        self.reader = PairReader(watched, config, CPU, self.trained)
+
+    def learn(self, batch: Batch) -> Reading:
+        """Read as in training, and remember."""
+        self.written.forget()
+        reading = self.reader.read(batch, learn=True)
+        self.reader.keep(reading.kept)
+        return reading
+
+    def score(self, batch: Batch) -> Reading:
+        self.written.forget()
+        with torch.no_grad():
+            return self.reader.read(batch, learn=False)
+
+    def wait(self, steps: int) -> None:
+        """So many batches in which nothing is read."""
+        for _ in range(steps):
+            self.reader.keep(self.reader.nothing())
+
+
+def _batch(seed: int = 0, pages: int = 8) -> Batch:
+    return FeatureEncoder().encode(random_examples(pages, seed=seed), Parents(64, 20.0), Reads(texts=True))
+
+
+def _fresh(network: RelevanceEncoder, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """What the encoder says of each impression when it is asked for that pair alone."""
+    tokenizer = load_encoder(tiny_encoder()).tokenizer
+    with torch.no_grad():
+        said = [network(tokenizer.encode([pair])) for pair in batch.texts]
+    pair = torch.cat([each.pair for each in said])
+    return pair, torch.cat([each.level_logits for each in said]), torch.cat([(e.query * e.item).sum(1) for e in said])
+
+
+def _of_impressions(reading: Reading) -> Tensor:
+    return reading.pair.detach()[reading.index]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_each_impression_is_told_what_the_encoder_says_of_its_text(joint: bool) -> None:
+    asked, batch = Asked(joint=joint, encoder_share=0.3), _batch()
+    reading = asked.learn(batch)
+    now = asked.trained or load_encoder(tiny_encoder()).network
+    pair, _, similarity = _fresh(now, batch)
+    assert torch.allclose(_of_impressions(reading), pair, atol=1e-5)
+    assert torch.allclose(reading.similarity.detach()[reading.index], similarity, atol=1e-5)
+
+
+def test_stage_one_speaks_of_every_pair_where_the_encoder_does_not_learn() -> None:
+    asked, batch = Asked(joint=False), _batch()
+    for reading in (asked.learn(batch), asked.learn(batch), asked.score(batch)):
+        levels = _fresh(load_encoder(tiny_encoder()).network, batch)[1]
+        assert reading.anchored.tolist() == list(range(len(reading.pair)))
+        assert torch.allclose(reading.stage_one[reading.index], levels, atol=HALF)
+        assert not reading.pair.requires_grad
+
+
+def test_stage_one_speaks_of_the_pairs_that_the_encoder_learns_from() -> None:
+    asked, batch = Asked(joint=True, encoder_share=0.4), _batch()
+    levels = _fresh(load_encoder(tiny_encoder()).network, batch)[1]
+    for _ in range(3):
+        reading = asked.learn(batch)
+        assert {_pair_at(batch, reading, place) for place in reading.anchored.tolist()} == set(asked.written.learned)
+        assert 0 < len(reading.anchored) < len(reading.pair)
+        for place, said in zip(reading.anchored.tolist(), reading.stage_one, strict=True):
+            impression = reading.index.tolist().index(place)
+            assert torch.allclose(said, levels[impression], atol=1e-5)
+        assert not reading.stage_one.requires_grad
+        with torch.no_grad():
+            for parameter in asked.trained.parameters():  # type: ignore[union-attr]
+                parameter.mul_(1.05)
+
+
+def _pair_at(batch: Batch, reading: Reading, place: int) -> Pair:
+    return batch.texts[reading.index.tolist().index(place)]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_each_distinct_pair_is_encoded_once_a_batch_and_then_no_more(joint: bool) -> None:
+    asked, batch = Asked(joint=joint, encoder_share=0.0), _batch()
+    distinct = set(batch.texts)
+    assert len(distinct) < batch.impressions
+    reading = asked.learn(batch)
+    assert len(reading.pair) == len(distinct)
+    assert sorted(asked.written.plain) == sorted(distinct)
+    for read in (asked.learn, asked.score):
+        read(batch)
+        assert asked.written.plain == asked.written.learned == []
+    both = _batch(seed=0, pages=12)
+    asked.learn(both)
+    assert sorted(asked.written.plain) == sorted(set(both.texts) - distinct)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_what_is_cached_is_what_was_said_but_for_float16(joint: bool) -> None:
+    asked, batch = Asked(joint=joint, encoder_share=0.2), _batch()
+    first = asked.learn(batch)
+    second = asked.learn(batch)
+    assert torch.equal(first.index, second.index)
+    assert torch.allclose(second.pair, first.pair, rtol=1e-3, atol=HALF)
+    assert torch.allclose(second.similarity, first.similarity, rtol=1e-3, atol=HALF)
+    assert not torch.equal(second.pair, first.pair)
+
+
+def test_scoring_remembers_nothing() -> None:
+    asked, batch = Asked(joint=True, encoder_share=0.5), _batch()
+    reading = asked.score(batch)
+    assert len(reading.kept.rows) == 0
+    asked.score(batch)
+    assert set(asked.written.plain) == set(batch.texts)
+    assert asked.reader.step == 0
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_encoder_learns_from_the_configured_share(share: float) -> None:
+    """Over 60 batches of the same U pairs; three standard deviations of the binomial."""
+    asked, batch = Asked(joint=True, encoder_share=share, pair_refresh=10_000), _batch()
+    distinct = len(set(batch.texts))
+    learned: list[set[Pair]] = []
+    for _ in range(60):
+        reading = asked.learn(batch)
+        assert len(set(asked.written.learned)) == len(asked.written.learned) == len(reading.anchored)
+        learned.append(set(asked.written.learned))
+    drawn = 60 * distinct
+    assert sum(map(len, learned)) == pytest.approx(drawn * share, abs=3 * np.sqrt(drawn * share * (1 - share)))
+    assert len({frozenset(each) for each in learned}) > 50
+    assert set.union(*learned) == set(batch.texts)
+
+
+def test_only_the_pairs_that_are_learned_from_carry_a_gradient() -> None:
+    asked, batch = Asked(joint=True, encoder_share=0.4), _batch()
+    asked.learn(batch)
+    reading = asked.learn(batch)
+    network = asked.trained
+    assert network is not None
+    learned = set(reading.anchored.tolist())
+    assert 0 < len(learned) < len(reading.pair)
+    for place in range(len(reading.pair)):
+        network.zero_grad()
+        (reading.pair[place] * torch.arange(128)).sum().backward(retain_graph=True)
+        flows = sum(float(p.grad.abs().sum()) for p in network.parameters() if p.grad is not None) > 0
+        assert flows == (place in learned)
+
+
+def test_with_a_share_of_one_every_pair_goes_through_every_time_and_of_nought_none() -> None:
+    batch = _batch()
+    all_of_them, none = Asked(joint=True, encoder_share=1.0), Asked(joint=True, encoder_share=0.0)
+    for _ in range(3):
+        reading = all_of_them.learn(batch)
+        assert sorted(all_of_them.written.learned) == sorted(set(batch.texts))
+        assert reading.pair.requires_grad
+        reading = none.learn(batch)
+        assert none.written.learned == []
+        assert not reading.pair.requires_grad
+        assert len(reading.anchored) == 0
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_learn_from_the_pairs_that_one_process_learns_from(size: int) -> None:
+    examples = random_examples(9, seed=4)
+    whole = FeatureEncoder().encode(examples, Parents(64, 20.0), Reads(texts=True))
+    shares = [
+        FeatureEncoder().encode(examples[rank::size], Parents(64, 20.0), Reads(texts=True)) for rank in range(size)
+    ]
+    alone = Asked(joint=True, encoder_share=0.3)
+    ranks = [Asked(joint=True, encoder_share=0.3) for _ in range(size)]
+    for _ in range(4):
+        alone.learn(whole)
+        for rank, share in zip(ranks, shares, strict=True):
+            rank.learn(share)
+        assert set(alone.written.learned) == set().union(*(rank.written.learned for rank in ranks))
+        assert alone.written.learned
+
+
+def test_ranks_come_to_hold_one_cache_of_all_that_any_has_read() -> None:
+    examples = random_examples(9, seed=4)
+
+    def work(ranks: object) -> Asked:
+        asked = Asked(joint=True, encoder_share=0.0)
+        own = examples[ranks.rank :: 3]  # type: ignore[attr-defined]
+        batch = FeatureEncoder().encode(own, Parents(64, 20.0), Reads(texts=True))
+        kept = asked.reader.read(batch, learn=True).kept
+        summed = add_up(Gradients(1, torch.zeros(0), {"pairs": kept}), 3, ranks)  # type: ignore[arg-type]
+        asked.reader.keep(summed.tables["pairs"])
+        return asked
+
+    whole = FeatureEncoder().encode(examples, Parents(64, 20.0), Reads(texts=True))
+    together = in_threads(3, work)
+    exports = [asked.reader.export() for asked in together]
+    assert all(torch.equal(export[name], exports[0][name]) for export in exports for name in export)
+    reading = together[1].score(whole)
+    # Two of many pairs may want one slot.
+    assert len(together[1].written.plain) <= 0.1 * len(set(whole.texts))
+    network = together[1].trained
+    assert network is not None
+    assert torch.allclose(_of_impressions(reading), _fresh(network, whole)[0], rtol=1e-3, atol=HALF)
+
+
+def test_a_pair_is_encoded_again_after_the_configured_steps_and_not_before() -> None:
+    """Within a step of the configured 5, the first of which is the one that it was read in."""
+    asked, batch = Asked(joint=True, encoder_share=0.0, pair_refresh=5), _batch()
+    first = asked.learn(batch)
+    with torch.no_grad():
+        for parameter in asked.trained.parameters():  # type: ignore[union-attr]
+            parameter.mul_(1.2)
+    asked.wait(4)
+    stale = asked.score(batch)
+    assert asked.written.plain == []
+    assert torch.allclose(stale.pair, first.pair, rtol=1e-3, atol=HALF)
+    asked.wait(2)
+    renewed = asked.learn(batch)
+    assert sorted(asked.written.plain) == sorted(set(batch.texts))
+    network = asked.trained
+    assert network is not None
+    assert torch.allclose(_of_impressions(renewed), _fresh(network, batch)[0], atol=1e-5)
+    assert not torch.allclose(renewed.pair, first.pair, atol=0.05)
+    asked.wait(4)
+    asked.score(batch)
+    assert asked.written.plain == []
+
+
+def test_what_is_learned_from_is_remembered_as_it_is_said_now() -> None:
+    asked, batch = Asked(joint=True, encoder_share=0.5), _batch()
+    asked.learn(batch)
+    with torch.no_grad():
+        for parameter in asked.trained.parameters():  # type: ignore[union-attr]
+            parameter.mul_(1.2)
+    second = asked.learn(batch)
+    fresh = set(second.anchored.tolist())
+    third = asked.score(batch)
+    cached = [place for place in sorted(fresh) if _pair_at(batch, third, place) not in set(asked.written.plain)]
+    assert cached
+    assert torch.allclose(third.pair[cached], second.pair[cached], rtol=1e-3, atol=HALF)
+
+
+def test_stage_one_is_never_encoded_again_where_it_is_all() -> None:
+    asked, batch = Asked(joint=False, pair_refresh=1), _batch()
+    asked.learn(batch)
+    asked.wait(50)
+    asked.learn(batch)
+    assert asked.written.plain == []
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_cache_of_three_slots_reads_what_a_large_one_reads(joint: bool) -> None:
+    small, large = (Asked(joint=joint, encoder_share=0.3, pair_slots=slots) for slots in (3, 1 << 16))
+    for seed in range(3):
+        batch = _batch(seed)
+        few, many = small.learn(batch), large.learn(batch)
+        assert torch.allclose(few.pair, many.pair, rtol=1e-3, atol=HALF)
+
+
+def test_a_restored_reader_goes_on_bit_for_bit() -> None:
+    undisturbed = Asked(joint=True, encoder_share=0.3, pair_refresh=3)
+    for seed in range(3):
+        undisturbed.learn(_batch(seed))
+    restored = Asked(joint=True, encoder_share=0.3, pair_refresh=3)
+    restored.reader.restore({name: tensor.clone() for name, tensor in undisturbed.reader.export().items()})
+    assert restored.reader.step == 3
+    for seed in (0, 5, 1, 2, 0):
+        one, other = undisturbed.learn(_batch(seed)), restored.learn(_batch(seed))
+        assert torch.equal(one.pair, other.pair)
+        assert torch.equal(one.stage_one, other.stage_one)
+        assert undisturbed.written.plain == restored.written.plain
+        assert undisturbed.written.learned == restored.written.learned
+
+
+def test_the_state_of_another_encoder_is_refused_and_says_which() -> None:
+    one, other = Asked(joint=False, seed=0), Asked(joint=False, seed=1)
+    one.learn(_batch())
+    shas = [load_encoder(tiny_encoder(seed)).sha256[:12] for seed in (0, 1)]
+    with pytest.raises(ValueError, match=f"{shas[0]}.*{shas[1]}.*--encoder"):
+        other.reader.restore(one.reader.export())
+    other.learn(_batch())
+    assert sorted(other.written.plain) == sorted(set(_batch().texts))
+
+
+def test_a_batch_is_told_stage_ones_softmax_in_place_of_the_logged_level() -> None:
+    asked, batch = Asked(joint=False), _batch()
+    reading = asked.learn(batch)
+    heard = told(batch, reading, infers_levels=True)
+    _, logits, similarity = _fresh(load_encoder(tiny_encoder()).network, batch)
+    assert heard.level_weights == pytest.approx(softmax(logits.numpy(), axis=1), abs=1e-5)
+    assert heard.similarity == pytest.approx(similarity.numpy(), abs=1e-5)
+    assert heard.seen_levels.tolist() == (logits.argmax(dim=1) + 1).tolist()
+
+
+def test_a_batch_keeps_the_logged_level_where_it_is_given() -> None:
+    asked, batch = Asked(joint=False), _batch()
+    heard = told(batch, asked.learn(batch), infers_levels=False)
+    assert heard.level_weights.tolist() == np.eye(4)[batch.levels - 1].tolist()
+    assert heard.similarity is not None
+    assert batch.similarity is None
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_texts_of_any_kind_are_read(joint: bool) -> None:
+    texts = [
+        ("", ""),
+        ("usb", ""),
+        ("🎉", "🎉🎉"),
+        ("query 1", "title 1 " * 250),
+        ("\0\ud800", "\u200b"),
+        ("q" * 2000, "x"),
+    ]
+    batch = _batch()
+    strange = dataclasses.replace(batch, texts=tuple(texts[n % len(texts)] for n in range(batch.impressions)))
+    asked = Asked(joint=joint, encoder_share=0.5)
+    for _ in range(2):
+        reading = asked.learn(strange)
+        assert bool(torch.isfinite(reading.pair).all())
+        assert bool(torch.isfinite(reading.similarity).all())
+        assert bool(torch.isfinite(reading.stage_one).all())

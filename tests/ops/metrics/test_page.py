@@ -1,0 +1,113 @@
+"""docs/metrics.md against the code: every metric that is exported, and none besides, as the exporters have it."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+from prometheus_client.metrics_core import Metric
+
+from prectr.ops.metrics.replay import replay_metrics
+from prectr.ops.metrics.stream import stream_metrics
+from prectr.ops.metrics.train import TrainSnapshot, train_metrics
+from prectr.ops.monitor.metrics import monitor_metrics
+from tests.kit.observe.promtool import promtool
+from tests.kit.observe.scrape import ALLOWED_LABELS
+from tests.ops.metrics.test_live import NOW, QUERIES, SESSIONS
+from tests.ops.metrics.test_replay import quality_of, snapshot_of
+from tests.ops.metrics.test_train import learning
+from tests.ops.monitor.test_page import reading
+
+PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+JOBS = ("stream", "train", "monitor", "replay")
+
+
+@dataclass
+class Row:
+    """What is told of a metric."""
+
+    kind: str = ""
+    labels: set[str] = field(default_factory=set)
+    jobs: set[str] = field(default_factory=set)
+    meaning: str = ""
+
+
+@cache
+def families() -> dict[str, Row]:
+    """What the exporters have, from samples of all that they may know."""
+    found: dict[str, Row] = defaultdict(Row)
+    for job, metrics in zip(JOBS, exporters(), strict=True):
+        for metric in metrics:
+            row = found[f"{metric.name}_total" if metric.type == "counter" else metric.name]
+            row.kind, row.meaning = metric.type, metric.documentation
+            row.jobs.add(job)
+            row.labels |= {label for sample in metric.samples for label in sample.labels if label != "le"}
+    return found
+
+
+def exporters() -> Iterator[Iterator[Metric]]:
+    trainer = TrainSnapshot(
+        pages_trained={"lr": 64},
+        quality={"lr": quality_of(0).segments()},
+        out_of_order=0,
+        checkpoint=NOW,
+        learning=learning(),
+    )
+    yield stream_metrics([SESSIONS, QUERIES], clock=lambda: NOW)
+    yield train_metrics(trainer, clock=lambda: NOW)
+    yield monitor_metrics(reading(version=1), clock=lambda: NOW)
+    yield replay_metrics(snapshot_of({"lr": quality_of(0)}))
+
+
+def rows() -> dict[str, tuple[Row, str]]:
+    """What the page says of each metric, and its example."""
+    found: dict[str, tuple[Row, str]] = {}
+    for line in PAGE.read_text().splitlines():
+        if not line.startswith("| `prectr_"):
+            continue
+        name, kind, labels, jobs, meaning, example = (cell.strip() for cell in line.strip("|").split(" | "))
+        assert name not in found, f"{name} is there twice"
+        found[name.strip("`")] = (
+            Row(kind, set(filter(None, labels.split(", "))), set(jobs.split(", ")), meaning),
+            example.strip("`"),
+        )
+    return found
+
+
+def test_the_page_has_every_metric_as_it_is_exported_and_no_other() -> None:
+    page = {name: row for name, (row, _) in rows().items()}
+    assert page.keys() == families().keys()
+    for name, row in families().items():
+        assert page[name] == row, name
+
+
+def test_labels_are_those_agreed_on_and_the_page_names_them_all() -> None:
+    used = set().union(*(row.labels for row in families().values()))
+    assert used == ALLOWED_LABELS
+    assert all(f"`{label}`" in PAGE.read_text() for label in ALLOWED_LABELS)
+
+
+def test_every_example_asks_for_its_metric_and_prometheus_reads_it(tmp_path: Path) -> None:
+    examples = {name: example for name, (_, example) in rows().items()}
+    for name, example in examples.items():
+        asked = {re.sub("_(bucket|count|sum)$", "", each) for each in re.findall(r"prectr_\w+", example)}
+        assert name in asked
+        assert asked <= families().keys()
+        for job in re.findall(r'job="(\w+)"', example):
+            assert job in families()[name].jobs
+    rules = [{"record": f"example:{name}", "expr": example} for name, example in examples.items()]
+    path = tmp_path / "examples.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "examples", "rules": rules}]}))
+    done = promtool("check", "rules", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(examples)} rules found" in done.stdout
+
+
+def test_what_two_kinds_of_process_tell_is_asked_of_one_by_name() -> None:
+    for name, (row, example) in rows().items():
+        told = row.jobs - {"replay"}
+        if len(told) > 1 and name != "prectr_consumer_lag_records":
+            assert f'{name}{{job="' in example, "a sum over both counts twice"

@@ -1,0 +1,117 @@
+"""Keys that sort as what they stand for, arrays as msgpack has them, counts and decayed sums."""
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from prectr.state.aggregates import (
+    NO_COUNTS,
+    NO_SUMS,
+    LevelCounts,
+    LevelSums,
+    add_counts,
+    add_sums,
+    count_levels,
+    decayed,
+)
+from prectr.state.encoding import order_key
+from prectr.state.rings import append_bounded, encode_array
+
+_times = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3)
+_ids = st.text(alphabet=st.sampled_from("\0\x01\xff\uffffa😀"), max_size=4) | st.text(max_size=3)
+_places = st.tuples(_times, _ids, _ids)
+
+
+def as_bytes(place: tuple[int, str, str]) -> tuple[int, bytes, bytes]:
+    return place[0], place[1].encode(), place[2].encode()
+
+
+@given(_places, _places)
+@example((0, "a", "b"), (0, "a\0", "b"))
+@example((0, "a\0", "b"), (0, "a\0\0", ""))
+@example((0, "a", "\0b"), (0, "a\0", "b"))
+@example((0, "", "\0"), (0, "\0", ""))
+@example((-1, "a", "b"), (0, "a", "b"))
+@example((0, "\0\xff", ""), (0, "\0", "\xff"))
+@example((5, "r", "u"), (5, "r", "u"))
+def test_order_key_sorts_as_time_then_bytes_of_the_ids(a: tuple[int, str, str], b: tuple[int, str, str]) -> None:
+    assert (order_key(*a) < order_key(*b)) == (as_bytes(a) < as_bytes(b))
+    assert (order_key(*a) == order_key(*b)) == (a == b)
+
+
+@given(st.lists(_places, max_size=12))
+def test_many_order_keys_sort_as_what_they_stand_for(places: list[tuple[int, str, str]]) -> None:
+    assert sorted(places, key=lambda place: order_key(*place)) == sorted(places, key=as_bytes)
+
+
+def test_no_order_key_is_the_beginning_of_another() -> None:
+    ids = ["", "\0", "a", "a\0", "a\0\0", "\0a", "aa", "\xff"]
+    keys = [order_key(0, request_id, user_id) for request_id in ids for user_id in ids]
+    assert not [(a, b) for a in keys for b in keys if a is not b and b.startswith(a)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 65535, 65536])
+def test_encode_array_is_what_msgpack_makes_of_the_list(count: int) -> None:
+    values = [number % 300 for number in range(count)]
+    entries = [msgspec.msgpack.encode(value) for value in values]
+    assert encode_array(entries) == msgspec.msgpack.encode(values)
+
+
+@given(st.lists(st.lists(st.binary(max_size=3), max_size=6), max_size=6), st.integers(1, 5))
+def test_a_ring_holds_the_last_entries(appended: list[list[bytes]], size: int) -> None:
+    ring: list[bytes] = []
+    for entries in appended:
+        append_bounded(ring, entries, size)
+    assert ring == [entry for entries in appended for entry in entries][-size:]
+
+
+_items = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 1)), max_size=30)
+
+
+@given(_items)
+def test_count_levels_is_a_count_item_by_item(items: list[tuple[int, int]]) -> None:
+    levels, labels = bytes(level for level, _ in items), bytes(label for _, label in items)
+    shown = [sum(1 for level, _ in items if level == wanted) for wanted in (1, 2, 3, 4)]
+    clicked = [sum(1 for level, label in items if level == wanted and label) for wanted in (1, 2, 3, 4)]
+    assert count_levels(levels, labels) == (*shown, *clicked)
+
+
+def test_counts_of_unequal_length_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        count_levels(bytes((1, 2)), bytes((1,)))
+
+
+_counts = st.tuples(*[st.integers(0, 1 << 40)] * 8)
+
+
+@given(_counts, _counts)
+def test_counts_add_level_by_level(a: LevelCounts, b: LevelCounts) -> None:
+    assert add_counts(a, b) == tuple(x + y for x, y in zip(a, b, strict=True))
+    assert add_counts(a, NO_COUNTS) == a
+    assert add_sums(NO_SUMS, b) == tuple(float(x) for x in b)
+
+
+def test_sums_halve_with_every_half_life() -> None:
+    sums: LevelSums = (8.0, 4.0, 2.0, 1.0, 0.0, 16.0, 1.5, 3.0)
+    week = 7 * 86_400_000
+    assert decayed(sums, 1000, 1000 + week, week) == (4.0, 2.0, 1.0, 0.5, 0.0, 8.0, 0.75, 1.5)
+    assert decayed(sums, 1000, 1000 + 3 * week, week) == (1.0, 0.5, 0.25, 0.125, 0.0, 2.0, 0.1875, 0.375)
+
+
+@given(st.integers(0, 1 << 45), st.integers(0, 1 << 45), st.floats(1.0, 1e12))
+def test_sums_decay_as_two_to_minus_the_time_over_the_half_life(since: int, at: int, half_life: float) -> None:
+    sums: LevelSums = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+    factor = 2.0 ** (-max(0, at - since) / half_life) if (at - since) / half_life < 1000 else None
+    found = decayed(sums, since, at, half_life)
+    if factor is not None:
+        assert found == pytest.approx([value * factor for value in sums], rel=1e-12)
+    else:
+        assert max(found) < 1e-290
+
+
+def test_an_earlier_time_leaves_the_sums_as_they_are() -> None:
+    sums: LevelSums = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+    assert decayed(sums, 1000, 999, 1.0) == sums
+    assert decayed(sums, 1000, 1000, 1.0) == sums
+    assert add_sums(sums, (1, 0, 0, 0, 0, 0, 0, 2)) == (2.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0)

@@ -1,0 +1,131 @@
+"""Settings of the Kafka clients: from a file, secrets from files or the environment, and never printed."""
+
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+from kafka.errors import KafkaConnectionError
+
+import prectr.stream.kafka.client.client
+from prectr.ops.cli.kafka_options import connection
+from prectr.state.errors import ConfigError, PrectrError
+from prectr.stream.kafka.client.client import Connection
+from testkit.command import prectr
+
+SECRET = "hunter2-äöü"
+
+
+def settings_of(tmp_path: Path, text: str) -> dict[str, object]:
+    config = tmp_path / "client.toml"
+    config.write_text(text, encoding="utf-8")
+    return dict(connection("127.0.0.1:9", config, 1.0).settings)
+
+
+def test_settings_are_passed_on_and_secrets_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_text(SECRET + "\n", encoding="utf-8")
+    monkeypatch.setenv("KEY_PASSWORD", "of the key")
+    found = settings_of(
+        tmp_path,
+        'security_protocol = "SASL_SSL"\nrequest_timeout_ms = 5000\nsasl_plain_password_file = "secret"\n'
+        'ssl_password_env = "KEY_PASSWORD"\nssl_check_hostname = false\n',
+    )
+    assert found == {
+        "security_protocol": "SASL_SSL",
+        "request_timeout_ms": 5000,
+        "sasl_plain_password": SECRET,
+        "ssl_password": "of the key",
+        "ssl_check_hostname": False,
+    }
+
+
+def test_a_token_is_read_anew_at_each_connection(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("first\n")
+    provider = settings_of(tmp_path, 'sasl_oauth_token_file = "token"')["sasl_oauth_token_provider"]
+    assert provider.token() == "first"  # type: ignore[attr-defined]
+    (tmp_path / "token").write_text("second\n")
+    assert provider.token() == "second"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'sasl_plain_pasword = "{SECRET}"', "the nearest is sasl_plain_password"),
+        (f'transactional_id = "{SECRET}"', "exactly once depends on it"),
+        (f'ssl_context = "{SECRET}"', "an object of Python"),
+        (f'sasl_oauth_token_provider = "{SECRET}"', "give sasl_oauth_token_file"),
+        (f'request_timeout_ms = "{SECRET}"', "must be a number, and is of type str"),
+        (f'ssl_check_hostname = "{SECRET}"', "must be true or false, and is of type str"),
+        ("sasl_plain_password = 42424242", "must be text, in quotes, and is of type int"),
+        ("request_timeout_ms = true", "must be a number, and is of type bool"),
+        (f"sasl_plain_password = {SECRET}", "are not TOML"),
+        ('sasl_plain_password_file = "none"', "none cannot be read: No such file"),
+        ('sasl_plain_password_file = "empty"', "is empty"),
+        ('sasl_plain_password_env = "NOT_THERE"', "the environment variable NOT_THERE is not set"),
+        ("sasl_plain_password_env = 42424242", "must be text, in quotes"),
+        (f'sasl_plain_password = "{SECRET}"\nsasl_plain_password_env = "X"', "sasl_plain_password is there too"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_and_its_value_is_not(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(ConfigError) as refused:
+        settings_of(tmp_path, text)
+    assert said in str(refused.value)
+    assert str(refused.value).startswith(f"{tmp_path / 'client.toml'}: ")
+    assert SECRET not in str(refused.value)
+    assert "42424242" not in str(refused.value)
+
+
+def test_a_secret_is_in_no_message_and_in_no_representation() -> None:
+    made = Connection("broker:1", {"sasl_plain_password": SECRET, "sasl_plain_username": "ada"})
+    assert SECRET not in repr(made)
+    with pytest.raises(PrectrError) as refused, made.errors():
+        raise KafkaConnectionError(f"refused ada with {SECRET}")
+    assert "refused ada with ***" in str(refused.value)
+
+
+def test_no_broker_is_said_at_once_and_again_while_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prectr.stream.kafka.client.client, "_SAY_EVERY", 0.0)
+    monkeypatch.setattr(prectr.stream.kafka.client.client, "_ATTEMPT_MS", 100)
+    with pytest.raises(PrectrError, match="no answer from Kafka in 1 s"), caplog.at_level(logging.WARNING):
+        Connection("127.0.0.1:9", wait=1.0).producer()
+    said = [message for message in caplog.messages if "no answer from Kafka, trying for another" in message]
+    assert len(said) > 1
+
+
+def test_the_wait_is_told_on_stderr_where_there_is_no_terminal(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = prectr("topics", "create", "--bootstrap", address, "--wait", "4")
+    assert done.returncode == 1
+    assert f"WARNING {address}: no answer from Kafka, trying for another" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(f"prectr: {address}: no answer from Kafka in 4 s")
+
+
+def test_why_there_is_no_connection_is_said() -> None:
+    done = prectr("topics", "create", "--bootstrap", "127.0.0.1:9", "--wait", "1")
+    assert "(the last attempt: KafkaConnectionError: 111 ECONNREFUSED)" in done.stderr
+    assert all("WARNING" in line or line.startswith("prectr: ") for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["topics", "check"],
+        ["dlq", "list"],
+        ["dlq", "show", "0:1"],
+        ["dlq", "export", "--out", "DIR/letters.jsonl"],
+        ["dlq", "retry", "0:1", "--yes"],
+    ],
+)
+def test_each_command_says_that_there_is_no_broker(command: list[str], tmp_path: Path) -> None:
+    given = [part.replace("DIR", str(tmp_path)) for part in command]
+    done = prectr(*given, "--bootstrap", "127.0.0.1:9", "--wait", "1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("prectr: 127.0.0.1:9: no answer from Kafka in 1 s")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,133 @@
+"""Promises of Parquet logs: a row is an event like a line, or a dead letter like a line."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from prectr.state.errors import InputError
+from prectr.stream.events.contract import Click, Impression, Item, Rejected
+from prectr.stream.events.decode import decode_lines
+from prectr.stream.readers import LogFile
+
+PAGE = Impression(
+    "r1",
+    "u1",
+    "red shoes",
+    1_700_000_000_123,
+    [Item("a", title="Ünïcode", relevance=4, price=12.5, position=1), Item("b", category="shoes", position=2)],
+    context={"device": "phone"},
+)
+CLICK = Click("r1", "u1", "a", 1_700_000_001_000)
+ROWS: list[dict[str, Any]] = [msgspec.to_builtins(PAGE), msgspec.to_builtins(CLICK)]
+
+
+def read(path: Path, start: int = 0) -> list[bytes]:
+    return [line for batch in LogFile(path).batches(start, 100) for line in batch.lines]
+
+
+def write(path: Path, rows: list[dict[str, Any]], **options: Any) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows, **options), path)
+    return path
+
+
+def test_columns_make_the_same_events_as_lines(tmp_path: Path) -> None:
+    rows = [{"item_id": None, **row, "extra": 1} for row in ROWS]
+    assert decode_lines(read(write(tmp_path / "log.parquet", rows))) == [PAGE, CLICK]
+
+
+def test_a_column_of_json_makes_the_same_events_as_lines(tmp_path: Path) -> None:
+    lines = [msgspec.json.encode(PAGE), msgspec.json.encode(CLICK), b"nonsense"]
+    for name, values in (("value", lines), ("event", [line.decode() for line in lines])):
+        path = write(tmp_path / f"{name}.parquet", [{name: value, "partition": 3} for value in values])
+        assert read(path) == lines
+    assert read(write(tmp_path / "null.parquet", [{"value": "{}"}, {"value": None}])) == [b"{}", b"null"]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_timestamps_become_milliseconds_since_the_epoch(tmp_path: Path, unit: str) -> None:
+    instant = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    column = pa.array([instant, instant + timedelta(seconds=1)], pa.timestamp(unit, tz="Europe/Paris"))
+    table = pa.table({"type": ["click"] * 2, "request_id": ["r"] * 2, "user_id": ["u"] * 2, "item_id": ["i"] * 2})
+    pq.write_table(table.append_column("ts", column), tmp_path / "log.parquet")
+    expected = int(instant.timestamp() * 1000)
+    events = decode_lines(read(tmp_path / "log.parquet"))
+    assert [event.ts for event in events if isinstance(event, Click)] == [expected, expected + 1000]
+
+
+def test_a_map_of_context_is_read(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [
+            ("type", pa.string()),
+            ("request_id", pa.string()),
+            ("user_id", pa.string()),
+            ("query", pa.string()),
+            ("ts", pa.int64()),
+            ("items", pa.list_(pa.struct([("item_id", pa.string()), ("unknown", pa.timestamp("us"))]))),
+            ("context", pa.map_(pa.string(), pa.string())),
+        ]
+    )
+    row = {**ROWS[0], "items": [{"item_id": "a", "unknown": datetime(2026, 1, 1)}], "context": [("device", "phone")]}
+    (event,) = decode_lines(read(write(tmp_path / "log.parquet", [row], schema=schema)))
+    assert isinstance(event, Impression)
+    assert event.context == {"device": "phone"}
+    assert event.items == [Item("a", position=1)]
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf")])
+def test_a_price_that_is_no_number_is_rejected_as_an_impression(tmp_path: Path, price: float) -> None:
+    row = {**ROWS[0], "items": [{"item_id": "a", "price": price}]}
+    (event,) = decode_lines(read(write(tmp_path / "log.parquet", [row])))
+    assert isinstance(event, Rejected)
+    assert (event.reason, event.kind, event.user_id) == ("invalid_field", "impression", "u1")
+
+
+def test_decimal_prices_and_bytes_of_text_are_read_and_other_bytes_rejected(tmp_path: Path) -> None:
+    good = {**ROWS[0], "user_id": "é".encode(), "items": [{"item_id": "a", "price": Decimal("9.99")}]}
+    bad = {**good, "user_id": b"\xff\xfe"}
+    events = decode_lines(read(write(tmp_path / "log.parquet", [good, bad])))
+    assert isinstance(events[0], Impression)
+    assert (events[0].user_id, events[0].items[0].price) == ("é", 9.99)
+    assert isinstance(events[1], Rejected)
+    assert (events[1].reason, events[1].kind) == ("invalid_field", "impression")
+
+
+def test_wrong_types_and_missing_fields_are_rejected_row_by_row(tmp_path: Path) -> None:
+    click = msgspec.to_builtins(CLICK)
+    rows = [click, {**click, "item_id": None}, {**click, "type": None}, {**click, "ts": None}, click]
+    events = decode_lines(read(write(tmp_path / "log.parquet", rows)))
+    reasons = [event.reason if isinstance(event, Rejected) else "" for event in events]
+    assert reasons == ["", "missing_field", "unknown_type", "missing_field", ""]
+    (event,) = decode_lines(read(write(tmp_path / "null.parquet", [{**ROWS[0], "items": [None, {"item_id": "a"}]}])))
+    assert isinstance(event, Rejected)
+    assert (event.reason, event.kind) == ("invalid_field", "impression")
+    dated = write(tmp_path / "dates.parquet", [{**click, "ts": datetime(2026, 1, 1).date()}])
+    (event,) = decode_lines(read(dated))
+    assert isinstance(event, Rejected)
+    assert event.reason == "invalid_field"
+
+
+def test_reading_goes_on_at_the_row_where_it_stopped(tmp_path: Path) -> None:
+    rows = [{"value": str(n)} for n in range(5000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet", row_group_size=700)
+    assert read(tmp_path / "log.parquet", 1500) == [str(n).encode() for n in range(1500, 5000)]
+    file = LogFile(tmp_path / "log.parquet")
+    list(file.batches())
+    assert file.bytes_read == file.identity.size
+
+
+def test_columns_that_are_no_events_are_an_error_that_names_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"columns foo, bar; an event has"):
+        read(write(tmp_path / "log.parquet", [{"foo": 1, "bar": 2}]))
+
+
+def test_a_cut_off_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.parquet", ROWS)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"log\.parquet: it is not readable Parquet"):
+        read(path)

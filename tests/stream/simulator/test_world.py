@@ -1,0 +1,197 @@
+"""What the simulated world promises: its constants, its shares, and the floors and ceiling that models sit between."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from bench.quality.ranking_quality import auc, page_gauc
+from bench.world.benchmark import Figures, Row, measure, read_log, reference, row
+from bench.world.reference_learner import Learns
+from prectr.stream.simulator import Catalogue, World, WorldSettings, make_catalogue, make_world
+from prectr.stream.simulator.catalogue import item_groups
+from prectr.stream.simulator.chorus import GradedPair, chorus_category, graded_pairs
+from prectr.stream.simulator.clicks import logit_parts
+from prectr.stream.simulator.synthetic import grade
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[dict[str, Row], Figures]:
+    rows, figures = measure(WorldSettings(pages=60_000, seed=0), learners=False)
+    return {row.name: row for row in rows}, figures
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return make_catalogue(WorldSettings(pages=1, seed=0))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world(WorldSettings(pages=1000, seed=7))
+
+
+def test_oracle_and_floors_are_those_of_the_description(measured: tuple[dict[str, Row], Figures]) -> None:
+    rows = measured[0]
+    assert rows["oracle"].auc == pytest.approx(0.782, abs=0.01)
+    assert rows["oracle"].gauc == pytest.approx(0.765, abs=0.01)
+    assert rows["oracle"].auc_unexposed == pytest.approx(0.797, abs=0.01)
+    assert rows["position × level"].auc == pytest.approx(0.7055, abs=0.01)
+    assert rows["position alone"].auc == pytest.approx(0.6844, abs=0.01)
+    assert rows["position alone"].gauc == pytest.approx(0.7106, abs=0.01)
+
+
+def test_levels_candidates_and_users_have_the_shares_of_the_description(
+    measured: tuple[dict[str, Row], Figures],
+) -> None:
+    figures = measured[1]
+    np.testing.assert_allclose(figures.candidate_levels, [0.30, 0.25, 0.25, 0.20], atol=0.015)
+    np.testing.assert_allclose(figures.exposed_levels, [0.02, 0.07, 0.27, 0.64], atol=0.04)
+    np.testing.assert_allclose(figures.rest_levels, [0.35, 0.29, 0.25, 0.11], atol=0.03)
+    assert figures.pages_of_rare_users == pytest.approx(0.27, abs=0.01)
+    assert figures.pages_of_new_users == pytest.approx(0.31, abs=0.02)
+    assert figures.zipf_exponent == pytest.approx(0.9, abs=1e-6)
+    assert 900 <= figures.groups <= 1200
+
+
+def test_synthetic_catalogue_has_the_sizes_of_the_description(catalogue: Catalogue) -> None:
+    assert len(set(catalogue.item_ids)) == 20_000
+    assert len(set(catalogue.queries)) == 2000
+    assert len(set(catalogue.categories)) == 40
+    assert 150 < len(set(catalogue.brands)) <= 200
+    assert catalogue.candidates.shape == (2000, 60)
+    assert all(len(set(row)) == 60 for row in catalogue.candidates.tolist())
+    assert set(catalogue.exposable.sum(axis=1).tolist()) == {54}
+    assert catalogue.popularity.sum() == pytest.approx(1.0)
+
+
+def test_titles_leave_out_a_quarter_of_the_brands(catalogue: Catalogue) -> None:
+    named = [brand in title.split() for brand, title in zip(catalogue.brands, catalogue.titles, strict=True)]
+    assert np.mean(named) == pytest.approx(0.75, abs=0.01)
+
+
+def test_another_seed_keeps_the_vocabulary_and_shares_no_item(catalogue: Catalogue) -> None:
+    other = make_catalogue(WorldSettings(pages=1, seed=1))
+    assert not set(other.item_ids) & set(catalogue.item_ids)
+    words = [
+        {word for title in c.titles for word in title.split() if not word[-1].isdigit()} for c in (catalogue, other)
+    ]
+    assert len(words[0] ^ words[1]) <= 0.05 * len(words[0])
+
+
+def test_grades_of_items_are_those_of_the_definition() -> None:
+    yes, no = np.array([True]), np.array([False])
+
+    def level(asked: int, matches: int, same: np.ndarray, sibling: np.ndarray) -> int:
+        return int(grade(asked, np.array([matches]), same, sibling)[0])
+
+    assert level(3, 3, yes, no) == 4
+    assert level(0, 0, yes, no) == 4
+    assert level(3, 2, yes, no) == 3
+    assert level(2, 1, yes, no) == 3
+    assert level(3, 1, yes, no) == 2
+    assert level(1, 0, yes, no) == 2
+    assert level(2, 0, no, yes) == 2
+    assert level(2, 2, no, no) == 1
+
+
+def test_half_the_variance_of_taste_and_popularity_is_the_groups(world: World) -> None:
+    groups, appeal = item_groups(world.catalogue), world.appeal
+    for values, variance in ((appeal.pop, 0.25), (appeal.taste[:, 0], 0.25)):
+        size = np.bincount(groups)
+        within = values - (np.bincount(groups, values) / size)[groups]
+        own = (within**2).sum() / (size - 1).sum()
+        assert own == pytest.approx(variance / 2, rel=0.05)
+        assert values.var() == pytest.approx(variance, rel=0.15)
+
+
+def test_query_preferences_are_of_three_kinds(world: World) -> None:
+    kind, beta = world.appeal.kind, world.appeal.beta
+    assert np.bincount(kind) / len(kind) == pytest.approx([0.45, 0.35, 0.20], abs=0.04)
+    for number, centre in enumerate((1.3, 0.7, 0.1)):
+        assert beta[kind == number].mean() == pytest.approx(centre, abs=0.03)
+        assert beta[kind == number].std() == pytest.approx(0.15, abs=0.02)
+
+
+def test_parts_of_z_are_the_formula_written_out(world: World) -> None:
+    user, query, item, level = 11, 17, 23, 4
+    parts = logit_parts(
+        world.appeal,
+        world.users,
+        user=np.array([user]),
+        query=np.array([query]),
+        item=np.array([item]),
+        level=np.array([level], dtype=np.uint8),
+        late=np.array([False]),
+    )[0]
+    taste = sum(world.users.taste[user, k] * world.appeal.taste[item, k] for k in range(4))
+    expected = [
+        world.appeal.beta[query] * 1.5,
+        0.6 * world.users.strictness[user] * 1.5,
+        0.6 * taste,
+        world.appeal.pop[item],
+    ]
+    np.testing.assert_allclose(parts, expected, rtol=1e-12)
+
+
+def test_drift_changes_the_kind_of_thirty_percent_of_the_queries() -> None:
+    plain = make_world(WorldSettings(pages=10, seed=2, queries=1000, items=1000)).appeal
+    drifted = make_world(WorldSettings(pages=10, seed=2, queries=1000, items=1000, drift=True)).appeal
+    np.testing.assert_array_equal(plain.beta, plain.late_beta)
+    np.testing.assert_array_equal(plain.beta, drifted.beta)
+    changed = drifted.kind != drifted.late_kind
+    assert changed.sum() == 300
+    np.testing.assert_array_equal(drifted.beta[~changed], drifted.late_beta[~changed])
+    np.testing.assert_array_equal(plain.pop, drifted.pop)
+
+
+def test_chorus_levels_are_the_grades_and_candidates_the_graded_products() -> None:
+    catalogue = make_catalogue(WorldSettings(pages=1, catalogue="chorus"))
+    by_query: dict[str, list[GradedPair]] = {}
+    for pair in graded_pairs():
+        by_query.setdefault(pair.query, []).append(pair)
+    assert len(graded_pairs()) == 3668
+    assert len(catalogue.queries) == sum(len(pairs) >= 10 for pairs in by_query.values()) == 122
+    for q, query in enumerate(catalogue.queries):
+        graded = {pair.doc: pair.grade + 1 for pair in by_query[query]}
+        present = catalogue.candidates[q] >= 0
+        items = [catalogue.item_ids[i] for i in catalogue.candidates[q][present]]
+        assert dict(zip(items, catalogue.levels[q][present].tolist(), strict=True)) == graded
+    assert Counter(catalogue.categories)["other"] < 0.25 * len(catalogue.categories)
+
+
+def test_chorus_category_is_read_from_the_title() -> None:
+    assert chorus_category('Targus TBC005EU notebook case 43.2 cm (17")') == "notebook case"
+    assert chorus_category("Verbatim AA Alkaline Batteries") == "battery"
+    assert chorus_category("DELL W009C Black") == "other"
+
+
+def test_auc_and_gauc_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 20, (300, 10)) / 20
+    labels = (rng.random((300, 10)) < 0.15).astype(np.float64)
+    chance = rng.random((300, 10))
+    present = rng.random((300, 10)) < 0.8
+    assert auc(scores.ravel(), labels.ravel()) == pytest.approx(
+        roc_auc_score(labels.ravel(), scores.ravel()), abs=1e-12
+    )
+    twice = np.concatenate([scores.ravel()] * 2)
+    classes = np.repeat([1, 0], scores.size)
+    weights = np.concatenate([chance.ravel(), 1 - chance.ravel()])
+    expected = roc_auc_score(classes, twice, sample_weight=weights)
+    assert auc(scores.ravel(), chance.ravel()) == pytest.approx(expected, abs=1e-12)
+    parts = [(labels[i][present[i]], scores[i][present[i]]) for i in range(300)]
+    both = [(roc_auc_score(y, s), len(y)) for y, s in parts if 0 < y.sum() < len(y)]
+    by_hand = np.average([value for value, _ in both], weights=[weight for _, weight in both])
+    assert page_gauc(scores, labels, present) == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_reference_learner_lies_between_floor_and_oracle() -> None:
+    settings = WorldSettings(pages=2500, seed=0, queries=100, items=1000)
+    world = make_world(settings)
+    log = read_log(world)
+    learned = row(log, 0, "reference", *reference(world, log, Learns()))
+    fixed = row(log, 0, "neither", *reference(world, log, Learns(user=False, query=False)))
+    oracle = row(log, 0, "oracle", log.probability, log.u_probability)
+    assert fixed.auc_expected < learned.auc_expected < oracle.auc_expected

@@ -1,0 +1,41 @@
+"""The digest of a stream of records."""
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prectr.stream.sinks.hash_chain import Chain
+
+
+@given(st.lists(st.binary(max_size=10), max_size=10))
+def test_each_link_is_the_sha256_of_the_one_before_and_the_record(records: list[bytes]) -> None:
+    chain, digest = Chain(), bytes(32)
+    for record in records:
+        chain.add(record)
+        digest = hashlib.sha256(digest + record).digest()
+    assert chain.hex() == digest.hex()
+    assert chain.length == len(records)
+
+
+@given(st.lists(st.binary(max_size=5), min_size=1, max_size=8), st.data())
+def test_a_chain_goes_on_from_its_digest(records: list[bytes], data: st.DataObject) -> None:
+    whole, first = Chain(), Chain()
+    at = data.draw(st.integers(0, len(records)))
+    for record in records:
+        whole.add(record)
+    for record in records[:at]:
+        first.add(record)
+    second = Chain(bytes.fromhex(first.hex()), first.length)
+    for record in records[at:]:
+        second.add(record)
+    assert (second.hex(), second.length) == (whole.hex(), whole.length)
+
+
+def test_where_one_record_ends_and_the_next_begins_matters() -> None:
+    one, other = Chain(), Chain()
+    for record in (b"ab", b"c"):
+        one.add(record)
+    for record in (b"a", b"bc"):
+        other.add(record)
+    assert one.hex() != other.hex()
