@@ -20,7 +20,7 @@ from prectr.stream.replay.runner import STEP_LINES, Replay
 from prectr.stream.simulator import simulate
 
 
-class Round(msgspec.Struct):
+class RoundResult(msgspec.Struct):
     """One round: events per CPU-second (all threads) of each, and the share that decoding has of the whole."""
 
     decode: float
@@ -38,7 +38,7 @@ class Result(msgspec.Struct):
     replay: float
     ratio: float
     best_replay: float
-    rounds: list[Round]
+    rounds: list[RoundResult]
 
 
 def main(
@@ -55,7 +55,7 @@ def main(
         for number in range(rounds):
             decode = _events_per_cpu_second(simulated.lines, partial(_decode, log))
             replay = _events_per_cpu_second(simulated.lines, partial(_replay, log, Path(folder, f"run-{number}")))
-            measured.append(Round(decode, replay, replay / decode))
+            measured.append(RoundResult(decode, replay, replay / decode))
             print(f"round {number + 1}: decode {decode:,.0f}, replay --no-train {replay:,.0f} events per CPU-second")
         result = Result(
             pages,
@@ -90,10 +90,10 @@ def _replay(log: Path, run_dir: Path) -> None:
     run.close()
 
 
-def _events_per_cpu_second(events: int, work: Callable[[], None]) -> float:
-    begun = time.process_time()
-    work()
-    return events / (time.process_time() - begun)
+def _events_per_cpu_second(events: int, act: Callable[[], None]) -> float:
+    start = time.process_time()
+    act()
+    return events / (time.process_time() - start)
 
 
 if __name__ == "__main__":

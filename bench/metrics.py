@@ -23,51 +23,51 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 
 from prectr.model.config import TrainerConfig
-from prectr.model.quality.record import VERSION, QualityRecord, encode_record
-from prectr.model.quality.scored_pages import Measured, measured
-from prectr.model.quality.sketch import Scored, score
-from prectr.model.quality.windows import Stretches
-from prectr.model.training.instrumentation import WatchedTrainer
+from prectr.model.quality.record import RECORD_VERSION, QualityRecord, encode_record
+from prectr.model.quality.scored_pages import ScoredPages, scored_pages_of
+from prectr.model.quality.sketch import SketchUpdate, sketch_update
+from prectr.model.quality.windows import WindowBuffer
+from prectr.model.training.instrumentation import InstrumentedTrainer
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.ops.metrics.stream import stream_metrics
-from prectr.ops.metrics.train import Learning, ModelLearning, learning_rates, train_metrics, train_snapshot
+from prectr.ops.metrics.train import ModelTrainingStatus, TrainerStatus, learning_rates, train_metrics, train_snapshot
 from prectr.state.snapshotter import SnapshotProgress
-from prectr.state.store import Store, StoreFigures, StoreOptions
+from prectr.state.store import Store, StoreOptions, StoreStats
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.kafka.tasks.task_metrics import StageCounts, Stopwatch, levels_of
-from prectr.stream.kafka.tasks.task_status import TaskFacts
+from prectr.stream.kafka.tasks.task_metrics import DurationHistogram, TaskCounts, count_levels_of_pages
+from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.records import Example
 from prectr.stream.replay.runner import Replay
 from prectr.stream.simulator import simulate
 
-_SNAPSHOTS_A_SECOND: Final = 2.0
+_SNAPSHOTS_PER_SECOND: Final = 2.0
 """A trainer hands its figures to the exporter every half second."""
-_LOOKS_A_SECOND: Final = 5.0
+_STATUS_SAMPLES_PER_SECOND: Final = 5.0
 """A stream process hands over its tasks' facts every fifth of a second."""
-_BATCHES_A_SECOND: Final = 10.0
+_BATCHES_PER_SECOND: Final = 10.0
 """Of a task, at most: records are gathered for a tenth of a second."""
-_STORES_A_SECOND: Final = 0.1
+_STORE_STATS_PER_SECOND: Final = 0.1
 """How often a task asks its RocksDB how it does."""
-_SCRAPES_A_SECOND: Final = 1 / 15
-_CUT_PAGES: Final = 4_096
+_SCRAPES_PER_SECOND: Final = 1 / 15
+_CHECKPOINT_PAGES: Final = 4_096
 """Pages between two checkpoints, where stretches are settled and published."""
-_IN_TURN: Final = 8
-_IN_TURN_PAGES: Final = 2_500
+_INTERLEAVED_BATCHES: Final = 8
+_INTERLEAVED_PAGES: Final = 2_500
 _ROUNDS: Final = 8
 _REPEATS: Final = 50
 _TASKS: Final = 8
 
 
-_Counted = tuple[Measured, Scored]
+_ScoredBatch = tuple[ScoredPages, SketchUpdate]
 """A batch, and its scores as they are counted."""
 
 
 class Row(msgspec.Struct):
     """A part of the watching, and its share of the CPU time of the work."""
 
-    what: str
+    name: str
     share: float
 
 
@@ -78,23 +78,23 @@ class Result(msgspec.Struct):
 
     pages: int
     model: str
-    microseconds_a_page: float
-    stretches: int
+    microseconds_per_page: float
+    quality_windows: int
     trainer: list[Row]
     stream: list[Row]
     total_trainer: float
     total_stream: float
-    in_turn: float
-    in_turn_error: float
+    interleaved_overhead: float
+    interleaved_error: float
 
 
-class _Keep:
+class _CollectingSink:
     """A sink that keeps every example."""
 
     def __init__(self) -> None:
         self.examples: list[Example] = []
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         self.examples += examples
 
     def flush(self) -> None:
@@ -115,52 +115,68 @@ def main(
 ) -> None:
     """Print the cost of metrics and of published quality, as shares of the CPU time of the work."""
     torch.set_num_threads(1)
-    examples, staged = _examples(pages, days)
+    examples, stage_seconds = _make_examples(pages, days)
     config = TrainerConfig(model=model, device="cpu", threads=1)
-    batches, learning = _learned(config, examples)
-    print(f"{len(examples):,} pages, {1e6 * learning / len(examples):.0f} µs of CPU time each", file=sys.stderr)
-    watched = WatchedTrainer(config)
-    watched.consume(examples[: 64 * config.batch_pages], 0)
-    stretches = _stretches(batches)
+    batches, train_seconds = _train_plain(config, examples)
+    print(f"{len(examples):,} pages, {1e6 * train_seconds / len(examples):.0f} µs of CPU time each", file=sys.stderr)
+    instrumented = InstrumentedTrainer(config)
+    instrumented.consume(examples[: 64 * config.batch_pages], 0)
+    windows = _quality_records(batches)
     trainer = [
-        Row("counting stretches", _seconds(lambda: _count(batches), 3) / learning),
-        Row("encoding their records", _seconds(lambda: _encoded(stretches), 3) / learning),
-        Row("clocks, losses and the gradient's norm", _watching(config, examples) / learning * len(batches)),
-        Row("figures for the exporter", _seconds(lambda: _figures(watched)) * _SNAPSHOTS_A_SECOND),
-        Row("scrapes", _seconds(_scrape(train_metrics, _figures(watched))) * _SCRAPES_A_SECOND),
+        Row("counting stretches", _median_cpu_seconds(lambda: _add_to_windows(batches), 3) / train_seconds),
+        Row("encoding their records", _median_cpu_seconds(lambda: _encode_records(windows), 3) / train_seconds),
+        Row(
+            "clocks, losses and the gradient's norm",
+            _instrumentation_seconds(config, examples) / train_seconds * len(batches),
+        ),
+        Row(
+            "figures for the exporter",
+            _median_cpu_seconds(lambda: _exporter_snapshot(instrumented)) * _SNAPSHOTS_PER_SECOND,
+        ),
+        Row(
+            "scrapes",
+            _median_cpu_seconds(_scraper(train_metrics, _exporter_snapshot(instrumented))) * _SCRAPES_PER_SECOND,
+        ),
     ]
-    facts = [_facts(number) for number in range(_TASKS)]
+    statuses = [_task_status(number) for number in range(_TASKS)]
     with tempfile.TemporaryDirectory() as folder:
-        asked = _seconds(_store(Path(folder, "store"), examples).figures)
-    outcomes, watch = Outcomes(), Stopwatch()
+        store_stats_seconds = _median_cpu_seconds(_make_store(Path(folder, "store"), examples).stats)
+    outcomes, batch_durations = Outcomes(), DurationHistogram()
     stream = [
-        Row("levels of the pages", _seconds(lambda: levels_of(examples)) / staged),
-        Row("counts of a micro-batch", _seconds(lambda: _counts(outcomes, watch)) * _BATCHES_A_SECOND * _TASKS),
-        Row("what RocksDB tells", asked * _STORES_A_SECOND * _TASKS),
-        Row("facts of the tasks", _seconds(lambda: [_facts(number) for number in range(_TASKS)]) * _LOOKS_A_SECOND),
-        Row("scrapes", _seconds(_scrape(stream_metrics, facts)) * _SCRAPES_A_SECOND),
+        Row("levels of the pages", _median_cpu_seconds(lambda: count_levels_of_pages(examples)) / stage_seconds),
+        Row(
+            "counts of a micro-batch",
+            _median_cpu_seconds(lambda: _counts(outcomes, batch_durations)) * _BATCHES_PER_SECOND * _TASKS,
+        ),
+        Row("what RocksDB tells", store_stats_seconds * _STORE_STATS_PER_SECOND * _TASKS),
+        Row(
+            "facts of the tasks",
+            _median_cpu_seconds(lambda: [_task_status(number) for number in range(_TASKS)])
+            * _STATUS_SAMPLES_PER_SECOND,
+        ),
+        Row("scrapes", _median_cpu_seconds(_scraper(stream_metrics, statuses)) * _SCRAPES_PER_SECOND),
     ]
-    in_turn, error = _in_turn(config, examples)
+    overhead, error = _interleaved_overhead(config, examples)
     result = Result(
         pages=len(examples),
         model=model,
-        microseconds_a_page=1e6 * learning / len(examples),
-        stretches=len(stretches),
+        microseconds_per_page=1e6 * train_seconds / len(examples),
+        quality_windows=len(windows),
         trainer=trainer,
         stream=stream,
         total_trainer=sum(row.share for row in trainer),
         total_stream=sum(row.share for row in stream),
-        in_turn=in_turn,
-        in_turn_error=error,
+        interleaved_overhead=overhead,
+        interleaved_error=error,
     )
     _print(result)
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
-def _examples(pages: int, days: float) -> tuple[list[Example], float]:
+def _make_examples(pages: int, days: float) -> tuple[list[Example], float]:
     """The examples of a simulated log, and the CPU seconds in which the stages have made them."""
-    keep = _Keep()
+    sink = _CollectingSink()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
         simulate(log, pages=pages, days=days)
@@ -169,66 +185,68 @@ def _examples(pages: int, days: float) -> tuple[list[Example], float]:
             Path(folder, "run"),
             PipelineConfig(partitions=1),
             config={},
-            sinks={"keep": keep},
+            sinks={"keep": sink},
             label=LexicalLabeller(),
-            cut_every=1e9,
+            checkpoint_interval=1e9,
         )
-        begun = time.process_time()
+        start = time.process_time()
         replay.run(flush=True)
-        return keep.examples, time.process_time() - begun
+        return sink.examples, time.process_time() - start
 
 
-def _learned(config: TrainerConfig, examples: Sequence[Example]) -> tuple[list[_Counted], float]:
+def _train_plain(config: TrainerConfig, examples: Sequence[Example]) -> tuple[list[_ScoredBatch], float]:
     """What was counted of each batch, and the CPU seconds of a plain trainer."""
-    batches: list[_Counted] = []
+    batches: list[_ScoredBatch] = []
 
-    def keep(scores: BatchScores) -> None:
-        counted = measured(scores.batch, scores.logits)
+    def on_scores(scores: BatchScores) -> None:
+        scored_pages = scored_pages_of(scores.batch, scores.logits)
         # A trainer has scored the batch for its quality already.
-        batches.append((counted, score(counted.logits, counted.labels, counted.page_starts)))
+        batches.append(
+            (scored_pages, sketch_update(scored_pages.logits, scored_pages.labels, scored_pages.page_starts))
+        )
 
-    Trainer(config, keep).consume(examples, 0)
+    Trainer(config, on_scores).consume(examples, 0)
     trainer = Trainer(config)
-    begun = time.process_time()
+    start = time.process_time()
     trainer.consume(examples, 0)
-    return batches, time.process_time() - begun
+    return batches, time.process_time() - start
 
 
-def _count(batches: Sequence[_Counted]) -> Stretches:
+def _add_to_windows(batches: Sequence[_ScoredBatch]) -> WindowBuffer:
     """Count all batches as a trainer does, and settle at each checkpoint, where all is published at once."""
-    stretches = Stretches()
+    windows = WindowBuffer()
     pages = 0
     for batch in batches:
-        stretches.add(*batch)
-        pages += len(batch[0].sizes)
-        if pages >= _CUT_PAGES:
+        windows.add(*batch)
+        pages += len(batch[0].page_sizes)
+        if pages >= _CHECKPOINT_PAGES:
             pages = 0
-            stretches.published(stretches.settle().waiting)
-    stretches.settle()
-    return stretches
+            windows.acknowledge(windows.seal().pending)
+    windows.seal()
+    return windows
 
 
-def _stretches(batches: Sequence[_Counted]) -> list[QualityRecord]:
-    whole = Stretches()
+def _quality_records(batches: Sequence[_ScoredBatch]) -> list[QualityRecord]:
+    windows = WindowBuffer()
     for batch in batches:
-        whole.add(*batch)
-    return [QualityRecord(VERSION, "run", 0, "model", 0, stretch) for stretch in whole.settle().waiting]
+        windows.add(*batch)
+    return [QualityRecord(RECORD_VERSION, "run", 0, "model", 0, window) for window in windows.seal().pending]
 
 
-def _encoded(records: Sequence[QualityRecord]) -> list[bytes]:
+def _encode_records(records: Sequence[QualityRecord]) -> list[bytes]:
     return [encode_record(record) for record in records]
 
 
-def _watching(config: TrainerConfig, examples: Sequence[Example]) -> float:
+def _instrumentation_seconds(config: TrainerConfig, examples: Sequence[Example]) -> float:
     """CPU seconds a batch of the calls around a model that does nothing."""
-    trainer = WatchedTrainer(replace(config, batch_pages=16))
+    trainer = InstrumentedTrainer(replace(config, batch_pages=16))
     timed: Any = trainer._model
-    real = timed._model
-    batch = trainer._encode(examples[:16])
-    forward = real.forward(batch)
-    gradients = real.gradients(batch, forward)
+    model = timed._model
+    batch = trainer._collate(examples[:16])
+    forward = model.forward(batch)
+    gradients = model.gradients(batch, forward)
 
-    class Idle:
+    class NullModel:
         def forward(self, batch: Any) -> Any:
             return forward
 
@@ -238,7 +256,7 @@ def _watching(config: TrainerConfig, examples: Sequence[Example]) -> float:
         def step(self, gradients: Any) -> None:
             """Nothing is learned."""
 
-    timed._model = Idle()
+    timed._model = NullModel()
 
     def calls() -> None:
         for _ in range(32):
@@ -246,60 +264,68 @@ def _watching(config: TrainerConfig, examples: Sequence[Example]) -> float:
             timed.gradients(batch, forward)
             timed.step(gradients)
 
-    return _seconds(calls) / 32
+    return _median_cpu_seconds(calls) / 32
 
 
-def _figures(trainer: WatchedTrainer) -> Any:
-    watch = trainer.watch
-    learning = ModelLearning(
-        seconds=dict(watch.seconds),
-        losses=dict(watch.losses),
-        batches=watch.batches,
-        impressions=watch.impressions,
-        gradient_norm=watch.gradient_norm,
-        newest=watch.newest,
-        rates=learning_rates(trainer.config),
+def _exporter_snapshot(trainer: InstrumentedTrainer) -> Any:
+    stats = trainer.stats
+    status = ModelTrainingStatus(
+        phase_seconds=dict(stats.phase_seconds),
+        losses=dict(stats.losses),
+        batches=stats.batches,
+        impressions=stats.impressions,
+        gradient_norm=stats.gradient_norm,
+        newest_close_time=stats.latest_close,
+        learning_rates=learning_rates(trainer.config),
     )
     return train_snapshot(
         {"model": trainer},
         0,
         Path("nowhere"),
-        Learning(models={"model": learning}, waited=0.0, heard=None, published=0, dropped=0, lag=[0] * 4, idle=0.5),
+        TrainerStatus(
+            models={"model": status},
+            wait_seconds=0.0,
+            latest_watermark=None,
+            published_windows=0,
+            dropped_windows=0,
+            lag=[0] * 4,
+            idle_ratio=0.5,
+        ),
     )
 
 
-def _counts(outcomes: Outcomes, watch: Stopwatch) -> StageCounts:
-    watch.add(0.02)
-    watch.add(0.05)
-    return StageCounts(outcomes=outcomes + Outcomes(), dead_letters={"json": 1, "clock_jump": 2}, heard=1)
+def _counts(outcomes: Outcomes, durations: DurationHistogram) -> TaskCounts:
+    durations.observe(0.02)
+    durations.observe(0.05)
+    return TaskCounts(outcomes=outcomes + Outcomes(), dead_letters={"json": 1, "future_timestamp": 2}, max_watermark=1)
 
 
-def _store(path: Path, examples: Sequence[Example]) -> Store:
-    store = Store(path, StoreOptions(counted=True))
+def _make_store(path: Path, examples: Sequence[Example]) -> Store:
+    store = Store(path, StoreOptions(statistics=True))
     store.write({example.request_id.encode(): bytes(example.page) for example in examples})
     return store
 
 
-def _facts(number: int) -> TaskFacts:
-    watch = Stopwatch()
-    return TaskFacts(
-        stage="sessions",
+def _task_status(number: int) -> TaskStatus:
+    durations = DurationHistogram()
+    return TaskStatus(
+        stage="join",
         partition=number,
-        position=1,
-        behind=0,
+        next_offset=1,
+        restore_remaining=0,
         emitted=1,
         watermark=1,
-        snapshots=SnapshotProgress(created=1.0),
+        snapshots=SnapshotProgress(created_at=1.0),
         lag=1,
-        restored=1.0,
-        batches=watch.durations(),
-        transactions=watch.durations(),
-        counts=_counts(Outcomes(), watch),
-        store=StoreFigures(keys=1, size=1, memory=1),
+        restore_seconds=1.0,
+        batch_durations=durations.buckets(),
+        commit_durations=durations.buckets(),
+        counts=_counts(Outcomes(), durations),
+        store_stats=StoreStats(keys=1, size=1, memory=1),
     )
 
 
-def _scrape(render: Callable[[Any], Any], snapshot: Any) -> Callable[[], object]:
+def _scraper(render: Callable[[Any], Any], snapshot: Any) -> Callable[[], object]:
     class Latest(Collector):
         def collect(self) -> Any:
             yield from render(snapshot)
@@ -309,46 +335,49 @@ def _scrape(render: Callable[[Any], Any], snapshot: Any) -> Callable[[], object]
     return lambda: generate_latest(registry)
 
 
-class _Plain(Trainer):
+class _ControlTrainer(Trainer):
     """A second plain trainer: what it takes more than the first is chance, such as where its tables lie."""
 
 
-def _in_turn(config: TrainerConfig, examples: Sequence[Example]) -> tuple[float, float]:
+def _interleaved_overhead(config: TrainerConfig, examples: Sequence[Example]) -> tuple[float, float]:
     """How much more a watched trainer takes than a plain one, less what a plain one does; and the standard error."""
-    pages = examples[:_IN_TURN_PAGES]
-    more = [
-        _ratio(config, pages, WatchedTrainer, number % 2 == 0) - _ratio(config, pages, _Plain, number % 2 == 0)
+    pages = examples[:_INTERLEAVED_PAGES]
+    overheads = [
+        _cpu_time_ratio(config, pages, InstrumentedTrainer, number % 2 == 0)
+        - _cpu_time_ratio(config, pages, _ControlTrainer, number % 2 == 0)
         for number in range(_ROUNDS)
     ]
-    return mean(more), stdev(more) / _ROUNDS**0.5
+    return mean(overheads), stdev(overheads) / _ROUNDS**0.5
 
 
-def _ratio(config: TrainerConfig, examples: Sequence[Example], kind: type[Trainer], first: bool) -> float:
+def _cpu_time_ratio(
+    config: TrainerConfig, examples: Sequence[Example], trainer_class: type[Trainer], first: bool
+) -> float:
     """CPU time of a trainer of a kind over that of a plain one, a few batches in turn; `first`: made first."""
-    made = [each(config) for each in ((kind, Trainer) if first else (Trainer, kind))]
-    pair = made if first else made[::-1]
+    trainers = [each(config) for each in ((trainer_class, Trainer) if first else (Trainer, trainer_class))]
+    pair = trainers if first else trainers[::-1]
     seconds = [0.0, 0.0]
-    piece = _IN_TURN * config.batch_pages
+    chunk = _INTERLEAVED_BATCHES * config.batch_pages
     gc.collect()
     gc.disable()
-    for number, start in enumerate(range(0, len(examples) - piece, piece)):
+    for number, start in enumerate(range(0, len(examples) - chunk, chunk)):
         # Whoever goes second finds the pages in the caches.
         for which in (0, 1) if number % 2 else (1, 0):
             begun = time.process_time()
-            pair[which].consume(examples[start : start + piece], 0)
+            pair[which].consume(examples[start : start + chunk], 0)
             seconds[which] += time.process_time() - begun
     gc.enable()
     return seconds[0] / seconds[1]
 
 
-def _seconds(act: Callable[[], object], repeats: int = _REPEATS) -> float:
+def _median_cpu_seconds(act: Callable[[], object], repeats: int = _REPEATS) -> float:
     """CPU seconds of a call, the median of some."""
     act()
     found = []
     for _ in range(repeats):
-        begun = time.process_time()
+        start = time.process_time()
         act()
-        found.append(time.process_time() - begun)
+        found.append(time.process_time() - start)
     return median(found)
 
 
@@ -359,10 +388,10 @@ def _print(result: Result) -> None:
         ("stream process", result.stream, result.total_stream),
     ):
         for row in rows:
-            print(f"| {name}: {row.what} | {100 * row.share:.3f} % |")
+            print(f"| {name}: {row.name} | {100 * row.share:.3f} % |")
         print(f"| **{name}, all** | **{100 * total:.2f} %** (limit 1 %) |")
     print(
-        f"| trainer, watched beside plain, in turn | {100 * result.in_turn:+.2f} ± {100 * result.in_turn_error:.2f} % |"
+        f"| trainer, watched beside plain, in turn | {100 * result.interleaved_overhead:+.2f} ± {100 * result.interleaved_error:.2f} % |"
     )
 
 

@@ -49,14 +49,14 @@ def versions(*packages: str) -> str:
 
 
 @cache
-def code_sha256(*places: str) -> str:
+def code_sha256(*paths: str) -> str:
     """SHA-256 over Python files, named from the checkout's root; a folder stands for all that lie below it.
 
     Taken once a process: what is edited later is not what runs.
     """
     digest = hashlib.sha256()
-    for place in places:
-        path = ROOT / place
+    for relative in paths:
+        path = ROOT / relative
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(f"{file.relative_to(ROOT).as_posix()}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())

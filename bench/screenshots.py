@@ -28,20 +28,20 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from bench.stream.broker import running_broker
-from prectr.ops.top.poller import Watching
-from prectr.ops.top.scrape import ask_monitor, endpoint, monitor_page
-from prectr.ops.top.screen import drawn
+from prectr.ops.top.poller import Poller
+from prectr.ops.top.scrape import exporter_url, monitor_url, scrape_monitor
+from prectr.ops.top.screen import render
 from prectr.state.errors import PrectrError, UsageError
 from testkit.chromium import HOW, NARROW, WIDE, Chrome, chrome, chrome_there
 
 IMAGES: Final = Path("docs/images")
-MOST_BYTES: Final = 200_000
+MAX_BYTES: Final = 200_000
 """Of a picture: the repository carries them all."""
 _PRECTR: Final = [sys.executable, "-c", "from prectr.ops.cli.main import main; main()"]
-_STREAMS: Final = 2
+_STREAM_WORKERS: Final = 2
 _COLUMNS: Final = 132
-_PATIENCE: Final = 900.0
-_DONE: Final = 0.7
+_TIMEOUT: Final = 900.0
+_LEARNED_SHARE: Final = 0.7
 """Share of the pages that have been learned when the pictures are taken: the end of the log stays open."""
 _COLOURS: Final = 128
 _REPORT_HEIGHT: Final = 1350
@@ -62,48 +62,61 @@ def main(
     with tempfile.TemporaryDirectory(prefix="prectr-pictures-") as folder, chrome() as browser:
         work = Path(folder)
         log = work / "log.jsonl.gz"
-        _prectr("simulate", "--pages", pages, "--days", 0.5, "--catalogue", "chorus", "--out", log)
+        _run_prectr("simulate", "--pages", pages, "--days", 0.5, "--catalogue", "chorus", "--out", log)
         models = "wide-deep,dnn,lr"
-        _prectr("replay", log, "--run-dir", work / "replay", "--model", models, "--batch-span", "1d")
+        _run_prectr("replay", log, "--run-dir", work / "replay", "--model", models, "--batch-span", "1d")
         page = (work / "replay" / "report.html").as_uri()
-        _picture(browser, page, WIDE, out / "report.png", _REPORT_HEIGHT)
-        _picture(browser, page, NARROW, out / "report-narrow.png", _NARROW_HEIGHT)
-        _live(browser, log, pages, work, out)
+        _screenshot(browser, page, WIDE, out / "report.png", _REPORT_HEIGHT)
+        _screenshot(browser, page, NARROW, out / "report-narrow.png", _NARROW_HEIGHT)
+        _live_screenshots(browser, log, pages, work, out)
     for path in sorted(out.iterdir()):
         typer.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def _live(browser: Chrome, log: Path, pages: int, work: Path, out: Path) -> None:
+def _live_screenshots(browser: Chrome, log: Path, pages: int, work: Path, out: Path) -> None:
     """Run the live system on the log, and take its pictures when it has worked through most of it."""
-    first = _free_ports(_STREAMS + 3)
-    monitor = first + _STREAMS + 2
+    first = _free_port_range(_STREAM_WORKERS + 3)
+    monitor = first + _STREAM_WORKERS + 2
     with running_broker(work / "kafka") as broker, ExitStack() as stack:
-        at = ["--bootstrap", broker.address]
-        _prectr("topics", "create", *at, "--partitions", 4)
-        flags = ["--streams", _STREAMS, "--metrics-port", first, "--monitor-port", monitor, "--model", "wide-deep"]
-        said = work / "run.log"
-        live = stack.enter_context(_running(said, "run", *at, "--run-dir", work / "live", "--cut-every", 1, *flags))
-        exporters = [endpoint(f"127.0.0.1:{first + number}") for number in range(_STREAMS + 2)]
-        quality = monitor_page(f"127.0.0.1:{monitor}")
-        watching = Watching(exporters, quality, named=True)
-        _wait_for(lambda: all(each.answers for each in watching.round().figures.exporters), live, said)
-        _prectr("load", log, *at)
-        _wait_for(lambda: _shown(quality) >= pages * _DONE, live, said)
+        broker_flags = ["--bootstrap", broker.address]
+        _run_prectr("topics", "create", *broker_flags, "--partitions", 4)
+        flags = [
+            "--stream-workers",
+            _STREAM_WORKERS,
+            "--metrics-port",
+            first,
+            "--monitor-port",
+            monitor,
+            "--model",
+            "wide-deep",
+        ]
+        log_file = work / "run.log"
+        process = stack.enter_context(
+            _running_process(
+                log_file, "run", *broker_flags, "--run-dir", work / "live", "--checkpoint-interval", 1, *flags
+            )
+        )
+        exporters = [exporter_url(f"127.0.0.1:{first + number}") for number in range(_STREAM_WORKERS + 2)]
+        quality = monitor_url(f"127.0.0.1:{monitor}")
+        poller = Poller(exporters, quality, explicit=True)
+        _wait_for(lambda: all(each.up for each in poller.poll().status.exporters), process, log_file)
+        _run_prectr("load", log, *broker_flags)
+        _wait_for(lambda: _pages_with_quality(quality) >= pages * _LEARNED_SHARE, process, log_file)
         console = Console(record=True, width=_COLUMNS, height=60, file=StringIO(), force_terminal=True, highlight=False)
-        console.print(drawn(watching.round(), console, whole=True))
+        console.print(render(poller.poll(), console, full=True))
         svg = console.export_svg(title="prectr top", theme=MONOKAI)
-        _kept(out / "top.svg", _by_itself(svg).encode())
-        _picture(browser, quality.removesuffix("quality.json"), WIDE, out / "monitor.png")
-        _picture(browser, quality.removesuffix("quality.json"), NARROW, out / "monitor-narrow.png", _NARROW_HEIGHT)
+        _write_image(out / "top.svg", _without_web_fonts(svg).encode())
+        _screenshot(browser, quality.removesuffix("quality.json"), WIDE, out / "monitor.png")
+        _screenshot(browser, quality.removesuffix("quality.json"), NARROW, out / "monitor-narrow.png", _NARROW_HEIGHT)
 
 
-def _shown(quality: str) -> int:
+def _pages_with_quality(quality: str) -> int:
     """Pages that the monitor has figures of."""
-    now = ask_monitor(quality, 5).now
+    now = scrape_monitor(quality, 5).quality
     return 0 if now is None else sum(model.windows["run"].all.pages for model in now.models)
 
 
-def _prectr(*words: object) -> None:
+def _run_prectr(*words: object) -> None:
     """Run a command to its end."""
     done = subprocess.run([*_PRECTR, *map(str, words)], check=False, capture_output=True, text=True)
     if done.returncode:
@@ -111,9 +124,9 @@ def _prectr(*words: object) -> None:
 
 
 @contextmanager
-def _running(said: Path, *words: object) -> Iterator["subprocess.Popen[bytes]"]:
+def _running_process(log_file: Path, *words: object) -> Iterator["subprocess.Popen[bytes]"]:
     """A command that goes on until it is asked to end; what it says is written to `said`."""
-    with said.open("wb") as out:
+    with log_file.open("wb") as out:
         process = subprocess.Popen(
             [*_PRECTR, *map(str, words)], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
@@ -121,18 +134,18 @@ def _running(said: Path, *words: object) -> Iterator["subprocess.Popen[bytes]"]:
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(_PATIENCE)
+        process.wait(_TIMEOUT)
 
 
-def _wait_for(condition: Callable[[], bool], live: "subprocess.Popen[bytes]", said: Path) -> None:
-    until = time.monotonic() + _PATIENCE
+def _wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]", log_file: Path) -> None:
+    deadline = time.monotonic() + _TIMEOUT
     while not condition():
-        if live.poll() is not None or time.monotonic() > until:
-            raise PrectrError(f"the live system does not get there:\n{said.read_text(errors='replace')[-3000:]}")
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise PrectrError(f"the live system does not get there:\n{log_file.read_text(errors='replace')[-3000:]}")
         time.sleep(1)
 
 
-def _free_ports(count: int) -> int:
+def _free_port_range(count: int) -> int:
     """The first of some ports in a row that are free."""
     for port in range(21_000, 30_000, count):
         try:
@@ -145,24 +158,24 @@ def _free_ports(count: int) -> int:
     raise PrectrError(f"no {count} free ports in a row")
 
 
-def _picture(browser: Chrome, url: str, width: int, out: Path, height: int | None = None) -> None:
+def _screenshot(browser: Chrome, url: str, width: int, out: Path, height: int | None = None) -> None:
     """A page as a small PNG, from its top."""
     browser.open(url, width)
     browser.picture(out, height)
     # A page has few colours: a palette of them is a third of the size.
     Image.open(out).convert("RGB").quantize(_COLOURS).save(out, optimize=True)
-    _kept(out, out.read_bytes())
+    _write_image(out, out.read_bytes())
 
 
-def _by_itself(svg: str) -> str:
+def _without_web_fonts(svg: str) -> str:
     """What rich writes, without the fonts that it would fetch from elsewhere: any of fixed width does."""
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
-def _kept(out: Path, content: bytes) -> None:
+def _write_image(out: Path, content: bytes) -> None:
     """Write a picture, if it is small enough to be carried along."""
-    if len(content) > MOST_BYTES:
-        raise PrectrError(f"{out}: {len(content):,} bytes are more than {MOST_BYTES:,}: take less of the page")
+    if len(content) > MAX_BYTES:
+        raise PrectrError(f"{out}: {len(content):,} bytes are more than {MAX_BYTES:,}: take less of the page")
     out.write_bytes(content)
 
 

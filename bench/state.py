@@ -14,7 +14,7 @@ from prectr.state.store import Store
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
-from prectr.stream.join.user_state import UserEntry
+from prectr.stream.join.user_state import StoredUser
 from prectr.stream.readers import open_log
 from prectr.stream.replay.local_tasks import STORE_OPTIONS, EmbeddedTasks
 from prectr.stream.simulator import simulate
@@ -24,20 +24,20 @@ _FILL: Final = 100_000
 _STEP: Final = 8_192
 
 
-class Size(msgspec.Struct):
+class SizeResult(msgspec.Struct):
     """One size of state: keys, bytes on disk, CPU-seconds (all threads) an event of both stages, and wall seconds."""
 
     keys: int
     disk_bytes: int
-    cpu_seconds_an_event: float
-    wall_seconds_an_event: float
+    cpu_seconds_per_event: float
+    wall_seconds_per_event: float
 
 
 class Result(msgspec.Struct):
     """Both sizes, and how many times dearer an event is with the larger state."""
 
     events: int
-    sizes: list[Size]
+    sizes: list[SizeResult]
     cpu_ratio: float
     wall_ratio: float
 
@@ -59,41 +59,41 @@ def main(
         log = Path(folder, "log.jsonl")
         simulate(log, pages=pages, seed=0)
         counts = [int(count) for count in keys.split(",")]
-        filled = {count: _fill(Path(folder, f"filled-{count}"), count) for count in counts}
+        filled = {count: _fill_stores(Path(folder, f"filled-{count}"), count) for count in counts}
         best: dict[int, tuple[float, float]] = {}
         for number in range(rounds):
             for count in counts:
-                lines = _with_users(log, count, seed=number)
+                lines = _replace_users(log, count, seed=number)
                 run = Path(folder, "run")
                 shutil.copytree(filled[count], run)
-                _warm(run)
-                cpu, wall = _run(run, lines)
+                _warm_page_cache(run)
+                cpu, wall = _run_stages(run, lines)
                 shutil.rmtree(run)
                 print(f"round {number + 1}, {count:,} keys: {cpu * 1e6:.1f} µs of CPU an event")
                 best[count] = min(best.get(count, (cpu, wall)), (cpu, wall))
-        sizes = [Size(count, _disk_bytes(filled[count]), *best[count]) for count in counts]
+        sizes = [SizeResult(count, _disk_bytes(filled[count]), *best[count]) for count in counts]
     result = Result(
         len(lines),
         sizes,
-        sizes[-1].cpu_seconds_an_event / sizes[0].cpu_seconds_an_event,
-        sizes[-1].wall_seconds_an_event / sizes[0].wall_seconds_an_event,
+        sizes[-1].cpu_seconds_per_event / sizes[0].cpu_seconds_per_event,
+        sizes[-1].wall_seconds_per_event / sizes[0].wall_seconds_per_event,
     )
     print(f"{len(lines):,} events, both stages, best of {rounds} rounds")
     print("| keys of state | on disk | CPU an event | wall an event |\n|---|---|---|---|")
     for size in sizes:
         print(
-            f"| {size.keys:,} | {size.disk_bytes / 1e6:,.0f} MB | {size.cpu_seconds_an_event * 1e6:.1f} µs "
-            f"| {size.wall_seconds_an_event * 1e6:.1f} µs |"
+            f"| {size.keys:,} | {size.disk_bytes / 1e6:,.0f} MB | {size.cpu_seconds_per_event * 1e6:.1f} µs "
+            f"| {size.wall_seconds_per_event * 1e6:.1f} µs |"
         )
     print(f"ratio: {result.cpu_ratio:.2f} in CPU, {result.wall_ratio:.2f} in wall time")
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
-def _fill(folder: Path, count: int) -> Path:
+def _fill_stores(folder: Path, count: int) -> Path:
     """Stores with `count` users, each with eight clicks behind them, written in random order of keys."""
     draw = random.Random(1)
-    stores = [Store(folder / f"sessions-{task}", STORE_OPTIONS) for task in range(PARTITIONS)]
+    stores = [Store(folder / f"join-{task}", STORE_OPTIONS) for task in range(PARTITIONS)]
     noise = draw.randbytes(1 << 20)  # so that the entries do not compress to nothing
     for start in range(0, count, _FILL):
         users = [f"u{number}" for number in range(start, min(count, start + _FILL))]
@@ -102,7 +102,7 @@ def _fill(folder: Path, count: int) -> Path:
         for user, task in zip(users, partitions_of(users, PARTITIONS), strict=True):
             at = draw.randrange(len(noise) - 64)
             clicks = [(ts, f"r{ts}", f"item-{ts}", noise[at : at + 60]) for ts in range(4)]
-            entry = UserEntry(1_790_000_000_000, 0, (3, 9, 40, 60, 0, 1, 1, 2), clicks, [], {})
+            entry = StoredUser(1_790_000_000_000, 0, (3, 9, 40, 60, 0, 1, 1, 2), clicks, [], {})
             changes[task][b"u" + user.encode()] = msgspec.msgpack.encode(entry)
         for store, changed in zip(stores, changes, strict=True):
             store.write(changed)
@@ -113,7 +113,7 @@ def _fill(folder: Path, count: int) -> Path:
     return folder
 
 
-def _with_users(log: Path, count: int, seed: int) -> list[bytes]:
+def _replace_users(log: Path, count: int, seed: int) -> list[bytes]:
     """The lines of the log, with each of its users replaced by one drawn evenly from `count`."""
     draw = random.Random(seed)
     drawn: dict[str, str] = {}
@@ -129,7 +129,7 @@ def _with_users(log: Path, count: int, seed: int) -> list[bytes]:
     return lines
 
 
-def _warm(folder: Path) -> None:
+def _warm_page_cache(folder: Path) -> None:
     """Read every file once: what is measured is the size of the state, not the disk of this machine."""
     for file in folder.rglob("*"):
         if file.is_file():
@@ -138,11 +138,11 @@ def _warm(folder: Path) -> None:
                     pass
 
 
-def _run(folder: Path, lines: list[bytes]) -> tuple[float, float]:
+def _run_stages(folder: Path, lines: list[bytes]) -> tuple[float, float]:
     tasks = EmbeddedTasks(folder, PipelineConfig(partitions=PARTITIONS), LexicalLabeller())
     cpu, wall = time.process_time(), time.perf_counter()
     for start in range(0, len(lines), _STEP):
-        tasks.step(lines[start : start + _STEP], start)
+        tasks.process(lines[start : start + _STEP], start)
     tasks.flush()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     tasks.close()

@@ -19,12 +19,12 @@ from bench.quality.ranking_quality import auc, page_gauc
 from testkit.command import PRECTR, environment
 from testkit.trec import TREC_PAGES, trec_events, write_trec_log
 
-FLOOR_AUC: Final = 0.6486
-FLOOR_GAUC: Final = 0.6962
+BASELINE_AUC: Final = 0.6486
+BASELINE_GAUC: Final = 0.6962
 """What an online logistic regression on position alone is set down to reach on this log; a model must add 0.01."""
 
-MODELS: Final = ("lr", "dnn", "wide-deep", "wide-deep+")
-SETTINGS: Final[dict[str, dict[str, str]]] = {}
+TREC_MODELS: Final = ("lr", "dnn", "wide-deep", "wide-deep+")
+MODEL_SETTINGS: Final[dict[str, dict[str, str]]] = {}
 """By model, the PRECTR_* settings that are not the default here."""
 
 Pages = list[tuple[NDArray[np.int64], NDArray[np.float64]]]
@@ -41,7 +41,7 @@ class Row(msgspec.Struct, frozen=True):
     settings: dict[str, str]
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class ReplayReport(msgspec.Struct, frozen=True):
     """What the bench reads of a report."""
 
     impressions: int
@@ -64,12 +64,12 @@ def read_pages() -> Pages:
     ]
 
 
-def log_position(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+def log_position_features(positions: NDArray[np.int64]) -> NDArray[np.float64]:
     """float64[n, 2]: one, and the logarithm of the position."""
     return np.stack([np.ones(len(positions)), np.log(positions)], axis=1)
 
 
-def each_position(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+def position_indicator_features(positions: NDArray[np.int64]) -> NDArray[np.float64]:
     """float64[n, 51]: one, and an indicator for each position to 50."""
     features = np.zeros((len(positions), 51))
     features[:, 0] = 1.0
@@ -77,33 +77,33 @@ def each_position(positions: NDArray[np.int64]) -> NDArray[np.float64]:
     return features
 
 
-def position_alone(pages: Pages, name: str, features: Any, *, alpha: float, batch_pages: int) -> Row:
+def position_only_baseline(pages: Pages, name: str, features: Any, *, alpha: float, batch_pages: int) -> Row:
     """Logistic regression by FTRL-Proximal (McMahan et al. 2013; β = 1, no penalty) on the position only."""
     width = features(pages[0][0]).shape[1]
     weights, z, n = np.zeros(width), np.zeros(width), np.zeros(width)
     scored: list[NDArray[np.float64]] = []
-    held: Pages = []
+    batch: Pages = []
     for page in pages:
         scored.append(features(page[0]) @ weights)
-        held.append(page)
-        if len(held) < batch_pages:
+        batch.append(page)
+        if len(batch) < batch_pages:
             continue
-        for positions, clicks in held:
+        for positions, clicks in batch:
             for x, click in zip(features(positions), clicks, strict=True):
                 gradient = (1.0 / (1.0 + np.exp(-x @ weights)) - click) * x
                 z += gradient - (np.sqrt(n + gradient**2) - np.sqrt(n)) / alpha * weights
                 n += gradient**2
                 weights = -z * alpha / (1.0 + np.sqrt(n))
-        held = []
-    return _row(name, scored, [clicks for _, clicks in pages])
+        batch = []
+    return _make_row(name, scored, [clicks for _, clicks in pages])
 
 
 def replay_model(log: Path, run_dir: Path, model: str) -> Row:
     """Replay the log with one model, as a user would, and take the figures from its report."""
-    settings = SETTINGS.get(model, {})
+    settings = MODEL_SETTINGS.get(model, {})
     command = [*PRECTR, "replay", str(log), "--run-dir", str(run_dir), "--model", model]
     subprocess.run(command, env=environment(**settings), capture_output=True, check=True)
-    report = msgspec.json.decode((run_dir / "report.json").read_bytes(), type=Replayed)
+    report = msgspec.json.decode((run_dir / "report.json").read_bytes(), type=ReplayReport)
     return Row(model, report.impressions, report.clicks, report.auc, report.gauc, settings)
 
 
@@ -114,21 +114,25 @@ def main(json: Annotated[Path | None, typer.Option(help="Write the rows to this 
         raise typer.Exit(1)
     pages = read_pages()
     rows = [
-        position_alone(
-            pages, "position alone: its logarithm, 16 pages a batch", log_position, alpha=0.1, batch_pages=16
+        position_only_baseline(
+            pages, "position alone: its logarithm, 16 pages a batch", log_position_features, alpha=0.1, batch_pages=16
         ),
-        position_alone(
-            pages, "position alone: its logarithm, each page at once", log_position, alpha=0.3, batch_pages=1
+        position_only_baseline(
+            pages, "position alone: its logarithm, each page at once", log_position_features, alpha=0.3, batch_pages=1
         ),
-        position_alone(
-            pages, "position alone: one weight each, each page at once", each_position, alpha=0.5, batch_pages=1
+        position_only_baseline(
+            pages,
+            "position alone: one weight each, each page at once",
+            position_indicator_features,
+            alpha=0.5,
+            batch_pages=1,
         ),
     ]
     with tempfile.TemporaryDirectory() as folder:
         log = write_trec_log(Path(folder, "trec.jsonl"))
-        rows += [replay_model(log, Path(folder, model), model) for model in MODELS]
+        rows += [replay_model(log, Path(folder, model), model) for model in TREC_MODELS]
     print(
-        f"{rows[0].impressions:,} impressions, {rows[0].clicks} clicks; floor AUC {FLOOR_AUC}, page GAUC {FLOOR_GAUC}"
+        f"{rows[0].impressions:,} impressions, {rows[0].clicks} clicks; floor AUC {BASELINE_AUC}, page GAUC {BASELINE_GAUC}"
     )
     print("| | AUC | page GAUC | settings |\n|---|---|---|---|")
     for row in rows:
@@ -138,12 +142,16 @@ def main(json: Annotated[Path | None, typer.Option(help="Write the rows to this 
         json.write_bytes(msgspec.json.format(msgspec.json.encode({"rows": rows})) + b"\n")
 
 
-def _row(name: str, scored: list[NDArray[np.float64]], clicked: list[NDArray[np.float64]]) -> Row:
+def _make_row(name: str, scored: list[NDArray[np.float64]], clicked: list[NDArray[np.float64]]) -> Row:
     longest = max(len(scores) for scores in scored)
     scores, labels = np.zeros((len(scored), longest)), np.zeros((len(scored), longest))
     present = np.zeros((len(scored), longest), dtype=np.bool_)
-    for place, (ours, clicks) in enumerate(zip(scored, clicked, strict=True)):
-        scores[place, : len(ours)], labels[place, : len(ours)], present[place, : len(ours)] = ours, clicks, True
+    for index, (page_scores, clicks) in enumerate(zip(scored, clicked, strict=True)):
+        scores[index, : len(page_scores)], labels[index, : len(page_scores)], present[index, : len(page_scores)] = (
+            page_scores,
+            clicks,
+            True,
+        )
     flat = scores[present], labels[present]
     return Row(name, len(flat[0]), int(flat[1].sum()), auc(*flat), page_gauc(scores, labels, present), {})
 

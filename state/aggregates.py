@@ -31,7 +31,7 @@ def add_counts(a: LevelCounts, b: LevelCounts) -> LevelCounts:
     return (a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7)
 
 
-def decayed(sums: LevelSums, since: int, at: int, half_life: float) -> LevelSums:
+def decay(sums: LevelSums, since: int, at: int, half_life: float) -> LevelSums:
     """`sums` as of `since` (ms), decayed to `at` (ms); a time before `since` leaves them as they are.
 
     half_life: ms.

@@ -29,5 +29,5 @@ class TrainingError(PrectrError):
     """Training cannot go on: a loss is not finite; the message names the batch."""
 
 
-class BrokerAway(PrectrError):
+class BrokerUnavailableError(PrectrError):
     """Kafka does not answer; a process that is already at work waits for it."""

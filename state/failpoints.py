@@ -11,13 +11,13 @@ from collections.abc import Callable
 _hook: Callable[[str], None] | None = None
 
 
-def at_point(name: str) -> None:
+def failpoint(name: str) -> None:
     """Pass a point. Does nothing, unless `on_points` has put something in its place."""
     if _hook is not None:
         _hook(name)
 
 
-def on_points(hook: Callable[[str], None] | None) -> None:
+def set_failpoint_hook(hook: Callable[[str], None] | None) -> None:
     """Call `hook` with the name of every point from now on; None: no more."""
     global _hook  # noqa: PLW0603 (one process, one hook)
     _hook = hook

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from prectr.state.errors import StateError
-from prectr.state.failpoints import at_point
-from prectr.state.manifest import Manifest, StoredFile
-from prectr.state.snapshot_storage import Location
+from prectr.state.failpoints import failpoint
+from prectr.state.manifest import SnapshotManifest, StoredFile
+from prectr.state.snapshot_storage import SnapshotStorage
 
-_FETCHES: Final = 8
+_MAX_DOWNLOADS: Final = 8
 """Files fetched side by side; a file of a bucket is mostly waiting."""
 
 
-def bring_back(files: Location, manifest: Manifest, target: Path) -> str:
+def download_snapshot(files: SnapshotStorage, manifest: SnapshotManifest, target: Path) -> str:
     """Put the state of `manifest` in the place of `target`; what is wrong with its files, or "" where it is done.
 
     files: the folder that the paths of the manifest start from.
@@ -24,30 +24,30 @@ def bring_back(files: Location, manifest: Manifest, target: Path) -> str:
     Raises:
         StateError: location or disk fail.
     """
-    aside = _aside(target)
+    staging = _staging_dir(target)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        wrong = _fetch(files, manifest, aside)
-        if not wrong:
-            _put_in_place(aside, target)
-        return wrong
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        problem = _download_files(files, manifest, staging)
+        if not problem:
+            _swap_in(staging, target)
+        return problem
     except OSError as error:
         raise StateError(
             f"{target}: snapshot {manifest.name} cannot be put there: {error.strerror}. Mend that or use another "
             "--state-dir, then run the same command again"
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def tidy(target: Path) -> None:
+def recover_partial_restore(target: Path) -> None:
     """Put back what a restore that was killed had moved away, and remove what it had fetched."""
-    replaced = _replaced(target)
+    replaced = _replaced_dir(target)
     if replaced.exists() and not target.exists():
         replaced.rename(target)
-    for left in (_aside(target), replaced):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (_staging_dir(target), replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -56,55 +56,55 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _aside(target: Path) -> Path:
+def _staging_dir(target: Path) -> Path:
     return target.parent / f".{target.name}.restoring"
 
 
-def _replaced(target: Path) -> Path:
+def _replaced_dir(target: Path) -> Path:
     return target.parent / f".{target.name}.replaced"
 
 
-def _fetch(files: Location, manifest: Manifest, aside: Path) -> str:
+def _download_files(files: SnapshotStorage, manifest: SnapshotManifest, staging: Path) -> str:
     by_path: dict[str, list[StoredFile]] = {}
     for file in manifest.files:
         by_path.setdefault(manifest.path(file), []).append(file)
 
-    def fetch(path: str) -> str:
-        first, *same = by_path[path]
-        to = aside / first.name
-        if not files.download(path, to):
+    def download(path: str) -> str:
+        first, *duplicates = by_path[path]
+        local = staging / first.name
+        if not files.download(path, local):
             return f"{first.name} is missing"
-        if (size := to.stat().st_size) != first.size:
+        if (size := local.stat().st_size) != first.size:
             return f"{first.name} has {size} bytes, not {first.size}"
-        if sha256_of(to) != first.sha256:
+        if sha256_of(local) != first.sha256:
             return f"the SHA-256 of {first.name} is not the manifest's"
-        for other in same:
-            shutil.copyfile(to, aside / other.name)
+        for other in duplicates:
+            shutil.copyfile(local, staging / other.name)
         for file in by_path[path]:
-            _sync(aside / file.name)
+            _fsync(staging / file.name)
         return ""
 
-    pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="restore")
+    pool = ThreadPoolExecutor(_MAX_DOWNLOADS, thread_name_prefix="restore")
     try:
-        for wrong in pool.map(fetch, by_path):
-            if wrong:
-                return wrong
-            at_point("restore")
+        for problem in pool.map(download, by_path):
+            if problem:
+                return problem
+            failpoint("restore")
     finally:
         pool.shutdown(cancel_futures=True)
     return ""
 
 
-def _put_in_place(aside: Path, target: Path) -> None:
-    _sync(aside)
+def _swap_in(staging: Path, target: Path) -> None:
+    _fsync(staging)
     if target.exists():
-        target.rename(_replaced(target))
-    aside.rename(target)
-    _sync(target.parent)
-    shutil.rmtree(_replaced(target), ignore_errors=True)
+        target.rename(_replaced_dir(target))
+    staging.rename(target)
+    _fsync(target.parent)
+    shutil.rmtree(_replaced_dir(target), ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

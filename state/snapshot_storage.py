@@ -20,14 +20,14 @@ _USER: Final = re.compile(r"(?<=://)(?:[^/\s:]*:(?!\d+/)\S*|[^/\s]*)@")
 _QUERY: Final = re.compile(r"(?<=\?)\S+")
 
 
-def masked(url: str) -> str:
+def mask_credentials(url: str) -> str:
     """`url` without the user, the password and the query in it, which nothing may print."""
     if "://" not in url:
         return url
     return _QUERY.sub("***", _USER.sub("***@", url))
 
 
-class Location:
+class SnapshotStorage:
     """A folder under a URL. Paths are relative to it, with `/` between their parts.
 
     A file appears as a whole or in pieces, as the place has it; nothing is listed from a cache.
@@ -39,27 +39,27 @@ class Location:
         Raises:
             ConfigError: no such kind of place is known, or the package for it is not installed.
         """
-        self.name = masked(url)
+        self.name = mask_credentials(url)
         self._url = url
         try:
             self._fs, root = fsspec.core.url_to_fs(url)
         except Exception as error:
             # What a filesystem's constructor raises is its own affair: ValueError, ImportError, errors of its service.
             raise ConfigError(
-                f"--snapshots {self.name}: cannot be used: {self._without_secrets(error)}. Name a folder or a URL "
+                f"--snapshots {self.name}: cannot be used: {self._redact(error)}. Name a folder or a URL "
                 "that fsspec knows (file://, s3://, gs://, ...), and install the package for it if it needs one"
             ) from error
         self._root: str = root.rstrip("/")
-        self._made: set[str] = set()
+        self._created_folders: set[str] = set()
 
-    def below(self, name: str) -> "Location":
+    def subfolder(self, name: str) -> "SnapshotStorage":
         """The folder `name` in this one, of the same kind."""
-        found = copy(self)
-        found.name = f"{self.name.rstrip('/')}/{name}"
-        found._root = f"{self._root}/{name}"
-        return found
+        storage = copy(self)
+        storage.name = f"{self.name.rstrip('/')}/{name}"
+        storage._root = f"{self._root}/{name}"
+        return storage
 
-    def check(self) -> None:
+    def check_access(self) -> None:
         """Write a small file, read it and remove it, so that what is wrong with the place is said at the start.
 
         Raises:
@@ -72,20 +72,20 @@ class Location:
         if found != content:
             raise StateError(f"{self.name}: a file written there is read back as {found!r}: use another --snapshots")
 
-    def names(self, folder: str) -> list[str]:
+    def list_names(self, folder: str) -> list[str]:
         """Names of the files that lie directly in `folder`; none where there is no such folder."""
-        with self._named_errors(folder, "listed"):
+        with self._translate_errors(folder, "listed"):
             self._fs.invalidate_cache()
             try:
-                entries = self._fs.ls(self._at(folder), detail=True)
+                entries = self._fs.ls(self._full_path(folder), detail=True)
             except FileNotFoundError:
                 return []
             return [entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file"]
 
-    def sizes(self, folder: str) -> dict[str, int]:
+    def file_sizes(self, folder: str) -> dict[str, int]:
         """Bytes of every file anywhere below `folder`, by its path from there."""
-        start = f"{self._at(folder)}/"
-        with self._named_errors(folder, "listed"):
+        start = f"{self._full_path(folder)}/"
+        with self._translate_errors(folder, "listed"):
             self._fs.invalidate_cache()
             try:
                 found: dict[str, dict[str, Any]] = self._fs.find(start, detail=True)
@@ -95,80 +95,80 @@ class Location:
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None where there is none."""
-        with self._named_errors(path, "read"):
+        with self._translate_errors(path, "read"):
             try:
-                content: bytes = self._fs.cat_file(self._at(path))
+                content: bytes = self._fs.cat_file(self._full_path(path))
             except FileNotFoundError:
                 return None
             return content
 
     def write(self, path: str, content: bytes) -> None:
         """Put a file there."""
-        with self._named_errors(path, "written"):
-            self._make_folder_of(path)
-            self._fs.pipe_file(self._at(path), content)
+        with self._translate_errors(path, "written"):
+            self._make_parent_folder(path)
+            self._fs.pipe_file(self._full_path(path), content)
 
     def upload(self, file: Path, path: str) -> None:
         """Copy a file of this machine to `path`."""
-        with self._named_errors(path, "written"):
-            self._make_folder_of(path)
-            self._fs.put_file(str(file), self._at(path))
+        with self._translate_errors(path, "written"):
+            self._make_parent_folder(path)
+            self._fs.put_file(str(file), self._full_path(path))
 
     def download(self, path: str, file: Path) -> bool:
         """Copy `path` into a file of this machine; whether it was there."""
-        with self._named_errors(path, "read"):
+        with self._translate_errors(path, "read"):
             try:
-                self._fs.get_file(self._at(path), str(file))
+                self._fs.get_file(self._full_path(path), str(file))
             except FileNotFoundError:
                 return False
             return True
 
     def delete(self, path: str) -> None:
         """Remove a file, which may have gone already, and, of a local place, the folder that it leaves empty."""
-        with self._named_errors(path, "deleted"):
+        with self._translate_errors(path, "deleted"):
             with suppress(FileNotFoundError):
-                self._fs.rm_file(self._at(path))
+                self._fs.rm_file(self._full_path(path))
             if "/" in path and isinstance(self._fs, LocalFileSystem):
                 with suppress(OSError):
-                    self._fs.rmdir(self._at(path.rpartition("/")[0]))
+                    self._fs.rmdir(self._full_path(path.rpartition("/")[0]))
 
-    def modified(self, path: str) -> float | None:
+    def modified_at(self, path: str) -> float | None:
         """When a file was written, in seconds by the clock of the place; None where it is gone or nobody knows."""
-        with self._named_errors(path, "read"):
+        with self._translate_errors(path, "read"):
             try:
-                return float(self._fs.modified(self._at(path)).timestamp())
+                return float(self._fs.modified(self._full_path(path)).timestamp())
             except (FileNotFoundError, NotImplementedError, KeyError, AttributeError):
                 return None
 
-    def _at(self, path: str) -> str:
+    def _full_path(self, path: str) -> str:
         return f"{self._root}/{path}"
 
-    def _make_folder_of(self, path: str) -> None:
+    def _make_parent_folder(self, path: str) -> None:
         """Make the folders down to `path`. Above our own, only on a disk: elsewhere that would make a bucket."""
-        folder = self._at(path).rpartition("/")[0]
+        folder = self._full_path(path).rpartition("/")[0]
         if isinstance(self._fs, LocalFileSystem):
             self._fs.makedirs(folder, exist_ok=True)
             return
-        made = self._root
+        current = self._root
         for part in ["", *path.split("/")[:-1]]:
-            made = f"{made}/{part}" if part else made
-            if "/" in made.strip("/") and made not in self._made:
+            current = f"{current}/{part}" if part else current
+            if "/" in current.strip("/") and current not in self._created_folders:
                 with suppress(FileExistsError):
-                    self._fs.mkdir(made, create_parents=False)
-                self._made.add(made)
+                    self._fs.mkdir(current, create_parents=False)
+                self._created_folders.add(current)
 
     @contextmanager
-    def _named_errors(self, path: str, what: str) -> Iterator[None]:
+    def _translate_errors(self, path: str, action: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             # Every kind of place has its own tree of errors; all that can be said is where and what.
             raise StateError(
-                f"{self.name}: {path} cannot be {what}: {self._without_secrets(error)}. {_advice(error)}"
+                f"{self.name}: {path} cannot be {action}: {self._redact(error)}. {_remedy(error)}"
             ) from error
 
-    def _without_secrets(self, error: Exception) -> str:
-        text = masked(f"{type(error).__name__} {error}".replace(self._url, self.name))
+    def _redact(self, error: Exception) -> str:
+        text = mask_credentials(f"{type(error).__name__} {error}".replace(self._url, self.name))
         if user := _USER.search(self._url):
             secret = user[0][:-1].partition(":")[2] or user[0][:-1]
             for form in {secret, unquote(secret)} - {""}:
@@ -176,7 +176,7 @@ class Location:
         return " ".join(text.split())[:400]
 
 
-def _advice(error: Exception) -> str:
+def _remedy(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "Give this program the right to list, read, write and delete there, or use another --snapshots"
     if isinstance(error, FileNotFoundError):

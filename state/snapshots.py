@@ -27,63 +27,72 @@ import msgspec
 
 from prectr.state import restore
 from prectr.state.errors import StateError
-from prectr.state.failpoints import at_point
-from prectr.state.manifest import Manifest, StoredFile, decode, differences, encode, is_name, offset_of, owner_of
+from prectr.state.failpoints import failpoint
+from prectr.state.manifest import (
+    SnapshotManifest,
+    StoredFile,
+    decode_manifest,
+    describe_differences,
+    encode_manifest,
+    is_manifest_name,
+    offset_of,
+    writer_epoch_of,
+)
 from prectr.state.restore import sha256_of
-from prectr.state.snapshot_storage import Location
+from prectr.state.snapshot_storage import SnapshotStorage
 
 _MANIFESTS: Final = "manifests"
 _FILES: Final = "files"
-UNNAMED_FOR: Final = 24 * 3600.0
+UNREFERENCED_RETENTION: Final = 24 * 3600.0
 """Seconds after which a file of another owner that no manifest names is taken for what a dead one left."""
 _log = logging.getLogger(__name__)
 
 
-class Saved(msgspec.Struct, frozen=True):
+class SnapshotResult(msgspec.Struct, frozen=True):
     """What a save did. uploaded: bytes that were not there yet; total: bytes of the whole snapshot."""
 
     offset: int
-    uploaded: int
-    total: int
+    uploaded_bytes: int
+    total_bytes: int
 
 
-def task_of(name: str) -> dict[str, str | int]:
+def task_log_fields(name: str) -> dict[str, str | int]:
     """Stage and partition of a task named STAGE-PARTITION, as its log lines have them; nothing of another name."""
     stage, _, partition = name.rpartition("-")
     return {"stage": stage, "partition": int(partition)} if stage and partition.isdecimal() else {}
 
 
-class Snapshots:
+class TaskSnapshots:
     """The snapshots of one task, as one owner of it. One thread at a time may call, but for `stop`."""
 
-    def __init__(self, location: Location, task: str, identity: msgspec.Struct, keep: int = 2) -> None:
+    def __init__(self, storage: SnapshotStorage, task: str, identity: msgspec.Struct, keep: int = 2) -> None:
         """Begin as a new owner; nothing is asked of the location yet.
 
         task: STAGE-PARTITION, the folder's name. identity: what the state belongs to; a snapshot of another is refused.
         keep: whole snapshots that pruning leaves.
         """
-        self.damaged = 0
+        self.corrupt_count = 0
         """Snapshots found damaged, or their files gone, since the opening."""
-        self._location = location.below(task)
+        self._storage = storage.subfolder(task)
         self._task = task
         self._identity: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(identity))
         self._keep = keep
-        self._known: dict[str, Manifest] = {}
-        self._bad: set[str] = set()
-        self._digests: dict[tuple[str, int, int], str] = {}
+        self._manifests: dict[str, SnapshotManifest] = {}
+        self._corrupt: set[str] = set()
+        self._digest_cache: dict[tuple[str, int, int], str] = {}
         self._stop = Event()
-        self._owner = secrets.token_hex(8)
-        self._saves = 0
-        self._last: Manifest | None = None
-        self._stored: dict[str, StoredFile] = {}
+        self._writer_epoch = secrets.token_hex(8)
+        self._save_number = 0
+        self._last_manifest: SnapshotManifest | None = None
+        self._stored_by_digest: dict[str, StoredFile] = {}
 
-    def newest(self) -> Manifest | None:
+    def newest(self) -> SnapshotManifest | None:
         """The newest snapshot whose manifest can be read; its files are not looked at.
 
         Raises:
             StateError: the location cannot be read, or the snapshot belongs to another system.
         """
-        return next((found for name in self._names() if (found := self._manifest(name))), None)
+        return next((found for name in self._manifest_names() if (found := self._read_manifest(name))), None)
 
     def restore(self, target: Path, newer_than: int = -1) -> int | None:
         """Put the newest whole snapshot with an offset above `newer_than` in the place of `target`; its offset.
@@ -94,32 +103,32 @@ class Snapshots:
         Raises:
             StateError: location or disk fail, or the snapshot belongs to another system.
         """
-        restore.tidy(target)
+        restore.recover_partial_restore(target)
         self.newest()  # refuses another system's, also where none is newer
         tried: set[str] = set()
         # Looked up anew each time: a living owner may have pruned the one that was tried.
-        while names := [n for n in self._names() if n not in tried and offset_of(n) > newer_than]:
+        while names := [n for n in self._manifest_names() if n not in tried and offset_of(n) > newer_than]:
             name = names[0]
             tried.add(name)
-            manifest = self._manifest(name)
-            wrong = "its manifest cannot be decoded"
+            manifest = self._read_manifest(name)
+            problem = "its manifest cannot be decoded"
             if manifest is not None:
-                wrong = restore.bring_back(self._location.below(_FILES), manifest, target)
-                if not wrong:
+                problem = restore.download_snapshot(self._storage.subfolder(_FILES), manifest, target)
+                if not problem:
                     return manifest.offset
-            if name in self._names():
-                self.damaged += 1
-                self._bad.add(name)
+            if name in self._manifest_names():
+                self.corrupt_count += 1
+                self._corrupt.add(name)
                 _log.warning(
                     "%s: snapshot %s is damaged: %s: trying the one before",
-                    self._location.name,
+                    self._storage.name,
                     name,
-                    wrong,
-                    extra=task_of(self._task),
+                    problem,
+                    extra=task_log_fields(self._task),
                 )
         return None
 
-    def save(self, checkpoint: Path, offset: int, created: float) -> Saved:
+    def save(self, checkpoint: Path, offset: int, created_at: float) -> SnapshotResult:
         """Store the files of a store's checkpoint that are not there yet, then the manifest.
 
         offset: of the record that the state takes next. created: seconds since the epoch.
@@ -128,21 +137,21 @@ class Snapshots:
             StateError: the location cannot be used, belongs to another system, or `stop` was called.
         """
         files = self._checkpoint_files(checkpoint)
-        others = self._names()
-        for name in others:
-            self._manifest(name)
-        if self._last is not None and self._last.name not in others:
-            self._begin()
-        manifest, uploaded = self._write(files, offset, created)
-        if self._last is not None and self._last.name not in self._names():
-            overtaken = manifest
-            self._begin()
-            manifest, again = self._write(files, offset, created)
-            uploaded += again
-            self._location.delete(f"{_MANIFESTS}/{overtaken.name}")
-        self._last = manifest
-        self._stored = {file.sha256: file for file in manifest.files}
-        return Saved(offset, uploaded, sum(file.size for file in manifest.files))
+        existing = self._manifest_names()
+        for name in existing:
+            self._read_manifest(name)
+        if self._last_manifest is not None and self._last_manifest.name not in existing:
+            self._start_new_epoch()
+        manifest, uploaded = self._upload(files, offset, created_at)
+        if self._last_manifest is not None and self._last_manifest.name not in self._manifest_names():
+            superseded = manifest
+            self._start_new_epoch()
+            manifest, reuploaded = self._upload(files, offset, created_at)
+            uploaded += reuploaded
+            self._storage.delete(f"{_MANIFESTS}/{superseded.name}")
+        self._last_manifest = manifest
+        self._stored_by_digest = {file.sha256: file for file in manifest.files}
+        return SnapshotResult(offset, uploaded, sum(file.size for file in manifest.files))
 
     def prune(self) -> None:
         """Remove the snapshots behind the newest whole ones, and files that no snapshot needs.
@@ -152,98 +161,101 @@ class Snapshots:
         Raises:
             StateError: the location cannot be used, or belongs to another system.
         """
-        last = self._last
+        last = self._last_manifest
         if last is None:
             return
-        manifests = {name: self._manifest(name) for name in self._names()}
+        manifests = {name: self._read_manifest(name) for name in self._manifest_names()}
         # After the manifests, since files are stored before them: what is not there now has gone.
-        sizes = self._location.sizes(_FILES)
+        sizes = self._storage.file_sizes(_FILES)
         whole = [
             name
             for name, manifest in manifests.items()
-            if manifest and name not in self._bad and manifest.sizes().items() <= sizes.items()
+            if manifest and name not in self._corrupt and manifest.sizes().items() <= sizes.items()
         ]
-        doomed = [name for name in manifests if name < whole[self._keep - 1]] if len(whole) >= self._keep else []
-        unneeded: set[str] = set()
-        for name in doomed:
+        expired = [name for name in manifests if name < whole[self._keep - 1]] if len(whole) >= self._keep else []
+        unreferenced: set[str] = set()
+        for name in expired:
             if name != last.name:
                 manifest = manifests[name]
-                unneeded |= manifest.sizes().keys() if manifest else set()
-                self._location.delete(f"{_MANIFESTS}/{name}")
-        left = {name: self._manifest(name) for name in self._names()}
-        self._known = {name: manifest for name, manifest in left.items() if manifest}
-        needed = {path for manifest in left.values() if manifest for path in manifest.sizes()}
+                unreferenced |= manifest.sizes().keys() if manifest else set()
+                self._storage.delete(f"{_MANIFESTS}/{name}")
+        remaining = {name: self._read_manifest(name) for name in self._manifest_names()}
+        self._manifests = {name: manifest for name, manifest in remaining.items() if manifest}
+        referenced = {path for manifest in remaining.values() if manifest for path in manifest.sizes()}
         # What it names is not known: it may just be being written.
-        unreadable = {owner_of(name) for name, manifest in left.items() if manifest is None}
-        written = self._location.modified(f"{_MANIFESTS}/{last.name}")
-        for path in sizes.keys() - needed:
-            owner = path.partition("/")[0]
-            mine = owner == last.owner
-            if owner not in unreadable and (mine or path in unneeded or self._is_left_over(path, written)):
-                self._location.delete(f"{_FILES}/{path}")
+        unreadable = {writer_epoch_of(name) for name, manifest in remaining.items() if manifest is None}
+        written = self._storage.modified_at(f"{_MANIFESTS}/{last.name}")
+        for path in sizes.keys() - referenced:
+            writer_epoch = path.partition("/")[0]
+            is_own = writer_epoch == last.writer_epoch
+            if writer_epoch not in unreadable and (is_own or path in unreferenced or self._is_abandoned(path, written)):
+                self._storage.delete(f"{_FILES}/{path}")
 
     def stop(self) -> None:
         """Let a `save` that is under way in another thread end before its next file, with a StateError."""
         self._stop.set()
 
-    def _begin(self) -> None:
+    def _start_new_epoch(self) -> None:
         """Go on under a new token: nothing that was stored before is used."""
-        self._owner = secrets.token_hex(8)
-        self._saves = 0
-        self._last = None
-        self._stored = {}
+        self._writer_epoch = secrets.token_hex(8)
+        self._save_number = 0
+        self._last_manifest = None
+        self._stored_by_digest = {}
 
-    def _names(self) -> list[str]:
+    def _manifest_names(self) -> list[str]:
         """Manifests that there are now, the newest first."""
-        return sorted(filter(is_name, self._location.names(_MANIFESTS)), reverse=True)
+        return sorted(filter(is_manifest_name, self._storage.list_names(_MANIFESTS)), reverse=True)
 
-    def _manifest(self, name: str) -> Manifest | None:
+    def _read_manifest(self, name: str) -> SnapshotManifest | None:
         """A manifest; None where it is damaged, gone, or not whole yet. It is read once, since it never changes."""
-        if name in self._known:
-            return self._known[name]
-        content = self._location.read(f"{_MANIFESTS}/{name}")
-        manifest = decode(name, content) if content is not None else None
+        if name in self._manifests:
+            return self._manifests[name]
+        content = self._storage.read(f"{_MANIFESTS}/{name}")
+        manifest = decode_manifest(name, content) if content is not None else None
         if manifest is None:
             return None
         if manifest.identity != self._identity:
             raise StateError(
-                f"{self._location.name}: snapshot {name} is of another system: "
-                f"{'; '.join(differences(self._identity, manifest.identity))}. "
+                f"{self._storage.name}: snapshot {name} is of another system: "
+                f"{'; '.join(describe_differences(self._identity, manifest.identity))}. "
                 "Use another --snapshots, or the settings that it was made with"
             )
-        self._known[name] = manifest
+        self._manifests[name] = manifest
         return manifest
 
-    def _write(self, files: dict[Path, StoredFile], offset: int, created: float) -> tuple[Manifest, int]:
+    def _upload(self, files: dict[Path, StoredFile], offset: int, created_at: float) -> tuple[SnapshotManifest, int]:
         """Store what is not there, and the manifest; the bytes stored."""
-        self._saves += 1
-        there = self._location.sizes(f"{_FILES}/{self._owner}")
+        self._save_number += 1
+        existing_sizes = self._storage.file_sizes(f"{_FILES}/{self._writer_epoch}")
         uploaded = 0
         for path, file in files.items():
             if self._stop.is_set():
-                raise StateError(f"{self._location.name}: snapshot at offset {offset} given up: the task closes")
-            stored = self._stored.get(file.sha256)
+                raise StateError(f"{self._storage.name}: snapshot at offset {offset} given up: the task closes")
+            stored = self._stored_by_digest.get(file.sha256)
             # One that somebody has cut off or deleted would damage every snapshot from now on.
-            if stored is None or there.get(f"{stored.save:08}-{stored.sha256}") != stored.size:
-                stored = msgspec.structs.replace(file, save=self._saves)
-                self._location.upload(path, f"{_FILES}/{self._owner}/{stored.save:08}-{stored.sha256}")
-                self._stored[file.sha256] = stored
-                there[f"{stored.save:08}-{stored.sha256}"] = stored.size
+            if stored is None or existing_sizes.get(f"{stored.save_number:08}-{stored.sha256}") != stored.size:
+                stored = msgspec.structs.replace(file, save=self._save_number)
+                self._storage.upload(path, f"{_FILES}/{self._writer_epoch}/{stored.save_number:08}-{stored.sha256}")
+                self._stored_by_digest[file.sha256] = stored
+                existing_sizes[f"{stored.save_number:08}-{stored.sha256}"] = stored.size
                 uploaded += stored.size
-        manifest = Manifest(
+        manifest = SnapshotManifest(
             identity=self._identity,
             offset=offset,
-            owner=self._owner,
-            save=self._saves,
-            created=created,
-            files=tuple(msgspec.structs.replace(file, save=self._stored[file.sha256].save) for file in files.values()),
+            writer_epoch=self._writer_epoch,
+            save_number=self._save_number,
+            created_at=created_at,
+            files=tuple(
+                msgspec.structs.replace(file, save=self._stored_by_digest[file.sha256].save_number)
+                for file in files.values()
+            ),
         )
-        at_point("snapshot")
+        failpoint("snapshot")
         try:
-            self._location.write(f"{_MANIFESTS}/{manifest.name}", encode(manifest))
+            self._storage.write(f"{_MANIFESTS}/{manifest.name}", encode_manifest(manifest))
         except StateError:
             # It may be there all the same, and be pruned with its files: none of them may be named again.
-            self._begin()
+            self._start_new_epoch()
             raise
         return manifest, uploaded
 
@@ -255,16 +267,16 @@ class Snapshots:
             for path in sorted(checkpoint.iterdir()):
                 stat = path.stat()
                 key = (path.name, stat.st_size, stat.st_mtime_ns)
-                digest = self._digests.get(key) or sha256_of(path)
+                digest = self._digest_cache.get(key) or sha256_of(path)
                 if path.suffix == ".sst":
                     digests[key] = digest
                 files[path] = StoredFile(path.name, digest, stat.st_size, 0)
         except OSError as error:
             raise StateError(f"{checkpoint}: the checkpoint cannot be read: {error.strerror}") from error
-        self._digests = digests
+        self._digest_cache = digests
         return files
 
-    def _is_left_over(self, path: str, now: float | None) -> bool:
+    def _is_abandoned(self, path: str, now: float | None) -> bool:
         """Whether a file that no manifest names is old. now: by the clock of the location, as the file's time is."""
-        written = self._location.modified(f"{_FILES}/{path}")
-        return now is not None and written is not None and now - written > UNNAMED_FOR
+        written = self._storage.modified_at(f"{_FILES}/{path}")
+        return now is not None and written is not None and now - written > UNREFERENCED_RETENTION

@@ -15,7 +15,7 @@ Changes = Mapping[bytes, bytes | None]
 """What a micro-batch changes: key to new value, or to None where the key goes."""
 
 
-class Reads(Protocol):
+class ReadableStore(Protocol):
     """What a stage may ask of its state."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -36,12 +36,12 @@ class StoreOptions:
     """Off where a crash goes back to a checkpoint anyway (the embedded runner)."""
     read_only: bool = False
     """Nothing is written, so that a checkpoint can be looked at as it is."""
-    counted: bool = False
+    statistics: bool = False
     """RocksDB counts what it does, so that `Store.figures` knows of hits and stalls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreFigures:
+class StoreStats:
     """How a store does. Sizes are in bytes; memory is that of block cache and write buffers.
 
     cache_hits, cache_misses: of the block cache, since the store was opened. stalled: seconds since then for which
@@ -53,10 +53,10 @@ class StoreFigures:
     memory: int
     cache_hits: int = 0
     cache_misses: int = 0
-    stalled: float = 0.0
+    stall_seconds: float = 0.0
 
 
-_EFFECTIVE: Final[Mapping[str, Callable[[StoreOptions], str]]] = {
+_EXPECTED_OPTIONS: Final[Mapping[str, Callable[[StoreOptions], str]]] = {
     "write_buffer_size": lambda o: str(o.write_buffer),
     "compression": lambda o: "kLZ4Compression",
     "filter_policy": lambda o: "bloomfilter" if o.bloom_bits else "nullptr",
@@ -64,7 +64,7 @@ _EFFECTIVE: Final[Mapping[str, Callable[[StoreOptions], str]]] = {
 }
 
 
-_COUNT: Final = re.compile(
+_TICKER: Final = re.compile(
     r"^rocksdb\.(block\.cache\.hit|block\.cache\.miss|stall\.micros) COUNT : (\d+)$", re.MULTILINE
 )
 
@@ -87,7 +87,7 @@ class Store:
         self._write_options = rocksdict.WriteOptions()
         # The package's stub has this as a method; it is a property.
         self._write_options.disable_wal = not options.write_ahead_log  # type: ignore[method-assign, assignment]
-        with self._named_errors("opened"):
+        with self._translate_errors("opened"):
             if options.read_only and not path.is_dir():
                 raise StateError(f"{path}: there is no state store: name a folder that a run has written")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,12 +108,12 @@ class Store:
         """The values of `keys`, in their order; sorted keys are read fastest."""
         if not keys:
             return []
-        with self._named_errors("read"):
+        with self._translate_errors("read"):
             return cast("list[bytes | None]", self._db.get(list(keys)))
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with start ≤ key < end, by key."""
-        with self._named_errors("read"):
+        with self._translate_errors("read"):
             for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=start)):
                 if key >= end:
                     return
@@ -130,32 +130,32 @@ class Store:
                 delete(key)
             else:
                 put(key, value)
-        with self._named_errors("written"):
+        with self._translate_errors("written"):
             self._db.write(batch, self._write_options)
 
     def checkpoint(self, target: Path) -> None:
         """Write a consistent copy of the store to `target`, which must not exist; files are hard links."""
-        with self._named_errors("copied"):
+        with self._translate_errors("copied"):
             rocksdict.Checkpoint(self._db).create_checkpoint(str(target))
 
-    def keys(self) -> int:
+    def estimate_keys(self) -> int:
         """About how many keys there are."""
-        return self._number("estimate-num-keys")
+        return self._property("estimate-num-keys")
 
-    def figures(self) -> StoreFigures:
+    def stats(self) -> StoreStats:
         """How the store does; takes half a millisecond where RocksDB counts what it does."""
-        with self._named_errors("asked how it does"):
-            counts = dict(_COUNT.findall(self._db_options.get_statistics() or ""))
-            return StoreFigures(
-                keys=self.keys(),
-                size=self._number("live-sst-files-size"),
-                memory=self._number("block-cache-usage") + self._number("cur-size-all-mem-tables"),
+        with self._translate_errors("asked how it does"):
+            counts = dict(_TICKER.findall(self._db_options.get_statistics() or ""))
+            return StoreStats(
+                keys=self.estimate_keys(),
+                size=self._property("live-sst-files-size"),
+                memory=self._property("block-cache-usage") + self._property("cur-size-all-mem-tables"),
                 cache_hits=int(counts.get("block.cache.hit", 0)),
                 cache_misses=int(counts.get("block.cache.miss", 0)),
-                stalled=int(counts.get("stall.micros", 0)) / 1e6,
+                stall_seconds=int(counts.get("stall.micros", 0)) / 1e6,
             )
 
-    def _number(self, name: str) -> int:
+    def _property(self, name: str) -> int:
         return self._db.property_int_value(f"rocksdb.{name}") or 0
 
     def close(self) -> None:
@@ -165,58 +165,58 @@ class Store:
             with suppress(Exception):
                 self._db.close()
             return
-        with self._named_errors("closed"):
+        with self._translate_errors("closed"):
             self._db.close()
 
     @contextmanager
-    def _named_errors(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except (OSError, rocksdict.DbClosedError) as error:
-            raise StateError(f"{self.path}: the state store could not be {what}: {error}") from error
+            raise StateError(f"{self.path}: the state store could not be {action}: {error}") from error
         except Exception as error:
             self._failed = True
             # rocksdict raises plain Exception for whatever RocksDB reports; anything finer is a bug of ours.
             if type(error) is not Exception:
                 raise
-            raise StateError(f"{self.path}: the state store could not be {what}: {_advice(str(error))}") from error
+            raise StateError(f"{self.path}: the state store could not be {action}: {_remedy(str(error))}") from error
 
     def _assert_options(self) -> None:
         files = sorted(self.path.glob("OPTIONS-*"), key=lambda file: int(file.name.partition("-")[2]))
         text = files[-1].read_text() if files else ""
         column_family = text.partition('[CFOptions "default"]')[2]
-        for name, expected in _EFFECTIVE.items():
+        for name, expected in _EXPECTED_OPTIONS.items():
             found = re.search(rf"^\s*{name}=(\S*)", column_family, re.MULTILINE)
             if found is None or found[1] != expected(self.options):
-                seen = found[1] if found else "nothing"
+                actual = found[1] if found else "nothing"
                 raise StateError(
-                    f"{self.path}: RocksDB runs with {name}={seen}, not {expected(self.options)}: "
+                    f"{self.path}: RocksDB runs with {name}={actual}, not {expected(self.options)}: "
                     "delete the state folder or restore it from a snapshot"
                 )
 
 
 def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
-    made = rocksdict.Options(raw_mode=True)
-    made.create_if_missing(True)
-    made.set_write_buffer_size(options.write_buffer)
-    made.set_max_background_jobs(2)
-    made.set_compression_type(rocksdict.DBCompressionType.lz4())
-    made.set_keep_log_file_num(2)
-    made.set_max_open_files(256)
+    rocksdb = rocksdict.Options(raw_mode=True)
+    rocksdb.create_if_missing(True)
+    rocksdb.set_write_buffer_size(options.write_buffer)
+    rocksdb.set_max_background_jobs(2)
+    rocksdb.set_compression_type(rocksdict.DBCompressionType.lz4())
+    rocksdb.set_keep_log_file_num(2)
+    rocksdb.set_max_open_files(256)
     # Each store would have a timer's thread write all its counts to its log now and then, the first within seconds.
-    made.set_stats_dump_period_sec(0)
-    made.set_stats_persist_period_sec(0)
-    if options.counted:
-        made.enable_statistics()
+    rocksdb.set_stats_dump_period_sec(0)
+    rocksdb.set_stats_persist_period_sec(0)
+    if options.statistics:
+        rocksdb.enable_statistics()
     table = rocksdict.BlockBasedOptions()
     table.set_block_cache(rocksdict.Cache(options.block_cache))
     if options.bloom_bits:
         table.set_bloom_filter(options.bloom_bits, False)
-    made.set_block_based_table_factory(table)
-    return made
+    rocksdb.set_block_based_table_factory(table)
+    return rocksdb
 
 
-def _advice(message: str) -> str:
+def _remedy(message: str) -> str:
     if "No space left" in message:
         return f"{message} (the disk is full: free some space, then run the same command again)"
     if "lock" in message.lower():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Labeller = Literal["lexical"]
+LabellerName = Literal["lexical"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,9 +16,9 @@ class PipelineConfig:
     """A click within this time of its page is its label."""
     allowed_lateness: float = 5.0
     """How far the watermark stays behind the largest accepted event time."""
-    clock_jump: float = 3600.0
+    max_clock_skew: float = 3600.0
     """An event further ahead than this moves no watermark until another user confirms its time."""
-    closed_id_memory: float = 3600.0
+    dedup_retention: float = 3600.0
     """How long a closed page's id is remembered, to tell late clicks and duplicates."""
     history_clicks: int = 50
     """Clicks of the user that a page's snapshot holds."""
@@ -30,5 +30,5 @@ class PipelineConfig:
     """A user's entry is absent for a record that much later than its last update."""
     query_ttl: float = 90 * 86400.0
     """A query's entry is absent for a record that much later than its last update."""
-    labeller: Labeller = "lexical"
+    labeller: LabellerName = "lexical"
     """What fills a missing relevance level."""

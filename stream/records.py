@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from prectr.state.aggregates import LevelCounts, LevelSums
-from prectr.stream.events.contract import Impression
+from prectr.stream.events.contract import ResultPage
 
 LEVELS: Final = (1, 2, 3, 4)
 
@@ -43,8 +43,8 @@ class QueryClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
     price: float | None
 
 
-class Activity(msgspec.Struct, array_like=True, gc=False):
-    """Record of `search-activity`: a closed page, its labels, and its user as of the page's ts.
+class JoinedPage(msgspec.Struct, array_like=True, gc=False):
+    """Record of `joined-pages`: a closed page, its labels, and its user as of the page's ts.
 
     `labels` and `levels` hold one byte an item: 0 or 1, and 1 to 4. `history` is a msgpack array of
     `UserClick`, `page` the `Impression` as it entered, `clicked` the page's own clicks, each an encoded `QueryClick`,
@@ -63,7 +63,7 @@ class Activity(msgspec.Struct, array_like=True, gc=False):
     user_stats: LevelCounts
     history: msgspec.Raw
     page: msgspec.Raw
-    clicked: tuple[bytes, ...]
+    clicks: tuple[bytes, ...]
 
 
 class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -95,12 +95,12 @@ class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
     page: msgspec.Raw
 
 
-decode_page = msgspec.msgpack.Decoder(Impression).decode
+decode_page = msgspec.msgpack.Decoder(ResultPage).decode
 decode_history = msgspec.msgpack.Decoder(list[UserClick]).decode
 decode_query_clicks = msgspec.msgpack.Decoder(list[QueryClick]).decode
 encode_record = msgspec.msgpack.Encoder().encode
 decode_example = msgspec.msgpack.Decoder(Example).decode
-decode_activity = msgspec.msgpack.Decoder(Activity).decode
+decode_joined_page = msgspec.msgpack.Decoder(JoinedPage).decode
 
-in_order = attrgetter("closes_at", "request_id", "user_id")
+order_key_of = attrgetter("closes_at", "request_id", "user_id")
 """A record's place in the one order, as an `OrderKey`; for sorting."""

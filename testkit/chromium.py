@@ -47,7 +47,7 @@ class Chrome:
 
     def figures(self) -> list[tuple[str, str]]:
         """Name and visible text of every element that says which figure it shows, in the order of the page."""
-        script = "return [...document.querySelectorAll('[data-figure]')].map(e => [e.dataset.figure, e.innerText])"
+        script = "return [...document.querySelectorAll('[data-stat]')].map(e => [e.dataset.stat, e.innerText])"
         return [(name, text.strip()) for name, text in self._driver.execute_script(script)]
 
     def text(self, selector: str = "body") -> str:

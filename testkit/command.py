@@ -36,7 +36,7 @@ def prectr(*args: str | Path, **settings: str) -> subprocess.CompletedProcess[st
     )
 
 
-def replayed(*args: str | Path, run_dir: Path, **settings: str) -> dict[str, Any]:
+def run_replay_command(*args: str | Path, run_dir: Path, **settings: str) -> dict[str, Any]:
     """Run `prectr replay`, which must succeed, and return its report."""
     done = prectr("replay", *args, "--run-dir", run_dir, **settings)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
@@ -44,7 +44,7 @@ def replayed(*args: str | Path, run_dir: Path, **settings: str) -> dict[str, Any
     return report
 
 
-def written_examples(path: Path) -> list[dict[str, Any]]:
+def read_written_examples(path: Path) -> list[dict[str, Any]]:
     """Read a gzipped `--examples` file, one dict a page."""
     with gzip.open(path, "rb") as lines:
         return [json.loads(line) for line in lines]

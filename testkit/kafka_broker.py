@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from prectr.ops.local_stack.broker import (
-    HOW,
+    INSTALL_HINT,
     broker_command,
     format_storage,
     java_command,
@@ -14,9 +14,9 @@ from prectr.ops.local_stack.broker import (
     write_properties,
 )
 
-__all__ = ["HOW", "Broker", "kafka_home"]
+__all__ = ["INSTALL_HINT", "Broker", "kafka_home"]
 _START_SECONDS = 90
-_FOR_TESTS = "-XX:TieredStopAtLevel=1"
+_TEST_JVM_OPTION = "-XX:TieredStopAtLevel=1"
 """Starts faster, and never compiles for speed."""
 
 
@@ -26,7 +26,7 @@ class Broker:
     def __init__(self, home: Path, folder: Path) -> None:
         self._folder = folder
         java, *options = java_command(home)
-        self._java = [java, _FOR_TESTS, *options]
+        self._java = [java, _TEST_JVM_OPTION, *options]
         port, controller = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self._properties = write_properties(folder, port, controller)
@@ -39,9 +39,9 @@ class Broker:
         with log.open("wb") as out:
             command = broker_command(self._java, self._properties)
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        until = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + _START_SECONDS
         while b"Kafka Server started" not in log.read_bytes():
-            if self._process.poll() is not None or time.monotonic() > until:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"Kafka did not start:\n{log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.2)
@@ -51,7 +51,7 @@ class Broker:
         """Whether it is up, as far as is known here."""
         return self._process is not None and self._process.poll() is None
 
-    def crash(self) -> None:
+    def kill(self) -> None:
         """Kill it, as a crash of its machine would; `start` brings it back with what it had."""
         if self._process is not None:
             self._process.kill()

@@ -18,7 +18,7 @@ CLICKS = 558
 
 START = 1_370_000_000_000
 WINDOW = 120_000
-LEVEL = {-2: 1, 0: 1, 1: 2, 2: 3, 3: 4, 4: 4}
+LEVEL_OF_GRADE = {-2: 1, 0: 1, 1: 2, 2: 3, 3: 4, 4: 4}
 """Relevance level of a topical grade; an unjudged document has none, and the labeller fills it."""
 
 
@@ -46,16 +46,16 @@ def write_trec_log(path: Path, pages: Path = TREC_PAGES) -> Path:
 
 def _page_and_clicks(page: dict[str, Any], user: str, ts: int, span: int) -> Iterator[dict[str, Any]]:
     request = f"{user}-{page['interaction']}"
-    who = {"request_id": request, "user_id": user}
+    ids = {"request_id": request, "user_id": user}
     items = [_item(item) for item in page["items"]]
-    yield {"type": "impression", **who, "query": page["query"], "ts": ts, "items": items}
+    yield {"type": "impression", **ids, "query": page["query"], "ts": ts, "items": items}
     clicked = [item["doc"] for item in page["items"] if item["click"]]
-    for place, doc in enumerate(clicked, 1):
-        yield {"type": "click", **who, "item_id": doc, "ts": ts + span * place // (len(clicked) + 1)}
+    for number, doc in enumerate(clicked, 1):
+        yield {"type": "click", **ids, "item_id": doc, "ts": ts + span * number // (len(clicked) + 1)}
 
 
 def _item(item: dict[str, Any]) -> dict[str, Any]:
     event = {"item_id": item["doc"], "title": item["title"][:2000], "position": item["rank"]}
     if item["grade"] is not None:
-        event["relevance"] = LEVEL[item["grade"]]
+        event["relevance"] = LEVEL_OF_GRADE[item["grade"]]
     return event

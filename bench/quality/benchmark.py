@@ -1,7 +1,7 @@
-"""Every model between the floors and the oracle of the simulated world, `python -m bench.quality`.
+"""Every model between the baselines and the oracle of the simulated world, `python -m bench.quality`.
 
 For each seed: simulate a log with its truth, replay it once through the real pipeline with all models learning from
-it, measure. What is done is kept: scores, a file a seed and contender, under `--work`, and beside the page one record
+it, measure. What is done is kept: scores, a file a seed and variant, under `--work`, and beside the page one record
 of all that was found, from which it is written; so the whole can be done in pieces, and a run that was cut off goes on.
 Scores that other code or settings made are made anew, unless `--any-code` says that the code does not matter. Two runs
 beside each other may share a `--work` if their seeds differ. The figures are those of `bench.quality.rows.Row`.
@@ -21,17 +21,17 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from bench.provenance import command_line, machine, versions
-from bench.quality.bootstrap import Resampled
+from bench.quality.bootstrap import BootstrapResult
 from bench.quality.page import write_page
-from bench.quality.record import Record, changing, read_record
-from bench.quality.rows import Difference, Row, paired
+from bench.quality.record import QualityResults, read_results, update_results
+from bench.quality.rows import Difference, Row, paired_difference
 from bench.quality.scores import model_code
-from bench.quality.variants import Contender, comparisons, contenders
+from bench.quality.variants import Variant, comparisons, make_variants
 from bench.world import learning_curve
 from bench.world.drift import DriftRun, drift_identity, run_drift
 from bench.world.ground_truth import make_log, read_truth
-from bench.world.learning_curve import CurvePoint, curve
-from bench.world.run_world import Levels, Means, measure_world
+from bench.world.learning_curve import CurvePoint, measure_curve
+from bench.world.run_world import LevelAccuracy, RunContext, measure_world
 from bench.world.stage_one import Recipe, make_stage_one, make_uneven
 from prectr.model.models.registry import MODELS
 from prectr.model.text.encoder.artifact import load_encoder
@@ -44,10 +44,10 @@ RESULTS: Final = Path(__file__).parents[1] / "results" / "quality.md"
 WORK: Final = Path(__file__).parents[2] / "build" / "bench-quality"
 PAGES: Final = 60_000
 DAYS: Final = 14.0
-HEADLINE: Final = ("lr", "dnn", "wide-deep", "wide-deep+", "prectr", "prectr-v2")
-BOTH_TRACKS: Final = ("wide-deep+", "prectr-v2")
-SETTINGS: Final = {"batch_pages": 16, "batch_span": "1d"}
-COMPARED: Final = (
+HEADLINE_MODELS: Final = ("lr", "dnn", "wide-deep", "wide-deep+", "prectr", "prectr-v2")
+BOTH_TRACK_MODELS: Final = ("wide-deep+", "prectr-v2")
+BATCH_SETTINGS: Final = {"batch_pages": 16, "batch_span": "1d"}
+COMPARED_METRICS: Final = (
     "auc_expected",
     "auc",
     "gauc_expected",
@@ -67,7 +67,7 @@ class Result(msgspec.Struct, kw_only=True):
 
     rows: list[Row]
     differences: list[Difference]
-    levels: list[Levels]
+    levels: list[LevelAccuracy]
     curve: list[CurvePoint]
     drift: list[DriftRun]
     pages: int
@@ -81,27 +81,31 @@ class Result(msgspec.Struct, kw_only=True):
     seconds: float
 
 
-def differences(rows: Sequence[Row], resampled: Sequence[Resampled] = ()) -> list[Difference]:
-    """Each contender against those it is held against, paired by seed, track by track."""
+def paired_differences(rows: Sequence[Row], resampled: Sequence[BootstrapResult] = ()) -> list[Difference]:
+    """Each variant against those it is held against, paired by seed, track by track."""
     found = []
     for track in dict.fromkeys(row.track for row in rows):
         own = [row for row in rows if row.track == track]
-        drawn = [one for one in resampled if one.track == track]
+        bootstraps = [one for one in resampled if one.track == track]
         names = list(dict.fromkeys(row.name for row in own))
-        found += [paired(own, *pair, figure, drawn) for pair in comparisons(names) for figure in COMPARED]
+        found += [
+            paired_difference(own, *pair, metric, bootstraps)
+            for pair in comparisons(names)
+            for metric in COMPARED_METRICS
+        ]
     return [difference for difference in found if difference is not None]
 
 
 # --- what a command does ----------------------------------------------------------------------------------------------
 
 
-class Bench:
+class QualityBench:
     """One command: what it measures goes into the record as it is found."""
 
-    def __init__(self, flags: argparse.Namespace, means: Means) -> None:
+    def __init__(self, flags: argparse.Namespace, context: RunContext) -> None:
         self.flags = flags
-        self.means = means
-        self.found = Record(pages=flags.pages, days=flags.days)
+        self.context = context
+        self.found = QualityResults(pages=flags.pages, days=flags.days)
         """Of this command alone."""
 
     def worlds(self, *, drift: bool = False) -> list[WorldSettings]:
@@ -121,74 +125,78 @@ class Bench:
         ]
 
     def tables(self) -> None:
-        """Measure all contenders in each world."""
-        for measured in self._each(measure_world, self.worlds()):
+        """Measure all variants in each world."""
+        for measured in self._for_each_world(measure_world, self.worlds()):
             with self._records() as records:
                 for record in records:
                     record.add(measured)
 
     def curve(self) -> None:
         """Measure learning curves, on the first of the seeds."""
-        for points in curve(self.worlds()[0], self.flags.sizes, self.flags.contenders, self.means):
+        for points in measure_curve(self.worlds()[0], self.flags.sizes, self.flags.variants, self.context):
             with self._records() as records:
                 for record in records:
                     record.add_curve(points)
 
     def drift(self) -> None:
         """Go through worlds with drift."""
-        known = read_record(self.flags.record, self.flags.pages, self.flags.days).drift
-        kept = [run for run in known if self.means.any_code or run.code == model_code()]
-        for runs in self._each(_Drifting(kept), self.worlds(drift=True)):
+        known = read_results(self.flags.record, self.flags.pages, self.flags.days).drift
+        kept = [run for run in known if self.context.any_code or run.code == model_code()]
+        for runs in self._for_each_world(_DriftRunner(kept), self.worlds(drift=True)):
             with self._records() as records:
                 for record in records:
                     record.add_drift(runs)
 
     @contextmanager
-    def _records(self) -> Iterator[tuple[Record, Record]]:
+    def _records(self) -> Iterator[tuple[QualityResults, QualityResults]]:
         """What this command has found, and the record, both to be changed."""
-        with changing(self.flags.record, self.flags.pages, self.flags.days) as record:
+        with update_results(self.flags.record, self.flags.pages, self.flags.days) as record:
             yield self.found, record
 
-    def _each(
-        self, work: Callable[[WorldSettings, Sequence[Contender], Means], _Found], worlds: Sequence[WorldSettings]
+    def _for_each_world(
+        self,
+        measure_one: Callable[[WorldSettings, Sequence[Variant], RunContext], _Found],
+        worlds: Sequence[WorldSettings],
     ) -> Iterator[_Found]:
         """What is found in each world, as it is found; several processes where there are jobs for them."""
         if self.flags.jobs == 1 or len(worlds) == 1:
             for world in worlds:
-                yield work(world, self.flags.contenders, self.means)
+                yield measure_one(world, self.flags.variants, self.context)
             return
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.flags.jobs, spawned, initializer=set_up_logging) as pool:
-            waiting = [pool.submit(work, world, self.flags.contenders, self.means) for world in worlds]
-            for done in as_completed(waiting):
-                yield done.result()
+            futures = [pool.submit(measure_one, world, self.flags.variants, self.context) for world in worlds]
+            for future in as_completed(futures):
+                yield future.result()
 
 
-class _Drifting:
+class _DriftRunner:
     """A world with drift, run unless it has been with the same settings."""
 
     def __init__(self, known: Sequence[DriftRun]) -> None:
         self._known = {(run.name, run.track, run.seed, run.identity): run for run in known}
 
-    def __call__(self, world: WorldSettings, models: Sequence[Contender], means: Means) -> list[DriftRun]:
-        folder = means.folder(world)
+    def __call__(self, world: WorldSettings, models: Sequence[Variant], context: RunContext) -> list[DriftRun]:
+        folder = context.folder(world)
         make_log(world, folder)
         truth = read_truth(world, folder)
         kept, missing = [], []
         for one in models:
-            identity = drift_identity(truth, means.settings, one, means.encoder)
+            identity = drift_identity(truth, context.settings, one, context.encoder)
             run = self._known.get((one.name, one.track, world.seed, identity))
             kept += [] if run is None else [run]
             missing += [one] if run is None else []
         print(f"seed {world.seed}, drift: {len(missing)} models to run", file=sys.stderr)
-        return kept + (run_drift(truth, folder / "replay", means.settings, missing, means.encoder) if missing else [])
+        return kept + (
+            run_drift(truth, folder / "replay", context.settings, missing, context.encoder) if missing else []
+        )
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags, with lists as lists and `contenders`. UsageError: a value that means nothing."""
+    """The flags, with lists as lists and `variants`. UsageError: a value that means nothing."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -196,13 +204,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", help=f"comma-separated, of {', '.join(MODELS)}; '' for none but --without's")
     parser.add_argument("--track", default="T", choices=["T", "G"], help="T: levels are inferred; G: they are given")
     parser.add_argument("--without", default="", help="parts of prectr-v2, comma-separated, each an ablation; or all")
-    parser.add_argument("--debias", default="", help="forms of prectr-v2's debias: none,hinge,shift,shift+soft")
+    parser.add_argument(
+        "--debias", default="", help="forms of prectr-v2's debias: none,hinge,prior_adjustment,prior_adjustment+soft"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every model of this command"
     )
     parser.add_argument("--curve", action="store_true", help="learning curves over --sizes instead of tables")
     parser.add_argument("--drift", action="store_true", help="worlds with drift instead of tables")
-    parser.add_argument("--sizes", default=",".join(map(str, learning_curve.SIZES)), help="pages of --curve's logs")
+    parser.add_argument("--sizes", default=",".join(map(str, learning_curve.LOG_PAGES)), help="pages of --curve's logs")
     parser.add_argument("--pages", type=int, default=PAGES)
     parser.add_argument("--days", type=float, default=DAYS, help="event time of the log; fewer for a small one")
     parser.add_argument("--queries", type=int, help="of the catalogue, for a small world")
@@ -231,19 +241,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"--curve --seeds {flags.seeds}: learning curves are of one seed")
     if flags.jobs < 1:
         raise UsageError(f"--jobs {flags.jobs}: at least one world at a time")
-    flags.seeds = _numbers("--seeds", flags.seeds or ("0" if flags.curve else "0,1,2"))
-    flags.sizes = _numbers("--sizes", flags.sizes)
-    flags.recipe = _recipe(flags.recipe)
+    flags.seeds = _parse_integers("--seeds", flags.seeds or ("0" if flags.curve else "0,1,2"))
+    flags.sizes = _parse_integers("--sizes", flags.sizes)
+    flags.recipe = _parse_recipe(flags.recipe)
     if flags.models is None:
         flags.models = ",".join(_default_models(flags))
-    flags.contenders = contenders(
-        _words(flags.models),
+    flags.variants = make_variants(
+        _split_names(flags.models),
         flags.track,
-        without=_words(flags.without),
-        debias=_words(flags.debias),
-        settings=[_setting(text) for text in flags.set],
+        without=_split_names(flags.without),
+        debias=_split_names(flags.debias),
+        settings=[_parse_setting(text) for text in flags.set],
     )
-    if not flags.contenders:
+    if not flags.variants:
         raise UsageError("--models '': name a model, or a part by --without or --debias")
     if flags.out is None and (flags.pages, flags.days) == (PAGES, DAYS) and flags.queries is flags.items is None:
         flags.out = RESULTS
@@ -255,14 +265,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _default_models(flags: argparse.Namespace) -> Sequence[str]:
     if flags.curve:
         return learning_curve.MODELS
-    return HEADLINE if flags.track == "T" and not flags.drift else BOTH_TRACKS
+    return HEADLINE_MODELS if flags.track == "T" and not flags.drift else BOTH_TRACK_MODELS
 
 
-def _words(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _numbers(flag: str, text: str) -> list[int]:
+def _parse_integers(flag: str, text: str) -> list[int]:
     try:
         numbers = [int(number) for number in text.split(",")]
     except ValueError as error:
@@ -272,21 +282,21 @@ def _numbers(flag: str, text: str) -> list[int]:
     return numbers
 
 
-def _setting(text: str) -> tuple[str, str]:
+def _parse_setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not value:
         raise UsageError(f"--set {text}: give NAME=VALUE, such as encoder_share=1")
     return name.strip(), value.strip()
 
 
-def _recipe(text: str) -> Recipe:
+def _parse_recipe(text: str) -> Recipe:
     try:
         return msgspec.json.decode(text, type=Recipe)
     except msgspec.DecodeError as error:
         raise UsageError(f"--recipe {text}: {error}; give JSON with fields of bench.world.stage_one.Recipe") from error
 
 
-def _relevance(path: Path) -> dict[str, Any]:
+def _read_relevance(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -296,7 +306,7 @@ def _relevance(path: Path) -> dict[str, Any]:
     return found
 
 
-def measure(flags: argparse.Namespace, command: str) -> Result:
+def run_command(flags: argparse.Namespace, command: str) -> Result:
     """Do what the flags say, and add it to the record.
 
     Raises:
@@ -304,28 +314,28 @@ def measure(flags: argparse.Namespace, command: str) -> Result:
         PrectrError: whatever simulation, pre-training or replay does not allow.
     """
     start = time.monotonic()
-    settings = load_settings(None, {**SETTINGS}, environ={})
+    settings = load_settings(None, {**BATCH_SETTINGS}, environ={})
     encoder = flags.stage_one or make_stage_one(flags.recipe, flags.work)
     provenance = load_encoder(encoder).header.provenance
-    for contender in flags.contenders:
-        if contender.graded is not None:
-            make_uneven(encoder, contender.graded)
-    bench = Bench(flags, Means(settings, encoder, flags.work, flags.any_code))
+    for variant in flags.variants:
+        if variant.graded is not None:
+            make_uneven(encoder, variant.graded)
+    quality_bench = QualityBench(flags, RunContext(settings, encoder, flags.work, flags.any_code))
     if flags.curve:
-        bench.curve()
+        quality_bench.curve()
     elif flags.drift:
-        bench.drift()
+        quality_bench.drift()
     else:
-        bench.tables()
+        quality_bench.tables()
     seconds = time.monotonic() - start
-    with changing(flags.record, flags.pages, flags.days) as record:
-        record.add_part(command, seconds)
+    with update_results(flags.record, flags.pages, flags.days) as record:
+        record.add_command(command, seconds)
         record.stage_one = provenance
-        record.settings = {name: str(value) for name, value in SETTINGS.items()}
-    found = bench.found
+        record.settings = {name: str(value) for name, value in BATCH_SETTINGS.items()}
+    found = quality_bench.found
     return Result(
         rows=found.rows,
-        differences=differences(found.rows, found.resampled),
+        differences=paired_differences(found.rows, found.resampled),
         levels=found.levels,
         curve=found.curve,
         drift=found.drift,
@@ -347,12 +357,12 @@ def main() -> None:
     try:
         flags = parse(sys.argv[1:])
         if flags.relevance is not None:
-            found = _relevance(flags.relevance)
-            with changing(flags.record, flags.pages, flags.days) as record:
+            found = _read_relevance(flags.relevance)
+            with update_results(flags.record, flags.pages, flags.days) as record:
                 record.relevance = found
-        result = None if flags.page_only else measure(flags, command_line("bench.quality", sys.argv[1:]))
-        record = read_record(flags.record, flags.pages, flags.days)
-        text = write_page(record, differences(record.rows, record.resampled), flags.out)
+        result = None if flags.page_only else run_command(flags, command_line("bench.quality", sys.argv[1:]))
+        record = read_results(flags.record, flags.pages, flags.days)
+        text = write_page(record, paired_differences(record.rows, record.resampled), flags.out)
     except PrectrError as error:
         print(f"bench.quality: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

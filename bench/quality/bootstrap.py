@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.quality.scores import Scores
-from bench.quality.variants import Contender
-from bench.world.ground_truth import Floats, Truth
+from bench.quality.variants import Variant
+from bench.world.ground_truth import Floats, GroundTruth
 
 RESAMPLES: Final = 200
 
 
-class Resampled(msgspec.Struct, frozen=True, kw_only=True):
-    """A contender's AUC with expected labels over users drawn anew, resample by resample.
+class BootstrapResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant's AUC with expected labels over users drawn anew, resample by resample.
 
-    The same seed draws the same users for every contender, so differences between two are paired.
+    The same seed draws the same users for every variant, so differences between two are paired.
     """
 
     name: str
@@ -25,18 +25,18 @@ class Resampled(msgspec.Struct, frozen=True, kw_only=True):
     auc: list[float]
 
 
-def resample(truth: Truth, scores: Scores, contender: Contender, resamples: int = RESAMPLES) -> Resampled:
+def bootstrap_auc(truth: GroundTruth, scores: Scores, variant: Variant, resamples: int = RESAMPLES) -> BootstrapResult:
     """The AUC of the second half, expected labels, of users drawn with replacement."""
     shown = truth.shown
     late = shown.page >= truth.half
     users, user = np.unique(truth.user[shown.page[late]], return_inverse=True)
     rng = np.random.default_rng([truth.world.settings.seed, 23])
-    area = WeightedAuc(scores.shown[late], shown.probability[late])
+    weighted_auc = WeightedAuc(scores.shown[late], shown.probability[late])
     found = []
     for _ in range(resamples):
-        drawn = np.bincount(rng.integers(len(users), size=len(users)), minlength=len(users))
-        found.append(round(area(drawn[user].astype(np.float64)), 7))
-    return Resampled(name=contender.name, track=contender.track, seed=truth.world.settings.seed, auc=found)
+        draws = np.bincount(rng.integers(len(users), size=len(users)), minlength=len(users))
+        found.append(round(weighted_auc(draws[user].astype(np.float64)), 7))
+    return BootstrapResult(name=variant.name, track=variant.track, seed=truth.world.settings.seed, auc=found)
 
 
 class WeightedAuc:
@@ -47,13 +47,13 @@ class WeightedAuc:
         self._order = np.argsort(scores, kind="stable")
         ordered = scores[self._order]
         self._clicks = probability[self._order]
-        self._none = 1.0 - self._clicks
+        self._non_clicks = 1.0 - self._clicks
         self._starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
 
     def __call__(self, weights: NDArray[np.float64]) -> float:
         """The area with each case counted by its weight, float64 (n,); ties count half."""
         weights = weights[self._order]
         clicks = np.add.reduceat(weights * self._clicks, self._starts)
-        none = np.add.reduceat(weights * self._none, self._starts)
-        below = np.cumsum(none) - none
-        return float((clicks * (below + 0.5 * none)).sum() / (clicks.sum() * none.sum()))
+        non_clicks = np.add.reduceat(weights * self._non_clicks, self._starts)
+        below = np.cumsum(non_clicks) - non_clicks
+        return float((clicks * (below + 0.5 * non_clicks)).sum() / (clicks.sum() * non_clicks.sum()))

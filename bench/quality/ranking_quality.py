@@ -10,12 +10,12 @@ def auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
     scores, labels: float64 (n,). A label may be a probability p: the case counts with weight p as a click and
     with 1 − p as none (expected labels).
     """
-    _, place = np.unique(scores, return_inverse=True)
-    clicks = np.bincount(place, labels)
-    none = np.bincount(place, 1.0 - labels)
-    total = clicks.sum() * none.sum()
-    below = np.cumsum(none) - none
-    return float((clicks * (below + 0.5 * none)).sum() / total) if total > 0 else float("nan")
+    _, score_index = np.unique(scores, return_inverse=True)
+    clicks = np.bincount(score_index, labels)
+    non_clicks = np.bincount(score_index, 1.0 - labels)
+    total = clicks.sum() * non_clicks.sum()
+    below = np.cumsum(non_clicks) - non_clicks
+    return float((clicks * (below + 0.5 * non_clicks)).sum() / total) if total > 0 else float("nan")
 
 
 def page_gauc(scores: NDArray[np.float64], labels: NDArray[np.float64], present: NDArray[np.bool_]) -> float:
@@ -25,13 +25,13 @@ def page_gauc(scores: NDArray[np.float64], labels: NDArray[np.float64], present:
     probabilities as labels every page of two impressions or more has both classes.
     """
     clicks = np.where(present, labels, 0.0)
-    none = np.where(present, 1.0 - labels, 0.0)
-    total = clicks.sum(axis=1) * none.sum(axis=1)
+    non_clicks = np.where(present, 1.0 - labels, 0.0)
+    total = clicks.sum(axis=1) * non_clicks.sum(axis=1)
     kept = total > 1e-12
-    scores, clicks, none, total = scores[kept], clicks[kept], none[kept], total[kept]
+    scores, clicks, non_clicks, total = scores[kept], clicks[kept], non_clicks[kept], total[kept]
     difference = scores[:, :, None] - scores[:, None, :]
-    wins = np.einsum("pi,pij,pj->p", clicks, (difference > 0) + 0.5 * (difference == 0), none)
+    wins = np.einsum("pi,pij,pj->p", clicks, (difference > 0) + 0.5 * (difference == 0), non_clicks)
     if labels.dtype.kind == "f" and np.any((labels > 0) & (labels < 1)):
-        own = 0.5 * (clicks * none).sum(axis=1)
-        wins, total = wins - own, total - 2 * own
+        self_pairs = 0.5 * (clicks * non_clicks).sum(axis=1)
+        wins, total = wins - self_pairs, total - 2 * self_pairs
     return float(np.average(wins / total, weights=present[kept].sum(axis=1)))

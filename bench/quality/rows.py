@@ -1,4 +1,4 @@
-"""From scores to figures: one row a contender and seed, and differences between contenders over seeds."""
+"""From scores to figures: one row a variant and seed, and differences between variants over seeds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -9,23 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t  # type: ignore[import-untyped]
 
-from bench.quality.bootstrap import Resampled
+from bench.quality.bootstrap import BootstrapResult
 from bench.quality.ranking_quality import auc, page_gauc
 from bench.quality.scores import Scores
-from bench.quality.variants import Contender
-from bench.world.ground_truth import Floats, Showings, Truth
+from bench.quality.variants import Variant
+from bench.world.ground_truth import Floats, GroundTruth, Impressions
 from prectr.model.quality.quality import ACTIVE, LOW_ACTIVITY
 from prectr.stream.simulator.clicks import POSITION_EXPONENT
 
-TOP: Final = 10
+TOP_K: Final = 10
 """Places of a ranking that count."""
 
-RESOLVED: Final = 0.001
+MIN_RESOLVED_STEP: Final = 0.001
 """Steps in AUC under this count as unresolved, whatever the interval."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """Quality of one contender in one world; what it has no score for is null.
+    """Quality of one variant in one world; what it has no score for is null.
 
     model: with the settings that are not the default ones, such as `prectr-v2 debias=hinge`.
     Of the second half and of real clicks, prequential, at the position shown: auc, gauc (page), log_loss (mean,
@@ -74,36 +74,40 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """For a person."""
-        return Contender(model=self.model, without=self.without).name
+        return Variant(model=self.model, without=self.without).name
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """By how much one contender's figure is above another's, paired by seed.
+    """By how much one variant's figure is above another's, paired by seed.
 
     interval: 95 %, Student's t over the seeds; null with a single seed. users: 95 %, of the same mean under a bootstrap
     over the users of each seed; of `auc_expected` alone.
     """
 
     better: str
-    than: str
+    other: str
     track: str
-    figure: str
+    metric: str
     seeds: int
     mean: float
     interval: tuple[float, float] | None
-    users: tuple[float, float] | None = None
+    user_interval: tuple[float, float] | None = None
 
     @property
     def resolved(self) -> bool:
         """Whether a step in AUC is more than noise: at least 0.001, and the interval over seeds leaves zero out."""
-        return self.interval is not None and abs(self.mean) >= RESOLVED and self.interval[0] * self.interval[1] > 0
+        return (
+            self.interval is not None
+            and abs(self.mean) >= MIN_RESOLVED_STEP
+            and self.interval[0] * self.interval[1] > 0
+        )
 
 
 # --- figures of one set of scores -------------------------------------------------------------------------------------
 
 
-def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
-    """All figures of a contender's scores but its shares of the reference."""
+def measure_row(truth: GroundTruth, scores: Scores, variant: Variant) -> Row:
+    """All figures of a variant's scores but its shares of the reference."""
     shown = truth.shown
     late = shown.page >= truth.half
     clicked = shown.clicked.astype(np.float64)
@@ -111,14 +115,14 @@ def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
     new, active = activity < LOW_ACTIVITY, activity >= ACTIVE
     predicted = _sigmoid(scores.shown[late])
 
-    def auc_of(which: NDArray[np.bool_]) -> float:
-        return auc(scores.shown[which], clicked[which])
+    def auc_of(mask: NDArray[np.bool_]) -> float:
+        return auc(scores.shown[mask], clicked[mask])
 
-    rankings = {} if scores.candidates is None else ranking(truth.candidates, scores.candidates)
+    ranking_values = {} if scores.candidates is None else ranking_metrics(truth.candidates, scores.candidates)
     row = Row(
-        model=contender.label,
-        without=contender.without,
-        track=contender.track,
+        model=variant.label,
+        without=variant.without,
+        track=variant.track,
         seed=truth.world.settings.seed,
         auc=auc_of(late),
         gauc=_gauc(shown, scores.shown, clicked, late),
@@ -133,11 +137,11 @@ def measure(truth: Truth, scores: Scores, contender: Contender) -> Row:
         impressions_per_second=len(shown.page) / scores.seconds if scores.seconds else None,
         code=scores.code[:12],
     )
-    imagined = {} if scores.unexposed is None else unexposed(truth.unexposed, scores.unexposed)
-    return msgspec.structs.replace(row, **imagined, **rankings)
+    candidate_values = {} if scores.unexposed is None else unexposed_metrics(truth.unexposed, scores.unexposed)
+    return msgspec.structs.replace(row, **candidate_values, **ranking_values)
 
 
-def unexposed(slice_: Showings, scores: Floats) -> dict[str, float]:
+def unexposed_metrics(slice_: Impressions, scores: Floats) -> dict[str, float]:
     """Figures of candidates that were not shown, by their true probabilities."""
     true, never = slice_.probability, slice_.shown_before == 0
     everything = np.ones(len(scores), dtype=np.bool_)
@@ -149,44 +153,46 @@ def unexposed(slice_: Showings, scores: Floats) -> dict[str, float]:
     }
 
 
-def ranking(candidates: Showings, scores: Floats) -> dict[str, float]:
+def ranking_metrics(candidates: Impressions, scores: Floats) -> dict[str, float]:
     """Figures of the rankings of all candidates, a mean over pages."""
     totals = np.zeros(4)
     starts = candidates.first.tolist()
     for start, end in pairwise(starts):
-        totals += _one_ranking(scores[start:end], candidates.probability[start:end], candidates.level[start:end])
+        totals += _page_ranking_metrics(
+            scores[start:end], candidates.probability[start:end], candidates.level[start:end]
+        )
     clicks, ndcg, ndcg_level, level_1 = (totals / len(candidates.pages)).tolist()
     return {"expected_clicks": clicks, "ndcg": ndcg, "ndcg_level": ndcg_level, "share_level_1": level_1}
 
 
-def _one_ranking(scores: Floats, true: Floats, level: NDArray[np.uint8]) -> Floats:
+def _page_ranking_metrics(scores: Floats, true: Floats, level: NDArray[np.uint8]) -> Floats:
     """Expected clicks, NDCG by true probability, NDCG by level, and share of level 1, float64 (4,)."""
     order = np.argsort(-scores, kind="stable")
-    _, tied = np.unique(-scores[order], return_inverse=True)
-    size = np.bincount(tied)
-    top = min(TOP, len(scores))
+    _, tie_group = np.unique(-scores[order], return_inverse=True)
+    size = np.bincount(tie_group)
+    top = min(TOP_K, len(scores))
     ranks = np.arange(1, top + 1)
     examined, discount = ranks.astype(np.float64) ** POSITION_EXPONENT, 1.0 / np.log2(ranks + 1.0)
 
-    def placed(values: Floats) -> Floats:
+    def by_rank(values: Floats) -> Floats:
         """The values by rank, tied ones at their mean: the expectation over orders of the tied."""
-        return np.asarray((np.bincount(tied, values[order]) / size)[tied][:top])
+        return np.asarray((np.bincount(tie_group, values[order]) / size)[tie_group][:top])
 
     def ndcg(gain: Floats) -> float:
         ideal = np.sort(gain)[::-1][:top] @ discount
-        return float(placed(gain) @ discount / ideal) if ideal > 0 else 1.0
+        return float(by_rank(gain) @ discount / ideal) if ideal > 0 else 1.0
 
     by_level = 2.0 ** (level.astype(np.float64) - 1.0) - 1.0
-    level_1 = placed((level == 1).astype(np.float64)).mean()
-    return np.array([placed(true) @ examined, ndcg(true), ndcg(by_level), level_1])
+    level_1 = by_rank((level == 1).astype(np.float64)).mean()
+    return np.array([by_rank(true) @ examined, ndcg(true), ndcg(by_level), level_1])
 
 
-def _gauc(showings: Showings, scores: Floats, labels: Floats, which: NDArray[np.bool_]) -> float:
-    present = showings.table(which)
+def _gauc(impressions: Impressions, scores: Floats, labels: Floats, mask: NDArray[np.bool_]) -> float:
+    present = impressions.table(mask)
     kept = present.any(axis=1)
     # What is not present has no score; it has no weight either, and 0 compares where NaN would not.
-    table = np.nan_to_num(showings.table(scores))
-    return page_gauc(table[kept], showings.table(labels)[kept], present[kept])
+    table = np.nan_to_num(impressions.table(scores))
+    return page_gauc(table[kept], impressions.table(labels)[kept], present[kept])
 
 
 def _sigmoid(logits: Floats) -> Floats:
@@ -200,57 +206,57 @@ def _log_loss(logits: Floats, labels: Floats) -> float:
 # --- rows against each other ------------------------------------------------------------------------------------------
 
 
-def with_shares(rows: Sequence[Row], reference: str) -> list[Row]:
-    """The rows of one seed with their shares of what the reference learner gains over the floors."""
+def add_reference_shares(rows: Sequence[Row], reference: str) -> list[Row]:
+    """The rows of one seed with their shares of what the reference learner gains over the baselines."""
     auc_of = {row.name: row.auc for row in rows}
-    above, floor, by_level = auc_of[reference], auc_of["position alone"], auc_of["position × level"]
+    upper, lower, by_level = auc_of[reference], auc_of["position alone"], auc_of["position × level"]
     return [
         msgspec.structs.replace(
             row,
-            share_of_reference=(row.auc - floor) / (above - floor),
-            share_above_level=(row.auc - by_level) / (above - by_level),
+            share_of_reference=(row.auc - lower) / (upper - lower),
+            share_above_level=(row.auc - by_level) / (upper - by_level),
         )
         for row in rows
     ]
 
 
-def paired(
-    rows: Sequence[Row], better: str, than: str, figure: str, resampled: Sequence[Resampled] = ()
+def paired_difference(
+    rows: Sequence[Row], better: str, other: str, metric: str, resampled: Sequence[BootstrapResult] = ()
 ) -> Difference | None:
-    """The difference of a figure between two contenders over the seeds that both have; None if either lacks it.
+    """The difference of a figure between two variants over the seeds that both have; None if either lacks it.
 
     rows, resampled: of one track.
     """
     values: Mapping[str, dict[int, float]] = {
-        name: {row.seed: getattr(row, figure) for row in rows if row.name == name} for name in (better, than)
+        name: {row.seed: getattr(row, metric) for row in rows if row.name == name} for name in (better, other)
     }
-    seeds = sorted(values[better].keys() & values[than].keys())
+    seeds = sorted(values[better].keys() & values[other].keys())
     if not seeds or any(values[name][seed] is None for name in values for seed in seeds):
         return None
-    differences = np.array([values[better][seed] - values[than][seed] for seed in seeds])
+    differences = np.array([values[better][seed] - values[other][seed] for seed in seeds])
     mean, interval = float(differences.mean()), None
     if len(seeds) > 1:
         half = float(student_t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / np.sqrt(len(seeds)))
         interval = (mean - half, mean + half)
     return Difference(
         better=better,
-        than=than,
+        other=other,
         track=rows[0].track,
-        figure=figure,
+        metric=metric,
         seeds=len(seeds),
         mean=mean,
         interval=interval,
-        users=_over_users(resampled, better, than, seeds) if figure == "auc_expected" else None,
+        user_interval=_bootstrap_interval(resampled, better, other, seeds) if metric == "auc_expected" else None,
     )
 
 
-def _over_users(
-    resampled: Sequence[Resampled], better: str, than: str, seeds: Sequence[int]
+def _bootstrap_interval(
+    resampled: Sequence[BootstrapResult], better: str, other: str, seeds: Sequence[int]
 ) -> tuple[float, float] | None:
     """The 95 % interval of the mean difference over seeds, the users of each seed drawn anew."""
-    drawn = {(one.name, one.seed): np.array(one.auc) for one in resampled}
-    if any((name, seed) not in drawn for name in (better, than) for seed in seeds):
+    bootstraps = {(one.name, one.seed): np.array(one.auc) for one in resampled}
+    if any((name, seed) not in bootstraps for name in (better, other) for seed in seeds):
         return None
-    means = np.mean([drawn[better, seed] - drawn[than, seed] for seed in seeds], axis=0)
+    means = np.mean([bootstraps[better, seed] - bootstraps[other, seed] for seed in seeds], axis=0)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)

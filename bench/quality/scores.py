@@ -13,24 +13,24 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from bench.provenance import ROOT, code_sha256
-from bench.quality.variants import ABLATED, Contender, encoder_of, trainer_config
-from bench.world.benchmark import floor_tables
-from bench.world.ground_truth import Floats, Ints, Showings, Truth
-from bench.world.reference_learner import Learns, ReferenceLearner
+from bench.quality.variants import ABLATED_MODEL, Variant, encoder_of, trainer_config
+from bench.world.benchmark import baseline_tables
+from bench.world.ground_truth import Floats, GroundTruth, Impressions, Ints
+from bench.world.reference_learner import LearnedParts, ReferenceLearner
 from bench.world.stage_one import LevelSample
 from prectr.model.config import TrainerConfig
 from prectr.model.text.encoder.artifact import read_header
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.ops.settings.loader import Settings
 from prectr.state.errors import PrectrError
-from prectr.stream.events.contract import Impression, Item
+from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.records import Example, decode_page, encode_record
 from prectr.stream.replay.runner import Replay
 
 REFERENCE: Final = "reference learner"
-_MOST_ITEMS: Final = 200
+_MAX_ITEMS: Final = 200
 """Of a page."""
 _MODEL_CODE: Final = (
     *sorted(
@@ -79,9 +79,9 @@ def write_scores(path: Path, scores: Scores, identity: str) -> None:
     parts = {"shown": scores.shown, "unexposed": scores.unexposed, "candidates": scores.candidates}
     tensors = {name: part for name, part in {**parts, "levels": scores.levels}.items() if part is not None}
     metadata = {"identity": identity, "code": scores.code, "seconds": repr(scores.seconds)}
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(save(tensors, metadata))
-    aside.replace(path)
+    staging = path.with_name(path.name + ".part")
+    staging.write_bytes(save(tensors, metadata))
+    staging.replace(path)
 
 
 def read_scores(path: Path, identity: str, code: str | None) -> Scores | None:
@@ -99,14 +99,14 @@ def read_scores(path: Path, identity: str, code: str | None) -> Scores | None:
     return Scores(**parts, seconds=float(metadata["seconds"]), code=metadata["code"])
 
 
-def model_identity(truth: Truth, settings: Settings, contender: Contender, encoder: Path) -> str:
+def model_identity(truth: GroundTruth, settings: Settings, variant: Variant, encoder: Path) -> str:
     """Everything that a model's scores depend on, but the code; the encoder by what it is, not by where it lies."""
-    config = msgspec.to_builtins(trainer_config(settings, contender, encoder))
+    config = msgspec.to_builtins(trainer_config(settings, variant, encoder))
     parts = {
         "world": truth.world.settings,
-        "contender": contender,
+        "variant": variant,
         "pipeline": msgspec.to_builtins(settings.pipeline),
-        "trainer": config | {"encoder": read_header(encoder_of(contender, encoder)).sha256},
+        "trainer": config | {"encoder": read_header(encoder_of(variant, encoder)).sha256},
     }
     return msgspec.json.encode(parts).decode()
 
@@ -116,7 +116,7 @@ def model_code() -> str:
     return code_sha256(*_MODEL_CODE)
 
 
-def reference_identity(truth: Truth) -> str:
+def reference_identity(truth: GroundTruth) -> str:
     """Everything that the reference learner's scores depend on, but the code."""
     return msgspec.json.encode({"world": truth.world.settings}).decode()
 
@@ -129,25 +129,25 @@ def reference_code() -> str:
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-class MeasuredTrainer:
+class ScoreRecordingTrainer:
     """An `ExampleSink` around a trainer that keeps the score of every showing of the truth."""
 
-    def __init__(self, config: TrainerConfig, truth: Truth) -> None:
-        self.trainer = Trainer(config, self._measure)
+    def __init__(self, config: TrainerConfig, truth: GroundTruth) -> None:
+        self.trainer = Trainer(config, self._on_scores)
         self._truth = truth
-        self._imagined = (truth.unexposed, truth.candidates)
+        self._candidate_slices = (truth.unexposed, truth.candidates)
         self._shown = np.full(len(truth.shown.page), np.nan)
-        self._others = tuple(np.full(len(part.page), np.nan) for part in self._imagined)
+        self._candidate_scores = tuple(np.full(len(part.page), np.nan) for part in self._candidate_slices)
         self._seconds = 0.0
-        self._learns_levels = config.model == ABLATED and config.infers_levels
+        self._learns_levels = config.model == ABLATED_MODEL and config.infers_levels
         self._levels: Floats | None = None
-        self._last: dict[str, Example] = {}
+        self._last_example_of_query: dict[str, Example] = {}
         """Of each query."""
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Train."""
         start = perf_counter()
-        self.trainer.consume(examples, line)
+        self.trainer.consume(examples, watermark)
         self._seconds += perf_counter() - start
 
     def flush(self) -> None:
@@ -156,7 +156,7 @@ class MeasuredTrainer:
         self.trainer.flush()
         self._seconds += perf_counter() - start
         if self._learns_levels:
-            self._levels = self._told(LevelSample(self._truth))
+            self._levels = self._infer_levels(LevelSample(self._truth))
 
     def save(self, folder: Path) -> None:
         """Nothing: a run that was cut off starts again."""
@@ -170,7 +170,7 @@ class MeasuredTrainer:
         Raises:
             PrectrError: a showing of the truth never came by in the replay.
         """
-        unexposed, candidates = self._others
+        unexposed, candidates = self._candidate_scores
         for name, part in (("shown", self._shown), ("unexposed", unexposed), ("candidates", candidates)):
             if missing := int(np.isnan(part).sum()):
                 raise PrectrError(
@@ -180,94 +180,96 @@ class MeasuredTrainer:
                 )
         return Scores(self._shown, unexposed, candidates, self._seconds, self._levels, model_code())
 
-    def _measure(self, scored: BatchScores) -> None:
+    def _on_scores(self, scored: BatchScores) -> None:
         start = perf_counter()
         batch, shown = scored.batch, self._truth.shown
         pages = np.array([self._truth.page_of_request[request] for request in batch.request_ids])
-        showings = np.searchsorted(shown.page, pages)[batch.page_of] + batch.positions - 1
-        if not np.array_equal(shown.clicked[showings], batch.labels.astype(np.bool_)):
+        impressions = np.searchsorted(shown.page, pages)[batch.page_of] + batch.positions - 1
+        if not np.array_equal(shown.clicked[impressions], batch.labels.astype(np.bool_)):
             raise PrectrError(
                 f"the labels of pages {', '.join(batch.request_ids)} are not the clicks of the truth: the stages or "
                 "the simulator have changed what a click is; quality would be measured against the wrong ones"
             )
-        self._shown[showings] = scored.logits
-        self._imagine(batch.examples, pages)
-        self._last.update((example.query, example) for example in batch.examples)
+        self._shown[impressions] = scored.logits
+        self._score_candidates(batch.examples, pages)
+        self._last_example_of_query.update((example.query, example) for example in batch.examples)
         self._seconds -= perf_counter() - start
 
-    def _imagine(self, examples: Sequence[Example], pages: Ints) -> None:
+    def _score_candidates(self, examples: Sequence[Example], pages: Ints) -> None:
         """Score the candidates of the pages' queries that the truth knows of, as if shown first."""
-        asked, places = [], []
+        candidate_examples, slices = [], []
         for example, page in zip(examples, pages.tolist(), strict=True):
-            wanted = tuple(part.of_page(page) for part in self._imagined)
-            if any(place.stop > place.start for place in wanted):
-                asked.append(_with_candidates(example, self._truth, self._imagined, wanted))
-                places.append(wanted)
-        if not asked:
+            page_slices = tuple(part.of_page(page) for part in self._candidate_slices)
+            if any(place.stop > place.start for place in page_slices):
+                candidate_examples.append(_with_candidates(example, self._truth, self._candidate_slices, page_slices))
+                slices.append(page_slices)
+        if not candidate_examples:
             return
-        logits, done = self.trainer.score(asked, position=1), 0
-        for wanted in places:
-            for others, place in zip(self._others, wanted, strict=True):
-                others[place] = logits[done : done + place.stop - place.start]
-                done += place.stop - place.start
+        logits, done = self.trainer.score(candidate_examples, position=1), 0
+        for page_slices in slices:
+            for scores, target in zip(self._candidate_scores, page_slices, strict=True):
+                scores[target] = logits[done : done + target.stop - target.start]
+                done += target.stop - target.start
 
-    def _told(self, sample: LevelSample) -> Floats:
+    def _infer_levels(self, sample: LevelSample) -> Floats:
         """P(level), float64 (n, 4), that the scores of a sample's showings would rest on now.
 
         What is put on the last page of each query is read as any candidates are: what the query has shown before moves
         its levels, the user does not.
         """
-        told = np.zeros((len(sample.query), 4))
+        probabilities = np.zeros((len(sample.query), 4))
         for query in np.unique(sample.query).tolist():
-            page = self._last[normalise_query(self._truth.world.catalogue.queries[query])]
-            every = np.flatnonzero(sample.query == query)
-            for places in np.split(every, range(_MOST_ITEMS, len(every), _MOST_ITEMS)):
-                items = _with_items(page, self._truth, sample.item[places], sample.level[places])
-                told[places] = self.trainer.explain([items], position=1).levels
-        return told
+            page = self._last_example_of_query[normalise_query(self._truth.world.catalogue.queries[query])]
+            matching = np.flatnonzero(sample.query == query)
+            for indices in np.split(matching, range(_MAX_ITEMS, len(matching), _MAX_ITEMS)):
+                items = _with_items(page, self._truth, sample.item[indices], sample.level[indices])
+                probabilities[indices] = self.trainer.explain([items], position=1).levels
+        return probabilities
 
 
-def _with_candidates(example: Example, truth: Truth, slices: Sequence[Showings], places: Sequence[slice]) -> Example:
+def _with_candidates(
+    example: Example, truth: GroundTruth, slices: Sequence[Impressions], page_slices: Sequence[slice]
+) -> Example:
     """The same page at the same moment, with other items on it, none of them clicked."""
-    items = np.concatenate([part.item[place] for part, place in zip(slices, places, strict=True)])
-    levels = np.concatenate([part.level[place] for part, place in zip(slices, places, strict=True)])
+    items = np.concatenate([part.item[target] for part, target in zip(slices, page_slices, strict=True)])
+    levels = np.concatenate([part.level[place] for part, place in zip(slices, page_slices, strict=True)])
     return _with_items(example, truth, items, levels)
 
 
-def _with_items(example: Example, truth: Truth, item: Ints, level: NDArray[np.uint8]) -> Example:
+def _with_items(example: Example, truth: GroundTruth, item: Ints, level: NDArray[np.uint8]) -> Example:
     catalogue = truth.world.catalogue
     page = decode_page(example.page)
     page.items = [
         Item(
-            item_id=catalogue.item_ids[place],
-            title=catalogue.titles[place],
+            item_id=catalogue.item_ids[index],
+            title=catalogue.titles[index],
             relevance=one,
-            price=float(catalogue.prices[place]),
-            category=catalogue.categories[place],
-            brand=catalogue.brands[place],
+            price=float(catalogue.prices[index]),
+            category=catalogue.categories[index],
+            brand=catalogue.brands[index],
             position=1,
         )
-        for place, one in zip(item.tolist(), level.tolist(), strict=True)
+        for index, one in zip(item.tolist(), level.tolist(), strict=True)
     ]
-    return msgspec.structs.replace(example, page=_raw(page), levels=level.tobytes(), labels=bytes(len(item)))
+    return msgspec.structs.replace(example, page=_encode_page(page), levels=level.tobytes(), labels=bytes(len(item)))
 
 
-def _raw(page: Impression) -> msgspec.Raw:
+def _encode_page(page: ResultPage) -> msgspec.Raw:
     return msgspec.Raw(encode_record(page))
 
 
 def replay_models(
-    truth: Truth,
+    truth: GroundTruth,
     run_dir: Path,
     settings: Settings,
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     encoder: Path,
     progress: Callable[[Replay], None] = lambda replay: None,
-) -> dict[Contender, Scores]:
-    """Replay the log once through both stages, every contender learning from it, and give their scores."""
-    sinks: Mapping[str, MeasuredTrainer] = {
-        str(number): MeasuredTrainer(trainer_config(settings, contender, encoder), truth)
-        for number, contender in enumerate(contenders)
+) -> dict[Variant, Scores]:
+    """Replay the log once through both stages, every variant learning from it, and give their scores."""
+    sinks: Mapping[str, ScoreRecordingTrainer] = {
+        str(number): ScoreRecordingTrainer(trainer_config(settings, variant, encoder), truth)
+        for number, variant in enumerate(variants)
     }
     run = Replay(
         [str(truth.log)],
@@ -276,20 +278,20 @@ def replay_models(
         config={},
         sinks=sinks,
         label=LexicalLabeller(),
-        cut_every=float("inf"),
+        checkpoint_interval=float("inf"),
         restart=True,
     )
     try:
         run.run(flush=True, progress=progress)
     finally:
         run.close()
-    return {contender: sink.scores() for contender, sink in zip(contenders, sinks.values(), strict=True)}
+    return {variant: sink.scores() for variant, sink in zip(variants, sinks.values(), strict=True)}
 
 
 # --- what the models stand between ------------------------------------------------------------------------------------
 
 
-def oracle_scores(truth: Truth) -> Scores:
+def oracle_scores(truth: GroundTruth) -> Scores:
     """The true probabilities themselves."""
     return Scores(
         log_odds(truth.shown.probability),
@@ -298,12 +300,12 @@ def oracle_scores(truth: Truth) -> Scores:
     )
 
 
-def floor_scores(truth: Truth) -> dict[str, Scores]:
+def baseline_scores(truth: GroundTruth) -> dict[str, Scores]:
     """Click rates of the first half by position, and by position and level; the first half itself is not scored."""
     shown = truth.shown
     late = shown.page >= truth.half
     early = shown.table(~late)
-    tables = floor_tables(shown.table(shown.level), shown.present & early, shown.table(shown.clicked))
+    tables = baseline_tables(shown.table(shown.level), shown.present & early, shown.table(shown.clicked))
     scores = {}
     for name, rates in tables.items():
         odds = log_odds(rates)
@@ -317,19 +319,21 @@ def floor_scores(truth: Truth) -> dict[str, Scores]:
     return scores
 
 
-def reference_scores(truth: Truth) -> Scores:
+def reference_scores(truth: GroundTruth) -> Scores:
     """The reference learner's, page by page: test, then update."""
-    learner = ReferenceLearner(truth.world, Learns())
+    learner = ReferenceLearner(truth.world, LearnedParts())
     slices = (truth.shown, truth.unexposed, truth.candidates)
     probabilities = [np.full(len(part.page), np.nan) for part in slices]
     shown = truth.shown
     for page, (user, query) in enumerate(zip(truth.user.tolist(), truth.query.tolist(), strict=True)):
         for part, probability in zip(slices, probabilities, strict=True):
-            at = part.of_page(page)
-            if at.stop > at.start:
-                probability[at] = learner.score(user, query, part.item[at], part.level[at], part.position[at])
-        at = shown.of_page(page)
-        learner.learn(user, query, shown.item[at], shown.level[at], shown.clicked[at])
+            indices = part.of_page(page)
+            if indices.stop > indices.start:
+                probability[indices] = learner.score(
+                    user, query, part.item[indices], part.level[indices], part.position[indices]
+                )
+        indices = shown.of_page(page)
+        learner.learn(user, query, shown.item[indices], shown.level[indices], shown.clicked[indices])
     of_shown, of_unexposed, of_candidates = map(log_odds, probabilities)
     return Scores(of_shown, of_unexposed, of_candidates, code=reference_code())
 

@@ -6,13 +6,13 @@ from typing import Final
 
 from bench.quality.rows import Difference, Row
 
-SIDE_BY_SIDE: Final = 3
+MAX_SEEDS_LISTED: Final = 3
 """Up to this many seeds stand side by side; of more, mean ± standard deviation."""
 
 Columns = dict[str, tuple[str, str]]
 """Title and format of figures of a `Row`, by their names."""
 
-QUALITY: Final[Columns] = {
+QUALITY_COLUMNS: Final[Columns] = {
     "auc_expected": ("AUC, expected labels", ".4f"),
     "auc": ("AUC, real clicks", ".4f"),
     "gauc_expected": ("GAUC, expected labels", ".4f"),
@@ -22,14 +22,14 @@ QUALITY: Final[Columns] = {
     "share_of_reference": ("share of the reference", ".2f"),
     "share_above_level": ("the same above position × level", ".2f"),
 }
-USERS: Final[Columns] = {
+USER_COLUMNS: Final[Columns] = {
     "auc_new": ("AUC, new users (< 3 clicks)", ".4f"),
     "auc_low": ("AUC, low (3–9)", ".4f"),
     "auc_active": ("AUC, active (≥ 10)", ".4f"),
     "auc_whole": ("AUC, whole log from its first impression", ".4f"),
     "impressions_per_second": ("impressions a second", ",.0f"),
 }
-UNEXPOSED: Final[Columns] = {
+UNEXPOSED_COLUMNS: Final[Columns] = {
     "auc_never_shown": ("AUC, never shown", ".4f"),
     "auc_unexposed": ("AUC, unexposed", ".4f"),
     "gauc_unexposed": ("GAUC, unexposed", ".4f"),
@@ -39,7 +39,7 @@ UNEXPOSED: Final[Columns] = {
     "ndcg_level": ("NDCG@10, level", ".4f"),
     "share_level_1": ("level 1 in the top 10", ".3f"),
 }
-BESIDE: Final[Columns] = {
+PAPER_COLUMNS: Final[Columns] = {
     "auc_expected": ("AUC", ".4f"),
     "gauc_expected": ("GAUC (page)", ".4f"),
     "auc_new": ("AUC, new users", ".4f"),
@@ -47,7 +47,7 @@ BESIDE: Final[Columns] = {
     "expected_clicks": ("expected clicks", ".3f"),
     "share_of_reference": ("share of the reference", ".2f"),
 }
-PAPER: Final = {
+PAPER_RESULTS: Final = {
     "lr": ("0.6795", ""),
     "dnn": ("0.7541", ""),
     "wide-deep": ("0.7532", ""),
@@ -57,60 +57,62 @@ PAPER: Final = {
     "prectr-v2 without debias": ("0.7658", ""),
 }
 """AUC and GAUC of PRECTR-V2's own table (2026)."""
-TITLES: Final = {key: title for columns in (QUALITY, USERS, UNEXPOSED) for key, (title, _) in columns.items()}
+TITLES: Final = {
+    key: title for columns in (QUALITY_COLUMNS, USER_COLUMNS, UNEXPOSED_COLUMNS) for key, (title, _) in columns.items()
+}
 
 
-def counted(seeds: int) -> str:
+def seeds_text(seeds: int) -> str:
     """A number of seeds in words: `1 seed`, `2 seeds`."""
     return f"{seeds} seed{'s' * (seeds != 1)}"
 
 
-def table(rows: Sequence[Row], columns: Columns) -> list[str]:
-    """One line a contender, in the order of their first rows; how many seeds, where not all have as many."""
+def row_table(rows: Sequence[Row], columns: Columns) -> list[str]:
+    """One line a variant, in the order of their first rows; how many seeds, where not all have as many."""
     names = list(dict.fromkeys(row.name for row in rows))
     seeds = {name: len({row.seed for row in rows if row.name == name}) for name in names}
     lines = [f"| | {' | '.join(title for title, _ in columns.values())} |", f"|---|{'---|' * len(columns)}"]
     for name in names:
         own = [row for row in rows if row.name == name]
-        cells = [cell([getattr(row, key) for row in own], style) for key, (_, style) in columns.items()]
-        of_how_many = "" if len(set(seeds.values())) == 1 else f" ({counted(seeds[name])})"
+        cells = [seed_cell([getattr(row, key) for row in own], style) for key, (_, style) in columns.items()]
+        of_how_many = "" if len(set(seeds.values())) == 1 else f" ({seeds_text(seeds[name])})"
         lines.append(f"| {name}{of_how_many} | {' | '.join(cells)} |")
     return lines
 
 
-def beside_paper(rows: Sequence[Row]) -> list[str]:
+def paper_table(rows: Sequence[Row]) -> list[str]:
     """The main figures with those of the paper's table in the last two columns."""
-    lines = table(rows, BESIDE)
+    lines = row_table(rows, PAPER_COLUMNS)
     lines[0] += " paper: AUC | paper: GAUC |"
     lines[1] += "---|---|"
     names = list(dict.fromkeys(row.name for row in rows))
     return lines[:2] + [
-        f"{line} {' | '.join(PAPER.get(name, ('', '')))} |" for line, name in zip(lines[2:], names, strict=True)
+        f"{line} {' | '.join(PAPER_RESULTS.get(name, ('', '')))} |" for line, name in zip(lines[2:], names, strict=True)
     ]
 
 
-def cell(values: Sequence[float | None], style: str) -> str:
+def seed_cell(values: Sequence[float | None], style: str) -> str:
     """Values of several seeds; empty where one is missing."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return ""
-    if len(known) <= SIDE_BY_SIDE:
+    if len(known) <= MAX_SEEDS_LISTED:
         return " / ".join(format(value, style) for value in known)
     return f"{mean(known):{style}} ± {stdev(known):{style}}"
 
 
-def difference_table(differences: Sequence[Difference], figures: Sequence[str]) -> list[str]:
-    """One line a pair of contenders: means with intervals, and whether the step in AUC is resolved."""
-    present = [figure for figure in figures if any(one.figure == figure for one in differences)]
+def difference_table(differences: Sequence[Difference], metrics: Sequence[str]) -> list[str]:
+    """One line a pair of variants: means with intervals, and whether the step in AUC is resolved."""
+    present = [metric for metric in metrics if any(one.metric == metric for one in differences)]
     lines = [
         f"| | seeds | step in AUC | {' | '.join(TITLES[figure] for figure in present)} | over users |",
         f"|---|---|---|{'---|' * len(present)}---|",
     ]
-    for pair in dict.fromkeys((one.better, one.than) for one in differences):
-        found = {one.figure: one for one in differences if (one.better, one.than) == pair}
+    for pair in dict.fromkeys((one.better, one.other) for one in differences):
+        found = {one.metric: one for one in differences if (one.better, one.other) == pair}
         step = found["auc_expected"]
-        cells = [_with_interval(found[figure]) if figure in found else "" for figure in present]
-        users = "" if step.users is None else f"{step.users[0]:+.4f} … {step.users[1]:+.4f}"
+        cells = [_format_difference(found[figure]) if figure in found else "" for figure in present]
+        users = "" if step.user_interval is None else f"{step.user_interval[0]:+.4f} … {step.user_interval[1]:+.4f}"
         lines.append(f"| {pair[0]} − {pair[1]} | {step.seeds} | {verdict(step)} | {' | '.join(cells)} | {users} |")
     return lines
 
@@ -124,6 +126,6 @@ def verdict(one: Difference) -> str:
     return "**above**" if one.mean > 0 else "**below**"
 
 
-def _with_interval(one: Difference) -> str:
+def _format_difference(one: Difference) -> str:
     interval = "" if one.interval is None else f" ({one.interval[0]:+.4f} … {one.interval[1]:+.4f})"
     return f"{one.mean:+.4f}{interval}"

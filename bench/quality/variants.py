@@ -7,28 +7,28 @@ from typing import Final
 
 import msgspec
 
-from bench.world.stage_one import UNEVEN, uneven_folder
+from bench.world.stage_one import UNEVEN_LEVELS, uneven_folder
 from prectr.model.config import TrainerConfig
 from prectr.model.models.registry import MODELS
 from prectr.ops.settings.loader import Settings, load_settings
 from prectr.state.errors import UsageError
 
-LEVELS_OF: Final = {"T": "inferred", "G": "logged"}
+LEVEL_SOURCE_BY_TRACK: Final = {"T": "inferred", "G": "logged"}
 """Track T: no model is told the level that was logged of what it scores. G: every model is."""
 
-BY_TRACK: Final = ("levels", "encoder")
+TRACK_SETTINGS: Final = ("level_source", "encoder")
 """Settings that the track decides."""
 
-ABLATED: Final = "prectr-v2"
+ABLATED_MODEL: Final = "prectr-v2"
 """The model whose parts `--without` and `--debias` are about."""
 
 NO_DEBIAS: Final = "none"
 
-GRADED: Final = "graded"
+GRADED_SETTING: Final = "graded"
 """No setting of the trainer's: which of stage one's graded pairs are missing, `low` or `high` (`stage_one.UNEVEN`)."""
 
 
-class Contender(msgspec.Struct, frozen=True, kw_only=True):
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """What a row is about.
 
     settings: what differs from the default settings, by name.
@@ -47,7 +47,7 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def graded(self) -> str | None:
         """Which graded pairs stage one lacks; None: none."""
-        return dict(self.settings).get(GRADED)
+        return dict(self.settings).get(GRADED_SETTING)
 
     @property
     def name(self) -> str:
@@ -55,81 +55,83 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join([self.label, *(f"without {part}" for part in self.without)])
 
 
-def trainer_config(settings: Settings, contender: Contender, encoder: Path) -> TrainerConfig:
-    """The settings of a contender's trainer; encoder: the folder of stage one.
+def trainer_config(settings: Settings, variant: Variant, encoder: Path) -> TrainerConfig:
+    """The settings of a variant's trainer; encoder: the folder of stage one.
 
-    ConfigError: a setting of the contender's that there is not, or out of its range.
+    ConfigError: a setting of the variant's that there is not, or out of its range.
     """
-    changed = {name: value for name, value in contender.settings if name != GRADED}
+    changed = {name: value for name, value in variant.settings if name != GRADED_SETTING}
     given = load_settings(None, changed, environ={}).trainer
     return dataclasses.replace(
         settings.trainer,
-        model=contender.model,
-        without=contender.without,
-        levels=LEVELS_OF[contender.track],
-        encoder=str(encoder_of(contender, encoder)),
+        model=variant.model,
+        without=variant.without,
+        level_source=LEVEL_SOURCE_BY_TRACK[variant.track],
+        encoder=str(encoder_of(variant, encoder)),
         **{name: getattr(given, name) for name in changed},
     )
 
 
-def encoder_of(contender: Contender, encoder: Path) -> Path:
-    """The folder that a contender reads with, where `encoder` is that of stage one."""
-    return encoder if contender.graded is None else uneven_folder(encoder, contender.graded)
+def encoder_of(variant: Variant, encoder: Path) -> Path:
+    """The folder that a variant reads with, where `encoder` is that of stage one."""
+    return encoder if variant.graded is None else uneven_folder(encoder, variant.graded)
 
 
-def contenders(
+def make_variants(
     models: Sequence[str],
     track: str,
     *,
     without: Sequence[str] = (),
     debias: Sequence[str] = (),
     settings: Sequence[tuple[str, str]] = (),
-) -> list[Contender]:
-    """The contenders that the flags name, each once.
+) -> list[Variant]:
+    """The variants that the flags name, each once.
 
     without: parts of prectr-v2, each left out alone; `all` stands for every part. debias: forms of its exposure
-    debias; `none` is it without. settings: of every contender.
+    debias; `none` is it without. settings: of every variant.
 
     Raises:
         UsageError: there is no such model, part, form or setting, or the track decides the setting.
     """
     common = tuple(settings)
-    _check(common)
-    found = [Contender(model=_known(model), track=track, settings=common) for model in models]
-    whole = Contender(model=ABLATED, track=track, settings=common)
-    parts = sorted(MODELS[ABLATED].switches)
+    _check_settings(common)
+    found = [Variant(model=_known_model(model), track=track, settings=common) for model in models]
+    full = Variant(model=ABLATED_MODEL, track=track, settings=common)
+    parts = sorted(MODELS[ABLATED_MODEL].switches)
     for part in parts if "all" in without else without:
         if part not in parts:
-            raise UsageError(f"--without {part}: {ABLATED} has no such part; there are {', '.join(parts)}, and all")
-        found.append(msgspec.structs.replace(whole, without=(part,)))
+            raise UsageError(
+                f"--without {part}: {ABLATED_MODEL} has no such part; there are {', '.join(parts)}, and all"
+            )
+        found.append(msgspec.structs.replace(full, without=(part,)))
     for form in debias:
         if form == NO_DEBIAS:
-            found.append(msgspec.structs.replace(whole, without=("debias",)))
+            found.append(msgspec.structs.replace(full, without=("debias",)))
         elif form == TrainerConfig().debias:
-            found.append(whole)
+            found.append(full)
         else:
             load_settings(None, {"debias": form}, environ={})
-            found.append(msgspec.structs.replace(whole, settings=(("debias", form), *common)))
+            found.append(msgspec.structs.replace(full, settings=(("debias", form), *common)))
     return list(dict.fromkeys(found))
 
 
-def _check(settings: Sequence[tuple[str, str]]) -> None:
+def _check_settings(settings: Sequence[tuple[str, str]]) -> None:
     for name, _ in settings:
-        if name in BY_TRACK:
+        if name in TRACK_SETTINGS:
             raise UsageError(f"--set {name}: the track decides that; choose it by --track")
-    graded = dict(settings).get(GRADED)
-    if graded is not None and graded not in UNEVEN:
-        raise UsageError(f"--set {GRADED}={graded}: there are {', '.join(UNEVEN)}")
-    load_settings(None, {name: value for name, value in settings if name != GRADED}, environ={})
+    graded = dict(settings).get(GRADED_SETTING)
+    if graded is not None and graded not in UNEVEN_LEVELS:
+        raise UsageError(f"--set {GRADED_SETTING}={graded}: there are {', '.join(UNEVEN_LEVELS)}")
+    load_settings(None, {name: value for name, value in settings if name != GRADED_SETTING}, environ={})
 
 
-def _known(model: str) -> str:
+def _known_model(model: str) -> str:
     if model not in MODELS:
         raise UsageError(f"--models: there is no {model!r}; there are {', '.join(MODELS)}")
     return model
 
 
-ORDER: Final = (
+MODEL_STEPS: Final = (
     ("dnn", "lr"),
     ("wide-deep", "lr"),
     ("wide-deep", "dnn"),
@@ -148,18 +150,18 @@ told of exposure or not."""
 
 
 def comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Which of the contenders named are held against which: (the one that should be better, the other)."""
+    """Which of the variants named are held against which: (the one that should be better, the other)."""
     present = dict.fromkeys(names)
-    found = [pair for pair in ORDER if pair[0] in present and pair[1] in present]
+    found = [pair for pair in MODEL_STEPS if pair[0] in present and pair[1] in present]
     for name in present:
         if name.startswith("position") or " " not in name:
             continue
         label, _, part = name.partition(" without ")
-        whole = " ".join(word for word in label.split(" ") if not word.startswith("debias="))
+        full = " ".join(word for word in label.split(" ") if not word.startswith("debias="))
         if part and label in present:
             found.append((label, name))
-        elif whole != label:
-            found += [pair for pair in ((name, f"{whole} without debias"), (whole, name)) if pair[1] in present]
-        elif label.split(" ")[0] in present and not any(name in pair for pair in ORDER):
+        elif full != label:
+            found += [pair for pair in ((name, f"{full} without debias"), (full, name)) if pair[1] in present]
+        elif label.split(" ")[0] in present and not any(name in pair for pair in MODEL_STEPS):
             found.append((name, label.split(" ")[0]))
     return [pair for pair in dict.fromkeys(found) if pair[0] in present and pair[1] in present]

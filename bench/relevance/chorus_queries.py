@@ -28,12 +28,12 @@ NEAR_WORDS: Final = 3_000
 """Words of the sentence encoder's vocabulary that become queries: those nearest to any title."""
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9&.'+-]*")
-_FIGURE: Final = re.compile(r"\d")
-_PER_QUERY: Final = 6
-_NEAR: Final = 300
+_DIGIT: Final = re.compile(r"\d")
+_TITLES_PER_QUERY: Final = 6
+_NEAREST_TITLES: Final = 300
 _BLOCK: Final = 256
 
-_FORMS: Final = (0.25, 0.2, 0.15, 0.15, 0.1, 0.1, 0.05)
+_FORM_PROBABILITIES: Final = (0.25, 0.2, 0.15, 0.15, 0.1, 0.1, 0.05)
 """Shares of: a word, two in a row, brand and word, any two, three in a row, brand and figure, brand."""
 
 
@@ -46,7 +46,7 @@ class Product(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class TextVectors:
     """Titles and queries with their vectors, float32[n, width]."""
 
     titles: list[str]
@@ -62,51 +62,51 @@ def read_products(path: Path = PRODUCTS) -> list[Product]:
     return list(found.values())
 
 
-def words_of(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """Words in lower case, figures and model numbers too."""
     return [word.strip(".-'") for word in _WORD.findall(text.lower()) if word.strip(".-'")]
 
 
-def made_up_queries(
+def synthetic_queries(
     products: Sequence[Product], count: int, rng: np.random.Generator, near_words: Sequence[str]
 ) -> list[str]:
     """Distinct queries, about `count`, drawn from titles; and the words given."""
-    seen = Counter(word for product in products for word in set(words_of(product.title)))
+    document_frequency = Counter(word for product in products for word in set(tokenize(product.title)))
     queries = dict.fromkeys(near_words)
     for _ in range(50 * count):
         if len(queries) >= count + len(near_words):
             break
         product = products[int(rng.integers(len(products)))]
-        query = _spell(_query_of(product, seen, rng), rng)
+        query = _perturb_spelling(_draw_query(product, document_frequency, rng), rng)
         if query:
             queries.setdefault(query)
     return list(queries)
 
 
-def _query_of(product: Product, seen: Counter[str], rng: np.random.Generator) -> str:
-    brand = " ".join(words_of(product.brand))
-    words = words_of(product.title)
+def _draw_query(product: Product, document_frequency: Counter[str], rng: np.random.Generator) -> str:
+    brand = " ".join(tokenize(product.brand))
+    words = tokenize(product.title)
     if brand and " ".join(words).startswith(brand):
         words = words[len(brand.split()) :]
-    plain = [word for word in words if not _FIGURE.search(word) and len(word) > 2 and seen[word] >= 3]
+    plain = [word for word in words if not _DIGIT.search(word) and len(word) > 2 and document_frequency[word] >= 3]
     if not plain:
         return brand
-    figures = [word for word in words if _FIGURE.search(word)] or plain[-1:]
+    numbers = [word for word in words if _DIGIT.search(word)] or plain[-1:]
     at = int(rng.integers(len(plain)))
     two = sorted(rng.choice(len(plain), size=min(len(plain), 2), replace=False).tolist())
     forms = (
         plain[at],
         " ".join(plain[at : at + 2]),
         f"{brand} {plain[at]}".strip(),
-        " ".join(plain[place] for place in two),
+        " ".join(plain[index] for index in two),
         " ".join(plain[at : at + 3]),
-        f"{brand} {figures[int(rng.integers(len(figures)))]}".strip(),
+        f"{brand} {numbers[int(rng.integers(len(numbers)))]}".strip(),
         brand,
     )
-    return forms[int(rng.choice(len(forms), p=_FORMS))]
+    return forms[int(rng.choice(len(forms), p=_FORM_PROBABILITIES))]
 
 
-def _spell(query: str, rng: np.random.Generator) -> str:
+def _perturb_spelling(query: str, rng: np.random.Generator) -> str:
     """The query as someone types it: mostly as it is."""
     words = query.split()
     if not words:
@@ -118,8 +118,8 @@ def _spell(query: str, rng: np.random.Generator) -> str:
     elif how < 0.12 and len(words) > 1:
         words[max(at - 1, 0) : max(at - 1, 0) + 2] = ["".join(words[max(at - 1, 0) : max(at - 1, 0) + 2])]
     elif how < 0.17 and len(word) > 4:
-        cut = int(rng.integers(1, len(word) - 1))
-        words[at] = word[:cut] + word[cut + 1] + word[cut] + word[cut + 2 :]
+        swap_at = int(rng.integers(1, len(word) - 1))
+        words[at] = word[:swap_at] + word[swap_at + 1] + word[swap_at] + word[swap_at + 2 :]
     elif how < 0.22 and "-" in word:
         words[at] = word.replace("-", " ")
     elif how < 0.25 and len(words) > 1:
@@ -127,29 +127,29 @@ def _spell(query: str, rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def pair_up(
-    queries: Sequence[str], query_vectors: NDArray[np.float32], texts: Texts, rng: np.random.Generator
+def pair_with_titles(
+    queries: Sequence[str], query_vectors: NDArray[np.float32], texts: TextVectors, rng: np.random.Generator
 ) -> list[Pair]:
     """Six titles for each query: two found by words, one by vectors, one further down by vectors, a near miss, any."""
-    search = Bm25([words_of(title) for title in texts.titles])
+    search = Bm25([tokenize(title) for title in texts.titles])
     brands: dict[str, list[int]] = {}
     for title, brand in enumerate(texts.brands):
         brands.setdefault(brand, []).append(title)
     pairs: dict[Pair, None] = {}
-    for place, query in enumerate(queries):
-        if place % _BLOCK == 0:
-            nearness = query_vectors[place : place + _BLOCK] @ texts.vectors.T
-        close = nearness[place % _BLOCK]
-        words = search.scores(words_of(query))
+    for number, query in enumerate(queries):
+        if number % _BLOCK == 0:
+            similarity = query_vectors[number : number + _BLOCK] @ texts.vectors.T
+        close = similarity[number % _BLOCK]
+        words = search.scores(tokenize(query))
         found = np.flatnonzero(words > 0)
         top = found[np.argsort(-words[found], kind="stable")][:40]
-        near = np.argsort(-close, kind="stable")[:_NEAR]
+        near = np.argsort(-close, kind="stable")[:_NEAREST_TITLES]
         chosen = rng.permutation(top)[:2].tolist()
         chosen += [int(near[int(rng.integers(min(20, len(near))))]), int(near[int(rng.integers(len(near)))])]
         first = chosen[0]
         miss = _near_miss(first, found, brands[texts.brands[first]], rng)
-        chosen += [miss, *rng.integers(len(texts.titles), size=_PER_QUERY).tolist()]
-        for title in list(dict.fromkeys(chosen))[:_PER_QUERY]:
+        chosen += [miss, *rng.integers(len(texts.titles), size=_TITLES_PER_QUERY).tolist()]
+        for title in list(dict.fromkeys(chosen))[:_TITLES_PER_QUERY]:
             pairs.setdefault((query, texts.titles[title]))
     return list(pairs)
 
@@ -175,7 +175,7 @@ def nearest_words(
     best = np.concatenate(
         [(block @ titles.T).max(axis=1) for block in np.array_split(vectors, max(len(vectors) // 500, 1))]
     )
-    return [words[place] for place in np.argsort(-best, kind="stable")[:count].tolist()]
+    return [words[index] for index in np.argsort(-best, kind="stable")[:count].tolist()]
 
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -188,9 +188,9 @@ def distillation_pairs(
     """Pairs of made-up queries and titles, about six times `queries`; the same for the same seed and encoder."""
     rng = np.random.default_rng([seed, 7])
     titles = [product.title for product in products]
-    texts = Texts(titles, [product.brand for product in products], embed(titles))
+    texts = TextVectors(titles, [product.brand for product in products], embed(titles))
     words = vocabulary_words(vocabulary)
     near = nearest_words(words, embed(words), texts.vectors, min(NEAR_WORDS, queries // 4))
-    made = made_up_queries(products, queries - len(near), rng, near)
-    pairs = pair_up(made, embed(made), texts, rng)
-    return [pairs[place] for place in rng.permutation(len(pairs))]
+    made = synthetic_queries(products, queries - len(near), rng, near)
+    pairs = pair_with_titles(made, embed(made), texts, rng)
+    return [pairs[index] for index in rng.permutation(len(pairs))]

@@ -13,56 +13,69 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.model.text.encoder.length_bucketing import shuffled_by_length
+from prectr.model.text.encoder.length_bucketing import length_bucketed_batches
 from prectr.model.text.encoder.network import LEVELS
-from prectr.model.text.encoder.schedule import Schedule
+from prectr.model.text.encoder.schedule import ScheduledAdamW
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.local_model import open_tokenizer
 from prectr.model.text.teacher.teacher import MAX_TOKENS
 
 _BATCH: Final = 32
-_WARM_RATE: Final = 1e-4
-_TUNE_RATE: Final = 5e-5
-_TUNE_EPOCHS: Final = 3
-_SMOOTHING: Final = 0.05
+_WARM_UP_LEARNING_RATE: Final = 1e-4
+_FINE_TUNE_LEARNING_RATE: Final = 5e-5
+_FINE_TUNE_EPOCHS: Final = 3
+_LABEL_SMOOTHING: Final = 0.05
 """Of the grades: raters agree on 19 of 20 grades at best, and a teacher that is never sure teaches more."""
 
-Said = Callable[[float, str], None]
+OnProgress = Callable[[float, str], None]
 """Hears how much is done, 0 to 1, and a few words."""
 
 
-def warm_up(folder: Path, out: Path, pairs: Sequence[Pair], cosines: NDArray[np.float32], said: Said) -> None:
+def warm_up(
+    folder: Path, out: Path, pairs: Sequence[Pair], cosines: NDArray[np.float32], on_progress: OnProgress
+) -> None:
     """Make a cross-encoder of a sentence encoder: from both texts at once it tells how near their vectors are.
 
     cosines: float32[n], of the vectors of each pair's texts. One pass; no grade is seen, so one warm-up serves every
     fold.
     """
-    model, tokenizer = _open(folder, seed=1)
-    wanted = torch.from_numpy(cosines).clamp(0.0, 1.0)
-    share = torch.arange(LEVELS) / (LEVELS - 1)
+    model, tokenizer = _load_model(folder, seed=1)
+    targets = torch.from_numpy(cosines).clamp(0.0, 1.0)
+    level_values = torch.arange(LEVELS) / (LEVELS - 1)
 
-    def loss(logits: Tensor, places: NDArray[np.int64]) -> Tensor:
-        near = torch.softmax(logits, dim=1) @ share
-        return 10.0 * functional.mse_loss(near, wanted[places])
+    def loss(logits: Tensor, indices: NDArray[np.int64]) -> Tensor:
+        near = torch.softmax(logits, dim=1) @ level_values
+        return 10.0 * functional.mse_loss(near, targets[indices])
 
-    _train(model, tokenizer, pairs, loss, epochs=1, rate=_WARM_RATE, seed=1, said=said)
+    _train(
+        model, tokenizer, pairs, loss, epochs=1, learning_rate=_WARM_UP_LEARNING_RATE, seed=1, on_progress=on_progress
+    )
     _save(model, tokenizer, out)
 
 
-def fine_tune(folder: Path, out: Path, graded: Sequence[GradedPair], *, seed: int, said: Said) -> None:
+def fine_tune(folder: Path, out: Path, graded: Sequence[GradedPair], *, seed: int, on_progress: OnProgress) -> None:
     """Train a cross-encoder's four outputs on the levels of graded pairs: cross-entropy, three passes."""
-    model, tokenizer = _open(folder, seed)
+    model, tokenizer = _load_model(folder, seed)
     levels = torch.tensor([pair.level - 1 for pair in graded])
 
-    def loss(logits: Tensor, places: NDArray[np.int64]) -> Tensor:
-        return functional.cross_entropy(logits, levels[places], label_smoothing=_SMOOTHING)
+    def loss(logits: Tensor, indices: NDArray[np.int64]) -> Tensor:
+        return functional.cross_entropy(logits, levels[indices], label_smoothing=_LABEL_SMOOTHING)
 
     pairs = [pair.pair for pair in graded]
-    _train(model, tokenizer, pairs, loss, epochs=_TUNE_EPOCHS, rate=_TUNE_RATE, seed=seed, said=said)
+    _train(
+        model,
+        tokenizer,
+        pairs,
+        loss,
+        epochs=_FINE_TUNE_EPOCHS,
+        learning_rate=_FINE_TUNE_LEARNING_RATE,
+        seed=seed,
+        on_progress=on_progress,
+    )
     _save(model, tokenizer, out)
 
 
-def _open(folder: Path, seed: int) -> tuple[Any, Any]:
+def _load_model(folder: Path, seed: int) -> tuple[Any, Any]:
     tokenizer = open_tokenizer(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=LEVELS)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -81,30 +94,30 @@ def _train(
     loss_of: Callable[[Tensor, NDArray[np.int64]], Tensor],
     *,
     epochs: int,
-    rate: float,
+    learning_rate: float,
     seed: int,
-    said: Said,
+    on_progress: OnProgress,
 ) -> None:
     lengths = np.array([len(query) + len(title) for query, title in pairs], dtype=np.int64)
     steps = epochs * -(-len(pairs) // _BATCH)
-    schedule = Schedule(model.parameters(), rate=rate, steps=steps)
+    schedule = ScheduledAdamW(model.parameters(), lr=learning_rate, steps=steps)
     rng = np.random.default_rng([seed, 5])
     torch.manual_seed(seed)
     model.train()
     done = 0
     for _ in range(epochs):
-        for places in shuffled_by_length(lengths, _BATCH, rng):
+        for indices in length_bucketed_batches(lengths, _BATCH, rng):
             tokens = tokenizer(
-                [pairs[place][0] for place in places],
-                [pairs[place][1] for place in places],
+                [pairs[index][0] for index in indices],
+                [pairs[place][1] for place in indices],
                 padding=True,
                 truncation="longest_first",
                 max_length=MAX_TOKENS,
                 return_tensors="pt",
             )
-            value = schedule.step(loss_of(model(**tokens).logits, places), "the teacher")
+            value = schedule.step(loss_of(model(**tokens).logits, indices), "the teacher")
             done += 1
-            said(done / steps, f"loss {value:.3f}")
+            on_progress(done / steps, f"loss {value:.3f}")
     model.eval()
 
 

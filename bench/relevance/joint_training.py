@@ -20,7 +20,7 @@ _CPU: Final = torch.device("cpu")
 _ENCODER, _LEVELS = "dense.encoder.", "dense.level."
 
 
-def trained_on(config: TrainerConfig, examples: Sequence[Example]) -> RelevanceEncoder:
+def encoder_after_joint_training(config: TrainerConfig, examples: Sequence[Example]) -> RelevanceEncoder:
     """The encoder that the configuration of a PRECTR names, after learning from examples, under the model's level head.
 
     config: with a folder as `encoder`, on the CPU.
@@ -33,7 +33,9 @@ def trained_on(config: TrainerConfig, examples: Sequence[Example]) -> RelevanceE
     with TemporaryDirectory() as folder:
         trainer.save(Path(folder))
         tensors = checkpoint.read(Path(folder), config).tensors
-        model.restore({name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")})
+        model.load_state_dict(
+            {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
+        )
     weights = model.weights()
     network = deepcopy(load_encoder(Path(config.encoder)).network)
     network.load_state_dict(

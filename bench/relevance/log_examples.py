@@ -13,13 +13,13 @@ from prectr.stream.simulator import simulate
 Catalogue = Literal["synthetic", "chorus"]
 
 
-class _Kept:
+class _CollectingSink:
     """An `ExampleSink` that keeps what comes."""
 
     def __init__(self) -> None:
         self.examples: list[Example] = []
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Keep them."""
         self.examples.extend(examples)
 
@@ -33,23 +33,23 @@ class _Kept:
         """Nothing was saved."""
 
 
-def log_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Example]:
+def collect_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Example]:
     """What the stages make of a log that is simulated in `folder`, in the one order."""
     log = folder / "log.jsonl"
     simulate(log, pages=pages, seed=0, catalogue=catalogue)
-    kept = _Kept()
+    sink = _CollectingSink()
     run = Replay(
         [str(log)],
         folder / "run",
         load_settings(None, {}, environ={}).pipeline,
         config={},
-        sinks={"kept": kept},
+        sinks={"kept": sink},
         label=LexicalLabeller(),
-        cut_every=float("inf"),
+        checkpoint_interval=float("inf"),
         restart=True,
     )
     try:
         run.run(flush=True)
     finally:
         run.close()
-    return kept.examples
+    return sink.examples

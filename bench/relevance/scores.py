@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from bench.quality.ranking_quality import auc
 
 RESAMPLES: Final = 1_000
-_DEPTH: Final = 10
+_TOP_K: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Estimate:
     """A figure and its 95 % interval."""
 
     value: float
@@ -30,66 +30,66 @@ class Relevance:
     ndcg: NDCG@10 with gain 2^grade − 1, mean over queries with a grade above 0.
     """
 
-    auc: Figure
-    within_query: Figure
-    ndcg: Figure
+    auc: Estimate
+    within_query: Estimate
+    ndcg: Estimate
 
 
 def score_relevance(
     scores: NDArray[np.float64], grades: NDArray[np.int64], queries: Sequence[str], *, seed: int = 1
 ) -> Relevance:
     """Score float64[n] against grades int64[n], 0 to 3; intervals: percentiles of a bootstrap over queries."""
-    groups = group(queries)
-    drawn = _resamples(len(groups), seed)
-    within = np.array([_extremes(scores[places], grades[places]) for places in groups])
+    groups = group_by_query(queries)
+    draws = _resamples(len(groups), seed)
+    within = np.array([_extreme_grades_auc(scores[indices], grades[indices]) for indices in groups])
     ndcg = np.array([ndcg_at_10(scores[places], grades[places]) for places in groups])
-    pooled = [pooled_auc(scores, grades, groups, draw) for draw in drawn]
+    pooled = [pooled_auc(scores, grades, groups, draw) for draw in draws]
     return Relevance(
-        _figure(pooled_auc(scores, grades, groups, np.arange(len(groups))), pooled),
-        _figure(float(np.nanmean(within)), [float(np.nanmean(within[draw])) for draw in drawn]),
-        _figure(float(np.nanmean(ndcg)), [float(np.nanmean(ndcg[draw])) for draw in drawn]),
+        _with_interval(pooled_auc(scores, grades, groups, np.arange(len(groups))), pooled),
+        _with_interval(float(np.nanmean(within)), [float(np.nanmean(within[draw])) for draw in draws]),
+        _with_interval(float(np.nanmean(ndcg)), [float(np.nanmean(ndcg[draw])) for draw in draws]),
     )
 
 
 def auc_difference(
     one: NDArray[np.float64], other: NDArray[np.float64], grades: NDArray[np.int64], queries: Sequence[str]
-) -> Figure:
+) -> Estimate:
     """AUC of one less that of the other, paired over the bootstrap's queries."""
-    groups = group(queries)
+    groups = group_by_query(queries)
     everything = np.arange(len(groups))
 
     def difference(draw: NDArray[np.int64]) -> float:
         return pooled_auc(one, grades, groups, draw) - pooled_auc(other, grades, groups, draw)
 
-    return _figure(difference(everything), [difference(draw) for draw in _resamples(len(groups), seed=1)])
+    return _with_interval(difference(everything), [difference(draw) for draw in _resamples(len(groups), seed=1)])
 
 
-def group(queries: Sequence[str]) -> list[NDArray[np.int64]]:
+def group_by_query(queries: Sequence[str]) -> list[NDArray[np.int64]]:
     """The places of each query's pairs."""
-    _, place = np.unique(np.asarray(queries), return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(place))[:-1])
+    _, query_index = np.unique(np.asarray(queries), return_inverse=True)
+    order = np.argsort(query_index, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(query_index))[:-1])
 
 
 def pooled_auc(
     scores: NDArray[np.float64], grades: NDArray[np.int64], groups: list[NDArray[np.int64]], draw: NDArray[np.int64]
 ) -> float:
     """AUC of grade 3 against 0 over the pairs of the groups drawn."""
-    places = np.concatenate([groups[place] for place in draw])
-    return _extremes(scores[places], grades[places])
+    indices = np.concatenate([groups[index] for index in draw])
+    return _extreme_grades_auc(scores[indices], grades[indices])
 
 
 def ndcg_at_10(scores: NDArray[np.float64], grades: NDArray[np.int64]) -> float:
     """NDCG@10 of one query's pairs, gain 2^grade − 1, ties in the order given; NaN where no grade is above 0."""
     gain = 2.0**grades - 1.0
-    discount = 1.0 / np.log2(np.arange(2, _DEPTH + 2))
-    best = np.sort(gain)[::-1][:_DEPTH]
-    found = gain[np.argsort(-scores, kind="stable")][:_DEPTH]
+    discount = 1.0 / np.log2(np.arange(2, _TOP_K + 2))
+    best = np.sort(gain)[::-1][:_TOP_K]
+    achieved = gain[np.argsort(-scores, kind="stable")][:_TOP_K]
     ideal = float(best @ discount[: len(best)])
-    return float(found @ discount[: len(found)]) / ideal if ideal > 0 else float("nan")
+    return float(achieved @ discount[: len(achieved)]) / ideal if ideal > 0 else float("nan")
 
 
-def _extremes(scores: NDArray[np.float64], grades: NDArray[np.int64]) -> float:
+def _extreme_grades_auc(scores: NDArray[np.float64], grades: NDArray[np.int64]) -> float:
     kept = (grades == 0) | (grades == 3)
     return auc(scores[kept], (grades[kept] == 3).astype(np.float64))
 
@@ -99,6 +99,6 @@ def _resamples(queries: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 3]).integers(queries, size=(RESAMPLES, queries))
 
 
-def _figure(value: float, resampled: list[float]) -> Figure:
+def _with_interval(value: float, resampled: list[float]) -> Estimate:
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return Figure(value, float(low), float(high))
+    return Estimate(value, float(low), float(high))

@@ -10,11 +10,11 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from bench.relevance.benchmark import QUERIES, STUDENT
-from bench.relevance.chorus_encoder import PACKAGE, Workshop, chorus_graded
+from bench.relevance.benchmark import STUDENT_CONFIG, SYNTHETIC_QUERIES
+from bench.relevance.chorus_encoder import PACKAGE, EncoderPipeline, chorus_graded_pairs
 from bench.relevance.chorus_queries import PRODUCTS
 from prectr.model.text.encoder.artifact import save_encoder, shipped_folder
-from prectr.model.text.encoder.network import parameters_of
+from prectr.model.text.encoder.network import count_parameters
 from prectr.model.text.encoder.provenance import provenance_of
 from prectr.ops.cli.console import set_up_logging
 
@@ -24,7 +24,7 @@ CARD: Final = Path(__file__).with_name("encoder_card.md")
 def main() -> None:
     """Make the folder anew."""
     parser = argparse.ArgumentParser(prog="python -m bench.relevance.ship_encoder", description=__doc__)
-    parser.add_argument("--queries", type=int, default=QUERIES, help="made-up queries, about six pairs each")
+    parser.add_argument("--queries", type=int, default=SYNTHETIC_QUERIES, help="made-up queries, about six pairs each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("relevance-run"), help="what is made stays here")
     parser.add_argument("--out", type=Path, default=shipped_folder())
@@ -32,11 +32,11 @@ def main() -> None:
     set_up_logging()
     if not PRODUCTS.is_file():
         raise SystemExit(f"{PRODUCTS} is not there: the products of the Chorus catalogue are needed")
-    shop = Workshop(arguments.work, arguments.queries, arguments.seed)
-    graded, pairs = chorus_graded(), shop.unlabelled()
-    labels = shop.labels("shipped", shop.teacher("shipped", graded), pairs)
-    made = shop.student("shipped", graded, pairs, labels, STUDENT)
-    provenance = provenance_of(made, STUDENT, graded=graded, labels=labels.manifest) | {
+    pipeline = EncoderPipeline(arguments.work, arguments.queries, arguments.seed)
+    graded, pairs = chorus_graded_pairs(), pipeline.unlabelled_pairs()
+    labels = pipeline.labels("shipped", pipeline.teacher("shipped", graded), pairs)
+    made = pipeline.student("shipped", graded, pairs, labels, STUDENT_CONFIG)
+    provenance = provenance_of(made, STUDENT_CONFIG, graded=graded, labels=labels.manifest) | {
         "recipe": f"python -m bench.relevance.ship_encoder --queries {arguments.queries} --seed {arguments.seed}",
         "sentence_encoder": PACKAGE,
         "products_sha256": hashlib.sha256(PRODUCTS.read_bytes()).hexdigest(),
@@ -46,7 +46,9 @@ def main() -> None:
         arguments.out, made.network, made.tokenizer, pairs=graded, provenance=provenance, card=card, half=True
     )
     size = sum(path.stat().st_size for path in arguments.out.iterdir())
-    print(f"encoder {sha256[:12]}: {parameters_of(made.network):,} parameters, {size / 1e6:.1f} MB in {arguments.out}")
+    print(
+        f"encoder {sha256[:12]}: {count_parameters(made.network):,} parameters, {size / 1e6:.1f} MB in {arguments.out}"
+    )
 
 
 if __name__ == "__main__":

@@ -16,27 +16,27 @@ from prectr.model.text.encoder.tokens import Pair
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.simulator import Catalogue
 
-BRAND_ASKED: Final = 0.6
-NAMED: Final = 0.5
+BRAND_PROBABILITY: Final = 0.6
+CATEGORY_NAME_PROBABILITY: Final = 0.5
 """Chance that the category is asked for by its name; else by words of another item's title."""
-WORDS_ASKED: Final = (0.25, 0.40, 0.35)
+WORD_COUNT_PROBABILITIES: Final = (0.25, 0.40, 0.35)
 """Chances that 0, 1 or 2 words of the item's title are asked for besides."""
-KIN: Final = (0.10, 0.50, 0.15, 0.25)
+TITLE_SOURCE_PROBABILITIES: Final = (0.10, 0.50, 0.15, 0.25)
 """Chances that the title is the item's own, of its category, of a related one, or of any item."""
-BEST_OF: Final = 4
+BEST_OF_CANDIDATES: Final = 4
 """Half of the titles of its category are the best of so many: search does not show just any."""
-IDENTITY: Final = 64
+IDENTITY_DIMENSIONS: Final = 64
 """Of a word's vector: numbers drawn for the word itself, beside those of the categories that it stands in."""
-RELATED: Final = 2.0
+RELATED_RATIO: Final = 2.0
 """A category is related to another that stands among its queries' candidates this many times as often as most do."""
-SURE: Final = 0.8
+LABEL_CONFIDENCE: Final = 0.8
 """Weight of the level that the rule says; the rest is spread over its neighbours, as rules err by one."""
 
 
-def made_up_pairs(catalogue: Catalogue, count: int, seed: int) -> tuple[list[Pair], NDArray[np.float32]]:
+def synthetic_pairs(catalogue: Catalogue, count: int, seed: int) -> tuple[list[Pair], NDArray[np.float32]]:
     """Pairs of made-up queries and titles, and the logarithm of their level distributions, float32[n, 4]."""
     rng = np.random.default_rng([seed, 25])
-    by_category, related = _places(catalogue.categories), related_categories(catalogue)
+    by_category, related = _indices_by_value(catalogue.categories), related_categories(catalogue)
     near = {
         name: np.concatenate([by_category[other] for other in sorted(others)] or [by_category[name]])
         for name, others in related.items()
@@ -46,33 +46,37 @@ def made_up_pairs(catalogue: Catalogue, count: int, seed: int) -> tuple[list[Pai
     for number in range(count):
         item = int(rng.integers(len(everything)))
         category, brand = catalogue.categories[item], catalogue.brands[item]
-        branded = rng.random() < BRAND_ASKED
-        asked = _plain_words(catalogue.titles[item], brand)
-        rng.shuffle(asked)
-        asked = asked[: rng.choice(3, p=WORDS_ASKED)]
+        names_brand = rng.random() < BRAND_PROBABILITY
+        query_words = _plain_words(catalogue.titles[item], brand)
+        rng.shuffle(query_words)
+        query_words = query_words[: rng.choice(3, p=WORD_COUNT_PROBABILITIES)]
         noun = [category]
-        if rng.random() >= NAMED:
+        if rng.random() >= CATEGORY_NAME_PROBABILITY:
             other = int(rng.choice(by_category[category]))
             noun = _plain_words(catalogue.titles[other], catalogue.brands[other]) or noun
-        words = [*asked, *noun]
-        if branded:
+        words = [*query_words, *noun]
+        if names_brand:
             words.insert(int(rng.integers(2)) * len(words), brand)
-        wishes = _Wishes(category, brand if branded else None, tuple(asked))
-        kin = (np.array([item]), by_category[category], near[category], everything)[rng.choice(4, p=KIN)]
-        tries = rng.choice(kin, BEST_OF if kin is by_category[category] and rng.random() < 0.5 else 1)
-        graded = [_level(wishes, catalogue, answer, related) for answer in tries.tolist()]
+        intent = _Intent(category, brand if names_brand else None, tuple(query_words))
+        title_pool = (np.array([item]), by_category[category], near[category], everything)[
+            rng.choice(4, p=TITLE_SOURCE_PROBABILITIES)
+        ]
+        sampled = rng.choice(
+            title_pool, BEST_OF_CANDIDATES if title_pool is by_category[category] and rng.random() < 0.5 else 1
+        )
+        graded = [_rule_level(intent, catalogue, answer, related) for answer in sampled.tolist()]
         best = int(np.argmax(graded))
-        pairs.append((normalise_query(" ".join(words)), catalogue.titles[tries[best]]))
+        pairs.append((normalise_query(" ".join(words)), catalogue.titles[sampled[best]]))
         levels[number] = graded[best]
-    return pairs, np.log(spread(levels)).astype(np.float32)
+    return pairs, np.log(smooth_labels(levels)).astype(np.float32)
 
 
-def spread(levels: NDArray[np.int64]) -> NDArray[np.float64]:
+def smooth_labels(levels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Distributions, float64[n, 4], with most of the weight at the level and the rest beside it."""
     distance = np.abs(np.arange(1, 5) - levels[:, None])
-    beside = np.where(distance == 1, 1.0, 0.02) * (distance > 0)
-    beside *= (1 - SURE) / beside.sum(axis=1, keepdims=True)
-    return np.where(distance == 0, SURE, beside)
+    neighbours = np.where(distance == 1, 1.0, 0.02) * (distance > 0)
+    neighbours *= (1 - LABEL_CONFIDENCE) / neighbours.sum(axis=1, keepdims=True)
+    return np.where(distance == 0, LABEL_CONFIDENCE, neighbours)
 
 
 def related_categories(catalogue: Catalogue) -> dict[str, set[str]]:
@@ -87,13 +91,13 @@ def related_categories(catalogue: Catalogue) -> dict[str, set[str]]:
         found[counts.argmax()] += counts
     np.fill_diagonal(found, 0.0)
     usual = np.median(found, axis=1, keepdims=True)
-    near = (found > RELATED * usual) & (found > 0)
+    near = (found > RELATED_RATIO * usual) & (found > 0)
     return {
         name: {names[other] for other in np.flatnonzero(row)} for name, row in zip(names.tolist(), near, strict=True)
     }
 
 
-class _Wishes(NamedTuple):
+class _Intent(NamedTuple):
     """What a made-up query asks for."""
 
     category: str
@@ -101,16 +105,16 @@ class _Wishes(NamedTuple):
     words: tuple[str, ...]
 
 
-def _level(wishes: _Wishes, catalogue: Catalogue, item: int, related: Mapping[str, set[str]]) -> int:
+def _rule_level(intent: _Intent, catalogue: Catalogue, item: int, related: Mapping[str, set[str]]) -> int:
     """The rule: as the world grades, where fields and words are all that is known."""
-    if catalogue.categories[item] != wishes.category:
-        return 2 if catalogue.categories[item] in related[wishes.category] else 1
-    said = catalogue.titles[item].split()
-    fulfilled = (catalogue.brands[item] == wishes.brand) + sum(word in said for word in wishes.words)
-    asked = (wishes.brand is not None) + len(wishes.words)
-    if fulfilled == asked:
+    if catalogue.categories[item] != intent.category:
+        return 2 if catalogue.categories[item] in related[intent.category] else 1
+    title_words = catalogue.titles[item].split()
+    matched = (catalogue.brands[item] == intent.brand) + sum(word in title_words for word in intent.words)
+    requested = (intent.brand is not None) + len(intent.words)
+    if matched == requested:
         return 4
-    return 3 if 2 * fulfilled >= asked else 2
+    return 3 if 2 * matched >= requested else 2
 
 
 def text_vectors(catalogue: Catalogue, texts: Sequence[str], seed: int) -> NDArray[np.float32]:
@@ -121,24 +125,24 @@ def text_vectors(catalogue: Catalogue, texts: Sequence[str], seed: int) -> NDArr
     """
     names, category = np.unique(np.asarray(catalogue.categories), return_inverse=True)
     counts: dict[str, NDArray[np.float64]] = {}
-    for title, place in zip(catalogue.titles, category.tolist(), strict=True):
+    for title, category_index in zip(catalogue.titles, category.tolist(), strict=True):
         for word in title.split():
-            counts.setdefault(word, np.zeros(len(names)))[place] += 1.0
+            counts.setdefault(word, np.zeros(len(names)))[category_index] += 1.0
     rng = np.random.default_rng([seed, 26])
     words = dict.fromkeys(word for text in texts for word in text.split())
-    of_word = {word: _word_vector(counts.get(word), len(names), rng) for word in words}
-    nothing = np.zeros(len(names) + IDENTITY)
-    vectors = np.array([np.mean([of_word[word] for word in text.split()] or [nothing], axis=0) for text in texts])
+    word_vectors = {word: _word_vector(counts.get(word), len(names), rng) for word in words}
+    zero = np.zeros(len(names) + IDENTITY_DIMENSIONS)
+    vectors = np.array([np.mean([word_vectors[word] for word in text.split()] or [zero], axis=0) for text in texts])
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 
 def _word_vector(counts: NDArray[np.float64] | None, categories: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    own = rng.standard_normal(IDENTITY) / np.sqrt(IDENTITY)
+    identity = rng.standard_normal(IDENTITY_DIMENSIONS) / np.sqrt(IDENTITY_DIMENSIONS)
     if counts is None:
-        return np.concatenate([np.zeros(categories), own])
+        return np.concatenate([np.zeros(categories), identity])
     smooth = (counts + 0.5) / (counts.sum() + 0.5 * categories)
     profile = smooth - 1.0 / categories
-    return np.concatenate([profile, own])
+    return np.concatenate([profile, identity])
 
 
 def _plain_words(title: str, brand: str) -> list[str]:
@@ -146,8 +150,8 @@ def _plain_words(title: str, brand: str) -> list[str]:
     return [word for word in title.split() if word != brand and not any(letter.isdigit() for letter in word)]
 
 
-def _places(values: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+def _indices_by_value(values: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     found: dict[str, list[int]] = {}
-    for place, value in enumerate(values):
-        found.setdefault(value, []).append(place)
-    return {value: np.array(places) for value, places in found.items()}
+    for index, value in enumerate(values):
+        found.setdefault(value, []).append(index)
+    return {value: np.array(indices) for value, indices in found.items()}

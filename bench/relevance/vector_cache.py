@@ -17,38 +17,40 @@ _BLOCK: Final = 1_024
 """Texts of a file: what a run that was cut off has lost at most."""
 
 
-class KeptVectors(SentenceEncoder):
+class CachedSentenceEncoder(SentenceEncoder):
     """A sentence encoder that reads a text only once."""
 
-    def __init__(self, encoder: Path, device: torch.device, kept: Path) -> None:
+    def __init__(self, encoder: Path, device: torch.device, cache_dir: Path) -> None:
         """Take up what the folder `kept` holds of this encoder; UsageError: `encoder` is no Hugging Face folder."""
         super().__init__(encoder, device)
-        self._folder = kept / self.identity["sha256"][:12]
+        self._folder = cache_dir / self.identity["sha256"][:12]
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._places: dict[str, int] = {}
+        self._row_of_text: dict[str, int] = {}
         self._blocks: list[NDArray[np.float32]] = []
         for path in sorted(self._folder.glob("*.safetensors")):
             with safe_open(path, framework="np") as file:
-                self._take(json.loads(file.metadata()["texts"]), file.get_tensor("vectors"))
+                self._add_block(json.loads(file.metadata()["texts"]), file.get_tensor("vectors"))
 
-    def vectors(self, texts: Sequence[str], said: Callable[[int], None] = lambda done: None) -> NDArray[np.float32]:
+    def encode(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None
+    ) -> NDArray[np.float32]:
         """float32[n, width], each of length 1; `said` hears how many texts are done."""
         if not texts:
-            return super().vectors(texts, said)
-        missing = [text for text in dict.fromkeys(texts) if text not in self._places]
+            return super().encode(texts, on_progress)
+        missing = [text for text in dict.fromkeys(texts) if text not in self._row_of_text]
         known = len(texts) - len(missing)
         for start in range(0, len(missing), _BLOCK):
             block = missing[start : start + _BLOCK]
-            found = super().vectors(block)
+            found = super().encode(block)
             path = self._folder / f"{len(self._blocks):06d}.safetensors"
-            aside = path.with_suffix(".part")
-            save_file({"vectors": found}, aside, metadata={"texts": json.dumps(block)})
-            aside.rename(path)
-            self._take(block, found)
-            said(known + start + len(block))
-        return np.concatenate(self._blocks)[[self._places[text] for text in texts]]
+            staging = path.with_suffix(".part")
+            save_file({"vectors": found}, staging, metadata={"texts": json.dumps(block)})
+            staging.rename(path)
+            self._add_block(block, found)
+            on_progress(known + start + len(block))
+        return np.concatenate(self._blocks)[[self._row_of_text[text] for text in texts]]
 
-    def _take(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        start = len(self._places)
-        self._places.update({text: start + place for place, text in enumerate(texts)})
+    def _add_block(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        start = len(self._row_of_text)
+        self._row_of_text.update({text: start + row for row, text in enumerate(texts)})
         self._blocks.append(vectors)

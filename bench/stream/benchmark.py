@@ -1,4 +1,4 @@
-"""`python -m bench.stream`: the live system on one real broker, beside a bare loop and other stream processors."""
+"""`python -m bench.stream`: the live system on one real broker, beside a client baseline and other stream processors."""
 
 import logging
 import os
@@ -19,23 +19,23 @@ from rich.console import Console
 
 from bench.provenance import command_line
 from bench.stream.broker import running_broker
-from bench.stream.client_baseline import WAYS
-from bench.stream.competitors import PEERS, PeerRuns
-from bench.stream.driver import Programs, Run, ends_kindly
-from bench.stream.failover import peer_takeover, takeover
-from bench.stream.latency import latency
-from bench.stream.page import RESULTS, Result, page, tables
-from bench.stream.runs import Bench, bare, ours
-from bench.stream.workload import Workload, written
-from prectr.ops.cli.console import meter, set_up_logging
+from bench.stream.client_baseline import CLIENT_MODES
+from bench.stream.competitors import COMPETITORS, CompetitorRuns
+from bench.stream.driver import ProgramGroup, Run, graceful_shutdown
+from bench.stream.failover import measure_competitor_failover, measure_failover
+from bench.stream.latency import measure_latency
+from bench.stream.page import RESULTS, Result, console_tables, render_page
+from bench.stream.runs import StreamBench, run_client_baseline, run_prectr
+from bench.stream.workload import Workload, generate_workload
+from prectr.ops.cli.console import progress_bar, set_up_logging
 from prectr.state.errors import PrectrError, UsageError
 
-_LONGER: Final = 5
+_WARM_FACTOR: Final = 5
 """How many times longer the warm runs are."""
-_FEW_PAGES: Final = 50_000
+_FAUST_PAGES: Final = 50_000
 """As many as Faust is given: it would take five minutes for all of them."""
-_KILLS: Final = 3
-_COUNTS: Final = ("1", "2", "3", "4")
+_FAILOVER_REPEATS: Final = 3
+_PROCESS_COUNTS: Final = ("1", "2", "3", "4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,86 +45,92 @@ class Plan:
     pages: int
     rounds: int
     processes: list[int]
-    peers: list[str]
+    competitors: list[str]
     warm: bool
     latency: bool
-    takeover: bool
+    failover: bool
 
 
 class Measurement:
     """Does what is planned, one after the other; `result` holds what has been found so far."""
 
-    def __init__(self, plan: Plan, bench: Bench, kept: Path, result: Result) -> None:
+    def __init__(self, plan: Plan, bench: StreamBench, cache_dir: Path, result: Result) -> None:
         """Prepare. kept: folder for logs and the peers' environments."""
         self.result = result
         self._plan = plan
         self._bench = bench
-        self._kept = kept
-        self._others = PeerRuns(bench, kept) if plan.peers else None
+        self._cache_dir = cache_dir
+        self._competitors = CompetitorRuns(bench, cache_dir) if plan.competitors else None
 
     def steps(self) -> list[Callable[[], None]]:
         """Everything that is to be done, in order."""
         plan = self._plan
-        runs: list[Callable[[], None]] = [partial(self._bare, way) for way in WAYS]
-        runs += [partial(self._ours, count, 1) for count in plan.processes]
-        runs += [partial(self._peer, name, 1) for name in plan.peers]
+        runs: list[Callable[[], None]] = [partial(self._run_client_baseline, mode) for mode in CLIENT_MODES]
+        runs += [partial(self._run_prectr, count, 1) for count in plan.processes]
+        runs += [partial(self._run_competitor, name, 1) for name in plan.competitors]
         steps = runs * plan.rounds
         if plan.warm:
-            steps += [partial(self._ours, count, _LONGER) for count in plan.processes] * plan.rounds
-            steps += [partial(self._peer, "ks", _LONGER)] * (plan.rounds if "ks" in plan.peers else 0)
-        if plan.takeover:
+            steps += [partial(self._run_prectr, count, _WARM_FACTOR) for count in plan.processes] * plan.rounds
+            steps += [partial(self._run_competitor, "ks", _WARM_FACTOR)] * (
+                plan.rounds if "ks" in plan.competitors else 0
+            )
+        if plan.failover:
             states = (True, False)
-            steps += [partial(self._takeover, count, kept) for count in plan.processes for kept in states] * _KILLS
-            if "ks" in plan.peers:
-                steps += [partial(self._peer_takeover, kept) for kept in states] * _KILLS
+            steps += [
+                partial(self._measure_failover, count, state_kept) for count in plan.processes for state_kept in states
+            ] * _FAILOVER_REPEATS
+            if "ks" in plan.competitors:
+                steps += [partial(self._measure_competitor_failover, kept) for kept in states] * _FAILOVER_REPEATS
         if plan.latency:
-            steps.append(self._latency)
+            steps.append(self._measure_latency)
         return steps
 
-    def _log(self, longer: int = 1, limit: int | None = None) -> Workload:
-        return written(self._kept, longer * self._plan.pages, limit)
+    def _workload(self, factor: int = 1, limit: int | None = None) -> Workload:
+        return generate_workload(self._cache_dir, factor * self._plan.pages, limit)
 
-    def _into(self, longer: int) -> list[Run]:
-        return self.result.runs if longer == 1 else self.result.warm
+    def _runs(self, factor: int) -> list[Run]:
+        return self.result.runs if factor == 1 else self.result.warm
 
-    def _bare(self, way: str) -> None:
-        self.result.runs.append(bare(self._bench, self._log(), way))
+    def _run_client_baseline(self, mode: str) -> None:
+        self.result.runs.append(run_client_baseline(self._bench, self._workload(), mode))
 
-    def _ours(self, processes: int, longer: int) -> None:
-        self._into(longer).append(ours(self._bench, self._log(longer), processes))
+    def _run_prectr(self, processes: int, factor: int) -> None:
+        self._runs(factor).append(run_prectr(self._bench, self._workload(factor), processes))
 
-    def _peer(self, name: str, longer: int) -> None:
-        assert self._others is not None
-        log = self._log(limit=min(self._plan.pages, _FEW_PAGES)) if name == "faust" else self._log(longer)
-        with self._others.loaded(log) as topic:
-            self._into(longer).append(self._others.run(PEERS[name], log, topic))
+    def _run_competitor(self, name: str, factor: int) -> None:
+        assert self._competitors is not None
+        log = self._workload(limit=min(self._plan.pages, _FAUST_PAGES)) if name == "faust" else self._workload(factor)
+        with self._competitors.loaded(log) as topic:
+            self._runs(factor).append(self._competitors.run(COMPETITORS[name], log, topic))
 
-    def _takeover(self, processes: int, kept: bool) -> None:
-        self.result.takeovers.append(takeover(self._bench, self._log(), processes, kept=kept))
+    def _measure_failover(self, processes: int, state_kept: bool) -> None:
+        self.result.failovers.append(measure_failover(self._bench, self._workload(), processes, state_kept=state_kept))
 
-    def _peer_takeover(self, kept: bool) -> None:
-        assert self._others is not None
-        with self._others.loaded(self._log()) as topic:
-            self.result.takeovers.append(peer_takeover(self._others, self._log(), topic, kept=kept))
+    def _measure_competitor_failover(self, state_kept: bool) -> None:
+        assert self._competitors is not None
+        with self._competitors.loaded(self._workload()) as topic:
+            self.result.failovers.append(
+                measure_competitor_failover(self._competitors, self._workload(), topic, state_kept=state_kept)
+            )
 
-    def _latency(self) -> None:
-        fastest = [run.per_second for run in self.result.runs if run.name.startswith("ours, 1 ")]
+    def _measure_latency(self) -> None:
+        fastest = [run.events_per_second for run in self.result.runs if run.name.startswith("ours, 1 ")]
         if not fastest:
             raise UsageError("--latency needs a run of one process, whose speed it halves: add 1 to --processes")
-        self.result.latency = latency(self._bench, self._kept, median(fastest) / 2)
+        self.result.latency = measure_latency(self._bench, self._cache_dir, median(fastest) / 2)
 
 
 def main(
     pages: Annotated[int, typer.Option(min=1000, help="Pages of 10 items; half as many clicks come with them.")] = (
         200_000
     ),
-    peers: Annotated[str, typer.Option(help="Others to run: ks, quix, faust; empty for none.")] = "ks,quix,faust",
+    competitors: Annotated[str, typer.Option(help="Others to run: ks, quix, faust; empty for none.")] = "ks,quix,faust",
     processes: Annotated[str, typer.Option(help="As how many processes to run ours, with commas.")] = "1,2",
     warm: Annotated[bool, typer.Option("--warm", help="Ours and ks on five times as many pages, too.")] = False,
-    takeovers: Annotated[bool, typer.Option("--takeover", help="Kill processes, and see how others take over.")] = (
+    failover: Annotated[bool, typer.Option("--failover", help="Kill processes, and see how others take over.")] = (
         False
     ),
-    late: Annotated[bool, typer.Option("--latency", help="Latency at half of the speed measured.")] = False,
+    latency_flag: Annotated[bool, typer.Option("--latency", help="Latency at half of the speed measured.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is run; ratios are of medians.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file, after every run.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Write bench/results/stream.md, after every run.")] = False,
@@ -136,53 +142,53 @@ def main(
     plan = Plan(
         pages=pages,
         rounds=rounds,
-        processes=[int(count) for count in _names(processes, _COUNTS, "--processes")],
-        peers=_names(peers, tuple(PEERS), "--peers"),
+        processes=[int(count) for count in _parse_names(processes, _PROCESS_COUNTS, "--processes")],
+        competitors=_parse_names(competitors, tuple(COMPETITORS), "--competitors"),
         warm=warm,
-        latency=late,
-        takeover=takeovers,
+        latency=latency_flag,
+        failover=failover,
     )
     set_up_logging()
     # The client warns of every tenth of a second without the processor, which is not news on a machine that is full.
     logging.getLogger("kafka").setLevel(logging.ERROR)
-    begun = time.monotonic()
+    start = time.monotonic()
     result = Result(command=command_line("bench.stream", sys.argv[1:]), pages=pages)
-    with _place() as (folder, kept), running_broker(folder / "broker") as broker, ExitStack() as stack:
-        programs = Programs(folder)
+    with _work_folders() as (folder, cache_dir), running_broker(folder / "broker") as broker, ExitStack() as stack:
+        programs = ProgramGroup(folder)
         stack.callback(programs.kill_all)
-        bench = Bench(broker, folder, programs)
-        steps = Measurement(plan, bench, kept, result).steps()
-        with meter("bench.stream", len(steps)) as shown:
+        bench = StreamBench(broker, folder, programs)
+        steps = Measurement(plan, bench, cache_dir, result).steps()
+        with progress_bar("bench.stream", len(steps)) as shown:
             for number, step in enumerate(steps):
-                bench.say = partial(shown.update, number)
+                bench.log_progress = partial(shown.update, number)
                 try:
                     step()
                 except PrectrError as error:
                     # What has been measured so far, and what comes, is worth keeping.
                     result.failures.append(str(error))
                     programs.kill_all()
-                result.seconds = time.monotonic() - begun
+                result.seconds = time.monotonic() - start
                 if json is not None:
                     json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
                 if write:
-                    RESULTS.write_text(page(result), encoding="utf-8")
+                    RESULTS.write_text(render_page(result), encoding="utf-8")
             shown.update(len(steps))
-    Console(width=None if sys.stdout.isatty() else 120).print(*tables(result))
+    Console(width=None if sys.stdout.isatty() else 120).print(*console_tables(result))
     if result.failures:
         raise PrectrError("; ".join(result.failures))
 
 
 @contextmanager
-def _place() -> Iterator[tuple[Path, Path]]:
+def _work_folders() -> Iterator[tuple[Path, Path]]:
     """A folder that is gone at the end, also when the bench is ended, and one for what is worth keeping."""
     named = os.environ.get("PRECTR_BENCH_DIR")
-    with ends_kindly(), tempfile.TemporaryDirectory(prefix="prectr-bench-") as folder:
-        kept = Path(named).absolute() if named else Path(folder)
-        kept.mkdir(parents=True, exist_ok=True)
-        yield Path(folder), kept
+    with graceful_shutdown(), tempfile.TemporaryDirectory(prefix="prectr-bench-") as folder:
+        cache_dir = Path(named).absolute() if named else Path(folder)
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        yield Path(folder), cache_dir
 
 
-def _names(text: str, known: tuple[str, ...], flag: str) -> list[str]:
+def _parse_names(text: str, known: tuple[str, ...], flag: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if unknown := set(names) - set(known):
         raise UsageError(f"{flag} {text}: there is no {unknown.pop()}; there are {', '.join(known)}")

@@ -14,9 +14,9 @@ from prectr.state.errors import UsageError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, create_topics
 from prectr.stream.kafka.io.log_loader import load
-from testkit.kafka_broker import HOW, Broker, kafka_home
+from testkit.kafka_broker import INSTALL_HINT, Broker, kafka_home
 
-_ONLY_FOR_TESTS: Final = "-XX:TieredStopAtLevel=1"
+_TEST_JVM_OPTION: Final = "-XX:TieredStopAtLevel=1"
 """Starts faster, and never compiles for speed: not what a broker runs with."""
 
 
@@ -25,7 +25,7 @@ class BenchBroker(Broker):
 
     def __init__(self, home: Path, folder: Path) -> None:
         super().__init__(home, folder)
-        command = [option for option in self._java if option != _ONLY_FOR_TESTS]
+        command = [option for option in self._java if option != _TEST_JVM_OPTION]
         self._java = [command[0], f"-Djava.io.tmpdir={folder}", *command[1:]]
         self.data = folder / "data"
 
@@ -45,7 +45,7 @@ def running_broker(folder: Path) -> Iterator[BenchBroker]:
     """
     home = kafka_home()
     if home is None:
-        raise UsageError(f"no Kafka to measure on: {HOW}")
+        raise UsageError(f"no Kafka to measure on: {INSTALL_HINT}")
     broker = BenchBroker(home, folder)
     try:
         broker.start()
@@ -54,42 +54,42 @@ def running_broker(folder: Path) -> Iterator[BenchBroker]:
         broker.stop()
 
 
-class System:
+class StreamSystem:
     """One system on the broker: its topics and groups have a prefix of their own."""
 
     def __init__(self, broker: BenchBroker, name: str) -> None:
         self.broker = broker
         self.prefix = f"{name}."
         self.topics = Topics(self.prefix)
-        self.connection = Connection(broker.address, wait=30)
+        self.connection = Connection(broker.address, connect_timeout=30)
 
     @property
     def flags(self) -> list[str]:
         """What a `prectr` command is told of it."""
         return ["--bootstrap", self.broker.address, "--topic-prefix", self.prefix]
 
-    def loaded(self, workload: Workload) -> None:
+    def load_workload(self, workload: Workload) -> None:
         """Make the topics, and load a log as `prectr load` does."""
-        self.created()
+        self.create_topics()
         load([str(workload.path)], self.connection, self.topics)
 
-    def created(self) -> None:
+    def create_topics(self) -> None:
         """Make the topics."""
         create_topics(self.connection, self.topics, PARTITIONS)
 
-    def size(self, topic: str) -> float:
+    def topic_megabytes(self, topic: str) -> float:
         """MB that a topic takes on the broker's disk."""
         return sum(disk_megabytes(path) for path in self.broker.data.glob(f"{topic}-[0-9]*"))
 
-    def removed(self) -> None:
+    def delete_topics(self) -> None:
         """Delete the topics, so that the next run finds the disk as this one did."""
-        self.connection.ask(self._remove)
+        self.connection.call_admin(self._remove)
 
     def _remove(self, admin: KafkaAdminClient) -> None:
         admin.delete_topics([name for name in admin.list_topics() if name.startswith(self.prefix)])
 
 
-class StableEnds:
+class StableEndOffsets:
     """Asks where a topic ends for those who read committed."""
 
     def __init__(self, connection: Connection, topic: str) -> None:

@@ -1,8 +1,8 @@
-"""The bare loop: kafka-python reads what is committed and produces the same bytes in transactions, without any work.
+"""The client baseline: kafka-python reads what is committed and produces the same bytes in transactions, without any work.
 
 `python -m bench.stream.client_baseline BOOTSTRAP PREFIX records|frames`. Two ways to send the same bytes:
 - records: each event is produced again as a record of its own, from `search-events` to `training-examples`.
-- frames: as the stages do it: the events of a transaction in frames, to `search-activity`, and from there again to
+- frames: as the stages do it: the events of a transaction in frames, to `joined-pages`, and from there again to
   `training-examples`; nothing is decoded.
 One transaction holds what one poll gave, from all partitions together, with the offsets read.
 """
@@ -23,10 +23,10 @@ from prectr.stream.ordering.frames import MAX_FRAME_BYTES
 _POLL_RECORDS: Final = 8_192
 _POLL_MS: Final = 200
 _NO_EPOCH: Final = -1
-WAYS: Final = ("records", "frames")
+CLIENT_MODES: Final = ("records", "frames")
 
 
-class Hop:
+class TopicCopier:
     """From one topic to another, partition by partition."""
 
     def __init__(self, connection: Connection, source: str, target: str, *, framed: bool) -> None:
@@ -39,14 +39,14 @@ class Hop:
         self._producer = connection.producer(transactional_id=f"bare-{source}", transaction_timeout_ms=60_000)
         self._producer.init_transactions()
 
-    def run(self, before: Event, done: Event) -> None:
+    def copy_until_done(self, before: Event, done: Event) -> None:
         """Go on until the hop before this one is done and everything is read; then set `done`."""
         try:
             while True:
                 last = before.is_set()
                 polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
                 if polled:
-                    self._pass_on(polled)
+                    self._copy_records(polled)
                 elif last and self._at_end():
                     return
         finally:
@@ -54,12 +54,12 @@ class Hop:
             self._producer.close(timeout=5)
             self._consumer.close()
 
-    def _pass_on(self, polled: dict[TopicPartition, list[Any]]) -> None:
+    def _copy_records(self, polled: dict[TopicPartition, list[Any]]) -> None:
         producer, target = self._producer, self._target
         producer.begin_transaction()
         for partition, records in polled.items():
             if self._framed:
-                for value in _joined([record.value for record in records]):
+                for value in _join_into_frames([record.value for record in records]):
                     producer.send(target, value=value, partition=partition.partition)
             else:
                 for record in records:
@@ -76,7 +76,7 @@ class Hop:
         return all(self._consumer.position(partition) >= ends[partition] for partition in self._partitions)
 
 
-def _joined(values: Sequence[bytes]) -> Iterator[bytes]:
+def _join_into_frames(values: Sequence[bytes]) -> Iterator[bytes]:
     """The same bytes in as few pieces of at most a frame's size as may be."""
     group: list[bytes] = []
     size = 0
@@ -89,18 +89,21 @@ def _joined(values: Sequence[bytes]) -> Iterator[bytes]:
     yield b"".join(group)
 
 
-def main(bootstrap: str, prefix: str, way: str) -> None:
+def main(bootstrap: str, prefix: str, mode: str) -> None:
     """Pass on everything that is there, and end."""
-    connection, topics = Connection(bootstrap, wait=30), Topics(prefix)
-    loaded, between, done = Event(), Event(), Event()
+    connection, topics = Connection(bootstrap, connect_timeout=30), Topics(prefix)
+    loaded, intermediate_done, done = Event(), Event(), Event()
     loaded.set()
-    if way == "records":
-        Hop(connection, topics.events, topics.examples, framed=False).run(loaded, done)
+    if mode == "records":
+        TopicCopier(connection, topics.events, topics.examples, framed=False).copy_until_done(loaded, done)
         return
-    first = Hop(connection, topics.events, topics.activity, framed=True)
-    second = Hop(connection, topics.activity, topics.examples, framed=True)
+    first = TopicCopier(connection, topics.events, topics.joined_pages, framed=True)
+    second = TopicCopier(connection, topics.joined_pages, topics.examples, framed=True)
     with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(first.run, loaded, between), pool.submit(second.run, between, done)]:
+        for future in [
+            pool.submit(first.copy_until_done, loaded, intermediate_done),
+            pool.submit(second.copy_until_done, intermediate_done, done),
+        ]:
             future.result()
 
 

@@ -13,22 +13,22 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from kafka import KafkaAdminClient
 
-from bench.stream.driver import NO_CPU, Cpu, Program, Run, cpu_of
-from bench.stream.runs import Bench
-from bench.stream.workload import Workload, peers_home
+from bench.stream.driver import NO_CPU, Cpu, Program, Run, process_cpu
+from bench.stream.runs import StreamBench
+from bench.stream.workload import Workload, competitors_home
 from prectr.state.errors import PrectrError
 
 _LAUNCHER: Final = Path(__file__).with_name("competitor_launch.py")
 _SAMPLE_EVERY: Final = 0.05
 _MEBI: Final = (1 << 20) / 1e6
-_ENVIRONMENTS: Final = {
+_ENVIRONMENT_PACKAGES: Final = {
     "quix": ("quixstreams==3.28.1", "confluent-kafka==2.12.2", "orjson", "numpy", "msgspec"),
     "faust": ("faust-streaming==0.15.3", "rocksdict", "msgspec"),
 }
 """Packages by environment; the first has the peers' generator, driver and check, too."""
 
 
-class Peer(NamedTuple):
+class Competitor(NamedTuple):
     """One of them. environment: what it runs in, if it is Python. idle: seconds without output that end a run."""
 
     name: str
@@ -39,8 +39,8 @@ class Peer(NamedTuple):
     idle: int
 
 
-PEERS: Final = {
-    "ks": Peer(
+COMPETITORS: Final = {
+    "ks": Competitor(
         "ks",
         "Kafka Streams, exactly once",
         "kafka-streams/ks.sh",
@@ -48,7 +48,7 @@ PEERS: Final = {
         {"THREADS": "1", "GUARANTEE": "exactly_once_v2", "COMMIT_MS": "1000"},
         4,
     ),
-    "quix": Peer(
+    "quix": Competitor(
         "quix",
         "quixstreams, exactly once",
         "quix/peer.py",
@@ -56,119 +56,130 @@ PEERS: Final = {
         {"GUARANTEE": "exactly-once", "COMMIT_S": "5"},
         8,
     ),
-    "faust": Peer("faust", "Faust, at least once", "faust/peer.py", "faust", {}, 6),
+    "faust": Competitor("faust", "Faust, at least once", "faust/peer.py", "faust", {}, 6),
 }
-KILLED: Final = {"COMMIT_MS": "100", "SESSION_MS": "6000", "HEARTBEAT_MS": "1500"}
+FAILOVER_SETTINGS: Final = {"COMMIT_MS": "100", "SESSION_MS": "6000", "HEARTBEAT_MS": "1500"}
 """Settings of Kafka Streams where it is killed, besides its own."""
 
 
-class _Sample(NamedTuple):
+class _CpuSample(NamedTuple):
     at: float
     cpu: Cpu
 
 
-class PeerRuns:
+class CompetitorRuns:
     """Runs peers; makes what they need on first use, in `folder`."""
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
+    def __init__(self, bench: StreamBench, folder: Path) -> None:
         self._bench = bench
         self._folder = folder
-        self._home = peers_home()
-        self._made = 0
+        self._home = competitors_home()
+        self._count = 0
 
-    def run(self, peer: Peer, workload: Workload, topic: str) -> Run:
+    def run(self, competitor: Competitor, workload: Workload, topic: str) -> Run:
         """Run a peer once on a topic that holds the log."""
-        self._bench.say(peer.title)
-        run = Run(name=peer.title, pages=workload.pages, events=workload.events)
+        self._bench.log_progress(competitor.title)
+        run = Run(name=competitor.title, pages=workload.pages, events=workload.events)
         try:
-            found, samples = self._through(peer, workload, topic, [], {})
+            result, samples = self._run_script(competitor, workload, topic, [], {})
         except PrectrError as error:
             run.check = str(error)
             return run
-        first = found["first"]
-        at_first = _before(samples, first)
-        at_last = _before(samples, first + found["wall_s"])
+        first = result["first"]
+        at_first = _cpu_at(samples, first)
+        at_last = _cpu_at(samples, first + result["wall_s"])
         share = at_last.user / at_last.total if at_last.total else 1.0
-        run.cpu_user, run.cpu_system = found["cpu_s"] * share, found["cpu_s"] * (1 - share)
+        run.cpu_user, run.cpu_system = result["cpu_s"] * share, result["cpu_s"] * (1 - share)
         run.startup_cpu = at_first.total
-        run.working_cpu = max(0.0, found["cpu_s"] - at_first.total)
-        run.wall, run.start, run.first_output = found["wall_s"], found["start_s"], found["first_out_s"]
-        run.broker_cpu, run.peak_mb = found["broker_cpu_s"], found["peak_rss_mb"] * _MEBI
-        run.state_mb, run.out_mb = found["state_mb"], found["out_mb"]
-        run.foreign = max(0.0, found["foreign_share"])
-        run.check = _verdict(found)
+        run.working_cpu = max(0.0, result["cpu_s"] - at_first.total)
+        run.wall, run.start, run.first_output = result["wall_s"], result["start_s"], result["first_out_s"]
+        run.broker_cpu, run.peak_mb = result["broker_cpu_s"], result["peak_rss_mb"] * _MEBI
+        run.state_mb, run.out_mb = result["state_mb"], result["out_mb"]
+        run.other_load_cores = max(0.0, result["foreign_share"])
+        run.check = _verdict(result)
         return run
 
-    def killed(self, peer: Peer, workload: Workload, topic: str, *, wiped: bool) -> dict[str, Any]:
+    def run_with_kill(
+        self, competitor: Competitor, workload: Workload, topic: str, *, delete_state: bool
+    ) -> dict[str, Any]:
         """Kill a peer at 45 % of the pages and start it again at once; what `run.py` says of it."""
-        self._bench.say(f"{peer.title}, killed, state {'deleted' if wiped else 'kept'}")
-        flags = ["--kill", ".45", *(["--wipe"] if wiped else [])]
-        found, _ = self._through(peer._replace(idle=8), workload, topic, flags, KILLED)
-        found["verdict"] = _verdict(found)
-        return found
+        self._bench.log_progress(f"{competitor.title}, killed, state {'deleted' if delete_state else 'kept'}")
+        flags = ["--kill", ".45", *(["--wipe"] if delete_state else [])]
+        result, _ = self._run_script(competitor._replace(idle=8), workload, topic, flags, FAILOVER_SETTINGS)
+        result["verdict"] = _verdict(result)
+        return result
 
     @contextmanager
     def loaded(self, workload: Workload) -> Iterator[str]:
         """A topic with the log, as the peers load it; deleted at the end."""
-        self._made += 1
-        topic = f"peers-events-{self._made}"
-        self._bench.say("loading for the peers")
+        self._count += 1
+        topic = f"peers-events-{self._count}"
+        self._bench.log_progress("loading for the peers")
         command = [self._home / "gen.py", "load", workload.path, topic, "--bootstrap", self._bench.broker.address]
-        self._done(self._bench.programs.start([self._python("quix"), *map(str, command)], settings={}), topic)
+        self._wait_for_success(
+            self._bench.programs.start([self._python("quix"), *map(str, command)], settings={}), topic
+        )
         yield topic
-        self._bench.connection.ask(lambda admin: _delete(admin, topic))
+        self._bench.connection.call_admin(lambda admin: _delete(admin, topic))
 
-    def _through(
-        self, peer: Peer, workload: Workload, topic: str, flags: Sequence[str], more: Mapping[str, str]
-    ) -> tuple[dict[str, Any], list[_Sample]]:
+    def _run_script(
+        self,
+        competitor: Competitor,
+        workload: Workload,
+        topic: str,
+        flags: Sequence[str],
+        extra_settings: Mapping[str, str],
+    ) -> tuple[dict[str, Any], list[_CpuSample]]:
         """Run a peer with `run.py`; what it says, and what the peer had spent at times meanwhile."""
-        self._made += 1
-        work = self._bench.folder / f"peers-{self._made}"
+        self._count += 1
+        work = self._bench.folder / f"peers-{self._count}"
         work.mkdir()
         settings = {
-            **peer.settings,
-            **more,
+            **competitor.settings,
+            **extra_settings,
             "BROKER_PID": str(self._bench.broker.pid),
             "BROKER_DATA": str(self._bench.broker.data),
             "PEERS_WORK": str(work),
             "TMPDIR": str(work),
             "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={work}",
         }
-        runner = [self._python("quix"), "-P", _LAUNCHER, self._home, self._bench.broker.address, peer.name]
-        where = ["--events", workload.path, "--in", topic, "--idle", str(peer.idle), *flags]
-        limit = ["--timeout", f"{self._bench.limit(workload):.0f}"]
-        script = self._home / peer.script
-        command = [script] if peer.environment is None else [self._python(peer.environment), script]
-        whole = [str(part) for part in (*runner, *where, *limit, "--", *command)]
-        program = self._bench.programs.start(whole, settings=settings, folder=work)
+        runner = [self._python("quix"), "-P", _LAUNCHER, self._home, self._bench.broker.address, competitor.name]
+        topic_flags = ["--events", workload.path, "--in", topic, "--idle", str(competitor.idle), *flags]
+        limit = ["--timeout", f"{self._bench.timeout_of(workload):.0f}"]
+        script = self._home / competitor.script
+        command = [script] if competitor.environment is None else [self._python(competitor.environment), script]
+        arguments = [str(part) for part in (*runner, *topic_flags, *limit, "--", *command)]
+        program = self._bench.programs.start(arguments, settings=settings, folder=work)
         samples = []
-        while program.look():
-            samples += [_Sample(time.time(), cpu) for child in _children(program.pid) if (cpu := cpu_of(child))]
+        while program.poll():
+            samples += [_CpuSample(time.time(), cpu) for child in _children(program.pid) if (cpu := process_cpu(child))]
             time.sleep(_SAMPLE_EVERY)
-        self._done(program, peer.name)
-        found: dict[str, Any] = msgspec.json.decode((work / "results.jsonl").read_bytes().splitlines()[-1])
-        said = b"".join(path.read_bytes() for path in (work / "logs").glob("*.log"))
-        firsts = re.findall(rb"FIRST_EVENT (\d+)", said)
-        found["first"] = int(firsts[0]) / 1000 if firsts else program.begun
+        self._wait_for_success(program, competitor.name)
+        result: dict[str, Any] = msgspec.json.decode((work / "results.jsonl").read_bytes().splitlines()[-1])
+        logs = b"".join(path.read_bytes() for path in (work / "logs").glob("*.log"))
+        firsts = re.findall(rb"FIRST_EVENT (\d+)", logs)
+        result["first"] = int(firsts[0]) / 1000 if firsts else program.started_at
         rmtree(work)
-        return found, samples
+        return result, samples
 
-    def _done(self, program: Program, name: str) -> None:
-        while program.look():
+    def _wait_for_success(self, program: Program, name: str) -> None:
+        while program.poll():
             time.sleep(_SAMPLE_EVERY)
         if program.code != 0:
-            said = program.log.read_text(encoding="utf-8", errors="replace")
-            raise PrectrError(f"{name}: exit {program.code}: {' '.join(said[-500:].split())}")
+            log_text = program.log.read_text(encoding="utf-8", errors="replace")
+            raise PrectrError(f"{name}: exit {program.code}: {' '.join(log_text[-500:].split())}")
 
     def _python(self, environment: str) -> str:
         """The interpreter of an environment, which is made if it is not there."""
         folder = self._folder / environment
         python = folder / "bin" / "python"
         if not (folder / "ready").exists():
-            self._bench.say(f"{environment}: making its environment")
+            self._bench.log_progress(f"{environment}: making its environment")
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
             install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            done = subprocess.run([*install, *_ENVIRONMENTS[environment]], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*install, *_ENVIRONMENT_PACKAGES[environment]], capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 raise PrectrError(f"{environment}: its packages cannot be installed:\n{done.stderr[-2000:]}")
             (folder / "ready").touch()
@@ -187,12 +198,12 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _before(samples: Sequence[_Sample], at: float) -> Cpu:
+def _cpu_at(samples: Sequence[_CpuSample], at: float) -> Cpu:
     """What had been spent at a time."""
     return next((sample.cpu for sample in reversed(samples) if sample.at <= at), NO_CPU)
 
 
-def _verdict(found: dict[str, Any]) -> str:
-    if found["status"] != "ok":
-        return str(found["status"])
-    return "ok" if found["check"]["ok"] else str(found["check"])
+def _verdict(result: dict[str, Any]) -> str:
+    if result["status"] != "ok":
+        return str(result["status"])
+    return "ok" if result["check"]["ok"] else str(result["check"])

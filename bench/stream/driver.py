@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bench.stream.broker import StableEnds
+from bench.stream.broker import StableEndOffsets
 
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-_SAMPLE_EVERY: Final = 0.1
-_KIND_SECONDS: Final = 20
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+_SAMPLE_INTERVAL: Final = 0.1
+_GRACE_SECONDS: Final = 20
 """Given to a program to end by itself, once it has been asked to."""
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ class Run(msgspec.Struct, kw_only=True):
     out_mb: float = 0.0
     start: float = 0.0
     first_output: float = 0.0
-    foreign: float = 0.0
+    other_load_cores: float = 0.0
     check: str = ""
 
     @property
@@ -76,22 +76,22 @@ class Run(msgspec.Struct, kw_only=True):
         return self.cpu_user + self.cpu_system
 
     @property
-    def per_second(self) -> float:
+    def events_per_second(self) -> float:
         """Events a second."""
         return self.events / self.wall if self.wall else 0.0
 
     @property
-    def per_cpu(self) -> float:
+    def events_per_cpu_second(self) -> float:
         """Events per CPU-second, from start to end."""
         return self.events / self.cpu if self.cpu else 0.0
 
     @property
-    def per_working_cpu(self) -> float:
+    def events_per_working_cpu_second(self) -> float:
         """Events per CPU-second, from the first record on."""
         return self.events / self.working_cpu if self.working_cpu else 0.0
 
 
-class Mark(NamedTuple):
+class FirstRecord(NamedTuple):
     """When a program got its first record, and what it had spent by then."""
 
     at: float
@@ -110,25 +110,25 @@ class Sample(NamedTuple):
 class Trace(NamedTuple):
     """Programs from start to end. codes: how each ended; None where it had to be killed."""
 
-    begun: float
+    started_at: float
     samples: list[Sample]
-    marks: list[Mark]
+    first_records: list[FirstRecord]
     cpu: Cpu
     peak_mb: float
-    foreign: float
+    other_load_cores: float
     codes: list[int | None]
 
     @property
-    def first_record(self) -> float:
+    def first_record_at(self) -> float:
         """When the first record came to any; the start, where none has told."""
-        return min((mark.at for mark in self.marks), default=self.begun)
+        return min((mark.at for mark in self.first_records), default=self.started_at)
 
     @property
-    def startup(self) -> float:
+    def startup_cpu(self) -> float:
         """CPU seconds that all together spent before their first records."""
-        return sum(mark.cpu.total for mark in self.marks)
+        return sum(mark.cpu.total for mark in self.first_records)
 
-    def readable(self, offsets: Mapping[int, int]) -> Sample | None:
+    def first_readable(self, offsets: Mapping[int, int]) -> Sample | None:
         """The first sample at which the records at these offsets, by partition, could be read."""
         for sample in self.samples:
             if all(sample.ends[partition] > offset for partition, offset in offsets.items()):
@@ -148,36 +148,36 @@ class Program:
         command: Sequence[str],
         log: Path,
         settings: Mapping[str, str],
-        mark: Path | None = None,
+        first_record_file: Path | None = None,
         folder: Path = _ROOT,
     ) -> None:
         self.log = log
         self.code: int | None = None
         self.killed = False
-        self.begun = time.time()
+        self.started_at = time.time()
         self.cpu = NO_CPU
         self.peak_mb = 0.0
-        self._mark = mark
+        self._first_record_file = first_record_file
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={**plain_environment(), **settings},
+                env={**clean_environment(), **settings},
                 cwd=folder,
                 start_new_session=True,
             )
         self.pid = self._process.pid
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """See what it has used; whether it still runs."""
         if self.code is not None:
             return False
-        self.peak_mb = max(self.peak_mb, peak_of(self.pid))
+        self.peak_mb = max(self.peak_mb, peak_megabytes(self.pid))
         ended, status, spent = os.wait4(self.pid, os.WNOHANG)
         if not ended:
-            self.cpu = cpu_of(self.pid) or self.cpu
+            self.cpu = process_cpu(self.pid) or self.cpu
             return True
         self.cpu = Cpu(spent.ru_utime, spent.ru_stime)
         self.code = self._process.returncode = os.waitstatus_to_exitcode(status)
@@ -187,118 +187,137 @@ class Program:
         return False
 
     @property
-    def marked(self) -> Mark | None:
+    def first_record(self) -> FirstRecord | None:
         """When its first record came, if it has told."""
-        if self._mark is None or not self._mark.exists():
+        if self._first_record_file is None or not self._first_record_file.exists():
             return None
-        at, user, system = map(float, self._mark.read_text(encoding="utf-8").split())
-        return Mark(at, Cpu(user, system))
+        at, user, system = map(float, self._first_record_file.read_text(encoding="utf-8").split())
+        return FirstRecord(at, Cpu(user, system))
 
     def signal(self, number: int) -> None:
         """Send a signal to all of its process group."""
-        if self.look():
+        if self.poll():
             os.killpg(self.pid, number)
 
-    def crash(self) -> None:
+    def kill(self) -> None:
         """Kill it, as a crash of its machine would."""
         self.killed = True
         self.signal(signal.SIGKILL)
-        while self.look():
+        while self.poll():
             time.sleep(0.01)
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         """Ask it to end, and wait; kill it if it does not."""
         self.signal(signal.SIGTERM)
-        until = time.monotonic() + _KIND_SECONDS
-        while self.look():
-            if time.monotonic() > until:
-                self.crash()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while self.poll():
+            if time.monotonic() > deadline:
+                self.kill()
             time.sleep(0.05)
 
 
-class Programs:
+class ProgramGroup:
     """Starts programs and keeps them; whatever still runs at the end is killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._all: list[Program] = []
 
-    def prectr(self, *arguments: str | Path, settings: Mapping[str, str], marked: bool = True) -> Program:
+    def start_prectr(
+        self, *arguments: str | Path, settings: Mapping[str, str], probe_first_record: bool = True
+    ) -> Program:
         """Start a `prectr` command."""
-        return self.module("prectr.ops.cli.main", *arguments, settings=settings, marked=marked)
+        return self.start_module(
+            "prectr.ops.cli.main", *arguments, settings=settings, probe_first_record=probe_first_record
+        )
 
-    def module(self, name: str, *arguments: str | Path, settings: Mapping[str, str], marked: bool = True) -> Program:
+    def start_module(
+        self, name: str, *arguments: str | Path, settings: Mapping[str, str], probe_first_record: bool = True
+    ) -> Program:
         """Start a Python module of ours. marked: note when its first record comes."""
         number = len(self._all)
-        mark = self._folder / f"mark-{number}"
-        wrapper = ["bench.stream.first_record_probe", str(mark)] if marked else []
+        first_record_file = self._folder / f"mark-{number}"
+        wrapper = ["bench.stream.first_record_probe", str(first_record_file)] if probe_first_record else []
         command = [sys.executable, "-m", *wrapper, name, *map(str, arguments)]
-        return self.start(command, settings=settings, mark=mark if marked else None)
+        return self.start(
+            command, settings=settings, first_record_file=first_record_file if probe_first_record else None
+        )
 
     def start(
-        self, command: Sequence[str], *, settings: Mapping[str, str], mark: Path | None = None, folder: Path = _ROOT
+        self,
+        command: Sequence[str],
+        *,
+        settings: Mapping[str, str],
+        first_record_file: Path | None = None,
+        folder: Path = _ROOT,
     ) -> Program:
         """Start any program."""
-        program = Program(command, self._folder / f"program-{len(self._all)}.log", settings, mark, folder)
+        program = Program(command, self._folder / f"program-{len(self._all)}.log", settings, first_record_file, folder)
         self._all.append(program)
         return program
 
     def kill_all(self) -> None:
         """Kill what still runs."""
         for program in self._all:
-            program.crash()
+            program.kill()
 
 
-def watched(programs: Sequence[Program], ends: StableEnds, broker: int, limit: float) -> Trace:
+def sample_until_exit(programs: Sequence[Program], ends: StableEndOffsets, broker: int, limit: float) -> Trace:
     """Watch programs until all have ended. broker: its process. limit: seconds after which they are killed."""
-    begun = time.time()
-    mine, machine = sum(os.times()[:2]), _busy()
+    started_at = time.time()
+    own_cpu, machine_cpu = sum(os.times()[:2]), _machine_cpu_seconds()
     samples: list[Sample] = []
-    broker_before = _total(broker)
+    broker_before = _cpu_seconds(broker)
 
     def sample() -> None:
         found = ends.now()
         if found is not None:
             cpu = sum(program.cpu.total for program in programs)
-            samples.append(Sample(time.time(), found, cpu, _total(broker) - broker_before))
+            samples.append(Sample(time.time(), found, cpu, _cpu_seconds(broker) - broker_before))
 
-    while sum(program.look() for program in programs):  # every one must be looked at
+    while sum(program.poll() for program in programs):  # every one must be looked at
         sample()
-        if time.time() - begun > limit:
+        if time.time() - started_at > limit:
             for program in programs:
-                program.crash()
-        time.sleep(_SAMPLE_EVERY)
+                program.kill()
+        time.sleep(_SAMPLE_INTERVAL)
     sample()
     cpu = sum((program.cpu for program in programs), NO_CPU)
-    others = _busy() - machine - cpu.total - (_total(broker) - broker_before) - (sum(os.times()[:2]) - mine)
+    other_cpu = (
+        _machine_cpu_seconds()
+        - machine_cpu
+        - cpu.total
+        - (_cpu_seconds(broker) - broker_before)
+        - (sum(os.times()[:2]) - own_cpu)
+    )
     return Trace(
-        begun,
+        started_at,
         samples,
-        [mark for program in programs if (mark := program.marked) is not None],
+        [first_record for program in programs if (first_record := program.first_record) is not None],
         cpu,
         sum(program.peak_mb for program in programs),
-        max(0.0, others / (time.time() - begun)),
+        max(0.0, other_cpu / (time.time() - started_at)),
         [None if program.killed else program.code for program in programs],
     )
 
 
-def plain_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """The environment without any PRECTR_* setting; threads of numerical libraries would only be in the way."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PRECTR_")}
     return kept | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
-def cpu_of(pid: int) -> Cpu | None:
+def process_cpu(pid: int) -> Cpu | None:
     """What a process has spent so far, its ended children included; None where it has gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     user, system, of_children, system_of_children = map(int, stat.rpartition(")")[2].split()[11:15])
-    return Cpu((user + of_children) / _TICKS, (system + system_of_children) / _TICKS)
+    return Cpu((user + of_children) / _TICKS_PER_SECOND, (system + system_of_children) / _TICKS_PER_SECOND)
 
 
-def peak_of(pid: int) -> float:
+def peak_megabytes(pid: int) -> float:
     """The most memory that a process has had resident, in MB; 0 where it has gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
@@ -309,7 +328,7 @@ def peak_of(pid: int) -> float:
 
 
 @contextmanager
-def ends_kindly() -> Iterator[None]:
+def graceful_shutdown() -> Iterator[None]:
     """Let SIGTERM end the bench as Ctrl-C does, with everything cleaned up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -322,12 +341,12 @@ def ends_kindly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _total(pid: int) -> float:
-    return (cpu_of(pid) or NO_CPU).total
+def _cpu_seconds(pid: int) -> float:
+    return (process_cpu(pid) or NO_CPU).total
 
 
-def _busy() -> float:
+def _machine_cpu_seconds() -> float:
     """CPU seconds that the whole machine has been busy."""
     fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
     user, nice, system, _, _, interrupts, soft_interrupts, _ = fields
-    return (user + nice + system + interrupts + soft_interrupts) / _TICKS
+    return (user + nice + system + interrupts + soft_interrupts) / _TICKS_PER_SECOND

@@ -8,21 +8,21 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.stream.broker import StableEnds, disk_megabytes
-from bench.stream.competitors import PEERS, PeerRuns
+from bench.stream.broker import StableEndOffsets, disk_megabytes
+from bench.stream.competitors import COMPETITORS, CompetitorRuns
 from bench.stream.driver import Program
-from bench.stream.follower import Follower
-from bench.stream.oracle import checked
-from bench.stream.runs import Bench, called, stream
+from bench.stream.follower import ExampleFollower
+from bench.stream.oracle import check_topic
+from bench.stream.runs import StreamBench, run_name, start_stream_process
 from bench.stream.workload import PARTITIONS, Workload
 from prectr.state.errors import PrectrError
 
-SESSION_TIMEOUT: Final = 6
+SESSION_TIMEOUT_SECONDS: Final = 6
 _KILL_AT: Final = 0.45
-_LOOK_EVERY: Final = 0.01
+_POLL_INTERVAL: Final = 0.01
 
 
-class Takeover(msgspec.Struct, kw_only=True):
+class Failover(msgspec.Struct, kw_only=True):
     """One kill. Seconds from there: first, to the first new committed output; every, until each
     partition that was not at its end had some.
 
@@ -31,87 +31,92 @@ class Takeover(msgspec.Struct, kw_only=True):
 
     name: str
     state: str
-    out: int
-    first: float
-    every: float | None
+    examples_at_kill: int
+    first_output_seconds: float
+    all_partitions_seconds: float | None
     state_mb: float
     check: str
 
 
-def takeover(bench: Bench, workload: Workload, processes: int, *, kept: bool) -> Takeover:
+def measure_failover(bench: StreamBench, workload: Workload, processes: int, *, state_kept: bool) -> Failover:
     """Run so many processes, kill the first of them at 45 % of the pages and start another at once.
 
     kept: whether that one finds the state of the killed one, or an empty folder.
     """
-    name = called(processes)
-    with bench.fresh("takeover") as (system, state):
-        bench.say(f"{name}: loading")
-        system.loaded(workload)
-        timeout = ("--session-timeout", str(SESSION_TIMEOUT))
-        bench.say(f"{name}, killed at {_KILL_AT:.0%}, state {'kept' if kept else 'deleted'}")
+    name = run_name(processes)
+    with bench.new_system("takeover") as (system, state):
+        bench.log_progress(f"{name}: loading")
+        system.load_workload(workload)
+        timeout = ("--session-timeout", str(SESSION_TIMEOUT_SECONDS))
+        bench.log_progress(f"{name}, killed at {_KILL_AT:.0%}, state {'kept' if state_kept else 'deleted'}")
         with (
-            closing(Follower(system)) as follower,
-            closing(StableEnds(system.connection, system.topics.examples)) as ends,
+            closing(ExampleFollower(system)) as follower,
+            closing(StableEndOffsets(system.connection, system.topics.examples)) as ends,
         ):
-            running = [stream(bench, system, state / str(number), workload, *timeout) for number in range(processes)]
-            until = time.monotonic() + bench.limit(workload)
+            running = [
+                start_stream_process(bench, system, state / str(number), workload, *timeout)
+                for number in range(processes)
+            ]
+            deadline = time.monotonic() + bench.timeout_of(workload)
             while follower.examples < _KILL_AT * workload.pages:
-                _watch(running, until)
+                _poll_programs(running, deadline)
             killed = running.pop(0)
-            killed.crash()
-            died = time.time()
+            killed.kill()
+            killed_at = time.time()
             stable = ends.now() or [0] * PARTITIONS
-            out = sum(arrival.examples for arrival in follower.arrivals)
-            size = disk_megabytes(state / "0")
-            if not kept:
+            examples_at_kill = sum(arrival.examples for arrival in follower.arrivals)
+            state_megabytes = disk_megabytes(state / "0")
+            if not state_kept:
                 rmtree(state / "0")
-            running.append(stream(bench, system, state / "0", workload, *timeout))
+            running.append(start_stream_process(bench, system, state / "0", workload, *timeout))
             while any(program.code is None for program in running):
-                _watch(running, until)
-            while follower.examples < workload.pages and time.monotonic() < until:
-                time.sleep(_LOOK_EVERY)
+                _poll_programs(running, deadline)
+            while follower.examples < workload.pages and time.monotonic() < deadline:
+                time.sleep(_POLL_INTERVAL)
             new = [arrival for arrival in follower.arrivals if arrival.offset >= stable[arrival.partition]]
-        check = checked(system.connection, system.topics.examples, PARTITIONS, bench.due(workload))
+        check = check_topic(system.connection, system.topics.examples, PARTITIONS, bench.expected_output_of(workload))
     firsts: dict[int, float] = {}
     for arrival in new:
         firsts.setdefault(arrival.partition, arrival.at)
     if not firsts:
         raise PrectrError(
-            f"{name}: {out:,} of {workload.pages:,} examples were out when a process was killed, and none came after: "
+            f"{name}: {examples_at_kill:,} of {workload.pages:,} examples were out when a process was killed, and none came after: "
             "with more --pages there is time to kill it"
         )
-    return Takeover(
+    return Failover(
         name=name,
-        state="kept" if kept else "deleted",
-        out=out,
-        first=min(firsts.values()) - died,
-        every=max(firsts.values()) - died,
-        state_mb=size,
+        state="kept" if state_kept else "deleted",
+        examples_at_kill=examples_at_kill,
+        first_output_seconds=min(firsts.values()) - killed_at,
+        all_partitions_seconds=max(firsts.values()) - killed_at,
+        state_mb=state_megabytes,
         check=check.verdict,
     )
 
 
-def peer_takeover(others: PeerRuns, workload: Workload, topic: str, *, kept: bool) -> Takeover:
+def measure_competitor_failover(
+    competitors: CompetitorRuns, workload: Workload, topic: str, *, state_kept: bool
+) -> Failover:
     """The same of Kafka Streams, with the same session timeout and a commit each 100 ms."""
-    found: dict[str, Any] = others.killed(PEERS["ks"], workload, topic, wiped=not kept)
-    return Takeover(
-        name=PEERS["ks"].title,
-        state="kept" if kept else "deleted",
-        out=found["killed_at_pages"],
-        first=found["first_new_output_s"],
-        every=None,
-        state_mb=found["state_mb_at_kill"],
-        check=found["verdict"],
+    result: dict[str, Any] = competitors.run_with_kill(COMPETITORS["ks"], workload, topic, delete_state=not state_kept)
+    return Failover(
+        name=COMPETITORS["ks"].title,
+        state="kept" if state_kept else "deleted",
+        examples_at_kill=result["killed_at_pages"],
+        first_output_seconds=result["first_new_output_s"],
+        all_partitions_seconds=None,
+        state_mb=result["state_mb_at_kill"],
+        check=result["verdict"],
     )
 
 
-def _watch(running: Sequence[Program], until: float) -> None:
+def _poll_programs(running: Sequence[Program], deadline: float) -> None:
     """Wait a moment; raise where a process has failed or it takes too long."""
-    time.sleep(_LOOK_EVERY)
+    time.sleep(_POLL_INTERVAL)
     for program in running:
-        program.look()
+        program.poll()
         if program.code:
-            said = program.log.read_text(encoding="utf-8", errors="replace")
-            raise PrectrError(f"a stream process ended with exit code {program.code}:\n{said[-2000:]}")
-    if time.monotonic() > until:
+            log_text = program.log.read_text(encoding="utf-8", errors="replace")
+            raise PrectrError(f"a stream process ended with exit code {program.code}:\n{log_text[-2000:]}")
+    if time.monotonic() > deadline:
         raise PrectrError("the stream processes did not come to the end in time")

@@ -14,23 +14,23 @@ from typing import Any
 from kafka import KafkaConsumer
 
 
-def mark_first_record(path: Path) -> None:
+def record_first_poll(path: Path) -> None:
     """Note into `path` when any consumer of this process is first given records; costs nothing from then on."""
     poll = KafkaConsumer.poll
 
-    def marking(self: Any, *args: Any, **more: Any) -> Any:
-        records = poll(self, *args, **more)
-        if records and KafkaConsumer.poll is marking:
+    def recording_poll(self: Any, *args: Any, **kwargs: Any) -> Any:
+        records = poll(self, *args, **kwargs)
+        if records and KafkaConsumer.poll is recording_poll:
             KafkaConsumer.poll = poll
             spent = os.times()
             path.write_text(f"{time.time()} {spent.user} {spent.system}\n", encoding="utf-8")
         return records
 
-    KafkaConsumer.poll = marking
+    KafkaConsumer.poll = recording_poll
 
 
 if __name__ == "__main__":
-    mark_first_record(Path(sys.argv[1]))
+    record_first_poll(Path(sys.argv[1]))
     module = sys.argv[2]
     del sys.argv[1:3]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

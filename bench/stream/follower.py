@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from kafka import TopicPartition
 
-from bench.stream.broker import System
+from bench.stream.broker import StreamSystem
 from bench.stream.workload import PARTITIONS
 from prectr.stream.ordering.frames import decode_frame
 
@@ -22,10 +22,10 @@ class Arrival(NamedTuple):
     examples: int
 
 
-class Follower:
+class ExampleFollower:
     """Reads in a thread of its own, until it is closed."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: StreamSystem) -> None:
         self.arrivals: list[Arrival] = []
         self.examples = 0
         self._topic = system.topics.examples

@@ -15,8 +15,8 @@ import msgspec
 from kafka import TopicPartition
 
 from bench.stream.workload import Workload
-from prectr.stream.events.contract import Click, Event, Impression
-from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
+from prectr.stream.events.contract import Click, Event, ResultPage
+from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.ordering.frames import Frame, decode_frame
 from prectr.stream.records import Example, decode_example, decode_page
@@ -29,33 +29,33 @@ _POLL_MS: Final = 500
 
 _decode = msgspec.json.Decoder(Event).decode
 _encode = msgspec.msgpack.Encoder().encode
-_Eight = tuple[int, ...]
+_EightCounts = tuple[int, ...]
 
 
-class Page(NamedTuple):
+class ExpectedPage(NamedTuple):
     """A page as it must come out. place: in the one order. content: a hash of all its fields."""
 
-    place: int
+    order: int
     ts: int
     user_id: str
     query: str
     labels: bytes
     levels: bytes
     user_activity: int
-    user_stats: _Eight
-    query_stats: _Eight
+    user_stats: _EightCounts
+    query_stats: _EightCounts
     query_decayed: tuple[float, ...]
     content: int
 
 
-class Expected(NamedTuple):
+class ExpectedOutput(NamedTuple):
     """Everything that must come out: pages by request_id, and how every event must have ended."""
 
-    pages: dict[str, Page]
+    pages: dict[str, ExpectedPage]
     outcomes: Outcomes
 
 
-class Committed(NamedTuple):
+class CommittedRecord(NamedTuple):
     """A record that could be read. timestamp: ms, the broker's where the topic says so."""
 
     partition: int
@@ -64,7 +64,7 @@ class Committed(NamedTuple):
     value: bytes
 
 
-class Check(msgspec.Struct, kw_only=True):
+class CheckResult(msgspec.Struct, kw_only=True):
     """What came out, and what is wrong with it. wrong: pages by the field that differs.
 
     disorder: pages that came before one that is earlier in the one order, in their partition. moved: queries that are
@@ -103,46 +103,46 @@ class Check(msgspec.Struct, kw_only=True):
         return ", ".join([*words, *(["outcome counts differ"] if self.outcomes_wrong else [])])
 
 
-class _Clicks(NamedTuple):
+class _JoinedClicks(NamedTuple):
     clicked: set[tuple[str, str]]
     times: dict[str, list[int]]
     outcomes: ClickOutcomes
 
 
-class _Running:
+class _RunningAggregates:
     """Counts of pages in order of their close, as of a time. Decay is measured from one fixed time for all."""
 
-    __slots__ = ("counts", "pages", "sums", "taken")
+    __slots__ = ("applied", "counts", "pages", "sums")
 
     def __init__(self) -> None:
-        self.pages: list[tuple[int, _Eight]] = []
-        self.taken = 0
+        self.pages: list[tuple[int, _EightCounts]] = []
+        self.applied = 0
         self.counts = [0] * 8
         self.sums = [0.0] * 8
 
-    def as_of(self, ts: int, base: int) -> tuple[_Eight, tuple[float, ...]]:
-        while self.taken < len(self.pages) and self.pages[self.taken][0] <= ts:
-            closes_at, counts = self.pages[self.taken]
+    def as_of(self, ts: int, base: int) -> tuple[_EightCounts, tuple[float, ...]]:
+        while self.applied < len(self.pages) and self.pages[self.applied][0] <= ts:
+            closes_at, counts = self.pages[self.applied]
             weight = 2.0 ** ((closes_at - base) / HALF_LIFE_MS)
             for index, count in enumerate(counts):
                 self.counts[index] += count
                 self.sums[index] += weight * count
-            self.taken += 1
+            self.applied += 1
         decay = 2.0 ** ((base - ts) / HALF_LIFE_MS)
         return tuple(self.counts), tuple([total * decay for total in self.sums])
 
 
-def expected(workload: Workload) -> Expected:
+def expected_output(workload: Workload) -> ExpectedOutput:
     """Work out what must come out of a log when it is read to its end and flushed."""
     gc.disable()
     try:
-        return _expected(workload)
+        return _compute_expected(workload)
     finally:
         gc.enable()
 
 
-def _expected(workload: Workload) -> Expected:
-    shown: list[tuple[int, str, str, Impression]] = []
+def _compute_expected(workload: Workload) -> ExpectedOutput:
+    shown: list[tuple[int, str, str, ResultPage]] = []
     clicks: list[Click] = []
     with workload.path.open("rb") as lines:
         for line in lines:
@@ -152,66 +152,70 @@ def _expected(workload: Workload) -> Expected:
             else:
                 shown.append((event.ts + workload.window, event.request_id, event.user_id, event))
     shown.sort(key=itemgetter(0, 1, 2))
-    clicked, times, ended = _judged(clicks, {page[1]: page[3] for page in shown}, workload.window)
+    clicked, times, click_outcomes = _join_clicks(clicks, {page[1]: page[3] for page in shown}, workload.window)
     base = shown[0][0]
-    by_user: defaultdict[str, _Running] = defaultdict(_Running)
-    by_query: defaultdict[str, _Running] = defaultdict(_Running)
+    by_user: defaultdict[str, _RunningAggregates] = defaultdict(_RunningAggregates)
+    by_query: defaultdict[str, _RunningAggregates] = defaultdict(_RunningAggregates)
     pages = {}
-    for place, (closes_at, request_id, user_id, page) in enumerate(shown):
+    for order, (closes_at, request_id, user_id, page) in enumerate(shown):
         labels = bytes([(request_id, item.item_id) in clicked for item in page.items])
         levels = bytes([item.relevance or 0 for item in page.items])
-        of_user, of_query = by_user[user_id], by_query[page.query]
-        user_stats, _ = of_user.as_of(page.ts, base)
-        query_stats, decayed = of_query.as_of(page.ts, base)
+        user_aggregates, query_aggregates = by_user[user_id], by_query[page.query]
+        user_stats, _ = user_aggregates.as_of(page.ts, base)
+        query_stats, decayed = query_aggregates.as_of(page.ts, base)
         activity = bisect_left(times.get(user_id, []), page.ts)
         content = hash(_encode(page))
-        pages[request_id] = Page(
-            place, page.ts, user_id, page.query, labels, levels, activity, user_stats, query_stats, decayed, content
+        pages[request_id] = ExpectedPage(
+            order, page.ts, user_id, page.query, labels, levels, activity, user_stats, query_stats, decayed, content
         )
         counts = [0] * 8
         for level, label in zip(levels, labels, strict=True):
             counts[level - 1] += 1
             counts[level + 3] += label
-        of_user.pages.append((closes_at, tuple(counts)))
-        of_query.pages.append((closes_at, tuple(counts)))
-    return Expected(pages, Outcomes(ImpressionOutcomes(received=len(shown), emitted=len(shown)), ended))
+        user_aggregates.pages.append((closes_at, tuple(counts)))
+        query_aggregates.pages.append((closes_at, tuple(counts)))
+    return ExpectedOutput(pages, Outcomes(PageOutcomes(received=len(shown), emitted=len(shown)), click_outcomes))
 
 
-def _judged(clicks: list[Click], pages: dict[str, Impression], window: int) -> _Clicks:
+def _join_clicks(clicks: list[Click], pages: dict[str, ResultPage], window: int) -> _JoinedClicks:
     """How every click ends. A page is open until its window has passed, and so is its click's fate certain."""
     clicked: set[tuple[str, str]] = set()
     times: defaultdict[str, list[int]] = defaultdict(list)
-    ended = ClickOutcomes(received=len(clicks))
+    outcomes = ClickOutcomes(received=len(clicks))
     for click in clicks:
         page = pages.get(click.request_id)
         key = (click.request_id, click.item_id)
         if page is None:
-            ended.orphan += 1
+            outcomes.orphan += 1
         elif click.ts > page.ts + window:
-            ended.late += 1
+            outcomes.late += 1
         elif key in clicked:
-            ended.duplicate += 1
+            outcomes.duplicate += 1
         else:
             clicked.add(key)
             times[click.user_id].append(click.ts)
-            ended.joined += 1
-    return _Clicks(clicked, times, ended)
+            outcomes.joined += 1
+    return _JoinedClicks(clicked, times, outcomes)
 
 
-def checked(connection: Connection, topic: str, partitions: int, due: Expected, *, flushed: bool = True) -> Check:
+def check_topic(
+    connection: Connection, topic: str, partitions: int, output: ExpectedOutput, *, flushed: bool = True
+) -> CheckResult:
     """Hold what is committed in a topic of examples against what is due; see `held_against`."""
-    return held_against(committed(connection, topic, partitions), partitions, due, flushed=flushed)
+    return check_records(read_committed(connection, topic, partitions), partitions, output, flushed=flushed)
 
 
-def held_against(records: Iterable[Committed], partitions: int, due: Expected, *, flushed: bool = True) -> Check:
+def check_records(
+    records: Iterable[CommittedRecord], partitions: int, output: ExpectedOutput, *, flushed: bool = True
+) -> CheckResult:
     """Hold the frames of a topic of examples against what is due.
 
     flushed: whether the log was read to its end and every page closed; else pages may be missing, and the counts of
     how events ended are left out.
     """
-    check = Check()
+    check = CheckResult()
     seen: set[str] = set()
-    place_of: dict[str, int] = {}
+    partition_of_query: dict[str, int] = {}
     last = [-1] * partitions
     wrong: Counter[str] = Counter()
     sequences = [0] * partitions
@@ -230,37 +234,37 @@ def held_against(records: Iterable[Committed], partitions: int, due: Expected, *
             check.ends[partition] = record.offset
         for encoded in frame.records:
             example = decode_example(encoded)
-            page = due.pages.get(example.request_id)
+            page = output.pages.get(example.request_id)
             if page is None:
                 check.unknown += 1
                 continue
             check.pages += 1
             check.repeated += example.request_id in seen
             seen.add(example.request_id)
-            check.moved += place_of.setdefault(example.query, partition) != partition
-            check.disorder += page.place <= last[partition]
-            last[partition] = max(last[partition], page.place)
+            check.moved += partition_of_query.setdefault(example.query, partition) != partition
+            check.disorder += page.order <= last[partition]
+            last[partition] = max(last[partition], page.order)
             wrong.update(_differences(example, page))
     check.wrong = dict(wrong)
     if flushed:
-        check.missing = len(due.pages) - len(seen)
+        check.missing = len(output.pages) - len(seen)
         check.outcomes = sum(outcomes.values(), Outcomes())
-        check.outcomes_wrong = check.outcomes != due.outcomes
+        check.outcomes_wrong = check.outcomes != output.outcomes
     return check
 
 
-def _differences(example: Example, page: Page) -> Iterator[str]:
+def _differences(example: Example, page: ExpectedPage) -> Iterator[str]:
     for name in ("ts", "user_id", "query", "labels", "levels", "user_activity", "user_stats", "query_stats"):
         if getattr(example, name) != getattr(page, name):
             yield name
     pairs = zip(example.query_decayed, page.query_decayed, strict=True)
-    if any(abs(found - due) > TOLERANCE * max(1.0, abs(due)) for found, due in pairs):
+    if any(abs(found - wanted) > TOLERANCE * max(1.0, abs(wanted)) for found, wanted in pairs):
         yield "query_decayed"
     if hash(_encode(decode_page(example.page))) != page.content:
         yield "page"
 
 
-def committed(connection: Connection, topic: str, count: int) -> Iterator[Committed]:
+def read_committed(connection: Connection, topic: str, count: int) -> Iterator[CommittedRecord]:
     """Every committed record of a topic, to where the log is stable now, partition by partition in order."""
     consumer = connection.consumer(group_id=None)
     try:
@@ -272,6 +276,6 @@ def committed(connection: Connection, topic: str, count: int) -> Iterator[Commit
             polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
             for records in polled.values():
                 for record in records:
-                    yield Committed(record.partition, record.offset, record.timestamp, record.value or b"")
+                    yield CommittedRecord(record.partition, record.offset, record.timestamp, record.value or b"")
     finally:
         consumer.close()

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from bench.provenance import machine, versions
 from bench.stream.driver import Run
-from bench.stream.failover import SESSION_TIMEOUT, Takeover
-from bench.stream.latency import CLOSING_SECONDS, Latency
+from bench.stream.failover import SESSION_TIMEOUT_SECONDS, Failover
+from bench.stream.latency import CLOSING_SECONDS, LatencyResult
 from bench.stream.workload import WINDOW_SECONDS
 from testkit.kafka_broker import kafka_home
 
@@ -26,8 +26,8 @@ class Result(msgspec.Struct, kw_only=True):
     pages: int
     runs: list[Run] = []
     warm: list[Run] = []
-    takeovers: list[Takeover] = []
-    latency: Latency | None = None
+    failovers: list[Failover] = []
+    latency: LatencyResult | None = None
     failures: list[str] = []
     seconds: float = 0.0
 
@@ -40,28 +40,28 @@ class Section(NamedTuple):
     rows: list[list[str]]
 
 
-_SPEED: Final[dict[str, Callable[[Run], str]]] = {
+_SPEED_COLUMNS: Final[dict[str, Callable[[Run], str]]] = {
     "events": lambda run: f"{run.events:,}",
     "wall s": lambda run: f"{run.wall:.1f}",
-    "events/s": lambda run: f"{run.per_second:,.0f}",
+    "events/s": lambda run: f"{run.events_per_second:,.0f}",
     "CPU s, user + system": lambda run: f"{run.cpu_user:.1f} + {run.cpu_system:.1f}",
-    "events per CPU-s": lambda run: f"{run.per_cpu:,.0f}",
-    "without start-up": lambda run: f"{run.per_working_cpu:,.0f}",
+    "events per CPU-s": lambda run: f"{run.events_per_cpu_second:,.0f}",
+    "without start-up": lambda run: f"{run.events_per_working_cpu_second:,.0f}",
     "check": lambda run: run.check,
 }
-_COST: Final[dict[str, Callable[[Run], str]]] = {
+_COST_COLUMNS: Final[dict[str, Callable[[Run], str]]] = {
     "broker CPU s": lambda run: f"{run.broker_cpu:.1f}",
     "peak MB": lambda run: f"{run.peak_mb:,.0f}",
     "state MB": lambda run: f"{run.state_mb:,.0f}",
     "examples MB": lambda run: f"{run.out_mb:,.0f}",
     "start s": lambda run: f"{run.start:.1f}",
     "first output s": lambda run: f"{run.first_output:.1f}",
-    "cores used by others": lambda run: f"{run.foreign:.2f}",
+    "cores used by others": lambda run: f"{run.other_load_cores:.2f}",
 }
-_RATIOS: Final[dict[str, Callable[[Run], float]]] = {
-    "events per CPU-s": lambda run: run.per_cpu,
-    "without start-up": lambda run: run.per_working_cpu,
-    "events/s": lambda run: run.per_second,
+_RATIO_METRICS: Final[dict[str, Callable[[Run], float]]] = {
+    "events per CPU-s": lambda run: run.events_per_cpu_second,
+    "without start-up": lambda run: run.events_per_working_cpu_second,
+    "events/s": lambda run: run.events_per_second,
 }
 _NOTES: Final = f"""\
 Both stages, exactly once, 4 partitions, window {WINDOW_SECONDS} s, one broker on the same machine; every run on topics
@@ -72,35 +72,35 @@ in order, labels, levels, the user's and the query's counts as of the page's tim
 every event ended.
 - *wall*: from the first record taken to the last example readable by who reads committed. *CPU*: of the processes from
   start to end (peers: to the last example). *Without start-up*: from the first record to the last example.
-- *bare loop*: kafka-python reads committed and produces the same bytes in transactions of up to 8,192 records; nothing
+- *client baseline*: kafka-python reads committed and produces the same bytes in transactions of up to 8,192 records; nothing
   is decoded. *records*: each event a record again, from one topic to the next. *frames*: as the stages send, in frames,
   over two topics.
 - Faust is given the first 50,000 pages; it is not exactly once.
 - Takeover: Kafka Streams commits each 100 ms there.
 - *cores used by others*: what else ran on the machine. Times differ with it; compare within one run.
 
-Aims: per CPU-second 1.3 × Kafka Streams, 1.8 × quixstreams, 15 × Faust; two processes at least Kafka Streams' events/s;
-at least half of the bare loop."""
+Targets: per CPU-second 1.3 × Kafka Streams, 1.8 × quixstreams, 15 × Faust; two processes at least Kafka Streams' events/s;
+at least half of the client baseline."""
 
 
 def sections(result: Result) -> Iterator[Section]:
     """All tables, without those for which nothing was measured."""
     for runs, when in ((result.runs, ""), (result.warm, ", the longer log")):
         if runs:
-            yield _of_runs(f"Speed{when}", _SPEED, runs)
-            yield _of_runs(f"What it takes{when}", _COST, runs)
+            yield _run_section(f"Speed{when}", _SPEED_COLUMNS, runs)
+            yield _run_section(f"Resource use{when}", _COST_COLUMNS, runs)
             ratios = list(_ratios(runs))
             if ratios:
-                yield Section(f"Ratios{when}", list(_RATIOS), ratios)
-    if result.takeovers:
-        yield _takeovers(result.takeovers)
+                yield Section(f"Ratios{when}", list(_RATIO_METRICS), ratios)
+    if result.failovers:
+        yield _failover_section(result.failovers)
     if result.latency is not None:
-        yield _latency(result.latency)
+        yield _latency_section(result.latency)
     if result.failures:
         yield Section("Not measured", ["why"], [[str(number + 1), why] for number, why in enumerate(result.failures)])
 
 
-def tables(result: Result) -> list[Table]:
+def console_tables(result: Result) -> list[Table]:
     """The tables for a console."""
     shown = []
     for section in sections(result):
@@ -114,7 +114,7 @@ def tables(result: Result) -> list[Table]:
     return shown
 
 
-def page(result: Result) -> str:
+def render_page(result: Result) -> str:
     """The result as a page."""
     kafka = next((path.stem for path in (kafka_home() or Path()).glob("libs/kafka_*.jar")), "Kafka")
     lines = [
@@ -132,50 +132,52 @@ def page(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _of_runs(title: str, columns: dict[str, Callable[[Run], str]], runs: Sequence[Run]) -> Section:
+def _run_section(title: str, columns: dict[str, Callable[[Run], str]], runs: Sequence[Run]) -> Section:
     return Section(title, list(columns), [[run.name, *[cell(run) for cell in columns.values()]] for run in runs])
 
 
 def _ratios(runs: Sequence[Run]) -> Iterator[list[str]]:
     """Ours over each other, medians of all rounds."""
     names = list(dict.fromkeys(run.name for run in runs if run.wall))
-    figures = {
-        name: [median(figure(run) for run in runs if run.name == name and run.wall) for figure in _RATIOS.values()]
+    metrics = {
+        name: [
+            median(metric(run) for run in runs if run.name == name and run.wall) for metric in _RATIO_METRICS.values()
+        ]
         for name in names
     }
     ours = [name for name in names if name.startswith("ours")]
-    for mine in ours:
+    for ours_name in ours:
         for other in names:
             if other not in ours:
-                pairs = zip(figures[mine], figures[other], strict=True)
-                yield [f"{mine} / {other}", *[f"{a / b:.2f}" if b else "" for a, b in pairs]]
+                pairs = zip(metrics[ours_name], metrics[other], strict=True)
+                yield [f"{ours_name} / {other}", *[f"{a / b:.2f}" if b else "" for a, b in pairs]]
 
 
-def _takeovers(takeovers: Sequence[Takeover]) -> Section:
+def _failover_section(failovers: Sequence[Failover]) -> Section:
     rows = []
-    for name, state in dict.fromkeys((each.name, each.state) for each in takeovers):
-        of_kind = [each for each in takeovers if (each.name, each.state) == (name, state)]
-        everywhere = [f"{each.every:.1f}" for each in of_kind if each.every is not None]
+    for name, state in dict.fromkeys((each.name, each.state) for each in failovers):
+        same_kind = [each for each in failovers if (each.name, each.state) == (name, state)]
+        all_partitions = [
+            f"{each.all_partitions_seconds:.1f}" for each in same_kind if each.all_partitions_seconds is not None
+        ]
         rows.append(
             [
                 f"{name}, state {state}",
-                ", ".join(f"{each.first:.1f}" for each in of_kind),
-                ", ".join(everywhere),
-                ", ".join(f"{each.out:,}" for each in of_kind),
-                f"{median(each.state_mb for each in of_kind):.0f}",
-                ", ".join(dict.fromkeys(each.check for each in of_kind)),
+                ", ".join(f"{each.first_output_seconds:.1f}" for each in same_kind),
+                ", ".join(all_partitions),
+                ", ".join(f"{each.examples_at_kill:,}" for each in same_kind),
+                f"{median(each.state_mb for each in same_kind):.0f}",
+                ", ".join(dict.fromkeys(each.check for each in same_kind)),
             ]
         )
-    title = (
-        f"Takeover: one process killed with -9 at 45 %, another started at once; session timeout {SESSION_TIMEOUT} s"
-    )
+    title = f"Takeover: one process killed with -9 at 45 %, another started at once; session timeout {SESSION_TIMEOUT_SECONDS} s"
     columns = ["first new output s", "output in every partition s", "examples out", "state MB", "check"]
     return Section(title, columns, rows)
 
 
-def _latency(found: Latency) -> Section:
+def _latency_section(found: LatencyResult) -> Section:
     title = (
-        f"Latency: one process, fed {found.fed:,.0f} events/s (half of its speed: {found.asked:,.0f}), event time as "
+        f"Latency: one process, fed {found.actual_rate:,.0f} events/s (half of its speed: {found.target_rate:,.0f}), event time as "
         f"the wall clock, window {found.window_ms:,} ms, {found.pages:,} pages closed within {CLOSING_SECONDS} s"
     )
     rows = [

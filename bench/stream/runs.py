@@ -1,4 +1,4 @@
-"""Our stages and the bare loop, each on topics and state of its own, measured and checked."""
+"""Our stages and the client baseline, each on topics and state of its own, measured and checked."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,143 +6,147 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 
-from bench.stream.broker import BenchBroker, StableEnds, System, disk_megabytes
-from bench.stream.driver import Program, Programs, Run, Trace, watched
-from bench.stream.oracle import Expected, checked, committed, expected
-from bench.stream.workload import PARTITIONS, Workload, settings
+from bench.stream.broker import BenchBroker, StableEndOffsets, StreamSystem, disk_megabytes
+from bench.stream.driver import Program, ProgramGroup, Run, Trace, sample_until_exit
+from bench.stream.oracle import ExpectedOutput, check_topic, expected_output, read_committed
+from bench.stream.workload import PARTITIONS, Workload, stage_settings
 from prectr.stream.kafka.client.client import Connection
 
-_LIMIT_SECONDS = 120
-_PAGES_A_SECOND = 500
+_BASE_TIMEOUT = 120
+_MIN_PAGES_PER_SECOND = 500
 """Slower than this, after the first two minutes, a run is killed."""
 
 
 @dataclass
-class Bench:
+class StreamBench:
     """What all runs share: the broker, a work folder, the programs started so far."""
 
     broker: BenchBroker
     folder: Path
-    programs: Programs
-    say: Callable[[str], None] = field(default=lambda note: None)
+    programs: ProgramGroup
+    log_progress: Callable[[str], None] = field(default=lambda note: None)
     """Tells whoever watches what is being done."""
-    _made: int = 0
-    _due: dict[Path, Expected] = field(default_factory=dict)
+    _count: int = 0
+    _expected_outputs: dict[Path, ExpectedOutput] = field(default_factory=dict)
 
     @contextmanager
-    def fresh(self, name: str) -> Iterator[tuple[System, Path]]:
+    def new_system(self, name: str) -> Iterator[tuple[StreamSystem, Path]]:
         """Topics' names and a state folder that nobody has used; both are deleted at the end."""
-        self._made += 1
-        system = System(self.broker, f"{name}-{self._made}")
-        state = self.folder / f"state-{self._made}"
+        self._count += 1
+        system = StreamSystem(self.broker, f"{name}-{self._count}")
+        state = self.folder / f"state-{self._count}"
         state.mkdir()
         yield system, state
-        system.removed()
+        system.delete_topics()
         rmtree(state)
 
     @property
     def connection(self) -> Connection:
         """To the broker."""
-        return Connection(self.broker.address, wait=30)
+        return Connection(self.broker.address, connect_timeout=30)
 
-    def due(self, workload: Workload) -> Expected:
+    def expected_output_of(self, workload: Workload) -> ExpectedOutput:
         """What must come out of a log; worked out once."""
-        if workload.path not in self._due:
-            self.say("working out what must come out")
-            self._due[workload.path] = expected(workload)
-        return self._due[workload.path]
+        if workload.path not in self._expected_outputs:
+            self.log_progress("working out what must come out")
+            self._expected_outputs[workload.path] = expected_output(workload)
+        return self._expected_outputs[workload.path]
 
-    def limit(self, workload: Workload) -> float:
+    def timeout_of(self, workload: Workload) -> float:
         """Seconds that a run on a log may take."""
-        return _LIMIT_SECONDS + workload.pages / _PAGES_A_SECOND
+        return _BASE_TIMEOUT + workload.pages / _MIN_PAGES_PER_SECOND
 
 
-def called(processes: int) -> str:
+def run_name(processes: int) -> str:
     """What so many processes of ours are called."""
     return f"ours, {processes} process{'es' if processes > 1 else ''}"
 
 
-def ours(bench: Bench, workload: Workload, processes: int) -> Run:
+def run_prectr(bench: StreamBench, workload: Workload, processes: int) -> Run:
     """Both stages, as so many processes, from an empty state to the end of the log."""
-    name = called(processes)
-    with bench.fresh("ours") as (system, state):
-        bench.say(f"{name}: loading")
-        system.loaded(workload)
-        bench.say(name)
-        started = [stream(bench, system, state / str(number), workload) for number in range(processes)]
-        trace = _watched(bench, system, started, workload)
-        bench.say(f"{name}: checking")
-        check = checked(system.connection, system.topics.examples, PARTITIONS, bench.due(workload))
-        run = measured(name, workload, trace, check.ends)
-        run.check = _ended(trace, started) or check.verdict
+    name = run_name(processes)
+    with bench.new_system("ours") as (system, state):
+        bench.log_progress(f"{name}: loading")
+        system.load_workload(workload)
+        bench.log_progress(name)
+        programs = [start_stream_process(bench, system, state / str(number), workload) for number in range(processes)]
+        trace = _sample_until_exit(bench, system, programs, workload)
+        bench.log_progress(f"{name}: checking")
+        check = check_topic(system.connection, system.topics.examples, PARTITIONS, bench.expected_output_of(workload))
+        run = make_run(name, workload, trace, check.ends)
+        run.check = _exit_problem(trace, programs) or check.verdict
         run.state_mb = disk_megabytes(state)
-        run.out_mb = system.size(system.topics.examples)
+        run.out_mb = system.topic_megabytes(system.topics.examples)
     return run
 
 
-def stream(bench: Bench, system: System, state: Path, workload: Workload, *flags: str) -> Program:
+def start_stream_process(
+    bench: StreamBench, system: StreamSystem, state: Path, workload: Workload, *flags: str
+) -> Program:
     """Start a process of both stages that ends at the end of the log."""
-    where: list[str | Path] = [*system.flags, "--group-prefix", system.prefix, "--state-dir", state]
+    system_flags: list[str | Path] = [*system.flags, "--group-prefix", system.prefix, "--state-dir", state]
     ending = ["--until-end", "--flush"]
-    return bench.programs.prectr("stream", *where, *ending, *flags, settings=settings(workload))
+    return bench.programs.start_prectr("stream", *system_flags, *ending, *flags, settings=stage_settings(workload))
 
 
-def bare(bench: Bench, workload: Workload, way: str) -> Run:
-    """The bare loop on the same log."""
-    name = f"bare loop, {way}"
-    with bench.fresh("bare") as (system, _):
-        bench.say(f"{name}: loading")
-        system.loaded(workload)
-        bench.say(name)
-        started = [
-            bench.programs.module(
-                "bench.stream.client_baseline", system.broker.address, system.prefix, way, settings={}
+def run_client_baseline(bench: StreamBench, workload: Workload, mode: str) -> Run:
+    """The client baseline on the same log."""
+    name = f"client baseline, {mode}"
+    with bench.new_system("bare") as (system, _):
+        bench.log_progress(f"{name}: loading")
+        system.load_workload(workload)
+        bench.log_progress(name)
+        programs = [
+            bench.programs.start_module(
+                "bench.stream.client_baseline", system.broker.address, system.prefix, mode, settings={}
             )
         ]
-        trace = _watched(bench, system, started, workload)
+        trace = _sample_until_exit(bench, system, programs, workload)
         ends: dict[int, int] = {}
         size = 0
-        for record in committed(system.connection, system.topics.examples, PARTITIONS):
+        for record in read_committed(system.connection, system.topics.examples, PARTITIONS):
             ends[record.partition] = record.offset
             size += len(record.value)
-        run = measured(name, workload, trace, ends)
+        run = make_run(name, workload, trace, ends)
         sent = workload.bytes - workload.events
-        run.check = _ended(trace, started) or ("ok" if size == sent else f"{size:,} bytes out, not {sent:,}")
-        run.out_mb = system.size(system.topics.examples)
+        run.check = _exit_problem(trace, programs) or ("ok" if size == sent else f"{size:,} bytes out, not {sent:,}")
+        run.out_mb = system.topic_megabytes(system.topics.examples)
     return run
 
 
-def _watched(bench: Bench, system: System, started: Sequence[Program], workload: Workload) -> Trace:
-    ends = StableEnds(system.connection, system.topics.examples)
+def _sample_until_exit(
+    bench: StreamBench, system: StreamSystem, programs: Sequence[Program], workload: Workload
+) -> Trace:
+    ends = StableEndOffsets(system.connection, system.topics.examples)
     try:
-        return watched(started, ends, bench.broker.pid, bench.limit(workload))
+        return sample_until_exit(programs, ends, bench.broker.pid, bench.timeout_of(workload))
     finally:
         ends.close()
 
 
-def measured(name: str, workload: Workload, trace: Trace, ends: Mapping[int, int]) -> Run:
+def make_run(name: str, workload: Workload, trace: Trace, ends: Mapping[int, int]) -> Run:
     """The figures of a run. ends: by partition, the offset of the last record that counts."""
     run = Run(name=name, pages=workload.pages, events=workload.events)
     run.cpu_user, run.cpu_system = trace.cpu
-    run.startup_cpu = trace.startup
-    run.peak_mb, run.foreign = trace.peak_mb, trace.foreign
-    run.start = trace.first_record - trace.begun
-    first, last = trace.first_output(), trace.readable(ends) if ends else None
+    run.startup_cpu = trace.startup_cpu
+    run.peak_mb, run.other_load_cores = trace.peak_mb, trace.other_load_cores
+    run.start = trace.first_record_at - trace.started_at
+    first, last = trace.first_output(), trace.first_readable(ends) if ends else None
     if first is not None:
-        run.first_output = first.at - trace.first_record
+        run.first_output = first.at - trace.first_record_at
     if last is not None:
-        run.wall = last.at - trace.first_record
-        run.working_cpu = last.cpu - trace.startup
+        run.wall = last.at - trace.first_record_at
+        run.working_cpu = last.cpu - trace.startup_cpu
         run.broker_cpu = last.broker
     return run
 
 
-def _ended(trace: Trace, programs: Sequence[Program]) -> str:
+def _exit_problem(trace: Trace, programs: Sequence[Program]) -> str:
     """How programs failed; nothing where all ended well."""
     for code, program in zip(trace.codes, programs, strict=True):
         if code is None:
             return "did not end in time"
         if code:
-            said = program.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return f"exit {code}: {said[-1] if said else 'without a word'}"
+            log_lines = program.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return f"exit {code}: {log_lines[-1] if log_lines else 'without a word'}"
     return ""

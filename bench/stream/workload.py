@@ -18,7 +18,7 @@ LATENESS_SECONDS: Final = 5
 PARTITIONS: Final = 4
 _PAGE_MS: Final = 20
 """Event time from one page to the next in the generator's log."""
-_EVENTS_A_PAGE: Final = 1.5
+_EVENTS_PER_PAGE: Final = 1.5
 """The page itself, and half a click."""
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -40,7 +40,7 @@ class Workload(NamedTuple):
         return round(LATENESS_SECONDS * 1000 * self.window / (WINDOW_SECONDS * 1000))
 
 
-def peers_home() -> Path:
+def competitors_home() -> Path:
     """Where generator and peers are: PRECTR_PEERS, else the folder beside the checkout.
 
     Raises:
@@ -53,13 +53,13 @@ def peers_home() -> Path:
     return home
 
 
-def written(folder: Path, pages: int, limit: int | None = None) -> Workload:
+def generate_workload(folder: Path, pages: int, limit: int | None = None) -> Workload:
     """Write the log of so many pages, unless `folder` has it. limit: only the first so many of them."""
     name = f"events-{pages}.jsonl" if limit is None else f"events-{pages}-{limit}.jsonl"
     path = folder / name
     if not path.exists():
         part = path.with_suffix(".part")
-        command = [sys.executable, str(peers_home() / "gen.py"), "write", str(part), "--pages", str(pages)]
+        command = [sys.executable, str(competitors_home() / "gen.py"), "write", str(part), "--pages", str(pages)]
         subprocess.run(
             [*command, *([] if limit is None else ["--limit", str(limit)])], check=True, stdout=subprocess.DEVNULL
         )
@@ -69,22 +69,22 @@ def written(folder: Path, pages: int, limit: int | None = None) -> Workload:
     return Workload(path, limit or pages, events, path.stat().st_size, WINDOW_SECONDS * 1000)
 
 
-def events_for(events_a_second: float, seconds: float) -> int:
+def events_to_scale(events_per_second: float, seconds: float) -> int:
     """How many events a log must have to be `scaled` so."""
-    return round(WINDOW_SECONDS * _EVENTS_A_PAGE * 1000 / _PAGE_MS + events_a_second * seconds)
+    return round(WINDOW_SECONDS * _EVENTS_PER_PAGE * 1000 / _PAGE_MS + events_per_second * seconds)
 
 
 def pages_for(events: int) -> int:
     """How many pages come with at least so many events, in thousands."""
-    return -(-events // round(_EVENTS_A_PAGE * 1000)) * 1000
+    return -(-events // round(_EVENTS_PER_PAGE * 1000)) * 1000
 
 
-def scaled(source: Workload, path: Path, events_a_second: float, seconds: float) -> Workload:
+def scale_workload(source: Workload, path: Path, events_per_second: float, seconds: float) -> Workload:
     """The beginning of a log at another speed: so many events a second of event time; pages close for so many seconds.
 
     Window, click delays and gaps all shrink by the same factor, so as much is open at a time as before.
     """
-    speed = events_a_second / (_EVENTS_A_PAGE * 1000 / _PAGE_MS)
+    speed = events_per_second / (_EVENTS_PER_PAGE * 1000 / _PAGE_MS)
     window = max(1, round(source.window / speed))
     count = pages = 0
     first: int | None = None
@@ -92,17 +92,17 @@ def scaled(source: Workload, path: Path, events_a_second: float, seconds: float)
         for line in lines:
             event = _decode(line)
             first = event.ts if first is None else first
-            passed = (event.ts - first) / speed
-            if passed > window + seconds * 1000:
+            elapsed = (event.ts - first) / speed
+            if elapsed > window + seconds * 1000:
                 break
-            event.ts = first + round(passed)
+            event.ts = first + round(elapsed)
             out.write(_encode(event) + b"\n")
             count += 1
             pages += not isinstance(event, Click)
     return Workload(path, pages, count, path.stat().st_size, window)
 
 
-def settings(workload: Workload) -> dict[str, str]:
+def stage_settings(workload: Workload) -> dict[str, str]:
     """What the stages must be told, as environment: window and lateness in seconds of the log's event time."""
     return {
         "PRECTR_ATTRIBUTION_WINDOW": f"{workload.window}ms",

@@ -19,20 +19,20 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.provenance import command_line, machine, versions
-from bench.relevance.log_examples import Catalogue, log_examples
-from bench.train.competitors import others
+from bench.relevance.log_examples import Catalogue, collect_examples
+from bench.train.competitors import competitor_speeds
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch, FeatureEncoder
-from prectr.model.features.smoothing import Parents
+from prectr.model.features.smoothing import PriorRates
 from prectr.model.models.registry import MODELS, make_model
 from prectr.model.training.device import pick_device
 from prectr.model.training.trainer import Trainer
-from prectr.ops.cli.console import meter
+from prectr.ops.cli.console import progress_bar
 from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import UsageError
 from prectr.stream.records import Example
 
-_FULL: Final = "prectr-v2, encoder on every pair"
+_FULL_ENCODER: Final = "prectr-v2, encoder on every pair"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Row(msgspec.Struct, frozen=True):
 
     model: str
     live: float
-    alone: float
+    network_alone: float
     ratio: float
 
 
@@ -54,7 +54,7 @@ class Result(msgspec.Struct, frozen=True):
     versions: str
     command: str
     rows: list[Row]
-    others: dict[str, float]
+    competitors: dict[str, float]
 
 
 def main(
@@ -73,18 +73,18 @@ def main(
         load_settings(None, {"batch_span": "1d"}, environ={}).trainer, threads=threads, device=device
     )
     with tempfile.TemporaryDirectory() as folder:
-        examples = log_examples(Path(folder), pages + pages // 2, catalogue)
-    warm, timed = examples[: pages // 2], examples[pages // 2 :]
+        examples = collect_examples(Path(folder), pages + pages // 2, catalogue)
+    warm_up, timed = examples[: pages // 2], examples[pages // 2 :]
     impressions = sum(len(example.labels) for example in timed)
-    wanted = [_config(config, name) for name in _named(models)]
-    live: dict[str, list[float]] = {name: [] for name, _ in wanted}
-    alone: dict[str, list[float]] = {name: [] for name, _ in wanted}
-    with meter("train", rounds * len(wanted)) as shown:
+    configs = [_config(config, name) for name in _parse_models(models)]
+    live: dict[str, list[float]] = {name: [] for name, _ in configs}
+    alone: dict[str, list[float]] = {name: [] for name, _ in configs}
+    with progress_bar("train", rounds * len(configs)) as shown:
         for number in range(rounds):
-            for place, (name, settings) in enumerate(wanted):
-                live[name].append(impressions / _live(settings, warm, timed))
-                alone[name].append(impressions / _alone(settings, warm, timed))
-                shown.update(number * len(wanted) + place + 1, name)
+            for number_of_model, (name, settings) in enumerate(configs):
+                live[name].append(impressions / _live_seconds(settings, warm_up, timed))
+                alone[name].append(impressions / _network_seconds(settings, warm_up, timed))
+                shown.update(number * len(configs) + number_of_model + 1, name)
     rows = [
         Row(
             name,
@@ -92,7 +92,7 @@ def main(
             median(alone[name]),
             median(one / other for one, other in zip(live[name], alone[name], strict=True)),
         )
-        for name, _ in wanted
+        for name, _ in configs
     ]
     result = Result(
         pages=len(timed),
@@ -100,71 +100,71 @@ def main(
         threads=threads,
         machine=machine(),
         versions=versions("torch", "numpy"),
-        command=command_line("bench.train", _typed(pages, models, rounds, threads, device, catalogue)),
+        command=command_line("bench.train", _command_arguments(pages, models, rounds, threads, device, catalogue)),
         rows=rows,
-        others=others(warm, timed) if "lr" in live else {},
+        competitors=competitor_speeds(warm_up, timed) if "lr" in live else {},
     )
     _print(result)
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
-def _typed(pages: int, models: str, rounds: int, threads: int, device: str, catalogue: str) -> list[str]:
+def _command_arguments(pages: int, models: str, rounds: int, threads: int, device: str, catalogue: str) -> list[str]:
     given = {"pages": pages, "models": models, "rounds": rounds, "threads": threads, "device": device}
     return [part for name, value in {**given, "catalogue": catalogue}.items() for part in (f"--{name}", str(value))]
 
 
-def _named(models: str) -> list[str]:
+def _parse_models(models: str) -> list[str]:
     names = models.split(",")
     for name in names:
         if name not in MODELS:
             raise UsageError(f"--models: there is no {name!r}; there are {', '.join(MODELS)}")
-    return [*names, _FULL] if "prectr-v2" in names else names
+    return [*names, _FULL_ENCODER] if "prectr-v2" in names else names
 
 
 def _config(config: TrainerConfig, name: str) -> tuple[str, TrainerConfig]:
-    if name == _FULL:
+    if name == _FULL_ENCODER:
         return name, dataclasses.replace(config, model="prectr-v2", encoder_share=1.0)
     return name, dataclasses.replace(config, model=name)
 
 
-def _live(config: TrainerConfig, warm: Sequence[Example], timed: Sequence[Example]) -> float:
+def _live_seconds(config: TrainerConfig, warm_up: Sequence[Example], timed: Sequence[Example]) -> float:
     """Seconds that a trainer takes for what is timed."""
     trainer = Trainer(config)
-    trainer.consume(warm, 0)
+    trainer.consume(warm_up, 0)
     trainer.flush()
     start = time.perf_counter()
     trainer.consume(timed, 0)
     trainer.flush()
-    _wait(config)
+    _synchronize(config)
     return time.perf_counter() - start
 
 
-def _alone(config: TrainerConfig, warm: Sequence[Example], timed: Sequence[Example]) -> float:
+def _network_seconds(config: TrainerConfig, warm_up: Sequence[Example], timed: Sequence[Example]) -> float:
     """Seconds that its model takes to score and learn from the same, in batches that lie ready."""
     model = make_model(config, pick_device(config.device))
-    encoder, parents = FeatureEncoder(), Parents(config.parent_slots, config.smoothing)
+    encoder, parents = FeatureEncoder(), PriorRates(config.prior_rates_size, config.smoothing)
 
     def batches(examples: Sequence[Example]) -> list[Batch]:
         size = config.batch_pages
-        pieces = [examples[start : start + size] for start in range(0, len(examples), size)]
-        return [encoder.encode(piece, parents, model.reads) for piece in pieces]
+        chunks = [examples[start : start + size] for start in range(0, len(examples), size)]
+        return [encoder.encode(chunk, parents, model.feature_needs) for chunk in chunks]
 
     def learn(batch: Batch) -> None:
         model.step(model.gradients(batch, model.forward(batch)))
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    for batch in batches(warm):
+    for batch in batches(warm_up):
         learn(batch)
     ready = batches(timed)
     start = time.perf_counter()
     for batch in ready:
         learn(batch)
-    _wait(config)
+    _synchronize(config)
     return time.perf_counter() - start
 
 
-def _wait(config: TrainerConfig) -> None:
+def _synchronize(config: TrainerConfig) -> None:
     if pick_device(config.device).type == "cuda":
         torch.cuda.synchronize()
 
@@ -172,8 +172,8 @@ def _wait(config: TrainerConfig) -> None:
 def _print(result: Result) -> None:
     table = Table("model", "live, impressions/s", "network alone", "live / alone")
     for row in result.rows:
-        table.add_row(row.model, f"{row.live:,.0f}", f"{row.alone:,.0f}", f"{row.ratio:.2f}")
-    for name, speed in result.others.items():
+        table.add_row(row.model, f"{row.live:,.0f}", f"{row.network_alone:,.0f}", f"{row.ratio:.2f}")
+    for name, speed in result.competitors.items():
         table.add_row(name, f"{speed:,.0f}", "–", "–")
     console = Console()
     console.print(f"{result.command}: {result.impressions:,} impressions, {result.machine}, {result.versions}")

@@ -7,20 +7,20 @@ from typing import Any, Final
 
 from prectr.stream.records import Example, decode_page
 
-Impression = tuple[dict[str, float], int]
+LabelledFeatures = tuple[dict[str, float], int]
 
 
-def others(warm: Sequence[Example], timed: Sequence[Example]) -> dict[str, float]:
+def competitor_speeds(warm_up: Sequence[Example], timed: Sequence[Example]) -> dict[str, float]:
     """Impressions a second of each that can be imported, by name with its version."""
-    before, measured = list(_impressions(warm)), list(_impressions(timed))
+    warm_up_impressions, measured = list(_labelled_features(warm_up)), list(_labelled_features(timed))
     found = {}
-    for package, make in _LEARNERS.items():
+    for package, make in _MAKE_LEARNER.items():
         try:
             module = importlib.import_module(package)
         except ImportError:
             continue
         learn = make()
-        for features, label in before:
+        for features, label in warm_up_impressions:
             learn(features, label)
         start = time.perf_counter()
         for features, label in measured:
@@ -29,7 +29,7 @@ def others(warm: Sequence[Example], timed: Sequence[Example]) -> dict[str, float
     return found
 
 
-def _impressions(examples: Sequence[Example]) -> Iterator[Impression]:
+def _labelled_features(examples: Sequence[Example]) -> Iterator[LabelledFeatures]:
     """Position, level, user, query and item of each, as `lr` has them, and whether it was clicked."""
     for example in examples:
         for item, level, label in zip(decode_page(example.page).items, example.levels, example.labels, strict=True):
@@ -73,7 +73,7 @@ def _vowpal_wabbit() -> Callable[[dict[str, float], int], object]:
     return learn
 
 
-_LEARNERS: Final[dict[str, Callable[[], Callable[[dict[str, float], int], object]]]] = {
+_MAKE_LEARNER: Final[dict[str, Callable[[], Callable[[dict[str, float], int], object]]]] = {
     "river": _river,
     "vowpalwabbit": _vowpal_wabbit,
 }

@@ -1,4 +1,4 @@
-"""What can be known of the simulated world: oracle, floors and reference learner, `python -m bench.world`.
+"""What can be known of the simulated world: oracle, baselines and reference learner, `python -m bench.world`.
 
 No model is trained here: these are the rows that every model's quality is read against.
 """
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 
 from bench.provenance import command_line, machine
 from bench.quality.ranking_quality import auc, page_gauc
-from bench.world.reference_learner import Learns, ReferenceLearner
+from bench.world.reference_learner import LearnedParts, ReferenceLearner
 from prectr.stream.simulator.catalogue import item_groups
 from prectr.stream.simulator.ground_truth import draw_unexposed
 from prectr.stream.simulator.world import (
-    Block,
+    PageBlock,
     World,
     WorldSettings,
     draw_pages,
-    late_pages,
+    in_second_half,
     make_world,
     shown_before,
-    true_clicks,
+    true_probabilities,
 )
 
 RESULTS: Final = Path(__file__).parents[1] / "results" / "world.md"
-NEW_BELOW: Final = 3
+NEW_USER_CLICKS: Final = 3
 LEARNERS: Final = {
-    "reference learner": Learns(),
-    "without the group term": Learns(group=False),
-    "without learning β_q": Learns(query=False, group=False),
-    "without learning the user": Learns(user=False, group=False),
-    "neither": Learns(user=False, query=False, group=False),
+    "reference learner": LearnedParts(),
+    "without the group term": LearnedParts(group=False),
+    "without learning β_q": LearnedParts(query=False, group=False),
+    "without learning the user": LearnedParts(user=False, group=False),
+    "neither": LearnedParts(user=False, query=False, group=False),
 }
 
 
@@ -55,7 +55,7 @@ class Row(msgspec.Struct, frozen=True):
     auc_never_shown: float | None
 
 
-class Figures(msgspec.Struct, frozen=True):
+class WorldStats(msgspec.Struct, frozen=True):
     """What the world is like; shares are of 1, levels from 1 to 4."""
 
     seed: int
@@ -77,12 +77,12 @@ class Result(msgspec.Struct):
 
     pages: int
     rows: list[Row]
-    figures: list[Figures]
+    stats: list[WorldStats]
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class SimulatedLog:
     """A whole log as numbers: N pages, S slots; and K imagined showings a page of the second half.
 
     page arrays as in `Block`; u_*: the unexposed slice, (N, 5), meaningful in the second half only.
@@ -103,15 +103,15 @@ class Log:
     u_shown: NDArray[np.int64]
 
 
-def _imagined(world: World, block: Block, number: int) -> tuple[NDArray[np.generic], ...]:
+def _unexposed_slice(world: World, block: PageBlock, number: int) -> tuple[NDArray[np.generic], ...]:
     """The unexposed slice of a block: item, level, true probability, where present, earlier showings."""
     rng = np.random.default_rng([world.settings.seed, 7, number])
     late = np.ones(len(block.ts), dtype=np.bool_)
     slot = draw_unexposed(world, block, late, rng)
     shape, pages = slot.shape, np.arange(len(block.ts))
-    item, level, _, probability = true_clicks(
+    item, level, _, probability = true_probabilities(
         world,
-        page=np.broadcast_to(block.first + pages[:, None], shape),
+        page=np.broadcast_to(block.first_page + pages[:, None], shape),
         user=np.broadcast_to(block.user[:, None], shape),
         query=np.broadcast_to(block.query[:, None], shape),
         slot=slot,
@@ -123,40 +123,42 @@ def _imagined(world: World, block: Block, number: int) -> tuple[NDArray[np.gener
     return item, level, probability, slot >= 0, shown
 
 
-def read_log(world: World) -> Log:
+def read_log(world: World) -> SimulatedLog:
     """Draw the whole log of a world."""
     parts: list[tuple[NDArray[np.generic], ...]] = []
     for number, block in enumerate(draw_pages(world)):
         own = (block.user, block.query, block.item, block.level, block.probability)
-        parts.append((*own, block.clicked, block.present, block.user_clicks, *_imagined(world, block, number)))
-    return Log(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        parts.append((*own, block.clicked, block.present, block.user_clicks, *_unexposed_slice(world, block, number)))
+    return SimulatedLog(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def row(log: Log, seed: int, name: str, scores: NDArray[np.float64], unexposed: NDArray[np.float64] | None) -> Row:
+def measure_row(
+    log: SimulatedLog, seed: int, name: str, scores: NDArray[np.float64], unexposed: NDArray[np.float64] | None
+) -> Row:
     """Measure scores, float64 (N, S), on the second half; `unexposed`: float64 (N, 5), if there are any."""
     half = len(log.user) // 2
     present = log.present[half:]
     clicked = log.clicked[half:].astype(np.float64)
-    true, late = log.probability[half:], scores[half:]
-    new = present & (log.user_clicks[half:, None] < NEW_BELOW)
-    imagined = log.u_present[half:]
-    never = imagined & (log.u_shown[half:] == 0)
+    true, late_scores = log.probability[half:], scores[half:]
+    new = present & (log.user_clicks[half:, None] < NEW_USER_CLICKS)
+    unexposed_present = log.u_present[half:]
+    never = unexposed_present & (log.u_shown[half:] == 0)
     u_true = log.u_probability[half:]
     u_late = unexposed[half:] if unexposed is not None else None
     return Row(
         name=name,
         seed=seed,
-        auc=auc(late[present], clicked[present]),
-        gauc=page_gauc(late, clicked, present),
-        auc_new=auc(late[new], clicked[new]),
-        auc_expected=auc(late[present], true[present]),
-        gauc_expected=page_gauc(late, true, present),
-        auc_unexposed=None if u_late is None else auc(u_late[imagined], u_true[imagined]),
+        auc=auc(late_scores[present], clicked[present]),
+        gauc=page_gauc(late_scores, clicked, present),
+        auc_new=auc(late_scores[new], clicked[new]),
+        auc_expected=auc(late_scores[present], true[present]),
+        gauc_expected=page_gauc(late_scores, true, present),
+        auc_unexposed=None if u_late is None else auc(u_late[unexposed_present], u_true[unexposed_present]),
         auc_never_shown=None if u_late is None else auc(u_late[never], u_true[never]),
     )
 
 
-def floor_tables(
+def baseline_tables(
     level: NDArray[np.uint8], present: NDArray[np.bool_], clicked: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.float64]]:
     """What needs no learner: click rates by place on the page (from 0) and level, float64 (S, 5).
@@ -167,59 +169,61 @@ def floor_tables(
     cells = np.arange(width) * 5 + level
     shown = np.bincount(cells[present], minlength=5 * width).reshape(width, 5)
     clicks = np.bincount(cells[present], clicked[present], minlength=5 * width).reshape(width, 5)
-    by_place = (clicks.sum(axis=1) + 0.1) / (shown.sum(axis=1) + 1.0)
+    by_position = (clicks.sum(axis=1) + 0.1) / (shown.sum(axis=1) + 1.0)
     return {
         "position × level": (clicks + 0.1) / (shown + 1.0),
-        "position alone": np.repeat(by_place[:, None], 5, axis=1),
+        "position alone": np.repeat(by_position[:, None], 5, axis=1),
     }
 
 
-def floors(log: Log) -> dict[str, NDArray[np.float64]]:
+def baseline_scores(log: SimulatedLog) -> dict[str, NDArray[np.float64]]:
     """Scores, float64 (N, S), by the click rates of the first half."""
     half = len(log.user) // 2
-    tables = floor_tables(log.level[:half], log.present[:half], log.clicked[:half])
-    places = np.arange(log.level.shape[1])
-    return {name: rates[places, log.level] for name, rates in tables.items()}
+    tables = baseline_tables(log.level[:half], log.present[:half], log.clicked[:half])
+    positions = np.arange(log.level.shape[1])
+    return {name: rates[positions, log.level] for name, rates in tables.items()}
 
 
-def reference(world: World, log: Log, learns: Learns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def run_reference_learner(
+    world: World, log: SimulatedLog, learns: LearnedParts
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Prequential scores of the learner: float64 (N, S), and (N, 5) for the unexposed slice."""
     learner = ReferenceLearner(world, learns)
     scores, unexposed = np.zeros(log.item.shape), np.zeros(log.u_item.shape)
     positions, first = np.arange(1, log.item.shape[1] + 1), np.ones(log.u_item.shape[1], dtype=np.int64)
     half = len(log.user) // 2
     for page, (user, query) in enumerate(zip(log.user.tolist(), log.query.tolist(), strict=True)):
-        here = log.present[page]
-        item, level = log.item[page][here], log.level[page][here]
+        present = log.present[page]
+        item, level = log.item[page][present], log.level[page][present]
         if page >= half:
-            scores[page, here] = learner.score(user, query, item, level, positions[here])
+            scores[page, present] = learner.score(user, query, item, level, positions[present])
             unexposed[page] = learner.score(user, query, log.u_item[page], log.u_level[page], first)
-        learner.learn(user, query, item, level, log.clicked[page][here])
+        learner.learn(user, query, item, level, log.clicked[page][present])
     return scores, unexposed
 
 
-def figures(world: World, log: Log) -> Figures:
+def world_stats(world: World, log: SimulatedLog) -> WorldStats:
     """The world's own figures, to be held against its description."""
     pages = len(log.user)
-    late = late_pages(world.settings, np.arange(pages))
+    late = in_second_half(world.settings, np.arange(pages))
     levels = world.catalogue.levels
-    a_user = np.bincount(log.user)
+    pages_per_user = np.bincount(log.user)
     exposed = _shares(log.level[log.present])
-    asked = levels[log.query]
-    rest = _counts(asked) - _counts(log.level[log.present])
+    query_levels = levels[log.query]
+    rest = _counts(query_levels) - _counts(log.level[log.present])
     shares = np.sort(world.catalogue.popularity)[::-1]
     rank = np.log(np.arange(1, len(shares) + 1))
-    return Figures(
+    return WorldStats(
         seed=world.settings.seed,
         groups=int(item_groups(world.catalogue).max()) + 1,
-        users=len(a_user[a_user > 0]),
+        users=len(pages_per_user[pages_per_user > 0]),
         clicks_a_page=float(log.clicked.sum() / pages),
         candidate_levels=_shares(levels[levels > 0]),
         exposed_levels=exposed,
         rest_levels=(rest / rest.sum()).tolist(),
         unexposed_shown_before=float((log.u_shown[late] > 0)[log.u_present[late]].mean()),
-        pages_of_rare_users=float(a_user[a_user < 4].sum() / pages),
-        pages_of_new_users=float((log.user_clicks[late] < NEW_BELOW).mean()),
+        pages_of_rare_users=float(pages_per_user[pages_per_user < 4].sum() / pages),
+        pages_of_new_users=float((log.user_clicks[late] < NEW_USER_CLICKS).mean()),
         most_popular_query=float(shares[0]),
         zipf_exponent=float(-np.polyfit(rank, np.log(shares), 1)[0]),
     )
@@ -235,18 +239,18 @@ def _shares(levels: NDArray[np.uint8]) -> list[float]:
     return shares
 
 
-def measure(settings: WorldSettings, *, learners: bool = True) -> tuple[list[Row], Figures]:
+def measure_world(settings: WorldSettings, *, learners: bool = True) -> tuple[list[Row], WorldStats]:
     """All rows of one world, the learners' only if asked for (they take the most time)."""
     world = make_world(settings)
     log = read_log(world)
-    rows = [row(log, settings.seed, "oracle", log.probability, log.u_probability)]
+    rows = [measure_row(log, settings.seed, "oracle", log.probability, log.u_probability)]
     for name, learns in LEARNERS.items() if learners else ():
-        rows.append(row(log, settings.seed, name, *reference(world, log, learns)))
-    rows += [row(log, settings.seed, name, scores, None) for name, scores in floors(log).items()]
-    return rows, figures(world, log)
+        rows.append(measure_row(log, settings.seed, name, *run_reference_learner(world, log, learns)))
+    rows += [measure_row(log, settings.seed, name, scores, None) for name, scores in baseline_scores(log).items()]
+    return rows, world_stats(world, log)
 
 
-COLUMNS: Final = {
+ROW_COLUMNS: Final = {
     "auc": "AUC",
     "gauc": "GAUC (page)",
     "auc_new": "AUC, new users",
@@ -259,24 +263,24 @@ COLUMNS: Final = {
 
 def markdown(result: Result, command: str) -> str:
     """The result as a page: a table of rows, seeds side by side, and a list of the world's figures."""
-    seeds = " / ".join(str(figure.seed) for figure in result.figures)
+    seeds = " / ".join(str(stats.seed) for stats in result.stats)
     lines = [
-        "# Floors, oracle and reference learner of the simulated world",
+        "# Baselines, oracle and reference learner of the simulated world",
         "",
         f"`{command}`, {time.strftime('%Y-%m-%d')}, {machine()},"
         f" {result.seconds:.0f} s. {result.pages:,} pages, second half, real clicks but where expected labels are"
         f" named; seeds {seeds}. Single-class pages are left out of GAUC (weighted by impressions); with expected"
         " labels every page counts. Unexposed: 5 candidates not shown per page, position 1, expected labels.",
         "",
-        f"| | {' | '.join(COLUMNS.values())} |",
-        f"|---|{'---|' * len(COLUMNS)}",
+        f"| | {' | '.join(ROW_COLUMNS.values())} |",
+        f"|---|{'---|' * len(ROW_COLUMNS)}",
     ]
     for name in dict.fromkeys(row.name for row in result.rows):
         rows = [row for row in result.rows if row.name == name]
-        lines.append(f"| {name} | {' | '.join(_cell([getattr(row, key) for row in rows]) for key in COLUMNS)} |")
+        lines.append(f"| {name} | {' | '.join(_cell([getattr(row, key) for row in rows]) for key in ROW_COLUMNS)} |")
     lines += ["", f"| the world, seeds {seeds} | |", "|---|---|"]
-    for key in Figures.__struct_fields__[1:]:
-        values = [_value(getattr(figure, key)) for figure in result.figures]
+    for key in WorldStats.__struct_fields__[1:]:
+        values = [_value(getattr(figure, key)) for figure in result.stats]
         lines.append(f"| {key.replace('_', ' ')} | {' / '.join(values)} |")
     return "\n".join(lines) + "\n"
 
@@ -305,11 +309,11 @@ def main() -> None:
     flags = parser.parse_args()
     start = time.monotonic()
     rows: list[Row] = []
-    found: list[Figures] = []
+    found: list[WorldStats] = []
     for seed in map(int, flags.seeds.split(",")):
-        more, figure = measure(WorldSettings(pages=flags.pages, seed=seed), learners=not flags.no_learners)
+        more, world = measure_world(WorldSettings(pages=flags.pages, seed=seed), learners=not flags.no_learners)
         rows += more
-        found.append(figure)
+        found.append(world)
         print(f"seed {seed} done after {time.monotonic() - start:.0f} s", file=sys.stderr)
     result = Result(flags.pages, rows, found, time.monotonic() - start)
     text = markdown(result, command_line("bench.world", sys.argv[1:]))

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.quality.scores import model_code, model_identity
-from bench.quality.variants import Contender, trainer_config
-from bench.world.ground_truth import Floats, Ints, Truth
+from bench.quality.variants import Variant, trainer_config
+from bench.world.ground_truth import Floats, GroundTruth, Ints
 from prectr.model.config import TrainerConfig
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.ops.settings.loader import Settings
@@ -28,20 +28,20 @@ from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.runner import Replay
 
-BIN: Final = 1_000
+BIN_PAGES: Final = 1_000
 """Pages of a bin."""
-BEFORE: Final = 5
+BINS_BEFORE: Final = 5
 """Bins before the change, together what the model was like until then,"""
-AFTER: Final = 10
+BINS_AFTER: Final = 10
 """and bins after it."""
-WITHIN: Final = 5
+RECOVERY_BINS: Final = 5
 """The bin by whose end a model should have learned the change: 5,000 pages."""
 
-WAYS: Final = ("online", "frozen weights", "frozen")
+MODES: Final = ("online", "frozen weights", "frozen")
 """online: learns on. frozen weights: weights as of the change, told the running aggregates. frozen: the aggregates of
 the queries, too, as they were last read before the change."""
 
-_AS_IT_WAS: Final = "online"
+_ONLINE: Final = "online"
 
 
 class DriftBins(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class DriftRun(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     changed: DriftBins
     others: DriftBins
-    bin_pages: int = BIN
+    bin_pages: int = BIN_PAGES
     identity: str = ""
     code: str = ""
 
@@ -77,7 +77,7 @@ def expected_log_loss(logits: Floats, probability: Floats) -> Floats:
     return np.asarray(np.logaddexp(0.0, logits) - probability * logits)
 
 
-class QueryPast(NamedTuple):
+class QuerySnapshot(NamedTuple):
     """What the aggregates say of a query."""
 
     stats: tuple[int, ...]
@@ -85,29 +85,29 @@ class QueryPast(NamedTuple):
     clicks: msgspec.Raw
 
 
-_NO_PAST: Final = QueryPast(NO_COUNTS, NO_SUMS, msgspec.Raw(encode_record([])))
+_EMPTY_QUERY: Final = QuerySnapshot(NO_COUNTS, NO_SUMS, msgspec.Raw(encode_record([])))
 
 
-class DriftWatch:
+class DriftEvaluator:
     """An `ExampleSink`: a trainer that learns on, and two copies of it that stop learning at the change."""
 
-    def __init__(self, config: TrainerConfig, truth: Truth, folder: Path, bin_pages: int = BIN) -> None:
+    def __init__(self, config: TrainerConfig, truth: GroundTruth, folder: Path, bin_pages: int = BIN_PAGES) -> None:
         """folder: where the copy is made."""
         self._bin_pages = bin_pages
-        self._trainer = Trainer(config, self._measure)
+        self._trainer = Trainer(config, self._on_scores)
         self._frozen: Trainer | None = None
         self._truth = truth
         self._folder = folder
-        self._past: dict[str, QueryPast] = {}
-        self._sums = np.zeros((2, 2 + len(WAYS), BEFORE + AFTER))
-        appeal = truth.world.appeal
-        self._changed = appeal.kind != appeal.late_kind
-        self.last_page = -1
+        self._query_snapshots: dict[str, QuerySnapshot] = {}
+        self._sums = np.zeros((2, 2 + len(MODES), BINS_BEFORE + BINS_AFTER))
+        appeal = truth.world.click_weights
+        self._changed = appeal.kind != appeal.second_half_kind
+        self.last_evaluated_page = -1
         """The last page that was measured, in the order of learning."""
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Train."""
-        self._trainer.consume(examples, line)
+        self._trainer.consume(examples, watermark)
 
     def flush(self) -> None:
         """Train the last batch."""
@@ -130,48 +130,51 @@ class DriftWatch:
             DriftBins(
                 impressions=sums[0].astype(int).tolist(),
                 entropy=sums[1].tolist(),
-                loss={way: loss.tolist() for way, loss in zip(WAYS, sums[2:], strict=True)},
+                loss={mode: loss.tolist() for mode, loss in zip(MODES, sums[2:], strict=True)},
             )
             for sums in self._sums
         )
         return changed, others
 
-    def _measure(self, scored: BatchScores) -> None:
+    def _on_scores(self, scored: BatchScores) -> None:
         truth, batch = self._truth, scored.batch
         pages = np.array([truth.page_of_request[request] for request in batch.request_ids])
-        self.last_page = int(pages.max())
+        self.last_evaluated_page = int(pages.max())
         if self._frozen is None:
             if (pages >= truth.half).any():
                 self._freeze()
             else:
-                self._past.update((example.query, _past(example)) for example in batch.examples)
+                self._query_snapshots.update((example.query, _query_snapshot(example)) for example in batch.examples)
         offset = pages - truth.half
-        number = np.floor_divide(offset, self._bin_pages) + BEFORE
-        if not ((number >= 0) & (number < BEFORE + AFTER)).any():
+        number = np.floor_divide(offset, self._bin_pages) + BINS_BEFORE
+        if not ((number >= 0) & (number < BINS_BEFORE + BINS_AFTER)).any():
             return
-        logits = {_AS_IT_WAS: scored.logits}
+        logits = {_ONLINE: scored.logits}
         if self._frozen is not None:
             logits["frozen weights"] = self._frozen.score(batch.examples, position=None)
-            as_of = [_with_past(example, self._past.get(example.query, _NO_PAST)) for example in batch.examples]
-            logits["frozen"] = self._frozen.score(as_of, position=None)
+            with_frozen_queries = [
+                _with_query_snapshot(example, self._query_snapshots.get(example.query, _EMPTY_QUERY))
+                for example in batch.examples
+            ]
+            logits["frozen"] = self._frozen.score(with_frozen_queries, position=None)
         self._add(pages, number, batch.page_of, batch.positions, logits)
 
     def _add(
         self, pages: Ints, number: Ints, page_of: Ints, positions: Ints, logits: Mapping[str, NDArray[np.float64]]
     ) -> None:
         truth = self._truth
-        showings = np.searchsorted(truth.shown.page, pages)[page_of] + positions - 1
-        probability = truth.shown.probability[showings]
+        impressions = np.searchsorted(truth.shown.page, pages)[page_of] + positions - 1
+        probability = truth.shown.probability[impressions]
         changed = self._changed[truth.query[pages]][page_of]
         bins = number[page_of]
-        inside = (bins >= 0) & (bins < BEFORE + AFTER)
-        truly = np.log(np.clip(probability, 1e-12, 1)) - np.log1p(-np.clip(probability, 0, 1 - 1e-12))
-        values = [np.ones(len(bins)), expected_log_loss(truly, probability)]
+        inside = (bins >= 0) & (bins < BINS_BEFORE + BINS_AFTER)
+        true_logits = np.log(np.clip(probability, 1e-12, 1)) - np.log1p(-np.clip(probability, 0, 1 - 1e-12))
+        values = [np.ones(len(bins)), expected_log_loss(true_logits, probability)]
         # A page from before the change may be learned from after the first one behind it.
         late = (pages >= truth.half)[page_of]
-        for way in WAYS:
-            known = expected_log_loss(logits[way], probability) if way in logits else np.zeros(len(bins))
-            values.append(known if way == _AS_IT_WAS else np.where(late, known, 0.0))
+        for mode in MODES:
+            known = expected_log_loss(logits[mode], probability) if mode in logits else np.zeros(len(bins))
+            values.append(known if mode == _ONLINE else np.where(late, known, 0.0))
         for row, which in enumerate((changed, ~changed)):
             chosen = which & inside
             for column, value in enumerate(values):
@@ -185,25 +188,25 @@ class DriftWatch:
         shutil.rmtree(self._folder)
 
 
-def _past(example: Example) -> QueryPast:
-    return QueryPast(example.query_stats, example.query_decayed, example.query_clicks)
+def _query_snapshot(example: Example) -> QuerySnapshot:
+    return QuerySnapshot(example.query_stats, example.query_decayed, example.query_clicks)
 
 
-def _with_past(example: Example, past: QueryPast) -> Example:
+def _with_query_snapshot(example: Example, snapshot: QuerySnapshot) -> Example:
     return msgspec.structs.replace(
-        example, query_stats=past.stats, query_decayed=past.decayed, query_clicks=past.clicks
+        example, query_stats=snapshot.stats, query_decayed=snapshot.decayed, query_clicks=snapshot.clicks
     )
 
 
 def run_drift(
-    truth: Truth,
+    truth: GroundTruth,
     run_dir: Path,
     settings: Settings,
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     encoder: Path,
-    bin_pages: int = BIN,
+    bin_pages: int = BIN_PAGES,
 ) -> list[DriftRun]:
-    """Replay a log with drift until `AFTER` bins behind the change, every contender learning from it.
+    """Replay a log with drift until `AFTER` bins behind the change, every variant learning from it.
 
     Raises:
         UsageError: the world has no drift.
@@ -212,55 +215,57 @@ def run_drift(
     world = truth.world.settings
     if not world.drift:
         raise UsageError("the world has no drift: simulate it with --drift")
-    watches = {
-        contender: DriftWatch(
-            trainer_config(settings, contender, encoder), truth, run_dir / f"frozen-{number}", bin_pages
+    evaluators = {
+        variant: DriftEvaluator(
+            trainer_config(settings, variant, encoder), truth, run_dir / f"frozen-{number}", bin_pages
         )
-        for number, contender in enumerate(contenders)
+        for number, variant in enumerate(variants)
     }
-    enough = truth.half + AFTER * bin_pages + settings.trainer.batch_pages
+    last_needed_page = truth.half + BINS_AFTER * bin_pages + settings.trainer.batch_pages
     run = Replay(
         [str(truth.log)],
         run_dir,
         settings.pipeline,
         config={},
-        sinks={str(number): watch for number, watch in enumerate(watches.values())},
+        sinks={str(number): watch for number, watch in enumerate(evaluators.values())},
         label=LexicalLabeller(),
-        cut_every=float("inf"),
+        checkpoint_interval=float("inf"),
         restart=True,
     )
     try:
-        run.run(flush=True, stop=lambda: min(watch.last_page for watch in watches.values()) > enough)
+        run.run(
+            flush=True, stop=lambda: min(watch.last_evaluated_page for watch in evaluators.values()) > last_needed_page
+        )
     finally:
         run.close()
     found = []
-    for contender, watch in watches.items():
-        changed, others = watch.bins()
+    for variant, evaluator in evaluators.items():
+        changed, others = evaluator.bins()
         found.append(
             DriftRun(
-                name=contender.name,
-                track=contender.track,
+                name=variant.name,
+                track=variant.track,
                 seed=world.seed,
                 changed=changed,
                 others=others,
                 bin_pages=bin_pages,
-                identity=drift_identity(truth, settings, contender, encoder),
+                identity=drift_identity(truth, settings, variant, encoder),
                 code=model_code(),
             )
         )
     return found
 
 
-def drift_identity(truth: Truth, settings: Settings, contender: Contender, encoder: Path) -> str:
+def drift_identity(truth: GroundTruth, settings: Settings, variant: Variant, encoder: Path) -> str:
     """A short name of everything that a run depends on, but the code."""
-    return hashlib.sha256(model_identity(truth, settings, contender, encoder).encode()).hexdigest()[:12]
+    return hashlib.sha256(model_identity(truth, settings, variant, encoder).encode()).hexdigest()[:12]
 
 
 # --- what they come to ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Excess:
+class ExcessLoss:
     """Expected log loss over what cannot be known, mean nats an impression, pooled over runs.
 
     before: of the bins before the change together. after: of each bin after it, by way.
@@ -270,28 +275,32 @@ class Excess:
     after: dict[str, Floats]
 
 
-def pool(bins: Sequence[DriftBins]) -> Excess:
+def pool_bins(bins: Sequence[DriftBins]) -> ExcessLoss:
     """The excess over bins of several worlds: sums before ratios."""
     count: Floats = np.array([one.impressions for one in bins], dtype=np.float64).sum(axis=0)
     entropy: Floats = np.array([one.entropy for one in bins]).sum(axis=0)
-    excess: dict[str, Floats] = {way: np.array([one.loss[way] for one in bins]).sum(axis=0) - entropy for way in WAYS}
-    before = float(excess[_AS_IT_WAS][:BEFORE].sum() / count[:BEFORE].sum())
+    excess: dict[str, Floats] = {
+        mode: np.array([one.loss[mode] for one in bins]).sum(axis=0) - entropy for mode in MODES
+    }
+    before = float(excess[_ONLINE][:BINS_BEFORE].sum() / count[:BINS_BEFORE].sum())
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Excess(before, {way: excess[way][BEFORE:] / count[BEFORE:] for way in WAYS})
+        return ExcessLoss(before, {way: excess[way][BINS_BEFORE:] / count[BINS_BEFORE:] for way in MODES})
 
 
-def won_back(changed: Excess, others: Excess) -> dict[str, Floats]:
+def recovered_share(changed: ExcessLoss, others: ExcessLoss) -> dict[str, Floats]:
     """What each way has won back of what the change cost, in each bin: 0 where nothing, 1 where all.
 
     What the change cost `frozen` is the rise of its excess on the queries that changed, less the rise on the others,
     which comes from everything else that a frozen model does not learn; and so for each way.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        rise = {way: (changed.after[way] - changed.before) - (others.after[way] - others.before) for way in WAYS}
-        return {way: 1.0 - rise[way] / rise["frozen"] for way in WAYS}
+        increase = {
+            mode: (changed.after[mode] - changed.before) - (others.after[mode] - others.before) for mode in MODES
+        }
+        return {way: 1.0 - increase[way] / increase["frozen"] for way in MODES}
 
 
-def plainly_won_back(changed: Excess) -> dict[str, Floats]:
+def unadjusted_recovered_share(changed: ExcessLoss) -> dict[str, Floats]:
     """The same from the queries that changed alone; what is learned besides counts as won back, too."""
-    nothing = Excess(0.0, {way: np.zeros(AFTER) for way in WAYS})
-    return won_back(changed, nothing)
+    no_change = ExcessLoss(0.0, {mode: np.zeros(BINS_AFTER) for mode in MODES})
+    return recovered_share(changed, no_change)

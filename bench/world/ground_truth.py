@@ -19,14 +19,14 @@ from prectr.stream.simulator.log_writer import request_id
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-LOG: Final = "log.jsonl.gz"
-TRUTH: Final = "truth.parquet"
-WORLD: Final = "world.json"
+LOG_FILE: Final = "log.jsonl.gz"
+TRUTH_FILE: Final = "truth.parquet"
+WORLD_FILE: Final = "world.json"
 _CODE: Final = ("stream/simulator",)
 
 
 @dataclass(frozen=True)
-class Showings:
+class Impressions:
     """n showings, true or imagined, in the order of their pages.
 
     page: int64 (n,), number of the page. item: int64 (n,), place in the catalogue. level: uint8 (n,).
@@ -81,7 +81,7 @@ class Showings:
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """A log of P pages and everything that is known of it.
 
     user, query: int64 (P,), places among the world's users and queries. activity: int64 (P,), the user's joined
@@ -93,9 +93,9 @@ class Truth:
     user: Ints
     query: Ints
     activity: Ints
-    shown: Showings
-    unexposed: Showings
-    candidates: Showings
+    shown: Impressions
+    unexposed: Impressions
+    candidates: Impressions
 
     @property
     def pages(self) -> int:
@@ -118,32 +118,32 @@ def make_log(settings: WorldSettings, folder: Path) -> None:
     """Simulate log and truth into `folder`, unless the same are there already."""
     folder.mkdir(parents=True, exist_ok=True)
     identity = msgspec.json.encode({"world": settings, "code": code_sha256(*_CODE)})
-    made = folder / WORLD
+    made = folder / WORLD_FILE
     if made.is_file() and made.read_bytes() == identity:
         return
     made.unlink(missing_ok=True)
-    simulate(folder / LOG, truth=folder / TRUTH, **msgspec.structs.asdict(settings))
+    simulate(folder / LOG_FILE, truth=folder / TRUTH_FILE, **msgspec.structs.asdict(settings))
     made.write_bytes(identity)
 
 
-def read_truth(settings: WorldSettings, folder: Path) -> Truth:
+def read_truth(settings: WorldSettings, folder: Path) -> GroundTruth:
     """Read what `make_log` left in `folder`."""
     world = make_world(settings)
-    table = pq.read_table(folder / TRUTH, columns=_COLUMNS)
+    table = pq.read_table(folder / TRUTH_FILE, columns=_COLUMNS)
     slices = {name: table.filter(pc.equal(table["slice"], name)) for name in ("exposed", "unexposed", "candidates")}
     exposed = slices["exposed"]
-    _, first = np.unique(_numbers(exposed["page"]), return_index=True)
+    _, first = np.unique(_int64(exposed["page"]), return_index=True)
     pages = exposed.take(pa.array(first))
     items = pa.array(world.catalogue.item_ids)
-    return Truth(
+    return GroundTruth(
         world=world,
-        log=folder / LOG,
-        user=_numbers(pc.cast(pc.utf8_slice_codeunits(pages["user_id"], 1), pa.int64())),
-        query=_numbers(pc.index_in(pages["query"], pa.array(world.catalogue.queries))),
-        activity=_numbers(pages["user_clicks"]),
-        shown=_showings(exposed, items),
-        unexposed=_showings(slices["unexposed"], items),
-        candidates=_showings(slices["candidates"], items),
+        log=folder / LOG_FILE,
+        user=_int64(pc.cast(pc.utf8_slice_codeunits(pages["user_id"], 1), pa.int64())),
+        query=_int64(pc.index_in(pages["query"], pa.array(world.catalogue.queries))),
+        activity=_int64(pages["user_clicks"]),
+        shown=_read_impressions(exposed, items),
+        unexposed=_read_impressions(slices["unexposed"], items),
+        candidates=_read_impressions(slices["candidates"], items),
     )
 
 
@@ -162,17 +162,17 @@ _COLUMNS: Final = [
 ]
 
 
-def _showings(table: pa.Table, items: pa.Array) -> Showings:
-    return Showings(
-        page=_numbers(table["page"]),
-        item=_numbers(pc.index_in(table["item_id"], items)),
+def _read_impressions(table: pa.Table, items: pa.Array) -> Impressions:
+    return Impressions(
+        page=_int64(table["page"]),
+        item=_int64(pc.index_in(table["item_id"], items)),
         level=table["level"].to_numpy().astype(np.uint8),
-        position=_numbers(table["position"]),
+        position=_int64(table["position"]),
         probability=table["probability"].to_numpy(),
-        shown_before=_numbers(table["shown_before"]),
+        shown_before=_int64(table["shown_before"]),
         clicked=table["joined"].to_numpy(),
     )
 
 
-def _numbers(column: pa.ChunkedArray) -> Ints:
+def _int64(column: pa.ChunkedArray) -> Ints:
     return np.asarray(column.to_numpy().astype(np.int64))

@@ -6,11 +6,11 @@ from typing import Final
 import msgspec
 
 from bench.quality.rows import Row
-from bench.quality.variants import Contender
-from bench.world.run_world import Means, measure_world
+from bench.quality.variants import Variant
+from bench.world.run_world import RunContext, measure_world
 from prectr.stream.simulator import WorldSettings
 
-SIZES: Final = (10_000, 20_000, 50_000, 100_000, 200_000)
+LOG_PAGES: Final = (10_000, 20_000, 50_000, 100_000, 200_000)
 """Pages of the logs."""
 
 MODELS: Final = ("wide-deep+", "prectr", "prectr-v2")
@@ -23,13 +23,13 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
     row: Row
 
 
-def curve(
-    world: WorldSettings, sizes: Sequence[int], models: Sequence[Contender], means: Means
+def measure_curve(
+    world: WorldSettings, log_pages: Sequence[int], models: Sequence[Variant], context: RunContext
 ) -> Iterator[list[CurvePoint]]:
-    """The rows of each log, floors and reference learner among them; the shop and its days stay as `world` has them.
+    """The rows of each log, baselines and reference learner among them; the shop and its days stay as `world` has them.
 
     More pages in the same days are more users and denser traffic, as of a larger shop with the same catalogue.
     """
-    for pages in sizes:
-        found = measure_world(msgspec.structs.replace(world, pages=pages), models, means)
+    for pages in log_pages:
+        found = measure_world(msgspec.structs.replace(world, pages=pages), models, context)
         yield [CurvePoint(pages=pages, row=row) for row in found.rows]

@@ -16,15 +16,15 @@ from prectr.stream.simulator.clicks import (
     BETA_NOISE,
     GROUP_SHARE,
     INTERCEPT,
+    ITEM_POPULARITY_SIGMA,
     KIND_BETA,
     KIND_SHARE,
     MIDDLE_LEVEL,
-    POP_SIGMA,
     POSITION_EXPONENT,
     STRICTNESS_WEIGHT,
     TASTE_WEIGHT,
 )
-from prectr.stream.simulator.users import TASTES
+from prectr.stream.simulator.users import TASTE_DIMENSIONS
 from prectr.stream.simulator.world import World
 
 BETA_MEAN: Final = float(np.dot(KIND_SHARE, KIND_BETA))
@@ -32,7 +32,7 @@ BETA_VARIANCE: Final = float(np.dot(KIND_SHARE, np.square(KIND_BETA)) - BETA_MEA
 
 
 @dataclass(frozen=True, slots=True)
-class Learns:
+class LearnedParts:
     """Which parts it learns; the others stay at their prior means."""
 
     user: bool = True
@@ -43,23 +43,23 @@ class Learns:
 class ReferenceLearner:
     """Scores a page, then learns from its clicks."""
 
-    def __init__(self, world: World, learns: Learns) -> None:
+    def __init__(self, world: World, learns: LearnedParts) -> None:
         groups = item_groups(world.catalogue)
         users, items, queries = len(world.users.strictness), len(world.catalogue.item_ids), len(world.catalogue.queries)
         self._learns = learns
         self._group = groups
-        self._taste = world.appeal.taste
-        self._user = np.zeros((users, 1 + TASTES))
-        self._user_cov = np.tile(np.eye(1 + TASTES), (users, 1, 1)) if learns.user else None
+        self._taste = world.click_weights.taste
+        self._user = np.zeros((users, 1 + TASTE_DIMENSIONS))
+        self._user_cov = np.tile(np.eye(1 + TASTE_DIMENSIONS), (users, 1, 1)) if learns.user else None
         self._beta = np.full(queries, BETA_MEAN)
         self._beta_var = np.full(queries, BETA_VARIANCE if learns.query else 0.0)
-        own = 1.0 - GROUP_SHARE if learns.group else 1.0
+        item_share = 1.0 - GROUP_SHARE if learns.group else 1.0
         self._pop = np.zeros(items)
-        self._pop_var = np.full(items, own * POP_SIGMA**2)
+        self._pop_var = np.full(items, item_share * ITEM_POPULARITY_SIGMA**2)
         self._group_pop = np.zeros(int(groups.max()) + 1)
-        self._group_var = np.full(len(self._group_pop), (1.0 - own) * POP_SIGMA**2)
+        self._group_var = np.full(len(self._group_pop), (1.0 - item_share) * ITEM_POPULARITY_SIGMA**2)
 
-    def _inputs(self, item: NDArray[np.int64], level: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def _user_inputs(self, item: NDArray[np.int64], level: NDArray[np.uint8]) -> NDArray[np.float64]:
         """What the user's five numbers are multiplied by, float64 (n, 5)."""
         step = level - MIDDLE_LEVEL
         return np.concatenate([STRICTNESS_WEIGHT * step[:, None], TASTE_WEIGHT * self._taste[item]], axis=1)
@@ -73,7 +73,7 @@ class ReferenceLearner:
         position: NDArray[np.int64],
     ) -> NDArray[np.float64]:
         """Click probabilities, float64 (n,), the uncertainty of z averaged over (MacKay 1992)."""
-        step, inputs = level - MIDDLE_LEVEL, self._inputs(item, level)
+        step, inputs = level - MIDDLE_LEVEL, self._user_inputs(item, level)
         group = self._group[item]
         z = INTERCEPT + self._beta[query] * step + inputs @ self._user[user] + self._pop[item] + self._group_pop[group]
         variance = self._beta_var[query] * step**2 + self._pop_var[item] + self._group_var[group]
@@ -87,13 +87,13 @@ class ReferenceLearner:
     ) -> None:
         """Update on a page's clicks, from the top down; items stand at positions 1, 2, …."""
         steps = (level - MIDDLE_LEVEL).tolist()
-        inputs = self._inputs(item, level)
+        inputs = self._user_inputs(item, level)
         mean = self._user[user]
         cov = self._user_cov[user] if self._user_cov is not None else None
-        for place, (i, step, click) in enumerate(zip(item.tolist(), steps, clicked.tolist(), strict=True), start=1):
-            group, h = self._group[i], inputs[place - 1]
+        for position, (i, step, click) in enumerate(zip(item.tolist(), steps, clicked.tolist(), strict=True), start=1):
+            group, h = self._group[i], inputs[position - 1]
             z = INTERCEPT + self._beta[query] * step + float(h @ mean) + self._pop[i] + self._group_pop[group]
-            slope, information = _bernoulli(float(z), place**POSITION_EXPONENT, click)
+            slope, information = _bernoulli(float(z), position**POSITION_EXPONENT, click)
             beta_gain = self._beta_var[query] * step
             gain = cov @ h if cov is not None else None
             variance = beta_gain * step + self._pop_var[i] + self._group_var[group]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from bench.quality.bootstrap import Resampled, resample
-from bench.quality.rows import Row, measure, with_shares
+from bench.quality.bootstrap import BootstrapResult, bootstrap_auc
+from bench.quality.rows import Row, add_reference_shares, measure_row
 from bench.quality.scores import (
     REFERENCE,
     Scores,
-    floor_scores,
+    baseline_scores,
     model_code,
     model_identity,
     oracle_scores,
@@ -25,17 +25,17 @@ from bench.quality.scores import (
     replay_models,
     write_scores,
 )
-from bench.quality.variants import Contender
-from bench.world.ground_truth import Truth, make_log, read_truth
-from bench.world.stage_one import LevelFigures, LevelSample
-from prectr.model.text.encoder.artifact import EncoderFolder, load_encoder
-from prectr.ops.cli.console import meter
+from bench.quality.variants import Variant
+from bench.world.ground_truth import GroundTruth, make_log, read_truth
+from bench.world.stage_one import LevelMetrics, LevelSample
+from prectr.model.text.encoder.artifact import EncoderArtifact, load_encoder
+from prectr.ops.cli.console import progress_bar
 from prectr.ops.settings.loader import Settings
 from prectr.stream.simulator import WorldSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class RunContext:
     """By what the models of a run are made.
 
     settings: of all of them. encoder: the folder of stage one. work: keeps logs and scores. any_code: scores that
@@ -44,15 +44,15 @@ class Means:
 
     settings: Settings
     encoder: Path
-    work: Path
+    work_dir: Path
     any_code: bool = False
 
     def folder(self, world: WorldSettings) -> Path:
         """Where everything of one world is kept."""
-        return self.work / f"{world.pages}-{world.days:g}-{world.seed}{'-drift' if world.drift else ''}"
+        return self.work_dir / f"{world.pages}-{world.days:g}-{world.seed}{'-drift' if world.drift else ''}"
 
 
-class Levels(msgspec.Struct, frozen=True, kw_only=True):
+class LevelAccuracy(msgspec.Struct, frozen=True, kw_only=True):
     """How well levels are told in one world.
 
     name: the model whose joint training the encoder went through; empty: as stage one left it. known_queries: share of
@@ -62,94 +62,96 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     track: str
     seed: int
-    figures: list[LevelFigures]
+    figures: list[LevelMetrics]
     known_queries: float | None = None
 
 
-class Measured(msgspec.Struct, kw_only=True):
+class WorldResults(msgspec.Struct, kw_only=True):
     """What was found in one world and one track."""
 
     rows: list[Row]
-    resampled: list[Resampled]
-    levels: list[Levels]
+    resampled: list[BootstrapResult]
+    levels: list[LevelAccuracy]
 
 
-def measure_world(settings: WorldSettings, models: Sequence[Contender], means: Means) -> Measured:
-    """Floors, models, reference learner, oracle, in this order; all models of one track."""
+def measure_world(settings: WorldSettings, models: Sequence[Variant], context: RunContext) -> WorldResults:
+    """Baselines, models, reference learner, oracle, in this order; all models of one track."""
     start = time.monotonic()
     track = models[0].track
 
-    def say(what: str) -> None:
-        print(f"seed {settings.seed}, track {track}: {what} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
+    def log_progress(message: str) -> None:
+        print(f"seed {settings.seed}, track {track}: {message} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
 
-    folder = means.folder(settings)
+    folder = context.folder(settings)
     make_log(settings, folder)
     truth = read_truth(settings, folder)
-    say(f"{truth.pages:,} pages simulated")
-    scored = {Contender(model=name, track=track): scores for name, scores in floor_scores(truth).items()}
+    log_progress(f"{truth.pages:,} pages simulated")
+    scored = {Variant(model=name, track=track): scores for name, scores in baseline_scores(truth).items()}
     scored = dict(sorted(scored.items(), key=lambda pair: pair[0].model))
-    of_models = model_scores(truth, models, means)
-    scored |= of_models
-    say("models replayed")
-    scored[Contender(model=REFERENCE, track=track)] = _reference(truth, means)
-    say("reference learner done")
-    scored[Contender(model="oracle", track=track)] = oracle_scores(truth)
-    rows = with_shares([measure(truth, scores, contender) for contender, scores in scored.items()], REFERENCE)
-    encoder = load_encoder(means.encoder)
-    trained = {contender.name for contender in of_models}
+    model_results = model_scores(truth, models, context)
+    scored |= model_results
+    log_progress("models replayed")
+    scored[Variant(model=REFERENCE, track=track)] = _reference_scores(truth, context)
+    log_progress("reference learner done")
+    scored[Variant(model="oracle", track=track)] = oracle_scores(truth)
+    rows = add_reference_shares([measure_row(truth, scores, variant) for variant, scores in scored.items()], REFERENCE)
+    encoder = load_encoder(context.encoder)
+    trained = {variant.name for variant in model_results}
     rows = [msgspec.structs.replace(row, stage_one=encoder.sha256[:12]) if row.name in trained else row for row in rows]
-    resampled = [resample(truth, scores, contender) for contender, scores in of_models.items()]
-    levels = _levels(truth, of_models, encoder, means.encoder) if track == "T" else []
-    say("measured")
-    return Measured(rows=rows, resampled=resampled, levels=levels)
+    resampled = [bootstrap_auc(truth, scores, variant) for variant, scores in model_results.items()]
+    levels = _level_accuracy(truth, model_results, encoder, context.encoder) if track == "T" else []
+    log_progress("measured")
+    return WorldResults(rows=rows, resampled=resampled, levels=levels)
 
 
-def model_scores(truth: Truth, models: Sequence[Contender], means: Means) -> dict[Contender, Scores]:
+def model_scores(truth: GroundTruth, models: Sequence[Variant], context: RunContext) -> dict[Variant, Scores]:
     """The scores of the models, those that are not kept from a single replay."""
-    folder, code = means.folder(truth.world.settings), None if means.any_code else model_code()
-    identities = {one: model_identity(truth, means.settings, one, means.encoder) for one in models}
-    kept = {one: read_scores(_file(folder, one), identities[one], code) for one in models}
-    missing = [contender for contender, scores in kept.items() if scores is None]
-    made: dict[Contender, Scores] = {}
+    folder, code = context.folder(truth.world.settings), None if context.any_code else model_code()
+    identities = {one: model_identity(truth, context.settings, one, context.encoder) for one in models}
+    kept = {one: read_scores(_scores_path(folder, one), identities[one], code) for one in models}
+    missing = [variant for variant, scores in kept.items() if scores is None]
+    made: dict[Variant, Scores] = {}
     if missing:
         run_dir = folder / "replay"
-        with meter(f"replay of seed {truth.world.settings.seed}", truth.log.stat().st_size) as shown:
+        with progress_bar(f"replay of seed {truth.world.settings.seed}", truth.log.stat().st_size) as shown:
             made = replay_models(
                 truth,
                 run_dir,
-                means.settings,
+                context.settings,
                 missing,
-                means.encoder,
+                context.encoder,
                 lambda run: shown.update(run.bytes_read, f"{run.pages:,} pages"),
             )
-        for contender, scores in made.items():
-            write_scores(_file(folder, contender), scores, identities[contender])
+        for variant, scores in made.items():
+            write_scores(_scores_path(folder, variant), scores, identities[variant])
         shutil.rmtree(run_dir)
-    return {contender: made[contender] if scores is None else scores for contender, scores in kept.items()}
+    return {variant: made[variant] if scores is None else scores for variant, scores in kept.items()}
 
 
-def _reference(truth: Truth, means: Means) -> Scores:
-    file = _file(means.folder(truth.world.settings), Contender(model=REFERENCE))
+def _reference_scores(truth: GroundTruth, context: RunContext) -> Scores:
+    file = _scores_path(context.folder(truth.world.settings), Variant(model=REFERENCE))
     identity = reference_identity(truth)
-    scores = read_scores(file, identity, None if means.any_code else reference_code())
+    scores = read_scores(file, identity, None if context.any_code else reference_code())
     if scores is None:
         scores = reference_scores(truth)
         write_scores(file, scores, identity)
     return scores
 
 
-def _levels(truth: Truth, scored: dict[Contender, Scores], encoder: EncoderFolder, folder: Path) -> list[Levels]:
+def _level_accuracy(
+    truth: GroundTruth, scored: dict[Variant, Scores], encoder: EncoderArtifact, folder: Path
+) -> list[LevelAccuracy]:
     sample, seed = LevelSample(truth), truth.world.settings.seed
     graded = {pair.query for pair in encoder.pairs}
     known = sum(query in graded for query, _ in sample.pairs) / len(sample.query)
-    found = [Levels(name="", track="T", seed=seed, figures=sample.of_encoder(folder), known_queries=known)]
+    found = [LevelAccuracy(name="", track="T", seed=seed, figures=sample.encoder_metrics(folder), known_queries=known)]
     found += [
-        Levels(name=contender.name, track="T", seed=seed, figures=sample.figures(scores.levels))
-        for contender, scores in scored.items()
+        LevelAccuracy(name=variant.name, track="T", seed=seed, figures=sample.metrics(scores.levels))
+        for variant, scores in scored.items()
         if scores.levels is not None
     ]
     return found
 
 
-def _file(folder: Path, contender: Contender) -> Path:
-    return folder / f"{contender.track} {contender.name}.safetensors".replace(" ", "-")
+def _scores_path(folder: Path, variant: Variant) -> Path:
+    return folder / f"{variant.track} {variant.name}.safetensors".replace(" ", "-")

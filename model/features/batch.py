@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prectr.model.features.hashing import U64, HashCache, hash_text
-from prectr.model.features.smoothing import LEVELS, Parents, SmoothedRates
+from prectr.model.features.smoothing import LEVELS, PriorRates, SmoothedRates
 from prectr.stream.records import Example, decode_history, decode_page, decode_query_clicks
 
 Ints = NDArray[np.int64]
@@ -34,7 +34,7 @@ def price_band(price: float | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemCode:
+class HashedItem:
     """Hashes of one item: id, category, brand, and group (category × brand × price band)."""
 
     item: int
@@ -56,9 +56,9 @@ class History:
     group: U64
     query: U64
     level: Ints
-    age: Floats
+    age_days: Floats
     """float64[H]: days from the click to the page."""
-    overlap: Floats
+    query_overlap: Floats
     """float64[H]: how alike the click's query is to the page's, 0 to 1 (`overlap`)."""
 
 
@@ -73,7 +73,7 @@ class QueryHistory:
     brand: U64
     group: U64
     level: Ints
-    age: Floats
+    age_days: Floats
     """float64[C]: days from the click to the page."""
 
 
@@ -103,7 +103,7 @@ class Batch:
     brand: U64
     group: U64
     price_band: Ints
-    activity: Ints
+    user_activity: Ints
     """int64[P]: joined clicks of the user before the page."""
     closes_at: Ints
     """int64[P]: effective close, ms."""
@@ -116,15 +116,15 @@ class Batch:
     """float64[N, 4]: what a model is told of the level: the logged one as 1 among zeros, or P(level) as inferred."""
     similarity: Floats | None = None
     """float64[N]: e_q·e_i of the stage-one encoder, where it is read."""
-    shown: bool = True
+    exposed: bool = True
     """Whether the impressions were shown, as those of a log were; not candidates that may be."""
-    places: Ints | None = None
+    global_positions: Ints | None = None
     """int64[N]: where the impressions stand in a batch that several ranks share,"""
-    whole: int = 0
+    global_size: int = 0
     """of so many; None and 0 where the batch is all there is."""
 
     @property
-    def seen_levels(self) -> Ints:
+    def likeliest_levels(self) -> Ints:
         """int64[N]: the level that a model is told of, or the likeliest; 1 to 4."""
         likeliest: Ints = self.level_weights.argmax(axis=1) + 1
         return likeliest
@@ -146,11 +146,11 @@ class Batch:
 
     def at_position(self, position: int) -> "Batch":
         """The same batch with every impression at `position`: what ranking and unexposed candidates use."""
-        return replace(self, positions=np.full_like(self.positions, position), shown=False)
+        return replace(self, positions=np.full_like(self.positions, position), exposed=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Reads:
+class FeatureNeeds:
     """What a model reads besides ids, places and rates."""
 
     history: bool = True
@@ -163,35 +163,37 @@ class FeatureEncoder:
 
     def __init__(self, capacity: int = 1 << 17) -> None:
         self._capacity = capacity
-        self._text = HashCache(capacity)
-        self._items: dict[tuple[str, str | None, str | None, float | None], ItemCode] = {}
+        self._hash = HashCache(capacity)
+        self._item_cache: dict[tuple[str, str | None, str | None, float | None], HashedItem] = {}
 
-    def encode(self, examples: Sequence[Example], parents: Parents, reads: "Reads | None" = None) -> Batch:
+    def encode(
+        self, examples: Sequence[Example], prior_rates: PriorRates, needs: "FeatureNeeds | None" = None
+    ) -> Batch:
         """A batch of at least one page.
 
         parents: the click rates by category and level as of now, what the rates by query and user lean on.
         reads: what the model reads besides; what it does not is left empty.
         """
-        reads = reads or Reads()
+        needs = needs or FeatureNeeds()
         ids: list[str] = []
-        codes: list[ItemCode] = []
+        hashed_items: list[HashedItem] = []
         positions: list[int] = []
         sizes: list[int] = []
         texts: list[tuple[str, str]] = []
         for example in examples:
             items = decode_page(example.page).items
             sizes.append(len(items))
-            if reads.texts:
+            if needs.texts:
                 texts.extend([(example.query, item.title or "") for item in items])
-            for place, item in enumerate(items, 1):
+            for position, item in enumerate(items, 1):
                 ids.append(item.item_id)
-                codes.append(self._item(item.item_id, item.category, item.brand, item.price))
-                positions.append(item.position or place)
+                hashed_items.append(self._hashed_item(item.item_id, item.category, item.brand, item.price))
+                positions.append(item.position or position)
         page_starts = np.zeros(len(sizes) + 1, dtype=np.int64)
         np.cumsum(sizes, out=page_starts[1:])
         page_of = np.repeat(np.arange(len(sizes)), sizes)
         levels = np.frombuffer(b"".join([example.levels for example in examples]), dtype=np.uint8)
-        category = np.array([code.category for code in codes], dtype=np.uint64)
+        category = np.array([code.category for code in hashed_items], dtype=np.uint64)
         return Batch(
             examples=examples,
             page_starts=page_starts,
@@ -200,46 +202,46 @@ class FeatureEncoder:
             labels=np.frombuffer(b"".join([example.labels for example in examples]), dtype=np.uint8),
             levels=levels,
             positions=np.array(positions, dtype=np.int64),
-            user=np.array([self._text(example.user_id) for example in examples], dtype=np.uint64),
-            query=np.array([self._text(example.query) for example in examples], dtype=np.uint64),
-            item=np.array([code.item for code in codes], dtype=np.uint64),
+            user=np.array([self._hash(example.user_id) for example in examples], dtype=np.uint64),
+            query=np.array([self._hash(example.query) for example in examples], dtype=np.uint64),
+            item=np.array([code.item for code in hashed_items], dtype=np.uint64),
             category=category,
-            brand=np.array([code.brand for code in codes], dtype=np.uint64),
-            group=np.array([code.group for code in codes], dtype=np.uint64),
-            price_band=np.array([code.price_band for code in codes], dtype=np.int64),
-            activity=np.array([example.user_activity for example in examples], dtype=np.int64),
+            brand=np.array([code.brand for code in hashed_items], dtype=np.uint64),
+            group=np.array([code.group for code in hashed_items], dtype=np.uint64),
+            price_band=np.array([code.price_band for code in hashed_items], dtype=np.int64),
+            user_activity=np.array([example.user_activity for example in examples], dtype=np.int64),
             closes_at=np.array([example.closes_at for example in examples], dtype=np.int64),
-            rates=parents.rates(
+            rates=prior_rates.smoothed_rates(
                 category,
                 page_of,
                 np.array([example.query_stats for example in examples], dtype=np.float64),
                 np.array([example.user_stats for example in examples], dtype=np.float64),
             ),
-            history=self._history(examples if reads.history else ()),
-            query_history=self._query_history(examples if reads.query_history else ()),
+            history=self._history(examples if needs.history else ()),
+            query_history=self._query_history(examples if needs.query_history else ()),
             texts=tuple(texts),
             level_weights=np.eye(LEVELS)[levels.astype(np.int64) - 1],
         )
 
-    def _item(self, item_id: str, category: str | None, brand: str | None, price: float | None) -> ItemCode:
+    def _hashed_item(self, item_id: str, category: str | None, brand: str | None, price: float | None) -> HashedItem:
         key = (item_id, category, brand, price)
-        known = self._items.get(key)
-        if known is None:
-            if len(self._items) >= self._capacity:
-                self._items.clear()
+        cached = self._item_cache.get(key)
+        if cached is None:
+            if len(self._item_cache) >= self._capacity:
+                self._item_cache.clear()
             band = price_band(price)
-            known = self._items[key] = ItemCode(
-                item=self._text(item_id),
-                category=self._text(category),
-                brand=self._text(brand),
+            cached = self._item_cache[key] = HashedItem(
+                item=self._hash(item_id),
+                category=self._hash(category),
+                brand=self._hash(brand),
                 # JSON-like, so that no pair of (category, brand) can be taken for another.
                 group=hash_text(repr((category, brand, band))),
                 price_band=band,
             )
-        return known
+        return cached
 
     def _history(self, examples: Sequence[Example]) -> History:
-        codes: list[ItemCode] = []
+        hashed_items: list[HashedItem] = []
         page_of: list[int] = []
         queries: list[int] = []
         levels: list[int] = []
@@ -252,46 +254,46 @@ class FeatureEncoder:
             clicks = decode_history(example.history)
             page_of.extend([page] * len(clicks))
             for click in clicks:
-                codes.append(self._item(click.item_id, click.category, click.brand, click.price))
-                queries.append(self._text(click.query))
+                hashed_items.append(self._hashed_item(click.item_id, click.category, click.brand, click.price))
+                queries.append(self._hash(click.query))
                 levels.append(click.level)
                 ages.append(example.ts - click.ts)
-                overlaps.append(overlap(words, frozenset(click.query.split())))
+                overlaps.append(jaccard(words, frozenset(click.query.split())))
         return History(
             page_of=np.array(page_of, dtype=np.int64),
-            item=np.array([code.item for code in codes], dtype=np.uint64),
-            category=np.array([code.category for code in codes], dtype=np.uint64),
-            brand=np.array([code.brand for code in codes], dtype=np.uint64),
-            group=np.array([code.group for code in codes], dtype=np.uint64),
+            item=np.array([code.item for code in hashed_items], dtype=np.uint64),
+            category=np.array([code.category for code in hashed_items], dtype=np.uint64),
+            brand=np.array([code.brand for code in hashed_items], dtype=np.uint64),
+            group=np.array([code.group for code in hashed_items], dtype=np.uint64),
             query=np.array(queries, dtype=np.uint64),
             level=np.array(levels, dtype=np.int64),
-            age=np.array(ages, dtype=np.float64) / 86_400_000.0,
-            overlap=np.array(overlaps, dtype=np.float64),
+            age_days=np.array(ages, dtype=np.float64) / 86_400_000.0,
+            query_overlap=np.array(overlaps, dtype=np.float64),
         )
 
     def _query_history(self, examples: Sequence[Example]) -> QueryHistory:
-        codes: list[ItemCode] = []
+        hashed_items: list[HashedItem] = []
         page_of: list[int] = []
         levels: list[int] = []
         ages: list[int] = []
         for page, example in enumerate(examples):
             for click in decode_query_clicks(example.query_clicks):
                 page_of.append(page)
-                codes.append(self._item(click.item_id, click.category, click.brand, click.price))
+                hashed_items.append(self._hashed_item(click.item_id, click.category, click.brand, click.price))
                 levels.append(click.level)
                 ages.append(example.ts - click.ts)
         return QueryHistory(
             page_of=np.array(page_of, dtype=np.int64),
-            item=np.array([code.item for code in codes], dtype=np.uint64),
-            category=np.array([code.category for code in codes], dtype=np.uint64),
-            brand=np.array([code.brand for code in codes], dtype=np.uint64),
-            group=np.array([code.group for code in codes], dtype=np.uint64),
+            item=np.array([code.item for code in hashed_items], dtype=np.uint64),
+            category=np.array([code.category for code in hashed_items], dtype=np.uint64),
+            brand=np.array([code.brand for code in hashed_items], dtype=np.uint64),
+            group=np.array([code.group for code in hashed_items], dtype=np.uint64),
             level=np.array(levels, dtype=np.int64),
-            age=np.array(ages, dtype=np.float64) / 86_400_000.0,
+            age_days=np.array(ages, dtype=np.float64) / 86_400_000.0,
         )
 
 
-def overlap(left: frozenset[str], right: frozenset[str]) -> float:
+def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
     """Words that two queries share, over all words of both (Jaccard 1901); 0 where neither has any."""
-    both = len(left | right)
-    return len(left & right) / both if both else 0.0
+    union = len(left | right)
+    return len(left & right) / union if union else 0.0

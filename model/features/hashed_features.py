@@ -12,93 +12,98 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
-from prectr.model.features.hashing import cross, rows
+from prectr.model.features.hashing import cross, row_indices
 from prectr.model.features.smoothing import LEVELS
-from prectr.model.layers.hashed_embedding import Ftrl, HashedTable, SparseRule
+from prectr.model.layers.hashed_embedding import Ftrl, HashedEmbedding, SparseOptimizer
 
-Rows = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 _POSITIONS: Final = 200
 _FIRST_LEVEL: Final = _POSITIONS + 1
-_FIRST_EXPECTED: Final = _FIRST_LEVEL + 5
-_EXPECTED: Final = 24
+_FIRST_EXPECTED_LEVEL: Final = _FIRST_LEVEL + 5
+_EXPECTED_LEVEL_BINS: Final = 24
 """Bins of the expected level, each an eighth of a level wide,"""
-_FIRST_SIMILARITY: Final = _FIRST_EXPECTED + _EXPECTED
-_SIMILARITIES: Final = 20
+_FIRST_SIMILARITY: Final = _FIRST_EXPECTED_LEVEL + _EXPECTED_LEVEL_BINS
+_SIMILARITY_BINS: Final = 20
 """and of e_q·e_i, from −1 to 1."""
-_PLACE_ROWS: Final = _FIRST_SIMILARITY + _SIMILARITIES
+_POSITION_TABLE_ROWS: Final = _FIRST_SIMILARITY + _SIMILARITY_BINS
 
 
-def place_table(config: TrainerConfig, device: torch.device) -> HashedTable:
+def position_table(config: TrainerConfig, device: torch.device) -> HashedEmbedding:
     """Weights of the bias, the positions and the levels."""
-    rule = Ftrl(config.place_alpha, config.place_beta, config.ftrl_l1, config.ftrl_l2)
-    return HashedTable(_PLACE_ROWS, 1, rule, seed=config.seed, scale=0.0, device=device)
+    optimizer = Ftrl(config.position_ftrl_alpha, config.position_ftrl_beta, config.ftrl_l1, config.ftrl_l2)
+    return HashedEmbedding(_POSITION_TABLE_ROWS, 1, optimizer, seed=config.seed, scale=0.0, device=device)
 
 
-def weight_table(config: TrainerConfig, rule: SparseRule, device: torch.device) -> HashedTable:
+def weight_table(config: TrainerConfig, optimizer: SparseOptimizer, device: torch.device) -> HashedEmbedding:
     """Weights of hashed features, all zero at the start."""
-    return HashedTable(config.wide_rows, 1, rule, seed=config.seed, scale=0.0, device=device)
+    return HashedEmbedding(config.wide_rows, 1, optimizer, seed=config.seed, scale=0.0, device=device)
 
 
-def place_rows(batch: Batch) -> Rows:
+def position_indices(batch: Batch) -> Indices:
     """int64[N, 3]: rows of the bias, the position (those from 200 on together) and the level.
 
     With text, int64[N, 5]: besides, of the expected level and of e_q·e_i.
     """
     bias = np.zeros(batch.impressions, dtype=np.int64)
-    columns = [bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.seen_levels]
+    columns = [bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.likeliest_levels]
     if batch.similarity is not None:
         above_lowest = batch.level_weights @ np.arange(LEVELS)
-        columns.append(_FIRST_EXPECTED + np.minimum((above_lowest * 8).astype(np.int64), _EXPECTED - 1))
-        bins = ((batch.similarity + 1.0) * (_SIMILARITIES / 2)).astype(np.int64)
-        columns.append(_FIRST_SIMILARITY + np.clip(bins, 0, _SIMILARITIES - 1))
+        columns.append(
+            _FIRST_EXPECTED_LEVEL + np.minimum((above_lowest * 8).astype(np.int64), _EXPECTED_LEVEL_BINS - 1)
+        )
+        bins = ((batch.similarity + 1.0) * (_SIMILARITY_BINS / 2)).astype(np.int64)
+        columns.append(_FIRST_SIMILARITY + np.clip(bins, 0, _SIMILARITY_BINS - 1))
     return np.stack(columns, axis=1)
 
 
-def level_rows() -> Rows:
+def level_indices() -> Indices:
     """int64[4]: rows of the levels 1 to 4."""
     return _FIRST_LEVEL + np.arange(1, LEVELS + 1)
 
 
-def id_rows(batch: Batch, size: int) -> Rows:
+def id_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 3]: user, query, item."""
     page_of = batch.page_of
-    user, query = rows(batch.user, "user", size)[page_of], rows(batch.query, "query", size)[page_of]
-    return np.stack([user, query, rows(batch.item, "item", size)], axis=1)
+    user, query = row_indices(batch.user, "user", size)[page_of], row_indices(batch.query, "query", size)[page_of]
+    return np.stack([user, query, row_indices(batch.item, "item", size)], axis=1)
 
 
-def group_rows(batch: Batch, size: int) -> Rows:
+def group_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 3]: category, brand, group (category × brand × price band)."""
-    category, brand = rows(batch.category, "category", size), rows(batch.brand, "brand", size)
-    return np.stack([category, brand, rows(batch.group, "group", size)], axis=1)
+    category, brand = row_indices(batch.category, "category", size), row_indices(batch.brand, "brand", size)
+    return np.stack([category, brand, row_indices(batch.group, "group", size)], axis=1)
 
 
-def cross_rows(batch: Batch, size: int) -> Rows:
+def cross_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 2]: query × level, user × level."""
-    levels = batch.seen_levels.astype(np.uint64)
+    levels = batch.likeliest_levels.astype(np.uint64)
     query, user = cross(batch.query[batch.page_of], levels), cross(batch.user[batch.page_of], levels)
-    return np.stack([rows(query, "query × level", size), rows(user, "user × level", size)], axis=1)
+    return np.stack([row_indices(query, "query × level", size), row_indices(user, "user × level", size)], axis=1)
 
 
-def cross_rows_of_levels(batch: Batch, size: int) -> Rows:
+def cross_indices_per_level(batch: Batch, size: int) -> Indices:
     """int64[P, 2, 4]: query × level and user × level, for each of the four levels."""
     levels = np.arange(1, LEVELS + 1, dtype=np.uint64)
     query, user = cross(batch.query[:, None], levels), cross(batch.user[:, None], levels)
-    return np.stack([rows(query, "query × level", size), rows(user, "user × level", size)], axis=1)
+    return np.stack([row_indices(query, "query × level", size), row_indices(user, "user × level", size)], axis=1)
 
 
-def slope_rows(batch: Batch, size: int) -> Rows:
+def slope_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 2]: the query's and the user's weight that is multiplied by the level."""
     page_of = batch.page_of
-    query, user = rows(batch.query, "query slope", size)[page_of], rows(batch.user, "user slope", size)[page_of]
+    query, user = (
+        row_indices(batch.query, "query slope", size)[page_of],
+        row_indices(batch.user, "user slope", size)[page_of],
+    )
     return np.stack([query, user], axis=1)
 
 
-def pair_rows(batch: Batch, size: int) -> Rows:
+def pair_indices(batch: Batch, size: int) -> Indices:
     """int64[N]: query × item."""
-    return rows(cross(batch.query[batch.page_of], batch.item), "query × item", size)
+    return row_indices(cross(batch.query[batch.page_of], batch.item), "query × item", size)
 
 
-def linear(*looked_up: Tensor) -> Tensor:
+def sum_weights(*looked_up: Tensor) -> Tensor:
     """The sum of all weights of an impression, float32[N], from parts float32[N, any, 1]."""
     return torch.cat(looked_up, dim=1).sum(dim=(1, 2))

@@ -34,16 +34,16 @@ class HashCache:
 
     def __init__(self, capacity: int = 1 << 17) -> None:
         self._capacity = capacity
-        self._known: dict[str | None, int] = {}
+        self._hashes: dict[str | None, int] = {}
 
     def __call__(self, text: str | None) -> int:
         """The hash of `text`."""
-        known = self._known.get(text)
-        if known is None:
-            if len(self._known) >= self._capacity:
-                self._known.clear()
-            known = self._known[text] = hash_text(text)
-        return known
+        cached = self._hashes.get(text)
+        if cached is None:
+            if len(self._hashes) >= self._capacity:
+                self._hashes.clear()
+            cached = self._hashes[text] = hash_text(text)
+        return cached
 
 
 def mix(hashes: U64) -> U64:
@@ -59,7 +59,7 @@ def cross(left: U64, right: U64) -> U64:
     return mix(mix(left) + right)
 
 
-def rows(hashes: U64, field: str, size: int) -> NDArray[np.int64]:
+def row_indices(hashes: U64, field: str, size: int) -> NDArray[np.int64]:
     """Rows of a table of `size` rows for the hashes of a field, any shape.
 
     Fields that share a table are kept apart by their name: equal ids of two fields get unrelated rows.
@@ -78,11 +78,11 @@ def _field_salt(field: str) -> int:
     return salt
 
 
-def uniform(rows_wanted: NDArray[np.int64], columns: int, seed: int) -> NDArray[np.float32]:
+def uniform(indices: NDArray[np.int64], columns: int, seed: int) -> NDArray[np.float32]:
     """Numbers in [−1, 1), float32[rows, columns], each a function of (row, column, seed) alone.
 
     So a table's starting values need not be stored: a row can be made again whenever it is needed.
     """
-    places = (rows_wanted[:, None] * columns + np.arange(columns)).astype(np.uint64)
-    bits = mix(places + mix(np.array([seed], dtype=np.uint64))) >> np.uint64(40)
+    cells = (indices[:, None] * columns + np.arange(columns)).astype(np.uint64)
+    bits = mix(cells + mix(np.array([seed], dtype=np.uint64))) >> np.uint64(40)
     return (bits.astype(np.float64) / float(1 << 23) - 1.0).astype(np.float32)

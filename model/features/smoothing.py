@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from prectr.model.features.hashing import U64, rows
+from prectr.model.features.hashing import U64, row_indices
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ PRIOR_LOG_ODDS: Final = math.log(PRIOR_RATE / (1 - PRIOR_RATE))
 class SmoothedRates:
     """Smoothed click rates of a batch of N impressions, by level 1 to 4."""
 
-    parent: Floats
+    category: Floats
     """float64[N, 4]: of the item's category."""
     query: Floats
     """float64[N, 4]: of the query, towards `parent`."""
@@ -43,33 +43,33 @@ class SmoothedRates:
     """float64[N, 4]: the impressions behind `user`,"""
     user_clicks: Floats
     """and the clicks."""
-    exposed: Floats
+    exposed_level_shares: Floats
     """float64[4]: the shares of the levels among everything shown so far."""
 
 
-class Parents:
+class PriorRates:
     """Impressions and clicks by category × level and by level: the parents of every smoothed rate.
 
     Bounded: categories are hashed to `slots` rows.
     """
 
-    def __init__(self, slots: int, strength: float) -> None:
-        self.slots = slots
+    def __init__(self, size: int, strength: float) -> None:
+        self.size = size
         self.strength = strength
-        self.impressions: Floats = np.zeros((slots, LEVELS))
-        self.clicks: Floats = np.zeros((slots, LEVELS))
+        self.impressions: Floats = np.zeros((size, LEVELS))
+        self.clicks: Floats = np.zeros((size, LEVELS))
         # Sums over the slots, kept beside them; counts are whole, so no order of adding changes them.
         self._impressions_by_level: Floats = np.zeros(LEVELS)
         self._clicks_by_level: Floats = np.zeros(LEVELS)
 
-    def restore(self, impressions: Floats, clicks: Floats) -> None:
+    def load_counts(self, impressions: Floats, clicks: Floats) -> None:
         """Take up saved counts, float64[slots, 4] each; ValueError: they are of another number of slots."""
         if impressions.shape != self.impressions.shape or clicks.shape != self.clicks.shape:
             raise ValueError(f"parents of shape {impressions.shape} and {clicks.shape}, not {self.impressions.shape}")
         self.impressions, self.clicks = impressions, clicks
         self._impressions_by_level, self._clicks_by_level = impressions.sum(axis=0), clicks.sum(axis=0)
 
-    def rates(
+    def smoothed_rates(
         self, category: U64, page_of: NDArray[np.int64], query_stats: Floats, user_stats: Floats
     ) -> SmoothedRates:
         """Smoothed rates of a batch.
@@ -80,27 +80,28 @@ class Parents:
         total_impressions, total_clicks = self._impressions_by_level, self._clicks_by_level
         overall = (total_clicks.sum() + PRIOR_STRENGTH * PRIOR_RATE) / (total_impressions.sum() + PRIOR_STRENGTH)
         by_level = (total_clicks + PRIOR_STRENGTH * overall) / (total_impressions + PRIOR_STRENGTH)
-        slot = rows(category, "category parent", self.slots)
-        k = self.strength
-        parent = (self.clicks[slot] + k * by_level) / (self.impressions[slot] + k)
+        row = row_indices(category, "category parent", self.size)
+        strength = self.strength
+        parent = (self.clicks[row] + strength * by_level) / (self.impressions[row] + strength)
         query, user = query_stats[page_of], user_stats[page_of]
         return SmoothedRates(
-            exposed=(total_impressions + PRIOR_STRENGTH / LEVELS) / (total_impressions.sum() + PRIOR_STRENGTH),
-            parent=parent,
-            query=(query[:, LEVELS:] + k * parent) / (query[:, :LEVELS] + k),
-            user=(user[:, LEVELS:] + k * parent) / (user[:, :LEVELS] + k),
+            exposed_level_shares=(total_impressions + PRIOR_STRENGTH / LEVELS)
+            / (total_impressions.sum() + PRIOR_STRENGTH),
+            category=parent,
+            query=(query[:, LEVELS:] + strength * parent) / (query[:, :LEVELS] + strength),
+            user=(user[:, LEVELS:] + strength * parent) / (user[:, :LEVELS] + strength),
             query_impressions=query[:, :LEVELS],
             query_clicks=query[:, LEVELS:],
             user_impressions=user[:, :LEVELS],
             user_clicks=user[:, LEVELS:],
         )
 
-    def add(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    def update(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
         """Count a batch that has been scored: category uint64[N], levels uint8[N] from 1, labels uint8[N]."""
-        slot = rows(category, "category parent", self.slots)
+        row = row_indices(category, "category parent", self.size)
         level = levels.astype(np.int64) - 1
         clicked = labels.astype(np.float64)
-        np.add.at(self.impressions, (slot, level), 1.0)
-        np.add.at(self.clicks, (slot, level), clicked)
+        np.add.at(self.impressions, (row, level), 1.0)
+        np.add.at(self.clicks, (row, level), clicked)
         self._impressions_by_level += np.bincount(level, minlength=LEVELS)
         self._clicks_by_level += np.bincount(level, weights=clicked, minlength=LEVELS)

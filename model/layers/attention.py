@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-_HIGHEST = 8.0
+_MAX_SCORE = 8.0
 """Scores stay within ± this, so that no exponential overflows and no click is all that is heard."""
 
 
@@ -18,10 +18,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, page_of:
     """
     pages, clicks = len(queries), len(keys)
     width = queries.shape[1] // heads
-    asked = queries.index_select(0, page_of).view(clicks, heads, width)
-    scores = (asked * keys.view(clicks, heads, width)).sum(dim=2) / math.sqrt(width) + bias
-    weights = torch.exp(_HIGHEST * torch.tanh(scores / _HIGHEST))
+    queries_by_click = queries.index_select(0, page_of).view(clicks, heads, width)
+    scores = (queries_by_click * keys.view(clicks, heads, width)).sum(dim=2) / math.sqrt(width) + bias
+    weights = torch.exp(_MAX_SCORE * torch.tanh(scores / _MAX_SCORE))
     totals = weights.new_zeros(pages, heads).index_add(0, page_of, weights)
-    shares = weights / totals.index_select(0, page_of)
-    said = shares.unsqueeze(2) * values.view(clicks, heads, values.shape[1] // heads)
-    return values.new_zeros(pages, values.shape[1]).index_add(0, page_of, said.flatten(1))
+    attention = weights / totals.index_select(0, page_of)
+    weighted_values = attention.unsqueeze(2) * values.view(clicks, heads, values.shape[1] // heads)
+    return values.new_zeros(pages, values.shape[1]).index_add(0, page_of, weighted_values.flatten(1))

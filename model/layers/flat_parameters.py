@@ -9,82 +9,82 @@ from torch.nn import Module, Parameter
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ParameterSpec:
     """A parameter to be made: uniform in `middle` ± `bound`."""
 
-    size: tuple[int, ...]
+    shape: tuple[int, ...]
     bound: float
-    middle: float = 0.0
+    center: float = 0.0
 
     @staticmethod
-    def linear(inputs: int, outputs: int) -> "Shape":
+    def he_uniform(inputs: int, outputs: int) -> "ParameterSpec":
         """Weights [outputs, inputs] before a ReLU (He et al. 2015, uniform)."""
-        return Shape((outputs, inputs), math.sqrt(6.0 / inputs))
+        return ParameterSpec((outputs, inputs), math.sqrt(6.0 / inputs))
 
     @staticmethod
-    def zeros(*size: int) -> "Shape":
+    def zeros(*size: int) -> "ParameterSpec":
         """Zeros."""
-        return Shape(size, 0.0)
+        return ParameterSpec(size, 0.0)
 
     @staticmethod
-    def constant(value: float, *size: int) -> "Shape":
+    def constant(value: float, *size: int) -> "ParameterSpec":
         """The same value everywhere."""
-        return Shape(size, 0.0, value)
+        return ParameterSpec(size, 0.0, value)
 
 
-class DenseParameters:
+class FlatParameters:
     """Named parameters that share one buffer of values and one of gradients, with Adam (Kingma and Ba 2015)."""
 
     def __init__(
         self,
-        shapes: dict[str, Shape],
+        specs: dict[str, ParameterSpec],
         *,
-        rate: float,
+        lr: float,
         seed: int,
         device: torch.device,
-        adopted: tuple[str, Module, float] | None = None,
+        module: tuple[str, Module, float] | None = None,
     ) -> None:
         """Make the parameters in the order given, with random numbers from `seed` alone (made on the CPU).
 
         adopted: name, module and step of a network that is trained with them: its parameters move into the buffers,
         with the values that they have.
         """
-        theirs = [] if adopted is None else list(adopted[1].named_parameters())
-        made = sum(math.prod(shape.size) for shape in shapes.values())
-        total = made + sum(parameter.numel() for _, parameter in theirs)
-        random = torch.Generator().manual_seed(seed)
+        module_parameters = [] if module is None else list(module[1].named_parameters())
+        own_size = sum(math.prod(shape.shape) for shape in specs.values())
+        total = own_size + sum(parameter.numel() for _, parameter in module_parameters)
+        generator = torch.Generator().manual_seed(seed)
         self._values = torch.zeros(total, device=device)
         self._gradient = torch.zeros(total, device=device)
-        self._mean = torch.zeros(total, device=device)
-        self._square = torch.zeros(total, device=device)
+        self._exp_avg = torch.zeros(total, device=device)
+        self._exp_avg_sq = torch.zeros(total, device=device)
         self._steps = 0
-        self._rates = [(slice(0, made), rate)]
-        self._named: dict[str, Tensor] = {}
-        place = 0
-        for name, shape in shapes.items():
-            size = math.prod(shape.size)
-            here = slice(place, place + size)
-            drawn = (torch.rand(size, generator=random) * 2 - 1) * shape.bound + shape.middle
-            self._values[here] = drawn.to(device)
-            parameter = self._values[here].view(shape.size).detach().requires_grad_()
-            parameter.grad = self._gradient[here].view(shape.size)
-            self._named[name] = parameter
-            place += size
-        if adopted is not None:
-            self._adopt(adopted[0], theirs, place)
-            self._rates.append((slice(made, total), adopted[2]))
+        self._lr_groups = [(slice(0, own_size), lr)]
+        self._parameters: dict[str, Tensor] = {}
+        offset = 0
+        for name, spec in specs.items():
+            size = math.prod(spec.shape)
+            span = slice(offset, offset + size)
+            initial = (torch.rand(size, generator=generator) * 2 - 1) * spec.bound + spec.center
+            self._values[span] = initial.to(device)
+            parameter = self._values[span].view(spec.shape).detach().requires_grad_()
+            parameter.grad = self._gradient[span].view(spec.shape)
+            self._parameters[name] = parameter
+            offset += size
+        if module is not None:
+            self._flatten_module(module[0], module_parameters, offset)
+            self._lr_groups.append((slice(own_size, total), module[2]))
 
-    def _adopt(self, prefix: str, parameters: list[tuple[str, Parameter]], place: int) -> None:
+    def _flatten_module(self, prefix: str, parameters: list[tuple[str, Parameter]], offset: int) -> None:
         for name, parameter in parameters:
-            here = slice(place, place + parameter.numel())
-            self._values[here] = parameter.data.flatten().to(self._values.device)
-            parameter.data = self._values[here].view(parameter.shape)
-            parameter.grad = self._gradient[here].view(parameter.shape)
-            self._named[f"{prefix}.{name}"] = parameter
-            place = here.stop
+            span = slice(offset, offset + parameter.numel())
+            self._values[span] = parameter.data.flatten().to(self._values.device)
+            parameter.data = self._values[span].view(parameter.shape)
+            parameter.grad = self._gradient[span].view(parameter.shape)
+            self._parameters[f"{prefix}.{name}"] = parameter
+            offset = span.stop
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._named[name]
+        return self._parameters[name]
 
     @property
     def gradient(self) -> Tensor:
@@ -94,36 +94,36 @@ class DenseParameters:
     def step(self, gradient: Tensor) -> None:
         """One step of Adam; the buffer of gradients starts at zero again."""
         self._steps += 1
-        self._mean.lerp_(gradient, 1 - _DECAY_MEAN)
-        self._square.mul_(_DECAY_SQUARE).addcmul_(gradient, gradient, value=1 - _DECAY_SQUARE)
-        correct_mean = 1 - _DECAY_MEAN**self._steps
-        correct_root = math.sqrt(1 - _DECAY_SQUARE**self._steps)
-        root = (self._square.sqrt() / correct_root).add_(_EPS)
-        for here, rate in self._rates:
-            self._values[here].addcdiv_(self._mean[here], root[here], value=-rate / correct_mean)
+        self._exp_avg.lerp_(gradient, 1 - _BETA1)
+        self._exp_avg_sq.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        bias_correction1 = 1 - _BETA1**self._steps
+        bias_correction2_sqrt = math.sqrt(1 - _BETA2**self._steps)
+        denominator = (self._exp_avg_sq.sqrt() / bias_correction2_sqrt).add_(_EPS)
+        for span, lr in self._lr_groups:
+            self._values[span].addcdiv_(self._exp_avg[span], denominator[span], value=-lr / bias_correction1)
         self._gradient.zero_()
 
-    def named(self) -> dict[str, Tensor]:
+    def parameters_by_name(self) -> dict[str, Tensor]:
         """The parameters, by name; views of the shared buffer."""
-        return {name: parameter.detach() for name, parameter in self._named.items()}
+        return {name: parameter.detach() for name, parameter in self._parameters.items()}
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Values and optimizer state, on the CPU."""
         return {
             "values": self._values.cpu(),
-            "mean": self._mean.cpu(),
-            "square": self._square.cpu(),
+            "mean": self._exp_avg.cpu(),
+            "square": self._exp_avg_sq.cpu(),
             "steps": torch.tensor([self._steps], dtype=torch.int64),
         }
 
-    def restore(self, exported: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what `export` gave."""
-        self._values.copy_(exported["values"])
-        self._mean.copy_(exported["mean"])
-        self._square.copy_(exported["square"])
-        self._steps = int(exported["steps"].item())
+        self._values.copy_(state["values"])
+        self._exp_avg.copy_(state["mean"])
+        self._exp_avg_sq.copy_(state["square"])
+        self._steps = int(state["steps"].item())
 
 
-_DECAY_MEAN = 0.9
-_DECAY_SQUARE = 0.999
+_BETA1 = 0.9
+_BETA2 = 0.999
 _EPS = 1e-8

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 
-class RowGradients(NamedTuple):
+class SparseGradient(NamedTuple):
     """The gradient of the rows of one table that took part in a batch.
 
     rows: int64[U], ascending, each once. gradient: float32[U, columns], of the sum of the loss over impressions.
     """
 
-    rows: Tensor
-    gradient: Tensor
+    indices: Tensor
+    values: Tensor
 
     @classmethod
-    def none(cls, columns: int, device: torch.device) -> Self:
+    def empty(cls, columns: int, device: torch.device) -> Self:
         """Of no rows."""
         return cls(torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, columns, device=device))
 
@@ -31,5 +31,5 @@ class Gradients:
     """N."""
     dense: Tensor
     """float32[D]: of the mean of the loss over the impressions; D is 0 in a model of tables alone."""
-    tables: Mapping[str, RowGradients]
+    tables: Mapping[str, SparseGradient]
     """By table."""

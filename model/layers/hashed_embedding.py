@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prectr.model.features.hashing import uniform
-from prectr.model.layers.gradients import RowGradients
+from prectr.model.layers.gradients import SparseGradient
 
-_INIT_ROWS = 1 << 16
+_INIT_CHUNK_ROWS = 1 << 16
 
 
 @dataclass(slots=True)
-class Gathered:
+class GatheredRows:
     """The rows of a table that a batch needs, each once.
 
     `values` (float32[U, columns]) is a leaf that collects the gradient. `index` (int64, the shape of the
@@ -27,18 +27,18 @@ class Gathered:
     """
 
     values: Tensor
-    index: Tensor
-    unique: Tensor
+    inverse: Tensor
+    indices: Tensor
 
-    def look_up(self) -> Tensor:
+    def lookup(self) -> Tensor:
         """The values at each place, float32[*index.shape, columns]."""
-        return torch.nn.functional.embedding(self.index, self.values)
+        return torch.nn.functional.embedding(self.inverse, self.values)
 
 
-class SparseRule(Protocol):
+class SparseOptimizer(Protocol):
     """How gradients change the rows of a table; its state has one row for each of the table's."""
 
-    def state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
+    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
         """The state at the start: tensors [rows, columns], all zero."""
 
     def update(self, values: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -49,17 +49,17 @@ class SparseRule(Protocol):
 class Adagrad:
     """Adagrad, a step size a coordinate (Duchi et al. 2011): w −= rate·g/(√Σg² + eps)."""
 
-    rate: float
+    lr: float
     eps: float = 1e-6
 
-    def state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
+    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
         """Σg², zero."""
         return {"squares": torch.zeros(rows, columns, device=device)}
 
     def update(self, values: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
         """One step on the rows of a batch."""
         squares = state["squares"].addcmul_(gradient, gradient)
-        return values.addcdiv(gradient, squares.sqrt().add_(self.eps), value=-self.rate)
+        return values.addcdiv(gradient, squares.sqrt().add_(self.eps), value=-self.lr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Ftrl:
     l1: float
     l2: float
 
-    def state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
+    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
         """z and n, zero; so every weight is zero at the start."""
         return {"n": torch.zeros(rows, columns, device=device), "z": torch.zeros(rows, columns, device=device)}
 
@@ -91,7 +91,7 @@ class Ftrl:
 
 
 @dataclass(frozen=True, slots=True)
-class Newton:
+class ScAdagrad:
     """Newton steps on the diagonal: w −= g/(prior + Σg²) (reconstruction).
 
     The mean of a Gaussian posterior, each coordinate by itself, with Σg² for the Fisher information and a
@@ -101,7 +101,7 @@ class Newton:
 
     prior: float
 
-    def state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
+    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
         """Σg², zero."""
         return {"squares": torch.zeros(rows, columns, device=device)}
 
@@ -111,66 +111,66 @@ class Newton:
         return values.addcdiv(gradient, squares + self.prior, value=-1.0)
 
 
-class HashedTable:
+class HashedEmbedding:
     """A table float32[rows, columns] whose rows are picked by hash and change by a `SparseRule`."""
 
     def __init__(
-        self, rows: int, columns: int, rule: SparseRule, *, seed: int, scale: float, device: torch.device
+        self, rows: int, columns: int, optimizer: SparseOptimizer, *, seed: int, scale: float, device: torch.device
     ) -> None:
         """Values at the start are uniform in ±`scale`, or zero where that is 0."""
-        self.rule = rule
+        self.optimizer = optimizer
         self._seed = seed
         self._scale = scale
         self._device = device
         self.values = torch.zeros(rows, columns, device=device)
         if scale > 0:
-            for start in range(0, rows, _INIT_ROWS):
-                part = np.arange(start, min(rows, start + _INIT_ROWS))
-                self.values[start : start + len(part)] = self._starting(part).to(device)
-        self.state = rule.state(rows, columns, device)
-        self._changed = torch.zeros(rows, dtype=torch.bool, device=device)
+            for start in range(0, rows, _INIT_CHUNK_ROWS):
+                chunk = np.arange(start, min(rows, start + _INIT_CHUNK_ROWS))
+                self.values[start : start + len(chunk)] = self._initial_values(chunk).to(device)
+        self.optimizer_state = optimizer.init_state(rows, columns, device)
+        self._updated = torch.zeros(rows, dtype=torch.bool, device=device)
 
-    def _starting(self, rows: NDArray[np.int64]) -> Tensor:
+    def _initial_values(self, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(uniform(rows, self.values.shape[1], self._seed) * np.float32(self._scale))
 
-    def gather(self, wanted: NDArray[np.int64]) -> Gathered:
+    def gather(self, indices: NDArray[np.int64]) -> GatheredRows:
         """The rows `wanted` (any shape), each read once, ready to collect a gradient."""
-        unique, index = np.unique(wanted, return_inverse=True)
-        picked = torch.from_numpy(unique).to(self._device)
-        values = self.values.index_select(0, picked).requires_grad_()
-        return Gathered(values, torch.from_numpy(index.reshape(wanted.shape)).to(self._device), picked)
+        unique, inverse = np.unique(indices, return_inverse=True)
+        rows = torch.from_numpy(unique).to(self._device)
+        values = self.values.index_select(0, rows).requires_grad_()
+        return GatheredRows(values, torch.from_numpy(inverse.reshape(indices.shape)).to(self._device), rows)
 
-    def read(self, wanted: NDArray[np.int64]) -> Tensor:
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
         """The rows `wanted` as they are, float32[*wanted.shape, columns], without a gradient."""
-        return torch.nn.functional.embedding(torch.from_numpy(wanted).to(self._device), self.values)
+        return torch.nn.functional.embedding(torch.from_numpy(indices).to(self._device), self.values)
 
-    def no_gradient(self) -> RowGradients:
+    def empty_gradient(self) -> SparseGradient:
         """That of no rows."""
-        return RowGradients(self.values.new_empty(0, dtype=torch.int64), self.values[:0])
+        return SparseGradient(self.values.new_empty(0, dtype=torch.int64), self.values[:0])
 
-    def apply(self, change: RowGradients) -> None:
+    def apply(self, gradient: SparseGradient) -> None:
         """Change rows by their gradient."""
-        picked = change.rows
-        state = {name: tensor.index_select(0, picked) for name, tensor in self.state.items()}
+        rows = gradient.indices
+        state = {name: tensor.index_select(0, rows) for name, tensor in self.optimizer_state.items()}
         with torch.no_grad():
-            before = self.values.index_select(0, picked)
-            self.values.index_copy_(0, picked, self.rule.update(before, change.gradient, state))
+            before = self.values.index_select(0, rows)
+            self.values.index_copy_(0, rows, self.optimizer.update(before, gradient.values, state))
             for name, tensor in state.items():
-                self.state[name].index_copy_(0, picked, tensor)
-            self._changed[picked] = True
+                self.optimizer_state[name].index_copy_(0, rows, tensor)
+            self._updated[rows] = True
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The rows that training has changed: their numbers, values and state, on the CPU."""
-        numbers = self._changed.nonzero().squeeze(1)
-        exported = {"rows": numbers.cpu(), "values": self.values.index_select(0, numbers).cpu()}
-        for name, tensor in self.state.items():
-            exported["state." + name] = tensor.index_select(0, numbers).cpu()
+        rows = self._updated.nonzero().squeeze(1)
+        exported = {"rows": rows.cpu(), "values": self.values.index_select(0, rows).cpu()}
+        for name, tensor in self.optimizer_state.items():
+            exported["state." + name] = tensor.index_select(0, rows).cpu()
         return exported
 
-    def restore(self, exported: dict[str, Tensor]) -> None:
+    def load_state_dict(self, exported: dict[str, Tensor]) -> None:
         """Take up what `export` gave, in a table that has not been trained."""
-        numbers = exported["rows"].to(self._device)
-        self.values.index_copy_(0, numbers, exported["values"].to(self._device))
-        for name, tensor in self.state.items():
-            tensor.index_copy_(0, numbers, exported["state." + name].to(self._device))
-        self._changed[numbers] = True
+        rows = exported["rows"].to(self._device)
+        self.values.index_copy_(0, rows, exported["values"].to(self._device))
+        for name, tensor in self.optimizer_state.items():
+            tensor.index_copy_(0, rows, exported["state." + name].to(self._device))
+        self._updated[rows] = True

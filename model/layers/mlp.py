@@ -9,94 +9,94 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prectr.model.features.batch import Batch
-from prectr.model.features.hashed_features import Rows
-from prectr.model.features.hashing import rows
+from prectr.model.features.hashed_features import Indices
+from prectr.model.features.hashing import row_indices
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
-from prectr.model.layers.flat_parameters import DenseParameters, Shape
+from prectr.model.layers.flat_parameters import FlatParameters, ParameterSpec
 
 _POSITIONS: Final = 20
 _LEVELS: Final = 4
-PLACE_NUMBERS: Final = _POSITIONS + 1 + _LEVELS
+POSITION_FEATURES: Final = _POSITIONS + 1 + _LEVELS
 _PAGE_FIELDS: Final = 3
 _ITEM_FIELDS: Final = 4
 
 
-def embedding_rows(batch: Batch, size: int) -> Rows:
+def embedding_indices(batch: Batch, size: int) -> Indices:
     """int64[2·P + 4·N + 2·H]: user, query; item, category, brand, group; item and group of each past click."""
     history = batch.history
     return np.concatenate(
         [
-            rows(batch.user, "user", size),
-            rows(batch.query, "query", size),
-            rows(batch.item, "item", size),
-            rows(batch.category, "category", size),
-            rows(batch.brand, "brand", size),
-            rows(batch.group, "group", size),
-            rows(history.item, "item", size),
-            rows(history.group, "group", size),
+            row_indices(batch.user, "user", size),
+            row_indices(batch.query, "query", size),
+            row_indices(batch.item, "item", size),
+            row_indices(batch.category, "category", size),
+            row_indices(batch.brand, "brand", size),
+            row_indices(batch.group, "group", size),
+            row_indices(history.item, "item", size),
+            row_indices(history.group, "group", size),
         ]
     )
 
 
-def place_numbers(batch: Batch) -> NDArray[np.float32]:
+def position_features(batch: Batch) -> NDArray[np.float32]:
     """float32[N, 25]: position (1 to 20, those beyond as 20) and level as one-hot, and ln(position).
 
     Where levels are inferred, their probabilities stand for the level; with text, e_q·e_i is a column more.
     """
-    numbers = np.zeros((batch.impressions, PLACE_NUMBERS), dtype=np.float32)
-    each = np.arange(batch.impressions)
-    numbers[each, np.minimum(batch.positions, _POSITIONS) - 1] = 1.0
-    numbers[:, _POSITIONS : _POSITIONS + _LEVELS] = batch.level_weights
-    numbers[:, -1] = np.log(batch.positions)
+    features = np.zeros((batch.impressions, POSITION_FEATURES), dtype=np.float32)
+    impression = np.arange(batch.impressions)
+    features[impression, np.minimum(batch.positions, _POSITIONS) - 1] = 1.0
+    features[:, _POSITIONS : _POSITIONS + _LEVELS] = batch.level_weights
+    features[:, -1] = np.log(batch.positions)
     if batch.similarity is None:
-        return numbers
-    return np.concatenate([numbers, batch.similarity[:, None].astype(np.float32)], axis=1)
+        return features
+    return np.concatenate([features, batch.similarity[:, None].astype(np.float32)], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
-class DeepPart:
+class DeepComponent:
     """The shape of the network; its parameters live in the model's `DenseParameters`."""
 
-    dim: int
+    embedding_dim: int
     hidden: tuple[int, ...]
-    numbers: int
+    numeric_columns: int
     """Columns of the numbers that join the embeddings, `place_numbers` among them."""
     outputs: int = 1
     """Logits of each impression."""
 
-    def shapes(self) -> dict[str, Shape]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """The parameters to make."""
-        inputs = (_PAGE_FIELDS + _ITEM_FIELDS) * self.dim + self.numbers
-        shapes: dict[str, Shape] = {}
+        inputs = (_PAGE_FIELDS + _ITEM_FIELDS) * self.embedding_dim + self.numeric_columns
+        shapes: dict[str, ParameterSpec] = {}
         for layer, outputs in enumerate(self.hidden):
-            shapes[f"hidden{layer}.weight"] = Shape.linear(inputs, outputs)
-            shapes[f"hidden{layer}.bias"] = Shape.zeros(outputs)
+            shapes[f"hidden{layer}.weight"] = ParameterSpec.he_uniform(inputs, outputs)
+            shapes[f"hidden{layer}.bias"] = ParameterSpec.zeros(outputs)
             inputs = outputs
-        shapes["out.weight"] = Shape.zeros(self.outputs, inputs)
-        shapes["out.bias"] = Shape.constant(PRIOR_LOG_ODDS, self.outputs)
+        shapes["out.weight"] = ParameterSpec.zeros(self.outputs, inputs)
+        shapes["out.bias"] = ParameterSpec.constant(PRIOR_LOG_ODDS, self.outputs)
         return shapes
 
-    def logits(self, batch: Batch, embedded: Tensor, numbers: Tensor, dense: DenseParameters) -> Tensor:
+    def logits(self, batch: Batch, embedded: Tensor, numeric_features: Tensor, dense: FlatParameters) -> Tensor:
         """Logits float32[N, outputs]. embedded: what `embedding_rows` asked for, float32[2·P + 4·N + 2·H, dim]."""
         pages, impressions, clicks = batch.pages, batch.impressions, len(batch.history.item)
         user, query, item, category, brand, group, past_item, past_group = torch.split(
             embedded, [pages, pages, impressions, impressions, impressions, impressions, clicks, clicks]
         )
-        past = _mean_by_page(past_item + past_group, batch)
+        history_mean = _mean_by_page(past_item + past_group, batch)
         page_of = torch.from_numpy(batch.page_of).to(embedded.device)
-        of_page = torch.cat([user, query, past], dim=1).index_select(0, page_of)
-        layer = torch.cat([of_page, item, category, brand, group, numbers], dim=1)
-        for number in range(len(self.hidden)):
+        page_features = torch.cat([user, query, history_mean], dim=1).index_select(0, page_of)
+        layer = torch.cat([page_features, item, category, brand, group, numeric_features], dim=1)
+        for index in range(len(self.hidden)):
             layer = torch.relu(
-                torch.nn.functional.linear(layer, dense[f"hidden{number}.weight"], dense[f"hidden{number}.bias"])
+                torch.nn.functional.linear(layer, dense[f"hidden{index}.weight"], dense[f"hidden{index}.bias"])
             )
         return torch.nn.functional.linear(layer, dense["out.weight"], dense["out.bias"])
 
 
-def _mean_by_page(of_click: Tensor, batch: Batch) -> Tensor:
+def _mean_by_page(click_embeddings: Tensor, batch: Batch) -> Tensor:
     """Mean over each page's past clicks, [P, dim]; zero where there are none."""
     page_of = batch.history.page_of
     counts = np.maximum(np.bincount(page_of, minlength=batch.pages), 1).astype(np.float32)
-    sums = of_click.new_zeros(batch.pages, of_click.shape[1])
-    sums = sums.index_add(0, torch.from_numpy(page_of).to(of_click.device), of_click)
-    return sums / torch.from_numpy(counts).to(of_click.device).unsqueeze(1)
+    sums = click_embeddings.new_zeros(batch.pages, click_embeddings.shape[1])
+    sums = sums.index_add(0, torch.from_numpy(page_of).to(click_embeddings.device), click_embeddings)
+    return sums / torch.from_numpy(counts).to(click_embeddings.device).unsqueeze(1)

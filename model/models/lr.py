@@ -5,58 +5,58 @@ import torch
 from torch import Tensor
 
 from prectr.model.config import TrainerConfig
-from prectr.model.features.batch import Batch, Reads
-from prectr.model.features.hashed_features import Rows, id_rows, place_rows, place_table, weight_table
+from prectr.model.features.batch import Batch, FeatureNeeds
+from prectr.model.features.hashed_features import Indices, id_indices, position_indices, position_table, weight_table
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
-from prectr.model.layers.gradients import Gradients, RowGradients
-from prectr.model.layers.hashed_embedding import Ftrl, Gathered
-from prectr.model.models.online_model import Forward
+from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.hashed_embedding import Ftrl, GatheredRows
+from prectr.model.models.online_model import ForwardOutput
 
 
 class LogisticRegression:
     """One weight a feature value; the logit is a fixed prior plus their sum. The gradient is closed form."""
 
-    reads = Reads(history=False)
+    feature_needs = FeatureNeeds(history=False)
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
-        rule = Ftrl(config.ftrl_alpha, config.ftrl_beta, config.ftrl_l1, config.ftrl_l2)
-        self._tables = {"place": place_table(config, device), "ids": weight_table(config, rule, device)}
+        optimizer = Ftrl(config.ftrl_alpha, config.ftrl_beta, config.ftrl_l1, config.ftrl_l2)
+        self._tables = {"place": position_table(config, device), "ids": weight_table(config, optimizer, device)}
         self._size = config.wide_rows
         self._device = device
 
-    def _rows(self, batch: Batch) -> dict[str, Rows]:
-        return {"place": place_rows(batch), "ids": id_rows(batch, self._size)}
+    def _indices(self, batch: Batch) -> dict[str, Indices]:
+        return {"place": position_indices(batch), "ids": id_indices(batch, self._size)}
 
-    def forward(self, batch: Batch) -> Forward:
+    def forward(self, batch: Batch) -> ForwardOutput:
         """Logits and the mean log loss."""
         with torch.no_grad():
-            gathered = {name: self._tables[name].gather(rows) for name, rows in self._rows(batch).items()}
-            logits = _logits({name: each.look_up() for name, each in gathered.items()})
+            gathered = {name: self._tables[name].gather(rows) for name, rows in self._indices(batch).items()}
+            logits = _logits({name: each.lookup() for name, each in gathered.items()})
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, self._clicks(batch))
-        return Forward(logits, {"click": loss}, gathered)
+        return ForwardOutput(logits, {"click": loss}, gathered)
 
-    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+    def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
         """A weight's gradient is Σ (p − y) over its impressions."""
         residual = torch.sigmoid(forward.logits) - self._clicks(batch)
         tables = {
-            name: RowGradients(gathered.unique, _sum_by_row(residual, gathered))
+            name: SparseGradient(gathered.indices, _sum_by_index(residual, gathered))
             for name, gathered in forward.gathered.items()
         }
         return Gradients(batch.impressions, residual[:0], tables)
 
-    def no_gradients(self) -> Gradients:
+    def zero_gradients(self) -> Gradients:
         """Of no rows."""
-        tables = {name: table.no_gradient() for name, table in self._tables.items()}
+        tables = {name: table.empty_gradient() for name, table in self._tables.items()}
         return Gradients(0, torch.empty(0, device=self._device), tables)
 
     def step(self, gradients: Gradients) -> None:
         """Change the rows."""
-        for name, change in gradients.tables.items():
-            self._tables[name].apply(change)
+        for name, gradient in gradients.tables.items():
+            self._tables[name].apply(gradient)
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N]."""
-        return _logits({name: self._tables[name].read(rows) for name, rows in self._rows(batch).items()})
+        return _logits({name: self._tables[name].read(rows) for name, rows in self._indices(batch).items()})
 
     def _clicks(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.labels.astype(np.float32)).to(self._device)
@@ -65,18 +65,18 @@ class LogisticRegression:
         """The tables of weights."""
         return {name: table.values for name, table in self._tables.items()}
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The rows that have been trained."""
         return {
             f"{table}.{name}": tensor
             for table, weights in self._tables.items()
-            for name, tensor in weights.export().items()
+            for name, tensor in weights.state_dict().items()
         }
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `export` gave."""
         for table, weights in self._tables.items():
-            weights.restore(
+            weights.load_state_dict(
                 {
                     name.removeprefix(f"{table}."): tensor
                     for name, tensor in tensors.items()
@@ -89,8 +89,8 @@ def _logits(looked_up: dict[str, Tensor]) -> Tensor:
     return torch.cat(list(looked_up.values()), dim=1).sum(dim=(1, 2)) + PRIOR_LOG_ODDS
 
 
-def _sum_by_row(residual: Tensor, gathered: Gathered) -> Tensor:
+def _sum_by_index(residual: Tensor, gathered: GatheredRows) -> Tensor:
     """Gradients float32[U, 1] of the gathered rows."""
-    index = gathered.index
-    sums = residual.new_zeros(len(gathered.unique))
+    index = gathered.inverse
+    sums = residual.new_zeros(len(gathered.indices))
     return sums.index_add_(0, index.flatten(), residual.repeat_interleave(index.shape[1])).unsqueeze(1)

@@ -8,34 +8,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prectr.model.features.batch import Batch, Reads
-from prectr.model.features.hashed_features import Rows
-from prectr.model.layers.flat_parameters import DenseParameters
-from prectr.model.layers.gradients import Gradients, RowGradients
-from prectr.model.layers.hashed_embedding import Gathered, HashedTable
-from prectr.model.models.online_model import Forward
+from prectr.model.features.batch import Batch, FeatureNeeds
+from prectr.model.features.hashed_features import Indices
+from prectr.model.layers.flat_parameters import FlatParameters
+from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.hashed_embedding import GatheredRows, HashedEmbedding
+from prectr.model.models.online_model import ForwardOutput
 
 
-class Memory(Protocol):
+class OnlineState(Protocol):
     """What a model remembers of batches that it has learned from, besides what gradients have changed."""
 
-    def to_add(self, batch: Batch) -> RowGradients:
+    def update_for(self, batch: Batch) -> SparseGradient:
         """What `add` is to be given of a batch; it adds up over ranks."""
 
-    def nothing(self) -> RowGradients:
+    def empty_update(self) -> SparseGradient:
         """That of no batch."""
 
-    def add(self, change: RowGradients) -> None:
+    def apply(self, update: SparseGradient) -> None:
         """Remember a batch."""
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """All that is remembered."""
 
-    def restore(self, exported: dict[str, Tensor]) -> None:
+    def load_state_dict(self, exported: dict[str, Tensor]) -> None:
         """Take up what `export` gave."""
 
 
-_NO_MEMORIES: Final[Mapping[str, Memory]] = MappingProxyType({})
+_NO_STATES: Final[Mapping[str, OnlineState]] = MappingProxyType({})
 
 
 class NeuralModel:
@@ -45,21 +45,21 @@ class NeuralModel:
     one with more than the click loss adds its own parts in `losses`, one that remembers gives its `memories`.
     """
 
-    reads = Reads()
+    feature_needs = FeatureNeeds()
 
     def __init__(
         self,
-        tables: Mapping[str, HashedTable],
-        dense: DenseParameters,
+        tables: Mapping[str, HashedEmbedding],
+        dense: FlatParameters,
         device: torch.device,
-        memories: Mapping[str, Memory] = _NO_MEMORIES,
+        online_states: Mapping[str, OnlineState] = _NO_STATES,
     ) -> None:
         self._tables = dict(tables)
         self._dense = dense
         self._device = device
-        self._memories = dict(memories)
+        self._online_states = dict(online_states)
 
-    def rows(self, batch: Batch) -> dict[str, Rows]:
+    def indices(self, batch: Batch) -> dict[str, Indices]:
         """The rows of each table that the batch needs, in the shape that `logits` expects."""
         raise NotImplementedError
 
@@ -76,17 +76,17 @@ class NeuralModel:
         """An array as float32 on the model's device."""
         return torch.from_numpy(array.astype(np.float32)).to(self._device)
 
-    def forward(self, batch: Batch) -> Forward:
+    def forward(self, batch: Batch) -> ForwardOutput:
         """One pass: the logits that are measured are those that are learned from."""
-        gathered = {name: self._tables[name].gather(rows) for name, rows in self.rows(batch).items()}
-        logits = self.logits(batch, {name: each.look_up() for name, each in gathered.items()})
-        return Forward(logits.detach(), self.losses(batch, logits), gathered, self.remembered(batch))
+        gathered = {name: self._tables[name].gather(rows) for name, rows in self.indices(batch).items()}
+        logits = self.logits(batch, {name: table_rows.lookup() for name, table_rows in gathered.items()})
+        return ForwardOutput(logits.detach(), self.losses(batch, logits), gathered, self.state_updates(batch))
 
-    def remembered(self, batch: Batch) -> dict[str, RowGradients]:
+    def state_updates(self, batch: Batch) -> dict[str, SparseGradient]:
         """What the model's memories are to be given of a batch, by name."""
-        return {name: memory.to_add(batch) for name, memory in self._memories.items()}
+        return {name: state.update_for(batch) for name, state in self._online_states.items()}
 
-    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+    def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
         """Dense parameters: of the mean loss; rows: of the sum. And what is to be remembered.
 
         An id's gradient is then what its own impressions say, whatever else is in the batch.
@@ -94,60 +94,62 @@ class NeuralModel:
         total = torch.stack(list(forward.losses.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
         tables = {
-            name: RowGradients(gathered.unique, _gradient(gathered) * batch.impressions)
+            name: SparseGradient(gathered.indices, _gradient(gathered) * batch.impressions)
             for name, gathered in forward.gathered.items()
         }
-        return Gradients(batch.impressions, self._dense.gradient, {**tables, **forward.kept})
+        return Gradients(batch.impressions, self._dense.gradient, {**tables, **forward.state_updates})
 
-    def no_gradients(self) -> Gradients:
+    def zero_gradients(self) -> Gradients:
         """Zero for the dense parameters, and no rows."""
-        rows = {name: table.no_gradient() for name, table in self._tables.items()}
-        nothing = {name: memory.nothing() for name, memory in self._memories.items()}
-        return Gradients(0, self._dense.gradient, {**rows, **nothing})
+        empty_gradients = {name: table.empty_gradient() for name, table in self._tables.items()}
+        empty_updates = {name: state.empty_update() for name, state in self._online_states.items()}
+        return Gradients(0, self._dense.gradient, {**empty_gradients, **empty_updates})
 
     def step(self, gradients: Gradients) -> None:
         """Change rows and dense parameters, each by its own rule; and remember."""
         for name, table in self._tables.items():
             table.apply(gradients.tables[name])
-        for name, memory in self._memories.items():
-            memory.add(gradients.tables[name])
+        for name, state in self._online_states.items():
+            state.apply(gradients.tables[name])
         with torch.no_grad():
             self._dense.step(gradients.dense)
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], nothing learned."""
         with torch.no_grad():
-            return self.logits(batch, {name: self._tables[name].read(rows) for name, rows in self.rows(batch).items()})
+            return self.logits(
+                batch, {name: self._tables[name].read(rows) for name, rows in self.indices(batch).items()}
+            )
 
     def weights(self) -> dict[str, Tensor]:
         """Tables and dense parameters by name."""
         return {
             **{f"table.{name}": table.values for name, table in self._tables.items()},
-            **{f"dense.{name}": tensor for name, tensor in self._dense.named().items()},
+            **{f"dense.{name}": tensor for name, tensor in self._dense.parameters_by_name().items()},
         }
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Changed rows of the tables, dense parameters, their optimizers' state, and the memories."""
-        exported = {f"dense.{name}": tensor for name, tensor in self._dense.export().items()}
+        exported = {f"dense.{name}": tensor for name, tensor in self._dense.state_dict().items()}
         for table, values in self._tables.items():
-            exported.update({f"table.{table}.{name}": tensor for name, tensor in values.export().items()})
-        for memory, remembered in self._memories.items():
-            exported.update({f"{memory}.{name}": tensor for name, tensor in remembered.export().items()})
+            exported.update({f"table.{table}.{name}": tensor for name, tensor in values.state_dict().items()})
+        for state_name, state in self._online_states.items():
+            exported.update({f"{state_name}.{name}": tensor for name, tensor in state.state_dict().items()})
         return exported
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `export` gave."""
-        self._dense.restore(_under("dense.", tensors))
+        self._dense.load_state_dict(_with_prefix("dense.", tensors))
         for name, table in self._tables.items():
-            table.restore(_under(f"table.{name}.", tensors))
-        for name, memory in self._memories.items():
-            memory.restore(_under(f"{name}.", tensors))
+            table.load_state_dict(_with_prefix(f"table.{name}.", tensors))
+        for name, state in self._online_states.items():
+            state.load_state_dict(_with_prefix(f"{name}.", tensors))
 
 
-def _gradient(gathered: Gathered) -> Tensor:
+def _gradient(gathered: GatheredRows) -> Tensor:
     gradient = gathered.values.grad
     return torch.zeros_like(gathered.values) if gradient is None else gradient
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -6,13 +6,13 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from prectr.model.features.batch import Batch, Reads
+from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.hashing import U64
-from prectr.model.layers.gradients import Gradients, RowGradients
-from prectr.model.layers.hashed_embedding import Gathered
+from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.hashed_embedding import GatheredRows
 
 
-class Over(NamedTuple):
+class LossReduction(NamedTuple):
     """What a part of the loss is a mean over, where that is not the impressions of the batch.
 
     keys: uint64[M], of each thing; what has the same key on another rank is the same thing.
@@ -20,11 +20,11 @@ class Over(NamedTuple):
     """
 
     keys: U64
-    each: Callable[[], Tensor]
+    per_item: Callable[[], Tensor]
 
 
 @dataclass(slots=True)
-class Forward:
+class ForwardOutput:
     """One forward pass: the score that is measured and the losses that are learned from."""
 
     logits: Tensor
@@ -32,13 +32,13 @@ class Forward:
     losses: dict[str, Tensor]
     """The parts of the loss by name, each a scalar, a mean over the batch, already weighted; their sum is
     what is learned from."""
-    gathered: dict[str, Gathered] = field(default_factory=dict)
+    gathered: dict[str, GatheredRows] = field(default_factory=dict)
     """The rows of the model's hashed tables that took part, by table."""
-    kept: dict[str, RowGradients] = field(default_factory=dict)
+    state_updates: dict[str, SparseGradient] = field(default_factory=dict)
     """What the batch adds to tables that are not trained, by table."""
     counts: dict[str, Tensor] = field(default_factory=dict)
     """What is worth counting of the batch, by name, each a scalar outside the graph; nothing is learned from it."""
-    over: dict[str, Over] = field(default_factory=dict)
+    loss_reductions: dict[str, LossReduction] = field(default_factory=dict)
     """Of the parts of the loss that are a mean over something else than the impressions: over what."""
 
 
@@ -52,16 +52,16 @@ class OnlineModel(Protocol):
     `step` changes (weights, optimizer, random state, own aggregates), bit for bit.
     """
 
-    reads: Reads
+    feature_needs: FeatureNeeds
     """What of a `Batch` has to be filled."""
 
-    def forward(self, batch: Batch) -> Forward:
+    def forward(self, batch: Batch) -> ForwardOutput:
         """Score a batch of P pages and N impressions, and the losses of that score."""
 
-    def gradients(self, batch: Batch, forward: Forward) -> Gradients:
+    def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
         """Which way the losses of `forward` fall; no weight changes."""
 
-    def no_gradients(self) -> Gradients:
+    def zero_gradients(self) -> Gradients:
         """Those of a batch without pages: what a rank adds that has no share in a small batch."""
 
     def step(self, gradients: Gradients) -> None:
@@ -73,8 +73,8 @@ class OnlineModel(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """Every trained parameter by name (not the optimizer's state), for a digest."""
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """All state that learning has changed, as CPU tensors by name."""
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `export` gave, in a model that was just made. KeyError or RuntimeError: not such state."""

@@ -23,7 +23,7 @@ class ModelEntry:
     make: Callable[[TrainerConfig, torch.device], OnlineModel]
     switches: frozenset[str] = frozenset()
     """What `without` may name."""
-    exposure: bool = False
+    supports_exposure: bool = False
     """Whether it can be told how often items were shown for the query."""
 
 
@@ -37,9 +37,9 @@ MODELS: Final[dict[str, ModelEntry]] = {
     "lr": ModelEntry(LogisticRegression),
     "dnn": ModelEntry(DeepNetwork),
     "wide-deep": ModelEntry(WideDeep),
-    "wide-deep+": ModelEntry(WideDeepPlus, exposure=True),
+    "wide-deep+": ModelEntry(WideDeepPlus, supports_exposure=True),
     "prectr": ModelEntry(_prectr, SWITCHES),
-    "prectr-v2": ModelEntry(_prectr, SWITCHES_V2, exposure=True),
+    "prectr-v2": ModelEntry(_prectr, SWITCHES_V2, supports_exposure=True),
 }
 
 
@@ -52,12 +52,14 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
         if switch not in entry.switches:
             choices = ", ".join(sorted(entry.switches)) or "none"
             raise ConfigError(f"model {config.model} has no part {switch!r} to leave out; its parts: {choices}")
-    if config.exposure == "on" and not entry.exposure:
-        able = ", ".join(name for name, each in MODELS.items() if each.exposure)
-        raise ConfigError(f"model {config.model} cannot be told how often items were shown: exposure=on is for {able}")
+    if config.exposure == "on" and not entry.supports_exposure:
+        supporting = ", ".join(name for name, each in MODELS.items() if each.supports_exposure)
+        raise ConfigError(
+            f"model {config.model} cannot be told how often items were shown: exposure=on is for {supporting}"
+        )
     model = entry.make(config, device)
-    if config.reads_text and not config.has_relevance_part:
-        from prectr.model.models.text_feature_model import WithText  # noqa: PLC0415 (as above)
+    if config.reads_text and not config.has_relevance_component:
+        from prectr.model.models.text_feature_model import TextFeatureModel  # noqa: PLC0415 (as above)
 
-        return WithText(model, config, device)
+        return TextFeatureModel(model, config, device)
     return model

@@ -13,7 +13,7 @@ from prectr.model.models.online_model import OnlineModel
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class Explanation:
     """The scores of a batch of N impressions, and what they are made of.
 
     log_odds: float64[N], of a click. levels: float64[N, 4], P(level) that the score rests on: as inferred from the
@@ -24,8 +24,8 @@ class Explained:
 
     log_odds: Floats
     levels: Floats
-    given: Floats | None
-    tau: Floats | None
+    click_given_level: Floats | None
+    incentive: Floats | None
     rates: SmoothedRates
 
     @property
@@ -35,31 +35,37 @@ class Explained:
 
 
 @runtime_checkable
-class ExplainsItself(Protocol):
+class Explainable(Protocol):
     """A model whose score is made of more than a batch says."""
 
-    def explained(self, batch: Batch) -> Explained:
+    def explain(self, batch: Batch) -> Explanation:
         """What `explain` gives."""
 
 
-def explain(model: OnlineModel, batch: Batch) -> Explained:
+def explain(model: OnlineModel, batch: Batch) -> Explanation:
     """Score a batch as `model.score` does, and say what the scores are made of; nothing is learned."""
-    if isinstance(model, ExplainsItself):
-        return model.explained(batch)
-    return Explained(as_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
+    if isinstance(model, Explainable):
+        return model.explain(batch)
+    return Explanation(as_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
 
 
-def joined(parts: Sequence[Explained]) -> Explained:
+def concat(parts: Sequence[Explanation]) -> Explanation:
     """One after the other, of one model: as if they had been a batch."""
     first = parts[0]
-    of_rates = {field.name: [getattr(part.rates, field.name) for part in parts] for field in fields(SmoothedRates)}
-    exposed = of_rates.pop("exposed")[0]
-    return Explained(
+    rates_by_name = {field.name: [getattr(part.rates, field.name) for part in parts] for field in fields(SmoothedRates)}
+    exposed = rates_by_name.pop("exposed_level_shares")[0]
+    return Explanation(
         log_odds=np.concatenate([part.log_odds for part in parts]),
         levels=np.concatenate([part.levels for part in parts]),
-        given=None if first.given is None else np.concatenate([part.given for part in parts if part.given is not None]),
-        tau=None if first.tau is None else np.concatenate([part.tau for part in parts if part.tau is not None]),
-        rates=SmoothedRates(exposed=exposed, **{name: np.concatenate(rates) for name, rates in of_rates.items()}),
+        click_given_level=None
+        if first.click_given_level is None
+        else np.concatenate([part.click_given_level for part in parts if part.click_given_level is not None]),
+        incentive=None
+        if first.incentive is None
+        else np.concatenate([part.incentive for part in parts if part.incentive is not None]),
+        rates=SmoothedRates(
+            exposed_level_shares=exposed, **{name: np.concatenate(rates) for name, rates in rates_by_name.items()}
+        ),
     )
 
 

@@ -46,7 +46,7 @@ class Oracle:
     def explain_newest(self) -> None:
         """It infers no relevance."""
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Score each page.
 
         Raises:
@@ -62,7 +62,7 @@ class Oracle:
             np.log(probability) - np.log1p(-probability),
             np.frombuffer(b"".join(example.labels for example in examples), np.uint8),
             np.concatenate(([0], np.cumsum([len(page.items) for page in pages]))),
-            activity=np.array([example.user_activity for example in examples]),
+            user_activity=np.array([example.user_activity for example in examples]),
             levels=np.frombuffer(b"".join(example.levels for example in examples), np.uint8),
             positions=np.array([item.position for page in pages for item in page.items]),
             closes_at=np.array([example.closes_at for example in examples]),

@@ -14,19 +14,19 @@ from prectr.model.quality.sketch import (
     GAUC_SUM,
     GAUC_WEIGHT,
     LOSS_SUM,
-    PAGES,
+    PAGE_COUNT,
     PREDICTED_SUM,
-    WIDTH,
+    SKETCH_WIDTH,
     Bytes,
-    CurvePoint,
-    Figures,
+    CalibrationPoint,
     Floats,
-    ImpressionFigures,
+    ImpressionStats,
     Ints,
     QualitySketch,
-    Scored,
+    QualityStats,
     SketchState,
-    score,
+    SketchUpdate,
+    sketch_update,
 )
 from prectr.state.aggregates import LevelCounts
 from prectr.state.errors import CheckpointError
@@ -43,12 +43,12 @@ POSITION_NAMES: Final = (*(str(position) for position in range(1, 11)), "11+")
 FIRST_BUCKET_MS: Final = 60_000
 """Width of a timeline bucket at first; it doubles, pairs of buckets becoming one, whenever there are too many."""
 MAX_BUCKETS: Final = 128
-FEWEST_STRETCHES: Final = 4
-MOST_STRETCHES: Final = 30
-CLICKS_A_STRETCH: Final = 400
+MIN_TIMELINE_POINTS: Final = 4
+MAX_TIMELINE_POINTS: Final = 30
+CLICKS_PER_POINT: Final = 400
 """The summary's timeline has 4 to 30 points, as many as have 400 clicks each: fewer clicks show only noise."""
 _SPLITS: Final = len(LEVEL_NAMES) + len(POSITION_NAMES)
-_ROWS: Final = _SPLITS + len(SEGMENTS) * MAX_BUCKETS
+_SKETCH_ROWS: Final = _SPLITS + len(SEGMENTS) * MAX_BUCKETS
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
 
 
@@ -57,27 +57,27 @@ class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
 
     start: int
     end: int
-    all: Figures
-    new: Figures
-    low: Figures
-    active: Figures
+    all: QualityStats
+    new: QualityStats
+    low: QualityStats
+    active: QualityStats
 
 
-class SegmentFigures(msgspec.Struct, frozen=True, kw_only=True):
+class StatsBySegment(msgspec.Struct, frozen=True, kw_only=True):
     """Quality by the activity of the page's user at the page's time."""
 
-    new: Figures
-    low: Figures
-    active: Figures
+    new: QualityStats
+    low: QualityStats
+    active: QualityStats
 
 
-class HalfFigures(Figures, frozen=True, kw_only=True):
+class SecondHalfStats(QualityStats, frozen=True, kw_only=True):
     """Quality of the second half: the pages whose effective close is at or after `start` (ms since the epoch)."""
 
     start: int | None
 
 
-class QualitySummary(Figures, frozen=True, kw_only=True):
+class QualitySummary(QualityStats, frozen=True, kw_only=True):
     """Every figure of a model's quality, as the report and the result table show them; its own are of all pages.
 
     first_close, last_close: smallest and largest effective close of the pages, ms since the epoch.
@@ -85,12 +85,12 @@ class QualitySummary(Figures, frozen=True, kw_only=True):
 
     first_close: int | None
     last_close: int | None
-    segments: SegmentFigures
-    second_half: HalfFigures
-    levels: dict[str, ImpressionFigures]
-    positions: dict[str, ImpressionFigures]
+    segments: StatsBySegment
+    second_half: SecondHalfStats
+    levels: dict[str, ImpressionStats]
+    positions: dict[str, ImpressionStats]
     timeline: list[TimelinePoint]
-    calibration_curve: list[CurvePoint]
+    calibration_curve: list[CalibrationPoint]
 
 
 class BucketState(msgspec.Struct, frozen=True, array_like=True):
@@ -111,7 +111,7 @@ class QualityState(msgspec.Struct, frozen=True, array_like=True):
     buckets: tuple[BucketState, ...]
 
 
-class Half(NamedTuple):
+class SecondHalf(NamedTuple):
     """The second half of the pages: its sketch, and where it starts (ms of effective close; None without pages)."""
 
     sketch: QualitySketch
@@ -122,12 +122,12 @@ class Quality:
     """Prequential quality of one model; `add_batch` takes the scores made before the batch was learned from."""
 
     def __init__(self) -> None:
-        self.scored: Scored | None = None
+        self.last_update: SketchUpdate | None = None
         """What the last batch added to every sketch that it belongs to, for whoever else counts it."""
         self._width = FIRST_BUCKET_MS
-        self._values: Ints = np.zeros((_ROWS, WIDTH), np.int64)
+        self._values: Ints = np.zeros((_SKETCH_ROWS, SKETCH_WIDTH), np.int64)
         self._flat = self._values.reshape(-1)
-        self._rows: dict[int, int] = {}
+        self._bucket_row: dict[int, int] = {}
         self._first_close: int | None = None
         self._last_close: int | None = None
 
@@ -137,7 +137,7 @@ class Quality:
         labels: Bytes,
         page_starts: Ints,
         *,
-        activity: Ints,
+        user_activity: Ints,
         levels: Bytes,
         positions: Ints,
         closes_at: Ints,
@@ -151,48 +151,48 @@ class Quality:
         """
         if not len(closes_at):
             return
-        self.scored = scored = score(logits, labels, page_starts)
+        self.last_update = update = sketch_update(logits, labels, page_starts)
         first, last = int(closes_at.min()), int(closes_at.max())
         self._first_close = first if self._first_close is None else min(first, self._first_close)
         self._last_close = last if self._last_close is None else max(last, self._last_close)
-        page_row = self._bucket_rows(closes_at) + np.searchsorted(_ACTIVITY_BOUNDS, activity, side="right")
+        page_row = self._rows_for(closes_at) + np.searchsorted(_ACTIVITY_BOUNDS, user_activity, side="right")
         rows = np.empty((3, len(logits)), np.int64)
         np.subtract(levels, 1, out=rows[0], casting="unsafe")
         np.minimum(positions, len(POSITION_NAMES), out=rows[1])
         rows[1] += len(LEVEL_NAMES) - 1
         rows[2] = page_row.repeat(page_starts[1:] - page_starts[:-1])
-        rows *= WIDTH
-        np.add.at(self._flat, (rows + scored.column).ravel(), 1)
+        rows *= SKETCH_WIDTH
+        np.add.at(self._flat, (rows + update.column).ravel(), 1)
         rows += LOSS_SUM
-        np.add.at(self._flat, rows.ravel(), np.concatenate((scored.loss,) * 3))
+        np.add.at(self._flat, rows.ravel(), np.concatenate((update.loss,) * 3))
         rows += PREDICTED_SUM - LOSS_SUM
-        np.add.at(self._flat, rows.ravel(), np.concatenate((scored.predicted,) * 3))
-        page_row *= WIDTH
-        np.add.at(self._flat, page_row + PAGES, 1)
-        np.add.at(self._flat, page_row + GAUC_SUM, scored.gauc)
-        np.add.at(self._flat, page_row + GAUC_WEIGHT, scored.gauc_weight)
+        np.add.at(self._flat, rows.ravel(), np.concatenate((update.predicted,) * 3))
+        page_row *= SKETCH_WIDTH
+        np.add.at(self._flat, page_row + PAGE_COUNT, 1)
+        np.add.at(self._flat, page_row + GAUC_SUM, update.gauc)
+        np.add.at(self._flat, page_row + GAUC_WEIGHT, update.gauc_weight)
 
-    def _bucket_rows(self, closes_at: Ints) -> Ints:
+    def _rows_for(self, closes_at: Ints) -> Ints:
         """The row of each page's bucket (of its segment `new`), int64[pages]; opens buckets as needed."""
         numbers = (closes_at // self._width).tolist()
-        rows = self._rows
+        rows = self._bucket_row
         for number in numbers:
             if number not in rows:
                 if len(rows) == MAX_BUCKETS:
                     self._double_width()
-                    return self._bucket_rows(closes_at)
+                    return self._rows_for(closes_at)
                 rows[number] = _SPLITS + len(SEGMENTS) * len(rows)
         return np.array([rows[number] for number in numbers], np.int64)
 
     def _double_width(self) -> None:
         """Make buckets twice as wide: those that now fall together add up."""
-        timeline = np.zeros((MAX_BUCKETS, len(SEGMENTS), WIDTH), np.int64)
+        timeline = np.zeros((MAX_BUCKETS, len(SEGMENTS), SKETCH_WIDTH), np.int64)
         order: dict[int, int] = {}
-        for number, row in sorted(self._rows.items()):
-            place = order.setdefault(number // 2, len(order))
-            timeline[place] += self._values[row : row + len(SEGMENTS)]
-        self._values[_SPLITS:] = timeline.reshape(-1, WIDTH)
-        self._rows = {number: _SPLITS + len(SEGMENTS) * place for number, place in order.items()}
+        for number, row in sorted(self._bucket_row.items()):
+            index = order.setdefault(number // 2, len(order))
+            timeline[index] += self._values[row : row + len(SEGMENTS)]
+        self._values[_SPLITS:] = timeline.reshape(-1, SKETCH_WIDTH)
+        self._bucket_row = {number: _SPLITS + len(SEGMENTS) * place for number, place in order.items()}
         self._width *= 2
 
     def _sketch(self, row: int) -> QualitySketch:
@@ -201,7 +201,7 @@ class Quality:
     def segment(self, name: str) -> QualitySketch:
         """The sketch of one activity segment: `new`, `low` or `active`."""
         every = len(SEGMENTS)
-        first, end = _SPLITS + SEGMENTS.index(name), _SPLITS + every * len(self._rows)
+        first, end = _SPLITS + SEGMENTS.index(name), _SPLITS + every * len(self._bucket_row)
         return QualitySketch(self._values[first:end:every].sum(axis=0))
 
     def segments(self) -> dict[str, QualitySketch]:
@@ -215,36 +215,36 @@ class Quality:
         impressions = (n1.impressions, n2.impressions, n3.impressions, n4.impressions)
         return *impressions, n1.clicks, n2.clicks, n3.clicks, n4.clicks
 
-    def second_half(self) -> Half:
+    def second_half(self) -> SecondHalf:
         """The sketch of the last half of the pages.
 
         Boundary: the latest start of a timeline bucket such that at least half of all pages close at or after
         it. It is exact to one bucket, whose width is at most 1/64 of the log's span once that exceeds 2 hours.
         """
         out = QualitySketch()
-        wanted = int(self._values[_SPLITS:, PAGES].sum()) / 2
+        half_pages = int(self._values[_SPLITS:, PAGE_COUNT].sum()) / 2
         start = None
-        for number, row in sorted(self._rows.items(), reverse=True):
-            if start is not None and out.pages >= wanted:
+        for number, row in sorted(self._bucket_row.items(), reverse=True):
+            if start is not None and out.pages >= half_pages:
                 break
             out.values += self._values[row : row + len(SEGMENTS)].sum(axis=0)
             start = number * self._width
-        return Half(out, start)
+        return SecondHalf(out, start)
 
-    def timeline(self, stretches: int | None = None) -> list[TimelinePoint]:
+    def timeline(self, max_points: int | None = None) -> list[TimelinePoint]:
         """Quality by event time, in order: bucket by bucket, at most 128, those without pages left out.
 
         With `stretches` neighbouring buckets are put together, to at most that many of about equal pages.
         """
-        buckets = sorted(self._rows.items())
-        if stretches is None:
+        buckets = sorted(self._bucket_row.items())
+        if max_points is None:
             return [self._point(number, number, [row]) for number, row in buckets]
-        pages = np.array([self._values[row : row + len(SEGMENTS), PAGES].sum() for _, row in buckets], np.float64)
+        pages = np.array([self._values[row : row + len(SEGMENTS), PAGE_COUNT].sum() for _, row in buckets], np.float64)
         # A bucket belongs to the stretch in which its middle page falls.
-        stretch = ((pages.cumsum() - 0.5 * pages) * stretches / max(pages.sum(), 1.0)).astype(np.int64)
+        group = ((pages.cumsum() - 0.5 * pages) * max_points / max(pages.sum(), 1.0)).astype(np.int64)
         points = []
-        for index in np.unique(stretch):
-            members = [buckets[place] for place in np.flatnonzero(stretch == index)]
+        for index in np.unique(group):
+            members = [buckets[place] for place in np.flatnonzero(group == index)]
             points.append(self._point(members[0][0], members[-1][0], [row for _, row in members]))
         return points
 
@@ -254,34 +254,34 @@ class Quality:
         return TimelinePoint(
             start=first * self._width,
             end=(last + 1) * self._width,
-            all=QualitySketch.total(parts.values()).figures(),
-            **{name: part.figures() for name, part in parts.items()},
+            all=QualitySketch.total(parts.values()).stats(),
+            **{name: part.stats() for name, part in parts.items()},
         )
 
     def summary(self) -> QualitySummary:
         """Every figure at once."""
         segments = self.segments()
         half, start = self.second_half()
-        splits = [self._sketch(row).impression_figures() for row in range(_SPLITS)]
-        whole = segments["all"]
-        stretches = min(MOST_STRETCHES, max(FEWEST_STRETCHES, whole.clicks // CLICKS_A_STRETCH))
+        splits = [self._sketch(row).impression_stats() for row in range(_SPLITS)]
+        total = segments["all"]
+        max_points = min(MAX_TIMELINE_POINTS, max(MIN_TIMELINE_POINTS, total.clicks // CLICKS_PER_POINT))
         return QualitySummary(
-            **msgspec.structs.asdict(whole.figures()),
+            **msgspec.structs.asdict(total.stats()),
             first_close=self._first_close,
             last_close=self._last_close,
-            segments=SegmentFigures(**{name: segments[name].figures() for name in SEGMENTS}),
-            second_half=HalfFigures(start=start, **msgspec.structs.asdict(half.figures())),
+            segments=StatsBySegment(**{name: segments[name].stats() for name in SEGMENTS}),
+            second_half=SecondHalfStats(start=start, **msgspec.structs.asdict(half.stats())),
             levels=dict(zip(LEVEL_NAMES, splits, strict=False)),
             positions=dict(zip(POSITION_NAMES, splits[len(LEVEL_NAMES) :], strict=True)),
-            timeline=self.timeline(stretches),
-            calibration_curve=whole.calibration_curve(min(12, max(3, whole.clicks // 25))),
+            timeline=self.timeline(max_points),
+            calibration_curve=total.calibration_curve(min(12, max(3, total.clicks // 25))),
         )
 
     def state(self) -> QualityState:
         """Everything that was counted, to be saved; `from_state` gives it back bit for bit."""
         encoded = [self._sketch(row).encode() for row in range(_SPLITS)]
         buckets = []
-        for number, row in sorted(self._rows.items()):
+        for number, row in sorted(self._bucket_row.items()):
             new, low, active = (self._sketch(row + i).encode() for i in range(len(SEGMENTS)))
             buckets.append(BucketState(number, (new, low, active)))
         return QualityState(
@@ -307,7 +307,7 @@ class Quality:
         for row, sketch in enumerate(state.splits):
             out._values[row] = QualitySketch.decode(sketch).values
         for bucket in state.buckets:
-            row = out._rows.setdefault(bucket.number, _SPLITS + len(SEGMENTS) * len(out._rows))
+            row = out._bucket_row.setdefault(bucket.number, _SPLITS + len(SEGMENTS) * len(out._bucket_row))
             for i, sketch in enumerate(bucket.segments):
                 out._values[row + i] = QualitySketch.decode(sketch).values
         return out

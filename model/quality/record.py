@@ -8,13 +8,13 @@ import msgspec
 
 from prectr.model.quality.quality import SEGMENTS
 from prectr.model.quality.sketch import QualitySketch
-from prectr.model.quality.windows import Stretch
+from prectr.model.quality.windows import QualityWindow
 from prectr.state.errors import CheckpointError, PrectrError
 
-VERSION: Final = 1
-_LATEST: Final = 10_000_000_000_000 // 60_000
+RECORD_VERSION: Final = 1
+_MAX_SEQUENCE: Final = 10_000_000_000_000 // 60_000
 """No clock that a broker knows of is beyond the year 2286."""
-_LONGEST: Final = 128
+_MAX_NAME_LENGTH: Final = 128
 
 
 class QualityRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -30,16 +30,16 @@ class QualityRecord(msgspec.Struct, frozen=True, array_like=True):
     rank: int
     model: str
     checkpoint: int
-    stretch: Stretch
+    window: QualityWindow
 
     @property
     def key(self) -> bytes:
         """(run, rank, sequence)."""
-        return record_key(self.run, self.rank, self.stretch.sequence)
+        return record_key(self.run, self.rank, self.window.sequence)
 
     def sketches(self) -> dict[str, QualitySketch]:
         """By segment."""
-        return {name: QualitySketch.decode(state) for name, state in zip(SEGMENTS, self.stretch.segments, strict=True)}
+        return {name: QualitySketch.decode(state) for name, state in zip(SEGMENTS, self.window.segments, strict=True)}
 
 
 def record_key(run: str, rank: int, sequence: int) -> bytes:
@@ -47,20 +47,20 @@ def record_key(run: str, rank: int, sequence: int) -> bytes:
     return f"{run}/{rank}/{sequence}".encode()
 
 
-class RefusedRecord(PrectrError):
+class InvalidQualityRecord(PrectrError):
     """A record that cannot be used; it is counted by its reason, and stops nothing."""
 
-    def __init__(self, reason: Literal["version", "damaged"], message: str) -> None:
+    def __init__(self, reason: Literal["version", "corrupt"], message: str) -> None:
         super().__init__(message)
         self.reason: Final = reason
 
 
-class _Head(msgspec.Struct, array_like=True):
+class _RecordVersion(msgspec.Struct, array_like=True):
     version: int
 
 
 encode_record: Final = msgspec.msgpack.Encoder().encode
-_decode_head: Final = msgspec.msgpack.Decoder(_Head).decode
+_decode_version: Final = msgspec.msgpack.Decoder(_RecordVersion).decode
 _decode: Final = msgspec.msgpack.Decoder(QualityRecord).decode
 
 
@@ -71,31 +71,31 @@ def decode_record(key: bytes | None, value: bytes | None) -> QualityRecord:
         RefusedRecord: it is of another version, or damaged.
     """
     try:
-        version = _decode_head(value or b"").version
-        if version != VERSION:
-            raise RefusedRecord(
+        version = _decode_version(value or b"").version
+        if version != RECORD_VERSION:
+            raise InvalidQualityRecord(
                 "version",
-                f"version {version}, this program reads version {VERSION}: run the monitor of the release that the "
+                f"version {version}, this program reads version {RECORD_VERSION}: run the monitor of the release that the "
                 "trainer is of",
             )
         record = _decode(value or b"")
         _check(key, record)
         record.sketches()
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
-        raise RefusedRecord("damaged", f"not a record of quality: {error}") from error
+        raise InvalidQualityRecord("corrupt", f"not a record of quality: {error}") from error
     except CheckpointError as error:
-        reason: Literal["version", "damaged"] = "version" if "of version" in str(error) else "damaged"
-        raise RefusedRecord(reason, str(error)) from error
+        reason: Literal["version", "corrupt"] = "version" if "of version" in str(error) else "corrupt"
+        raise InvalidQualityRecord(reason, str(error)) from error
     return record
 
 
 def _check(key: bytes | None, record: QualityRecord) -> None:
     if key != record.key:
-        raise RefusedRecord("damaged", f"its key is {key!r}, and that of its content {record.key!r}")
-    if not (0 <= record.stretch.sequence < _LATEST and 0 <= record.rank < 65_536):
-        raise RefusedRecord("damaged", f"sequence {record.stretch.sequence} of rank {record.rank} cannot be")
-    if not (0 < len(record.run) <= _LONGEST and 0 < len(record.model) <= _LONGEST):
-        raise RefusedRecord("damaged", f"run {record.run!r} of model {record.model!r} is no name")
+        raise InvalidQualityRecord("corrupt", f"its key is {key!r}, and that of its content {record.key!r}")
+    if not (0 <= record.window.sequence < _MAX_SEQUENCE and 0 <= record.rank < 65_536):
+        raise InvalidQualityRecord("corrupt", f"sequence {record.window.sequence} of rank {record.rank} cannot be")
+    if not (0 < len(record.run) <= _MAX_NAME_LENGTH and 0 < len(record.model) <= _MAX_NAME_LENGTH):
+        raise InvalidQualityRecord("corrupt", f"run {record.run!r} of model {record.model!r} is no name")
 
 
 def run_name(model: str, topic: str, topic_id: str, config: Mapping[str, str]) -> str:
@@ -104,5 +104,5 @@ def run_name(model: str, topic: str, topic_id: str, config: Mapping[str, str]) -
     topic_id: differs when a topic is made anew under its old name. config: every setting that decides the result.
     """
     settings = {name: value for name, value in config.items() if name != "model"}
-    said = msgspec.json.encode([model, topic, topic_id, sorted(settings.items())])
-    return f"{model}-{hashlib.sha256(said).hexdigest()[:12]}"
+    identity = msgspec.json.encode([model, topic, topic_id, sorted(settings.items())])
+    return f"{model}-{hashlib.sha256(identity).hexdigest()[:12]}"

@@ -14,7 +14,7 @@ _TYPES: Final = ("<f8", "u1", "u1", "<i8", "<u8", "<i8", "<i8", "<i8")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ScoredPages:
     """P pages and their N impressions. All that is counted of them is whole numbers, so their order is free."""
 
     logits: Floats
@@ -26,9 +26,9 @@ class Measured:
     """int64[N]"""
     category: U64
     """uint64[N]"""
-    sizes: Ints
+    page_sizes: Ints
     """int64[P]: impressions of each page."""
-    activity: Ints
+    user_activity: Ints
     """int64[P]"""
     closes_at: Ints
     """int64[P]"""
@@ -36,40 +36,40 @@ class Measured:
     @property
     def page_starts(self) -> Ints:
         """int64[P + 1]"""
-        return np.concatenate(([0], np.cumsum(self.sizes)))
+        return np.concatenate(([0], np.cumsum(self.page_sizes)))
 
     def encode(self) -> list[bytes]:
         """As bytes, for another process; `decode` gives it back."""
         return [array.tobytes() for array in _arrays(self)]
 
 
-def measured(batch: Batch, logits: Floats) -> Measured:
+def scored_pages_of(batch: Batch, logits: Floats) -> ScoredPages:
     """What is counted of a batch with these scores."""
-    return Measured(
+    return ScoredPages(
         logits=logits,
         labels=batch.labels,
         levels=batch.levels,
         positions=batch.positions,
         category=batch.category,
-        sizes=np.diff(batch.page_starts),
-        activity=batch.activity,
+        page_sizes=np.diff(batch.page_starts),
+        user_activity=batch.user_activity,
         closes_at=batch.closes_at,
     )
 
 
-def decode(encoded: Sequence[bytes]) -> Measured:
+def decode(encoded: Sequence[bytes]) -> ScoredPages:
     """What `Measured.encode` gave."""
-    return Measured(*(np.frombuffer(part, kind) for part, kind in zip(encoded, _TYPES, strict=True)))
+    return ScoredPages(*(np.frombuffer(part, kind) for part, kind in zip(encoded, _TYPES, strict=True)))
 
 
-def joined(parts: Sequence[Measured]) -> Measured:
+def concat(parts: Sequence[ScoredPages]) -> ScoredPages:
     """All pages of several."""
-    return Measured(*(np.concatenate(arrays) for arrays in zip(*map(_arrays, parts), strict=True)))
+    return ScoredPages(*(np.concatenate(arrays) for arrays in zip(*map(_arrays, parts), strict=True)))
 
 
-def _arrays(of: Measured) -> list[NDArray[Any]]:
-    return [getattr(of, field.name) for field in fields(of)]
+def _arrays(pages: ScoredPages) -> list[NDArray[Any]]:
+    return [getattr(pages, field.name) for field in fields(pages)]
 
 
-NOTHING: Final = Measured(*(np.empty(0, kind) for kind in _TYPES))
+NO_PAGES: Final = ScoredPages(*(np.empty(0, kind) for kind in _TYPES))
 """Of no pages."""

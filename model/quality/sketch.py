@@ -27,19 +27,19 @@ BIN_WIDTH: Final = 1 / 64
 beyond counts in the outermost bins."""
 MAX_LOGIT: Final = 64.0
 """A logit beyond ±64 counts as ±64 in log loss, so one wild score cannot outweigh a day."""
-FIXED: Final = 1 << 26
+FIXED_POINT_SCALE: Final = 1 << 26
 """Units of the fixed-point sums: each addend is rounded to 1.5e-8; an int64 holds 1.4e11 nats or pages' items."""
 
-PAGES: Final = 2 * BINS
-GAUC_SUM: Final = PAGES + 1
-GAUC_WEIGHT: Final = PAGES + 2
-LOSS_SUM: Final = PAGES + 3
-PREDICTED_SUM: Final = PAGES + 4
-WIDTH: Final = PAGES + 5
+PAGE_COUNT: Final = 2 * BINS
+GAUC_SUM: Final = PAGE_COUNT + 1
+GAUC_WEIGHT: Final = PAGE_COUNT + 2
+LOSS_SUM: Final = PAGE_COUNT + 3
+PREDICTED_SUM: Final = PAGE_COUNT + 4
+SKETCH_WIDTH: Final = PAGE_COUNT + 5
 """A sketch's numbers: impressions without a click by bin, those with one by bin, then the five sums."""
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class QualityStats(msgspec.Struct, frozen=True, kw_only=True):
     """Quality of whole pages; None where undefined (no impressions, no clicks yet, only clicks).
 
     log_loss in nats an impression; normalized_entropy: log loss over the entropy of the click rate;
@@ -57,7 +57,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     calibration: float | None
 
 
-class ImpressionFigures(msgspec.Struct, frozen=True, kw_only=True):
+class ImpressionStats(msgspec.Struct, frozen=True, kw_only=True):
     """Quality of impressions that are not whole pages (one level, one position): GAUC has no meaning there."""
 
     impressions: int
@@ -68,7 +68,7 @@ class ImpressionFigures(msgspec.Struct, frozen=True, kw_only=True):
     calibration: float | None
 
 
-class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
+class CalibrationPoint(msgspec.Struct, frozen=True, kw_only=True):
     """A point of the calibration curve: impressions of similar prediction, mean predicted and observed click rate."""
 
     impressions: int
@@ -92,7 +92,7 @@ class SketchState(msgspec.Struct, frozen=True, array_like=True):
     predicted_sum: int
 
 
-class Scored(NamedTuple):
+class SketchUpdate(NamedTuple):
     """What a batch adds to any sketch that it belongs to.
 
     column: int64[n], the bin and label of an impression, 0 to 2,047. loss, predicted: int64[n], fixed point.
@@ -106,7 +106,7 @@ class Scored(NamedTuple):
     gauc_weight: Ints
 
 
-def score(logits: Floats, labels: Bytes, page_starts: Ints) -> Scored:
+def sketch_update(logits: Floats, labels: Bytes, page_starts: Ints) -> SketchUpdate:
     """Turn a batch's scores into what sketches add up.
 
     logits: float64[n]; labels: uint8[n], 0 or 1; page_starts: int64[pages + 1], from 0 to n, every page not empty.
@@ -121,11 +121,13 @@ def score(logits: Floats, labels: Bytes, page_starts: Ints) -> Scored:
     loss = np.log1p(odds) + np.maximum(z, 0.0) - z * labels
     predicted = np.where(z >= 0.0, 1.0, odds) / (1.0 + odds)
     gauc, weight = _page_auc(logits, labels, page_starts)
-    return Scored(bins + labels * np.int64(BINS), _fixed(loss), _fixed(predicted), _fixed(gauc), weight)
+    return SketchUpdate(
+        bins + labels * np.int64(BINS), _to_fixed_point(loss), _to_fixed_point(predicted), _to_fixed_point(gauc), weight
+    )
 
 
-def _fixed(values: Floats) -> Ints:
-    return np.rint(values * FIXED).astype(np.int64)
+def _to_fixed_point(values: Floats) -> Ints:
+    return np.rint(values * FIXED_POINT_SCALE).astype(np.int64)
 
 
 def _page_auc(logits: Floats, labels: Bytes, page_starts: Ints) -> tuple[Floats, Ints]:
@@ -169,20 +171,20 @@ class QualitySketch:
     __slots__ = ("values",)
 
     def __init__(self, values: Ints | None = None) -> None:
-        self.values: Ints = np.zeros(WIDTH, np.int64) if values is None else values
+        self.values: Ints = np.zeros(SKETCH_WIDTH, np.int64) if values is None else values
 
     def add(self, logits: Floats, labels: Bytes, page_starts: Ints) -> None:
         """Add scored pages; arguments as of `score`."""
         if len(page_starts) < 2:
             return
-        scored = score(logits, labels, page_starts)
-        np.add.at(self.values, scored.column, 1)
-        self.values[PAGES:] += (
+        update = sketch_update(logits, labels, page_starts)
+        np.add.at(self.values, update.column, 1)
+        self.values[PAGE_COUNT:] += (
             len(page_starts) - 1,
-            scored.gauc.sum(),
-            scored.gauc_weight.sum(),
-            scored.loss.sum(),
-            scored.predicted.sum(),
+            update.gauc.sum(),
+            update.gauc_weight.sum(),
+            update.loss.sum(),
+            update.predicted.sum(),
         )
 
     def merge(self, other: "QualitySketch") -> None:
@@ -209,32 +211,32 @@ class QualitySketch:
     @property
     def pages(self) -> int:
         """Pages added."""
-        return int(self.values[PAGES])
+        return int(self.values[PAGE_COUNT])
 
     @property
     def impressions(self) -> int:
         """Items shown."""
-        return int(self.values[:PAGES].sum())
+        return int(self.values[:PAGE_COUNT].sum())
 
     @property
     def clicks(self) -> int:
         """Items clicked."""
-        return int(self.values[BINS:PAGES].sum())
+        return int(self.values[BINS:PAGE_COUNT].sum())
 
     @property
     def predicted(self) -> float:
         """Sum of the predicted click probabilities."""
-        return float(self.values[PREDICTED_SUM]) / FIXED
+        return float(self.values[PREDICTED_SUM]) / FIXED_POINT_SCALE
 
     @property
     def loss(self) -> float:
         """Sum of the log losses, in nats."""
-        return float(self.values[LOSS_SUM]) / FIXED
+        return float(self.values[LOSS_SUM]) / FIXED_POINT_SCALE
 
     @property
     def gauc_sum(self) -> float:
         """Sum over pages with both classes of page AUC x impressions."""
-        return float(self.values[GAUC_SUM]) / FIXED
+        return float(self.values[GAUC_SUM]) / FIXED_POINT_SCALE
 
     @property
     def gauc_weight(self) -> int:
@@ -244,7 +246,7 @@ class QualitySketch:
     @property
     def auc(self) -> float | None:
         """Probability that a clicked impression scores above an unclicked one, ties counting half."""
-        unclicked, clicked = self.values[:BINS].astype(np.float64), self.values[BINS:PAGES].astype(np.float64)
+        unclicked, clicked = self.values[:BINS].astype(np.float64), self.values[BINS:PAGE_COUNT].astype(np.float64)
         pairs = float(unclicked.sum() * clicked.sum())
         if not pairs:
             return None
@@ -277,9 +279,9 @@ class QualitySketch:
         clicks = self.clicks
         return self.predicted / clicks if clicks else None
 
-    def figures(self) -> Figures:
+    def stats(self) -> QualityStats:
         """Every figure, for sketches of whole pages."""
-        return Figures(
+        return QualityStats(
             pages=self.pages,
             impressions=self.impressions,
             clicks=self.clicks,
@@ -290,9 +292,9 @@ class QualitySketch:
             calibration=self.calibration,
         )
 
-    def impression_figures(self) -> ImpressionFigures:
+    def impression_stats(self) -> ImpressionStats:
         """The figures that have a meaning where only some items of a page are counted."""
-        return ImpressionFigures(
+        return ImpressionStats(
             impressions=self.impressions,
             clicks=self.clicks,
             auc=self.auc,
@@ -301,13 +303,13 @@ class QualitySketch:
             calibration=self.calibration,
         )
 
-    def calibration_curve(self, points: int = 12) -> list[CurvePoint]:
+    def calibration_curve(self, points: int = 12) -> list[CalibrationPoint]:
         """Predicted against observed click rate in at most `points` groups of about equal size, by prediction.
 
         A bin's mean prediction is taken as that of its middle, at most 0.8 % off
         within the range of the bins.
         """
-        by_bin = self.values[:PAGES].reshape(2, BINS)
+        by_bin = self.values[:PAGE_COUNT].reshape(2, BINS)
         shown = by_bin.sum(axis=0)
         total = int(shown.sum())
         if not total:
@@ -320,7 +322,7 @@ class QualitySketch:
             np.bincount(group, weights=column, minlength=points) for column in (shown, by_bin[1], expected)
         )
         return [
-            CurvePoint(
+            CalibrationPoint(
                 impressions=int(size[i]), predicted=float(predicted[i] / size[i]), observed=float(clicked[i] / size[i])
             )
             for i in np.flatnonzero(size)
@@ -328,14 +330,14 @@ class QualitySketch:
 
     def encode(self) -> SketchState:
         """The sketch as a compact struct; `decode` gives it back bit for bit."""
-        bins = np.flatnonzero(self.values[:PAGES])
+        bins = np.flatnonzero(self.values[:PAGE_COUNT])
         counts = self.values[bins]
         size = next(size for size in (1, 2, 4, 8) if not len(counts) or int(counts.max()) < 1 << (8 * size))
         return SketchState(
             SKETCH_VERSION,
             bins.astype("<u2").tobytes(),
             counts.astype(f"<u{size}").tobytes(),
-            *(int(value) for value in self.values[PAGES:]),
+            *(int(value) for value in self.values[PAGE_COUNT:]),
         )
 
     @classmethod
@@ -354,8 +356,8 @@ class QualitySketch:
                 f"damaged quality sketch: {len(state.bins)} bytes of bins, {len(state.counts)} of counts"
             )
         bins = np.frombuffer(state.bins, "<u2")
-        if filled and (int(bins[-1]) >= PAGES or not bool((bins[1:] > bins[:-1]).all())):
-            raise CheckpointError(f"damaged quality sketch: its bins do not ascend within 0 to {PAGES - 1}")
+        if filled and (int(bins[-1]) >= PAGE_COUNT or not bool((bins[1:] > bins[:-1]).all())):
+            raise CheckpointError(f"damaged quality sketch: its bins do not ascend within 0 to {PAGE_COUNT - 1}")
         out.values[bins] = np.frombuffer(state.counts, f"<u{size}")
-        out.values[PAGES:] = (state.pages, state.gauc_sum, state.gauc_weight, state.loss_sum, state.predicted_sum)
+        out.values[PAGE_COUNT:] = (state.pages, state.gauc_sum, state.gauc_weight, state.loss_sum, state.predicted_sum)
         return out

@@ -11,44 +11,52 @@ import msgspec
 import numpy as np
 
 from prectr.model.quality.quality import ACTIVE, LOW_ACTIVITY, SEGMENTS
-from prectr.model.quality.scored_pages import Measured
-from prectr.model.quality.sketch import PAGES, SKETCH_VERSION, Ints, QualitySketch, Scored, SketchState, score
+from prectr.model.quality.scored_pages import ScoredPages
+from prectr.model.quality.sketch import (
+    PAGE_COUNT,
+    SKETCH_VERSION,
+    Ints,
+    QualitySketch,
+    SketchState,
+    SketchUpdate,
+    sketch_update,
+)
 
-STRETCH_MS: Final = 60_000
-MOST_WAITING: Final = 192 << 20
+WINDOW_MS: Final = 60_000
+MAX_BUFFERED_BYTES: Final = 192 << 20
 """Bytes of stretches that wait to be published, at most: of a long log with a page a minute, learned as fast as it
 goes, more than come between two checkpoints. The oldest go first."""
-_BESIDE: Final = 800
+_OVERHEAD_BYTES: Final = 800
 """Bytes that a stretch takes up beside its bins and counts."""
-_TOGETHER: Final = 8_192
+_COUNT_BATCH: Final = 8_192
 """Impressions that are counted at a time: by itself, a small batch costs many times what its impressions do."""
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
 
-_Part = tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]
+_ScoredBatch = tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]
 """Of a batch: column, loss, predicted, gauc, gauc_weight, as `Scored` has them, and sizes, activity, closes_at, as
 `Measured` has them."""
-Segments = tuple[SketchState, SketchState, SketchState]
+SegmentStates = tuple[SketchState, SketchState, SketchState]
 """Sketches of new, low and active."""
 
 
-class Stretch(msgspec.Struct, frozen=True, array_like=True):
+class QualityWindow(msgspec.Struct, frozen=True, array_like=True):
     """The pages whose effective close (ms) lies in [sequence, sequence + 1) x 60 s."""
 
     sequence: int
-    segments: Segments
+    segments: SegmentStates
 
 
-class StretchesState(msgspec.Struct, frozen=True, array_like=True):
+class WindowBufferState(msgspec.Struct, frozen=True, array_like=True):
     """waiting: stretches to be published, in order. newest: the last that has pages, published or not."""
 
-    waiting: tuple[Stretch, ...] = ()
-    newest: Stretch | None = None
+    pending: tuple[QualityWindow, ...] = ()
+    latest: QualityWindow | None = None
 
 
-NO_STRETCHES: Final = StretchesState()
+EMPTY_BUFFER: Final = WindowBufferState()
 
 
-class Stretches:
+class WindowBuffer:
     """Counts scored pages by stretch, and keeps each stretch until it is known to be published.
 
     Only what is `settled`, and lies in a checkpoint, is to be published: a trainer that falls back to the checkpoint
@@ -57,69 +65,73 @@ class Stretches:
     settled: as of the last `settle`. dropped: stretches that were never published, since too many waited.
     """
 
-    def __init__(self, state: StretchesState = NO_STRETCHES) -> None:
+    def __init__(self, state: WindowBufferState = EMPTY_BUFFER) -> None:
         """Go on from `state`."""
-        self._parts: list[_Part] = []
+        self._batches: list[_ScoredBatch] = []
         self._impressions = 0
-        self._waiting = {stretch.sequence: stretch for stretch in state.waiting}
-        self._held = sum(map(_size, state.waiting))
-        self._newest = state.newest
-        self.settled = state
+        self._pending = {stretch.sequence: stretch for stretch in state.pending}
+        self._buffered_bytes = sum(map(_size_bytes, state.pending))
+        self._latest = state.latest
+        self.sealed = state
         self.dropped = 0
 
-    def add(self, counted: Measured, scored: Scored) -> None:
+    def add(self, pages: ScoredPages, update: SketchUpdate) -> None:
         """Count the pages of the next batch, which come in the one order; those of one batch in any.
 
         scored: of that batch; to score it costs more than all that is done here.
         """
-        self._parts.append((*scored, counted.sizes, counted.activity, counted.closes_at))
-        self._impressions += len(counted.labels)
-        if self._impressions >= _TOGETHER:
-            self._count()
+        self._batches.append((*update, pages.page_sizes, pages.user_activity, pages.closes_at))
+        self._impressions += len(pages.labels)
+        if self._impressions >= _COUNT_BATCH:
+            self._count_batches()
 
-    def settle(self) -> StretchesState:
+    def seal(self) -> WindowBufferState:
         """Everything that has been counted, to be saved."""
-        self._count()
-        self.settled = StretchesState(tuple(self._waiting.values()), self._newest)
-        return self.settled
+        self._count_batches()
+        self.sealed = WindowBufferState(tuple(self._pending.values()), self._latest)
+        return self.sealed
 
-    def published(self, stretches: Iterable[Stretch]) -> None:
+    def acknowledge(self, windows: Iterable[QualityWindow]) -> None:
         """Forget stretches that are known to be published; not those that have got more pages since."""
-        for stretch in stretches:
-            if self._waiting.get(stretch.sequence) == stretch:
-                self._let_go(stretch.sequence)
-        self.settled = StretchesState(
-            tuple(each for each in self.settled.waiting if each.sequence in self._waiting), self.settled.newest
+        for window in windows:
+            if self._pending.get(window.sequence) == window:
+                self._drop(window.sequence)
+        self.sealed = WindowBufferState(
+            tuple(window for window in self.sealed.pending if window.sequence in self._pending), self.sealed.latest
         )
 
-    def _count(self) -> None:
-        if not self._parts:
+    def _count_batches(self) -> None:
+        if not self._batches:
             return
-        parts, self._parts, self._impressions = self._parts, [], 0
-        for more in _stretches_of(*map(np.concatenate, zip(*parts, strict=True))):
-            before = self._newest
-            goes_on = before is not None and before.sequence == more.sequence
-            self._newest = Stretch(more.sequence, _sum(before.segments, more.segments)) if before and goes_on else more
-            self._let_go(more.sequence)
-            self._waiting[more.sequence] = self._newest
-            self._held += _size(self._newest)
-        while self._held > MOST_WAITING:
-            self._let_go(next(iter(self._waiting)))
+        batches, self._batches, self._impressions = self._batches, [], 0
+        for window in _windows_of(*map(np.concatenate, zip(*batches, strict=True))):
+            previous = self._latest
+            same_window = previous is not None and previous.sequence == window.sequence
+            self._latest = (
+                QualityWindow(window.sequence, _merge_segments(previous.segments, window.segments))
+                if previous and same_window
+                else window
+            )
+            self._drop(window.sequence)
+            self._pending[window.sequence] = self._latest
+            self._buffered_bytes += _size_bytes(self._latest)
+        while self._buffered_bytes > MAX_BUFFERED_BYTES:
+            self._drop(next(iter(self._pending)))
             self.dropped += 1
 
-    def _let_go(self, sequence: int) -> None:
-        gone = self._waiting.pop(sequence, None)
-        if gone is not None:
-            self._held -= _size(gone)
+    def _drop(self, sequence: int) -> None:
+        window = self._pending.pop(sequence, None)
+        if window is not None:
+            self._buffered_bytes -= _size_bytes(window)
 
 
-def stretches_of(counted: Measured) -> list[Stretch]:
+def windows_of(pages: ScoredPages) -> list[QualityWindow]:
     """The stretches of some pages, in order, each with what these pages add to it."""
-    scored = score(counted.logits, counted.labels, counted.page_starts)
-    return _stretches_of(*scored, counted.sizes, counted.activity, counted.closes_at)
+    update = sketch_update(pages.logits, pages.labels, pages.page_starts)
+    return _windows_of(*update, pages.page_sizes, pages.user_activity, pages.closes_at)
 
 
-def _stretches_of(
+def _windows_of(
     column: Ints,
     loss: Ints,
     predicted: Ints,
@@ -128,20 +140,20 @@ def _stretches_of(
     sizes: Ints,
     activity: Ints,
     closes_at: Ints,
-) -> list[Stretch]:
+) -> list[QualityWindow]:
     """As `stretches_of`, from what it needs of `Scored` and `Measured`.
 
     The same as if every page were added to a `QualitySketch` of its stretch and segment, in time that depends on the
     impressions alone: most stretches of a long log have few pages, and a sketch has 2,048 bins.
     """
-    numbers, place = np.unique(closes_at // STRETCH_MS, return_inverse=True)
-    group = place * len(SEGMENTS) + np.searchsorted(_ACTIVITY_BOUNDS, activity, side="right")
-    groups = len(numbers) * len(SEGMENTS)
+    sequences, inverse = np.unique(closes_at // WINDOW_MS, return_inverse=True)
+    group = inverse * len(SEGMENTS) + np.searchsorted(_ACTIVITY_BOUNDS, activity, side="right")
+    groups = len(sequences) * len(SEGMENTS)
     group_of = group.repeat(sizes)
-    cells, counts = np.unique(group_of * PAGES + column, return_counts=True)
-    ends = np.searchsorted(cells, np.arange(1, groups + 1) * PAGES).tolist()
-    bins = (cells % PAGES).astype("<u2").tobytes()
-    narrow = counts.astype("u1").tobytes() if int(counts.max()) < 1 << 8 else None
+    cells, counts = np.unique(group_of * PAGE_COUNT + column, return_counts=True)
+    ends = np.searchsorted(cells, np.arange(1, groups + 1) * PAGE_COUNT).tolist()
+    bins = (cells % PAGE_COUNT).astype("<u2").tobytes()
+    all_counts = counts.astype("u1").tobytes() if int(counts.max()) < 1 << 8 else None
     sums = np.zeros((groups, 5), np.int64)
     np.add.at(sums[:, 0], group, 1)
     np.add.at(sums[:, 1], group, gauc)
@@ -150,34 +162,34 @@ def _stretches_of(
     np.add.at(sums[:, 4], group_of, predicted)
     states = []
     start = 0
-    for end, five in zip(ends, sums.tolist(), strict=True):
+    for end, totals in zip(ends, sums.tolist(), strict=True):
         if start == end:
-            states.append(_NOTHING)
+            states.append(_EMPTY_SKETCH)
             continue
-        few = narrow[start:end] if narrow is not None else _narrow(counts[start:end])
-        states.append(SketchState(SKETCH_VERSION, bins[2 * start : 2 * end], few, *five))
+        packed_counts = all_counts[start:end] if all_counts is not None else _pack_counts(counts[start:end])
+        states.append(SketchState(SKETCH_VERSION, bins[2 * start : 2 * end], packed_counts, *totals))
         start = end
     return [
-        Stretch(number, (states[first], states[first + 1], states[first + 2]))
-        for number, first in zip(numbers.tolist(), range(0, groups, len(SEGMENTS)), strict=True)
+        QualityWindow(number, (states[first], states[first + 1], states[first + 2]))
+        for number, first in zip(sequences.tolist(), range(0, groups, len(SEGMENTS)), strict=True)
     ]
 
 
-def _size(stretch: Stretch) -> int:
-    return _BESIDE + sum(len(state.bins) + len(state.counts) for state in stretch.segments)
+def _size_bytes(window: QualityWindow) -> int:
+    return _OVERHEAD_BYTES + sum(len(state.bins) + len(state.counts) for state in window.segments)
 
 
-_NOTHING: Final = QualitySketch().encode()
+_EMPTY_SKETCH: Final = QualitySketch().encode()
 
 
-def _narrow(counts: Ints) -> bytes:
+def _pack_counts(counts: Ints) -> bytes:
     """Counts in as few bytes as all of them fit in, as `QualitySketch.encode` has them."""
     largest = int(counts.max())
     size = next(size for size in (1, 2, 4, 8) if largest < 1 << (8 * size))
     return counts.astype(f"<u{size}").tobytes()
 
 
-def _sum(one: Segments, other: Segments) -> Segments:
+def _merge_segments(one: SegmentStates, other: SegmentStates) -> SegmentStates:
     new, low, active = (
         QualitySketch.total(map(QualitySketch.decode, pair)).encode() for pair in zip(one, other, strict=True)
     )

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prectr.model.features.hashing import U64, rows
-from prectr.model.layers.gradients import RowGradients
+from prectr.model.features.hashing import U64, row_indices
+from prectr.model.layers.gradients import SparseGradient
 
 
 class PairCache:
@@ -21,19 +21,19 @@ class PairCache:
     batch that want one slot the one with the lowest key is kept, whoever has encoded it.
     """
 
-    def __init__(self, slots: int, columns: int, device: torch.device) -> None:
-        self._values = torch.zeros(slots, columns, dtype=torch.float16, device=device)
-        self._keys = np.zeros(slots, dtype=np.uint64)
-        self._steps = np.full(slots, -1, dtype=np.int64)
+    def __init__(self, size: int, columns: int, device: torch.device) -> None:
+        self._values = torch.zeros(size, columns, dtype=torch.float16, device=device)
+        self._keys = np.zeros(size, dtype=np.uint64)
+        self._steps = np.full(size, -1, dtype=np.int64)
 
     @property
-    def slots(self) -> int:
+    def size(self) -> int:
         """How many pairs fit in."""
         return len(self._keys)
 
     def find(self, keys: U64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of each pair uint64[U]: its slot, and the step at which it was kept; −1 where it is not here."""
-        slots = rows(keys, "pair", self.slots)
+        slots = row_indices(keys, "pair", self.size)
         return slots, np.where(self._keys[slots] == keys, self._steps[slots], -1)
 
     def read(self, slots: NDArray[np.int64]) -> Tensor:
@@ -41,33 +41,33 @@ class PairCache:
         picked = torch.from_numpy(slots).to(self._values.device)
         return self._values.index_select(0, picked).float()
 
-    def to_keep(self, keys: U64, values: Tensor) -> RowGradients:
+    def updates_for(self, keys: U64, values: Tensor) -> SparseGradient:
         """What `keep` is to be given, for pairs uint64[U], each once, and what was said of them, [U, columns]."""
         order = np.argsort(keys.view(np.int64))
-        said = values.index_select(0, torch.from_numpy(order).to(values.device))
-        named = torch.from_numpy(keys[order].view(np.int64)).to(values.device)
-        return RowGradients(named, torch.cat([said, said.new_ones(len(order), 1)], dim=1))
+        sorted_values = values.index_select(0, torch.from_numpy(order).to(values.device))
+        sorted_keys = torch.from_numpy(keys[order].view(np.int64)).to(values.device)
+        return SparseGradient(sorted_keys, torch.cat([sorted_values, sorted_values.new_ones(len(order), 1)], dim=1))
 
-    def nothing(self) -> RowGradients:
+    def empty_update(self) -> SparseGradient:
         """What `to_keep` gives of no pair."""
         columns, device = self._values.shape[1] + 1, self._values.device
-        return RowGradients.none(columns, device)
+        return SparseGradient.empty(columns, device)
 
-    def keep(self, change: RowGradients, step: int) -> None:
+    def apply(self, update: SparseGradient, step: int) -> None:
         """Remember what `to_keep` gave, or its sum over ranks."""
-        if not len(change.rows):
+        if not len(update.indices):
             return
-        named = change.rows.cpu().numpy().view(np.uint64)
-        order = np.argsort(named)
-        slots, first = np.unique(rows(named[order], "pair", self.slots), return_index=True)
-        kept = order[first]
-        summed = change.gradient.index_select(0, torch.from_numpy(kept).to(change.gradient.device))
-        said = summed[:, :-1] / summed[:, -1:]
-        self._values.index_copy_(0, torch.from_numpy(slots).to(said.device), said.half())
-        self._keys[slots] = named[kept]
+        keys = update.indices.cpu().numpy().view(np.uint64)
+        order = np.argsort(keys)
+        slots, first = np.unique(row_indices(keys[order], "pair", self.size), return_index=True)
+        winners = order[first]
+        summed = update.values.index_select(0, torch.from_numpy(winners).to(update.values.device))
+        means = summed[:, :-1] / summed[:, -1:]
+        self._values.index_copy_(0, torch.from_numpy(slots).to(means.device), means.half())
+        self._keys[slots] = keys[winners]
         self._steps[slots] = step
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The slots in use."""
         slots = np.flatnonzero(self._steps >= 0)
         return {
@@ -77,9 +77,9 @@ class PairCache:
             "values": self._values[torch.from_numpy(slots).to(self._values.device)].cpu(),
         }
 
-    def restore(self, exported: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what `export` gave, in a cache that is empty."""
-        slots = exported["slots"].numpy()
-        self._keys[slots] = exported["keys"].numpy().view(np.uint64)
-        self._steps[slots] = exported["steps"].numpy()
-        self._values[exported["slots"].to(self._values.device)] = exported["values"].to(self._values.device)
+        slots = state["slots"].numpy()
+        self._keys[slots] = state["keys"].numpy().view(np.uint64)
+        self._steps[slots] = state["steps"].numpy()
+        self._values[state["slots"].to(self._values.device)] = state["values"].to(self._values.device)

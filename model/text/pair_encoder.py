@@ -13,19 +13,19 @@ from torch import Tensor
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
 from prectr.model.features.hashing import U64, HashCache, cross, mix
-from prectr.model.layers.gradients import RowGradients
-from prectr.model.text.encoder.artifact import EncoderFolder, load_encoder
-from prectr.model.text.encoder.network import LEVELS, WIDTH, RelevanceEncoder
+from prectr.model.layers.gradients import SparseGradient
+from prectr.model.text.encoder.artifact import EncoderArtifact, load_encoder
+from prectr.model.text.encoder.network import HIDDEN_SIZE, LEVELS, RelevanceEncoder
 from prectr.model.text.encoder.tokens import Pair, PairTokenizer
 from prectr.model.text.pair_cache import PairCache
 
-_COLUMNS: Final = WIDTH + 1 + LEVELS
-_AT_ONCE: Final = 256
+_CACHE_COLUMNS: Final = HIDDEN_SIZE + 1 + LEVELS
+_INFERENCE_BATCH: Final = 256
 """Pairs that go through the encoder together where no gradient is wanted; bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PairEncodings:
     """What the encoder says of the U distinct pairs of a batch of N impressions.
 
     pair: float32[U, 128], their representations; those that the encoder learns from carry a gradient.
@@ -35,16 +35,16 @@ class Reading:
     kept: what is to be remembered.
     """
 
-    pair: Tensor
+    pair_embedding: Tensor
     similarity: Tensor
-    index: Tensor
+    inverse: Tensor
     keys: U64
-    anchored: Tensor
-    stage_one: Tensor
-    kept: RowGradients
+    anchor_index: Tensor
+    stage_one_logits: Tensor
+    cache_update: SparseGradient
 
 
-class PairReader:
+class CachedPairEncoder:
     """Reads pairs with an encoder as stage one left it, and with the same as it is trained on, if it is.
 
     Which pairs the trained encoder learns from is a function of pair and step alone, so that it is the same however
@@ -53,131 +53,136 @@ class PairReader:
 
     def __init__(
         self,
-        folder: EncoderFolder,
+        artifact: EncoderArtifact,
         config: TrainerConfig,
         device: torch.device,
         trained: RelevanceEncoder | None = None,
     ) -> None:
         """Read with the folder's encoder. trained: the one that goes on learning; None: the folder's is all."""
-        self._stage_one = folder.network.to(device)
+        self._stage_one = artifact.network.to(device)
         self._trained = trained
-        self._tokenizer: PairTokenizer = folder.tokenizer
-        self._sha256 = folder.sha256
-        self._share = config.encoder_share if trained is not None else 0.0
-        self._refresh = config.pair_refresh
+        self._tokenizer: PairTokenizer = artifact.tokenizer
+        self._sha256 = artifact.sha256
+        self._train_share = config.encoder_share if trained is not None else 0.0
+        self._refresh_steps = config.pair_refresh
         self._device = device
         self._hash = HashCache()
-        self._cache = PairCache(config.pair_slots, _COLUMNS, device)
+        self._cache = PairCache(config.pair_cache_size, _CACHE_COLUMNS, device)
         self.step = 0
         """Batches learned from."""
 
-    def read(self, batch: Batch, *, learn: bool) -> Reading:
+    def encode(self, batch: Batch, *, learn: bool) -> PairEncodings:
         """Read the texts of a batch. learn: with gradients for some, and with what is to be kept."""
-        keys, first, index = np.unique(self._keys(batch), return_index=True, return_inverse=True)
-        pairs = [batch.texts[place] for place in first.tolist()]
-        slots, since = self._cache.find(keys)
-        learned = self._learned(keys)
-        known = since >= 0
-        current = known & ~learned
+        keys, first, inverse = np.unique(self._keys(batch), return_index=True, return_inverse=True)
+        pairs = [batch.texts[index] for index in first.tolist()]
+        slots, cached_at = self._cache.find(keys)
+        sampled = self._sampled_for_training(keys)
+        is_cached = cached_at >= 0
+        is_current = is_cached & ~sampled
         if self._trained is not None:
-            current &= self.step - since <= self._refresh
-        said = self._cache.read(slots)
+            is_current &= self.step - cached_at <= self._refresh_steps
+        encodings = self._cache.read(slots)
         if self._trained is None:
-            said = self._overlaid(said, ~known, pairs, self._stage_one)
-            anchored, stage_one = np.arange(len(keys)), said[:, -LEVELS:]
+            encodings = self._refresh_rows(encodings, ~is_cached, pairs, self._stage_one)
+            anchor_index, stage_one = np.arange(len(keys)), encodings[:, -LEVELS:]
         else:
-            said = self._overlaid(said, ~current & ~learned, pairs, self._trained)
-            said = self._overlaid(said, learned, pairs, self._trained, learn=learn)
-            anchored = np.flatnonzero(learned & learn)
-            stage_one = self._overlaid(said.detach(), learned & learn, pairs, self._stage_one)[anchored, -LEVELS:]
-        kept = self._cache.nothing()
-        if learn and not current.all():
-            anew = np.flatnonzero(~current)
-            kept = self._cache.to_keep(keys[anew], said.detach().index_select(0, self._tensor(anew)))
-        return Reading(
-            pair=said[:, :WIDTH],
-            similarity=said[:, WIDTH],
-            index=self._tensor(index),
+            encodings = self._refresh_rows(encodings, ~is_current & ~sampled, pairs, self._trained)
+            encodings = self._refresh_rows(encodings, sampled, pairs, self._trained, learn=learn)
+            anchor_index = np.flatnonzero(sampled & learn)
+            stage_one = self._refresh_rows(encodings.detach(), sampled & learn, pairs, self._stage_one)[
+                anchor_index, -LEVELS:
+            ]
+        cache_update = self._cache.empty_update()
+        if learn and not is_current.all():
+            stale = np.flatnonzero(~is_current)
+            cache_update = self._cache.updates_for(keys[stale], encodings.detach().index_select(0, self._tensor(stale)))
+        return PairEncodings(
+            pair_embedding=encodings[:, :HIDDEN_SIZE],
+            similarity=encodings[:, HIDDEN_SIZE],
+            inverse=self._tensor(inverse),
             keys=keys,
-            anchored=self._tensor(anchored),
-            stage_one=stage_one,
-            kept=kept,
+            anchor_index=self._tensor(anchor_index),
+            stage_one_logits=stage_one,
+            cache_update=cache_update,
         )
 
-    def nothing(self) -> RowGradients:
+    def empty_update(self) -> SparseGradient:
         """What is to be remembered of no batch."""
-        return self._cache.nothing()
+        return self._cache.empty_update()
 
-    def keep(self, kept: RowGradients) -> None:
+    def apply(self, update: SparseGradient) -> None:
         """Remember what has been read, once a step."""
         self.step += 1
-        self._cache.keep(kept, self.step)
+        self._cache.apply(update, self.step)
 
-    def export(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The cache, the step, and which encoder it is."""
         return {
-            **self._cache.export(),
+            **self._cache.state_dict(),
             "step": torch.tensor([self.step], dtype=torch.int64),
             "encoder": torch.frombuffer(bytearray.fromhex(self._sha256), dtype=torch.uint8),
         }
 
-    def restore(self, exported: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what `export` gave. ValueError: it was another encoder's."""
-        found = exported["encoder"].numpy().tobytes().hex()
-        if found != self._sha256:
+        saved_sha256 = state["encoder"].numpy().tobytes().hex()
+        if saved_sha256 != self._sha256:
             raise ValueError(
-                f"trained with encoder {found[:12]}…, not {self._sha256[:12]}…: name that one by --encoder"
+                f"trained with encoder {saved_sha256[:12]}…, not {self._sha256[:12]}…: name that one by --encoder"
             )
-        self._cache.restore(exported)
-        self.step = int(exported["step"].item())
+        self._cache.load_state_dict(state)
+        self.step = int(state["step"].item())
 
     def _keys(self, batch: Batch) -> U64:
         titles = np.array([self._hash(title) for _, title in batch.texts], dtype=np.uint64)
         return cross(batch.query[batch.page_of], titles)
 
-    def _learned(self, keys: U64) -> NDArray[np.bool_]:
-        drawn = mix(keys ^ mix(np.array([self.step], dtype=np.uint64))) >> np.uint64(11)
-        return drawn.astype(np.float64) * 2.0**-53 < self._share
+    def _sampled_for_training(self, keys: U64) -> NDArray[np.bool_]:
+        hashes = mix(keys ^ mix(np.array([self.step], dtype=np.uint64))) >> np.uint64(11)
+        return hashes.astype(np.float64) * 2.0**-53 < self._train_share
 
-    def _overlaid(
+    def _refresh_rows(
         self,
-        said: Tensor,
-        wanted: NDArray[np.bool_],
+        encodings: Tensor,
+        mask: NDArray[np.bool_],
         pairs: Sequence[Pair],
         network: RelevanceEncoder,
         *,
         learn: bool = False,
     ) -> Tensor:
         """What was said, float32[U, 133], with what the network says now of the pairs that are wanted."""
-        places = np.flatnonzero(wanted)
-        if not len(places):
-            return said
-        some = [pairs[place] for place in places.tolist()]
+        indices = np.flatnonzero(mask)
+        if not len(indices):
+            return encodings
+        selected = [pairs[index] for index in indices.tolist()]
         if learn:
-            anew = self._say(network, some)
+            fresh = self._encode_pairs(network, selected)
         else:
             with torch.no_grad():
-                parts = [self._say(network, some[start : start + _AT_ONCE]) for start in range(0, len(some), _AT_ONCE)]
-            anew = torch.cat(parts)
-        return said.index_copy(0, self._tensor(places), anew)
+                parts = [
+                    self._encode_pairs(network, selected[start : start + _INFERENCE_BATCH])
+                    for start in range(0, len(selected), _INFERENCE_BATCH)
+                ]
+            fresh = torch.cat(parts)
+        return encodings.index_copy(0, self._tensor(indices), fresh)
 
-    def _tensor(self, places: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(places).to(self._device)
+    def _tensor(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
 
-    def _say(self, network: RelevanceEncoder, pairs: Sequence[Pair]) -> Tensor:
+    def _encode_pairs(self, network: RelevanceEncoder, pairs: Sequence[Pair]) -> Tensor:
         """float32[B, 133]: representation, e_q·e_i, level logits."""
         encoded = network(self._tokenizer.encode(pairs).to(self._device))
-        similarity = (encoded.query * encoded.item).sum(dim=1, keepdim=True)
-        return torch.cat([encoded.pair, similarity, encoded.level_logits], dim=1)
+        similarity = (encoded.query_vector * encoded.item_vector).sum(dim=1, keepdim=True)
+        return torch.cat([encoded.pair_embedding, similarity, encoded.level_logits], dim=1)
 
 
-def open_encoder(config: TrainerConfig) -> EncoderFolder:
+def open_encoder(config: TrainerConfig) -> EncoderArtifact:
     """The encoder that the configuration names. CheckpointError: there is none, or it is damaged."""
     return load_encoder(None if config.encoder in {"auto", "shipped"} else Path(config.encoder))
 
 
-def told(batch: Batch, reading: Reading, *, infers_levels: bool) -> Batch:
+def with_text_features(batch: Batch, encodings: PairEncodings, *, infers_levels: bool) -> Batch:
     """The batch with what stage one says of its texts; the logged levels are hidden where levels are inferred."""
-    levels = torch.softmax(reading.stage_one, dim=1).index_select(0, reading.index).double().cpu().numpy()
-    similarity = reading.similarity.detach().index_select(0, reading.index).double().cpu().numpy()
+    levels = torch.softmax(encodings.stage_one_logits, dim=1).index_select(0, encodings.inverse).double().cpu().numpy()
+    similarity = encodings.similarity.detach().index_select(0, encodings.inverse).double().cpu().numpy()
     return replace(batch, similarity=similarity, level_weights=levels if infers_levels else batch.level_weights)

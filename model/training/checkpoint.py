@@ -21,24 +21,24 @@ HEADER: Final = "trainer.json"
 TENSORS: Final = "trainer.safetensors"
 PROGRESS: Final = "trainer.msgpack"
 
-_NOT_IDENTITY: Final = frozenset({"device"})
+_IGNORED_SETTINGS: Final = frozenset({"device"})
 """Fields that may differ from the checkpoint's: a model trained on a GPU can be scored anywhere."""
 
 
-Setting = str | int | float | bool | list[str | int | float]
+SettingValue = str | int | float | bool | list[str | int | float]
 """The value of one setting, as JSON has it."""
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint is; readable without torch."""
 
     format: int
-    config: dict[str, Setting]
+    config: dict[str, SettingValue]
     sha256: dict[str, str]
     """Of each other file of the checkpoint, by name."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far the trainer is, besides its tensors."""
 
     batches: int
@@ -50,20 +50,20 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """The newest pages trained on, of a model that infers levels."""
 
 
-class Checkpoint(NamedTuple):
+class TrainerCheckpoint(NamedTuple):
     """What `read` gives back of what `write` was given."""
 
-    progress: Progress
+    progress: TrainerProgress
     tensors: dict[str, Tensor]
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder().encode
-_decode_progress = msgspec.msgpack.Decoder(Progress).decode
-_decode_header = msgspec.json.Decoder(Header).decode
+_decode_progress = msgspec.msgpack.Decoder(TrainerProgress).decode
+_decode_header = msgspec.json.Decoder(CheckpointHeader).decode
 
 
-def write(folder: Path, config: TrainerConfig, progress: Progress, tensors: dict[str, Tensor]) -> None:
+def write(folder: Path, config: TrainerConfig, progress: TrainerProgress, tensors: dict[str, Tensor]) -> None:
     """Write a checkpoint into an empty folder; to sync it and to rename it into place is the caller's.
 
     tensors: on the CPU, contiguous.
@@ -71,7 +71,7 @@ def write(folder: Path, config: TrainerConfig, progress: Progress, tensors: dict
     files = {TENSORS: save_tensors(tensors), PROGRESS: _encode(progress)}
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    header = Header(
+    header = CheckpointHeader(
         format=FORMAT,
         config=_settings(config),
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
@@ -79,51 +79,51 @@ def write(folder: Path, config: TrainerConfig, progress: Progress, tensors: dict
     (folder / HEADER).write_bytes(msgspec.json.format(_encode_json(header), indent=2))
 
 
-def read(folder: Path, config: TrainerConfig) -> Checkpoint:
+def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
     """Read what `write` wrote.
 
     CheckpointError: a file is missing or damaged, the format is another, or the checkpoint was written under
     another configuration (the message names each setting that differs).
     """
-    header = _header(folder)
-    _refuse_differences(folder, header, config)
+    header = _read_header(folder)
+    _check_config(folder, header, config)
     files = {}
     for name in (TENSORS, PROGRESS):
-        content = _content(folder / name)
+        content = _read_file(folder / name)
         if hashlib.sha256(content).hexdigest() != header.sha256.get(name):
-            raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {HEADER}; {_NEXT}")
+            raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {HEADER}; {_HINT}")
         files[name] = content
     try:
-        return Checkpoint(_decode_progress(files[PROGRESS]), load_tensors(files[TENSORS]))
+        return TrainerCheckpoint(_decode_progress(files[PROGRESS]), load_tensors(files[TENSORS]))
     except (msgspec.DecodeError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be decoded: {error}; {_NEXT}") from error
+        raise CheckpointError(f"checkpoint {folder} cannot be decoded: {error}; {_HINT}") from error
 
 
 def read_config(folder: Path) -> TrainerConfig:
     """The configuration that a checkpoint was written under; CheckpointError as for `read`."""
-    header = _header(folder)
+    header = _read_header(folder)
     try:
         return msgspec.json.decode(_encode_json(header.config), type=TrainerConfig)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"{folder / HEADER} holds a configuration that is not known: {error}; {_NEXT}") from error
+        raise CheckpointError(f"{folder / HEADER} holds a configuration that is not known: {error}; {_HINT}") from error
 
 
-_NEXT: Final = "take an older checkpoint, or start over in an empty --run-dir"
+_HINT: Final = "take an older checkpoint, or start over in an empty --run-dir"
 
 
-def _content(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; {_NEXT}") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; {_HINT}") from error
 
 
-def _header(folder: Path) -> Header:
+def _read_header(folder: Path) -> CheckpointHeader:
     path = folder / HEADER
     try:
-        header = _decode_header(_content(path))
+        header = _decode_header(_read_file(path))
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{path} is damaged: {error}; {_NEXT}") from error
+        raise CheckpointError(f"{path} is damaged: {error}; {_HINT}") from error
     if header.format != FORMAT:
         raise CheckpointError(
             f"{path} is of format {header.format}, this program reads format {FORMAT}: "
@@ -132,17 +132,17 @@ def _header(folder: Path) -> Header:
     return header
 
 
-def _settings(config: TrainerConfig) -> dict[str, Setting]:
+def _settings(config: TrainerConfig) -> dict[str, SettingValue]:
     """The configuration as it reads when it comes back from JSON."""
-    return msgspec.json.decode(_encode_json(dataclasses.asdict(config)), type=dict[str, Setting])
+    return msgspec.json.decode(_encode_json(dataclasses.asdict(config)), type=dict[str, SettingValue])
 
 
-def _refuse_differences(folder: Path, header: Header, config: TrainerConfig) -> None:
-    now, then = _settings(config), header.config
+def _check_config(folder: Path, header: CheckpointHeader, config: TrainerConfig) -> None:
+    current, saved = _settings(config), header.config
     different = [
-        f"{name} is {now.get(name, 'not known')!r} and was {then.get(name, 'not set')!r}"
-        for name in sorted(now.keys() | then.keys())
-        if name not in _NOT_IDENTITY and now.get(name) != then.get(name)
+        f"{name} is {current.get(name, 'not known')!r} and was {saved.get(name, 'not set')!r}"
+        for name in sorted(current.keys() | saved.keys())
+        if name not in _IGNORED_SETTINGS and current.get(name) != saved.get(name)
     ]
     if different:
         raise CheckpointError(

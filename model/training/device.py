@@ -5,7 +5,7 @@ import torch
 from prectr.state.errors import ConfigError
 
 
-def pick_device(wanted: str, local_rank: int = 0, local_ranks: int = 1) -> torch.device:
+def pick_device(requested: str, local_rank: int = 0, local_ranks: int = 1) -> torch.device:
     """The device of one of `local_ranks` processes on this machine; each has a GPU of its own, or none has one.
 
     wanted: `auto` (CUDA if there are GPUs enough), `cpu` or `cuda`.
@@ -13,14 +13,14 @@ def pick_device(wanted: str, local_rank: int = 0, local_ranks: int = 1) -> torch
     Raises:
         ConfigError: it is none of these, or there are too few GPUs.
     """
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device is {wanted!r}; it must be auto, cpu or cuda")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu" or (wanted == "auto" and found < local_ranks):
+    if requested not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device is {requested!r}; it must be auto, cpu or cuda")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if requested == "cpu" or (requested == "auto" and available < local_ranks):
         return torch.device("cpu")
-    if found < local_ranks:
+    if available < local_ranks:
         raise ConfigError(
             f"device is 'cuda', and {local_ranks} processes on this machine need as many CUDA devices; torch finds "
-            f"{found}: set device to 'auto' or 'cpu', or start fewer processes"
+            f"{available}: set device to 'auto' or 'cpu', or start fewer processes"
         )
     return torch.device("cuda") if local_ranks == 1 else torch.device("cuda", local_rank)

@@ -13,15 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prectr.model.config import TrainerConfig
-from prectr.model.distributed.data_parallel import add_up, hear_all, places, share, take_part
-from prectr.model.distributed.process_group import Ranks
+from prectr.model.distributed.data_parallel import (
+    all_gather_scores,
+    all_reduce_gradients,
+    rescale_losses,
+    shard,
+    shard_positions,
+)
+from prectr.model.distributed.process_group import TorchProcessGroup
 from prectr.model.features.batch import Batch, FeatureEncoder
-from prectr.model.features.smoothing import Parents
-from prectr.model.models.online_model import Forward
+from prectr.model.features.smoothing import PriorRates
+from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
-from prectr.model.quality.explanation import Explained, explain
+from prectr.model.quality.explanation import Explanation, explain
 from prectr.model.quality.quality import Quality
-from prectr.model.quality.scored_pages import NOTHING, Measured, measured
+from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
 from prectr.state.errors import CheckpointError, ConfigError, TrainingError
@@ -59,7 +65,7 @@ class Trainer:
         self,
         config: TrainerConfig,
         on_scores: Callable[[BatchScores], None] | None = None,
-        ranks: Ranks | None = None,
+        process_group: TorchProcessGroup | None = None,
     ) -> None:
         """A trainer at its start. `on_scores` is told the scores of each batch before it is learned from.
 
@@ -67,38 +73,38 @@ class Trainer:
 
         ConfigError: no such model, switch or device, or a setting out of its range.
         """
-        _check(config)
+        _check_config(config)
         self.config = config
         self.quality = Quality()
         self.batches = 0
         self.pages_trained = 0
         self._on_scores = on_scores
-        self._ranks = ranks
-        self._device = pick_device(config.device) if ranks is None else ranks.device
+        self._process_group = process_group
+        self._device = pick_device(config.device) if process_group is None else process_group.device
         _make_deterministic(self._device)
         self._model = make_model(config, self._device)
-        self._parents = Parents(config.parent_slots, config.smoothing)
-        self._encoder = FeatureEncoder()
-        self._open: list[Example] = []
-        self._newest: list[Example] = []
+        self._prior_rates = PriorRates(config.prior_rates_size, config.smoothing)
+        self._feature_encoder = FeatureEncoder()
+        self._open_batch: list[Example] = []
+        self._newest_pages: list[Example] = []
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Take the next examples, in the one order, and train every batch that they complete.
 
         TrainingError: a loss is not finite; the weights are as before the batch.
         """
-        span = self.config.batch_span * 1000.0
+        span_ms = self.config.batch_span * 1000.0
         for example in examples:
-            if self._open and example.closes_at - self._open[0].closes_at > span:
-                self._train_open()
-            self._open.append(example)
-            if len(self._open) >= self.config.batch_pages:
-                self._train_open()
+            if self._open_batch and example.closes_at - self._open_batch[0].closes_at > span_ms:
+                self._train_batch()
+            self._open_batch.append(example)
+            if len(self._open_batch) >= self.config.batch_pages:
+                self._train_batch()
 
     def flush(self) -> None:
         """Train the open batch: the log has ended for good."""
-        if self._open:
-            self._train_open()
+        if self._open_batch:
+            self._train_batch()
 
     def score(self, examples: Sequence[Example], position: int | None = 1) -> NDArray[np.float64]:
         """Logits float64[N] of pages' items, nothing learned; labels are not looked at.
@@ -106,31 +112,31 @@ class Trainer:
         position: every item is scored as if shown there (1 to rank), or as shown where None.
         """
         self._set_threads()
-        batch = self._encode(examples)
-        return _numpy(self._model.score(batch if position is None else batch.at_position(position)))
+        batch = self._collate(examples)
+        return _to_numpy(self._model.score(batch if position is None else batch.at_position(position)))
 
-    def explain(self, examples: Sequence[Example], position: int | None = 1) -> Explained:
+    def explain(self, examples: Sequence[Example], position: int | None = 1) -> Explanation:
         """Score pages' items as `score` does, with what the scores are made of."""
         self._set_threads()
-        batch = self._encode(examples)
+        batch = self._collate(examples)
         return explain(self._model, batch if position is None else batch.at_position(position))
 
-    def explain_newest(self) -> tuple[Sequence[Example], Explained] | None:
+    def explain_newest(self) -> tuple[Sequence[Example], Explanation] | None:
         """The newest pages learned from and what is said of them, as shown; None where levels are not inferred."""
-        return (self._newest, self.explain(self._newest, None)) if self._newest else None
+        return (self._newest_pages, self.explain(self._newest_pages, None)) if self._newest_pages else None
 
     def save(self, folder: Path) -> None:
         """Write all state into the empty `folder`; syncing and renaming it is the caller's."""
-        progress = checkpoint.Progress(
+        progress = checkpoint.TrainerProgress(
             batches=self.batches,
             pages_trained=self.pages_trained,
-            open_batch=tuple(self._open),
+            open_batch=tuple(self._open_batch),
             quality=self.quality.state(),
-            newest=tuple(self._newest),
+            newest=tuple(self._newest_pages),
         )
-        tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.export().items()}
-        tensors["parents.impressions"] = torch.from_numpy(self._parents.impressions)
-        tensors["parents.clicks"] = torch.from_numpy(self._parents.clicks)
+        tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}
+        tensors["parents.impressions"] = torch.from_numpy(self._prior_rates.impressions)
+        tensors["parents.clicks"] = torch.from_numpy(self._prior_rates.clicks)
         checkpoint.write(folder, self.config, progress, tensors)
 
     def load(self, folder: Path) -> None:
@@ -141,8 +147,10 @@ class Trainer:
         saved = checkpoint.read(folder, self.config)
         tensors = saved.tensors
         try:
-            self._parents.restore(tensors.pop("parents.impressions").numpy(), tensors.pop("parents.clicks").numpy())
-            self._model.restore({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+            self._prior_rates.load_counts(
+                tensors.pop("parents.impressions").numpy(), tensors.pop("parents.clicks").numpy()
+            )
+            self._model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}): "
@@ -151,8 +159,8 @@ class Trainer:
         self.batches = saved.progress.batches
         self.pages_trained = saved.progress.pages_trained
         self.quality = Quality.from_state(saved.progress.quality)
-        self._open = list(saved.progress.open_batch)
-        self._newest = list(saved.progress.newest)
+        self._open_batch = list(saved.progress.open_batch)
+        self._newest_pages = list(saved.progress.newest)
 
     def weights_sha256(self) -> str:
         """SHA-256 over every trained parameter: by sorted name, its name, dtype, shape and bytes."""
@@ -163,60 +171,68 @@ class Trainer:
             digest.update(array.data)
         return digest.hexdigest()
 
-    def _encode(self, examples: Sequence[Example]) -> Batch:
-        return self._encoder.encode(examples, self._parents, self._model.reads)
+    def _collate(self, examples: Sequence[Example]) -> Batch:
+        return self._feature_encoder.encode(examples, self._prior_rates, self._model.feature_needs)
 
-    def _train_open(self) -> None:
+    def _train_batch(self) -> None:
         self._set_threads()
-        own = self._score(self._open if self._ranks is None else share(self._open, self._ranks))
-        counted = self._measure(own)
+        own = self._forward_shard(
+            self._open_batch if self._process_group is None else shard(self._open_batch, self._process_group)
+        )
+        pages = self._gather_scores(own)
         self.quality.add_batch(
-            counted.logits,
-            counted.labels,
-            counted.page_starts,
-            activity=counted.activity,
-            levels=counted.levels,
-            positions=counted.positions,
-            closes_at=counted.closes_at,
+            pages.logits,
+            pages.labels,
+            pages.page_starts,
+            user_activity=pages.user_activity,
+            levels=pages.levels,
+            positions=pages.positions,
+            closes_at=pages.closes_at,
         )
         if own is not None and self._on_scores is not None:
             self._on_scores(BatchScores(own.batch, own.logits))
-        self._learn(own, len(counted.labels))
-        self._parents.add(counted.category, counted.levels, counted.labels)
+        self._train_step(own, len(pages.labels))
+        self._prior_rates.update(pages.category, pages.levels, pages.labels)
         self.batches += 1
-        self.pages_trained += len(self._open)
+        self.pages_trained += len(self._open_batch)
         if self.config.infers_levels:
-            self._newest = [*self._newest, *self._open][-NEWEST_PAGES:]
-        self._open = []
+            self._newest_pages = [*self._newest_pages, *self._open_batch][-NEWEST_PAGES:]
+        self._open_batch = []
 
-    def _score(self, pages: Sequence[Example]) -> "_Scored | None":
+    def _forward_shard(self, pages: Sequence[Example]) -> "_ScoredShard | None":
         if not pages:
             return None
-        batch = self._encode(pages)
-        if self._ranks is not None:
-            whole = sum(len(page.labels) for page in self._open)
-            batch = replace(batch, places=places(self._open, self._ranks), whole=whole)
+        batch = self._collate(pages)
+        if self._process_group is not None:
+            global_size = sum(len(page.labels) for page in self._open_batch)
+            batch = replace(
+                batch, global_positions=shard_positions(self._open_batch, self._process_group), global_size=global_size
+            )
         forward = self._model.forward(batch)
-        return _Scored(batch, forward, _numpy(forward.logits))
+        return _ScoredShard(batch, forward, _to_numpy(forward.logits))
 
-    def _measure(self, own: "_Scored | None") -> Measured:
+    def _gather_scores(self, own: "_ScoredShard | None") -> ScoredPages:
         """What is counted of the whole batch, whoever has scored it."""
-        pages = NOTHING if own is None else measured(own.batch, own.logits)
-        refusal = "" if own is None else _refusal(own)
-        if self._ranks is not None:
-            over = {} if own is None else {name: part.keys for name, part in own.forward.over.items()}
-            heard = hear_all(pages, refusal, self._ranks, over)
+        pages = NO_PAGES if own is None else scored_pages_of(own.batch, own.logits)
+        failure = "" if own is None else _failure_of(own)
+        if self._process_group is not None:
+            loss_keys = {} if own is None else {name: part.keys for name, part in own.forward.loss_reductions.items()}
+            gathered = all_gather_scores(pages, failure, self._process_group, loss_keys)
             if own is not None:
-                take_part(own.forward, own.batch.impressions, heard)
-            return heard.counted
-        if refusal:
-            raise TrainingError(refusal)
+                rescale_losses(own.forward, own.batch.impressions, gathered)
+            return gathered.pages
+        if failure:
+            raise TrainingError(failure)
         return pages
 
-    def _learn(self, own: "_Scored | None", impressions: int) -> None:
+    def _train_step(self, own: "_ScoredShard | None", impressions: int) -> None:
         """One step by the gradients of the whole batch of so many impressions."""
-        gradients = self._model.no_gradients() if own is None else self._model.gradients(own.batch, own.forward)
-        self._model.step(gradients if self._ranks is None else add_up(gradients, impressions, self._ranks))
+        gradients = self._model.zero_gradients() if own is None else self._model.gradients(own.batch, own.forward)
+        self._model.step(
+            gradients
+            if self._process_group is None
+            else all_reduce_gradients(gradients, impressions, self._process_group)
+        )
 
     def _set_threads(self) -> None:
         # Sums over many threads round otherwise than over one; the number is part of the configuration.
@@ -224,27 +240,27 @@ class Trainer:
             torch.set_num_threads(self.config.threads)
 
 
-def _numpy(logits: Tensor) -> NDArray[np.float64]:
+def _to_numpy(logits: Tensor) -> NDArray[np.float64]:
     return logits.detach().cpu().numpy().astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _ScoredShard:
     """The pages of a batch that are this process's, scored."""
 
     batch: Batch
-    forward: Forward
+    forward: ForwardOutput
     logits: NDArray[np.float64]
 
 
-def _refusal(scored: _Scored) -> str:
+def _failure_of(own: _ScoredShard) -> str:
     """Why nothing can be learned from these scores; empty where it can."""
-    for name, loss in scored.forward.losses.items():
+    for name, loss in own.forward.losses.items():
         value = float(loss.detach())
         if not np.isfinite(value):
             return (
                 f"the {name} loss of a batch is {value}; nothing was learned from it. Its pages: "
-                f"{', '.join(repr(request) for request in scored.batch.request_ids)}. "
+                f"{', '.join(repr(request) for request in own.batch.request_ids)}. "
                 "Look at their prices and counts, lower the learning rates, or start over in an empty --run-dir"
             )
     return ""
@@ -259,7 +275,7 @@ def _make_deterministic(device: torch.device) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _check(config: TrainerConfig) -> None:
+def _check_config(config: TrainerConfig) -> None:
     if config.batch_pages < 1:
         raise ConfigError(f"batch_pages is {config.batch_pages}; a batch has at least 1 page")
     if not config.batch_span >= 0:

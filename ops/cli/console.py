@@ -10,18 +10,18 @@ from typing import Final, Protocol
 
 from rich.console import Console
 
-from prectr.ops.cli.log_format import FORMATS, LEVELS, JsonLines
+from prectr.ops.cli.log_format import FORMATS, SEVERITIES, JsonFormatter
 from prectr.state.errors import UsageError
 
-_LINE_EVERY: Final = 10.0
+_LOG_INTERVAL: Final = 10.0
 """Seconds between two log lines of a meter."""
 
 console: Final = Console(stderr=True)
-_OURS: Final = ("prectr",)
+_PACKAGES: Final = ("prectr",)
 _log = logging.getLogger("prectr")
 
 
-class Meter(Protocol):
+class ProgressBar(Protocol):
     """Shows how far a piece of work has come."""
 
     def update(self, done: float, note: str = "") -> None:
@@ -29,76 +29,76 @@ class Meter(Protocol):
 
 
 @dataclass(slots=True)
-class Logging:
+class LogSettings:
     """What is logged, and how: a level of `LEVELS` and a format of `FORMATS`."""
 
-    level: str = "info"
-    form: str = "console"
+    severity: str = "info"
+    log_format: str = "console"
 
     @property
     def flags(self) -> list[str]:
         """The options of `prectr` that ask for this, for a child process."""
-        return [f"--log-level={self.level}", f"--log-format={self.form}"]
+        return [f"--log-level={self.severity}", f"--log-format={self.log_format}"]
 
 
-chosen: Final = Logging()
+log_settings: Final = LogSettings()
 """What this process was told; `set_up_logging` sets it."""
 
 
-def set_up_logging(level: str = "info", form: str = "console") -> None:
+def set_up_logging(severity: str = "info", log_format: str = "console") -> None:
     """Send log records to stderr: above the bars on a terminal, with time and level elsewhere, or as lines of JSON.
 
     UsageError: there is no such level or format.
     """
-    for option, value, known in (("--log-level", level, LEVELS), ("--log-format", form, FORMATS)):
+    for option, value, known in (("--log-level", severity, SEVERITIES), ("--log-format", log_format, FORMATS)):
         if value not in known:
             raise UsageError(f"{option} {value}: there are {', '.join(known)}")
-    chosen.level, chosen.form = level, form
-    of_ours = getattr(logging, level.upper())
-    of_others = max(logging.WARNING, of_ours)
-    if form == "json":
+    log_settings.severity, log_settings.log_format = severity, log_format
+    own_severity = getattr(logging, severity.upper())
+    library_severity = max(logging.WARNING, own_severity)
+    if log_format == "json":
         lines = logging.StreamHandler(sys.stderr)
-        lines.setFormatter(JsonLines())
-        logging.basicConfig(level=of_others, handlers=[lines])
+        lines.setFormatter(JsonFormatter())
+        logging.basicConfig(level=library_severity, handlers=[lines])
     elif console.is_terminal:
         from rich.logging import RichHandler  # noqa: PLC0415 (most commands log nothing)
 
         handler: logging.Handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
-        logging.basicConfig(level=of_others, format="%(message)s", datefmt="%X", handlers=[handler])
+        logging.basicConfig(level=library_severity, format="%(message)s", datefmt="%X", handlers=[handler])
     else:
-        logging.basicConfig(level=of_others, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        logging.basicConfig(level=library_severity, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # Others' libraries speak only when something is wrong (torch tells of its caches at INFO, on exit).
-    for ours in _OURS:
-        logging.getLogger(ours).setLevel(of_ours)
+    for ours in _PACKAGES:
+        logging.getLogger(ours).setLevel(own_severity)
 
 
-def draws() -> bool:
+def is_interactive() -> bool:
     """Whether stderr is a screen to draw on: a terminal, and not a log for a program."""
-    return console.is_terminal and chosen.form != "json"
+    return console.is_terminal and log_settings.log_format != "json"
 
 
-def say(message: str) -> None:
+def print_error(message: str) -> None:
     """Say why the command has failed: the last line on stderr."""
-    if chosen.form == "json":
+    if log_settings.log_format == "json":
         logging.getLogger("prectr").error("%s", message)
     else:
         sys.stderr.write(f"prectr: {message}\n")
 
 
 @contextmanager
-def meter(title: str, total: float) -> Iterator[Meter]:
+def progress_bar(title: str, total: float) -> Iterator[ProgressBar]:
     """Show the progress of one piece of work of `total` (of whatever unit; 0 if there is nothing to do)."""
-    if draws():
-        with _bar(title, total) as shown:
-            yield shown
+    if is_interactive():
+        with _terminal_bar(title, total) as bar:
+            yield bar
     else:
-        lines = _LogLines(title, total)
-        yield lines
-        lines.end()
+        log_progress = _LogProgress(title, total)
+        yield log_progress
+        log_progress.finish()
 
 
 @contextmanager
-def _bar(title: str, total: float) -> Iterator[Meter]:
+def _terminal_bar(title: str, total: float) -> Iterator[ProgressBar]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (
@@ -118,23 +118,23 @@ def _bar(title: str, total: float) -> Iterator[Meter]:
         yield _Bar()
 
 
-class _LogLines:
+class _LogProgress:
     def __init__(self, title: str, total: float) -> None:
         self._title = title
         self._total = total
-        self._last: tuple[float, str] = (0.0, "")
-        self._begun = self._said = time.monotonic()
+        self._latest: tuple[float, str] = (0.0, "")
+        self._started_at = self._logged_at = time.monotonic()
 
     def update(self, done: float, note: str = "") -> None:
-        self._last = (done, note)
-        if time.monotonic() - self._said >= _LINE_EVERY:
-            self._said = time.monotonic()
-            self._say()
+        self._latest = (done, note)
+        if time.monotonic() - self._logged_at >= _LOG_INTERVAL:
+            self._logged_at = time.monotonic()
+            self._emit()
 
-    def end(self) -> None:
-        self._say(f"done in {time.monotonic() - self._begun:.1f} s")
+    def finish(self) -> None:
+        self._emit(f"done in {time.monotonic() - self._started_at:.1f} s")
 
-    def _say(self, *more: str) -> None:
-        done, note = self._last
-        share = f"{100 * done / self._total:.0f} %" if self._total else "100 %"
-        _log.info("%s", ", ".join(part for part in (f"{self._title}: {share}", note, *more) if part))
+    def _emit(self, *more: str) -> None:
+        done, note = self._latest
+        percent = f"{100 * done / self._total:.0f} %" if self._total else "100 %"
+        _log.info("%s", ", ".join(part for part in (f"{self._title}: {percent}", note, *more) if part))

@@ -11,8 +11,8 @@ import typer
 
 from prectr.state.errors import ConfigError
 from prectr.stream.kafka.client.client import Connection, known_settings
-from prectr.stream.kafka.client.connect_errors import be_quiet
-from prectr.stream.kafka.client.oauth import Token
+from prectr.stream.kafka.client.connect_errors import silence_client_logs
+from prectr.stream.kafka.client.oauth import TokenProvider
 
 Bootstrap = Annotated[str, typer.Option(help="Kafka brokers, host:port, several with commas.")]
 TopicPrefix = Annotated[str, typer.Option(help="Put before the name of every topic; keeps systems apart.")]
@@ -24,14 +24,14 @@ ClientConfig = Annotated[
         "it, such as sasl_plain_password_file, names a file or an environment variable that holds the value."
     ),
 ]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to go on trying while the broker does not answer.")]
+ConnectTimeout = Annotated[float, typer.Option(min=0, help="Seconds to go on trying while the broker does not answer.")]
 
 
 _OAUTH_TOKEN: Final = "sasl_oauth_token"
 _OAUTH_PROVIDER: Final = "sasl_oauth_token_provider"
 
 
-def connection(bootstrap: str, client_config: Path | None, wait: float) -> Connection:
+def connection(bootstrap: str, client_config: Path | None, connect_timeout: float) -> Connection:
     """The connection that the options describe; secrets stay in their files or in the environment.
 
     Raises:
@@ -39,23 +39,23 @@ def connection(bootstrap: str, client_config: Path | None, wait: float) -> Conne
             value.
     """
     if os.environ.get("PRECTR_DEBUG", "") in ("", "0"):
-        be_quiet()
+        silence_client_logs()
     if client_config is None:
-        return Connection(bootstrap, wait=wait)
+        return Connection(bootstrap, connect_timeout=connect_timeout)
     try:
-        given = tomllib.loads(client_config.read_text(encoding="utf-8"))
+        settings = tomllib.loads(client_config.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{client_config}: the client settings cannot be read: {error.strerror}") from error
     except ValueError as error:
         # The text of a TOML error may quote the line, and the line may be a password.
         raise ConfigError(f"{client_config}: the client settings are not TOML") from error
     try:
-        return Connection(bootstrap, _settings(given, client_config.parent), wait)
+        return Connection(bootstrap, _client_settings(settings, client_config.parent), connect_timeout)
     except ConfigError as error:
         raise ConfigError(f"{client_config}: {error}") from error.__cause__
 
 
-def _settings(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _client_settings(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The client's settings, those that lie in a file or in the environment fetched from there.
 
     A file's name is relative to the folder of the settings.
@@ -76,7 +76,7 @@ def _settings(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         fetch = partial(_from_file, name, folder / value) if source == "file" else partial(_from_variable, name, value)
         found = fetch()
         if setting == _OAUTH_TOKEN:
-            settings[_OAUTH_PROVIDER] = Token(fetch)
+            settings[_OAUTH_PROVIDER] = TokenProvider(fetch)
         else:
             settings[setting] = found
     return settings

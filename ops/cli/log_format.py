@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-LEVELS: Final = ("debug", "info", "warning", "error")
+SEVERITIES: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("console", "json")
 
 
@@ -14,7 +14,7 @@ class LogLine(msgspec.Struct, omit_defaults=True):
     """A line of a JSON log. time: ISO 8601, UTC. stage, partition: of the task that it is about. error: a traceback."""
 
     time: str
-    level: str
+    severity: str
     logger: str
     message: str
     stage: str | None = None
@@ -22,7 +22,7 @@ class LogLine(msgspec.Struct, omit_defaults=True):
     error: str | None = None
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """One JSON object a record, on one line."""
 
     def format(self, record: logging.LogRecord) -> str:

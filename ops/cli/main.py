@@ -39,10 +39,10 @@ _TABLE: Final = {
 COMMANDS: Final = {name: summary for name, (_, summary) in _TABLE.items()}
 
 FAILED: Final = 1
-WRONG_USE: Final = 2
+USAGE_ERROR: Final = 2
 
 
-class _Commands(TyperGroup):
+class _LazyGroup(TyperGroup):
     """The commands of the table, loaded on demand."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
@@ -67,7 +67,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _say("interrupted; the same command goes on from the last cut, where it makes any")
+            _print_error("interrupted; the same command goes on from the last cut, where it makes any")
             raise typer.Exit(FAILED) from None
 
 
@@ -90,16 +90,16 @@ def _reflow(command: Any) -> None:
         _reflow(inner)
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     if os.environ.get("PRECTR_DEBUG", "") not in ("", "0"):
         traceback.print_exc()
-    from prectr.ops.cli.console import say  # noqa: PLC0415 (not needed for --help)
+    from prectr.ops.cli.console import print_error  # noqa: PLC0415 (not needed for --help)
 
-    say(message)
+    print_error(message)
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=_LazyGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -148,13 +148,15 @@ def main() -> None:
     try:
         app()
     except PrectrError as error:
-        _say(str(error))
-        sys.exit(WRONG_USE if isinstance(error, UsageError) else FAILED)
+        _print_error(str(error))
+        sys.exit(USAGE_ERROR if isinstance(error, UsageError) else FAILED)
     except OSError as error:
-        _say(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
+        _print_error(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
         sys.exit(FAILED)
     except Exception as error:  # noqa: BLE001 (the last resort: a mistake of ours)
-        _say(f"a mistake in prectr itself: {type(error).__name__}: {error}; please report it, with PRECTR_DEBUG=1")
+        _print_error(
+            f"a mistake in prectr itself: {type(error).__name__}: {error}; please report it, with PRECTR_DEBUG=1"
+        )
         sys.exit(FAILED)
 
 

@@ -34,7 +34,7 @@ MetricsAddress = Annotated[
 Snapshot = TypeVar("Snapshot")
 
 
-def exporter_if_wanted(
+def optional_exporter(
     render: "Callable[[Snapshot], Iterator[Metric]]", port: int | None, address: str | None
 ) -> "AbstractContextManager[Exporter[Snapshot] | None]":
     """The exporter that --metrics-port and --metrics-address ask for, started on entry; None where they ask for none.
@@ -42,17 +42,17 @@ def exporter_if_wanted(
     UsageError: an address without a port. On entry, as Exporter.
     """
     if port is not None:
-        return _started(render, port, address)
+        return _running_exporter(render, port, address)
     if address is not None:
         raise UsageError(f"--metrics-address {address} goes with --metrics-port: name the port too")
     return nullcontext()
 
 
 @contextmanager
-def _started(
+def _running_exporter(
     render: "Callable[[Snapshot], Iterator[Metric]]", port: int, address: str | None
 ) -> "Iterator[Exporter[Snapshot]]":
-    from prectr.ops.metrics.exporter import LOCAL, Exporter  # noqa: PLC0415 (most runs are not watched)
+    from prectr.ops.metrics.exporter import LOOPBACK, Exporter  # noqa: PLC0415 (most runs are not watched)
 
-    with Exporter(render, port, LOCAL if address is None else address) as exporter:
+    with Exporter(render, port, LOOPBACK if address is None else address) as exporter:
         yield exporter

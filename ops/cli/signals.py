@@ -15,16 +15,16 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     Only the main thread may do this.
     """
-    asked = False
+    requested = False
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(number, before[signal.Signals(number)])
+    def request_stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal requested
+        requested = True
+        signal.signal(number, previous[signal.Signals(number)])
 
-    before: dict[signal.Signals, Any] = {each: signal.signal(each, ask) for each in _SIGNALS}
+    previous: dict[signal.Signals, Any] = {each: signal.signal(each, request_stop) for each in _SIGNALS}
     try:
-        yield lambda: asked
+        yield lambda: requested
     finally:
-        for each, handler in before.items():
+        for each, handler in previous.items():
             signal.signal(each, handler)

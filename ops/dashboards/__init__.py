@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from prectr.ops.dashboards.board import Board
+from prectr.ops.dashboards.board import Dashboard
 from prectr.ops.dashboards.overview import OVERVIEW
 from prectr.ops.dashboards.pipeline import PIPELINE
 from prectr.ops.dashboards.quality import QUALITY
 from prectr.ops.dashboards.state import STATE
 from prectr.ops.dashboards.training import TRAINING
 
-BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, QUALITY, PIPELINE, TRAINING, STATE)
+DASHBOARDS: Final[tuple[Dashboard, ...]] = (OVERVIEW, QUALITY, PIPELINE, TRAINING, STATE)
 """In the order in which they are looked at."""

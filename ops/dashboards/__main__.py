@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from prectr.ops.dashboards import BOARDS
+from prectr.ops.dashboards import DASHBOARDS
 
 HERE: Final = Path(__file__).parent
 
@@ -31,16 +31,16 @@ def main(
         print(f"--out {out} is no folder: make it first", file=sys.stderr)
         raise typer.Exit(2)
     stale = 0
-    for board in BOARDS:
-        path = out / f"{board.name}.json"
-        text = dashboard_json(board)
+    for dashboard in DASHBOARDS:
+        path = out / f"{dashboard.name}.json"
+        text = dashboard_json(dashboard)
         if check:
             if not path.exists() or path.read_text() != text:
                 print(f"{path} is not what the code says: run python -m prectr.ops.dashboards", file=sys.stderr)
                 stale += 1
         else:
             path.write_text(text)
-            print(f"{path}: {len(board.panels)} panels")
+            print(f"{path}: {len(dashboard.panels)} panels")
     if stale:
         raise typer.Exit(1)
 

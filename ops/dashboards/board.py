@@ -10,10 +10,10 @@ import msgspec
 Unit: TypeAlias = Literal["short", "none", "s", "bytes", "percentunit", "reqps", "cps", "recps", "dateTimeAsIso"]
 """Grafana's name of a unit: `none` a bare figure, `percentunit` a share from 0 to 1, `recps` records a second."""
 Kind: TypeAlias = Literal["lines", "stack", "stat", "table"]
-Zone: TypeAlias = tuple[float | None, Literal["green", "orange", "red"]]
+Threshold: TypeAlias = tuple[float | None, Literal["green", "orange", "red"]]
 """A colour, and the figure that it begins at; None: the lowest."""
 
-MODELS: Final = "model"
+MODEL_VARIABLE: Final = "model"
 """The variable by which a dashboard can be held to some of the models."""
 
 
@@ -33,16 +33,16 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     title: str
-    text: str
+    description: str
     unit: Unit
     queries: tuple[Query, ...]
     kind: Kind = "lines"
-    zones: tuple[Zone, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
     width: int = 8
     height: int = 8
     decimals: int | None = None
-    low: float | None = None
-    high: float | None = None
+    axis_min: float | None = None
+    axis_max: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Row(msgspec.Struct, frozen=True):
     panels: tuple[Panel, ...]
 
 
-class Board(msgspec.Struct, frozen=True, kw_only=True):
+class Dashboard(msgspec.Struct, frozen=True, kw_only=True):
     """A dashboard. name: of its file, and of its uid behind `prectr-`. since: what it shows first, such as now-6h.
 
     by_model: whether it has the variable `model`.
@@ -60,10 +60,10 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    text: str
+    description: str
     rows: tuple[Row, ...]
-    since: str = "now-6h"
-    by_model: bool = True
+    time_from: str = "now-6h"
+    has_model_variable: bool = True
 
     @property
     def uid(self) -> str:

@@ -10,23 +10,23 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as grafana
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from prectr.ops.dashboards.board import MODELS, Board, Panel, Query, Zone
+from prectr.ops.dashboards.board import MODEL_VARIABLE, Dashboard, Panel, Query, Threshold
 
 _TAG: Final = "prectr"
 _SOURCE: Final = grafana.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _ANY_MODEL: Final = ".*"
 
 
-def dashboard_json(board: Board) -> str:
+def dashboard_json(board: Dashboard) -> str:
     """The dashboard as Grafana provisions it."""
     builder = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
-        .description(board.text)
+        .description(board.description)
         .tags([_TAG])
         .editable()
         .refresh("30s")
-        .time(board.since, "now")
+        .time(board.time_from, "now")
         .timezone("browser")
         .tooltip(grafana.DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
@@ -39,8 +39,8 @@ def dashboard_json(board: Board) -> str:
             .keep_time(True)
         )
     )
-    if board.by_model:
-        builder.with_variable(_models())
+    if board.has_model_variable:
+        builder.with_variable(_model_variable())
     for number, row in enumerate(board.rows):
         # A heading's id is nobody's link; it only has to differ from those of the panels.
         builder.with_row(dashboard.Row(row.title).id(1000 + number))
@@ -49,9 +49,9 @@ def dashboard_json(board: Board) -> str:
     return json.dumps(builder.build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _models() -> dashboard.QueryVariable:
+def _model_variable() -> dashboard.QueryVariable:
     return (
-        dashboard.QueryVariable(MODELS)
+        dashboard.QueryVariable(MODEL_VARIABLE)
         .label("Model")
         .datasource(_SOURCE)
         .query("label_values(prectr_trained_pages_total, model)")
@@ -65,38 +65,38 @@ def _models() -> dashboard.QueryVariable:
 
 
 def _panel(panel: Panel) -> Builder[grafana.Panel]:
-    made: stat.Panel | table.Panel | timeseries.Panel
+    builder: stat.Panel | table.Panel | timeseries.Panel
     if panel.kind == "stat":
-        made = _stat(panel)
+        builder = _stat_panel(panel)
     elif panel.kind == "table":
-        made = table.Panel()
+        builder = table.Panel()
     else:
-        made = _lines(panel)
-    made.id(panel.id).title(panel.title).description(panel.text).unit(panel.unit).datasource(_SOURCE)
-    made.span(panel.width).height(panel.height)
+        builder = _timeseries_panel(panel)
+    builder.id(panel.id).title(panel.title).description(panel.description).unit(panel.unit).datasource(_SOURCE)
+    builder.span(panel.width).height(panel.height)
     if panel.decimals is not None:
-        made.decimals(panel.decimals)
-    if panel.low is not None:
-        made.min(panel.low)
-    if panel.high is not None:
-        made.max(panel.high)
+        builder.decimals(panel.decimals)
+    if panel.axis_min is not None:
+        builder.min(panel.axis_min)
+    if panel.axis_max is not None:
+        builder.max(panel.axis_max)
     for number, query in enumerate(panel.queries):
-        made.with_target(_target(query, chr(ord("A") + number), panel))
-    return made
+        builder.with_target(_target(query, chr(ord("A") + number), panel))
+    return builder
 
 
-def _stat(panel: Panel) -> stat.Panel:
+def _stat_panel(panel: Panel) -> stat.Panel:
     return (
         stat.Panel()
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .color_mode(options.BigValueColorMode.VALUE)
         .graph_mode(options.BigValueGraphMode.AREA)
-        .thresholds(_zones(panel.zones or ((None, "green"),)))
+        .thresholds(_thresholds(panel.thresholds or ((None, "green"),)))
     )
 
 
-def _lines(panel: Panel) -> timeseries.Panel:
-    made = (
+def _timeseries_panel(panel: Panel) -> timeseries.Panel:
+    builder = (
         timeseries.Panel()
         .line_width(1)
         .show_points(options.VisibilityMode.NEVER)
@@ -110,26 +110,26 @@ def _lines(panel: Panel) -> timeseries.Panel:
         .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING))
     )
     if panel.kind == "stack":
-        made.fill_opacity(60).stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
-    if panel.zones:
-        made.thresholds(_zones(panel.zones)).thresholds_style(
+        builder.fill_opacity(60).stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
+    if panel.thresholds:
+        builder.thresholds(_thresholds(panel.thresholds)).thresholds_style(
             common.GraphThresholdsStyleConfig().mode(options.GraphTresholdsStyleMode.DASHED)
         )
-    return made
+    return builder
 
 
 def _target(query: Query, ref: str, panel: Panel) -> prometheus.Dataquery:
-    made = prometheus.Dataquery().expr(query.expr).ref_id(ref).datasource(_SOURCE)
+    target = prometheus.Dataquery().expr(query.expr).ref_id(ref).datasource(_SOURCE)
     if query.legend:
-        made.legend_format(query.legend)
+        target.legend_format(query.legend)
     if panel.kind == "table":
-        return made.instant().format(PromQueryFormat.TABLE)
-    return made.range()
+        return target.instant().format(PromQueryFormat.TABLE)
+    return target.range()
 
 
-def _zones(zones: tuple[Zone, ...]) -> dashboard.ThresholdsConfig:
+def _thresholds(thresholds: tuple[Threshold, ...]) -> dashboard.ThresholdsConfig:
     return (
         dashboard.ThresholdsConfig()
         .mode(grafana.ThresholdsMode.ABSOLUTE)
-        .steps([grafana.Threshold(value=value, color=color) for value, color in zones])
+        .steps([grafana.Threshold(value=value, color=color) for value, color in thresholds])
     )

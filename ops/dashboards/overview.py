@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from prectr.ops.dashboards.board import Board, Panel, Query, Row
+from prectr.ops.dashboards.board import Dashboard, Panel, Query, Row
 
-OVERVIEW: Final = Board(
+OVERVIEW: Final = Dashboard(
     name="overview",
     title="PRECTR: overview",
-    text="Is the system healthy, and is the model learning? Each row has a dashboard of its own; the links are above.",
+    description="Is the system healthy, and is the model learning? Each row has a dashboard of its own; the links are above.",
     rows=(
         Row(
             "Is it healthy?",
@@ -15,33 +15,33 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=1,
                     title="Alerts firing",
-                    text="Alerts that fire now; 0 is all well. Below they are listed; docs/runbook.md has a section on "
+                    description="Alerts that fire now; 0 is all well. Below they are listed; docs/runbook.md has a section on "
                     "each.",
                     unit="none",
                     queries=(Query('count(ALERTS{alertname=~"Prectr.*",alertstate="firing"}) or vector(0)'),),
                     kind="stat",
-                    zones=((None, "green"), (1, "red")),
+                    thresholds=((None, "green"), (1, "red")),
                     width=4,
                     height=4,
                 ),
                 Panel(
                     id=2,
                     title="Processes that do not answer",
-                    text="Exporters of stream processes, trainers and monitors that Prometheus cannot reach.",
+                    description="Exporters of stream processes, trainers and monitors that Prometheus cannot reach.",
                     unit="none",
                     queries=(Query('sum by (job) (1 - up{job=~"stream|train|monitor"})', "{{job}}"),),
                     kind="stat",
-                    zones=((None, "green"), (1, "red")),
+                    thresholds=((None, "green"), (1, "red")),
                     width=4,
                     height=4,
                 ),
                 Panel(
                     id=3,
                     title="Tasks at work",
-                    text="Partitions of each stage that some process has now. Both stages have as many as the topics "
+                    description="Partitions of each stage that some process has now. Both stages have as many as the topics "
                     "have partitions; fewer means that some are with nobody.",
                     unit="none",
-                    queries=(Query("count by (stage) (stage_partition:prectr_task_position:max)", "{{stage}}"),),
+                    queries=(Query("count by (stage) (stage_partition:prectr_task_offset:max)", "{{stage}}"),),
                     kind="stat",
                     width=4,
                     height=4,
@@ -49,19 +49,19 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=4,
                     title="Model behind the stream",
-                    text="From the last page learned to where the stream is, at the pace of the log. A page is "
+                    description="From the last page learned to where the stream is, at the pace of the log. A page is "
                     "learned after its attribution window (2 min by default); minutes are well, an hour is not.",
                     unit="s",
-                    queries=(Query('model:prectr_model_freshness_seconds:clock{model=~"$model"}', "{{model}}"),),
+                    queries=(Query('model:prectr_model_staleness_seconds:clock{model=~"$model"}', "{{model}}"),),
                     kind="stat",
-                    zones=((None, "green"), (300, "orange"), (600, "red")),
+                    thresholds=((None, "green"), (300, "orange"), (600, "red")),
                     width=4,
                     height=4,
                 ),
                 Panel(
                     id=5,
                     title="Records not read yet",
-                    text="Consumer lag of each stage and of the trainer, over its partitions. It grows while a log is "
+                    description="Consumer lag of each stage and of the trainer, over its partitions. It grows while a log is "
                     "loaded and must come down.",
                     unit="short",
                     queries=(Query("stage:prectr_consumer_lag_records:sum", "{{stage}}"),),
@@ -72,18 +72,18 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=6,
                     title="Dead letters",
-                    text="Share of the records of the last 15 min that could not be taken. `prectr dlq list` says why.",
+                    description="Share of the records of the last 15 min that could not be taken. `prectr dlq list` says why.",
                     unit="percentunit",
                     queries=(Query("job:prectr_dead_letters:ratio_rate15m"),),
                     kind="stat",
-                    zones=((None, "green"), (0.001, "orange"), (0.01, "red")),
+                    thresholds=((None, "green"), (0.001, "orange"), (0.01, "red")),
                     width=4,
                     height=4,
                 ),
                 Panel(
                     id=7,
                     title="Firing and pending alerts",
-                    text="What is wrong now. Look up the name in docs/runbook.md.",
+                    description="What is wrong now. Look up the name in docs/runbook.md.",
                     unit="none",
                     queries=(Query('ALERTS{alertname=~"Prectr.*"}'),),
                     kind="table",
@@ -92,21 +92,21 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=8,
                     title="Events",
-                    text="Records read from search-events a second, by what they are.",
+                    description="Records read from search-events a second, by what they are.",
                     unit="recps",
                     queries=(
                         Query(
-                            'sum by (outcome) (rate(prectr_events_total{job="stream"}[$__rate_interval]))',
-                            "{{outcome}}",
+                            'sum by (type) (rate(prectr_events_total{job="stream"}[$__rate_interval]))',
+                            "{{type}}",
                         ),
                     ),
-                    low=0,
+                    axis_min=0,
                     width=6,
                 ),
                 Panel(
                     id=9,
                     title="Pages learned",
-                    text="Result pages that each model has learned from, a second. It follows the events, two minutes "
+                    description="Result pages that each model has learned from, a second. It follows the events, two minutes "
                     "of event time behind.",
                     unit="recps",
                     queries=(
@@ -116,7 +116,7 @@ OVERVIEW: Final = Board(
                             "{{model}}",
                         ),
                     ),
-                    low=0,
+                    axis_min=0,
                     width=6,
                 ),
             ),
@@ -127,7 +127,7 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=10,
                     title="AUC, last hour and last day",
-                    text="Each page is scored before it is learned from. The hour should not be below the day by more "
+                    description="Each page is scored before it is learned from. The hour should not be below the day by more "
                     "than noise: with 1,000 clicks an hour, 0.04 is noise. Windows are of event time.",
                     unit="none",
                     queries=(
@@ -142,7 +142,7 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=11,
                     title="GAUC, last hour and last day",
-                    text="Mean AUC within a page, weighted by impressions: order on the page, which is what a user "
+                    description="Mean AUC within a page, weighted by impressions: order on the page, which is what a user "
                     "sees. As AUC, the hour should not be below the day by more than noise.",
                     unit="none",
                     queries=(
@@ -157,7 +157,7 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=12,
                     title="Calibration, last hour",
-                    text="Predicted over observed clicks; 1 is right. Above it the model promises too much.",
+                    description="Predicted over observed clicks; 1 is right. Above it the model promises too much.",
                     unit="none",
                     queries=(
                         Query(
@@ -171,31 +171,31 @@ OVERVIEW: Final = Board(
                 Panel(
                     id=13,
                     title="Age of the newest checkpoint",
-                    text="What a crash of the trainer would throw back; it learns that again. None is written while "
+                    description="What a crash of the trainer would throw back; it learns that again. None is written while "
                     "nothing comes to learn from.",
                     unit="s",
                     queries=(Query('max(prectr_checkpoint_age_seconds{job="train"})', "checkpoint"),),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=14,
                     title="Age of the oldest snapshot",
-                    text="Of the task whose last snapshot is the oldest: what a lost disk would have to be rebuilt "
+                    description="Of the task whose last snapshot is the oldest: what a lost disk would have to be rebuilt "
                     "from the log. Nothing where snapshots are not kept (--snapshots).",
                     unit="s",
                     queries=(Query('max by (stage) (prectr_snapshot_age_seconds{job="stream"})', "{{stage}}"),),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=15,
                     title="Where the trainer's time goes",
-                    text="Share of each step. Much `wait`: it keeps up and has time to spare. None: it is the "
+                    description="Share of each step. Much `wait`: it keeps up and has time to spare. None: it is the "
                     "bottleneck.",
                     unit="percentunit",
-                    queries=(Query("stage:prectr_batch_seconds:ratio_rate5m", "{{stage}}"),),
+                    queries=(Query("phase:prectr_train_seconds:ratio_rate5m", "{{phase}}"),),
                     kind="stack",
-                    low=0,
-                    high=1,
+                    axis_min=0,
+                    axis_max=1,
                 ),
             ),
         ),

@@ -2,24 +2,25 @@
 
 from typing import Final
 
-from prectr.ops.dashboards.board import Board, Panel, Query, Row
+from prectr.ops.dashboards.board import Dashboard, Panel, Query, Row
 
 
 def _rate(metric: str, by: str) -> str:
     return f'sum by ({by}) (rate({metric}{{job="stream"}}[$__rate_interval]))'
 
 
-def _quantile(metric: str, share: float) -> Query:
+def _quantile(metric: str, quantile: float) -> Query:
     return Query(
-        f"histogram_quantile({share}, {_rate(metric + '_bucket', 'stage, le')})", f"{{{{stage}}}} p{share * 100:.0f}"
+        f"histogram_quantile({quantile}, {_rate(metric + '_bucket', 'stage, le')})",
+        f"{{{{stage}}}} p{quantile * 100:.0f}",
     )
 
 
-PIPELINE: Final = Board(
+PIPELINE: Final = Dashboard(
     name="pipeline",
     title="PRECTR: pipeline",
-    text="From search-events to training-examples. Every record ends exactly one way, and none is dropped.",
-    by_model=False,
+    description="From search-events to training-examples. Every record ends exactly one way, and none is dropped.",
+    has_model_variable=False,
     rows=(
         Row(
             "Lag",
@@ -27,36 +28,36 @@ PIPELINE: Final = Board(
                 Panel(
                     id=1,
                     title="Records not read yet",
-                    text="Consumer lag by stage, the trainer's beside them. That one grows while the others do not "
+                    description="Consumer lag by stage, the trainer's beside them. That one grows while the others do not "
                     "says where the bottleneck is.",
                     unit="short",
                     queries=(Query("stage:prectr_consumer_lag_records:sum", "{{stage}}"),),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=2,
                     title="Records not read yet, by partition",
-                    text="One partition far above the others: its process is slow, or a user's or query's records are "
+                    description="One partition far above the others: its process is slow, or a user's or query's records are "
                     "too many for one.",
                     unit="short",
                     queries=(
                         Query("max by (stage, partition) (prectr_consumer_lag_records)", "{{stage}} {{partition}}"),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=3,
                     title="Records taken, by partition",
-                    text="Records a second by task, as its position moves. A partition at 0 while others move, with "
+                    description="Records a second by task, as its position moves. A partition at 0 while others move, with "
                     "records to read, stands still: everything downstream waits for it.",
                     unit="recps",
-                    queries=(Query("stage_partition:prectr_task_position:rate5m", "{{stage}} {{partition}}"),),
-                    low=0,
+                    queries=(Query("stage_partition:prectr_task_offset:rate5m", "{{stage}} {{partition}}"),),
+                    axis_min=0,
                 ),
                 Panel(
                     id=4,
                     title="Event time behind the newest task",
-                    text="Largest watermark that a process knows of, less the task's own. The one that is furthest "
+                    description="Largest watermark that a process knows of, less the task's own. The one that is furthest "
                     "behind holds the line for all; an idle partition is left out after --idle-timeout.",
                     unit="s",
                     queries=(
@@ -65,25 +66,25 @@ PIPELINE: Final = Board(
                             "{{stage}} {{partition}}",
                         ),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=5,
                     title="Model behind the stream",
-                    text="Event time from the last page that was learned to where the stream is: the whole way, end to "
+                    description="Event time from the last page that was learned to where the stream is: the whole way, end to "
                     "end.",
                     unit="s",
-                    queries=(Query('max by (model) (prectr_model_freshness_seconds{job="train"})', "{{model}}"),),
-                    low=0,
+                    queries=(Query('max by (model) (prectr_model_staleness_seconds{job="train"})', "{{model}}"),),
+                    axis_min=0,
                 ),
                 Panel(
                     id=6,
                     title="Came out of order",
-                    text="Records that came behind the line, since their partition had been idle. 0 means that a "
+                    description="Records that came behind the line, since their partition had been idle. 0 means that a "
                     "replay gives the same result to the last bit.",
                     unit="short",
-                    queries=(Query('max(prectr_out_of_order_total{job="train"})', "out of order"),),
-                    low=0,
+                    queries=(Query('max(prectr_late_records_total{job="train"})', "out of order"),),
+                    axis_min=0,
                     decimals=0,
                 ),
             ),
@@ -94,61 +95,61 @@ PIPELINE: Final = Board(
                 Panel(
                     id=7,
                     title="Events",
-                    text="Records read from search-events a second, by what they are.",
+                    description="Records read from search-events a second, by what they are.",
                     unit="recps",
-                    queries=(Query(_rate("prectr_events_total", "outcome"), "{{outcome}}"),),
+                    queries=(Query(_rate("prectr_events_total", "type"), "{{type}}"),),
                     kind="stack",
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=8,
                     title="Pages, by how they ended",
-                    text="Result pages a second. `emitted` is what is learned from.",
+                    description="Result pages a second. `emitted` is what is learned from.",
                     unit="recps",
-                    queries=(Query(_rate("prectr_impressions_total", "outcome"), "{{outcome}}"),),
+                    queries=(Query(_rate("prectr_pages_total", "outcome"), "{{outcome}}"),),
                     kind="stack",
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=9,
                     title="Clicks, by how they ended",
-                    text="Clicks a second. `late`: after the attribution window; `orphan`: no page of this user; "
+                    description="Clicks a second. `late`: after the attribution window; `orphan`: no page of this user; "
                     "`foreign`: an item that was not on the page. Much of these: clock, sampling or ids of the log.",
                     unit="recps",
                     queries=(Query(_rate("prectr_clicks_total", "outcome"), "{{outcome}}"),),
                     kind="stack",
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=10,
                     title="Dead letters, by reason",
-                    text="Records a second that could not be taken. They are kept with their bytes, place and reason: "
+                    description="Records a second that could not be taken. They are kept with their bytes, place and reason: "
                     "`prectr dlq list`.",
                     unit="recps",
                     queries=(Query(_rate("prectr_dead_letters_total", "reason"), "{{reason}}"),),
                     kind="stack",
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=11,
                     title="Share of dead letters",
-                    text="Of the records of the last 15 min.",
+                    description="Of the records of the last 15 min.",
                     unit="percentunit",
                     queries=(Query("job:prectr_dead_letters:ratio_rate15m", "dead letters"),),
-                    zones=((None, "green"), (0.01, "red")),
-                    low=0,
+                    thresholds=((None, "green"), (0.01, "red")),
+                    axis_min=0,
                 ),
                 Panel(
                     id=12,
                     title="Open pages, waiting clicks",
-                    text="Pages whose attribution window has not passed, and clicks whose page has not come. What "
+                    description="Pages whose attribution window has not passed, and clicks whose page has not come. What "
                     "grows without bound is a partition whose time stands still.",
                     unit="short",
                     queries=(
-                        Query('sum(max by (partition) (prectr_pages_open{job="stream"}))', "open pages"),
-                        Query('sum(max by (partition) (prectr_clicks_waiting{job="stream"}))', "waiting clicks"),
+                        Query('sum(max by (partition) (prectr_pending_pages{job="stream"}))', "open pages"),
+                        Query('sum(max by (partition) (prectr_pending_clicks{job="stream"}))', "waiting clicks"),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
             ),
         ),
@@ -158,30 +159,30 @@ PIPELINE: Final = Board(
                 Panel(
                     id=13,
                     title="Time of a micro-batch",
-                    text="From the first record to the commit, transaction included: half of them, and 99 of 100, take "
+                    description="From the first record to the commit, transaction included: half of them, and 99 of 100, take "
                     "no longer.",
                     unit="s",
                     queries=(
                         _quantile("prectr_microbatch_seconds", 0.5),
                         _quantile("prectr_microbatch_seconds", 0.99),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=14,
                     title="Time of a transaction",
-                    text="What the broker takes of it. Near the time of the whole: the broker is the bottleneck.",
+                    description="What the broker takes of it. Near the time of the whole: the broker is the bottleneck.",
                     unit="s",
                     queries=(
                         _quantile("prectr_transaction_seconds", 0.5),
                         _quantile("prectr_transaction_seconds", 0.99),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=15,
                     title="Records a micro-batch",
-                    text="Mean size. Large ones say that there is a backlog, and are cheap a record.",
+                    description="Mean size. Large ones say that there is a backlog, and are cheap a record.",
                     unit="short",
                     queries=(
                         Query(
@@ -190,15 +191,15 @@ PIPELINE: Final = Board(
                             "{{stage}}",
                         ),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=16,
                     title="Records put out",
-                    text="Records a second that each stage sends on: closed pages, and examples.",
+                    description="Records a second that each stage sends on: closed pages, and examples.",
                     unit="recps",
                     queries=(Query(_rate("prectr_emitted_records_total", "stage"), "{{stage}}"),),
-                    low=0,
+                    axis_min=0,
                 ),
             ),
         ),

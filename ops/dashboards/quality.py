@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from prectr.ops.dashboards.board import Board, Panel, Query, Row
+from prectr.ops.dashboards.board import Dashboard, Panel, Query, Row
 
 
-def _now(metric: str, segment: str = '"all"', window: str = '"5m|1h|24h|run"') -> str:
+def _monitor_gauge(metric: str, segment: str = '"all"', window: str = '"5m|1h|24h|run"') -> str:
     """The monitor's figure. One series a model, window and segment, however often the monitor was moved."""
     return (
         f'max by (model, segment, window) ({metric}{{job="monitor",segment=~{segment},window=~{window},'
@@ -13,34 +13,34 @@ def _now(metric: str, segment: str = '"all"', window: str = '"5m|1h|24h|run"') -
     )
 
 
-def _by_window(id: int, title: str, metric: str, text: str, decimals: int) -> Panel:
+def _by_window(id: int, title: str, metric: str, description: str, decimals: int) -> Panel:
     return Panel(
         id=id,
         title=title,
-        text=text,
+        description=description,
         unit="none",
-        queries=(Query(_now(metric), "{{model}} {{window}}"),),
+        queries=(Query(_monitor_gauge(metric), "{{model}} {{window}}"),),
         decimals=decimals,
     )
 
 
-def _by_segment(id: int, title: str, metric: str, text: str, decimals: int) -> Panel:
+def _by_segment(id: int, title: str, metric: str, description: str, decimals: int) -> Panel:
     return Panel(
         id=id,
         title=title,
-        text=text + " Users by joined clicks so far: new below 3, low 3 to 9, active 10 and more.",
+        description=description + " Users by joined clicks so far: new below 3, low 3 to 9, active 10 and more.",
         unit="none",
-        queries=(Query(_now(metric, '".+"', '"24h"'), "{{model}} {{segment}}"),),
+        queries=(Query(_monitor_gauge(metric, '".+"', '"24h"'), "{{model}} {{segment}}"),),
         decimals=decimals,
     )
 
 
-def _against_yesterday(id: int, title: str, metric: str, text: str, decimals: int) -> Panel:
-    day = _now(metric, window='"24h"').removesuffix(")")
+def _against_yesterday(id: int, title: str, metric: str, description: str, decimals: int) -> Panel:
+    day = _monitor_gauge(metric, window='"24h"').removesuffix(")")
     return Panel(
         id=id,
         title=title,
-        text=text + " Nothing until Prometheus has kept it for a day.",
+        description=description + " Nothing until Prometheus has kept it for a day.",
         unit="none",
         queries=(
             Query(f"{day})", "{{model}} today"),
@@ -55,12 +55,12 @@ def _rate(metric: str, by: str) -> str:
     return f'sum by ({by}) (rate({metric}{{job="monitor",segment!="all",model=~"$model"}}[1h]))'
 
 
-QUALITY: Final = Board(
+QUALITY: Final = Dashboard(
     name="quality",
     title="PRECTR: quality",
-    text="Each page is scored before it is learned from; these are the figures of those scores, added up by the "
+    description="Each page is scored before it is learned from; these are the figures of those scores, added up by the "
     "monitor over all trainers. Windows are of event time.",
-    since="now-24h",
+    time_from="now-24h",
     rows=(
         Row(
             "By window",
@@ -106,7 +106,7 @@ QUALITY: Final = Board(
                 Panel(
                     id=6,
                     title="Click rate, observed and predicted",
-                    text="Clicks an impression in the last hour of the clock, and what the scores had promised.",
+                    description="Clicks an impression in the last hour of the clock, and what the scores had promised.",
                     unit="percentunit",
                     queries=(
                         Query(
@@ -120,7 +120,7 @@ QUALITY: Final = Board(
                             "{{model}} predicted",
                         ),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
             ),
         ),
@@ -141,25 +141,27 @@ QUALITY: Final = Board(
                 Panel(
                     id=10,
                     title="Pages scored, by segment",
-                    text="How many pages a second the figures are made of, over the last hour of the clock.",
+                    description="How many pages a second the figures are made of, over the last hour of the clock.",
                     unit="recps",
                     queries=(Query(_rate("prectr_scored_pages_total", "model, segment"), "{{model}} {{segment}}"),),
                     kind="stack",
-                    low=0,
+                    axis_min=0,
                 ),
                 Panel(
                     id=11,
                     title="Click rate by relevance level",
-                    text="Clicks an impression over all queries, by the level of the item (1 irrelevant, 4 strongly "
+                    description="Clicks an impression over all queries, by the level of the item (1 irrelevant, 4 strongly "
                     "relevant), in the last hour of the clock. It should rise with the level.",
                     unit="percentunit",
-                    queries=(Query("level:prectr_level_clicks:ratio_rate1h", "level {{level}}"),),
-                    low=0,
+                    queries=(
+                        Query("relevance_level:prectr_aggregated_clicks:ratio_rate1h", "level {{relevance_level}}"),
+                    ),
+                    axis_min=0,
                 ),
                 Panel(
                     id=12,
                     title="GAUC of the last 6 h, from the sums",
-                    text="Of the clock instead of event time, merged by Prometheus from the monitor's counters: what "
+                    description="Of the clock instead of event time, merged by Prometheus from the monitor's counters: what "
                     "any other span can be had by.",
                     unit="none",
                     queries=(Query('model:prectr_gauc:ratio_increase6h{model=~"$model"}', "{{model}}"),),
@@ -184,7 +186,7 @@ QUALITY: Final = Board(
                 Panel(
                     id=16,
                     title="AUC and GAUC: last hour less last day",
-                    text="What the alerts look at; 0 is as before. They fire where it is below 0 by 0.01 and by what "
+                    description="What the alerts look at; 0 is as before. They fire where it is below 0 by 0.01 and by what "
                     "clicks so few can explain (three standard errors).",
                     unit="none",
                     queries=(
@@ -197,26 +199,26 @@ QUALITY: Final = Board(
                 Panel(
                     id=17,
                     title="Processes that publish quality",
-                    text="Trainers that the monitor has heard of within 45 s. 0: the figures above stand still.",
+                    description="Trainers that the monitor has heard of within 45 s. 0: the figures above stand still.",
                     unit="none",
                     queries=(
-                        Query('max by (model) (prectr_quality_sources{job="monitor",model=~"$model"})', "{{model}}"),
+                        Query('max by (model) (prectr_live_trainers{job="monitor",model=~"$model"})', "{{model}}"),
                     ),
-                    low=0,
+                    axis_min=0,
                     decimals=0,
                 ),
                 Panel(
                     id=18,
                     title="Silence",
-                    text="Time since any trainer of the model has published; each does so every 10 s.",
+                    description="Time since any trainer of the model has published; each does so every 10 s.",
                     unit="s",
                     queries=(
                         Query(
-                            'min by (model) (prectr_quality_silence_seconds{job="monitor",model=~"$model"})',
+                            'min by (model) (prectr_quality_last_record_age_seconds{job="monitor",model=~"$model"})',
                             "{{model}}",
                         ),
                     ),
-                    low=0,
+                    axis_min=0,
                 ),
             ),
         ),

@@ -8,82 +8,84 @@ from typing import Final, NamedTuple
 import msgspec
 
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import Commits
-from prectr.ops.doctor.lock_holder import holder
+from prectr.ops.doctor.groups import GroupOffsets
+from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.state.errors import CheckpointError
 from prectr.stream.kafka.io.example_reader import ReaderState
-from prectr.stream.kafka.io.sink_runner import LiveCut
-from prectr.stream.replay.run_checkpoint import cuts, read_manifest
+from prectr.stream.kafka.io.sink_runner import LiveCheckpoint
+from prectr.stream.replay.run_checkpoint import list_checkpoints, read_manifest
 
-_OLD_SECONDS: Final = 600.0
-_NAME: Final = "checkpoint"
+_MAX_AGE_SECONDS: Final = 600.0
+_FINDING: Final = "checkpoint"
 _TRIES: Final = 3
-_READER: Final = "reader.msgpack"
+_READER_STATE_FILE: Final = "reader.msgpack"
 
 
-def check_checkpoint(run_dir: Path | None, commits: Commits | None) -> Iterator[Finding]:
+def check_checkpoint(run_dir: Path | None, commits: GroupOffsets | None) -> Iterator[Finding]:
     """Read the newest checkpoint as the trainer would. commits: None where the broker is not there."""
     if run_dir is None:
         return
-    running = holder(run_dir / ".lock")
+    running = lock_holder(run_dir / ".lock")
     if running is None:
         advice = f"start it: prectr train --bootstrap … --run-dir {run_dir}, or prectr run"
         yield Finding("trainer", "warning", f"none is running in {run_dir}", advice)
     else:
         yield Finding("trainer", "ok", f"running in {run_dir}, process {running}")
-    yield _newest(run_dir, commits, running is not None)
+    yield _check_newest(run_dir, commits, running is not None)
 
 
-def _newest(run_dir: Path, commits: Commits | None, running: bool) -> Finding:
-    found = _whole(run_dir)
+def _check_newest(run_dir: Path, commits: GroupOffsets | None, running: bool) -> Finding:
+    found = _newest_readable(run_dir)
     if isinstance(found, Finding):
         return found
-    seen = f"{found.folder}: whole, {found.age:,.0f} s old, {found.cut.tally.pages:,} pages"
+    observed = f"{found.folder}: whole, {found.age_seconds:,.0f} s old, {found.manifest.digest.pages:,} pages"
     if commits is None:
-        return Finding(_NAME, "ok", seen)
+        return Finding(_FINDING, "ok", observed)
     if len(found.offsets) != len(commits.examples):
-        seen += f"; of {len(found.offsets)} partitions, not {len(commits.examples)}"
-        return Finding(_NAME, "error", seen, "name the --run-dir of this system, or its --topic-prefix")
-    behind = 0
-    for number, (at, (first, end)) in enumerate(zip(found.offsets, commits.examples, strict=True)):
+        observed += f"; of {len(found.offsets)} partitions, not {len(commits.examples)}"
+        return Finding(_FINDING, "error", observed, "name the --run-dir of this system, or its --topic-prefix")
+    lag = 0
+    for number, (offset, (first, end)) in enumerate(zip(found.offsets, commits.examples, strict=True)):
         # A trainer at work has read on since the ends of the log were asked for.
-        if at < first or (at > end and not running):
-            seen = f"{found.folder}: offset {at:,} of partition {number} is next, the log holds {first:,} to {end:,}"
-            return Finding(_NAME, "error", seen, "begin again with another --run-dir, and keep the log longer")
-        behind += max(0, end - at)
-    if running and behind and found.age > _OLD_SECONDS:
+        if offset < first or (offset > end and not running):
+            observed = (
+                f"{found.folder}: offset {offset:,} of partition {number} is next, the log holds {first:,} to {end:,}"
+            )
+            return Finding(_FINDING, "error", observed, "begin again with another --run-dir, and keep the log longer")
+        lag += max(0, end - offset)
+    if running and lag and found.age_seconds > _MAX_AGE_SECONDS:
         advice = f"look at what the trainer says; its log under prectr run is {run_dir / 'logs' / 'train.log'}"
-        return Finding(_NAME, "warning", f"{seen}, {behind:,} records of training-examples behind", advice)
-    return Finding(_NAME, "ok", seen)
+        return Finding(_FINDING, "warning", f"{observed}, {lag:,} records of training-examples behind", advice)
+    return Finding(_FINDING, "ok", observed)
 
 
-class _Whole(NamedTuple):
+class _ReadableCheckpoint(NamedTuple):
     """A checkpoint that can be taken up. age: in seconds. offsets: of the next unread record, by partition."""
 
     folder: Path
-    age: float
-    cut: LiveCut
+    age_seconds: float
+    manifest: LiveCheckpoint
     offsets: list[int]
 
 
-def _whole(run_dir: Path) -> _Whole | Finding:
+def _newest_readable(run_dir: Path) -> _ReadableCheckpoint | Finding:
     """The newest checkpoint, or why there is none to be judged."""
     for _ in range(_TRIES):
-        found = cuts(run_dir / "checkpoints")
+        found = list_checkpoints(run_dir / "checkpoints")
         if not found:
             break
         try:
-            cut, reader = read_manifest(found[0], LiveCut), _read(found[0])
-            return _Whole(found[0], time.time() - found[0].stat().st_mtime, cut, reader.offsets)
+            manifest, reader = read_manifest(found[0], LiveCheckpoint), _read_checkpoint(found[0])
+            return _ReadableCheckpoint(found[0], time.time() - found[0].stat().st_mtime, manifest, reader.offsets)
         except (CheckpointError, OSError, msgspec.DecodeError) as error:
-            if found[0] in cuts(run_dir / "checkpoints"):
+            if found[0] in list_checkpoints(run_dir / "checkpoints"):
                 advice = f"stop the trainer, delete {found[0]} and start it again: it goes on from the one before"
-                return Finding(_NAME, "error", f"{found[0]} is not whole: {error}", advice)
+                return Finding(_FINDING, "error", f"{found[0]} is not whole: {error}", advice)
             # The trainer has written newer ones and removed this one meanwhile.
-    return Finding(_NAME, "ok", f"{run_dir} holds none yet")
+    return Finding(_FINDING, "ok", f"{run_dir} holds none yet")
 
 
-def _read(cut: Path) -> ReaderState:
+def _read_checkpoint(folder: Path) -> ReaderState:
     """Read everything in the checkpoint; returns the reader's state.
 
     Raises:
@@ -91,7 +93,7 @@ def _read(cut: Path) -> ReaderState:
     """
     from prectr.model.training import checkpoint  # noqa: PLC0415 (torch takes seconds to import)
 
-    for sink in sorted((cut / "sinks").iterdir()):
+    for sink in sorted((folder / "sinks").iterdir()):
         if (sink / checkpoint.HEADER).exists():
             checkpoint.read(sink, checkpoint.read_config(sink))
-    return msgspec.msgpack.decode((cut / _READER).read_bytes(), type=ReaderState)
+    return msgspec.msgpack.decode((folder / _READER_STATE_FILE).read_bytes(), type=ReaderState)

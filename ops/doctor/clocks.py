@@ -8,64 +8,64 @@ from typing import Any, Final
 from kafka import TopicPartition
 
 from prectr.ops.doctor.findings import Finding
-from prectr.stream.events.contract import Rejected
+from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 
 _LOG_APPEND_TIME: Final = 1
-_APART: Final = 2.0
+_MAX_CLOCK_DIFFERENCE: Final = 2.0
 """Seconds that two clocks may differ."""
-_AHEAD: Final = 300.0
+_MAX_EVENT_LEAD: Final = 300.0
 """Seconds that an event may be ahead of us before its sender's clock is doubted."""
-_READ_SECONDS: Final = 10.0
+_READ_TIMEOUT: Final = 10.0
 
 
 def check_clocks(connection: Connection, topics: Topics, partitions: int) -> Iterator[Finding]:
     """Hold the newest records against our clock; nothing is sent, so a broker that is behind is seen only as old."""
     now = time.time()
-    newest = _newest(connection, [topics.events, topics.activity, topics.examples], partitions)
+    newest = _newest_records(connection, [topics.events, topics.joined_pages, topics.examples], partitions)
     appended = [record.timestamp / 1000 for record in newest if record.timestamp_type == _LOG_APPEND_TIME]
     if not appended:
         yield Finding("broker's clock", "ok", "not seen: no record that carries the broker's time")
-    elif max(appended) - now > _APART:
-        seen = f"{max(appended) - now:,.1f} s ahead of this machine's"
-        yield Finding("broker's clock", "warning", seen, "set both clocks by NTP: timedatectl set-ntp true")
+    elif max(appended) - now > _MAX_CLOCK_DIFFERENCE:
+        observed = f"{max(appended) - now:,.1f} s ahead of this machine's"
+        yield Finding("broker's clock", "warning", observed, "set both clocks by NTP: timedatectl set-ntp true")
     else:
         yield Finding("broker's clock", "ok", f"newest record was taken {_ago(now - max(appended))} ago")
     lines = [record.value or b"" for record in newest if record.topic == topics.events]
-    times = [event.ts / 1000 for event in decode_lines(lines) if not isinstance(event, Rejected)]
+    times = [event.ts / 1000 for event in decode_lines(lines) if not isinstance(event, InvalidEvent)]
     if not times:
         yield Finding("event time", "ok", "not seen: no valid event at the end of any partition")
         return
-    seen = f"newest event is of {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M:%S} UTC"
-    if max(times) - now > _AHEAD:
+    observed = f"newest event is of {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if max(times) - now > _MAX_EVENT_LEAD:
         advice = (
             "correct the clock of the sender: an event that is ahead holds back nothing, but its page may be refused"
         )
-        yield Finding("event time", "warning", f"{seen}, {_ago(max(times) - now)} ahead of now", advice)
+        yield Finding("event time", "warning", f"{observed}, {_ago(max(times) - now)} ahead of now", advice)
     else:
-        yield Finding("event time", "ok", f"{seen}, {_ago(now - max(times))} ago")
+        yield Finding("event time", "ok", f"{observed}, {_ago(now - max(times))} ago")
 
 
-def _newest(connection: Connection, names: list[str], partitions: int) -> list[Any]:
+def _newest_records(connection: Connection, topics: list[str], partitions: int) -> list[Any]:
     """The last records of each partition, whoever sent them."""
-    wanted = [TopicPartition(name, number) for name in names for number in range(partitions)]
+    partitions_to_read = [TopicPartition(name, number) for name in topics for number in range(partitions)]
     consumer = connection.consumer(group_id=None, isolation_level="read_uncommitted", max_poll_records=1_000)
     found: dict[TopicPartition, Any] = {}
     try:
-        with connection.errors():
-            first, ends = consumer.beginning_offsets(wanted), consumer.end_offsets(wanted)
-            left = {each for each in wanted if ends[each] > first[each]}
-            consumer.assign(sorted(left))
-            for each in left:
+        with connection.translate_errors():
+            first, ends = consumer.beginning_offsets(partitions_to_read), consumer.end_offsets(partitions_to_read)
+            unread = {each for each in partitions_to_read if ends[each] > first[each]}
+            consumer.assign(sorted(unread))
+            for each in unread:
                 # The last place of a transaction is its marker, which is no record.
                 consumer.seek(each, max(first[each], ends[each] - 2))
-            until = time.monotonic() + _READ_SECONDS
-            while left and time.monotonic() < until:
+            deadline = time.monotonic() + _READ_TIMEOUT
+            while unread and time.monotonic() < deadline:
                 for each, records in consumer.poll(timeout_ms=200).items():
                     found[each] = records[-1]
-                left = {each for each in left if consumer.position(each) < ends[each]}
+                unread = {each for each in unread if consumer.position(each) < ends[each]}
     finally:
         consumer.close()
     return list(found.values())

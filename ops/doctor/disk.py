@@ -5,52 +5,54 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from prectr.ops.doctor.findings import Finding, Level
+from prectr.ops.doctor.findings import Finding, Severity
 
 _GIB: Final = 1 << 30
-_LITTLE: Final = 2 * _GIB
-_TOO_LITTLE: Final = _GIB // 4
-_FEW_INODES: Final = 10_000
-_TOO_FEW_INODES: Final = 500
+_LOW_BYTES: Final = 2 * _GIB
+_CRITICAL_BYTES: Final = _GIB // 4
+_LOW_INODES: Final = 10_000
+_CRITICAL_INODES: Final = 500
 
 
 def check_disk(state_dir: Path | None, run_dir: Path | None, snapshots: str | None) -> Iterator[Finding]:
     """Look at the folders that are named; snapshots kept elsewhere than on a disk are not looked at."""
     if state_dir is not None:
-        yield _folder("state folder", state_dir)
+        yield _check_folder("state folder", state_dir)
     if run_dir is not None:
-        yield _folder("run folder", run_dir)
-    local = None if snapshots is None else _local(snapshots)
+        yield _check_folder("run folder", run_dir)
+    local = None if snapshots is None else _local_path(snapshots)
     if local is not None:
-        yield _folder("snapshots folder", local)
+        yield _check_folder("snapshots folder", local)
 
 
-def _local(url: str) -> Path | None:
+def _local_path(url: str) -> Path | None:
     scheme, found, rest = url.partition("://")
     if not found:
         return Path(url)
     return Path(rest) if scheme in ("file", "local") else None
 
 
-def _folder(name: str, folder: Path) -> Finding:
-    there = folder.resolve()
-    while not there.exists():
-        there = there.parent
-    if not os.access(there, os.W_OK | os.X_OK):
-        advice = f"give the user of the process the right to write to {there}, or name another folder"
-        return Finding(name, "error", f"{folder}: {there} cannot be written", advice)
-    disk = os.statvfs(there)
+def _check_folder(name: str, folder: Path) -> Finding:
+    existing = folder.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK | os.X_OK):
+        advice = f"give the user of the process the right to write to {existing}, or name another folder"
+        return Finding(name, "error", f"{folder}: {existing} cannot be written", advice)
+    disk = os.statvfs(existing)
     free, files = disk.f_bavail * disk.f_frsize, disk.f_favail
-    seen = f"{folder}: {free / _GIB:,.1f} GiB free"
+    observed = f"{folder}: {free / _GIB:,.1f} GiB free"
     # Some file systems have no fixed number of files, and say 0 of 0.
-    few: Level = "ok"
+    inode_severity: Severity = "ok"
     if disk.f_files:
-        seen += f", room for {files:,} files"
-        few = _level(files, _TOO_FEW_INODES, _FEW_INODES)
-    level: Level = max(_level(free, _TOO_LITTLE, _LITTLE), few, key=("ok", "warning", "error").index)
-    advice = "" if level == "ok" else "free some space, or name a folder on another disk; nothing written is lost"
-    return Finding(name, level, seen if folder.exists() else f"{seen}; it is not there yet", advice)
+        observed += f", room for {files:,} files"
+        inode_severity = _severity(files, _CRITICAL_INODES, _LOW_INODES)
+    severity: Severity = max(
+        _severity(free, _CRITICAL_BYTES, _LOW_BYTES), inode_severity, key=("ok", "warning", "error").index
+    )
+    advice = "" if severity == "ok" else "free some space, or name a folder on another disk; nothing written is lost"
+    return Finding(name, severity, observed if folder.exists() else f"{observed}; it is not there yet", advice)
 
 
-def _level(value: int, error: int, warning: int) -> Level:
+def _severity(value: int, error: int, warning: int) -> Severity:
     return "error" if value < error else "warning" if value < warning else "ok"

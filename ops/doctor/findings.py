@@ -8,7 +8,7 @@ import msgspec
 
 from prectr.state.errors import PrectrError
 
-Level = Literal["ok", "warning", "error"]
+Severity = Literal["ok", "warning", "error"]
 _STYLES: Final = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -20,12 +20,12 @@ class Finding(msgspec.Struct, frozen=True):
     """
 
     name: str
-    level: Level
-    seen: str
+    severity: Severity
+    observed: str
     advice: str = ""
 
 
-def show_findings(findings: Sequence[Finding], title: str, json: Path | None = None) -> None:
+def print_findings(findings: Sequence[Finding], title: str, json: Path | None = None) -> None:
     """Print one line a finding to stdout, advice below it; and write them to the file `json`, for a program.
 
     Raises:
@@ -39,13 +39,13 @@ def show_findings(findings: Sequence[Finding], title: str, json: Path | None = N
     console = Console(soft_wrap=True, highlight=False)
     console.print(Text(title, style="bold"))
     for finding in findings:
-        line = Text(f"{finding.level:<8}", style=_STYLES[finding.level])
-        console.print(line.append(f"{finding.name}: {finding.seen}", style="default"))
+        text = Text(f"{finding.severity:<8}", style=_STYLES[finding.severity])
+        console.print(text.append(f"{finding.name}: {finding.observed}", style="default"))
         if finding.advice:
             console.print(Text(f"         → {finding.advice}"))
-    errors = [finding for finding in findings if finding.level == "error"]
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         raise PrectrError(
-            f"{len(errors)} of {len(findings)} checks failed, first {errors[0].name}: {errors[0].seen}. "
+            f"{len(errors)} of {len(findings)} checks failed, first {errors[0].name}: {errors[0].observed}. "
             f"{errors[0].advice}"
         )

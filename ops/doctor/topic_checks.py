@@ -4,73 +4,73 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prectr.ops.doctor.findings import Finding, Level
+from prectr.ops.doctor.findings import Finding, Severity
 from prectr.stream.events.contract import MAX_EVENT_BYTES
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.topics import SystemFacts, TopicFacts, Topics, describe_system
+from prectr.stream.kafka.client.topics import SystemHealth, TopicHealth, Topics, describe_system
 
-_RECORD_ROOM: Final = 64 << 10
+_RECORD_OVERHEAD: Final = 64 << 10
 """Bytes for a record's key, headers and frame beside its value."""
-_TRANSACTION_MS: Final = 60_000
+_TRANSACTION_TIMEOUT_MS: Final = 60_000
 """For how long a task's transaction may stay open."""
-_METADATA_BYTES: Final = 4_096
+_MIN_METADATA_BYTES: Final = 4_096
 _DAY_MS: Final = 86_400_000
-_PAUSE_MINUTES: Final = 7 * 1_440
+_MIN_OFFSETS_RETENTION_MINUTES: Final = 7 * 1_440
 """A week: what brokers keep the offsets of a group without members by default."""
-_TOO_SHORT: Final = 2
-_SHORT: Final = 10
+_ERROR_INTERVALS: Final = 2
+_WARNING_INTERVALS: Final = 10
 """Retention in snapshot intervals that is an error below the first and a warning below the second."""
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshots:
+class SnapshotTarget:
     """How the state is kept elsewhere: where, and every how many seconds."""
 
     url: str
-    every: float
+    interval: float
 
 
-def check_system(connection: Connection, topics: Topics, snapshots: Snapshots | None = None) -> list[Finding]:
+def check_system(connection: Connection, topics: Topics, snapshots: SnapshotTarget | None = None) -> list[Finding]:
     """Ask the broker about the system's topics and settings, and judge them.
 
     Raises:
         PrectrError: no broker.
     """
-    return judge(describe_system(connection, topics), topics, connection.bootstrap, snapshots)
+    return evaluate(describe_system(connection, topics), topics, connection.bootstrap, snapshots)
 
 
-def judge(facts: SystemFacts, topics: Topics, bootstrap: str, snapshots: Snapshots | None) -> list[Finding]:
+def evaluate(health: SystemHealth, topics: Topics, bootstrap: str, snapshots: SnapshotTarget | None) -> list[Finding]:
     """Judge what the broker says. bootstrap: for the commands that the advice names."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for name in topics.all:
-        topic = facts.topics.get(name)
+        topic = health.topics.get(name)
         if topic is None:
             prefix = f" --topic-prefix {topics.prefix}" if topics.prefix else ""
-            events = facts.topics.get(topics.events)
+            events = health.topics.get(topics.events)
             partitions = events.partitions if events else 4
             advice = f"prectr topics create --bootstrap {bootstrap} --partitions {partitions}{prefix}"
-            found.append(Finding(name, "error", "there is no such topic", advice))
+            findings.append(Finding(name, "error", "there is no such topic", advice))
             continue
-        found += _Topic(name, topic, topics, facts, bootstrap, snapshots).findings()
-    found += _broker(facts.settings, bootstrap)
-    return found
+        findings += _TopicCheck(name, topic, topics, health, bootstrap, snapshots).findings()
+    findings += _broker(health.settings, bootstrap)
+    return findings
 
 
 @dataclass(frozen=True, slots=True)
-class _Topic:
+class _TopicCheck:
     """One topic under judgement."""
 
     name: str
-    facts: TopicFacts
+    health: TopicHealth
     topics: Topics
-    system: SystemFacts
+    system: SystemHealth
     bootstrap: str
-    snapshots: Snapshots | None
+    snapshots: SnapshotTarget | None
 
     def findings(self) -> Iterator[Finding]:
         yield self._partitions()
-        yield self._copies()
-        settings = self.facts.settings
+        yield self._replication()
+        settings = self.health.settings
         if settings is None:
             yield self._finding(
                 "settings",
@@ -84,10 +84,10 @@ class _Topic:
         yield self._cleanup(settings)
         if self.name != self.topics.quality:
             yield self._retention(settings)
-        yield self._in_step(settings)
+        yield self._min_insync_replicas(settings)
 
-    def _finding(self, what: str, level: Level, seen: str, advice: str = "") -> Finding:
-        return Finding(f"{self.name} {what}", level, seen, advice)
+    def _finding(self, setting: str, severity: Severity, observed: str, advice: str = "") -> Finding:
+        return Finding(f"{self.name} {setting}", severity, observed, advice)
 
     def _alter(self, setting: str) -> str:
         return (
@@ -96,15 +96,15 @@ class _Topic:
         )
 
     def _partitions(self) -> Finding:
-        count, events = self.facts.partitions, self.system.topics.get(self.topics.events)
-        if self.facts.leaderless:
+        count, events = self.health.partitions, self.system.topics.get(self.topics.events)
+        if self.health.leaderless:
             return self._finding(
                 "partitions",
                 "error",
-                f"{count}, of which {_some(self.facts.leaderless)} have no leader",
+                f"{count}, of which {_abbreviated(self.health.leaderless)} have no leader",
                 "nobody can read or write them: bring their brokers back",
             )
-        between = (self.topics.activity, self.topics.examples)
+        between = (self.topics.joined_pages, self.topics.examples)
         if events is not None and self.name in between and count != events.partitions:
             return self._finding(
                 "partitions",
@@ -114,17 +114,17 @@ class _Topic:
             )
         return self._finding("partitions", "ok", str(count))
 
-    def _copies(self) -> Finding:
-        copies = self.facts.replicas
-        seen = f"{copies} cop{'y' if copies == 1 else 'ies'} of each partition, {self.system.brokers} broker(s)"
-        if self.facts.behind:
-            behind = f"{seen}; of partitions {_some(self.facts.behind)} not all are in step"
-            return self._finding("replication", "warning", behind, "look after the brokers that are behind or gone")
+    def _replication(self) -> Finding:
+        copies = self.health.min_replicas
+        observed = f"{copies} cop{'y' if copies == 1 else 'ies'} of each partition, {self.system.brokers} broker(s)"
+        if self.health.under_replicated:
+            detail = f"{observed}; of partitions {_abbreviated(self.health.under_replicated)} not all are in step"
+            return self._finding("replication", "warning", detail, "look after the brokers that are behind or gone")
         if copies == 1:
             advice = "the loss of a broker's disk loses the log: on three brokers or more, `prectr topics create "
             advice += "--replication 3` under a new --topic-prefix, or kafka-reassign-partitions.sh"
-            return self._finding("replication", "warning", seen, advice)
-        return self._finding("replication", "ok", seen)
+            return self._finding("replication", "warning", observed, advice)
+        return self._finding("replication", "ok", observed)
 
     def _timestamps(self, settings: Mapping[str, str]) -> Finding:
         kind = settings.get("message.timestamp.type", "CreateTime")
@@ -135,29 +135,36 @@ class _Topic:
         return self._finding("message.timestamp.type", "warning", kind, advice)
 
     def _size(self, settings: Mapping[str, str]) -> Finding:
-        limit, wanted = int(settings.get("max.message.bytes", 0)), self.topics.max_message_bytes(self.name)
-        seen, alter = _bytes(limit), self._alter(f"max.message.bytes={wanted}")
+        limit, expected = int(settings.get("max.message.bytes", 0)), self.topics.max_message_bytes(self.name)
+        observed, alter = _bytes(limit), self._alter(f"max.message.bytes={expected}")
         if self.name == self.topics.dead_letters:
             events = self.system.topics.get(self.topics.events)
             largest = int((events.settings if events and events.settings else {}).get("max.message.bytes", 0))
-            if limit < largest + _RECORD_ROOM:
-                seen += f", and {self.topics.events} takes {_bytes(largest)}"
+            if limit < largest + _RECORD_OVERHEAD:
+                observed += f", and {self.topics.events} takes {_bytes(largest)}"
                 advice = f"what is refused there must fit here with its reason, or the stream stops: {alter}"
-                if wanted < largest + _RECORD_ROOM:
+                if expected < largest + _RECORD_OVERHEAD:
                     advice = "what is refused there must fit here with its reason, or the stream stops: "
                     advice += self._alter(f"max.message.bytes={largest + (largest >> 1)}")
-                return self._finding("max.message.bytes", "error", seen, advice)
+                return self._finding("max.message.bytes", "error", observed, advice)
         elif self.name == self.topics.events:
-            if limit < MAX_EVENT_BYTES + _RECORD_ROOM:
+            if limit < MAX_EVENT_BYTES + _RECORD_OVERHEAD:
                 return self._finding(
-                    "max.message.bytes", "error", seen, f"an event of up to {_bytes(MAX_EVENT_BYTES)} must fit: {alter}"
+                    "max.message.bytes",
+                    "error",
+                    observed,
+                    f"an event of up to {_bytes(MAX_EVENT_BYTES)} must fit: {alter}",
                 )
-            if limit < wanted:
-                advice = f"`prectr topics create` makes it {_bytes(wanted)}, so that what is too large for an event "
-                return self._finding("max.message.bytes", "warning", seen, f"{advice}ends as a dead letter: {alter}")
-        elif limit < wanted:
-            return self._finding("max.message.bytes", "error", seen, f"a frame that does not fit stops all: {alter}")
-        return self._finding("max.message.bytes", "ok", seen)
+            if limit < expected:
+                advice = f"`prectr topics create` makes it {_bytes(expected)}, so that what is too large for an event "
+                return self._finding(
+                    "max.message.bytes", "warning", observed, f"{advice}ends as a dead letter: {alter}"
+                )
+        elif limit < expected:
+            return self._finding(
+                "max.message.bytes", "error", observed, f"a frame that does not fit stops all: {alter}"
+            )
+        return self._finding("max.message.bytes", "ok", observed)
 
     def _cleanup(self, settings: Mapping[str, str]) -> Finding:
         policy = settings.get("cleanup.policy", "delete")
@@ -168,51 +175,53 @@ class _Topic:
 
     def _retention(self, settings: Mapping[str, str]) -> Finding:
         age, size = int(settings.get("retention.ms", -1)), int(settings.get("retention.bytes", -1))
-        seen = f"{_duration(age)} and {'any size' if size < 0 else _bytes(size) + ' a partition'}"
+        observed = f"{_duration(age)} and {'any size' if size < 0 else _bytes(size) + ' a partition'}"
         if age < 0 and size < 0:
             return self._finding("retention", "ok", "everything is kept")
         for_ever = self._alter("retention.ms=-1,retention.bytes=-1")
         if self.name == self.topics.dead_letters:
             if 0 <= age < _DAY_MS:
                 advice = f"a letter is gone before a person reads it: {self._alter('retention.ms=2592000000')}"
-                return self._finding("retention", "warning", seen, advice)
-            return self._finding("retention", "ok", seen)
+                return self._finding("retention", "warning", observed, advice)
+            return self._finding("retention", "ok", observed)
         if self.name == self.topics.examples:
             advice = "a trainer that stays away for longer cannot go on, and a new one begins with the first example: "
-            return self._finding("retention", "warning", seen, advice + for_ever)
+            return self._finding("retention", "warning", observed, advice + for_ever)
         if self.snapshots is None:
             advice = "without snapshots a lost state folder is rebuilt from the whole log: start `prectr stream` with "
-            return self._finding("retention", "warning", seen, f"{advice}--snapshots URL, or {for_ever}")
-        return self._against_snapshots(age, size, seen, round(self.snapshots.every * 1000))
+            return self._finding("retention", "warning", observed, f"{advice}--snapshots URL, or {for_ever}")
+        return self._retention_with_snapshots(age, size, observed, round(self.snapshots.interval * 1000))
 
-    def _against_snapshots(self, age: int, size: int, seen: str, every: int) -> Finding:
+    def _retention_with_snapshots(self, age: int, size: int, observed: str, interval: int) -> Finding:
         """Retention of what a lost state folder is rebuilt from, where snapshots are made every so many ms."""
-        seen += f", a snapshot every {_duration(every)}"
-        longer = self._alter(f"retention.ms={max(7 * _DAY_MS, 100 * every)}")
-        if 0 <= age < _TOO_SHORT * every:
+        observed += f", a snapshot every {_duration(interval)}"
+        longer = self._alter(f"retention.ms={max(7 * _DAY_MS, 100 * interval)}")
+        if 0 <= age < _ERROR_INTERVALS * interval:
             advice = f"records are gone before the snapshot that makes them needless: {longer}"
-            return self._finding("retention", "error", seen, advice)
-        if 0 <= age < max(_SHORT * every, _DAY_MS):
+            return self._finding("retention", "error", observed, advice)
+        if 0 <= age < max(_WARNING_INTERVALS * interval, _DAY_MS):
             advice = f"a pause of the stream may not last longer than that: {longer}"
-            return self._finding("retention", "warning", seen, advice)
+            return self._finding("retention", "warning", observed, advice)
         if size >= 0:
             advice = f"at a high rate the log is gone sooner than its age says: {self._alter('retention.bytes=-1')}"
-            return self._finding("retention", "warning", seen, advice)
-        return self._finding("retention", "ok", seen)
+            return self._finding("retention", "warning", observed, advice)
+        return self._finding("retention", "ok", observed)
 
-    def _in_step(self, settings: Mapping[str, str]) -> Finding:
-        least, copies = int(settings.get("min.insync.replicas", 1)), self.facts.replicas
-        seen = f"{least} of {copies}"
-        if least > copies:
+    def _min_insync_replicas(self, settings: Mapping[str, str]) -> Finding:
+        min_insync, copies = int(settings.get("min.insync.replicas", 1)), self.health.min_replicas
+        observed = f"{min_insync} of {copies}"
+        if min_insync > copies:
             advice = f"nothing can be written: {self._alter(f'min.insync.replicas={max(1, copies - 1)}')}"
-            return self._finding("min.insync.replicas", "error", seen, advice)
-        if copies > 1 and least == copies:
+            return self._finding("min.insync.replicas", "error", observed, advice)
+        if copies > 1 and min_insync == copies:
             advice = f"a single broker that is away stops all: {self._alter(f'min.insync.replicas={copies - 1}')}"
-            return self._finding("min.insync.replicas", "warning", seen, advice)
-        if copies > 2 and least == 1:
+            return self._finding("min.insync.replicas", "warning", observed, advice)
+        if copies > 2 and min_insync == 1:
             advice = "what one broker alone has acknowledged may be lost with it: "
-            return self._finding("min.insync.replicas", "warning", seen, advice + self._alter("min.insync.replicas=2"))
-        return self._finding("min.insync.replicas", "ok", seen)
+            return self._finding(
+                "min.insync.replicas", "warning", observed, advice + self._alter("min.insync.replicas=2")
+            )
+        return self._finding("min.insync.replicas", "ok", observed)
 
 
 def _broker(settings: Mapping[str, str] | None, bootstrap: str) -> Iterator[Finding]:
@@ -222,28 +231,32 @@ def _broker(settings: Mapping[str, str] | None, bootstrap: str) -> Iterator[Find
         advice += "offsets.retention.minutes (a pause of the stream must be shorter)"
         yield Finding("broker settings", "warning", "the broker does not tell them", advice)
         return
-    minutes = int(settings.get("offsets.retention.minutes", _PAUSE_MINUTES))
-    seen = f"{_duration(minutes * 60_000)}: a stream that is stopped for longer loses its place"
-    if minutes < _PAUSE_MINUTES:
-        advice = f"offsets.retention.minutes={_PAUSE_MINUTES} or more in server.properties of every broker, then "
-        yield Finding("broker offsets.retention.minutes", "warning", seen, f"{advice}restart them one by one")
+    minutes = int(settings.get("offsets.retention.minutes", _MIN_OFFSETS_RETENTION_MINUTES))
+    observed = f"{_duration(minutes * 60_000)}: a stream that is stopped for longer loses its place"
+    if minutes < _MIN_OFFSETS_RETENTION_MINUTES:
+        advice = f"offsets.retention.minutes={_MIN_OFFSETS_RETENTION_MINUTES} or more in server.properties of every broker, then "
+        yield Finding("broker offsets.retention.minutes", "warning", observed, f"{advice}restart them one by one")
     else:
-        yield Finding("broker offsets.retention.minutes", "ok", seen)
+        yield Finding("broker offsets.retention.minutes", "ok", observed)
     longest = int(settings.get("transaction.max.timeout.ms", 900_000))
-    if longest < _TRANSACTION_MS:
-        advice = f"transaction.max.timeout.ms={_TRANSACTION_MS} or more in server.properties: the tasks ask for that"
+    if longest < _TRANSACTION_TIMEOUT_MS:
+        advice = (
+            f"transaction.max.timeout.ms={_TRANSACTION_TIMEOUT_MS} or more in server.properties: the tasks ask for that"
+        )
         yield Finding("broker transaction.max.timeout.ms", "error", _duration(longest), advice)
     else:
         yield Finding("broker transaction.max.timeout.ms", "ok", _duration(longest))
-    metadata = int(settings.get("offset.metadata.max.bytes", _METADATA_BYTES))
-    if metadata < _METADATA_BYTES:
-        advice = f"offset.metadata.max.bytes={_METADATA_BYTES} or more in server.properties: each commit says what was "
+    metadata = int(settings.get("offset.metadata.max.bytes", _MIN_METADATA_BYTES))
+    if metadata < _MIN_METADATA_BYTES:
+        advice = (
+            f"offset.metadata.max.bytes={_MIN_METADATA_BYTES} or more in server.properties: each commit says what was "
+        )
         yield Finding("broker offset.metadata.max.bytes", "error", _bytes(metadata), f"{advice}put out")
     else:
         yield Finding("broker offset.metadata.max.bytes", "ok", _bytes(metadata))
 
 
-def _some(numbers: list[int]) -> str:
+def _abbreviated(numbers: list[int]) -> str:
     """Numbers in words, not too many."""
     few = ", ".join(map(str, numbers[:8]))
     return few if len(numbers) <= 8 else f"{few} and {len(numbers) - 8} more"

@@ -8,22 +8,22 @@ from typing import Final
 
 from prectr.ops.doctor.findings import Finding
 
-_SHOWN: Final = ("kafka-python", "rocksdict", "msgspec", "torch")
-_LEAST: Final = (3, 0, 12)
+_LIBRARIES: Final = ("kafka-python", "rocksdict", "msgspec", "torch")
+_MIN_KAFKA_PYTHON: Final = (3, 0, 12)
 """Of kafka-python: transactions, static members and commit metadata were seen to work from here on."""
 _CODECS: Final = ("lz4", "crc32c", "zstandard")
 
 
 def check_versions() -> Iterator[Finding]:
     """What is installed, and whether the client is new enough."""
-    found = {name: _version(name) for name in _SHOWN}
-    seen = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
-    seen = f"prectr {_version('prectr-streaming')}, Python {platform.python_version()}, {seen}"
+    found = {name: _version(name) for name in _LIBRARIES}
+    observed = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
+    observed = f"prectr {_version('prectr-streaming')}, Python {platform.python_version()}, {observed}"
     client = found["kafka-python"] or "0"
-    if None in found.values() or _numbers(client) < _LEAST:
-        yield Finding("libraries", "error", seen, "install the pinned versions: make setup")
+    if None in found.values() or _version_tuple(client) < _MIN_KAFKA_PYTHON:
+        yield Finding("libraries", "error", observed, "install the pinned versions: make setup")
     else:
-        yield Finding("libraries", "ok", seen)
+        yield Finding("libraries", "ok", observed)
     missing = [name for name in _CODECS if importlib.util.find_spec(name) is None]
     if missing:
         advice = f"pip install {' '.join(missing)}: the client needs them for compression and checksums"
@@ -37,5 +37,5 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _version_tuple(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -12,19 +12,19 @@ from typing import Final
 
 from prectr.ops.cli.main import main
 
-GRACE: Final = 30.0
+GRACE_PERIOD: Final = 30.0
 """Seconds to end with everything committed; a child that still hangs then (on a broker that is gone) is killed."""
 
 
-def _hold(fd: int, grace: float) -> None:
+def _exit_with_parent(fd: int, grace_period: float) -> None:
     """Wait for the end of `fd`, then ask this process to stop and, after `grace` seconds, make it."""
     while os.read(fd, 64):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(grace)
+    time.sleep(grace_period)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    Thread(target=_hold, args=(0, GRACE), name="tether", daemon=True).start()
+    Thread(target=_exit_with_parent, args=(0, GRACE_PERIOD), name="parent-watchdog", daemon=True).start()
     main()

@@ -10,12 +10,12 @@ from kafka.structs import OffsetAndMetadata
 
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.transactions.producer import read_committed
+from prectr.stream.kafka.transactions.producer import decode_commit
 
-REPORT: Final = "report.json"
+REPORT_FILE: Final = "report.json"
 
 
-class ModelQuality(msgspec.Struct, frozen=True):
+class ReportedQuality(msgspec.Struct, frozen=True):
     """A model's quality so far, of pages scored before they were learned from; None while it is undefined."""
 
     model: str
@@ -23,14 +23,14 @@ class ModelQuality(msgspec.Struct, frozen=True):
     gauc: float | None = None
 
 
-class Learned(msgspec.Struct, frozen=True):
+class TrainerReport(msgspec.Struct, frozen=True):
     """What the trainer said in its last report: pages learned from, and the quality of its models."""
 
     pages: int = 0
-    models: list[ModelQuality] = []
+    models: list[ReportedQuality] = []
 
 
-class Flow(msgspec.Struct, frozen=True):
+class PipelineStatus(msgspec.Struct, frozen=True):
     """What the broker knows.
 
     events: in the log since it began. unread: of them, by partition, those that no `sessions` task has committed.
@@ -38,43 +38,45 @@ class Flow(msgspec.Struct, frozen=True):
     """
 
     events: int
-    unread: list[int]
-    closed: int
+    lag: list[int]
+    joined_pages: int
     examples: int
 
 
-class FlowReader:
+class PipelineStatusReader:
     """Asks a broker how far the stages are, without joining their groups."""
 
     def __init__(self, connection: Connection, topics: Topics, group_prefix: str, partitions: int) -> None:
         self._connection = connection
         self._events = [TopicPartition(topics.events, number) for number in range(partitions)]
-        self._activity = [TopicPartition(topics.activity, number) for number in range(partitions)]
-        self._sessions, self._queries = f"{group_prefix}sessions", f"{group_prefix}queries"
+        self._joined_pages = [TopicPartition(topics.joined_pages, number) for number in range(partitions)]
+        self._join_group, self._aggregate_group = f"{group_prefix}join", f"{group_prefix}aggregate"
         self._consumer: KafkaConsumer = connection.consumer(group_id=None)
 
-    def read(self) -> Flow:
+    def read(self) -> PipelineStatus:
         """How far the stages are now.
 
         Raises:
             PrectrError: the broker does not answer, or a group belongs to another program.
         """
-        with self._connection.errors():
+        with self._connection.translate_errors():
             ends = self._consumer.end_offsets(self._events)
             first = self._consumer.beginning_offsets(self._events)
-        found: Mapping[str, Mapping[TopicPartition, OffsetAndMetadata]] = self._connection.ask(
-            lambda admin: admin.list_group_offsets([self._sessions, self._queries])
+        committed: Mapping[str, Mapping[TopicPartition, OffsetAndMetadata]] = self._connection.call_admin(
+            lambda admin: admin.list_group_offsets([self._join_group, self._aggregate_group])
         )
-        sessions = [read_committed(found[self._sessions].get(each), each) for each in self._events]
-        queries = [read_committed(found[self._queries].get(each), each) for each in self._activity]
-        return Flow(
+        join_offsets = [decode_commit(committed[self._join_group].get(each), each) for each in self._events]
+        aggregate_offsets = [
+            decode_commit(committed[self._aggregate_group].get(each), each) for each in self._joined_pages
+        ]
+        return PipelineStatus(
             events=sum(ends.values()),
-            unread=[
-                ends[each] - (commit[0] if commit else first[each])
-                for each, commit in zip(self._events, sessions, strict=True)
+            lag=[
+                ends[each] - (offset[0] if offset else first[each])
+                for each, offset in zip(self._events, join_offsets, strict=True)
             ],
-            closed=sum(commit[1].emitted for commit in sessions if commit),
-            examples=sum(commit[1].emitted for commit in queries if commit),
+            joined_pages=sum(commit[1].emitted for commit in join_offsets if commit),
+            examples=sum(commit[1].emitted for commit in aggregate_offsets if commit),
         )
 
     def close(self) -> None:
@@ -82,9 +84,9 @@ class FlowReader:
         self._consumer.close()
 
 
-def read_learned(run_dir: Path) -> Learned | None:
+def read_trainer_report(run_dir: Path) -> TrainerReport | None:
     """What the trainer's last report says; None before its first."""
     try:
-        return msgspec.json.decode((run_dir / REPORT).read_bytes(), type=Learned)
+        return msgspec.json.decode((run_dir / REPORT_FILE).read_bytes(), type=TrainerReport)
     except (FileNotFoundError, msgspec.DecodeError):
         return None

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from prectr.ops.cli.signals import stop_signals
-from prectr.ops.live.pipeline_status import REPORT, FlowReader
-from prectr.ops.live.status_display import Watch, shown
-from prectr.ops.live.supervisor import Child, Patience, supervise
+from prectr.ops.live.pipeline_status import REPORT_FILE, PipelineStatusReader
+from prectr.ops.live.status_display import StatusPoller, display
+from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
 from prectr.state.lock import FolderLock
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, create_topics, partition_count
@@ -34,16 +34,16 @@ class LiveRun:
     group_prefix: str
     state_dir: Path
     run_dir: Path
-    streams: int = 1
+    stream_workers: int = 1
     partitions: int | None = None
     until_end: bool = False
     metrics_port: int | None = None
-    both: Sequence[str] = ()
-    stream: Sequence[str] = ()
-    train: Sequence[str] = ()
-    monitor: Sequence[str] | None = None
-    log: Sequence[str] = ()
-    patience: Patience = field(default_factory=Patience)
+    common_flags: Sequence[str] = ()
+    stream_flags: Sequence[str] = ()
+    train_flags: Sequence[str] = ()
+    monitor_flags: Sequence[str] | None = None
+    log_flags: Sequence[str] = ()
+    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 def run_live(run: LiveRun) -> None:
@@ -56,72 +56,97 @@ def run_live(run: LiveRun) -> None:
     """
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
-        partitions = _ready_topics(run)
+        partitions = _ensure_topics(run)
         stack.callback(FolderLock(run.state_dir).release)
-        children = _children(run)
-        patient = replace(run.connection, wait=0.0)
-        watch = stack.enter_context(
-            Watch(lambda: FlowReader(patient, run.topics, run.group_prefix, partitions), run.run_dir)
+        processes = _processes(run)
+        probe_connection = replace(run.connection, connect_timeout=0.0)
+        poller = stack.enter_context(
+            StatusPoller(
+                lambda: PipelineStatusReader(probe_connection, run.topics, run.group_prefix, partitions), run.run_dir
+            )
         )
         title = f"{run.connection.bootstrap}, {partitions} partitions; report: {run.run_dir / 'report.html'}"
-        look = stack.enter_context(shown(title, children, watch))
-        supervise(children, stop=stop, look=look, patience=run.patience)
+        refresh = stack.enter_context(display(title, processes, poller))
+        supervise(processes, stop=stop, on_poll=refresh, restart_policy=run.restart_policy)
 
 
-def _ready_topics(run: LiveRun) -> int:
+def _ensure_topics(run: LiveRun) -> int:
     """Make the topics that are not there; returns how many partitions each has."""
-    names = run.connection.ask(lambda admin: admin.list_topics())
-    there = partition_count(run.connection, run.topics.events) if run.topics.events in names else None
-    partitions = run.partitions or there or _PARTITIONS
+    names = run.connection.call_admin(lambda admin: admin.list_topics())
+    existing = partition_count(run.connection, run.topics.events) if run.topics.events in names else None
+    partitions = run.partitions or existing or _PARTITIONS
     for name in create_topics(run.connection, run.topics, partitions):
         _log.info("%s: made, %d partitions", name, partitions)
     return partitions
 
 
-def _children(run: LiveRun) -> list[Child]:
-    ends = ["--until-end"] if run.until_end else []
-    logs = run.run_dir / "logs"
-    numbers = range(1, run.streams + 1)
-    monitors = [] if run.monitor is None else [_monitor(run, run.monitor)]
+def _processes(run: LiveRun) -> list[ManagedProcess]:
+    end_flags = ["--until-end"] if run.until_end else []
+    log_dir = run.run_dir / "logs"
+    numbers = range(1, run.stream_workers + 1)
+    monitors = [] if run.monitor_flags is None else [_monitor_process(run, run.monitor_flags)]
     return [
         *(
-            Child(
+            ManagedProcess(
                 f"stream-{number}",
                 [
-                    *(*run.log, "stream", *run.both, *run.stream, *ends, *_metrics(run, number)),
+                    *(
+                        *run.log_flags,
+                        "stream",
+                        *run.common_flags,
+                        *run.stream_flags,
+                        *end_flags,
+                        *_metrics_flags(run, number),
+                    ),
                     *("--state-dir", str(run.state_dir / f"stream-{number}")),
                 ],
-                logs / f"stream-{number}.log",
-                may_end=run.until_end,
-                patience=run.patience,
+                log_dir / f"stream-{number}.log",
+                may_exit=run.until_end,
+                restart_policy=run.restart_policy,
             )
             for number in numbers
         ),
-        Child(
+        ManagedProcess(
             "train",
-            [*run.log, "train", *run.both, *run.train, *ends, *_metrics(run, 0), "--run-dir", str(run.run_dir)],
-            logs / "train.log",
-            may_end=run.until_end,
-            patience=run.patience,
+            [
+                *run.log_flags,
+                "train",
+                *run.common_flags,
+                *run.train_flags,
+                *end_flags,
+                *_metrics_flags(run, 0),
+                "--run-dir",
+                str(run.run_dir),
+            ],
+            log_dir / "train.log",
+            may_exit=run.until_end,
+            restart_policy=run.restart_policy,
         ),
         *monitors,
     ]
 
 
-def _monitor(run: LiveRun, flags: Sequence[str]) -> Child:
-    return Child(
+def _monitor_process(run: LiveRun, flags: Sequence[str]) -> ManagedProcess:
+    return ManagedProcess(
         "monitor",
-        [*run.log, "monitor", *flags, *_metrics(run, run.streams + 1), "--data-dir", str(run.run_dir / "monitor")],
+        [
+            *run.log_flags,
+            "monitor",
+            *flags,
+            *_metrics_flags(run, run.stream_workers + 1),
+            "--data-dir",
+            str(run.run_dir / "monitor"),
+        ],
         run.run_dir / "logs" / "monitor.log",
-        may_end=False,
-        patience=run.patience,
+        may_exit=False,
+        restart_policy=run.restart_policy,
     )
 
 
-def _metrics(run: LiveRun, number: int) -> list[str]:
+def _metrics_flags(run: LiveRun, number: int) -> list[str]:
     return [] if run.metrics_port is None else ["--metrics-port", str(run.metrics_port + number)]
 
 
 def report_path(run_dir: Path) -> Path:
     """Where the trainer's report lies."""
-    return run_dir / REPORT
+    return run_dir / REPORT_FILE

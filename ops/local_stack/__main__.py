@@ -13,16 +13,16 @@ def main(command: str) -> None:
     """Start the whole system, or end it."""
     settings = UpSettings.from_environment()
     if command == "down":
-        was = stop(settings.dir)
-        print(f"{settings.dir}: ended" if was else f"{settings.dir}: nothing is up")
+        was_running = stop(settings.dir)
+        print(f"{settings.dir}: ended" if was_running else f"{settings.dir}: nothing is up")
         return
-    fresh = start(settings)
-    print("up" if fresh else "it is up already; make down ends it")
-    for name, place in _places(settings).items():
-        print(f"  {name:<12}{place}")
+    started = start(settings)
+    print("up" if started else "it is up already; make down ends it")
+    for name, address in _addresses(settings).items():
+        print(f"  {name:<12}{address}")
 
 
-def _places(settings: UpSettings) -> dict[str, str]:
+def _addresses(settings: UpSettings) -> dict[str, str]:
     metrics = ", ".join(f"http://{target}/metrics" for targets in settings.targets.values() for target in targets)
     return {
         "monitor": f"http://127.0.0.1:{settings.monitor_port}/",

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-HOW: Final = "run `make kafka` (Maven and Java 17), or set KAFKA_HOME to an unpacked Apache Kafka 4"
+INSTALL_HINT: Final = "run `make kafka` (Maven and Java 17), or set KAFKA_HOME to an unpacked Apache Kafka 4"
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
-_PLACES: Final = (_CHECKOUT.parent / "shared" / "kafka", _CHECKOUT / ".kafka")
+_KAFKA_HOMES: Final = (_CHECKOUT.parent / "shared" / "kafka", _CHECKOUT / ".kafka")
 
 _PROPERTIES: Final = """\
 process.roles=broker,controller
@@ -35,7 +35,7 @@ log.retention.check.interval.ms=1000
 def kafka_home() -> Path | None:
     """Where Kafka is: KAFKA_HOME, else ../shared/kafka, else of `make kafka`; None if nowhere, or without Java."""
     named = os.environ.get("KAFKA_HOME")
-    homes = (Path(named),) if named else _PLACES
+    homes = (Path(named),) if named else _KAFKA_HOMES
     return next((home for home in homes if (home / "libs").is_dir() and shutil.which("java")), None)
 
 
@@ -64,9 +64,9 @@ def format_storage(java: list[str], properties: Path, *, standalone: bool = True
     if (properties.parent / "data" / "meta.properties").exists():
         return
     tool = [*java, "kafka.tools.StorageTool"]
-    made = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=True)
-    first = ["--standalone"] if standalone else []
-    formatting = [*tool, "format", *first, "-t", made.stdout.split()[-1], "-c", str(properties)]
+    uuid = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=True)
+    standalone_flag = ["--standalone"] if standalone else []
+    formatting = [*tool, "format", *standalone_flag, "-t", uuid.stdout.split()[-1], "-c", str(properties)]
     subprocess.run(formatting, capture_output=True, check=True)
 
 

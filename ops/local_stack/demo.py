@@ -7,17 +7,17 @@ from typing import Annotated, Final
 
 import typer
 
-from prectr.ops.cli.console import meter, set_up_logging
+from prectr.ops.cli.console import progress_bar, set_up_logging
 from prectr.ops.cli.kafka_options import Bootstrap, connection
 from prectr.ops.cli.signals import stop_signals
 from prectr.state.errors import UsageError
-from prectr.stream.kafka.client.end_offsets import ends_of
+from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io.log_loader import load
 from prectr.stream.simulator import simulate
 
-_NAP: Final = 0.5
-_WAIT: Final = 120.0
+_SLEEP: Final = 0.5
+_CONNECT_TIMEOUT: Final = 120.0
 _log = logging.getLogger("prectr")
 
 
@@ -26,7 +26,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the log is kept, so that it is made once.")],
     pages: Annotated[int, typer.Option(min=1, help="Result pages of the log.")] = 20_000,
     speed: Annotated[str, typer.Option(help="Seconds of event time a second, or max.")] = "1000",
-    stay: Annotated[bool, typer.Option("--stay", help="When all is loaded, wait to be ended.")] = False,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="When all is loaded, wait to be ended.")] = False,
 ) -> None:
     """Simulate a log of two weeks, and load what of it is not in Kafka yet.
 
@@ -38,43 +38,43 @@ def demo(
     if speed != "max" and not speed.replace(".", "", 1).isdigit():
         raise UsageError(f"speed {speed}: give seconds of event time a second, such as 1000, or max")
     pace = None if speed == "max" else float(speed)
-    broker, topics = connection(bootstrap, None, _WAIT), Topics()
-    log = _made(folder, pages)
+    broker, topics = connection(bootstrap, None, _CONNECT_TIMEOUT), Topics()
+    log = _ensure_log(folder, pages)
     with stop_signals() as stop:
-        while topics.events not in broker.ask(lambda admin: admin.list_topics()) and not stop():
-            time.sleep(_NAP)
+        while topics.events not in broker.call_admin(lambda admin: admin.list_topics()) and not stop():
+            time.sleep(_SLEEP)
         if stop():
             return
-        there = sum(ends_of(broker, topics.events))
-        with meter("load", 1.0) as shown:
+        loaded_lines = sum(fetch_end_offsets(broker, topics.events))
+        with progress_bar("load", 1.0) as bar:
             loaded = load(
                 [str(log)],
                 broker,
                 topics,
                 speed=pace,
-                skip=there,
-                progress=lambda done, total: shown.update(done / total if total else 1.0),
+                skip_lines=loaded_lines,
+                progress=lambda done, total: bar.update(done / total if total else 1.0),
                 stop=stop,
             )
         _log.info(
             "demo log: %d lines are in %s, %d of them since this start",
-            there + loaded.events,
+            loaded_lines + loaded.events,
             topics.events,
             loaded.events,
         )
-        while stay and not stop():
-            time.sleep(_NAP)
+        while keep_running and not stop():
+            time.sleep(_SLEEP)
 
 
-def _made(folder: Path, pages: int) -> Path:
+def _ensure_log(folder: Path, pages: int) -> Path:
     """The log, simulated unless it is there; whole, or not there."""
     log = folder / f"demo-{pages}.jsonl.gz"
     if not log.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"part-{log.name}"
-        with meter("simulate", pages) as shown:
-            simulate(part, pages=pages, catalogue="chorus", progress=lambda done, _total: shown.update(done))
-        part.rename(log)
+        temporary = folder / f"part-{log.name}"
+        with progress_bar("simulate", pages) as bar:
+            simulate(temporary, pages=pages, catalogue="chorus", progress=lambda done, _total: bar.update(done))
+        temporary.rename(log)
     return log
 
 

@@ -3,7 +3,7 @@
 import os
 
 from prectr.ops.local_stack.broker import (
-    HOW,
+    INSTALL_HINT,
     broker_command,
     format_storage,
     java_command,
@@ -18,7 +18,7 @@ def main() -> None:
     """Set the broker up in its folder, and become it: whoever ends this process ends the broker."""
     settings, home = UpSettings.from_environment(), kafka_home()
     if home is None:
-        raise PrectrError(f"make up finds no Kafka: {HOW}")
+        raise PrectrError(f"make up finds no Kafka: {INSTALL_HINT}")
     java = java_command(home)
     properties = write_properties(settings.dir / "kafka", settings.kafka_port, settings.controller_port)
     format_storage(java, properties)

@@ -6,7 +6,7 @@ from contextlib import closing
 
 from prectr.state.errors import PrectrError
 
-_FURTHER = 100
+_PORT_OFFSET = 100
 
 
 def check_ports(ports: Mapping[int, tuple[str, str]]) -> None:
@@ -15,13 +15,13 @@ def check_ports(ports: Mapping[int, tuple[str, str]]) -> None:
     Raises:
         PrectrError: some are in use; names each, and how to choose another.
     """
-    taken = [
-        f"port {port} ({what}) is in use: end what holds it, or choose another: make up {variable}={port + _FURTHER}"
+    in_use = [
+        f"port {port} ({what}) is in use: end what holds it, or choose another: make up {variable}={port + _PORT_OFFSET}"
         for port, (what, variable) in ports.items()
         if not is_free(port)
     ]
-    if taken:
-        raise PrectrError("\n".join(taken))
+    if in_use:
+        raise PrectrError("\n".join(in_use))
 
 
 def is_free(port: int) -> bool:

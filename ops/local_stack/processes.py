@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-MARK: Final = "MAKE_UP_RUN"
+RUN_VARIABLE: Final = "MAKE_UP_RUN"
 """Environment variable that every process of a run inherits: the run's folder."""
-_HONCHO: Final = "HONCHO_PROCESS_NAME"
-_LOOK_EVERY: Final = 0.1
+_HONCHO_VARIABLE: Final = "HONCHO_PROCESS_NAME"
+_POLL_INTERVAL: Final = 0.1
 
 
 class Process(NamedTuple):
@@ -19,7 +19,7 @@ class Process(NamedTuple):
 
     pid: int
     parent: int
-    part: str
+    service: str
 
 
 def processes_of(folder: Path) -> list[Process]:
@@ -32,32 +32,32 @@ def processes_of(folder: Path) -> list[Process]:
         with suppress(OSError):
             environ = _environ(entry)
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if environ.get(MARK) == str(folder) and state != "Z":
-                found.append(Process(int(entry.name), int(parent), environ.get(_HONCHO, "").partition(".")[0]))
+            if environ.get(RUN_VARIABLE) == str(folder) and state != "Z":
+                found.append(Process(int(entry.name), int(parent), environ.get(_HONCHO_VARIABLE, "").partition(".")[0]))
     return found
 
 
-def heads(processes: Iterable[Process]) -> list[Process]:
+def process_leaders(processes: Iterable[Process]) -> list[Process]:
     """Those of the processes that no other of their part has started."""
-    everyone = {process.pid: process for process in processes}
-    return [each for each in everyone.values() if getattr(everyone.get(each.parent), "part", None) != each.part]
+    by_pid = {process.pid: process for process in processes}
+    return [each for each in by_pid.values() if getattr(by_pid.get(each.parent), "part", None) != each.service]
 
 
-def send(processes: Iterable[Process], number: signal.Signals) -> None:
+def send_signal(processes: Iterable[Process], number: signal.Signals) -> None:
     """Send a signal to each that is still there."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
 
-def wait_until_gone(folder: Path, seconds: float, part: str | None = None) -> list[Process]:
+def wait_until_gone(folder: Path, seconds: float, service: str | None = None) -> list[Process]:
     """Wait for the processes of a run, or of one part of it, to end; returns those that have not."""
-    until = time.monotonic() + seconds
-    while left := [process for process in processes_of(folder) if part in (None, process.part)]:
-        if time.monotonic() > until:
+    deadline = time.monotonic() + seconds
+    while remaining := [process for process in processes_of(folder) if service in (None, process.service)]:
+        if time.monotonic() > deadline:
             break
-        time.sleep(_LOOK_EVERY)
-    return left
+        time.sleep(_POLL_INTERVAL)
+    return remaining
 
 
 def _environ(entry: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Final
 from prectr.ops.local_stack.settings import CHECKOUT, UpSettings
 from prectr.state.errors import PrectrError
 
-HOW: Final = "install it (Debian: apt-get install prometheus), so that `prometheus` is on the PATH"
+INSTALL_HINT: Final = "install it (Debian: apt-get install prometheus), so that `prometheus` is on the PATH"
 _CONFIG: Final = CHECKOUT / "ops" / "prometheus" / "prometheus.yml"
 _RULES: Final = CHECKOUT / "ops" / "alerts"
 
@@ -37,7 +37,7 @@ def main() -> None:
     """Write the configuration, and become Prometheus: whoever ends this process ends it."""
     settings, program = UpSettings.from_environment(), shutil.which("prometheus")
     if program is None:
-        raise PrectrError(f"make up finds no Prometheus: {HOW}")
+        raise PrectrError(f"make up finds no Prometheus: {INSTALL_HINT}")
     flags = [
         f"--config.file={write_config(settings)}",
         f"--storage.tsdb.path={settings.dir / 'prometheus' / 'data'}",

@@ -7,41 +7,43 @@ from functools import partial
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from prectr.ops.local_stack.settings import STREAMS, UpSettings
+from prectr.ops.local_stack.settings import STREAM_WORKERS, UpSettings
 
-_SECONDS = 5.0
-_READING = b"reading"
+_TIMEOUT = 5.0
+_MONITOR_READY = b"reading"
 """What the monitor's /health says once it has read all that is there."""
-_FIGURES = b"# HELP prectr_"
+_METRICS_PREFIX = b"# HELP prectr_"
 """How metrics begin once there are any: an exporter answers before its process has looked at its settings."""
 
 
-def parts(settings: UpSettings) -> dict[str, Callable[[], bool]]:
+def readiness_checks(settings: UpSettings) -> dict[str, Callable[[], bool]]:
     """Whether each part answers, by what it is called; in the order in which they come up."""
     local = "http://127.0.0.1:{}{}".format
     exporters = {
-        f"stream process {number}": partial(_answers, local(settings.metrics_port + number, "/metrics"), _FIGURES)
-        for number in range(1, STREAMS + 1)
+        f"stream process {number}": partial(
+            _responds, local(settings.metrics_port + number, "/metrics"), _METRICS_PREFIX
+        )
+        for number in range(1, STREAM_WORKERS + 1)
     }
     return {
-        "Prometheus": partial(_answers, local(settings.prometheus_port, "/-/ready")),
+        "Prometheus": partial(_responds, local(settings.prometheus_port, "/-/ready")),
         "Kafka": partial(_listens, settings.kafka_port),
         **exporters,
-        "trainer": partial(_answers, local(settings.metrics_port, "/metrics"), _FIGURES),
-        "monitor": partial(_answers, local(settings.monitor_port, "/health"), _READING),
+        "trainer": partial(_responds, local(settings.metrics_port, "/metrics"), _METRICS_PREFIX),
+        "monitor": partial(_responds, local(settings.monitor_port, "/health"), _MONITOR_READY),
     }
 
 
 def _listens(port: int) -> bool:
     with closing(socket.socket()) as probe:
-        probe.settimeout(_SECONDS)
+        probe.settimeout(_TIMEOUT)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _answers(url: str, says: bytes = b"") -> bool:
+def _responds(url: str, prefix: bytes = b"") -> bool:
     try:
-        with urlopen(url, timeout=_SECONDS) as answer:
-            said: bytes = answer.read()
+        with urlopen(url, timeout=_TIMEOUT) as answer:
+            body: bytes = answer.read()
     except (URLError, OSError):
         return False
-    return said.startswith(says)
+    return body.startswith(prefix)

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from prectr.state.errors import ConfigError
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-STREAMS: Final = 2
+STREAM_WORKERS: Final = 2
 _PREFIX: Final = "UP_"
 """Not PRECTR_: of those every command refuses what is no setting of the pipeline or the trainer."""
 _HIGHEST_PORT: Final = 65_535
@@ -34,7 +34,7 @@ class UpSettings:
     pages: int = 20_000
     speed: str = "1000"
     model: str = "wide-deep+"
-    wait: int = 180
+    ready_timeout: int = 180
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -52,7 +52,7 @@ class UpSettings:
             values[field.name] = _read(variable, environ[variable], type(field.default))
         settings = cls(**values)
         named = [port for port, _ in settings.ports.items()]
-        if len(set(named)) < 4 + 2 + STREAMS:
+        if len(set(named)) < 4 + 2 + STREAM_WORKERS:
             raise ConfigError(f"make up: two of its ports are the same: {settings._port_list()}; choose others")
         return settings
 
@@ -60,8 +60,8 @@ class UpSettings:
     def ports(self) -> dict[int, tuple[str, str]]:
         """Every port that is served: what serves it, and the variable that moves it."""
         exporters = [("the trainer's metrics", 0)]
-        exporters += [(f"the metrics of stream process {number}", number) for number in range(1, STREAMS + 1)]
-        exporters += [("the monitor's metrics", STREAMS + 1)]
+        exporters += [(f"the metrics of stream process {number}", number) for number in range(1, STREAM_WORKERS + 1)]
+        exporters += [("the monitor's metrics", STREAM_WORKERS + 1)]
         return {
             self.kafka_port: ("Kafka", "UP_KAFKA_PORT"),
             self.controller_port: ("Kafka's controller", "UP_CONTROLLER_PORT"),
@@ -73,7 +73,7 @@ class UpSettings:
     @property
     def targets(self) -> dict[str, list[str]]:
         """What Prometheus asks, by job."""
-        at = [f"127.0.0.1:{self.metrics_port + offset}" for offset in range(STREAMS + 2)]
+        at = [f"127.0.0.1:{self.metrics_port + offset}" for offset in range(STREAM_WORKERS + 2)]
         return {"stream": at[1:-1], "train": at[:1], "monitor": at[-1:]}
 
     @property
@@ -97,7 +97,7 @@ class UpSettings:
 
     def _port_list(self) -> str:
         singles = ("kafka_port", "controller_port", "prometheus_port", "monitor_port")
-        first, last = self.metrics_port, self.metrics_port + STREAMS + 1
+        first, last = self.metrics_port, self.metrics_port + STREAM_WORKERS + 1
         listed = [f"{_PREFIX}{name.upper()}={getattr(self, name)}" for name in singles]
         return ", ".join([*listed, f"{_PREFIX}METRICS_PORT={first} (up to {last})"])
 
@@ -111,7 +111,7 @@ def _read(variable: str, text: str, kind: type) -> object:
         number = int(text)
     except ValueError as error:
         raise ConfigError(f"{variable}={text}: is not a whole number") from error
-    highest = _HIGHEST_PORT - STREAMS - 1 if variable.endswith("_PORT") else 1 << 31
+    highest = _HIGHEST_PORT - STREAM_WORKERS - 1 if variable.endswith("_PORT") else 1 << 31
     if not 0 < number <= highest:
         raise ConfigError(f"{variable}={text}: must be at least 1 and at most {highest}")
     return number

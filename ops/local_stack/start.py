@@ -10,18 +10,18 @@ import time
 from pathlib import Path
 from typing import Final
 
-from prectr.ops.local_stack.broker import HOW as GET_KAFKA
+from prectr.ops.local_stack.broker import INSTALL_HINT as GET_KAFKA
 from prectr.ops.local_stack.broker import kafka_home
 from prectr.ops.local_stack.ports import check_ports
-from prectr.ops.local_stack.processes import MARK, processes_of
-from prectr.ops.local_stack.prometheus import HOW as GET_PROMETHEUS
-from prectr.ops.local_stack.ready import parts
+from prectr.ops.local_stack.processes import RUN_VARIABLE, processes_of
+from prectr.ops.local_stack.prometheus import INSTALL_HINT as GET_PROMETHEUS
+from prectr.ops.local_stack.ready import readiness_checks
 from prectr.ops.local_stack.settings import CHECKOUT, UpSettings
 from prectr.ops.local_stack.stop import stop
 from prectr.state.errors import PrectrError
 from prectr.state.lock import FolderLock
 
-_LOOK_EVERY: Final = 0.3
+_POLL_INTERVAL: Final = 0.3
 _LAST_LINES: Final = 15
 _STOPPED: Final = re.compile(r" system +\| (\w+)\.1 stopped ")
 """How honcho says that a part has ended."""
@@ -37,22 +37,22 @@ def start(settings: UpSettings) -> bool:
     """
     lock = FolderLock(settings.dir)
     try:
-        return _started(settings)
+        return _start(settings)
     finally:
         lock.release()
 
 
-def _started(settings: UpSettings) -> bool:
+def _start(settings: UpSettings) -> bool:
     running = processes_of(settings.dir)
-    if any(process.part == "" for process in running):
+    if any(process.service == "" for process in running):
         return False
     if running:
         raise PrectrError(f"what is left of an earlier run in {settings.dir} is still there: make down ends it")
     _check_tools()
     check_ports(settings.ports)
-    honcho = _begin(settings)
+    honcho = _start_honcho(settings)
     try:
-        _wait(settings, honcho)
+        _wait_until_ready(settings, honcho)
     except BaseException:
         stop(settings.dir)
         raise
@@ -66,13 +66,13 @@ def _check_tools() -> None:
         raise PrectrError("\n".join(["make up needs what is not here:", *missing]))
 
 
-def _begin(settings: UpSettings) -> subprocess.Popen[bytes]:
+def _start_honcho(settings: UpSettings) -> subprocess.Popen[bytes]:
     """Start honcho in a session of its own: it outlives the terminal."""
     binaries = Path(sys.executable).parent
     environment = {
         **os.environ,
         **settings.environment(),
-        MARK: str(settings.dir),
+        RUN_VARIABLE: str(settings.dir),
         "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
     }
@@ -89,30 +89,30 @@ def _begin(settings: UpSettings) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait(settings: UpSettings, honcho: subprocess.Popen[bytes]) -> None:
-    begun = time.monotonic()
-    left = parts(settings)
-    while left:
-        for name, answers in list(left.items()):
+def _wait_until_ready(settings: UpSettings, honcho: subprocess.Popen[bytes]) -> None:
+    started = time.monotonic()
+    pending = readiness_checks(settings)
+    while pending:
+        for name, answers in list(pending.items()):
             if answers():
-                _log.info("%s: up after %.0f s", name, time.monotonic() - begun)
-                del left[name]
+                _log.info("%s: up after %.0f s", name, time.monotonic() - started)
+                del pending[name]
         if honcho.poll() is not None:
-            raise PrectrError(f"make up: a part has ended, and so all. {_last_words(settings)}")
-        if time.monotonic() - begun > settings.wait:
+            raise PrectrError(f"make up: a part has ended, and so all. {_failure_log(settings)}")
+        if time.monotonic() - started > settings.ready_timeout:
             raise PrectrError(
-                f"make up: {', '.join(left)} did not answer within {settings.wait} s (UP_WAIT), so all has been ended. "
-                f"{_last_words(settings)}"
+                f"make up: {', '.join(pending)} did not answer within {settings.ready_timeout} s (UP_READY_TIMEOUT), so all has been ended. "
+                f"{_failure_log(settings)}"
             )
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_INTERVAL)
 
 
-def _last_words(settings: UpSettings) -> str:
+def _failure_log(settings: UpSettings) -> str:
     """What the part said that ended first, or else what was said last."""
-    log, said = settings.log, settings.log.read_text(errors="replace").splitlines()
-    first = next(filter(None, map(_STOPPED.search, said)), None)
+    log, lines = settings.log, settings.log.read_text(errors="replace").splitlines()
+    first = next(filter(None, map(_STOPPED.search, lines)), None)
     if first is not None and first[1] == "kafka" and settings.kafka_log.exists():
-        log, said = settings.kafka_log, settings.kafka_log.read_text(errors="replace").splitlines()
+        log, lines = settings.kafka_log, settings.kafka_log.read_text(errors="replace").splitlines()
     elif first is not None:
-        said = [line for line in said if f" {first[1]}.1 " in line]
-    return "\n".join([f"From {log}:", *said[-_LAST_LINES:]])
+        lines = [line for line in lines if f" {first[1]}.1 " in line]
+    return "\n".join([f"From {log}:", *lines[-_LAST_LINES:]])

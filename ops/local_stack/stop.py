@@ -5,14 +5,14 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from prectr.ops.local_stack.processes import heads, processes_of, send, wait_until_gone
+from prectr.ops.local_stack.processes import process_leaders, processes_of, send_signal, wait_until_gone
 from prectr.state.errors import PrectrError
 
 SYSTEM: Final = "system"
 """The part of the Procfile that has to commit before its broker goes."""
 _COMMIT_SECONDS: Final = 75.0
-_AGAIN_SECONDS: Final = 10.0
-_END_SECONDS: Final = 20.0
+_RETRY_SECONDS: Final = 10.0
+_EXIT_SECONDS: Final = 20.0
 _KILL_SECONDS: Final = 10.0
 _log = logging.getLogger("prectr")
 
@@ -26,19 +26,19 @@ def stop(folder: Path) -> bool:
     if not processes_of(folder):
         return False
     # What was stopped (Ctrl-Z, a debugger) must run to hear that it shall end.
-    send(processes_of(folder), signal.SIGCONT)
+    send_signal(processes_of(folder), signal.SIGCONT)
     # Stream processes, trainer and monitor first, while the broker is there to commit to. honcho ends the others then.
-    for seconds in (_COMMIT_SECONDS, _AGAIN_SECONDS):
-        system = [process for process in processes_of(folder) if process.part == SYSTEM]
+    for seconds in (_COMMIT_SECONDS, _RETRY_SECONDS):
+        system = [process for process in processes_of(folder) if process.service == SYSTEM]
         if system:
             # A second time: it may wait for a broker that is not there, and ends at once then.
-            send(heads(system), signal.SIGTERM)
+            send_signal(process_leaders(system), signal.SIGTERM)
             wait_until_gone(folder, seconds, SYSTEM)
-    if not any(process.part == "" for process in processes_of(folder)):
-        send(processes_of(folder), signal.SIGTERM)
-    for process in wait_until_gone(folder, _END_SECONDS):
-        _log.warning("%s (process %d) has not ended: killed", process.part or "honcho", process.pid)
-        send([process], signal.SIGKILL)
-    if left := wait_until_gone(folder, _KILL_SECONDS):
-        raise PrectrError(f"processes {', '.join(str(each.pid) for each in left)} of {folder} cannot be ended")
+    if not any(process.service == "" for process in processes_of(folder)):
+        send_signal(processes_of(folder), signal.SIGTERM)
+    for process in wait_until_gone(folder, _EXIT_SECONDS):
+        _log.warning("%s (process %d) has not ended: killed", process.service or "honcho", process.pid)
+        send_signal([process], signal.SIGKILL)
+    if remaining := wait_until_gone(folder, _KILL_SECONDS):
+        raise PrectrError(f"processes {', '.join(str(each.pid) for each in remaining)} of {folder} cannot be ended")
     return True

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from prectr.state.errors import PrectrError, UsageError
 
-LOCAL: Final = "127.0.0.1"
+LOOPBACK: Final = "127.0.0.1"
 """Where metrics are served unless told otherwise: figures of a business are not for every network."""
 
 Snapshot = TypeVar("Snapshot")
@@ -26,7 +26,7 @@ Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 _log = logging.getLogger(__name__)
 
 
-class _Latest(Collector, Generic[Snapshot]):
+class _SnapshotCollector(Collector, Generic[Snapshot]):
     """Renders the latest snapshot; `snapshot` is replaced as a whole, which is atomic."""
 
     def __init__(self, render: Callable[[Snapshot], Iterator[Metric]]) -> None:
@@ -42,7 +42,7 @@ class _Latest(Collector, Generic[Snapshot]):
 class Exporter(Generic[Snapshot]):
     """A running exporter; `close` it, or use it in a `with`."""
 
-    def __init__(self, render: Callable[[Snapshot], Iterator[Metric]], port: int, address: str = LOCAL) -> None:
+    def __init__(self, render: Callable[[Snapshot], Iterator[Metric]], port: int, address: str = LOOPBACK) -> None:
         """Serve over HTTP on `address`:`port` (0: any free port) until closed; nothing before the first `update`.
 
         render: makes the metrics of a snapshot; called by the server's threads, at each scrape.
@@ -53,19 +53,19 @@ class Exporter(Generic[Snapshot]):
             raise UsageError(
                 f"metrics port {port} is out of range: give one from 1 to 65535, or 0 for any that is free"
             )
-        self._latest = _Latest(render)
+        self._latest = _SnapshotCollector(render)
         registry = CollectorRegistry()
         registry.register(self._latest)
         host = f"[{address}]" if ":" in address else address
         try:
             self._server, self._thread = start_http_server(port, addr=address, registry=registry)
         except (OSError, UnicodeError) as error:
-            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             raise PrectrError(
                 f"cannot serve metrics on {host}:{port}: {getattr(error, 'strerror', None) or error}; "
                 + (
                     "another process may hold the port: give another one with --metrics-port"
-                    if taken
+                    if in_use
                     else "it must be an address of this machine, and a port that this user may open"
                 )
             ) from error
@@ -95,9 +95,9 @@ class Exporter(Generic[Snapshot]):
         self.close()
 
 
-def with_samples(family: Family, samples: Iterable[tuple[Sequence[str], float | None]]) -> Family:
+def add_samples(family: Family, samples: Iterable[tuple[Sequence[str], float | None]]) -> Family:
     """`family` with a sample for each pair of label values and figure; a figure that is None has none."""
-    for labels, figure in samples:
-        if figure is not None:
-            family.add_metric(labels, figure)
+    for labels, value in samples:
+        if value is not None:
+            family.add_metric(labels, value)
     return family

@@ -5,31 +5,31 @@ from collections.abc import Iterable, Sequence
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics.exporter import with_samples
+from prectr.ops.metrics.exporter import add_samples
 
-TASK: tuple[str, str] = ("stage", "partition")
+TASK_LABELS: tuple[str, str] = ("stage", "partition")
 """The labels of what is told of a task."""
 
 
-def consumer_lag(samples: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
+def consumer_lag_metric(samples: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
     """Records by task, None where the broker has not told yet."""
-    return with_samples(
+    return add_samples(
         GaugeMetricFamily(
             "prectr_consumer_lag_records",
             "Records of the partition that have been written and not taken yet.",
-            labels=TASK,
+            labels=TASK_LABELS,
         ),
         samples,
     )
 
 
-def watermark_lag(samples: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
+def watermark_lag_metric(samples: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
     """Seconds by task, None where it has no watermark yet."""
-    return with_samples(
+    return add_samples(
         GaugeMetricFamily(
             "prectr_watermark_lag_seconds",
             "Largest watermark of any task, as far as it is known here, less this one's, event time.",
-            labels=TASK,
+            labels=TASK_LABELS,
         ),
         samples,
     )

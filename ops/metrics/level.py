@@ -5,22 +5,22 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics.exporter import with_samples
+from prectr.ops.metrics.exporter import add_samples
 from prectr.state.aggregates import LevelCounts
 from prectr.stream.records import LEVELS
 
 
-def level_metrics(counted: Sequence[tuple[Sequence[str], LevelCounts]], labels: Sequence[str]) -> Iterator[Metric]:
+def level_metrics(level_counts: Sequence[tuple[Sequence[str], LevelCounts]], labels: Sequence[str]) -> Iterator[Metric]:
     """Impressions and clicks by level. counted: of each part of the queries, with the values of its `labels`."""
     for start, name, text in (
-        (0, "prectr_level_impressions", "Impressions of all queries by relevance level, labels final."),
-        (len(LEVELS), "prectr_level_clicks", "Clicked impressions of all queries by relevance level."),
+        (0, "prectr_aggregated_impressions", "Impressions of all queries by relevance level, labels final."),
+        (len(LEVELS), "prectr_aggregated_clicks", "Clicked impressions of all queries by relevance level."),
     ):
-        yield with_samples(
-            CounterMetricFamily(name, text, labels=[*labels, "level"]),
+        yield add_samples(
+            CounterMetricFamily(name, text, labels=[*labels, "relevance_level"]),
             (
-                ([*values, str(level)], counts[start + place])
-                for values, counts in counted
-                for place, level in enumerate(LEVELS)
+                ([*values, str(level)], counts[start + index])
+                for values, counts in level_counts
+                for index, level in enumerate(LEVELS)
             ),
         )

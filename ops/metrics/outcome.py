@@ -7,64 +7,62 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics.exporter import with_samples
+from prectr.ops.metrics.exporter import add_samples
 from prectr.stream.join.outcomes import Outcomes
 
 Labels: TypeAlias = Sequence[str]
 
 
-def outcome_metrics(counted: Sequence[tuple[Labels, Outcomes]], labels: Labels) -> Iterator[Metric]:
+def outcome_metrics(counts_by_labels: Sequence[tuple[Labels, Outcomes]], labels: Labels) -> Iterator[Metric]:
     """What became of everything that was read, as far as it is known.
 
     counted: of each part of what is read, with the values of its `labels`.
     """
-    yield with_samples(
-        CounterMetricFamily(
-            "prectr_events", "Events read, by what they turned out to be.", labels=[*labels, "outcome"]
-        ),
+    yield add_samples(
+        CounterMetricFamily("prectr_events", "Events read, by type.", labels=[*labels, "type"]),
         (
             ([*values, kind], count)
-            for values, counts in counted
+            for values, counts in counts_by_labels
             for kind, count in (
-                ("impression", counts.impressions.received),
+                ("page", counts.pages.received),
                 ("click", counts.clicks.received),
                 ("unreadable", counts.unreadable),
             )
         ),
     )
-    yield with_samples(
-        CounterMetricFamily("prectr_impressions", "Result pages by how they ended.", labels=[*labels, "outcome"]),
-        _ends(((values, counts.impressions) for values, counts in counted), ("received", "open")),
+    yield add_samples(
+        CounterMetricFamily("prectr_pages", "Result pages by how they ended.", labels=[*labels, "outcome"]),
+        _outcome_samples(((values, counts.pages) for values, counts in counts_by_labels), ("received", "open")),
     )
-    yield with_samples(
+    yield add_samples(
         CounterMetricFamily("prectr_clicks", "Clicks by how they ended.", labels=[*labels, "outcome"]),
-        _ends(((values, counts.clicks) for values, counts in counted), ("received", "waiting")),
+        _outcome_samples(((values, counts.clicks) for values, counts in counts_by_labels), ("received", "waiting")),
     )
-    yield with_samples(
+    yield add_samples(
         GaugeMetricFamily(
-            "prectr_clicks_waiting", "Clicks whose page has not come, within its window.", labels=list(labels)
+            "prectr_pending_clicks", "Clicks whose page has not come, within its window.", labels=list(labels)
         ),
-        ((values, counts.clicks.waiting) for values, counts in counted),
+        ((values, counts.clicks.waiting) for values, counts in counts_by_labels),
     )
-    yield with_samples(
-        GaugeMetricFamily("prectr_pages_open", "Result pages whose window has not passed.", labels=list(labels)),
-        ((values, counts.impressions.open) for values, counts in counted),
+    yield add_samples(
+        GaugeMetricFamily("prectr_pending_pages", "Result pages whose window has not passed.", labels=list(labels)),
+        ((values, counts.pages.open) for values, counts in counts_by_labels),
     )
 
 
-def dead_letters(counted: Iterable[tuple[Labels, Mapping[str, int]]], labels: Labels) -> Metric:
+def dead_letter_metric(counts_by_labels: Iterable[tuple[Labels, Mapping[str, int]]], labels: Labels) -> Metric:
     """What was no valid event. counted: by reason, of each part of what is read, with the values of its `labels`."""
-    return with_samples(
+    return add_samples(
         CounterMetricFamily("prectr_dead_letters", "Dead letters by reason.", labels=[*labels, "reason"]),
-        (([*values, reason], count) for values, counts in counted for reason, count in counts.items()),
+        (([*values, reason], count) for values, counts in counts_by_labels for reason, count in counts.items()),
     )
 
 
-def _ends(
-    counted: Iterable[tuple[Labels, msgspec.Struct]], leave_out: tuple[str, ...]
+def _outcome_samples(
+    counts_by_labels: Iterable[tuple[Labels, msgspec.Struct]], excluded: tuple[str, ...]
 ) -> Iterator[tuple[list[str], float]]:
     """Outcomes that only grow; what is open or waiting goes down again and is a gauge."""
-    for values, counts in counted:
+    for values, counts in counts_by_labels:
         for name, number in msgspec.structs.asdict(counts).items():
-            if name not in leave_out:
+            if name not in excluded:
                 yield [*values, name], number

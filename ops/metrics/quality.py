@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from prectr.model.quality.sketch import QualitySketch
-from prectr.ops.metrics.exporter import with_samples
+from prectr.ops.metrics.exporter import add_samples
 
 WHOLE_RUN: Final = "run"
 """The value of the label `window`: the figures are of everything since the start of the run."""
@@ -27,7 +27,7 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[QualitySketch], float | None]], .
     ),
     ("prectr_calibration_ratio", "Predicted over observed clicks.", lambda sketch: sketch.calibration),
 )
-_SUMS: Final[tuple[tuple[str, str, Callable[[QualitySketch], float]], ...]] = (
+_COUNTERS: Final[tuple[tuple[str, str, Callable[[QualitySketch], float]], ...]] = (
     ("prectr_scored_pages", "Pages scored before they were learned from.", lambda sketch: sketch.pages),
     ("prectr_scored_impressions", "Items on scored pages.", lambda sketch: sketch.impressions),
     ("prectr_scored_clicks", "Clicked items on scored pages.", lambda sketch: sketch.clicks),
@@ -38,16 +38,16 @@ _SUMS: Final[tuple[tuple[str, str, Callable[[QualitySketch], float]], ...]] = (
 )
 
 
-def trained_pages(pages: Mapping[str, int]) -> Metric:
+def trained_pages_metric(pages: Mapping[str, int]) -> Metric:
     """Pages that each model has learned from. pages: by model."""
     family = CounterMetricFamily("prectr_trained_pages", "Pages learned from.", labels=["model"])
-    return with_samples(family, (([model], count) for model, count in pages.items()))
+    return add_samples(family, (([model], count) for model, count in pages.items()))
 
 
-def out_of_order(count: int) -> Metric:
+def late_records_metric(count: int) -> Metric:
     """Records that came behind the line."""
     return CounterMetricFamily(
-        "prectr_out_of_order", "Records behind the line that everything downstream follows.", count
+        "prectr_late_records", "Records behind the line that everything downstream follows.", count
     )
 
 
@@ -68,12 +68,12 @@ def quality_metrics(
     ]
     by_window += [([model, segment, WHOLE_RUN], sketch) for model, segment, sketch in sketches]
     for name, text, measure in _GAUGES:
-        yield with_samples(
+        yield add_samples(
             GaugeMetricFamily(name, text, labels=["model", "segment", "window"]),
             ((labels, measure(sketch)) for labels, sketch in by_window),
         )
-    for name, text, total in _SUMS:
-        yield with_samples(
+    for name, text, total in _COUNTERS:
+        yield add_samples(
             CounterMetricFamily(name, text, labels=["model", "segment"]),
             (([model, segment], total(sketch)) for model, segment, sketch in sketches),
         )

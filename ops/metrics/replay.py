@@ -8,11 +8,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from prectr.model.quality.sketch import QualitySketch
-from prectr.ops.metrics.exporter import LOCAL, Exporter
-from prectr.ops.metrics.lag import watermark_lag
+from prectr.ops.metrics.exporter import LOOPBACK, Exporter
+from prectr.ops.metrics.lag import watermark_lag_metric
 from prectr.ops.metrics.level import level_metrics
-from prectr.ops.metrics.outcome import dead_letters, outcome_metrics
-from prectr.ops.metrics.quality import out_of_order, quality_metrics, trained_pages
+from prectr.ops.metrics.outcome import dead_letter_metric, outcome_metrics
+from prectr.ops.metrics.quality import late_records_metric, quality_metrics, trained_pages_metric
 from prectr.state.aggregates import LevelCounts
 from prectr.stream.join.outcomes import Outcomes
 
@@ -35,18 +35,18 @@ class ReplaySnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     outcomes: Outcomes
     dead_letters: Mapping[str, int]
-    out_of_order: int
+    late_records: int
     pages_trained: Mapping[str, int]
     quality: Mapping[str, Mapping[str, QualitySketch]]
     partitions: tuple[PartitionProgress, ...] = ()
-    levels: LevelCounts | None = None
-    event_time_ms: int | None = None
+    level_counts: LevelCounts | None = None
+    low_watermark_ms: int | None = None
 
 
 ReplayMetrics: TypeAlias = Exporter[ReplaySnapshot]
 
 
-def start_metrics(port: int, address: str = LOCAL) -> ReplayMetrics:
+def serve_metrics(port: int, address: str = LOOPBACK) -> ReplayMetrics:
     """Serve a replay's metrics over HTTP on `address`:`port` (0: any free port) until closed.
 
     PrectrError: the port is taken or the address not ours; UsageError: no such port.
@@ -56,22 +56,28 @@ def start_metrics(port: int, address: str = LOCAL) -> ReplayMetrics:
 
 def replay_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
     """The metrics of a replay."""
-    yield from _pipeline(snapshot)
-    yield from _progress(snapshot)
+    yield from _pipeline_metrics(snapshot)
+    yield from _progress_metrics(snapshot)
     yield from quality_metrics(snapshot.quality)
 
 
-def _pipeline(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    yield from outcome_metrics([(["sessions"], snapshot.outcomes)], ["stage"])
-    yield dead_letters([(["sessions"], snapshot.dead_letters)], ["stage"])
-    yield from level_metrics([] if snapshot.levels is None else [(["queries"], snapshot.levels)], ["stage"])
-    yield out_of_order(snapshot.out_of_order)
+def _pipeline_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
+    yield from outcome_metrics([(["join"], snapshot.outcomes)], ["stage"])
+    yield dead_letter_metric([(["join"], snapshot.dead_letters)], ["stage"])
+    yield from level_metrics(
+        [] if snapshot.level_counts is None else [(["aggregate"], snapshot.level_counts)], ["stage"]
+    )
+    yield late_records_metric(snapshot.late_records)
 
 
-def _progress(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    yield watermark_lag(([task.stage, str(task.partition)], task.watermark_lag_seconds) for task in snapshot.partitions)
-    if snapshot.event_time_ms is not None:
+def _progress_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
+    yield watermark_lag_metric(
+        ([task.stage, str(task.partition)], task.watermark_lag_seconds) for task in snapshot.partitions
+    )
+    if snapshot.low_watermark_ms is not None:
         yield GaugeMetricFamily(
-            "prectr_event_time_seconds", "Lowest watermark, seconds since the epoch.", snapshot.event_time_ms / 1000
+            "prectr_low_watermark_timestamp_seconds",
+            "Lowest watermark, seconds since the epoch.",
+            snapshot.low_watermark_ms / 1000,
         )
-    yield trained_pages(snapshot.pages_trained)
+    yield trained_pages_metric(snapshot.pages_trained)

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-_LOUD: Final = {
+_MIN_SEVERITY: Final = {
     "aiokafka": logging.WARNING,
     # Faust warns of what is no trouble, such as a buffer that is full for a moment.
     "asyncio": logging.ERROR,
@@ -15,14 +15,14 @@ _LOUD: Final = {
     "mode": logging.ERROR,
 }
 """Loggers, and the level from which on they are heard."""
-_SAY_EVERY: Final = 10.0
-_OVER_AFTER: Final = 5.0
+_LOG_INTERVAL: Final = 10.0
+_RECOVERY_SECONDS: Final = 5.0
 """Seconds without a complaint after which it is over: the client complains all the time while it lasts."""
-_LONGEST: Final = 200
+_MAX_LENGTH: Final = 200
 _log = logging.getLogger(__name__)
 
 
-class Trouble(logging.Handler):
+class ClientLogFilter(logging.Handler):
     """Takes the place of the libraries' own log, in a `with`; tells what they complain of, once in ten seconds.
 
     With PRECTR_DEBUG set, all of it goes through as it is. ending: Faust is being stopped, which it complains of too.
@@ -30,35 +30,39 @@ class Trouble(logging.Handler):
 
     def __init__(self, bootstrap: str) -> None:
         super().__init__(logging.WARNING)
-        self.ending = False
+        self.stopping = False
         self._bootstrap = bootstrap
-        self._last: float | None = None
-        self._said = float("-inf")
-        self._loggers = [logging.getLogger(name) for name in _LOUD]
+        self._last_error: float | None = None
+        self._logged_at = float("-inf")
+        self._loggers = [logging.getLogger(name) for name in _MIN_SEVERITY]
 
     def emit(self, record: logging.LogRecord) -> None:
         """A complaint, from any thread."""
         text = record.getMessage()
         # Another monitor that comes or goes is no trouble.
-        if not self.ending and record.levelno >= _LOUD[record.name.partition(".")[0]] and "rebalanc" not in text:
-            self._complained(text)
+        if (
+            not self.stopping
+            and record.levelno >= _MIN_SEVERITY[record.name.partition(".")[0]]
+            and "rebalanc" not in text
+        ):
+            self._record_error(text)
 
-    def _complained(self, text: str) -> None:
+    def _record_error(self, text: str) -> None:
         now = time.monotonic()
-        self._last = now
-        if now - self._said >= _SAY_EVERY:
-            self._said = now
-            words = " ".join(text.split())
-            _log.warning("%s: waiting for Kafka; its client says: %s", self._bootstrap, words[:_LONGEST])
+        self._last_error = now
+        if now - self._logged_at >= _LOG_INTERVAL:
+            self._logged_at = now
+            message = " ".join(text.split())
+            _log.warning("%s: waiting for Kafka; its client says: %s", self._bootstrap, message[:_MAX_LENGTH])
 
-    def now(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether something is wrong; says so once when it is over."""
-        if self._last is None:
+        if self._last_error is None:
             return False
-        if time.monotonic() - self._last < _OVER_AFTER:
+        if time.monotonic() - self._last_error < _RECOVERY_SECONDS:
             return True
-        self._last = None
-        self._said = float("-inf")
+        self._last_error = None
+        self._logged_at = float("-inf")
         _log.info("%s: all is well again", self._bootstrap)
         return False
 
@@ -67,7 +71,7 @@ class Trouble(logging.Handler):
             for logger in self._loggers:
                 logger.addHandler(self)
                 logger.propagate = False
-            threading.excepthook = self._thread_died
+            threading.excepthook = self._on_thread_error
         return self
 
     def __exit__(
@@ -78,6 +82,6 @@ class Trouble(logging.Handler):
             logger.propagate = True
         threading.excepthook = threading.__excepthook__
 
-    def _thread_died(self, died: threading.ExceptHookArgs) -> None:
-        if not self.ending:
-            self._complained(f"{died.exc_type.__name__}: {died.exc_value}")
+    def _on_thread_error(self, args: threading.ExceptHookArgs) -> None:
+        if not self.stopping:
+            self._record_error(f"{args.exc_type.__name__}: {args.exc_value}")

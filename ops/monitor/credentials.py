@@ -10,7 +10,7 @@ from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCreden
 from prectr.state.errors import ConfigError
 from prectr.stream.kafka.client.client import Connection
 
-_PASSWORDS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_PASSWORD_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 def credentials(connection: Connection) -> Credentials | None:
@@ -28,7 +28,7 @@ def credentials(connection: Connection) -> Credentials | None:
     if protocol == "SSL":
         return SSLCredentials(context)
     mechanism = str(settings.get("sasl_mechanism", "PLAIN")).upper()
-    if mechanism in _PASSWORDS:
+    if mechanism in _PASSWORD_MECHANISMS:
         return SASLCredentials(
             username=settings.get("sasl_plain_username"),
             password=settings.get("sasl_plain_password"),
@@ -36,9 +36,9 @@ def credentials(connection: Connection) -> Credentials | None:
             ssl_context=context,
         )
     if mechanism == "OAUTHBEARER":
-        return OAuthCredentials(oauth_cb=_Tokens(settings["sasl_oauth_token_provider"]), ssl_context=context)
+        return OAuthCredentials(oauth_cb=_TokenProvider(settings["sasl_oauth_token_provider"]), ssl_context=context)
     raise ConfigError(
-        f"client setting sasl_mechanism: the monitor knows {', '.join(_PASSWORDS)} and OAUTHBEARER, not {mechanism}"
+        f"client setting sasl_mechanism: the monitor knows {', '.join(_PASSWORD_MECHANISMS)} and OAUTHBEARER, not {mechanism}"
     )
 
 
@@ -56,7 +56,7 @@ def _context(settings: Mapping[str, Any]) -> ssl.SSLContext:
     return context
 
 
-class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
+class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
     """Asks the program's own provider, which reads the token anew each time."""
 
     def __init__(self, provider: Any) -> None:

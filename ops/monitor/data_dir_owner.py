@@ -7,10 +7,10 @@ import msgspec
 
 from prectr.state.errors import StateError
 
-_FILE: Final = "belongs-to.json"
+_FILE: Final = "owner.json"
 
 
-class Belonging(msgspec.Struct, frozen=True):
+class DataDirOwner(msgspec.Struct, frozen=True):
     """cluster, topic_id: as the broker names them; topic_id differs when a topic is made anew under its old name."""
 
     cluster: str
@@ -19,7 +19,7 @@ class Belonging(msgspec.Struct, frozen=True):
     group: str
 
 
-def claim(folder: Path, ours: Belonging) -> None:
+def claim(folder: Path, owner: DataDirOwner) -> None:
     """Make sure that what is in the folder is of this system; an empty one becomes this system's.
 
     Raises:
@@ -28,18 +28,18 @@ def claim(folder: Path, ours: Belonging) -> None:
     path = folder / _FILE
     try:
         if not path.exists():
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(ours)))
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(owner)))
             return
-        theirs = msgspec.json.decode(path.read_bytes(), type=Belonging)
+        recorded = msgspec.json.decode(path.read_bytes(), type=DataDirOwner)
     except (OSError, msgspec.DecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StateError(
             f"{path}: cannot be read or written ({reason}): delete the folder, its tables come back from Kafka"
         ) from error
     differences = [
-        f"{name} is {getattr(ours, name)}, was {getattr(theirs, name)}"
-        for name in Belonging.__struct_fields__
-        if getattr(ours, name) != getattr(theirs, name)
+        f"{name} is {getattr(owner, name)}, was {getattr(recorded, name)}"
+        for name in DataDirOwner.__struct_fields__
+        if getattr(owner, name) != getattr(recorded, name)
     ]
     if differences:
         raise StateError(

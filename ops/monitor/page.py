@@ -3,8 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
-from prectr.model.quality.sketch import Figures
-from prectr.ops.monitor.current_quality import READING, ModelNow, PointNow, QualityNow, SegmentsNow, SourceNow
+from prectr.model.quality.sketch import QualityStats
+from prectr.ops.monitor.current_quality import (
+    STATUS_READING,
+    CurrentModel,
+    CurrentPoint,
+    CurrentQuality,
+    CurrentSource,
+    SegmentStats,
+)
 from prectr.ops.report.markup import Markup, join, tag
 from prectr.ops.report.numbers import DASH, count, duration, fixed, moment
 from prectr.ops.report.style import STYLE
@@ -20,9 +27,9 @@ _WINDOWS: Final = (("5m", "5 min"), ("1h", "1 h"), ("24h", "24 h"), ("run", "who
 _WIDTH: Final = 220
 _HEIGHT: Final = 36
 _MARGIN: Final = 3
-_FEWEST_CLICKS: Final = 20
+_MIN_CLICKS: Final = 20
 """A point that rests on fewer clicks is noise and is not drawn."""
-_MORE_STYLE: Final = """
+_PAGE_STYLE: Final = """
 svg.spark{width:220px;height:36px;display:inline-block;vertical-align:middle}
 .spark .dot{stroke:none}
 td.trend{padding-top:3px;padding-bottom:3px}
@@ -32,14 +39,14 @@ h2 .until{font-weight:400;color:var(--soft);font-size:13.5px;margin-left:10px}
 """
 
 
-def render(now: QualityNow) -> str:
+def render(now: CurrentQuality) -> str:
     """The whole page; every text is escaped, every figure is that of the JSON."""
     body = tag(
         "main",
         _heading(now),
         *[_model(model) for model in now.models],
         tag("section", _sources(now)) if now.sources else join(),
-        _refused(now),
+        _rejected(now),
         tag(
             "footer",
             "Windows are of event time and end with the newest page. Users are new below 3 joined clicks, low below "
@@ -54,42 +61,42 @@ def render(now: QualityNow) -> str:
         # No icon is asked for: there is none.
         Markup(f'<link rel="icon" href="data:,"><meta http-equiv="refresh" content="{_REFRESH_SECONDS}">'),
         tag("title", "Model quality"),
-        tag("style", Markup(STYLE + _MORE_STYLE)),
+        tag("style", Markup(STYLE + _PAGE_STYLE)),
     )
     return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
 
 
-def _heading(now: QualityNow) -> Markup:
+def _heading(now: CurrentQuality) -> Markup:
     alive = sum(source.alive for source in now.sources)
     lead = "No trainer has published anything yet: this page fills once one has written a checkpoint."
-    if now.last_checkpoint is not None:
-        age = duration(max(0.0, (now.now - now.last_checkpoint) / 1000))
+    if now.last_checkpoint_time is not None:
+        age = duration(max(0.0, (now.now - now.last_checkpoint_time) / 1000))
         lead = f"{alive} of {len(now.sources)} sources alive, last checkpoint {age} ago"
-    verdict, look = f"✗ {now.standing}", "bad"
-    if now.standing == READING and not now.sources:
-        verdict, look = "… nothing published yet", ""
-    elif now.standing == READING:
-        verdict, look = ("✓ reading", "good") if alive else ("✗ no source is alive", "bad")
+    verdict, css_class = f"✗ {now.status}", "bad"
+    if now.status == STATUS_READING and not now.sources:
+        verdict, css_class = "… nothing published yet", ""
+    elif now.status == STATUS_READING:
+        verdict, css_class = ("✓ reading", "good") if alive else ("✗ no source is alive", "bad")
     return tag(
         "header",
         tag("div", tag("h1", "Model quality"), tag("p", lead, class_="lead")),
-        tag("span", verdict, class_=f"verdict {look}"),
+        tag("span", verdict, class_=f"verdict {css_class}"),
     )
 
 
-def _model(model: ModelNow) -> Markup:
+def _model(model: CurrentModel) -> Markup:
     return tag(
         "section",
-        tag("h2", model.model, tag("span", f"up to {moment(model.until)} UTC, event time", class_="until")),
+        tag("h2", model.model, tag("span", f"up to {moment(model.event_time_end)} UTC, event time", class_="until")),
         *[tag("div", _table(model, what, _NAMES[what]), class_="scroll") for what in ("gauc", "auc")],
-        tag("div", _others(model), class_="scroll"),
+        tag("div", _last_hour(model), class_="scroll"),
     )
 
 
 _NAMES: Final = {"auc": "AUC", "gauc": "GAUC"}
 
 
-def _table(model: ModelNow, what: str, name: str) -> Markup:
+def _table(model: CurrentModel, metric: str, name: str) -> Markup:
     """One figure by segment and window, with its last day as a line."""
     head = tag(
         "tr",
@@ -98,38 +105,43 @@ def _table(model: ModelNow, what: str, name: str) -> Markup:
         tag("th", "last 24 h, by half hours", class_="name"),
     )
     rows = []
-    for segment, title, look in _SEGMENTS:
+    for segment, title, css_class in _SEGMENTS:
         cells = [
             tag(
                 "td",
-                fixed(getattr(_figures(model.windows[window], segment), what)),
-                data_figure=f"{model.model}/{segment}/{window}/{what}",
+                fixed(getattr(_stats_of(model.windows[window], segment), metric)),
+                data_stat=f"{model.model}/{segment}/{window}/{metric}",
             )
             for window, _ in _WINDOWS
         ]
-        line = tag("td", _spark(model.timeline, segment, what, look, f"{name} of {title}"), class_="name trend")
+        line = tag(
+            "td", _sparkline(model.timeline, segment, metric, css_class, f"{name} of {title}"), class_="name trend"
+        )
         rows.append(tag("tr", tag("th", title, scope="row"), *cells, line))
     return tag("table", tag("thead", head), tag("tbody", *rows))
 
 
-def _others(model: ModelNow) -> Markup:
+def _last_hour(model: CurrentModel) -> Markup:
     """The other figures of the last hour."""
     head = tag(
         "tr",
-        *[tag("th", title, class_="name" if not place else "") for place, title in enumerate(("Last hour", *_COLUMNS))],
+        *[
+            tag("th", title, class_="name" if not column else "")
+            for column, title in enumerate(("Last hour", *_COLUMNS))
+        ],
     )
     rows = []
     for segment, title, _ in _SEGMENTS:
-        figures = _figures(model.windows["1h"], segment)
+        stats = _stats_of(model.windows["1h"], segment)
         values = {
-            "log_loss": fixed(figures.log_loss),
-            "normalized_entropy": fixed(figures.normalized_entropy),
-            "calibration": fixed(figures.calibration, 3),
-            "pages": count(figures.pages),
-            "impressions": count(figures.impressions),
-            "clicks": count(figures.clicks),
+            "log_loss": fixed(stats.log_loss),
+            "normalized_entropy": fixed(stats.normalized_entropy),
+            "calibration": fixed(stats.calibration, 3),
+            "pages": count(stats.pages),
+            "impressions": count(stats.impressions),
+            "clicks": count(stats.clicks),
         }
-        cells = [tag("td", value, data_figure=f"{model.model}/{segment}/1h/{what}") for what, value in values.items()]
+        cells = [tag("td", value, data_stat=f"{model.model}/{segment}/1h/{metric}") for metric, value in values.items()]
         rows.append(tag("tr", tag("th", title, scope="row"), *cells))
     return tag("table", tag("thead", head), tag("tbody", *rows))
 
@@ -137,43 +149,47 @@ def _others(model: ModelNow) -> Markup:
 _COLUMNS: Final = ("log loss", "normalised entropy", "calibration", "pages", "impressions", "clicks")
 
 
-def _figures(segments: SegmentsNow, segment: str) -> Figures:
-    figures: Figures = getattr(segments, segment)
-    return figures
+def _stats_of(segments: SegmentStats, segment: str) -> QualityStats:
+    stats: QualityStats = getattr(segments, segment)
+    return stats
 
 
-def _spark(timeline: Sequence[PointNow], segment: str, what: str, look: str, title: str) -> Markup:
+def _sparkline(timeline: Sequence[CurrentPoint], segment: str, metric: str, css_class: str, title: str) -> Markup:
     """A small line of a figure over event time; one dot where there is one point."""
     points = []
     for point in timeline:
-        figures = _figures(point.segments, segment)
-        value: float | None = getattr(figures, what)
-        if value is not None and figures.clicks >= _FEWEST_CLICKS:
+        stats = _stats_of(point.segments, segment)
+        value: float | None = getattr(stats, metric)
+        if value is not None and stats.clicks >= _MIN_CLICKS:
             points.append((point.end, value))
     if not points:
         return join(DASH)
     first, last = points[0][0], points[-1][0]
     low, high = min(value for _, value in points), max(value for _, value in points)
-    places = [
+    coordinates = [
         (
             _MARGIN + (end - first) / ((last - first) or 1) * (_WIDTH - 2 * _MARGIN),
             _HEIGHT - _MARGIN - (value - low) / ((high - low) or 1.0) * (_HEIGHT - 2 * _MARGIN),
         )
         for end, value in points
     ]
-    x, y = places[-1]
+    x, y = coordinates[-1]
     return tag(
         "svg",
         tag("title", f"{title}: {low:.4f} to {high:.4f}, {points[-1][1]:.4f} now"),
-        tag("polyline", class_=f"line {look}", points=" ".join(f"{left:.1f},{top:.1f}" for left, top in places)),
-        tag("circle", class_=f"dot {look}", cx=x, cy=y, r=2.6),
+        tag(
+            "polyline",
+            class_=f"line {css_class}",
+            points=" ".join(f"{left:.1f},{top:.1f}" for left, top in coordinates),
+        ),
+        tag("circle", class_=f"dot {css_class}", cx=x, cy=y, r=2.6),
         class_="spark",
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         role="img",
     )
 
 
-def _sources(now: QualityNow) -> Markup:
+def _sources(now: CurrentQuality) -> Markup:
     head = tag(
         "tr",
         tag("th", "Source", class_="name"),
@@ -187,22 +203,22 @@ def _sources(now: QualityNow) -> Markup:
     return join(tag("h2", "Sources"), tag("div", table, class_="scroll"))
 
 
-def _source(source: SourceNow) -> Markup:
+def _source(source: CurrentSource) -> Markup:
     return tag(
         "tr",
         tag("th", source.run, scope="row"),
         tag("td", str(source.rank)),
         tag("td", "alive" if source.alive else "silent", class_=f"name {'good' if source.alive else 'bad'}"),
-        tag("td", f"{duration(source.silent_seconds)} ago"),
+        tag("td", f"{duration(source.last_record_age_seconds)} ago"),
         tag("td", f"{duration(source.checkpoint_age_seconds)} ago"),
-        tag("td", f"{moment(source.until)} UTC"),
+        tag("td", f"{moment(source.event_time_end)} UTC"),
     )
 
 
-def _refused(now: QualityNow) -> Markup:
-    if not now.refused:
+def _rejected(now: CurrentQuality) -> Markup:
+    if not now.rejected:
         return join()
-    reasons = ", ".join(f"{count(number)} {reason}" for reason, number in sorted(now.refused.items()))
+    reasons = ", ".join(f"{count(number)} {reason}" for reason, number in sorted(now.rejected.items()))
     return tag(
         "section",
         tag("h2", "Refused records"),

@@ -12,61 +12,61 @@ import numpy as np
 
 from prectr.model.quality.quality import SEGMENTS
 from prectr.model.quality.record import QualityRecord, record_key
-from prectr.model.quality.sketch import PAGES, WIDTH, Ints, QualitySketch, SketchState
-from prectr.model.quality.windows import STRETCH_MS, Segments
+from prectr.model.quality.sketch import PAGE_COUNT, SKETCH_WIDTH, Ints, QualitySketch, SketchState
+from prectr.model.quality.windows import WINDOW_MS, SegmentStates
 from prectr.ops.metrics.quality import WHOLE_RUN
 
 WINDOWS: Final[Mapping[str, int]] = {"5m": 5, "1h": 60, "24h": 1440}
 """Stretches of each window; the newest one counts as far as it has come."""
-SLOT: Final = 30
+SLOT_WINDOWS: Final = 30
 """Stretches of a point of the timeline."""
-SLOTS: Final = 48
-_KEPT: Final = max(WINDOWS.values())
-_RETIRED_AT_ONCE: Final = 60
-MOST_SOURCES: Final = 64
+TIMELINE_SLOTS: Final = 48
+_RETAINED_WINDOWS: Final = max(WINDOWS.values())
+_RETIRE_BATCH: Final = 60
+MAX_SOURCES: Final = 64
 """Processes whose records are kept; beyond, the one that has been silent longest is forgotten."""
 
-Source = tuple[str, int]
+SourceKey = tuple[str, int]
 """(run, rank): a process of a run."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class StoredRecord(msgspec.Struct, frozen=True, array_like=True):
     """A record, as it is kept. heard: when the broker took it, ms since the epoch."""
 
-    heard: int
+    received_at: int
     record: QualityRecord
 
 
-class Past(msgspec.Struct, frozen=True, array_like=True):
+class RetiredTotal(msgspec.Struct, frozen=True, array_like=True):
     """All that a process has published up to the stretch `upto`, added up: it is in no window any more."""
 
     run: str
     rank: int
     model: str
-    upto: int
-    segments: Segments
+    up_to: int
+    segments: SegmentStates
 
     @property
     def key(self) -> bytes:
         """(run, rank)."""
-        return _past_key((self.run, self.rank))
+        return _total_key((self.run, self.rank))
 
 
-class Retired(NamedTuple):
+class Retirement(NamedTuple):
     """To be kept from now on, and keys of the entries that are in it: to be deleted once it is kept."""
 
-    past: Past
-    entries: list[bytes]
+    total: RetiredTotal
+    record_keys: list[bytes]
 
 
-class Forgotten(NamedTuple):
+class Eviction(NamedTuple):
     """Keys to be deleted: of entries, and of the past of their process."""
 
-    entries: list[bytes]
-    past: bytes
+    record_keys: list[bytes]
+    total_key: bytes
 
 
-class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A process of a run. heard: when its last record was taken, ms since the epoch; checkpoint: when the checkpoint of
     that record was written. until: end of its newest stretch, ms of event time.
     """
@@ -74,12 +74,12 @@ class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     rank: int
     model: str
-    heard: int
-    checkpoint: int
-    until: int
+    received_at: int
+    checkpoint_time: int
+    event_time_end: int
 
 
-class Slot(NamedTuple):
+class TimelineSlot(NamedTuple):
     """A point of the timeline: the stretches that end in (end - 30 min, end], ms of event time, by segment."""
 
     end: int
@@ -93,116 +93,123 @@ class ModelQuality(NamedTuple):
     oldest first, slots without pages left out.
     """
 
-    until: int
+    event_time_end: int
     windows: Mapping[str, Mapping[str, QualitySketch]]
-    timeline: list[Slot]
+    timeline: list[TimelineSlot]
 
 
-class _Kept(msgspec.Struct):
+class _SourceState(msgspec.Struct):
     """What is kept of a process."""
 
     model: str
-    stretches: dict[int, Segments]
-    past: Past | None = None
+    windows: dict[int, SegmentStates]
+    total: RetiredTotal | None = None
     newest: int = -1
-    heard: int = 0
-    checkpoint: int = 0
+    received_at: int = 0
+    checkpoint_time: int = 0
 
 
-class Board:
+class QualityTable:
     """Takes records in any order; says what is to be stored of them, and what they add up to."""
 
-    def __init__(self, pasts: Iterable[Past] = ()) -> None:
+    def __init__(self, totals: Iterable[RetiredTotal] = ()) -> None:
         """Go on from what was stored: the pasts, then `put` all entries."""
-        self._sources = {(past.run, past.rank): _Kept(past.model, {}, past, past.upto) for past in pasts}
+        self._sources = {(total.run, total.rank): _SourceState(total.model, {}, total, total.up_to) for total in totals}
 
-    def put(self, entry: Entry) -> bool:
+    def put(self, stored: StoredRecord) -> bool:
         """Take a record; whether it is to be stored: the past knows already what is in it, and takes nothing back."""
-        record = entry.record
-        kept = self._sources.setdefault((record.run, record.rank), _Kept(record.model, {}))
-        kept.heard = max(kept.heard, entry.heard)
-        kept.checkpoint = max(kept.checkpoint, record.checkpoint)
-        sequence = record.stretch.sequence
-        if kept.past is not None and sequence <= kept.past.upto:
+        record = stored.record
+        state = self._sources.setdefault((record.run, record.rank), _SourceState(record.model, {}))
+        state.received_at = max(state.received_at, stored.received_at)
+        state.checkpoint_time = max(state.checkpoint_time, record.checkpoint)
+        sequence = record.window.sequence
+        if state.total is not None and sequence <= state.total.up_to:
             return False
-        kept.newest = max(kept.newest, sequence)
-        kept.stretches[sequence] = record.stretch.segments
+        state.newest = max(state.newest, sequence)
+        state.windows[sequence] = record.window.segments
         return True
 
-    def retire(self) -> list[Retired]:
+    def retire(self) -> list[Retirement]:
         """Add up what is too old for any window; some at a time, for those are written and deleted together."""
         found = []
-        for (run, rank), kept in self._sources.items():
-            if min(kept.stretches, default=kept.newest) > kept.newest - _KEPT - _RETIRED_AT_ONCE:
+        for (run, rank), state in self._sources.items():
+            if min(state.windows, default=state.newest) > state.newest - _RETAINED_WINDOWS - _RETIRE_BATCH:
                 continue
-            upto = kept.newest - _KEPT
-            old = sorted(sequence for sequence in kept.stretches if sequence <= upto)
-            values = _nothing()
+            up_to = state.newest - _RETAINED_WINDOWS
+            old = sorted(sequence for sequence in state.windows if sequence <= up_to)
+            values = _zero_sums()
             for sequence in old:
-                _add(values, kept.stretches.pop(sequence))
-            if kept.past is not None:
-                _add(values, kept.past.segments)
+                _add(values, state.windows.pop(sequence))
+            if state.total is not None:
+                _add(values, state.total.segments)
             new, low, active = (QualitySketch(row).encode() for row in values)
-            kept.past = Past(run, rank, kept.model, upto, (new, low, active))
-            found.append(Retired(kept.past, [record_key(run, rank, sequence) for sequence in old]))
+            state.total = RetiredTotal(run, rank, state.model, up_to, (new, low, active))
+            found.append(Retirement(state.total, [record_key(run, rank, sequence) for sequence in old]))
         return found
 
-    def forget(self) -> list[Forgotten]:
+    def evict(self) -> list[Eviction]:
         """Forget the processes that have been silent longest, where there are too many."""
-        by_silence = sorted(self._sources, key=lambda source: (self._sources[source].heard, source))
+        by_age = sorted(self._sources, key=lambda source: (self._sources[source].received_at, source))
         found = []
-        for source in by_silence[: max(0, len(by_silence) - MOST_SOURCES)]:
-            kept = self._sources.pop(source)
-            found.append(Forgotten([record_key(*source, sequence) for sequence in kept.stretches], _past_key(source)))
+        for source in by_age[: max(0, len(by_age) - MAX_SOURCES)]:
+            state = self._sources.pop(source)
+            found.append(Eviction([record_key(*source, sequence) for sequence in state.windows], _total_key(source)))
         return found
 
     @property
-    def stretches(self) -> int:
+    def retained_windows(self) -> int:
         """Stretches that are held."""
-        return sum(len(kept.stretches) for kept in self._sources.values())
+        return sum(len(state.windows) for state in self._sources.values())
 
-    def sources(self) -> list[SourceFacts]:
+    def sources(self) -> list[SourceStatus]:
         """Every process that has published, by name."""
         return [
-            SourceFacts(
+            SourceStatus(
                 run=run,
                 rank=rank,
-                model=kept.model,
-                heard=kept.heard,
-                checkpoint=kept.checkpoint,
-                until=(kept.newest + 1) * STRETCH_MS,
+                model=state.model,
+                received_at=state.received_at,
+                checkpoint_time=state.checkpoint_time,
+                event_time_end=(state.newest + 1) * WINDOW_MS,
             )
-            for (run, rank), kept in sorted(self._sources.items())
+            for (run, rank), state in sorted(self._sources.items())
         ]
 
     def quality(self) -> dict[str, ModelQuality]:
         """By model, all of its runs together."""
-        models = sorted({kept.model for kept in self._sources.values()})
-        return {model: _quality([kept for kept in self._sources.values() if kept.model == model]) for model in models}
+        models = sorted({state.model for state in self._sources.values()})
+        return {
+            model: _model_quality([kept for kept in self._sources.values() if kept.model == model]) for model in models
+        }
 
 
-def _quality(runs: list[_Kept]) -> ModelQuality:
+def _model_quality(runs: list[_SourceState]) -> ModelQuality:
     newest = max(kept.newest for kept in runs)
-    shortest, whole = _nothing(), _nothing()
-    slots: Ints = np.zeros((SLOTS, len(SEGMENTS), WIDTH), np.int64)
-    for kept in runs:
-        if kept.past is not None:
-            _add(whole, kept.past.segments)
-        for sequence, segments in kept.stretches.items():
+    shortest, total = _zero_sums(), _zero_sums()
+    slots: Ints = np.zeros((TIMELINE_SLOTS, len(SEGMENTS), SKETCH_WIDTH), np.int64)
+    for state in runs:
+        if state.total is not None:
+            _add(total, state.total.segments)
+        for sequence, segments in state.windows.items():
             age = newest - sequence
-            _add(slots[age // SLOT] if age < SLOT * SLOTS else whole, segments)
+            _add(slots[age // SLOT_WINDOWS] if age < SLOT_WINDOWS * TIMELINE_SLOTS else total, segments)
             if age < WINDOWS["5m"]:
                 _add(shortest, segments)
     day = slots.sum(axis=0)
-    windows = {"5m": shortest, "1h": slots[: WINDOWS["1h"] // SLOT].sum(axis=0), "24h": day, WHOLE_RUN: whole + day}
-    until = (newest + 1) * STRETCH_MS
+    windows = {
+        "5m": shortest,
+        "1h": slots[: WINDOWS["1h"] // SLOT_WINDOWS].sum(axis=0),
+        "24h": day,
+        WHOLE_RUN: total + day,
+    }
+    event_time_end = (newest + 1) * WINDOW_MS
     return ModelQuality(
-        until,
+        event_time_end,
         {window: _by_segment(values) for window, values in windows.items()},
         [
-            Slot(until - number * SLOT * STRETCH_MS, _by_segment(slots[number]))
-            for number in reversed(range(SLOTS))
-            if slots[number, :, PAGES].any()
+            TimelineSlot(event_time_end - number * SLOT_WINDOWS * WINDOW_MS, _by_segment(slots[number]))
+            for number in reversed(range(TIMELINE_SLOTS))
+            if slots[number, :, PAGE_COUNT].any()
         ],
     )
 
@@ -214,25 +221,31 @@ def _by_segment(values: Ints) -> dict[str, QualitySketch]:
     }
 
 
-def _nothing() -> Ints:
+def _zero_sums() -> Ints:
     """Sums of the segments, int64[3, WIDTH]."""
-    return np.zeros((len(SEGMENTS), WIDTH), np.int64)
+    return np.zeros((len(SEGMENTS), SKETCH_WIDTH), np.int64)
 
 
-def _add(values: Ints, segments: Segments) -> None:
+def _add(values: Ints, segments: SegmentStates) -> None:
     """Add sketches that are known to be whole, without unpacking each."""
-    for row, state in zip(values, segments, strict=True):
-        if state.pages:
-            bins, counts = _bins(state)
+    for row, sketch in zip(values, segments, strict=True):
+        if sketch.pages:
+            bins, counts = _bins(sketch)
             row[bins] += counts
-            row[PAGES:] += (state.pages, state.gauc_sum, state.gauc_weight, state.loss_sum, state.predicted_sum)
+            row[PAGE_COUNT:] += (
+                sketch.pages,
+                sketch.gauc_sum,
+                sketch.gauc_weight,
+                sketch.loss_sum,
+                sketch.predicted_sum,
+            )
 
 
-def _bins(state: SketchState) -> tuple[Ints, Ints]:
-    bins = np.frombuffer(state.bins, "<u2").astype(np.int64)
-    return bins, np.frombuffer(state.counts, f"<u{len(state.counts) // max(len(bins), 1) or 1}").astype(np.int64)
+def _bins(sketch: SketchState) -> tuple[Ints, Ints]:
+    bins = np.frombuffer(sketch.bins, "<u2").astype(np.int64)
+    return bins, np.frombuffer(sketch.counts, f"<u{len(sketch.counts) // max(len(bins), 1) or 1}").astype(np.int64)
 
 
-def _past_key(source: Source) -> bytes:
+def _total_key(source: SourceKey) -> bytes:
     run, rank = source
     return f"{run}/{rank}".encode()

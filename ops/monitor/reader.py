@@ -18,32 +18,32 @@ import faust
 import msgspec
 from faust.types import TP
 
-from prectr.model.quality.record import RefusedRecord, decode_record
-from prectr.ops.monitor.client_log_filter import Trouble
+from prectr.model.quality.record import InvalidQualityRecord, decode_record
+from prectr.ops.monitor.client_log_filter import ClientLogFilter
 from prectr.ops.monitor.credentials import credentials
-from prectr.ops.monitor.current_quality import READING, Reading
-from prectr.ops.monitor.data_dir_owner import Belonging, claim
-from prectr.ops.monitor.quality_table import Board, Entry, ModelQuality, Past
+from prectr.ops.monitor.current_quality import STATUS_READING, MonitorSnapshot
+from prectr.ops.monitor.data_dir_owner import DataDirOwner, claim
+from prectr.ops.monitor.quality_table import ModelQuality, QualityTable, RetiredTotal, StoredRecord
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.topics import Topics, describe_system, layout
+from prectr.stream.kafka.client.topics import Topics, describe_system, describe_topic
 from prectr.stream.kafka.io.quality_producer import PARTITION
 
-_TELL_EVERY: Final = 1.0
+_UPDATE_INTERVAL: Final = 1.0
 """Seconds between two readings, at the least: to add up a day takes some hundredths of a second."""
-_NAP: Final = 0.1
-_STOP_SECONDS: Final = 20.0
-_AGAIN_FIRST: Final = 1.0
-_AGAIN_LONGEST: Final = 30.0
-_STEADY: Final = 60.0
-_REFUSALS_SAID: Final = 20
-_ASK_AGAIN_MS: Final = 5_000
+_SLEEP: Final = 0.1
+_STOP_TIMEOUT: Final = 20.0
+_RESTART_DELAY: Final = 1.0
+_MAX_RESTART_DELAY: Final = 30.0
+_RESET_AFTER: Final = 60.0
+_MAX_LOGGED_REJECTIONS: Final = 20
+_METADATA_MAX_AGE_MS: Final = 5_000
 """Between two questions of the consumer which topics and partitions there are."""
 _ROCKSDB: Final = {"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "max_open_files": 64}
 """Of each partition of each table; what is held is some megabytes."""
 _log = logging.getLogger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_entry: Final = msgspec.msgpack.Decoder(Entry).decode
-_decode_past: Final = msgspec.msgpack.Decoder(Past).decode
+_decode_record: Final = msgspec.msgpack.Decoder(StoredRecord).decode
+_decode_total: Final = msgspec.msgpack.Decoder(RetiredTotal).decode
 
 
 class MonitorSettings(NamedTuple):
@@ -63,7 +63,9 @@ class MonitorSettings(NamedTuple):
         return f"{self.topics.prefix}{self.group_prefix}monitor"
 
 
-def run_monitor(settings: MonitorSettings, *, stop: Callable[[], bool], tell: Callable[[Reading], None]) -> None:
+def run_monitor(
+    settings: MonitorSettings, *, stop: Callable[[], bool], on_update: Callable[[MonitorSnapshot], None]
+) -> None:
     """Read until `stop` says so; `tell` is told what is known now, once a second.
 
     The broker may go away and come back. What ends Faust itself is told, and it is started anew.
@@ -73,50 +75,50 @@ def run_monitor(settings: MonitorSettings, *, stop: Callable[[], bool], tell: Ca
     """
     credentials(settings.connection)
     topic = settings.topics.quality
-    identity = layout(settings.connection, topic).identity
-    facts = describe_system(settings.connection, settings.topics).topics[topic]
-    cluster = str(settings.connection.ask(lambda admin: admin.describe_cluster())["cluster_id"])
-    claim(settings.data_dir, Belonging(cluster, topic, identity, settings.group))
-    counted = _Counted()
-    again = _AGAIN_FIRST
-    last: list[Reading] = []
+    identity = describe_topic(settings.connection, topic).topic_id
+    topic_info = describe_system(settings.connection, settings.topics).topics[topic]
+    cluster = str(settings.connection.call_admin(lambda admin: admin.describe_cluster())["cluster_id"])
+    claim(settings.data_dir, DataDirOwner(cluster, topic, identity, settings.group))
+    counts = _Counts()
+    delay = _RESTART_DELAY
+    last: list[MonitorSnapshot] = []
 
-    def told(reading: Reading) -> None:
-        last[:] = [reading]
-        tell(reading)
+    def update(snapshot: MonitorSnapshot) -> None:
+        last[:] = [snapshot]
+        on_update(snapshot)
 
-    with Trouble(settings.connection.bootstrap) as trouble:
+    with ClientLogFilter(settings.connection.bootstrap) as log_filter:
         while not stop():
-            begun = time.monotonic()
-            reader = _Reader(settings, facts.partitions, facts.replicas, counted, trouble)
-            error = asyncio.run(reader.run(stop, told))
+            started = time.monotonic()
+            reader = _Reader(settings, topic_info.partitions, topic_info.min_replicas, counts, log_filter)
+            error = asyncio.run(reader.run(stop, update))
             del reader
             # RocksDB lets go of its files when nobody knows the tables any more.
             gc.collect()
-            trouble.ending = False
+            log_filter.stopping = False
             if error is None:
                 return
-            again = _AGAIN_FIRST if time.monotonic() - begun > _STEADY else min(2 * again, _AGAIN_LONGEST)
-            _log.warning("reading has failed (%s); starting it again in %g s", error, again)
+            delay = _RESTART_DELAY if time.monotonic() - started > _RESET_AFTER else min(2 * delay, _MAX_RESTART_DELAY)
+            _log.warning("reading has failed (%s); starting it again in %g s", error, delay)
             if last:
-                tell(msgspec.structs.replace(last[0], standing=f"starting again: {error}"))
-            until = time.monotonic() + again
-            while not stop() and time.monotonic() < until:
-                time.sleep(_NAP)
+                on_update(msgspec.structs.replace(last[0], standing=f"starting again: {error}"))
+            deadline = time.monotonic() + delay
+            while not stop() and time.monotonic() < deadline:
+                time.sleep(_SLEEP)
 
 
-class _Counted:
+class _Counts:
     """Counts of the process, whatever becomes of Faust."""
 
     def __init__(self) -> None:
         self.received = 0
-        self.refused: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
 
-    def refuse(self, where: str, error: RefusedRecord) -> None:
-        self.refused[error.reason] += 1
-        number = self.refused.total()
-        if number <= _REFUSALS_SAID:
-            last = "; more of them are only counted" if number == _REFUSALS_SAID else ""
+    def reject(self, where: str, error: InvalidQualityRecord) -> None:
+        self.rejected[error.reason] += 1
+        number = self.rejected.total()
+        if number <= _MAX_LOGGED_REJECTIONS:
+            last = "; more of them are only counted" if number == _MAX_LOGGED_REJECTIONS else ""
             _log.warning("%s: refused: %s%s", where, error, last)
 
 
@@ -124,36 +126,36 @@ class _Reader:
     """One life of a Faust application."""
 
     def __init__(
-        self, settings: MonitorSettings, partitions: int, replicas: int, counted: _Counted, trouble: Trouble
+        self, settings: MonitorSettings, partitions: int, replicas: int, counts: _Counts, log_filter: ClientLogFilter
     ) -> None:
         self._settings = settings
         self._partitions = partitions
         self._replicas = replicas
-        self._counted = counted
-        self._trouble = trouble
-        self._board = Board()
+        self._counts = counts
+        self._log_filter = log_filter
+        self._quality_table = QualityTable()
         self._generation = -1
         self._changed = True
         self._quality: dict[str, ModelQuality] = {}
-        self._told = 0.0
+        self._updated_at = 0.0
 
-    async def run(self, stop: Callable[[], bool], tell: Callable[[Reading], None]) -> str | None:
+    async def run(self, stop: Callable[[], bool], on_update: Callable[[MonitorSnapshot], None]) -> str | None:
         """Read until `stop` says so; returns why it could not go on, None where it was asked to stop."""
-        app = self._made()
+        app = self._make_app()
         starting = asyncio.create_task(app.start())
         try:
             while not stop():
-                failed = self._failed(app, starting)
-                if failed is not None:
-                    return failed
-                self._tell(app, tell)
-                await asyncio.sleep(_NAP)
+                failure = self._failure(app, starting)
+                if failure is not None:
+                    return failure
+                self._update(app, on_update)
+                await asyncio.sleep(_SLEEP)
             return None
         finally:
-            self._trouble.ending = True
-            await _ended(app, starting)
+            self._log_filter.stopping = True
+            await _stop(app, starting)
 
-    def _made(self) -> Any:
+    def _make_app(self) -> Any:
         settings = self._settings
         self._app = app = faust.App(
             settings.group,
@@ -164,7 +166,7 @@ class _Reader:
             consumer_auto_offset_reset="earliest",
             # The changelogs are made at the first start: a consumer that has not heard of them yet can do nothing, and
             # would ask again after 5 minutes.
-            consumer_metadata_max_age_ms=_ASK_AGAIN_MS,
+            consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
             store="rocksdb://",
             datadir=str(settings.data_dir),
             topic_partitions=self._partitions,
@@ -173,60 +175,60 @@ class _Reader:
             autodiscover=False,
             web_enabled=False,
         )
-        self._entries = self._table(app, "sketches")
-        self._pasts = self._table(app, "past-sketches")
+        self._records = self._make_table(app, "quality-windows")
+        self._totals = self._make_table(app, "quality-totals")
         topic = app.topic(
             settings.topics.quality, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
-        app.agent(topic, name="take")(self._take)
+        app.agent(topic, name="process")(self._process)
         return app
 
-    def _table(self, app: Any, name: str) -> Any:
+    def _make_table(self, app: Any, name: str) -> Any:
         # Faust takes the driver out of the options that it is given.
         options = {"driver": "rocksdict", **_ROCKSDB}
         return app.Table(name, key_type=bytes, value_type=bytes, partitions=self._partitions, options=options)
 
-    async def _take(self, stream: Any) -> None:
+    async def _process(self, stream: Any) -> None:
         async for event in stream.events():
-            self._load_if_new()
+            self._reload_after_rebalance()
             message = event.message
-            self._counted.received += 1
+            self._counts.received += 1
             self._changed = True
             try:
                 record = decode_record(message.key, message.value)
-            except RefusedRecord as error:
-                self._counted.refuse(f"{message.topic} partition {message.partition} offset {message.offset}", error)
+            except InvalidQualityRecord as error:
+                self._counts.reject(f"{message.topic} partition {message.partition} offset {message.offset}", error)
                 continue
-            entry = Entry(round(message.timestamp * 1000), record)
-            if self._board.put(entry):
-                self._entries[record.key] = _encode(entry)
-            await self._tidy()
+            stored = StoredRecord(round(message.timestamp * 1000), record)
+            if self._quality_table.put(stored):
+                self._records[record.key] = _encode(stored)
+            await self._clean_up()
 
-    async def _tidy(self) -> None:
+    async def _clean_up(self) -> None:
         """Keep what is too old for any window as a sum; what is in it goes only once the broker has the sum."""
-        for past, old in self._board.retire():
-            self._pasts[past.key] = _encode(past)
+        for total, record_keys in self._quality_table.retire():
+            self._totals[total.key] = _encode(total)
             await self._app.producer.flush()
-            for key in old:
-                self._entries.pop(key, None)
-        for forgotten in self._board.forget():
-            for key in forgotten.entries:
-                self._entries.pop(key, None)
-            self._pasts.pop(forgotten.past, None)
+            for key in record_keys:
+                self._records.pop(key, None)
+        for eviction in self._quality_table.evict():
+            for key in eviction.record_keys:
+                self._records.pop(key, None)
+            self._totals.pop(eviction.total_key, None)
 
-    def _load_if_new(self) -> None:
+    def _reload_after_rebalance(self) -> None:
         """Take up the board from the tables, where the partitions have just been given to this process."""
         generation = self._app.consumer_generation_id
         if generation == self._generation:
             return
-        board = Board(_decode_past(value) for value in self._pasts.values())
-        for value in self._entries.values():
-            board.put(_decode_entry(value))
-        self._board = board
+        table = QualityTable(_decode_total(value) for value in self._totals.values())
+        for value in self._records.values():
+            table.put(_decode_record(value))
+        self._quality_table = table
         self._generation = generation
         self._changed = True
 
-    def _failed(self, app: Any, starting: "asyncio.Task[Any]") -> str | None:
+    def _failure(self, app: Any, starting: "asyncio.Task[Any]") -> str | None:
         """Why Faust cannot go on; None where it can."""
         error = starting.exception() if starting.done() and not starting.cancelled() else None
         if error is None and app.crashed:
@@ -235,46 +237,46 @@ class _Reader:
             return None
         return " ".join(f"{type(error).__name__}: {error}".split()) if error is not None else "Faust has stopped"
 
-    def _tell(self, app: Any, tell: Callable[[Reading], None]) -> None:
-        standing = self._standing(app)
-        if time.monotonic() - self._told < _TELL_EVERY:
+    def _update(self, app: Any, on_update: Callable[[MonitorSnapshot], None]) -> None:
+        status = self._status(app)
+        if time.monotonic() - self._updated_at < _UPDATE_INTERVAL:
             return
-        self._told = time.monotonic()
+        self._updated_at = time.monotonic()
         if self._changed:
-            self._quality = self._board.quality()
+            self._quality = self._quality_table.quality()
             self._changed = False
-        tell(
-            Reading(
-                standing=standing,
-                received=self._counted.received,
-                refused=dict(self._counted.refused),
-                stretches=self._board.stretches,
-                sources=self._board.sources(),
+        on_update(
+            MonitorSnapshot(
+                status=status,
+                received=self._counts.received,
+                rejected=dict(self._counts.rejected),
+                retained_windows=self._quality_table.retained_windows,
+                sources=self._quality_table.sources(),
                 quality=self._quality,
             )
         )
 
-    def _standing(self, app: Any) -> str:
-        if self._trouble.now():
+    def _status(self, app: Any) -> str:
+        if self._log_filter.is_failing():
             return "waiting for Kafka"
         recovered = app.tables.recovery.completed.is_set() and not app.rebalancing
         if not recovered:
             return "taking up the tables"
         if TP(self._settings.topics.quality, PARTITION) not in app.assignor.assigned_actives():
             # What was read before another took over is that one's to show.
-            if self._board.stretches:
-                self._board = Board()
+            if self._quality_table.retained_windows:
+                self._quality_table = QualityTable()
                 self._changed = True
             self._generation = -1
             return "standing by: another monitor reads"
-        self._load_if_new()
-        return READING
+        self._reload_after_rebalance()
+        return STATUS_READING
 
 
-async def _ended(app: Any, starting: "asyncio.Task[Any]") -> None:
+async def _stop(app: Any, starting: "asyncio.Task[Any]") -> None:
     """Stop Faust, which may wait long for a broker that is away."""
     starting.cancel()
     with suppress(BaseException):
         await starting
     with suppress(Exception):
-        await asyncio.wait_for(app.stop(), _STOP_SECONDS)
+        await asyncio.wait_for(app.stop(), _STOP_TIMEOUT)

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from prectr.ops.monitor.current_quality import QualityNow, Reading, quality_now
+from prectr.ops.monitor.current_quality import CurrentQuality, MonitorSnapshot, current_quality
 from prectr.ops.monitor.page import render
 from prectr.state.errors import PrectrError, UsageError
 
@@ -34,18 +34,20 @@ class PageServer:
         """
         if not 0 <= port <= 65535:
             raise UsageError(f"port {port} is out of range: give one from 1 to 65535, or 0 for any that is free")
-        self._reading = Reading(standing="starting", received=0, refused={}, stretches=0, sources=[], quality={})
+        self._snapshot = MonitorSnapshot(
+            status="starting", received=0, rejected={}, retained_windows=0, sources=[], quality={}
+        )
         self._clock = clock
         try:
             server = _Server6 if ":" in address else ThreadingHTTPServer
             self._server = server((address, port), self._handler())
         except (OSError, UnicodeError) as error:
-            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             raise PrectrError(
                 f"cannot serve the page on {address}:{port}: {getattr(error, 'strerror', None) or error}; "
                 + (
                     "another process may hold the port: give another one with --port"
-                    if taken
+                    if in_use
                     else "it must be an address of this machine, and a port that this user may open"
                 )
             ) from error
@@ -59,23 +61,23 @@ class PageServer:
         """The port that is served."""
         return int(self._server.server_port)
 
-    def update(self, reading: Reading) -> None:
+    def update(self, snapshot: MonitorSnapshot) -> None:
         """Let requests from now on see `reading`, which must not change afterwards."""
-        self._reading = reading
+        self._snapshot = snapshot
 
-    def now(self) -> QualityNow:
+    def current_quality(self) -> CurrentQuality:
         """What is said now."""
-        return quality_now(self._reading, self._clock())
+        return current_quality(self._snapshot, self._clock())
 
-    def answer(self, path: str) -> tuple[str, bytes] | None:
+    def respond(self, path: str) -> tuple[str, bytes] | None:
         """Content type and content of a path; None where there is nothing."""
         path = path.partition("?")[0]
         if path == "/":
-            return "text/html; charset=utf-8", render(self.now()).encode()
+            return "text/html; charset=utf-8", render(self.current_quality()).encode()
         if path == "/quality.json":
-            return "application/json", msgspec.json.encode(self.now())
+            return "application/json", msgspec.json.encode(self.current_quality())
         if path == "/health":
-            return "text/plain; charset=utf-8", self._reading.standing.encode()
+            return "text/plain; charset=utf-8", self._snapshot.status.encode()
         return None
 
     def close(self) -> None:
@@ -91,13 +93,13 @@ class PageServer:
         self.close()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        answer = self.answer
+        respond = self.respond
 
         class Handler(BaseHTTPRequestHandler):
             timeout = _IDLE_SECONDS
 
             def do_GET(self) -> None:
-                found = answer(self.path)
+                found = respond(self.path)
                 kind, content = found or ("text/plain; charset=utf-8", b"there are /, /quality.json and /health\n")
                 self.send_response(200 if found else 404)
                 self.send_header("Content-Type", kind)

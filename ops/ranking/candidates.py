@@ -30,22 +30,22 @@ def read_candidates(path: Path) -> list[Item]:
         InputError: it cannot be read, a line is no item or one that stood there before, or there are none.
     """
     name = "standard input" if path == STANDARD_INPUT else str(path)
-    text = _text(path, name)
+    text = _read_text(path, name)
     items: list[Item] = []
     lines: dict[str, int] = {}
-    for number, item in _csv(text, name) if _is_csv(path, text) else _json_lines(text, name):
+    for number, item in _read_csv(text, name) if _is_csv(path, text) else _read_json_lines(text, name):
         if (size := len(item.item_id.encode())) > MAX_ID_BYTES:
-            raise _wrong(name, number, f"item_id has {size} bytes, of at most {MAX_ID_BYTES}")
+            raise _invalid(name, number, f"item_id has {size} bytes, of at most {MAX_ID_BYTES}")
         first = lines.setdefault(item.item_id, number)
         if first != number:
-            raise _wrong(name, number, f"item {item.item_id!r} is on line {first} already: name each candidate once")
+            raise _invalid(name, number, f"item {item.item_id!r} is on line {first} already: name each candidate once")
         items.append(msgspec.structs.replace(item, position=None))
     if not items:
         raise InputError(f"{name}: there are no candidates in it: give one item a line, as JSON or under a CSV header")
     return items
 
 
-def _text(path: Path, name: str) -> str:
+def _read_text(path: Path, name: str) -> str:
     try:
         content = sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
         return content.decode().removeprefix(_BOM)
@@ -53,7 +53,7 @@ def _text(path: Path, name: str) -> str:
         raise InputError(f"{name}: the candidates cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise _wrong(name, line, f"byte {error.start} is not UTF-8: {error.reason}") from error
+        raise _invalid(name, line, f"byte {error.start} is not UTF-8: {error.reason}") from error
 
 
 def _is_csv(path: Path, text: str) -> bool:
@@ -63,7 +63,7 @@ def _is_csv(path: Path, text: str) -> bool:
     )
 
 
-def _json_lines(text: str, name: str) -> Iterator[tuple[int, Item]]:
+def _read_json_lines(text: str, name: str) -> Iterator[tuple[int, Item]]:
     # Not splitlines: a title may hold characters that it takes for line ends.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -71,15 +71,15 @@ def _json_lines(text: str, name: str) -> Iterator[tuple[int, Item]]:
         try:
             yield number, _decode(line)
         except msgspec.ValidationError as error:
-            raise _wrong(name, number, str(error)) from error
+            raise _invalid(name, number, str(error)) from error
         except msgspec.DecodeError as error:
             hint = " (JSON has no NaN: leave the field out)" if "NaN" in line or "Infinity" in line else ""
-            raise _wrong(name, number, f"{error}{hint}") from error
+            raise _invalid(name, number, f"{error}{hint}") from error
         except RecursionError as error:
-            raise _wrong(name, number, "arrays and objects are nested too deep") from error
+            raise _invalid(name, number, "arrays and objects are nested too deep") from error
 
 
-def _csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
+def _read_csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
     # The last line end of a row may be a return alone.
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
@@ -97,7 +97,7 @@ def _csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
                 continue
             if len(row) > len(header):
                 what = f"{len(row)} cells under {len(header)} columns: quote cells that hold commas"
-                raise _wrong(name, rows.line_num, what)
+                raise _invalid(name, rows.line_num, what)
             cells = {
                 field: cell.strip() if field in _NUMBERS else cell
                 for field, cell in zip(header, row, strict=False)
@@ -106,10 +106,10 @@ def _csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
             try:
                 yield rows.line_num, msgspec.convert(cells, Item, strict=False)
             except msgspec.ValidationError as error:
-                raise _wrong(name, rows.line_num, f"{error}; the row has {cells!r:.200}") from error
+                raise _invalid(name, rows.line_num, f"{error}; the row has {cells!r:.200}") from error
     except csv.Error as error:
-        raise _wrong(name, rows.line_num, f"it is no CSV: {error}") from error
+        raise _invalid(name, rows.line_num, f"it is no CSV: {error}") from error
 
 
-def _wrong(name: str, line: int, what: str) -> InputError:
+def _invalid(name: str, line: int, what: str) -> InputError:
     return InputError(f"{name}: line {line}: {what}")

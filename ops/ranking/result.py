@@ -7,13 +7,13 @@ import msgspec
 import numpy as np
 
 from prectr.model.features.batch import NO_PRICE, Floats, price_band
-from prectr.model.quality.explanation import Explained
+from prectr.model.quality.explanation import Explanation
 from prectr.state.aggregates import LevelCounts
 from prectr.state.errors import PrectrError
 from prectr.stream.events.contract import Item
 from prectr.stream.records import LEVELS
 
-LevelSource = Literal["inferred", "given", "labelled"]
+RelevanceSource = Literal["inferred", "given", "labelled"]
 """Where a candidate's level comes from: from its text by the model, from the file, or from the stages' labeller."""
 
 ByLevel = dict[str, float]
@@ -30,11 +30,11 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    seen: bool
+    known: bool
     impressions: dict[str, int]
     clicks: dict[str, int]
     rates: ByLevel
-    expected: ByLevel
+    prior_rates: ByLevel
     preferred: int | None
     past_clicks: int
 
@@ -57,9 +57,9 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     price: float | None
     click_probability: float
     log_odds: float
-    level: int
-    level_from: LevelSource
-    levels: ByLevel
+    relevance_level: int
+    relevance_source: RelevanceSource
+    level_probabilities: ByLevel
     click_given_level: ByLevel | None
     incentive: float | None
     incentives: ByLevel | None
@@ -80,35 +80,35 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     position: int
     as_of: int
-    counted_to: int | None
+    complete_up_to: int | None
     model: str
     without: list[str]
     checkpoint: str
     pages_trained: int
-    user: Preference
-    asked: Preference
+    user_preference: Preference
+    query_preference: Preference
     candidates: int
     ranked: list[Ranked]
     notes: list[str]
 
 
-def in_order(items: Sequence[Item], explained: Explained, sources: Sequence[LevelSource]) -> list[Ranked]:
+def rank_items(items: Sequence[Item], explanation: Explanation, sources: Sequence[RelevanceSource]) -> list[Ranked]:
     """The candidates by falling click probability, equal ones as they came. sources: of each candidate's level.
 
     PrectrError: a score is not a number.
     """
-    if not np.isfinite(explained.log_odds).all():
-        broken = items[int(np.flatnonzero(~np.isfinite(explained.log_odds))[0])]
+    if not np.isfinite(explanation.log_odds).all():
+        invalid = items[int(np.flatnonzero(~np.isfinite(explanation.log_odds))[0])]
         raise PrectrError(
-            f"the score of candidate {broken.item_id!r} is not a number: the model is damaged; train it anew"
+            f"the score of candidate {invalid.item_id!r} is not a number: the model is damaged; train it anew"
         )
-    order = np.argsort(-explained.log_odds, kind="stable").tolist()
-    return [_ranked(rank, place, items[place], explained, sources[place]) for rank, place in enumerate(order, 1)]
+    order = np.argsort(-explanation.log_odds, kind="stable").tolist()
+    return [_ranked(rank, index, items[index], explanation, sources[index]) for rank, index in enumerate(order, 1)]
 
 
-def _ranked(rank: int, place: int, item: Item, explained: Explained, source: LevelSource) -> Ranked:
-    likeliest = int(explained.levels[place].argmax())
-    rates = explained.rates
+def _ranked(rank: int, index: int, item: Item, explanation: Explanation, source: RelevanceSource) -> Ranked:
+    likeliest = int(explanation.levels[index].argmax())
+    rates = explanation.rates
     return Ranked(
         rank=rank,
         item_id=item.item_id,
@@ -116,46 +116,48 @@ def _ranked(rank: int, place: int, item: Item, explained: Explained, source: Lev
         category=item.category,
         brand=item.brand,
         price=item.price,
-        click_probability=float(explained.probability[place]),
-        log_odds=float(explained.log_odds[place]),
-        level=likeliest + 1,
-        level_from=source,
-        levels=_by_level(explained.levels[place]),
-        click_given_level=None if explained.given is None else _by_level(explained.given[place]),
-        incentive=None if explained.tau is None else float(explained.tau[place, likeliest]),
-        incentives=None if explained.tau is None else _by_level(explained.tau[place]),
-        user_rate=float(rates.user[place, likeliest]),
-        query_rate=float(rates.query[place, likeliest]),
-        category_rate=float(rates.parent[place, likeliest]),
+        click_probability=float(explanation.probability[index]),
+        log_odds=float(explanation.log_odds[index]),
+        relevance_level=likeliest + 1,
+        relevance_source=source,
+        level_probabilities=_by_level(explanation.levels[index]),
+        click_given_level=None
+        if explanation.click_given_level is None
+        else _by_level(explanation.click_given_level[index]),
+        incentive=None if explanation.incentive is None else float(explanation.incentive[index, likeliest]),
+        incentives=None if explanation.incentive is None else _by_level(explanation.incentive[index]),
+        user_rate=float(rates.user[index, likeliest]),
+        query_rate=float(rates.query[index, likeliest]),
+        category_rate=float(rates.category[index, likeliest]),
     )
 
 
 def preference(
-    name: str, *, seen: bool, stats: LevelCounts, rates: Floats, expected: Floats, past_clicks: int
+    name: str, *, known: bool, stats: LevelCounts, rates: Floats, prior_rates: Floats, past_clicks: int
 ) -> Preference:
     """What is known of a user or a query. rates, expected: float64[N, 4], smoothed, of each candidate."""
     smoothed = rates.mean(axis=0)
     return Preference(
         name=name,
-        seen=seen,
+        known=known,
         impressions=_counts(stats[:4]),
         clicks=_counts(stats[4:]),
         rates=_by_level(smoothed),
-        expected=_by_level(expected.mean(axis=0)),
+        prior_rates=_by_level(prior_rates.mean(axis=0)),
         preferred=int(smoothed.argmax()) + 1 if any(stats[:4]) else None,
         past_clicks=past_clicks,
     )
 
 
-_TITLES: Final = "no title, or nothing in it: their level is what the query alone says"
-_PRICES: Final = "a price that means nothing (not above 0, or no number): scored as without one"
+_NO_TITLE: Final = "no title, or nothing in it: their level is what the query alone says"
+_INVALID_PRICE: Final = "a price that means nothing (not above 0, or no number): scored as without one"
 
 
-def notes_on(items: Sequence[Item], sources: Sequence[LevelSource]) -> list[str]:
+def candidate_notes(items: Sequence[Item], sources: Sequence[RelevanceSource]) -> list[str]:
     """What is worth knowing of the candidates, in words."""
     counts: Mapping[str, int] = {
-        _PRICES: sum(item.price is not None and price_band(item.price) == NO_PRICE for item in items),
-        _TITLES: sum(not (item.title or "").strip() for item in items),
+        _INVALID_PRICE: sum(item.price is not None and price_band(item.price) == NO_PRICE for item in items),
+        _NO_TITLE: sum(not (item.title or "").strip() for item in items),
     }
     notes = [f"{count:,} of {len(items):,} candidates have {what}" for what, count in counts.items() if count]
     labelled = sources.count("labelled")
@@ -163,7 +165,7 @@ def notes_on(items: Sequence[Item], sources: Sequence[LevelSource]) -> list[str]
         notes.append(
             f"{labelled:,} of {len(items):,} candidates carry no relevance, and this model is told of levels instead "
             "of inferring them: the stages' labeller has filled them in from the words of query and title. For "
-            'P(level) from the text train prectr or prectr-v2, or set levels = "inferred"'
+            'P(level) from the text train prectr or prectr-v2, or set level_source = "inferred"'
         )
     ignored = sum(item.relevance is not None for item in items)
     if ignored and "inferred" in sources:

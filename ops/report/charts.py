@@ -10,7 +10,7 @@ NARROW, WIDE = 560, 1120
 """Widths of a chart that has half of the page and of one that has all of it."""
 HEIGHT = 300
 LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 46
-MANY = 12
+MAX_VISIBLE_DOTS = 12
 """A line of more points shows them only when pointed at."""
 
 
@@ -28,7 +28,7 @@ class Series:
     """A line. `look` is a class of the style sheet (`s-0` to `s-7`, `s-whole`); `band` fills the points' spread."""
 
     name: str
-    look: str
+    css_class: str
     points: Sequence[Point]
     band: bool = False
 
@@ -42,10 +42,10 @@ class Axis:
     ticks: Sequence[tuple[float, str]]
     title: str
 
-    def place(self, value: float, start: float, end: float) -> float:
+    def scale(self, value: float, start: float, end: float) -> float:
         """Where `value` lies if the axis goes from `start` to `end`, in pixels; held within a little of them."""
-        share = (value - self.low) / ((self.high - self.low) or 1.0)
-        return start + min(max(share, -0.02), 1.02) * (end - start)
+        fraction = (value - self.low) / ((self.high - self.low) or 1.0)
+        return start + min(max(fraction, -0.02), 1.02) * (end - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Plane:
 
     def left(self, value: float) -> float:
         """Pixels from the left for a value of x."""
-        return self.x.place(value, LEFT, self.width - RIGHT)
+        return self.x.scale(value, LEFT, self.width - RIGHT)
 
     def top(self, value: float) -> float:
         """Pixels from the top for a value of y."""
-        return self.y.place(value, HEIGHT - BOTTOM, TOP)
+        return self.y.scale(value, HEIGHT - BOTTOM, TOP)
 
 
 def _frame(plane: Plane) -> Markup:
@@ -101,24 +101,24 @@ def _runs(points: Sequence[Point]) -> list[list[tuple[Point, float]]]:
 
 def _line(series: Series, plane: Plane) -> Markup:
     parts = []
-    dot = f"dot quiet {series.look}" if len(series.points) > MANY else f"dot {series.look}"
+    dot = f"dot quiet {series.css_class}" if len(series.points) > MAX_VISIBLE_DOTS else f"dot {series.css_class}"
     for run in _runs(series.points):
-        places = [(plane.left(point.x), plane.top(value)) for point, value in run]
+        pixels = [(plane.left(point.x), plane.top(value)) for point, value in run]
         if series.band:
             edge = [(plane.left(point.x), plane.top(value + point.spread)) for point, value in run]
             edge += [(plane.left(point.x), plane.top(value - point.spread)) for point, value in reversed(run)]
-            parts.append(tag("polygon", class_=f"band {series.look}", points=_coordinates(edge)))
+            parts.append(tag("polygon", class_=f"band {series.css_class}", points=_coordinates(edge)))
         if len(run) > 1:
-            parts.append(tag("polyline", class_=f"line {series.look}", points=_coordinates(places)))
+            parts.append(tag("polyline", class_=f"line {series.css_class}", points=_coordinates(pixels)))
         parts.extend(
             tag("circle", tag("title", point.tip), class_=dot, cx=left, cy=top, r=3)
-            for (point, _), (left, top) in zip(run, places, strict=True)
+            for (point, _), (left, top) in zip(run, pixels, strict=True)
         )
     return join(*parts)
 
 
-def _coordinates(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
+def _coordinates(pixels: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{left:.1f},{top:.1f}" for left, top in pixels)
 
 
 def line_chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
@@ -129,23 +129,25 @@ def line_chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
 def legend(series: Sequence[Series]) -> Markup:
     """The names of the lines with a sample of each."""
     entries = [
-        tag("li", tag("svg", _sample(one.look), class_="sample", viewBox="0 0 26 10", aria_hidden="true"), one.name)
+        tag(
+            "li", tag("svg", _sample(one.css_class), class_="sample", viewBox="0 0 26 10", aria_hidden="true"), one.name
+        )
         for one in series
     ]
     return tag("ul", *entries, class_="legend")
 
 
-def _sample(look: str) -> Markup:
-    return tag("line", class_=f"line {look}", x1=1, x2=25, y1=5, y2=5)
+def _sample(css_class: str) -> Markup:
+    return tag("line", class_=f"line {css_class}", x1=1, x2=25, y1=5, y2=5)
 
 
-def scatter_on_diagonal(label: str, points: Sequence[Point], both: Axis, x_title: str, y_title: str) -> Markup:
+def scatter_on_diagonal(label: str, points: Sequence[Point], axis: Axis, x_title: str, y_title: str) -> Markup:
     """Points with their intervals against the line of equality; both axes are the same."""
     plane = Plane(
-        Axis(both.low, both.high, both.ticks, x_title),
-        Axis(both.low, both.high, both.ticks, y_title),
+        Axis(axis.low, axis.high, axis.ticks, x_title),
+        Axis(axis.low, axis.high, axis.ticks, y_title),
     )
-    low, high = both.low, both.high
+    low, high = axis.low, axis.high
     ends = {"x1": plane.left(low), "y1": plane.top(low), "x2": plane.left(high), "y2": plane.top(high)}
     parts = [_frame(plane), tag("line", class_="equal", **ends)]
     drawn = [(point, point.y) for point in points if point.y is not None]
@@ -159,7 +161,7 @@ def scatter_on_diagonal(label: str, points: Sequence[Point], both: Axis, x_title
     return _svg(label, plane.width, *parts)
 
 
-def bar(share: float, look: str = "s-0") -> Markup:
+def bar(fraction: float, css_class: str = "s-0") -> Markup:
     """A horizontal bar in a table cell, `share` of its width; what is above nothing is at least visible."""
-    width = min(max(100.0 * share, 0.6 if share > 0 else 0.0), 100.0)
-    return tag("span", tag("span", class_=f"fill {look}", style=f"width:{width:.2f}%"), class_="bar")
+    width = min(max(100.0 * fraction, 0.6 if fraction > 0 else 0.0), 100.0)
+    return tag("span", tag("span", class_=f"fill {css_class}", style=f"width:{width:.2f}%"), class_="bar")

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.replay.verify import Check, newest_cut, read_metas
+from prectr.stream.replay.verify import Check, newest_checkpoint, read_metas
 
 
 class _Reported(msgspec.Struct):
@@ -29,19 +29,21 @@ def check_report(run_dir: Path) -> list[Check]:
         report = msgspec.json.decode(path.read_bytes(), type=_Reported)
     except (OSError, msgspec.MsgspecError) as error:
         return [Check("report.json", holds=False, detail=f"cannot be read: {error}")]
-    wrong = report.outcomes.imbalance()
-    checks = [Check("report: conservation", not wrong, "; ".join(wrong) or "the counts add up")]
-    folder, cut = newest_cut(run_dir)
-    if not cut.finished:
+    imbalances = report.outcomes.imbalances()
+    checks = [Check("report: conservation", not imbalances, "; ".join(imbalances) or "the counts add up")]
+    folder, checkpoint = newest_checkpoint(run_dir)
+    if not checkpoint.finished:
         return checks
-    sessions, _ = read_metas(folder)
-    counted = sum((meta.outcomes for meta in sessions.values()), Outcomes())
+    join_metas, _ = read_metas(folder)
+    outcomes = sum((meta.outcomes for meta in join_metas.values()), Outcomes())
     same = (report.outcomes, report.examples_sha256, report.aggregates_sha256) == (
-        counted,
-        cut.tally.examples,
-        cut.tally.aggregates,
+        outcomes,
+        checkpoint.digest.examples,
+        checkpoint.digest.aggregates,
     )
     detail = (
-        "counts and digests as in the checkpoint" if same else f"the checkpoint has {counted} and {cut.tally.examples}"
+        "counts and digests as in the checkpoint"
+        if same
+        else f"the checkpoint has {outcomes} and {checkpoint.digest.examples}"
     )
     return [*checks, Check("report: of this run", same, detail)]

@@ -1,7 +1,7 @@
 """`report.html`: one self-contained page, for a person to look at."""
 
 from prectr.ops.report.level_sections import inferred_levels
-from prectr.ops.report.markup import Markup, figure, join, tag
+from prectr.ops.report.markup import Markup, join, stat, tag
 from prectr.ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
 from prectr.ops.report.pipeline_sections import configuration, dead_letters, hashes, outcomes, preferences
 from prectr.ops.report.quality_sections import calibration, models, over_time, segments, splits
@@ -43,10 +43,10 @@ def _heading(report: Report, name: str) -> Markup:
     span = ""
     if report.first_close is not None and report.last_close is not None:
         span = f"Pages closed from {moment(report.first_close)} to {moment(report.last_close)} UTC, event time"
-    whole = not report.outcomes.imbalance()
+    balanced = not report.outcomes.imbalances()
     verdict = (
         tag("span", "✓ every record accounted for", class_="verdict good")
-        if whole
+        if balanced
         else tag("span", "✗ records unaccounted for", class_="verdict bad")
     )
     title = tag("div", tag("h1", f"Replay report: {name}"), tag("p", span, class_="lead"))
@@ -64,26 +64,26 @@ def _tiles(report: Report) -> Markup:
     if report.models:
         auc, gauc = (None, None) if half is None else (half.auc, half.gauc)
         quality = [
-            _tile("AUC", figure("auc", fixed(report.auc)), join("2nd half ", figure("second_half/auc", fixed(auc)))),
+            _tile("AUC", stat("auc", fixed(report.auc)), join("2nd half ", stat("second_half/auc", fixed(auc)))),
             _tile(
                 "Page GAUC",
-                figure("gauc", fixed(report.gauc)),
-                join("2nd half ", figure("second_half/gauc", fixed(gauc))),
+                stat("gauc", fixed(report.gauc)),
+                join("2nd half ", stat("second_half/gauc", fixed(gauc))),
             ),
             _tile(
                 "Log loss",
-                figure("log_loss", fixed(report.log_loss)),
-                join("normalised ", figure("normalized_entropy", fixed(report.normalized_entropy))),
+                stat("log_loss", fixed(report.log_loss)),
+                join("normalised ", stat("normalized_entropy", fixed(report.normalized_entropy))),
             ),
-            _tile("Calibration", figure("calibration", fixed(report.calibration, 3)), "1 is perfect"),
+            _tile("Calibration", stat("calibration", fixed(report.calibration, 3)), "1 is perfect"),
         ]
     speed = DASH if report.pages_per_second is None else count(report.pages_per_second)
-    items, rate = figure("impressions", count(report.impressions)), percent(ratio(report.clicks, report.impressions))
+    items, rate = stat("impressions", count(report.impressions)), percent(ratio(report.clicks, report.impressions))
     return tag(
         "dl",
         *quality,
-        _tile("Pages", figure("pages", count(report.pages)), join(items, " items")),
-        _tile("Clicks", figure("clicks", count(report.clicks)), f"click rate {rate}"),
+        _tile("Pages", stat("pages", count(report.pages)), join(items, " items")),
+        _tile("Clicks", stat("clicks", count(report.clicks)), f"click rate {rate}"),
         _tile("Speed", join(speed), f"in {duration(report.seconds)}", "pages/s"),
         class_="tiles",
     )

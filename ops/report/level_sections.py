@@ -4,29 +4,29 @@ from collections.abc import Sequence
 from typing import Final
 
 from prectr.ops.report.levels import ItemLevels, LevelReport
-from prectr.ops.report.markup import Markup, figure, join, tag
+from prectr.ops.report.markup import Markup, join, stat, tag
 from prectr.ops.report.numbers import count, fixed, percent
 from prectr.ops.report.schema import ModelReport, Report
 
 _NAMES: Final = ("1 irrelevant", "2 weakly", "3 relevant", "4 strongly")
-_FIRST: Final = ("item", "logged level")
+_NAME_COLUMNS: Final = ("item", "logged level")
 """Heads of the columns of names."""
-_SHIPPED: Final = ("auto", "shipped")
-_DIGITS: Final = 2
-_TITLE: Final = 48
+_SHIPPED_ENCODERS: Final = ("auto", "shipped")
+_DECIMALS: Final = 2
+_TITLE_LENGTH: Final = 48
 """Characters of a title that are shown; the rest where one points at it."""
 
 
 def inferred_levels(report: Report) -> Markup:
     """P(level) of each model that infers it; nothing where none does."""
-    found = [(place, model) for place, model in enumerate(report.models) if model.inferred_levels is not None]
+    found = [(index, model) for index, model in enumerate(report.models) if model.inferred_levels is not None]
     if not found:
         return Markup("")
     note = (
         "What a model that reads query and title says of an item's relevance, whether it is clicked or not; the logged "
         "level is kept from it. Of the last pages learned from, at the positions shown."
     )
-    if report.config.get("encoder") in _SHIPPED:
+    if report.config.get("encoder") in _SHIPPED_ENCODERS:
         note += (
             " The shipped text encoder has been trained on the grades of the Chorus catalogue: on a log of that "
             "catalogue, such as the demo's, agreement is no test of it."
@@ -35,12 +35,12 @@ def inferred_levels(report: Report) -> Markup:
         "section",
         tag("h2", "Relevance as inferred from the text"),
         tag("p", note, class_="note"),
-        *(_of_model(f"models/{place}/inferred_levels", model) for place, model in found),
+        *(_model_levels(f"models/{place}/inferred_levels", model) for place, model in found),
         _last_pages(*found[0]),
     )
 
 
-def _of_model(path: str, model: ModelReport) -> Markup:
+def _model_levels(path: str, model: ModelReport) -> Markup:
     levels = _levels(model)
     head = tag("tr", *(_head(name) for name in ("logged level", *(f"P({name})" for name in _NAMES), "impressions")))
     rows = [
@@ -48,30 +48,30 @@ def _of_model(path: str, model: ModelReport) -> Markup:
             "tr",
             tag("th", _NAMES[int(logged) - 1], scope="row"),
             *(
-                tag("td", figure(f"{path}/by_logged/{logged}/levels/{level}", fixed(share, _DIGITS)))
-                for level, share in of.levels.items()
+                tag("td", stat(f"{path}/by_logged/{logged}/levels/{level}", fixed(probability, _DECIMALS)))
+                for level, probability in of.levels.items()
             ),
-            tag("td", figure(f"{path}/by_logged/{logged}/impressions", count(of.impressions))),
+            tag("td", stat(f"{path}/by_logged/{logged}/impressions", count(of.impressions))),
         )
         for logged, of in levels.by_logged.items()
     ]
-    said = join(
+    summary = join(
         f"{model.model}: the likeliest level is the one logged for {percent(levels.agreement)} of ",
-        figure(f"{path}/impressions", count(levels.impressions)),
+        stat(f"{path}/impressions", count(levels.impressions)),
         " impressions; log loss of the level ",
-        figure(f"{path}/log_loss", fixed(levels.log_loss)),
+        stat(f"{path}/log_loss", fixed(levels.log_loss)),
         ". Mean P(level):",
     )
     table = tag("table", tag("thead", head), tag("tbody", *rows))
-    return join(tag("p", said, style="margin:1em 0 0.3em"), tag("div", table, class_="scroll"))
+    return join(tag("p", summary, style="margin:1em 0 0.3em"), tag("div", table, class_="scroll"))
 
 
-def _last_pages(place: int, model: ModelReport) -> Markup:
+def _last_pages(index: int, model: ModelReport) -> Markup:
     pages = [
         tag(
             "details",
             tag("summary", "page for ", tag("bdi", page.query or "(empty)"), f", by {model.model}"),
-            _items(f"models/{place}/inferred_levels/last_pages/{number}/items", page.items),
+            _items(f"models/{index}/inferred_levels/last_pages/{number}/items", page.items),
         )
         for number, page in enumerate(_levels(model).last_pages)
     ]
@@ -85,25 +85,25 @@ def _items(path: str, items: Sequence[ItemLevels]) -> Markup:
             "tr",
             tag("th", tag("bdi", _short(item.title or item.item_id)), scope="row", title=item.title or item.item_id),
             *(
-                tag("td", figure(f"{path}/{place}/levels/{level}", fixed(share, _DIGITS)))
-                for level, share in item.levels.items()
+                tag("td", stat(f"{path}/{index}/levels/{level}", fixed(probability, _DECIMALS)))
+                for level, probability in item.levels.items()
             ),
-            tag("td", figure(f"{path}/{place}/logged", count(item.logged))),
-            tag("td", figure(f"{path}/{place}/click_probability", fixed(item.click_probability))),
+            tag("td", stat(f"{path}/{index}/logged", count(item.logged))),
+            tag("td", stat(f"{path}/{index}/click_probability", fixed(item.click_probability))),
             tag("td", "✓" if item.clicked else ""),
         )
-        for place, item in enumerate(items)
+        for index, item in enumerate(items)
     ]
     table = tag("table", tag("thead", tag("tr", *map(_head, names))), tag("tbody", *rows))
     return tag("div", table, class_="scroll")
 
 
 def _head(name: str) -> Markup:
-    return tag("th", name, scope="col", style="text-align:left" if name in _FIRST else "text-align:right")
+    return tag("th", name, scope="col", style="text-align:left" if name in _NAME_COLUMNS else "text-align:right")
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _TITLE else text[: _TITLE - 1] + "…"
+    return text if len(text) <= _TITLE_LENGTH else text[: _TITLE_LENGTH - 1] + "…"
 
 
 def _levels(model: ModelReport) -> LevelReport:

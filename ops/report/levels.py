@@ -9,12 +9,12 @@ import numpy as np
 from prectr.stream.records import LEVELS, Example, decode_page
 
 if TYPE_CHECKING:
-    from prectr.model.quality.explanation import Explained
+    from prectr.model.quality.explanation import Explanation
 
 _PAGES_SHOWN: Final = 3
 
 
-class LevelsOfLogged(msgspec.Struct, frozen=True, kw_only=True):
+class LoggedLevelSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Impressions that were logged with one level. levels: the mean of P(level) of them, by level."""
 
     impressions: int
@@ -51,16 +51,16 @@ class LevelReport(msgspec.Struct, frozen=True, kw_only=True):
     impressions: int
     agreement: float
     log_loss: float
-    by_logged: dict[str, LevelsOfLogged]
+    by_logged: dict[str, LoggedLevelSummary]
     last_pages: list[PageLevels]
 
 
-def level_report(pages: Sequence[Example], explained: "Explained") -> LevelReport:
+def level_report(pages: Sequence[Example], explanation: "Explanation") -> LevelReport:
     """Sum up what a model says of the N impressions of `pages`, which are at least one."""
     logged = np.frombuffer(b"".join(page.levels for page in pages), np.uint8).astype(np.int64)
-    levels = explained.levels
+    levels = explanation.levels
     by_logged = {
-        str(level): LevelsOfLogged(
+        str(level): LoggedLevelSummary(
             impressions=int((logged == level).sum()), levels=_by_level(levels[logged == level].mean(axis=0))
         )
         for level in LEVELS
@@ -74,11 +74,11 @@ def level_report(pages: Sequence[Example], explained: "Explained") -> LevelRepor
         agreement=float((levels.argmax(axis=1) + 1 == logged).mean()),
         log_loss=float(-np.log(np.maximum(levels[np.arange(len(logged)), logged - 1], 1e-12)).mean()),
         by_logged=by_logged,
-        last_pages=[_page(pages[place], explained, int(starts[place])) for place in shown],
+        last_pages=[_page(pages[index], explanation, int(starts[index])) for index in shown],
     )
 
 
-def _page(page: Example, explained: "Explained", start: int) -> PageLevels:
+def _page(page: Example, explanation: "Explanation", start: int) -> PageLevels:
     items = decode_page(page.page).items
     return PageLevels(
         query=page.query,
@@ -86,13 +86,13 @@ def _page(page: Example, explained: "Explained", start: int) -> PageLevels:
             ItemLevels(
                 item_id=item.item_id,
                 title=item.title,
-                position=item.position or place + 1,
-                logged=page.levels[place],
-                levels=_by_level(explained.levels[start + place]),
-                click_probability=float(explained.probability[start + place]),
-                clicked=bool(page.labels[place]),
+                position=item.position or index + 1,
+                logged=page.levels[index],
+                levels=_by_level(explanation.levels[start + index]),
+                click_probability=float(explanation.probability[start + index]),
+                clicked=bool(page.labels[index]),
             )
-            for place, item in enumerate(items)
+            for index, item in enumerate(items)
         ],
     )
 

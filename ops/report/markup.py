@@ -18,9 +18,9 @@ def tag(name: str, *children: "str | Markup", **attributes: str | float) -> Mark
     return Markup(f"<{name}{written}>{join(*children)}</{name}>")
 
 
-def figure(path: str, shown: str) -> Markup:
+def stat(path: str, shown: str) -> Markup:
     """A figure of the page that says where it stands in the JSON beside it: steps with slashes, as in levels/4/auc."""
-    return tag("span", shown, data_figure=path)
+    return tag("span", shown, data_stat=path)
 
 
 def join(*children: "str | Markup") -> Markup:

@@ -22,14 +22,14 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def fixed(value: float | None, places: int = 4) -> str:
+def fixed(value: float | None, decimals: int = 4) -> str:
     """A number with so many decimals, or a dash where it is undefined."""
-    return DASH if value is None else f"{value:,.{places}f}"
+    return DASH if value is None else f"{value:,.{decimals}f}"
 
 
-def percent(value: float | None, places: int = 1) -> str:
+def percent(value: float | None, decimals: int = 1) -> str:
     """A share as a percentage, or a dash where it is undefined."""
-    return DASH if value is None else f"{100 * value:.{places}f} %"
+    return DASH if value is None else f"{100 * value:.{decimals}f} %"
 
 
 def ratio(part: float, whole: float) -> float | None:
@@ -62,28 +62,28 @@ def _utc(ms: int) -> datetime:
     return datetime.fromtimestamp(min(ms // 1000, 253_402_300_799), UTC)
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, max_count: int = 6) -> list[float]:
     """Round numbers within [low, high], at most about `most`, in steps of 1, 2, 2.5 or 5 times a power of ten."""
-    raw = (high - low) / most
+    raw = (high - low) / max_count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def places_of(values: list[float]) -> int:
+def decimals_for(values: list[float]) -> int:
     """Decimals that tell the ticks `values` apart."""
     if len(values) < 2:
         return 3
     step = min(b - a for a, b in itertools.pairwise(values))
-    return next(places for places in range(9) if abs(round(step, places) - step) < step * 1e-6)
+    return next(decimals for decimals in range(9) if abs(round(step, decimals) - step) < step * 1e-6)
 
 
-def time_ticks(low: int, high: int, most: int = 6) -> list[tuple[int, str]]:
+def time_ticks(low: int, high: int, max_count: int = 6) -> list[tuple[int, str]]:
     """Round moments (UTC) within [low, high], ms, with their labels."""
     span = max(high - low, 1)
-    step = next((step for step in _TIME_STEPS if span / step <= most), 0)
-    while not step or span / step > most:
+    step = next((step for step in _TIME_STEPS if span / step <= max_count), 0)
+    while not step or span / step > max_count:
         step = (step or _TIME_STEPS[-1]) * 2
     form = "%H:%M" if step < _DAY else "%-d %b" if step < 180 * _DAY else "%Y"
     return [

@@ -6,18 +6,18 @@ from typing import Any
 import msgspec
 
 from prectr.ops.report.charts import bar
-from prectr.ops.report.markup import Markup, figure, join, tag
+from prectr.ops.report.markup import Markup, join, stat, tag
 from prectr.ops.report.numbers import DASH, count, percent, ratio
 from prectr.ops.report.schema import QueryPreference, Report
-from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes
+from prectr.stream.join.outcomes import ClickOutcomes, PageOutcomes
 
-_PAGE_ENDS: Sequence[tuple[str, str, str]] = (
+_PAGE_OUTCOMES: Sequence[tuple[str, str, str]] = (
     ("emitted", "emitted as an example", "s-0"),
     ("open", "still open", "s-7"),
     ("duplicate", "duplicate", "s-1"),
     ("dead_letter", "dead letter", "s-4"),
 )
-_CLICK_ENDS: Sequence[tuple[str, str, str]] = (
+_CLICK_OUTCOMES: Sequence[tuple[str, str, str]] = (
     ("joined", "joined to its page", "s-0"),
     ("waiting", "waiting for its page", "s-7"),
     ("duplicate", "duplicate", "s-1"),
@@ -26,19 +26,19 @@ _CLICK_ENDS: Sequence[tuple[str, str, str]] = (
     ("foreign", "foreign: item not on the page", "s-1"),
     ("dead_letter", "dead letter", "s-4"),
 )
-_SHOWN = 12
+_MAX_SHOWN = 12
 """Queries that are shown at once; the rest unfolds."""
-_THIN = 10
+_MIN_IMPRESSIONS = 10
 """A click rate that rests on fewer impressions is shown faintly."""
 
 
-def _ends(
-    title: str, kind: str, outcomes: ImpressionOutcomes | ClickOutcomes, ends: Sequence[tuple[str, str, str]]
+def _outcome_table(
+    title: str, kind: str, outcomes: PageOutcomes | ClickOutcomes, rows: Sequence[tuple[str, str, str]]
 ) -> Markup:
     received = outcomes.received
     body = []
     total = 0
-    for field, name, look in ends:
+    for field, name, css_class in rows:
         value: int = getattr(outcomes, field)
         total += value
         share = ratio(value, received)
@@ -46,9 +46,9 @@ def _ends(
             tag(
                 "tr",
                 tag("th", name, scope="row"),
-                tag("td", figure(f"outcomes/{kind}/{field}", count(value))),
+                tag("td", stat(f"outcomes/{kind}/{field}", count(value))),
                 tag("td", percent(share, 2)),
-                tag("td", bar(share or 0.0, look), class_="wide"),
+                tag("td", bar(share or 0.0, css_class), class_="wide"),
             )
         )
     verdict = (
@@ -65,21 +65,21 @@ def _ends(
 def outcomes(report: Report) -> Markup:
     """Where pages and clicks ended, and whether every record is accounted for."""
     counts = report.outcomes
-    wrong = counts.imbalance()
+    imbalances = counts.imbalances()
     sums = (
-        f"{count(counts.records)} records = {count(counts.impressions.received)} pages + "
+        f"{count(counts.records)} records = {count(counts.pages.received)} pages + "
         f"{count(counts.clicks.received)} clicks + {count(counts.unreadable)} unreadable"
     )
-    parts = [tag("p", sums + f". Out of order: {count(report.out_of_order)}.", class_="check")]
-    parts += [tag("p", line, class_="check bad") for line in wrong]
+    parts = [tag("p", sums + f". Out of order: {count(report.late_records)}.", class_="check")]
+    parts += [tag("p", line, class_="check bad") for line in imbalances]
     return tag(
         "section",
         tag("h2", "Where pages and clicks ended"),
         tag("p", "Every record ends as exactly one of these; the sums are checked here.", class_="note"),
         tag(
             "div",
-            _ends("Pages", "impressions", counts.impressions, _PAGE_ENDS),
-            _ends("Clicks", "clicks", counts.clicks, _CLICK_ENDS),
+            _outcome_table("Pages", "pages", counts.pages, _PAGE_OUTCOMES),
+            _outcome_table("Clicks", "clicks", counts.clicks, _CLICK_OUTCOMES),
             class_="pair",
         ),
         *parts,
@@ -93,13 +93,13 @@ def dead_letters(report: Report) -> Markup:
         return tag(
             "section", tag("h2", "Dead letters"), tag("p", "None: every record was a valid event.", class_="lead")
         )
-    most = max(reasons[0][1], 1)
+    largest = max(reasons[0][1], 1)
     body = [
         tag(
             "tr",
             tag("th", reason, scope="row"),
-            tag("td", figure(f"dead_letters/{reason}", count(number))),
-            tag("td", bar(number / most, "s-4"), class_="wide"),
+            tag("td", stat(f"dead_letters/{reason}", count(number))),
+            tag("td", bar(number / largest, "s-4"), class_="wide"),
         )
         for reason, number in reasons
     ]
@@ -116,7 +116,7 @@ def _heat_cell(impressions: int, clicks: int, highest: float) -> Markup:
         return tag("td", DASH, class_="cell", style="--a:0")
     rate = clicks / impressions
     depth = 0.06 + 0.88 * (rate / highest if highest else 0.0)
-    thin = " thin" if impressions < _THIN else ""
+    thin = " thin" if impressions < _MIN_IMPRESSIONS else ""
     # White text needs a deeper colour on a light page than dark text does on a dark one.
     strong = " strong deep" if depth > 0.85 else " deep" if depth > 0.65 else ""
     return tag(
@@ -130,14 +130,14 @@ def _heat_cell(impressions: int, clicks: int, highest: float) -> Markup:
 
 def preferences(report: Report) -> Markup:
     """Click rate by relevance level of the busiest queries, as a heat table."""
-    queries = report.busiest_queries
+    queries = report.top_queries
     if not queries:
         return Markup("")
     rates = [
         clicks / shown
         for query in queries
         for shown, clicks in zip(query.impressions, query.clicks, strict=True)
-        if shown >= _THIN
+        if shown >= _MIN_IMPRESSIONS
     ]
     highest = max(rates, default=0.0)
     head = tag(
@@ -152,14 +152,16 @@ def preferences(report: Report) -> Markup:
     rows = [_preference_row(query, highest) for query in queries]
     note = (
         "Click rate by relevance level: where it hardly rises from left to right, people who search this do not mind "
-        f"less relevant items. Rates that rest on fewer than {_THIN} impressions are faint."
+        f"less relevant items. Rates that rest on fewer than {_MIN_IMPRESSIONS} impressions are faint."
     )
     return tag(
         "section",
         tag("h2", "Relevance preferences of the busiest queries"),
         tag("p", note, class_="note"),
-        _heat_table(head, rows[:_SHOWN]),
-        _folded(f"{len(rows) - _SHOWN} more", _heat_table(head, rows[_SHOWN:])) if len(rows) > _SHOWN else Markup(""),
+        _heat_table(head, rows[:_MAX_SHOWN]),
+        _details(f"{len(rows) - _MAX_SHOWN} more", _heat_table(head, rows[_MAX_SHOWN:]))
+        if len(rows) > _MAX_SHOWN
+        else Markup(""),
     )
 
 
@@ -167,7 +169,7 @@ def _heat_table(head: Markup, rows: Sequence[Markup]) -> Markup:
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="heat"), class_="scroll")
 
 
-def _folded(summary: str, content: Markup) -> Markup:
+def _details(summary: str, content: Markup) -> Markup:
     return tag("details", tag("summary", summary), content)
 
 

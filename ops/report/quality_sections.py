@@ -6,37 +6,37 @@ from operator import attrgetter
 from types import MappingProxyType
 
 from prectr.model.quality.quality import TimelinePoint
-from prectr.model.quality.sketch import Figures, ImpressionFigures
+from prectr.model.quality.sketch import ImpressionStats, QualityStats
 from prectr.ops.report.charts import WIDE, Axis, Plane, Point, Series, bar, legend, line_chart, scatter_on_diagonal
-from prectr.ops.report.markup import Markup, figure, join, tag
-from prectr.ops.report.numbers import count, fixed, moment, percent, places_of, ratio, ticks, time_ticks
+from prectr.ops.report.markup import Markup, join, stat, tag
+from prectr.ops.report.numbers import count, decimals_for, fixed, moment, percent, ratio, ticks, time_ticks
 from prectr.ops.report.schema import ModelReport, Report
 
 SEGMENT_NOTE = "By the user's joined clicks before the page: new 0–2, low 3–9, active 10 or more."
-_PARTS: Sequence[tuple[str, str, str]] = (
+_SEGMENTS: Sequence[tuple[str, str, str]] = (
     ("all", "all pages", "s-whole"),
     ("new", "new users", "s-1"),
     ("low", "low activity", "s-2"),
     ("active", "active users", "s-0"),
 )
-_FEWEST_CLICKS = 20
+_MIN_CLICKS = 20
 """A point that rests on fewer clicks is noise and is not drawn."""
 
-Measure = Callable[[Figures], float | None]
+Measure = Callable[[QualityStats], float | None]
 
 
-def _auc(figures: Figures) -> float | None:
-    return figures.auc
+def _auc(stats: QualityStats) -> float | None:
+    return stats.auc
 
 
-def _gauc(figures: Figures) -> float | None:
-    return figures.gauc
+def _gauc(stats: QualityStats) -> float | None:
+    return stats.gauc
 
 
-def auc_error(figures: Figures) -> float:
+def auc_error(stats: QualityStats) -> float:
     """Standard error of an AUC (Hanley and McNeil 1982); 0 where it is undefined."""
-    auc, clicked = figures.auc, figures.clicks
-    unclicked = figures.impressions - clicked
+    auc, clicked = stats.auc, stats.clicks
+    unclicked = stats.impressions - clicked
     if auc is None:
         return 0.0
     above, below = auc / (2 - auc), 2 * auc * auc / (1 + auc)
@@ -44,22 +44,22 @@ def auc_error(figures: Figures) -> float:
     return math.sqrt(max(spread, 0.0) / (clicked * unclicked))
 
 
-def _points(timeline: Sequence[TimelinePoint], part: str, name: str, measure: Measure, what: str) -> list[Point]:
+def _points(timeline: Sequence[TimelinePoint], segment: str, name: str, measure: Measure, metric: str) -> list[Point]:
     points = []
-    for stretch in timeline:
-        figures: Figures = getattr(stretch, part)
-        value = measure(figures) if figures.clicks >= _FEWEST_CLICKS else None
+    for interval in timeline:
+        stats: QualityStats = getattr(interval, segment)
+        value = measure(stats) if stats.clicks >= _MIN_CLICKS else None
         tip = (
-            f"{name}: {what} {fixed(value)}\n{moment(stretch.start)} to {moment(stretch.end)} UTC\n"
-            f"{count(figures.pages)} pages, {count(figures.clicks)} clicks"
+            f"{name}: {metric} {fixed(value)}\n{moment(interval.start)} to {moment(interval.end)} UTC\n"
+            f"{count(stats.pages)} pages, {count(stats.clicks)} clicks"
         )
-        points.append(Point((stretch.start + stretch.end) / 2, value, tip, 1.96 * auc_error(figures)))
+        points.append(Point((interval.start + interval.end) / 2, value, tip, 1.96 * auc_error(stats)))
     return points
 
 
-def _time_axis(timeline: Sequence[TimelinePoint], most: int = 8) -> Axis:
+def _time_axis(timeline: Sequence[TimelinePoint], max_ticks: int = 8) -> Axis:
     low, high = timeline[0].start, timeline[-1].end
-    return Axis(low, high, time_ticks(low, high, most), "event time, UTC")
+    return Axis(low, high, time_ticks(low, high, max_ticks), "event time, UTC")
 
 
 def _value_axis(series: Sequence[Series]) -> Axis:
@@ -73,14 +73,14 @@ def _value_axis(series: Sequence[Series]) -> Axis:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     pad = max(0.06 * (high - low), 0.005)
     low, high = max(low - pad, 0.0), min(high + pad, 1.0)
-    places = ticks(low, high)
-    return Axis(low, high, [(value, fixed(value, max(places_of(places), 2))) for value in places], "")
+    tick_values = ticks(low, high)
+    return Axis(low, high, [(value, fixed(value, max(decimals_for(tick_values), 2))) for value in tick_values], "")
 
 
 def _chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
     """The lines, or a word on why there are none."""
     if not any(point.y is not None for one in series for point in one.points):
-        return tag("p", f"Nothing to draw yet: no stretch has {_FEWEST_CLICKS} clicks.", class_="empty")
+        return tag("p", f"Nothing to draw yet: no stretch has {_MIN_CLICKS} clicks.", class_="empty")
     return tag("div", line_chart(label, series, plane), class_="scroll")
 
 
@@ -90,13 +90,18 @@ def over_time(report: Report) -> Markup:
         return Markup("")
     figures = []
     series: list[Series] = []
-    for what, measure in (("AUC", _auc), ("Page GAUC", _gauc)):
+    for metric, measure in (("AUC", _auc), ("Page GAUC", _gauc)):
         series = [
-            Series(name, look, _points(report.timeline, part, name, measure, what), part == "all" and what == "AUC")
-            for part, name, look in _PARTS
+            Series(
+                name,
+                css_class,
+                _points(report.timeline, segment, name, measure, metric),
+                segment == "all" and metric == "AUC",
+            )
+            for segment, name, css_class in _SEGMENTS
         ]
         plane = Plane(_time_axis(report.timeline), _value_axis(series))
-        figures.append(tag("figure", tag("h3", what), _chart(f"{what} over event time", series, plane)))
+        figures.append(tag("figure", tag("h3", metric), _chart(f"{metric} over event time", series, plane)))
     note = (
         "Every page is scored before the model learns from it. Each point is a stretch of about equally many pages; "
         f"the band is the 95 % interval of the AUC of all pages. {SEGMENT_NOTE}"
@@ -124,21 +129,21 @@ def calibration(report: Report) -> Markup:
         )
         points.append(Point(group.predicted, group.observed, tip, 1.96 * error))
     high = min(1.06 * max(max(point.x, (point.y or 0.0) + point.spread) for point in points), 1.0)
-    places = ticks(0.0, high)
-    decimals = max(places_of(places) - 2, 0)
-    both = Axis(0.0, high, [(value, percent(value, decimals)) for value in places], "")
+    tick_values = ticks(0.0, high)
+    decimals = max(decimals_for(tick_values) - 2, 0)
+    axis = Axis(0.0, high, [(value, percent(value, decimals)) for value in tick_values], "")
     note = (
         "Impressions in groups of about equal size by prediction, with 95 % intervals. On the dashed line, what was "
         f"predicted is what happened; over all, predicted / observed clicks is {fixed(report.calibration, 3)}."
     )
-    chart = scatter_on_diagonal("calibration curve", points, both, "predicted click rate", "observed click rate")
+    chart = scatter_on_diagonal("calibration curve", points, axis, "predicted click rate", "observed click rate")
     return tag("section", tag("h2", "Calibration"), tag("p", note, class_="note"), tag("figure", chart))
 
 
 def _header(*names: str) -> Markup:
     # What has no name is a bar's column, which goes where the screen is narrow.
-    looks = ["name" if i == 0 else "" if name else "wide" for i, name in enumerate(names)]
-    cells = [tag("th", name, scope="col", class_=look) for name, look in zip(names, looks, strict=True)]
+    css_classes = ["name" if i == 0 else "" if name else "wide" for i, name in enumerate(names)]
+    cells = [tag("th", name, scope="col", class_=css_class) for name, css_class in zip(names, css_classes, strict=True)]
     return tag("thead", tag("tr", *cells))
 
 
@@ -151,7 +156,7 @@ def segments(report: Report) -> Markup:
     if report.segments is None or report.second_half is None or not report.models:
         return Markup("")
     half = report.second_half
-    rows: list[tuple[str, str, Figures]] = [
+    rows: list[tuple[str, str, QualityStats]] = [
         ("all pages", "models/0", report.models[0]),
         ("second half", "second_half", half),
         ("new users", "segments/new", report.segments.new),
@@ -163,13 +168,13 @@ def segments(report: Report) -> Markup:
             "tr",
             tag("th", name, scope="row"),
             _cells(
-                figure(f"{path}/pages", count(row.pages)),
+                stat(f"{path}/pages", count(row.pages)),
                 percent(ratio(row.clicks, row.impressions)),
-                figure(f"{path}/auc", fixed(row.auc)),
-                figure(f"{path}/gauc", fixed(row.gauc)),
-                figure(f"{path}/log_loss", fixed(row.log_loss)),
-                figure(f"{path}/normalized_entropy", fixed(row.normalized_entropy)),
-                figure(f"{path}/calibration", fixed(row.calibration, 3)),
+                stat(f"{path}/auc", fixed(row.auc)),
+                stat(f"{path}/gauc", fixed(row.gauc)),
+                stat(f"{path}/log_loss", fixed(row.log_loss)),
+                stat(f"{path}/normalized_entropy", fixed(row.normalized_entropy)),
+                stat(f"{path}/calibration", fixed(row.calibration, 3)),
             ),
         )
         for name, path, row in rows
@@ -189,10 +194,10 @@ def segments(report: Report) -> Markup:
 
 
 def _split_table(
-    first: str, path: str, rows: Mapping[str, ImpressionFigures], names: Mapping[str, str] = MappingProxyType({})
+    first: str, path: str, rows: Mapping[str, ImpressionStats], names: Mapping[str, str] = MappingProxyType({})
 ) -> Markup:
     shown = {name: row for name, row in rows.items() if row.impressions}
-    most = max((row.clicks / row.impressions for row in shown.values()), default=0.0)
+    highest = max((row.clicks / row.impressions for row in shown.values()), default=0.0)
     body = []
     for name, row in shown.items():
         rate = row.clicks / row.impressions
@@ -200,12 +205,12 @@ def _split_table(
             tag(
                 "tr",
                 tag("th", names.get(name, name), scope="row"),
-                tag("td", figure(f"{path}/{name}/impressions", count(row.impressions))),
+                tag("td", stat(f"{path}/{name}/impressions", count(row.impressions))),
                 tag("td", percent(rate)),
-                tag("td", bar(rate / most if most else 0.0), class_="wide"),
+                tag("td", bar(rate / highest if highest else 0.0), class_="wide"),
                 _cells(
-                    figure(f"{path}/{name}/auc", fixed(row.auc)),
-                    figure(f"{path}/{name}/calibration", fixed(row.calibration, 3)),
+                    stat(f"{path}/{name}/auc", fixed(row.auc)),
+                    stat(f"{path}/{name}/calibration", fixed(row.calibration, 3)),
                 ),
             )
         )
@@ -265,19 +270,19 @@ def models(report: Report) -> Markup:
 
 def _models_table(compared: Sequence[ModelReport]) -> Markup:
     # What has no weights is a bound (an oracle), not a contender.
-    contenders = [model for model in compared if model.weights_sha256 is not None]
+    trained = [model for model in compared if model.weights_sha256 is not None]
     best = [
-        min((value for model in contenders if (value := _at(model, path)) is not None), key=badness, default=None)
+        min((value for model in trained if (value := _at(model, path)) is not None), key=badness, default=None)
         for _, path, _, badness in _COLUMNS
     ]
     body = []
     for number, model in enumerate(compared):
         cells = []
-        for (_, path, places, _), winner in zip(_COLUMNS, best, strict=True):
+        for (_, path, decimals, _), best_value in zip(_COLUMNS, best, strict=True):
             value = _at(model, path)
-            won = value is not None and value == winner and model in contenders
-            shown = figure(f"models/{number}/{path}", fixed(value, places))
-            cells.append(tag("td", shown, **({"class_": "best"} if won else {})))
+            is_best = value is not None and value == best_value and model in trained
+            shown = stat(f"models/{number}/{path}", fixed(value, decimals))
+            cells.append(tag("td", shown, **({"class_": "best"} if is_best else {})))
         body.append(tag("tr", tag("th", model.model, scope="row"), *cells))
     return tag("table", _header("model", *(name for name, *_ in _COLUMNS)), tag("tbody", *body))
 
@@ -285,8 +290,8 @@ def _models_table(compared: Sequence[ModelReport]) -> Markup:
 def _models_over_time(report: Report) -> Markup:
     series = []
     for i, model in enumerate(report.models):
-        look = f"s-{i % 7}" if model.weights_sha256 else "s-7"
-        series.append(Series(model.model, look, _points(model.timeline, "all", model.model, _auc, "AUC")))
+        css_class = f"s-{i % 7}" if model.weights_sha256 else "s-7"
+        series.append(Series(model.model, css_class, _points(model.timeline, "all", model.model, _auc, "AUC")))
     if not report.timeline:
         return Markup("")
     plane = Plane(_time_axis(report.timeline, 14), _value_axis(series), WIDE)

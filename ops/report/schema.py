@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from prectr.model.quality.quality import HalfFigures, QualitySummary, SegmentFigures, TimelinePoint
-from prectr.model.quality.sketch import CurvePoint, Figures, ImpressionFigures
+from prectr.model.quality.quality import QualitySummary, SecondHalfStats, StatsBySegment, TimelinePoint
+from prectr.model.quality.sketch import CalibrationPoint, ImpressionStats, QualityStats
 from prectr.ops.report.levels import LevelReport
 from prectr.stream.join.outcomes import Outcomes
 
@@ -22,7 +22,7 @@ class QueryPreference(msgspec.Struct, frozen=True, kw_only=True):
     clicks: ByLevel
 
 
-class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay knows when it ends, besides its models' quality.
 
     dead_letters: by reason. out_of_order: records behind the line that everything downstream follows.
@@ -34,8 +34,8 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     impressions: int
     outcomes: Outcomes
     dead_letters: dict[str, int]
-    out_of_order: int
-    busiest_queries: list[QueryPreference]
+    late_records: int
+    top_queries: list[QueryPreference]
     examples_sha256: str
     aggregates_sha256: str
     seconds: float
@@ -72,17 +72,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     log_loss: float | None
     normalized_entropy: float | None
     calibration: float | None
-    segments: SegmentFigures | None
-    second_half: HalfFigures | None
-    levels: dict[str, ImpressionFigures]
-    positions: dict[str, ImpressionFigures]
+    segments: StatsBySegment | None
+    second_half: SecondHalfStats | None
+    levels: dict[str, ImpressionStats]
+    positions: dict[str, ImpressionStats]
     timeline: list[TimelinePoint]
-    calibration_curve: list[CurvePoint]
+    calibration_curve: list[CalibrationPoint]
     models: list[ModelReport]
     outcomes: Outcomes
     dead_letters: dict[str, int]
-    out_of_order: int
-    busiest_queries: list[QueryPreference]
+    late_records: int
+    top_queries: list[QueryPreference]
     examples_sha256: str
     aggregates_sha256: str
     weights_sha256: str | None
@@ -98,26 +98,26 @@ def model_report(
     return ModelReport(model=model, weights_sha256=weights_sha256, inferred_levels=inferred_levels, **_fields(quality))
 
 
-def build_report(facts: RunFacts, models: Sequence[ModelReport]) -> Report:
+def build_report(summary: RunSummary, models: Sequence[ModelReport]) -> Report:
     """Put a run's facts and its models, the one that the run is named after first, into a report."""
-    facts_fields = _fields(facts)
+    summary_fields = _fields(summary)
     if models:
         quality = _fields(models[0])
         del quality["inferred_levels"]
-        facts_fields |= {"pages": models[0].pages, "impressions": models[0].impressions}
+        summary_fields |= {"pages": models[0].pages, "impressions": models[0].impressions}
     else:
-        quality = _fields(_UNMEASURED) | {"clicks": facts.outcomes.clicks.joined}
+        quality = _fields(_NO_QUALITY) | {"clicks": summary.outcomes.clicks.joined}
         quality |= {"model": None, "weights_sha256": None, "segments": None, "second_half": None}
         quality |= {"first_close": None, "last_close": None}
         quality |= {"levels": {}, "positions": {}, "timeline": [], "calibration_curve": []}
     return Report(
-        **(quality | facts_fields),
+        **(quality | summary_fields),
         models=list(models),
-        pages_per_second=facts.pages / facts.seconds if facts.seconds > 0 else None,
+        pages_per_second=summary.pages / summary.seconds if summary.seconds > 0 else None,
     )
 
 
-_UNMEASURED = Figures(
+_NO_QUALITY = QualityStats(
     pages=0,
     impressions=0,
     clicks=0,
@@ -129,5 +129,5 @@ _UNMEASURED = Figures(
 )
 
 
-def _fields(of: msgspec.Struct) -> dict[str, Any]:
-    return {field: getattr(of, field) for field in of.__struct_fields__}
+def _fields(struct: msgspec.Struct) -> dict[str, Any]:
+    return {field: getattr(struct, field) for field in struct.__struct_fields__}

@@ -18,10 +18,10 @@ def write_report(run_dir: Path, report: Report) -> Path:
     page = run_dir / "report.html"
     text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     for path, content in ((run_dir / "report.json", text), (page, render(report).encode())):
-        aside = path.with_name(path.name + ".new")
+        temporary = path.with_name(path.name + ".new")
         try:
-            aside.write_bytes(content)
-            os.replace(aside, path)
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
         except OSError as error:
             raise PrectrError(
                 f"cannot write the report {path}: {error.strerror}; make room or choose another --run-dir"

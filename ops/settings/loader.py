@@ -23,29 +23,29 @@ OTHER_VARIABLES: Final = ("PRECTR_CONFIG", "PRECTR_DEBUG", "PRECTR_LOG_LEVEL", "
 
 _YEAR: Final = 366 * 86400.0
 _DURATION: Final = re.compile(r"([0-9.eE+-]+)\s*(ms|s|m|h|d)?")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
 class _Range(NamedTuple):
     low: float
     high: float
-    above: bool = False
+    exclusive: bool = False
     """Whether the value must be greater than `low`, not only as large."""
 
 
-_SPAN: Final = _Range(0, _YEAR, above=True)
-_STEP: Final = _Range(0, 1e6, above=True)
+_POSITIVE_DURATION: Final = _Range(0, _YEAR, exclusive=True)
+_POSITIVE_RATE: Final = _Range(0, 1e6, exclusive=True)
 _COUNT: Final = _Range(1, 1 << 30)
 _DURATIONS: Final[Mapping[str, _Range]] = MappingProxyType(
     {
-        "attribution_window": _SPAN,
+        "attribution_window": _POSITIVE_DURATION,
         "allowed_lateness": _Range(0, _YEAR),
-        "clock_jump": _SPAN,
-        "closed_id_memory": _Range(0, _YEAR),
-        "half_life": _Range(0, 100 * _YEAR, above=True),
-        "user_ttl": _Range(0, 100 * _YEAR, above=True),
-        "query_ttl": _Range(0, 100 * _YEAR, above=True),
-        "batch_span": _SPAN,
+        "max_clock_skew": _POSITIVE_DURATION,
+        "dedup_retention": _Range(0, _YEAR),
+        "half_life": _Range(0, 100 * _YEAR, exclusive=True),
+        "user_ttl": _Range(0, 100 * _YEAR, exclusive=True),
+        "query_ttl": _Range(0, 100 * _YEAR, exclusive=True),
+        "batch_span": _POSITIVE_DURATION,
     }
 )
 _RANGES: Final[Mapping[str, _Range]] = MappingProxyType(
@@ -59,19 +59,19 @@ _RANGES: Final[Mapping[str, _Range]] = MappingProxyType(
         "threads": _Range(0, 1024),
         "embedding_rows": _COUNT,
         "embedding_dim": _Range(1, 4096),
-        "embedding_rate": _STEP,
+        "embedding_lr": _POSITIVE_RATE,
         "hidden": _Range(1, 1 << 16),
-        "dense_rate": _STEP,
+        "dense_lr": _POSITIVE_RATE,
         "wide_rows": _COUNT,
-        "ftrl_alpha": _STEP,
-        "parent_slots": _COUNT,
-        "encoder_rate": _STEP,
+        "ftrl_alpha": _POSITIVE_RATE,
+        "prior_rates_size": _COUNT,
+        "encoder_lr": _POSITIVE_RATE,
         "encoder_share": _Range(0, 1),
-        "pair_slots": _COUNT,
+        "pair_cache_size": _COUNT,
         "pair_refresh": _COUNT,
-        "replay_pairs": _Range(1, 1 << 16),
-        "exposure_slots": _COUNT,
-        "shown_slots": _COUNT,
+        "rehearsal_pairs": _Range(1, 1 << 16),
+        "exposure_sketch_size": _COUNT,
+        "exposed_pairs_bits": _COUNT,
     }
 )
 _ANY_NUMBER: Final = _Range(0, 1e12)
@@ -79,9 +79,9 @@ _ANY_NUMBER: Final = _Range(0, 1e12)
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "device": ("auto", "cpu", "cuda"),
-        "levels": ("auto", "logged", "inferred"),
+        "level_source": ("auto", "logged", "inferred"),
         "exposure": ("auto", "on", "off"),
-        "debias": ("hinge", "shift", "shift+soft"),
+        "debias": ("hinge", "prior_adjustment", "prior_adjustment+soft"),
     }
 )
 
@@ -94,7 +94,7 @@ class Settings:
     trainer: TrainerConfig
 
 
-class _Given(NamedTuple):
+class _RawSetting(NamedTuple):
     key: str
     value: object
     source: str
@@ -132,10 +132,10 @@ def load_settings(
     config_file = config_file or environ.get("PRECTR_CONFIG") or None
     values: dict[str, Any] = {}
     for given in (*_from_file(config_file), *_from_environment(environ), *_from_flags(overrides or {})):
-        values[given.key] = _checked(given)
+        values[given.key] = _validate(given)
     return Settings(
-        pipeline=PipelineConfig(**{name: values[name] for name in _names(PipelineConfig) & values.keys()}),
-        trainer=TrainerConfig(**{name: values[name] for name in _names(TrainerConfig) & values.keys()}),
+        pipeline=PipelineConfig(**{name: values[name] for name in _field_names(PipelineConfig) & values.keys()}),
+        trainer=TrainerConfig(**{name: values[name] for name in _field_names(TrainerConfig) & values.keys()}),
     )
 
 
@@ -145,11 +145,11 @@ def describe(settings: Settings) -> dict[str, Any]:
     return described
 
 
-def _names(config: type) -> set[str]:
+def _field_names(config: type) -> set[str]:
     return {field.name for field in dataclasses.fields(config)}
 
 
-def _from_file(path: str | os.PathLike[str] | None) -> Iterator[_Given]:
+def _from_file(path: str | os.PathLike[str] | None) -> Iterator[_RawSetting]:
     if path is None:
         return
     try:
@@ -163,89 +163,91 @@ def _from_file(path: str | os.PathLike[str] | None) -> Iterator[_Given]:
         if isinstance(value, dict):
             raise ConfigError(f"{path}: {key!r} is a table, and settings have no sections: put each key at the top")
         if key not in _FIELDS:
-            raise ConfigError(f"{path}: there is no setting {key!r}{_nearest(key, _FIELDS)}")
-        yield _Given(key, value, os.fspath(path))
+            raise ConfigError(f"{path}: there is no setting {key!r}{_suggestion(key, _FIELDS)}")
+        yield _RawSetting(key, value, os.fspath(path))
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_RawSetting]:
     variables = {ENVIRONMENT_PREFIX + key.upper(): key for key in _FIELDS}
     for variable in sorted(environ):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in OTHER_VARIABLES:
             continue
         if variable not in variables:
             known = (*variables, *OTHER_VARIABLES)
-            raise ConfigError(f"there is no setting for the environment variable {variable}{_nearest(variable, known)}")
-        yield _Given(variables[variable], environ[variable], f"environment variable {variable}")
+            raise ConfigError(
+                f"there is no setting for the environment variable {variable}{_suggestion(variable, known)}"
+            )
+        yield _RawSetting(variables[variable], environ[variable], f"environment variable {variable}")
 
 
-def _from_flags(overrides: Mapping[str, object]) -> Iterator[_Given]:
+def _from_flags(overrides: Mapping[str, object]) -> Iterator[_RawSetting]:
     for key, value in overrides.items():
         if key not in _FIELDS:
-            raise ConfigError(f"there is no setting {key!r}{_nearest(key, _FIELDS)}")
+            raise ConfigError(f"there is no setting {key!r}{_suggestion(key, _FIELDS)}")
         if value is not None:
-            yield _Given(key, value, f"--{key.replace('_', '-')}")
+            yield _RawSetting(key, value, f"--{key.replace('_', '-')}")
 
 
-def _nearest(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+def _suggestion(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name.lower(), [key.lower() for key in known], n=1, cutoff=0.5)
     if not near:
         return f"; there are {', '.join(sorted(known))}"
     return f"; the nearest is {next(key for key in known if key.lower() == near[0])}"
 
 
-def _checked(given: _Given) -> object:
+def _validate(given: _RawSetting) -> object:
     """Return the value in the setting's type, within its range."""
     kind = _FIELDS[given.key]
-    value = _parsed(given, kind) if isinstance(given.value, str) else given.value
+    value = _parse(given, kind) if isinstance(given.value, str) else given.value
     choices = get_args(kind) if get_origin(kind) is Literal else _CHOICES.get(given.key)
     if choices and value not in choices:
-        raise _wrong(given, f"is none of {', '.join(choices)}")
+        raise _invalid(given, f"is none of {', '.join(choices)}")
     try:
         converted: object = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _wrong(given, f"is of a wrong kind: {error}") from error
+        raise _invalid(given, f"is of a wrong kind: {error}") from error
     for part in converted if isinstance(converted, tuple) else (converted,):
         _check_range(given, part)
     return converted
 
 
-def _parsed(given: _Given, kind: Any) -> object:
+def _parse(given: _RawSetting, kind: Any) -> object:
     """Read a setting from text, as environment variables (and durations in a file) are given."""
     text = str(given.value).strip()
     if get_origin(kind) is tuple:
-        return [_number(given, part.strip(), get_args(kind)[0]) for part in text.split(",") if part.strip()]
+        return [_parse_number(given, part.strip(), get_args(kind)[0]) for part in text.split(",") if part.strip()]
     if given.key in _DURATIONS:
-        return _seconds(given, text)
-    return _number(given, text, kind)
+        return _parse_duration(given, text)
+    return _parse_number(given, text, kind)
 
 
-def _number(given: _Given, text: str, kind: Any) -> object:
+def _parse_number(given: _RawSetting, text: str, kind: Any) -> object:
     if kind not in (int, float):
         return text
     try:
         return kind(text)
     except ValueError as error:
-        raise _wrong(given, f"is not a {'whole ' if kind is int else ''}number") from error
+        raise _invalid(given, f"is not a {'whole ' if kind is int else ''}number") from error
 
 
-def _seconds(given: _Given, text: str) -> float:
+def _parse_duration(given: _RawSetting, text: str) -> float:
     if match := _DURATION.fullmatch(text):
         try:
-            return float(match[1]) * _SECONDS[match[2]]
+            return float(match[1]) * _UNIT_SECONDS[match[2]]
         except ValueError:
             pass
-    raise _wrong(given, "is not a duration: give seconds, or a number with ms, s, m, h or d")
+    raise _invalid(given, "is not a duration: give seconds, or a number with ms, s, m, h or d")
 
 
-def _check_range(given: _Given, value: object) -> None:
+def _check_range(given: _RawSetting, value: object) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    low, high, above = _RANGES.get(given.key, _ANY_NUMBER)
-    if not math.isfinite(value) or value < low or value > high or (above and value == low):
-        raise _wrong(
-            given, f"is out of range: it must be {'more than' if above else 'at least'} {low:g}, at most {high:g}"
+    low, high, exclusive = _RANGES.get(given.key, _ANY_NUMBER)
+    if not math.isfinite(value) or value < low or value > high or (exclusive and value == low):
+        raise _invalid(
+            given, f"is out of range: it must be {'more than' if exclusive else 'at least'} {low:g}, at most {high:g}"
         )
 
 
-def _wrong(given: _Given, what: str) -> ConfigError:
+def _invalid(given: _RawSetting, what: str) -> ConfigError:
     return ConfigError(f"{given.key}: {given.value!r} ({given.source}) {what}")

@@ -8,28 +8,28 @@ from typing import Final
 import msgspec
 
 from prectr.ops.metrics.quality import WHOLE_RUN
-from prectr.ops.monitor.current_quality import READING
-from prectr.ops.top.scrape import Answer, Asked, MonitorAnswer, ask
-from prectr.ops.top.stats import SEGMENTS, ExporterState, Figures, Pair, figures, kind_of
+from prectr.ops.monitor.current_quality import STATUS_READING
+from prectr.ops.top.scrape import ExporterResponse, MonitorResponse, Scrape, scrape
+from prectr.ops.top.stats import SEGMENTS, AucPair, ExporterState, SystemStatus, exporter_kind, system_status
 
-_RATE_SECONDS: Final = 30.0
+_RATE_WINDOW: Final = 30.0
 """What is said to be a second is the mean over so many."""
-_KEPT_POINTS: Final = 48
+_TREND_POINTS: Final = 48
 
 
-class Round(msgspec.Struct, frozen=True, kw_only=True):
+class StatusUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """A round of questions. a_second: of records by name. lines: AUC and GAUC by (model, segment), oldest first.
 
     span: what the lines show, in words.
     """
 
-    figures: Figures
-    a_second: dict[str, float]
-    lines: dict[tuple[str, str], list[Pair]]
-    span: dict[str, str]
+    status: SystemStatus
+    rates: dict[str, float]
+    trends: dict[tuple[str, str], list[AucPair]]
+    trend_spans: dict[str, str]
 
 
-class Watching:
+class Poller:
     """Asks again and again; remembers what it takes to say what has changed."""
 
     def __init__(
@@ -37,8 +37,8 @@ class Watching:
         exporters: Sequence[str],
         monitor: str,
         *,
-        named: bool,
-        seconds: float = 2.0,
+        explicit: bool,
+        timeout: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Watch these addresses.
@@ -48,77 +48,86 @@ class Watching:
         """
         self._exporters = list(dict.fromkeys(exporters))
         self._monitor = monitor
-        self._seconds = seconds
+        self._timeout = timeout
         self._clock = clock
-        self._known: dict[str, tuple[str, float | None]] = {}
-        if named:
-            self._known = dict.fromkeys(self._exporters, ("", None))
-        self._monitor_heard: float | None = None
+        self._last_seen: dict[str, tuple[str, float | None]] = {}
+        if explicit:
+            self._last_seen = dict.fromkeys(self._exporters, ("", None))
+        self._monitor_last_seen: float | None = None
         self._counts: deque[tuple[float, dict[str, int]]] = deque()
-        self._own: dict[tuple[str, str], deque[Pair]] = {}
+        self._own_trends: dict[tuple[str, str], deque[AucPair]] = {}
 
-    def round(self) -> Round:
+    def poll(self) -> StatusUpdate:
         """Ask all of them once."""
-        asked = ask(self._exporters, self._monitor, seconds=self._seconds, at=self._clock())
-        now = figures(asked, [*self._exporter_states(asked), *self._monitor_state(asked.at, asked.monitor)])
-        self._remember(now)
-        lines, span = {}, {}
-        for model in now.models:
+        scrape_result = scrape(self._exporters, self._monitor, timeout=self._timeout, at=self._clock())
+        status = system_status(
+            scrape_result,
+            [*self._exporter_states(scrape_result), *self._monitor_state(scrape_result.at, scrape_result.monitor)],
+        )
+        self._record(status)
+        trends, trend_spans = {}, {}
+        for model in status.models:
             by_monitor = any(model.timeline.values())
-            span[model.model] = "last 24 h" if by_monitor else "meanwhile"
+            trend_spans[model.model] = "last 24 h" if by_monitor else "meanwhile"
             for segment in SEGMENTS:
-                own = list(self._own.get((model.model, segment), ()))
-                lines[model.model, segment] = model.timeline[segment] if by_monitor else own
-        return Round(figures=now, a_second=self._rates(), lines=lines, span=span)
+                own = list(self._own_trends.get((model.model, segment), ()))
+                trends[model.model, segment] = model.timeline[segment] if by_monitor else own
+        return StatusUpdate(status=status, rates=self._rates(), trends=trends, trend_spans=trend_spans)
 
-    def _exporter_states(self, asked: Asked) -> list[ExporterState]:
-        for answer in asked.exporters:
+    def _exporter_states(self, scrape_result: Scrape) -> list[ExporterState]:
+        for answer in scrape_result.exporters:
             if answer.samples is not None:
-                known, _ = self._known.get(answer.url, ("", None))
-                self._known[answer.url] = (kind_of(answer.samples) or known, asked.at)
-        answers = {answer.url: answer for answer in asked.exporters}
+                kind, _ = self._last_seen.get(answer.url, ("", None))
+                self._last_seen[answer.url] = (exporter_kind(answer.samples) or kind, scrape_result.at)
+        answers = {answer.url: answer for answer in scrape_result.exporters}
         # In the order of the addresses, however they came.
-        return [self._exporter(answers[url], asked.at) for url in self._exporters if url in self._known]
+        return [
+            self._exporter_state(answers[url], scrape_result.at) for url in self._exporters if url in self._last_seen
+        ]
 
-    def _exporter(self, answer: Answer, at: float) -> ExporterState:
-        kind, heard = self._known[answer.url]
-        there = answer.samples is not None
+    def _exporter_state(self, answer: ExporterResponse, at: float) -> ExporterState:
+        kind, last_seen = self._last_seen[answer.url]
+        up = answer.samples is not None
         return ExporterState(
             url=answer.url,
             kind=kind,
-            answers=there,
-            trouble=answer.trouble,
-            away_seconds=None if there or heard is None else max(0.0, at - heard),
+            up=up,
+            error=answer.error,
+            down_seconds=None if up or last_seen is None else max(0.0, at - last_seen),
         )
 
-    def _monitor_state(self, at: float, answer: MonitorAnswer) -> list[ExporterState]:
-        now = answer.now
-        if now is not None:
-            self._monitor_heard = at
-        heard = self._monitor_heard
+    def _monitor_state(self, at: float, answer: MonitorResponse) -> list[ExporterState]:
+        quality = answer.quality
+        if quality is not None:
+            self._monitor_last_seen = at
+        last_seen = self._monitor_last_seen
         return [
             ExporterState(
                 url=answer.url,
                 kind="monitor's page",
-                answers=now is not None,
-                trouble=answer.trouble if now is None else "" if now.standing == READING else now.standing,
-                away_seconds=None if now is not None or heard is None else max(0.0, at - heard),
+                up=quality is not None,
+                error=answer.error if quality is None else "" if quality.status == STATUS_READING else quality.status,
+                down_seconds=None if quality is not None or last_seen is None else max(0.0, at - last_seen),
             )
         ]
 
-    def _remember(self, now: Figures) -> None:
-        counts = {"in": now.pages.get("in"), "emitted": now.pages.get("emitted"), "clicks": now.clicks.get("in")}
-        counts |= {f"learned {model.model}": model.trained_pages for model in now.models}
-        self._counts.append((now.at, {name: count for name, count in counts.items() if count is not None}))
-        while len(self._counts) > 2 and now.at - self._counts[1][0] >= _RATE_SECONDS:
+    def _record(self, status: SystemStatus) -> None:
+        counts = {
+            "in": status.pages.get("in"),
+            "emitted": status.pages.get("emitted"),
+            "clicks": status.clicks.get("in"),
+        }
+        counts |= {f"learned {model.model}": model.trained_pages for model in status.models}
+        self._counts.append((status.at, {name: count for name, count in counts.items() if count is not None}))
+        while len(self._counts) > 2 and status.at - self._counts[1][0] >= _RATE_WINDOW:
             self._counts.popleft()
-        for model in now.models:
+        for model in status.models:
             for segment in SEGMENTS:
                 windows = model.quality[segment]
                 pair = windows.get("5m") or windows.get(WHOLE_RUN)
-                line = self._own.setdefault((model.model, segment), deque(maxlen=_KEPT_POINTS))
-                if pair is not None and (not line or line[-1] != pair):
-                    line.append(pair)
+                trend = self._own_trends.setdefault((model.model, segment), deque(maxlen=_TREND_POINTS))
+                if pair is not None and (not trend or trend[-1] != pair):
+                    trend.append(pair)
 
     def _rates(self) -> dict[str, float]:
         """Of what both ends of the last half minute tell; none of what went back, since its process began anew."""

@@ -8,22 +8,22 @@ import msgspec
 
 from prectr.model.quality.quality import SEGMENTS as _ACTIVITIES
 from prectr.ops.metrics.quality import WHOLE_RUN
-from prectr.ops.monitor.current_quality import QualityNow
-from prectr.ops.top.scrape import Asked, Samples
+from prectr.ops.monitor.current_quality import CurrentQuality
+from prectr.ops.top.scrape import Samples, Scrape
 
 SEGMENTS: Final = ("all", *_ACTIVITIES)
 WINDOWS: Final = ("5m", "1h", "24h", WHOLE_RUN)
-FEWEST_CLICKS: Final = 20
+MIN_CLICKS: Final = 20
 """A point of a line that rests on fewer clicks is noise: the same as on the monitor's page."""
 _KINDS: Final = (
-    ("monitor", "prectr_held_sketches"),
+    ("monitor", "prectr_quality_windows_retained"),
     ("train", "prectr_checkpoint_age_seconds"),
-    ("stream", "prectr_task_position"),
-    ("replay", "prectr_event_time_seconds"),
+    ("stream", "prectr_task_offset"),
+    ("replay", "prectr_low_watermark_timestamp_seconds"),
     ("train", "prectr_trained_pages_total"),
 )
 """What an exporter is, by a metric that only such a one has."""
-_LAST_SECONDS: Final = 253_402_300_799
+_MAX_TIMESTAMP: Final = 253_402_300_799
 """The end of the year 9999: a watermark behind it is that of a log that has ended for good."""
 
 
@@ -35,12 +35,12 @@ class ExporterState(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     kind: str
-    answers: bool
-    trouble: str = ""
-    away_seconds: float | None = None
+    up: bool
+    error: str = ""
+    down_seconds: float | None = None
 
 
-class Pair(msgspec.Struct, frozen=True, kw_only=True):
+class AucPair(msgspec.Struct, frozen=True, kw_only=True):
     """AUC and GAUC; None where undefined."""
 
     auc: float | None = None
@@ -56,10 +56,10 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     trained_pages: int | None = None
-    freshness_seconds: float | None = None
+    staleness_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
-    quality: dict[str, dict[str, Pair]]
-    timeline: dict[str, list[Pair]]
+    quality: dict[str, dict[str, AucPair]]
+    timeline: dict[str, list[AucPair]]
 
 
 class TaskState(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,16 +71,16 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
 
     stage: str
     partition: int
-    position: int | None = None
-    unread: int | None = None
+    offset: int | None = None
+    lag: int | None = None
     emitted: int | None = None
-    behind_seconds: float | None = None
-    replayed: int | None = None
+    watermark_lag_seconds: float | None = None
+    restore_remaining: int | None = None
     snapshot_age_seconds: float | None = None
     owners: int = 1
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """All of it at one time; None and empty where nobody says.
 
     at: seconds since the epoch. pages, clicks: by outcome, with what is open or waits. dead_letters: by reason.
@@ -93,84 +93,87 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     pages: dict[str, int]
     clicks: dict[str, int]
     unreadable: int | None = None
-    out_of_order: int | None = None
+    late_records: int | None = None
     dead_letters: dict[str, int]
-    unread: int | None = None
-    lag_seconds: float | None = None
+    lag: int | None = None
+    watermark_lag_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
     models: list[ModelState]
     tasks: list[TaskState]
 
 
-def kind_of(samples: Samples) -> str:
+def exporter_kind(samples: Samples) -> str:
     """What the exporter is that says this; empty where it does not tell."""
     return next((kind for kind, name in _KINDS if name in samples), "")
 
 
-def figures(asked: Asked, exporters: list[ExporterState]) -> Figures:
+def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatus:
     """What the answers amount to. exporters: how each of them stands."""
-    said = [answer.samples for answer in asked.exporters if answer.samples is not None]
-    tasks = _tasks(said)
-    models = _models(said, asked.monitor.now)
+    scraped = [answer.samples for answer in scrape.exporters if answer.samples is not None]
+    tasks = _tasks(scraped)
+    models = _models(scraped, scrape.monitor.quality)
     ages = [model.checkpoint_age_seconds for model in models]
-    letters = _summed(said, "prectr_dead_letters_total", "reason")
-    unread = [task.unread for task in tasks if task.unread is not None]
-    return Figures(
-        at=asked.at,
+    dead_letters = _sum_by_label(scraped, "prectr_dead_letters_total", "reason")
+    lags = [task.lag for task in tasks if task.lag is not None]
+    return SystemStatus(
+        at=scrape.at,
         exporters=exporters,
-        pages=_outcomes(said, "impression", "prectr_impressions_total", "open", "prectr_pages_open"),
-        clicks=_outcomes(said, "click", "prectr_clicks_total", "waiting", "prectr_clicks_waiting"),
-        unreadable=_summed(said, "prectr_events_total", "outcome").get("unreadable"),
-        out_of_order=_count(_largest(said, "prectr_out_of_order_total")),
-        dead_letters=dict(sorted(letters.items(), key=lambda item: (-item[1], item[0]))),
-        unread=sum(unread) if unread else None,
-        lag_seconds=max((task.behind_seconds for task in tasks if task.behind_seconds is not None), default=None),
+        pages=_outcomes(scraped, "page", "prectr_pages_total", "open", "prectr_pending_pages"),
+        clicks=_outcomes(scraped, "click", "prectr_clicks_total", "waiting", "prectr_pending_clicks"),
+        unreadable=_sum_by_label(scraped, "prectr_events_total", "type").get("unreadable"),
+        late_records=_count(_largest(scraped, "prectr_late_records_total")),
+        dead_letters=dict(sorted(dead_letters.items(), key=lambda item: (-item[1], item[0]))),
+        lag=sum(lags) if lags else None,
+        watermark_lag_seconds=max(
+            (task.watermark_lag_seconds for task in tasks if task.watermark_lag_seconds is not None), default=None
+        ),
         checkpoint_age_seconds=min(
-            (age for age in [*ages, _smallest(said, "prectr_checkpoint_age_seconds")] if age is not None), default=None
+            (age for age in [*ages, _smallest(scraped, "prectr_checkpoint_age_seconds")] if age is not None),
+            default=None,
         ),
         models=models,
         tasks=tasks,
     )
 
 
-def _found(said: Iterable[Samples], name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+def _samples(scraped: Iterable[Samples], name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
     """Every sample of a metric with these labels, whoever says it; what is not a number is left out."""
-    wanted = labels.items()
+    required = labels.items()
     return [
-        (named, value)
-        for samples in said
-        for named, value in samples.get(name, [])
-        if wanted <= named.items() and math.isfinite(value)
+        (labels_found, value)
+        for samples in scraped
+        for labels_found, value in samples.get(name, [])
+        if required <= labels_found.items() and math.isfinite(value)
     ]
 
 
-def _largest(said: Iterable[Samples], name: str, **labels: str) -> float | None:
+def _largest(scraped: Iterable[Samples], name: str, **labels: str) -> float | None:
     """Of several processes that say the same, the one that is furthest."""
-    return max((value for _, value in _found(said, name, **labels)), default=None)
+    return max((value for _, value in _samples(scraped, name, **labels)), default=None)
 
 
-def _smallest(said: Iterable[Samples], name: str, **labels: str) -> float | None:
-    return min((value for _, value in _found(said, name, **labels)), default=None)
+def _smallest(scraped: Iterable[Samples], name: str, **labels: str) -> float | None:
+    return min((value for _, value in _samples(scraped, name, **labels)), default=None)
 
 
 def _count(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _outcomes(said: Sequence[Samples], of: str, name: str, held: str, gauge: str) -> dict[str, int]:
+def _outcomes(scraped: Sequence[Samples], event_type: str, name: str, pending: str, gauge: str) -> dict[str, int]:
     """How records ended, by outcome, after what came `in` and what is still held."""
-    received = _summed(said, "prectr_events_total", "outcome").get(of)
-    still = _summed(said, gauge)
+    received = _sum_by_label(scraped, "prectr_events_total", "type").get(event_type)
+    pending_counts = _sum_by_label(scraped, gauge)
     found = {} if received is None else {"in": received}
-    if still:
-        found[held] = sum(still.values())
-    return found | _summed(said, name, "outcome")
+    if pending_counts:
+        found[pending] = sum(pending_counts.values())
+    return found | _sum_by_label(scraped, name, "outcome")
 
 
-def _summed(said: Iterable[Samples], name: str, label: str = "") -> dict[str, int]:
+def _sum_by_label(scraped: Iterable[Samples], name: str, label: str = "") -> dict[str, int]:
     """A count by a label, over all tasks; what two say of one task is taken once, from the one that is further."""
     by_task: dict[tuple[str, str, str], float] = {}
-    for named, value in _found(said, name):
+    for named, value in _samples(scraped, name):
         key = (named.get(label, ""), named.get("stage", ""), named.get("partition", ""))
         by_task[key] = max(value, by_task.get(key, value))
     found: dict[str, int] = {}
@@ -179,93 +182,93 @@ def _summed(said: Iterable[Samples], name: str, label: str = "") -> dict[str, in
     return found
 
 
-def _tasks(said: Sequence[Samples]) -> list[TaskState]:
+def _tasks(scraped: Sequence[Samples]) -> list[TaskState]:
     """Every task that any process says it has, by stage and partition."""
     by_name = {
-        field: _by_task(said, name)
+        field: _by_task(scraped, name)
         for field, name in (
-            ("position", "prectr_task_position"),
-            ("unread", "prectr_consumer_lag_records"),
+            ("offset", "prectr_task_offset"),
+            ("lag", "prectr_consumer_lag_records"),
             ("emitted", "prectr_emitted_records_total"),
             ("watermark", "prectr_watermark_timestamp_seconds"),
-            ("lag", "prectr_watermark_lag_seconds"),
-            ("replayed", "prectr_replayed_records_behind"),
+            ("watermark_lag", "prectr_watermark_lag_seconds"),
+            ("restore_remaining", "prectr_restore_remaining_records"),
             ("snapshot", "prectr_snapshot_age_seconds"),
         )
     }
-    watermarks = {task: values for task, values in by_name["watermark"].items() if 0 <= max(values) <= _LAST_SECONDS}
-    lags = by_name["lag"]
+    watermarks = {task: values for task, values in by_name["watermark"].items() if 0 <= max(values) <= _MAX_TIMESTAMP}
+    lags = by_name["watermark_lag"]
     furthest = max((max(values) for values in watermarks.values()), default=0.0)
     tasks = []
-    for stage, partition in sorted({task for found in by_name.values() for task in found}, key=_in_order):
+    for stage, partition in sorted({task for found in by_name.values() for task in found}, key=_task_order):
         key = (stage, partition)
         # Of two that say they have it, during a rebalance, the one that is further has it.
         values = {field: max(found[key]) if key in found else None for field, found in by_name.items()}
-        behind = furthest - max(watermarks[key]) if key in watermarks else max(lags[key]) if key in lags else None
+        lag = furthest - max(watermarks[key]) if key in watermarks else max(lags[key]) if key in lags else None
         tasks.append(
             TaskState(
                 stage=stage,
                 partition=partition,
-                position=_count(values["position"]),
-                unread=_count(values["unread"]),
+                offset=_count(values["offset"]),
+                lag=_count(values["lag"]),
                 emitted=_count(values["emitted"]),
-                behind_seconds=behind,
-                replayed=_count(values["replayed"]),
+                watermark_lag_seconds=lag,
+                restore_remaining=_count(values["restore_remaining"]),
                 snapshot_age_seconds=values["snapshot"],
-                owners=len(by_name["position"].get(key, [None])),
+                owners=len(by_name["offset"].get(key, [None])),
             )
         )
     return tasks
 
 
-def _in_order(task: tuple[str, int]) -> tuple[int, str, int]:
-    stages = ("sessions", "queries", "train")
+def _task_order(task: tuple[str, int]) -> tuple[int, str, int]:
+    stages = ("join", "aggregate", "train")
     stage, partition = task
     return stages.index(stage) if stage in stages else len(stages), stage, partition
 
 
-def _by_task(said: Iterable[Samples], name: str) -> dict[tuple[str, int], list[float]]:
+def _by_task(scraped: Iterable[Samples], name: str) -> dict[tuple[str, int], list[float]]:
     """What each process says of a task that it has."""
     found: dict[tuple[str, int], list[float]] = {}
-    for named, value in _found(said, name):
+    for named, value in _samples(scraped, name):
         number = named.get("partition", "")
         if number.isascii() and number.isdigit():
             found.setdefault((named.get("stage", ""), int(number)), []).append(value)
     return found
 
 
-def _models(said: Sequence[Samples], now: QualityNow | None) -> list[ModelState]:
+def _models(scraped: Sequence[Samples], current: CurrentQuality | None) -> list[ModelState]:
     names = {
         named["model"]
         for name in ("prectr_trained_pages_total", "prectr_auc", "prectr_scored_pages_total")
-        for named, _ in _found(said, name)
+        for named, _ in _samples(scraped, name)
         if named.get("model")
     }
-    by_monitor = {} if now is None else {model.model: model for model in now.models}
+    by_monitor = {} if current is None else {model.model: model for model in current.models}
     ages: dict[str, float] = {}
-    for source in () if now is None else now.sources:
+    for source in () if current is None else current.sources:
         ages[source.model] = min(source.checkpoint_age_seconds, ages.get(source.model, math.inf))
     models = []
     for name in sorted(names | by_monitor.keys()):
-        quality = _quality(said, name)
-        timeline: dict[str, list[Pair]] = {segment: [] for segment in SEGMENTS}
-        seen = by_monitor.get(name)
-        if seen is not None:
-            for window, segments in seen.windows.items():
+        quality = _quality(scraped, name)
+        timeline: dict[str, list[AucPair]] = {segment: [] for segment in SEGMENTS}
+        monitored = by_monitor.get(name)
+        if monitored is not None:
+            for window, segments in monitored.windows.items():
                 for segment in SEGMENTS:
                     of = getattr(segments, segment)
-                    quality[segment][window] = Pair(auc=of.auc, gauc=of.gauc)
-            for point in seen.timeline:
+                    quality[segment][window] = AucPair(auc=of.auc, gauc=of.gauc)
+            for point in monitored.timeline:
                 for segment in SEGMENTS:
                     of = getattr(point.segments, segment)
-                    enough = of.clicks >= FEWEST_CLICKS
-                    timeline[segment].append(Pair(auc=of.auc, gauc=of.gauc) if enough else Pair())
-        published = _smallest(said, "prectr_published_checkpoint_age_seconds", model=name)
+                    enough = of.clicks >= MIN_CLICKS
+                    timeline[segment].append(AucPair(auc=of.auc, gauc=of.gauc) if enough else AucPair())
+        published = _smallest(scraped, "prectr_published_checkpoint_age_seconds", model=name)
         models.append(
             ModelState(
                 model=name,
-                trained_pages=_count(_largest(said, "prectr_trained_pages_total", model=name)),
-                freshness_seconds=_smallest(said, "prectr_model_freshness_seconds", model=name),
+                trained_pages=_count(_largest(scraped, "prectr_trained_pages_total", model=name)),
+                staleness_seconds=_smallest(scraped, "prectr_model_staleness_seconds", model=name),
                 checkpoint_age_seconds=ages.get(name, published),
                 quality=quality,
                 timeline=timeline,
@@ -274,18 +277,18 @@ def _models(said: Sequence[Samples], now: QualityNow | None) -> list[ModelState]
     return models
 
 
-def _quality(said: Sequence[Samples], model: str) -> dict[str, dict[str, Pair]]:
+def _quality(scraped: Sequence[Samples], model: str) -> dict[str, dict[str, AucPair]]:
     """By segment, then by window, as the exporters say it."""
-    quality: dict[str, dict[str, Pair]] = {segment: {} for segment in SEGMENTS}
+    quality: dict[str, dict[str, AucPair]] = {segment: {} for segment in SEGMENTS}
     measured: Mapping[str, dict[tuple[str, str], float]] = {
         name: {
             (named.get("segment", ""), named.get("window", "")): value
-            for named, value in _found(said, f"prectr_{name}", model=model)
+            for named, value in _samples(scraped, f"prectr_{name}", model=model)
         }
         for name in ("auc", "gauc")
     }
     for segment, window in measured["auc"].keys() | measured["gauc"].keys():
         if segment in quality:
             at = (segment, window)
-            quality[segment][window] = Pair(auc=measured["auc"].get(at), gauc=measured["gauc"].get(at))
+            quality[segment][window] = AucPair(auc=measured["auc"].get(at), gauc=measured["gauc"].get(at))
     return quality

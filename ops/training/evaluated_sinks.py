@@ -9,26 +9,26 @@ import msgspec
 
 from prectr.model.quality.oracle import Oracle
 from prectr.model.quality.quality import Quality
-from prectr.ops.report import QueryPreference, Report, RunFacts, build_report, model_report
+from prectr.ops.report import QueryPreference, Report, RunSummary, build_report, model_report
 from prectr.ops.report.levels import LevelReport, level_report
 from prectr.ops.settings.loader import Settings, describe
 from prectr.state.errors import UsageError
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.sinks.example_sink import ExampleSink
-from prectr.stream.sinks.run_digest import Tally
-from prectr.stream.sinks.top_queries import BusiestQueries
+from prectr.stream.sinks.run_digest import RunDigest
+from prectr.stream.sinks.top_queries import TopQueries
 
 if TYPE_CHECKING:
-    from prectr.model.distributed.process_group import Ranks
-    from prectr.model.quality.explanation import Explained
+    from prectr.model.distributed.process_group import TorchProcessGroup
+    from prectr.model.quality.explanation import Explanation
     from prectr.stream.records import Example
 
-BUSIEST: Final = 40
+TOP_QUERY_COUNT: Final = 40
 """Queries whose preferences the report shows."""
 ORACLE: Final = "oracle"
 
 
-class Scored(ExampleSink, Protocol):
+class EvaluatedSink(ExampleSink, Protocol):
     """A sink whose scores are measured: a trainer, or the oracle, which has no weights."""
 
     quality: Quality
@@ -37,15 +37,15 @@ class Scored(ExampleSink, Protocol):
     def weights_sha256(self) -> str | None:
         """Digest of everything learned."""
 
-    def explain_newest(self) -> "tuple[Sequence[Example], Explained] | None":
+    def explain_newest(self) -> "tuple[Sequence[Example], Explanation] | None":
         """The newest pages learned from, and what is said of them; None where no relevance is inferred."""
 
 
-class Run(Protocol):
+class ReportedRun(Protocol):
     """What a report asks of a run."""
 
-    tally: Tally
-    busiest: BusiestQueries
+    digest: RunDigest
+    top_queries: TopQueries
 
     @property
     def outcomes(self) -> Outcomes:
@@ -56,9 +56,9 @@ class Run(Protocol):
         """Wall time spent."""
 
 
-def make_scored(
-    settings: Settings, models: Sequence[str], truth: Path | None = None, ranks: "Ranks | None" = None
-) -> Mapping[str, Scored]:
+def make_sinks(
+    settings: Settings, models: Sequence[str], truth: Path | None = None, group: "TorchProcessGroup | None" = None
+) -> Mapping[str, EvaluatedSink]:
     """A trainer for each model and, where there is a truth, the oracle.
 
     ranks: the processes that train the models together.
@@ -68,68 +68,71 @@ def make_scored(
     """
     if len(set(models)) < len(models):
         raise UsageError(f"--model {','.join(models)}: a model is named twice")
-    scored: dict[str, Scored] = {}
+    sinks: dict[str, EvaluatedSink] = {}
     if models:
         from prectr.model.training.trainer import Trainer  # noqa: PLC0415 (torch takes seconds to import, and --no-train needs none)
 
-        scored |= {name: Trainer(dataclasses.replace(settings.trainer, model=name), ranks=ranks) for name in models}
+        sinks |= {
+            name: Trainer(dataclasses.replace(settings.trainer, model=name), process_group=group) for name in models
+        }
     if truth is not None:
-        scored[ORACLE] = Oracle(truth)
-    return scored
+        sinks[ORACLE] = Oracle(truth)
+    return sinks
 
 
-def identity(settings: Settings, models: Sequence[str], truth: Path | None = None) -> dict[str, str]:
+def run_identity(settings: Settings, models: Sequence[str], truth: Path | None = None) -> dict[str, str]:
     """Every setting that decides the result, by name, as text."""
-    parts = describe(settings) if models else msgspec.to_builtins(settings.pipeline)
+    settings_dict = describe(settings) if models else msgspec.to_builtins(settings.pipeline)
     named = {
-        name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in parts.items()
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in settings_dict.items()
     }
     return named | {"model": ",".join(models) or "none", "truth": str(truth and truth.resolve())}
 
 
-def note(pages: int, scored: Mapping[str, Scored]) -> str:
+def progress_note(pages: int, sinks: Mapping[str, EvaluatedSink]) -> str:
     """How far a run is, in a line."""
     text = f"{pages:,} pages"
-    for name, sink in scored.items():
-        whole = sink.quality.segments()["all"]
-        if whole.auc is not None and whole.gauc is not None:
-            text += f", {name} AUC {whole.auc:.4f} GAUC {whole.gauc:.4f}"
+    for name, sink in sinks.items():
+        overall = sink.quality.segments()["all"]
+        if overall.auc is not None and overall.gauc is not None:
+            text += f", {name} AUC {overall.auc:.4f} GAUC {overall.gauc:.4f}"
     return text
 
 
 def make_report(
-    run: Run,
-    scored: Mapping[str, Scored],
+    run: ReportedRun,
+    sinks: Mapping[str, EvaluatedSink],
     settings: Settings,
     *,
     dead_letters: Mapping[str, int],
-    out_of_order: int,
+    late_records: int,
 ) -> Report:
     """The report of a run. dead_letters: by reason. out_of_order: records behind the line."""
-    facts = RunFacts(
-        pages=run.tally.pages,
-        impressions=run.tally.impressions,
+    summary = RunSummary(
+        pages=run.digest.pages,
+        impressions=run.digest.impressions,
         outcomes=run.outcomes,
         dead_letters=dict(dead_letters),
-        out_of_order=out_of_order,
-        busiest_queries=[
+        late_records=late_records,
+        top_queries=[
             QueryPreference(query=query, impressions=counts[:4], clicks=counts[4:])
-            for query, counts in run.busiest.busiest(BUSIEST)
+            for query, counts in run.top_queries.top(TOP_QUERY_COUNT)
         ],
-        examples_sha256=run.tally.examples.hex(),
-        aggregates_sha256=run.tally.aggregates.hex(),
+        examples_sha256=run.digest.examples.hex(),
+        aggregates_sha256=run.digest.aggregates.hex(),
         seconds=run.seconds,
-        config=describe(settings) | {"model": ",".join(name for name in scored if name != ORACLE) or None},
+        config=describe(settings) | {"model": ",".join(name for name in sinks if name != ORACLE) or None},
     )
     return build_report(
-        facts,
+        summary,
         [
             model_report(name, sink.quality.summary(), sink.weights_sha256(), _inferred_levels(sink))
-            for name, sink in scored.items()
+            for name, sink in sinks.items()
         ],
     )
 
 
-def _inferred_levels(sink: Scored) -> LevelReport | None:
+def _inferred_levels(sink: EvaluatedSink) -> LevelReport | None:
     newest = sink.explain_newest()
     return None if newest is None else level_report(*newest)

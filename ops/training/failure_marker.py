@@ -13,34 +13,34 @@ import msgspec
 
 from prectr.state.errors import TrainingError
 
-REFUSED: Final = "refused.json"
+FAILURE_FILE: Final = "training-failed.json"
 """File of the run folder; `error` in it says which loss, and of which pages."""
-SEEN_AFTER: Final = 15.0
+LINGER_SECONDS: Final = 15.0
 """Seconds for which metrics are served before the end: more than Prometheus usually takes between two looks."""
-_LOOK_EVERY: Final = 0.1
+_POLL_INTERVAL: Final = 0.1
 
 
-def leave_word(run_dir: Path, error: TrainingError) -> None:
+def write_failure(run_dir: Path, error: TrainingError) -> None:
     """Write down why nothing was learned from a batch."""
-    (run_dir / REFUSED).write_bytes(msgspec.json.encode({"error": str(error)}) + b"\n")
+    (run_dir / FAILURE_FILE).write_bytes(msgspec.json.encode({"error": str(error)}) + b"\n")
 
 
-def refused_since(run_dir: Path, checkpoint: float | None) -> bool:
+def failed_since(run_dir: Path, checkpoint_time: float | None) -> bool:
     """Whether a trainer of the folder has ended so, and nothing was saved since.
 
     checkpoint: when the newest was written, seconds since the epoch; None before the first.
     """
     try:
-        left = (run_dir / REFUSED).stat().st_mtime
+        failed_at = (run_dir / FAILURE_FILE).stat().st_mtime
     except FileNotFoundError:
         return False
-    return checkpoint is None or left >= checkpoint
+    return checkpoint_time is None or failed_at >= checkpoint_time
 
 
-def wait_to_be_seen(
+def linger_for_scrape(
     stop: Callable[[], bool], clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Return after `SEEN_AFTER` seconds, or once asked to stop."""
-    until = clock() + SEEN_AFTER
-    while not stop() and clock() < until:
-        sleep(_LOOK_EVERY)
+    deadline = clock() + LINGER_SECONDS
+    while not stop() and clock() < deadline:
+        sleep(_POLL_INTERVAL)

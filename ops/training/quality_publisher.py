@@ -8,34 +8,36 @@ from pathlib import Path
 from typing import Final
 
 from prectr.model.config import TrainerConfig
-from prectr.model.distributed.process_group import Ranks
-from prectr.model.quality.record import VERSION, QualityRecord, encode_record, run_name
-from prectr.model.quality.windows import Stretch
-from prectr.model.training.instrumentation import WatchedTrainer
+from prectr.model.distributed.process_group import TorchProcessGroup
+from prectr.model.quality.record import RECORD_VERSION, QualityRecord, encode_record, run_name
+from prectr.model.quality.windows import QualityWindow
+from prectr.model.training.instrumentation import InstrumentedTrainer
 from prectr.state.errors import UsageError
-from prectr.state.failpoints import at_point
+from prectr.state.failpoints import failpoint
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.topics import Topics, layout
-from prectr.stream.kafka.io.quality_producer import QualityTopic
-from prectr.stream.replay.run_checkpoint import cuts
+from prectr.stream.kafka.client.topics import Topics, describe_topic
+from prectr.stream.kafka.io.quality_producer import QualityProducer
+from prectr.stream.replay.run_checkpoint import list_checkpoints
 
-ALIVE_EVERY: Final = 10.0
+HEARTBEAT_INTERVAL: Final = 10.0
 """Seconds after which a trainer that has nothing new repeats its last word."""
-_PARCEL: Final = 2_048
+_BATCH_WINDOWS: Final = 2_048
 """Stretches of a model that are sent at a time."""
-_END_SECONDS: Final = 5.0
-_NAP: Final = 0.02
+_FLUSH_TIMEOUT: Final = 5.0
+_SLEEP: Final = 0.02
 _log = logging.getLogger(__name__)
 
 
-def make_watched(config: TrainerConfig, models: Sequence[str], ranks: Ranks | None) -> dict[str, WatchedTrainer]:
+def make_trainers(
+    config: TrainerConfig, models: Sequence[str], ranks: TorchProcessGroup | None
+) -> dict[str, InstrumentedTrainer]:
     """A trainer for each model, in this order; raises UsageError where one is named twice, or is not known."""
     if len(set(models)) < len(models):
         raise UsageError(f"--model {','.join(models)}: a model is named twice")
-    return {name: WatchedTrainer(dataclasses.replace(config, model=name), ranks) for name in models}
+    return {name: InstrumentedTrainer(dataclasses.replace(config, model=name), ranks) for name in models}
 
 
-class QualityFeed:
+class QualityPublisher:
     """Call `keep_up` now and then, and `finish` behind the last checkpoint.
 
     Every stretch is sent once it is in a checkpoint, and again until it is known to have arrived; what it is not known
@@ -46,7 +48,7 @@ class QualityFeed:
         self,
         connection: Connection,
         topics: Topics,
-        trainers: Mapping[str, WatchedTrainer],
+        trainers: Mapping[str, InstrumentedTrainer],
         run_dir: Path,
         config: Mapping[str, str],
     ) -> None:
@@ -55,72 +57,76 @@ class QualityFeed:
         Raises:
             PrectrError: no broker, or no topic.
         """
-        examples = layout(connection, topics.examples).identity
+        examples = describe_topic(connection, topics.examples).topic_id
         self._trainers = trainers
         self._runs = {model: run_name(model, topics.examples, examples, config) for model in trainers}
         self._run_dir = run_dir
-        self._topic = QualityTopic(connection, topics)
-        self._on_the_way: dict[str, list[Stretch]] | None = None
-        self._spoke = float("-inf")
-        self._lost = 0
-        self.published = 0
+        self._topic = QualityProducer(connection, topics)
+        self._in_flight: dict[str, list[QualityWindow]] | None = None
+        self._last_sent = float("-inf")
+        self._reported_dropped = 0
+        self.published_windows = 0
 
     @property
-    def dropped(self) -> int:
+    def dropped_windows(self) -> int:
         """Stretches that were never published, since too many waited."""
-        return sum(trainer.stretches.dropped for trainer in self._trainers.values())
+        return sum(trainer.quality_windows.dropped for trainer in self._trainers.values())
 
-    def keep_up(self) -> None:
+    def poll(self) -> None:
         """Take note of what has arrived, and send what is next; never waits."""
-        if self._on_the_way is not None:
-            arrived = self._topic.arrived()
+        if self._in_flight is not None:
+            arrived = self._topic.take_result()
             if arrived is None:
                 return
             if arrived:
-                for model, stretches in self._on_the_way.items():
-                    self._trainers[model].stretches.published(stretches)
-                    self.published += len(stretches)
-            self._on_the_way = None
-        self._tell_lost()
+                for model, windows in self._in_flight.items():
+                    self._trainers[model].quality_windows.acknowledge(windows)
+                    self.published_windows += len(windows)
+            self._in_flight = None
+        self._report_dropped()
         if not self._topic.ready:
             return
-        parcel = self._waiting()
-        if not parcel and time.monotonic() - self._spoke >= ALIVE_EVERY:
-            newest = {model: trainer.stretches.settled.newest for model, trainer in self._trainers.items()}
-            parcel = {model: [stretch] for model, stretch in newest.items() if stretch is not None}
-        if parcel:
-            self._send(parcel)
+        batch = self._pending()
+        if not batch and time.monotonic() - self._last_sent >= HEARTBEAT_INTERVAL:
+            newest = {model: trainer.quality_windows.sealed.latest for model, trainer in self._trainers.items()}
+            batch = {model: [window] for model, window in newest.items() if window is not None}
+        if batch:
+            self._send(batch)
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Send all that the last checkpoint holds, and wait some seconds for it to arrive."""
-        until = time.monotonic() + _END_SECONDS
-        while (self._waiting() or self._on_the_way) and time.monotonic() < until:
-            self.keep_up()
-            time.sleep(_NAP)
+        until = time.monotonic() + _FLUSH_TIMEOUT
+        while (self._pending() or self._in_flight) and time.monotonic() < until:
+            self.poll()
+            time.sleep(_SLEEP)
 
     def close(self) -> None:
         """Leave the broker; what has not arrived is sent by the next process."""
         self._topic.close()
 
-    def _waiting(self) -> dict[str, list[Stretch]]:
-        waiting = {
-            model: list(trainer.stretches.settled.waiting[:_PARCEL]) for model, trainer in self._trainers.items()
+    def _pending(self) -> dict[str, list[QualityWindow]]:
+        pending = {
+            model: list(trainer.quality_windows.sealed.pending[:_BATCH_WINDOWS])
+            for model, trainer in self._trainers.items()
         }
-        return {model: stretches for model, stretches in waiting.items() if stretches}
+        return {model: windows for model, windows in pending.items() if windows}
 
-    def _send(self, parcel: dict[str, list[Stretch]]) -> None:
-        newest = cuts(self._run_dir / "checkpoints")[0].stat().st_mtime_ns // 1_000_000
+    def _send(self, batch: dict[str, list[QualityWindow]]) -> None:
+        checkpoint_time = list_checkpoints(self._run_dir / "checkpoints")[0].stat().st_mtime_ns // 1_000_000
         records = [
-            QualityRecord(VERSION, self._runs[model], 0, model, newest, stretch)
-            for model, stretches in parcel.items()
-            for stretch in stretches
+            QualityRecord(RECORD_VERSION, self._runs[model], 0, model, checkpoint_time, window)
+            for model, windows in batch.items()
+            for window in windows
         ]
         self._topic.send([(record.key, encode_record(record)) for record in records])
-        at_point("published")
-        self._on_the_way = parcel
-        self._spoke = time.monotonic()
+        failpoint("published")
+        self._in_flight = batch
+        self._last_sent = time.monotonic()
 
-    def _tell_lost(self) -> None:
-        if self.dropped > self._lost:
-            self._lost = self.dropped
-            _log.warning("%d stretches of quality were dropped unpublished: too many waited for the broker", self._lost)
+    def _report_dropped(self) -> None:
+        if self.dropped_windows > self._reported_dropped:
+            self._reported_dropped = self.dropped_windows
+            _log.warning(
+                "%d stretches of quality were dropped unpublished: too many waited for the broker",
+                self._reported_dropped,
+            )

@@ -5,17 +5,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from prectr.ops.cli.console import meter
+from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.signals import stop_signals
-from prectr.ops.metrics.replay import PartitionProgress, ReplayMetrics, ReplaySnapshot, start_metrics
+from prectr.ops.metrics.replay import PartitionProgress, ReplayMetrics, ReplaySnapshot, serve_metrics
 from prectr.ops.report import Report, write_report
 from prectr.ops.settings.loader import Settings
-from prectr.ops.training.evaluated_sinks import Scored, identity, make_report, make_scored, note
+from prectr.ops.training.evaluated_sinks import EvaluatedSink, make_report, make_sinks, progress_note, run_identity
 from prectr.stream.events.lexical_labeller import LexicalLabeller
-from prectr.stream.join.event_clock import BEFORE_TIME
+from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.replay.runner import Replay
 
-OUT_OF_ORDER: Final = 0
+LATE_RECORDS: Final = 0
 """No source is ever idle in a replay, so nothing can come behind the line."""
 
 
@@ -29,7 +29,7 @@ def run_replay(
     flush: bool = True,
     examples: Path | None = None,
     restart: bool = False,
-    cut_every: float = 30.0,
+    checkpoint_interval: float = 30.0,
     metrics_port: int | None = None,
 ) -> tuple[Report, Path]:
     """Replay `files` into `run_dir` with every one of `models`; returns the report and the path of its page.
@@ -41,56 +41,56 @@ def run_replay(
         KeyboardInterrupt: it was asked to stop; everything so far is in a cut.
     """
     with ExitStack() as stack:
-        metrics = None if metrics_port is None else stack.enter_context(start_metrics(metrics_port))
-        scored = make_scored(settings, models, truth)
+        metrics = None if metrics_port is None else stack.enter_context(serve_metrics(metrics_port))
+        sinks = make_sinks(settings, models, truth)
         run = Replay(
             files,
             run_dir,
             settings.pipeline,
-            config=identity(settings, models, truth),
-            sinks=scored,
+            config=run_identity(settings, models, truth),
+            sinks=sinks,
             label=LexicalLabeller(),
             examples=examples,
-            cut_every=cut_every,
+            checkpoint_interval=checkpoint_interval,
             restart=restart,
         )
         stack.callback(run.close)
-        with meter("replay", run.bytes_total) as shown, stop_signals() as stop:
+        with progress_bar("replay", run.bytes_total) as bar, stop_signals() as stop:
 
             def progress(run: Replay) -> None:
-                shown.update(run.bytes_read, note(run.pages, scored))
+                bar.update(run.bytes_read, progress_note(run.pages, sinks))
                 if metrics is not None:
-                    _export(metrics, run, scored)
+                    _update_metrics(metrics, run, sinks)
 
             if not run.run(flush=flush, progress=progress, stop=stop):
                 raise KeyboardInterrupt
-        report = make_report(run, scored, settings, dead_letters=run.dead_letters, out_of_order=OUT_OF_ORDER)
+        report = make_report(run, sinks, settings, dead_letters=run.dead_letters, late_records=LATE_RECORDS)
         return report, write_report(run_dir, report)
 
 
-def _export(metrics: ReplayMetrics, run: Replay, scored: Mapping[str, Scored]) -> None:
+def _update_metrics(metrics: ReplayMetrics, run: Replay, sinks: Mapping[str, EvaluatedSink]) -> None:
     watermark = run.tasks.watermark
     metrics.update(
         ReplaySnapshot(
             outcomes=run.outcomes,
             dead_letters=dict(run.dead_letters),
-            out_of_order=OUT_OF_ORDER,
-            pages_trained={name: sink.pages_trained for name, sink in scored.items()},
-            quality={name: sink.quality.segments() for name, sink in scored.items()},
-            partitions=_progress(run),
-            levels=next((sink.quality.level_counts() for sink in scored.values()), None),
-            event_time_ms=None if watermark == BEFORE_TIME else watermark,
+            late_records=LATE_RECORDS,
+            pages_trained={name: sink.pages_trained for name, sink in sinks.items()},
+            quality={name: sink.quality.segments() for name, sink in sinks.items()},
+            partitions=_partition_progress(run),
+            level_counts=next((sink.quality.level_counts() for sink in sinks.values()), None),
+            low_watermark_ms=None if watermark == MIN_WATERMARK else watermark,
         )
     )
 
 
-def _progress(run: Replay) -> tuple[PartitionProgress, ...]:
+def _partition_progress(run: Replay) -> tuple[PartitionProgress, ...]:
     """Lag of each task behind the largest watermark of all: what holds the line, and by how much."""
     watermarks = run.tasks.watermarks()
-    latest = max(watermarks["sessions"])
+    latest = max(watermarks["join"])
     return tuple(
         PartitionProgress(stage=stage, partition=partition, watermark_lag_seconds=(latest - watermark) / 1000)
         for stage, tasks in watermarks.items()
         for partition, watermark in enumerate(tasks)
-        if watermark != BEFORE_TIME
+        if watermark != MIN_WATERMARK
     )

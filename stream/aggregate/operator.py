@@ -10,19 +10,19 @@ from typing import Final
 import msgspec
 
 from prectr.state.errors import StateError
-from prectr.state.store import Reads
-from prectr.stream.aggregate.query_state import Query
+from prectr.state.store import ReadableStore
+from prectr.stream.aggregate.query_state import QueryAggregates
 from prectr.stream.config import PipelineConfig
-from prectr.stream.join.event_clock import BEFORE_TIME, END_OF_TIME
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.frames import Frame
-from prectr.stream.ordering.ordered_merge import Merge, Spill
-from prectr.stream.ordering.watermark import LineProgress, Silence
-from prectr.stream.records import Activity, Example, decode_activity
+from prectr.stream.ordering.ordered_merge import OrderedMerge, Spill
+from prectr.stream.ordering.watermark import MergedWatermark, SourceIdleness
+from prectr.stream.records import Example, JoinedPage, decode_joined_page
 
 META_KEY: Final = b"m"
 QUERY_KEY: Final = b"q"
-HELD_RECORDS: Final = 16_384
+MAX_BUFFERED_RECORDS: Final = 16_384
 """Records that a task's merge holds in memory; the rest waits in its store."""
 CACHED_QUERIES: Final = 4_096
 """Entries that a task keeps decoded between micro-batches."""
@@ -30,7 +30,7 @@ CACHED_QUERIES: Final = 4_096
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class QueriesMeta(msgspec.Struct, array_like=True):
+class AggregateMeta(msgspec.Struct, array_like=True):
     """Everything of the task that is not of one query.
 
     positions: sequence of the next unread frame of each source. offset: of the next unread record of its partition.
@@ -38,107 +38,122 @@ class QueriesMeta(msgspec.Struct, array_like=True):
     last heard.
     """
 
-    positions: list[int] = []
-    offset: int = 0
-    ends: dict[int, int] = {}
+    next_sequences: list[int] = []
+    next_offset: int = 0
+    reached_end_offsets: dict[int, int] = {}
     outcomes: dict[int, Outcomes] = {}
-    merge: LineProgress | None = None
+    merged_watermark: MergedWatermark | None = None
     emitted: int = 0
 
 
-_decode_meta = msgspec.msgpack.Decoder(QueriesMeta).decode
+_decode_meta = msgspec.msgpack.Decoder(AggregateMeta).decode
 
 
-class Queries:
+class Aggregate:
     """One task of the stage. `add` the frames of its sources, `process`, then write `take_changes` in one batch."""
 
-    def __init__(self, config: PipelineConfig, store: Reads, sources: int) -> None:
+    def __init__(self, config: PipelineConfig, store: ReadableStore, sources: int) -> None:
         """Take up the task where `store` left it. sources: tasks of the stage before."""
         self._half_life = config.half_life * 1000
-        self._ring = config.query_clicks
+        self._query_clicks = config.query_clicks
         self._time_to_live = round(config.query_ttl * 1000)
         self._store = store
-        self._queries: dict[str, Query] = {}
-        self._touched: set[str] = set()
+        self._queries: dict[str, QueryAggregates] = {}
+        self._accessed_queries: set[str] = set()
         (stored,) = store.get_many([META_KEY])
-        meta = QueriesMeta([0] * sources) if stored is None else _decode_meta(stored)
-        self.positions = meta.positions
-        self.offset = meta.offset
+        meta = AggregateMeta([0] * sources) if stored is None else _decode_meta(stored)
+        self.next_sequences = meta.next_sequences
+        self.next_offset = meta.next_offset
         self.outcomes = meta.outcomes
-        self.ends = meta.ends
+        self.reached_end_offsets = meta.reached_end_offsets
         self.emitted = meta.emitted
-        self._merge: Merge[Activity] = Merge(sources, Spill(store, decode_activity, HELD_RECORDS), meta.merge)
-        self.watermark = BEFORE_TIME
+        self._merge: OrderedMerge[JoinedPage] = OrderedMerge(
+            sources, Spill(store, decode_joined_page, MAX_BUFFERED_RECORDS), meta.merged_watermark
+        )
+        self.watermark = MIN_WATERMARK
 
     @property
-    def behind(self) -> bool:
+    def has_backlog(self) -> bool:
         """Whether more is due than memory had room for: call `process` again after writing the changes."""
-        return self.watermark < self._merge.line
+        return self.watermark < self._merge.watermark
 
     def add(
         self,
         source: int,
-        records: Sequence[Activity],
+        records: Sequence[JoinedPage],
         watermark: int,
         *,
-        read: int = 0,
-        silence: Silence | None = None,
+        read_offset: int = 0,
+        idleness: SourceIdleness | None = None,
     ) -> None:
         """Take a frame of a source."""
-        self._merge.add(source, records, watermark, read=read, silence=silence)
-        self.positions[source] += 1
+        self._merge.add(source, records, watermark, read_offset=read_offset, idleness=idleness)
+        self.next_sequences[source] += 1
 
-    def take_frame(self, frame: Frame, records: Sequence[Activity]) -> None:
+    def add_frame(self, frame: Frame, records: Sequence[JoinedPage]) -> None:
         """Take one part of a frame, as it came over the wire.
 
         Raises:
             StateError: a frame is missing or came twice, which only a damaged topic can bring about.
         """
         source = frame.source
-        if frame.sequence != self.positions[source]:
+        if frame.sequence != self.next_sequences[source]:
             raise StateError(
-                f"frame {frame.sequence} of sessions task {source} came where {self.positions[source]} was due: "
+                f"frame {frame.sequence} of join task {source} came where {self.next_sequences[source]} was due: "
                 "the topic has lost or repeated records; rebuild from search-events under a new --topic-prefix"
             )
-        if not frame.last:
+        if not frame.is_last_part:
             # The end of what the source had read counts with its watermark.
-            self.add(source, records, self._merge.progress.watermarks[source], read=self._read_before(source))
+            self.add(
+                source,
+                records,
+                self._merge.merged_watermark.source_watermarks[source],
+                read_offset=self._last_read_offset(source),
+            )
             return
-        self.add(source, records, frame.watermark, read=frame.read, silence=frame.silence)
+        self.add(source, records, frame.watermark, read_offset=frame.read_offset, idleness=frame.idleness)
         self.outcomes |= frame.outcomes
-        self.ends |= frame.ends
+        self.reached_end_offsets |= frame.reached_end_offsets
 
-    def _read_before(self, source: int) -> int:
-        steps = self._merge.progress.steps[source]
-        return steps[-1][0] if steps else 0
+    def _last_read_offset(self, source: int) -> int:
+        history = self._merge.merged_watermark.watermark_history[source]
+        return history[-1][0] if history else 0
 
     @property
-    def heard(self) -> int:
+    def max_source_watermark(self) -> int:
         """The largest watermark that any source has told (ms)."""
-        return max((mark for mark in self._merge.progress.watermarks if mark < END_OF_TIME), default=BEFORE_TIME)
+        return max(
+            (watermark for watermark in self._merge.merged_watermark.source_watermarks if watermark < MAX_WATERMARK),
+            default=MIN_WATERMARK,
+        )
 
     @property
-    def out_of_order(self) -> int:
+    def late_records(self) -> int:
         """Records that came behind the line."""
-        return self._merge.progress.out_of_order
+        return self._merge.merged_watermark.late_records
 
-    def end(self, source: int) -> None:
+    def end_source(self, source: int) -> None:
         """The source has been read to its end."""
-        self._merge.end(source)
+        self._merge.end_source(source)
 
     def process(self) -> list[Example]:
         """Put out the records that are due, in the one order, and move the watermark up behind them."""
         records, self.watermark = self._merge.release()
-        self._load(records)
-        half_life, ring, time_to_live, queries = self._half_life, self._ring, self._time_to_live, self._queries
+        self._load_queries(records)
+        half_life, query_clicks, time_to_live, queries = (
+            self._half_life,
+            self._query_clicks,
+            self._time_to_live,
+            self._queries,
+        )
         examples = []
         for record in records:
             query = queries[record.query]
             ts = record.ts
             query.expire(ts, time_to_live)
             entry = query.entry
-            if entry.pending and entry.pending[0][0] <= ts:
-                query.fold(ts, half_life, ring)
+            if entry.unapplied_pages and entry.unapplied_pages[0][0] <= ts:
+                query.apply_closed_pages(ts, half_life, query_clicks)
                 entry = query.entry
             examples.append(
                 Example(
@@ -152,34 +167,41 @@ class Queries:
                     record.user_activity,
                     record.user_stats,
                     entry.totals,
-                    query.decayed_at(ts, half_life),
+                    query.decayed_sums_at(ts, half_life),
                     record.history,
-                    query.clicks(),
+                    query.encoded_clicks(),
                     record.page,
                 )
             )
-            query.take(record.closes_at, record.counts, record.clicked)
+            query.add_closed_page(record.closes_at, record.counts, record.clicks)
         self.emitted += len(examples)
         return examples
 
-    def take_changes(self) -> dict[bytes, bytes | None]:
+    def drain_changes(self) -> dict[bytes, bytes | None]:
         """What has changed since the last call, positions included."""
-        changes = self._merge.take_changes()
-        for name in self._touched:
-            changes[QUERY_KEY + name.encode()] = self._queries[name].encoded()
+        changes = self._merge.drain_changes()
+        for name in self._accessed_queries:
+            changes[QUERY_KEY + name.encode()] = self._queries[name].encode()
         if len(self._queries) > CACHED_QUERIES:
-            self._queries = {name: query for name, query in self._queries.items() if name in self._touched}
-        self._touched.clear()
+            self._queries = {name: query for name, query in self._queries.items() if name in self._accessed_queries}
+        self._accessed_queries.clear()
         changes[META_KEY] = _encode(
-            QueriesMeta(self.positions, self.offset, self.ends, self.outcomes, self._merge.progress, self.emitted)
+            AggregateMeta(
+                self.next_sequences,
+                self.next_offset,
+                self.reached_end_offsets,
+                self.outcomes,
+                self._merge.merged_watermark,
+                self.emitted,
+            )
         )
         return changes
 
-    def _load(self, records: Sequence[Activity]) -> None:
+    def _load_queries(self, records: Sequence[JoinedPage]) -> None:
         """Read the queries that are not in memory, in one sorted multi-get."""
         names = {record.query for record in records}
-        self._touched |= names
+        self._accessed_queries |= names
         missing = sorted(name for name in names if name not in self._queries)
         stored = self._store.get_many([QUERY_KEY + name.encode() for name in missing])
         for name, value in zip(missing, stored, strict=True):
-            self._queries[name] = Query(value)
+            self._queries[name] = QueryAggregates(value)

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 
-class Peers(Protocol):
+class ProcessGroup(Protocol):
     """R processes that each run the same program; rank 0 leads.
 
     All of them call `gather` the same number of times in the same order: each call waits for all.
@@ -14,10 +14,10 @@ class Peers(Protocol):
         """Which of them this process is, from 0."""
 
     @property
-    def size(self) -> int:
+    def world_size(self) -> int:
         """R."""
 
-    def gather(self, said: bytes) -> list[bytes]:
+    def all_gather_bytes(self, payload: bytes) -> list[bytes]:
         """Tell all the others something; returns what each of the R said, in order of rank.
 
         Raises:
@@ -25,12 +25,12 @@ class Peers(Protocol):
         """
 
 
-class Alone:
+class SingleProcess:
     """A process that shares its run with nobody."""
 
     rank = 0
-    size = 1
+    world_size = 1
 
-    def gather(self, said: bytes) -> list[bytes]:
+    def all_gather_bytes(self, payload: bytes) -> list[bytes]:
         """What this process said."""
-        return [said]
+        return [payload]

@@ -34,7 +34,7 @@ class Item(msgspec.Struct, gc=False, omit_defaults=True):
     ) = None
 
 
-class Impression(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
+class ResultPage(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
     """One result page, as it was shown."""
 
     request_id: Id
@@ -57,10 +57,10 @@ class Click(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag=
     ts: Millis
 
 
-Event = Impression | Click
+Event = ResultPage | Click
 
 
-class Rejected(msgspec.Struct, frozen=True, gc=False):
+class InvalidEvent(msgspec.Struct, frozen=True, gc=False):
     """Bytes that are not a valid event.
 
     reason: one of a few short words (a metric's label). detail: what was wrong and where. kind: `impression`,

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, Impression, Rejected
+from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, ResultPage
 
 MAX_DEPTH: Final = 1000
 """Arrays and objects within one another (in fields that are ignored: an event's own fields nest three deep)."""
@@ -34,24 +34,24 @@ _decode_text = msgspec.json.Decoder(str).decode
 _KINDS: Final[dict[str, Kind]] = {"impression": "impression", "click": "click"}
 
 
-class _Head(msgspec.Struct):
+class _EventHeader(msgspec.Struct):
     """The fields that say what a rejected event was and whose."""
 
     type: msgspec.Raw = msgspec.Raw()
     user_id: msgspec.Raw = msgspec.Raw()
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_header = msgspec.json.Decoder(_EventHeader).decode
 
 
-def decode_lines(lines: Sequence[bytes]) -> list[Event | Rejected]:
+def decode_lines(lines: Sequence[bytes]) -> list[Event | InvalidEvent]:
     """Decode each line (one JSON event, without its line end) to an event or to why it is none.
 
     The order is kept and nothing is raised, whatever the bytes. Positions that an impression leaves out
     are filled in with the place in the list. A line over 1 MiB is `too_large` from its length alone, so a
     reader may hand over the first 1 MiB + 1 bytes of a longer one.
     """
-    decoded: list[Event | Rejected] = []
+    decoded: list[Event | InvalidEvent] = []
     for line in lines:
         try:
             decoded.append(_decode_line(line))
@@ -60,9 +60,9 @@ def decode_lines(lines: Sequence[bytes]) -> list[Event | Rejected]:
     return decoded
 
 
-def _decode_line(line: bytes) -> Event | Rejected:
+def _decode_line(line: bytes) -> Event | InvalidEvent:
     if len(line) > MAX_EVENT_BYTES:
-        return Rejected("too_large", f"more than {MAX_EVENT_BYTES} bytes", "unreadable", None)
+        return InvalidEvent("too_large", f"more than {MAX_EVENT_BYTES} bytes", "unreadable", None)
     try:
         event = _decode_event(line)
         # Only these lines can hold a character of more than one byte, or bytes that are not UTF-8.
@@ -70,15 +70,15 @@ def _decode_line(line: bytes) -> Event | Rejected:
             line.decode()
             _check_ids(event)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return _rejected(line, error)
-    if type(event) is Impression:
-        for place, item in enumerate(event.items, 1):
+        return _invalid_event(line, error)
+    if type(event) is ResultPage:
+        for position, item in enumerate(event.items, 1):
             if item.position is None:
-                item.position = place
+                item.position = position
     return event
 
 
-def _decode_deep(line: bytes) -> Event | Rejected:
+def _decode_deep(line: bytes) -> Event | InvalidEvent:
     """Judge a line that ran out of stack again, with room enough that the caller's depth decides nothing."""
     limit = sys.getrecursionlimit()
     try:
@@ -90,7 +90,7 @@ def _decode_deep(line: bytes) -> Event | Rejected:
         pass
     finally:
         sys.setrecursionlimit(limit)
-    return Rejected("too_deep", f"more than {MAX_DEPTH} arrays and objects nested", "unreadable", None)
+    return InvalidEvent("too_deep", f"more than {MAX_DEPTH} arrays and objects nested", "unreadable", None)
 
 
 def _depth(line: bytes) -> int:
@@ -106,7 +106,7 @@ def _depth(line: bytes) -> int:
 
 def _check_ids(event: Event) -> None:
     ids = [event.request_id, event.user_id]
-    if isinstance(event, Impression):
+    if isinstance(event, ResultPage):
         ids += [item.item_id for item in event.items]
     else:
         ids.append(event.item_id)
@@ -115,29 +115,29 @@ def _check_ids(event: Event) -> None:
             raise msgspec.ValidationError(f"an id of {size} bytes, of at most {MAX_ID_BYTES}: {text[:20]!r}…")
 
 
-def _rejected(line: bytes, error: Exception) -> Rejected:
+def _invalid_event(line: bytes, error: Exception) -> InvalidEvent:
     """Say what is wrong with a line, and what its bytes say that it is."""
     if not line.strip():
-        return Rejected("blank", "an empty line", "unreadable", None)
+        return InvalidEvent("blank", "an empty line", "unreadable", None)
     try:
         line.decode()
     except UnicodeDecodeError as undecodable:
         detail = f"byte {undecodable.start} is not UTF-8: {undecodable.reason}"
-        return Rejected("not_utf8", detail, "unreadable", None)
+        return InvalidEvent("not_utf8", detail, "unreadable", None)
     detail = str(error)[:_DETAIL_CHARACTERS]
     try:
-        head = _decode_head(line)
+        header = _decode_header(line)
     except msgspec.ValidationError as not_an_object:
-        return Rejected("unknown_type", str(not_an_object), "unreadable", None)
+        return InvalidEvent("unknown_type", str(not_an_object), "unreadable", None)
     except msgspec.MsgspecError as malformed:
-        return Rejected("not_json", str(malformed)[:_DETAIL_CHARACTERS], "unreadable", None)
-    kind = _KINDS.get(_text(head.type) or "", "unreadable")
+        return InvalidEvent("not_json", str(malformed)[:_DETAIL_CHARACTERS], "unreadable", None)
+    kind = _KINDS.get(_text(header.type) or "", "unreadable")
     reason: Reason = "invalid_field"
     if kind == "unreadable":
         reason = "unknown_type"
     elif detail.startswith("Object missing required field"):
         reason = "missing_field"
-    return Rejected(reason, detail, kind, _text(head.user_id))
+    return InvalidEvent(reason, detail, kind, _text(header.user_id))
 
 
 def _text(raw: msgspec.Raw) -> str | None:

@@ -4,11 +4,11 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from prectr.stream.events.contract import Impression
+from prectr.stream.events.contract import ResultPage
 from prectr.stream.events.query_key import normalise_query
 
 _WORD: Final = re.compile(r"\w+")
-_REMEMBERED: Final = 1 << 17
+_CACHE_SIZE: Final = 1 << 17
 
 
 class LexicalLabeller:
@@ -25,27 +25,27 @@ class LexicalLabeller:
     same query and title always have the same level, so what is remembered changes no result.
     """
 
-    def __call__(self, query: str, page: Impression) -> None:
+    def __call__(self, query: str, page: ResultPage) -> None:
         """Fill in, in place, the level of each item of the page that has none; `query` is normalised."""
         for item in page.items:
             if item.relevance is None:
-                item.relevance = level_of(query, item.title)
+                item.relevance = lexical_level(query, item.title)
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def level_of(query: str, title: str | None) -> int:
+@lru_cache(maxsize=_CACHE_SIZE)
+def lexical_level(query: str, title: str | None) -> int:
     """Return the level, 1 to 4, of a title for a normalised query."""
-    asked = _words(query)
-    if not asked or not title:
+    query_words = _words(query)
+    if not query_words or not title:
         return 1
-    said = len(asked & _words(normalise_query(title)))
-    if said == len(asked):
+    shared_words = len(query_words & _words(normalise_query(title)))
+    if shared_words == len(query_words):
         return 4
-    if 2 * said >= len(asked):
+    if 2 * shared_words >= len(query_words):
         return 3
-    return 2 if said else 1
+    return 2 if shared_words else 1
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _words(text: str) -> frozenset[str]:
     return frozenset(_WORD.findall(text))

@@ -9,8 +9,8 @@ import numpy.typing as npt
 _SEED: Final = 0x9747B28C
 _M: Final = np.uint32(0x5BD1E995)
 _R: Final = np.uint32(24)
-_REMEMBERED: Final = 1 << 18
-_FEW: Final = 128
+_MAX_CACHED_HASHES: Final = 1 << 18
+_MIN_NUMPY_KEYS: Final = 128
 """Below this many keys a plain loop is faster than numpy's calls."""
 
 _hashes: dict[str, int] = {}
@@ -30,28 +30,28 @@ def partitions_of(keys: Sequence[str | None], partitions: int) -> list[int]:
 
 
 def _hashes_of(keys: Sequence[str | None]) -> dict[str, int]:
-    unseen = [key for key in dict.fromkeys(keys) if key is not None and key not in _hashes]
-    fresh = dict(zip(unseen, murmur2([key.encode() for key in unseen]), strict=True))
-    if len(_hashes) + len(fresh) > _REMEMBERED:
+    missing = [key for key in dict.fromkeys(keys) if key is not None and key not in _hashes]
+    new_hashes = dict(zip(missing, murmur2([key.encode() for key in missing]), strict=True))
+    if len(_hashes) + len(new_hashes) > _MAX_CACHED_HASHES:
         known = {key: _hashes[key] for key in keys if key is not None and key in _hashes}
         _hashes.clear()
         _hashes.update(known)
-    _hashes.update(fresh)
+    _hashes.update(new_hashes)
     return _hashes
 
 
 def murmur2(keys: Sequence[bytes]) -> list[int]:
     """Return Kafka's murmur2 of each key with the sign bit cleared: 0 to 2³¹ - 1."""
-    if len(keys) < _FEW:
+    if len(keys) < _MIN_NUMPY_KEYS:
         return [_murmur2_of_one(key) for key in keys]
     by_length: dict[int, list[int]] = {}
-    for place, key in enumerate(keys):
-        by_length.setdefault(len(key), []).append(place)
+    for index, key in enumerate(keys):
+        by_length.setdefault(len(key), []).append(index)
     hashes = [0] * len(keys)
-    for length, places in by_length.items():
-        table = np.frombuffer(b"".join([keys[place] for place in places]), dtype=np.uint8)
-        for place, value in zip(places, _murmur2(table.reshape(len(places), length)).tolist(), strict=True):
-            hashes[place] = value
+    for length, indices in by_length.items():
+        table = np.frombuffer(b"".join([keys[place] for place in indices]), dtype=np.uint8)
+        for index, value in zip(indices, _murmur2(table.reshape(len(indices), length)).tolist(), strict=True):
+            hashes[index] = value
     return hashes
 
 
@@ -61,16 +61,16 @@ def _murmur2(keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     hashes = np.full(count, _SEED ^ length, dtype=np.uint32)
     words = length // 4
     table = np.ascontiguousarray(keys[:, : words * 4]).view("<u4").astype(np.uint32, copy=False)
-    for place in range(words):
-        word = table[:, place] * _M
+    for index in range(words):
+        word = table[:, index] * _M
         word ^= word >> _R
         word *= _M
         hashes *= _M
         hashes ^= word
     rest = length % 4
     if rest:
-        for place in range(rest):
-            hashes ^= keys[:, words * 4 + place].astype(np.uint32) << np.uint32(8 * place)
+        for index in range(rest):
+            hashes ^= keys[:, words * 4 + index].astype(np.uint32) << np.uint32(8 * index)
         hashes *= _M
     hashes ^= hashes >> np.uint32(13)
     hashes *= _M

@@ -4,10 +4,10 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-_REMEMBERED: Final = 1 << 16
+_CACHE_SIZE: Final = 1 << 16
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_CACHE_SIZE)
 def normalise_query(query: str) -> str:
     """Return the key of a query: NFKC, case-folded, NFKC again, white space collapsed and stripped.
 

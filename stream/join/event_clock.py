@@ -6,13 +6,13 @@ from typing import Final
 
 import msgspec
 
-BEFORE_TIME: Final = -(1 << 62)
+MIN_WATERMARK: Final = -(1 << 62)
 """The watermark of a task that has seen no valid record."""
-END_OF_TIME: Final = 1 << 62
+MAX_WATERMARK: Final = 1 << 62
 """Past everything: the watermark of a source that has ended for good."""
 
 
-class Suspect(msgspec.Struct, array_like=True):
+class FutureEvent(msgspec.Struct, array_like=True):
     """An event that is further ahead of its task than a clock may jump, until another user confirms its time.
 
     expires_at: the watermark at which it is given up. page: number of the page, or None. waiting: number of the
@@ -22,121 +22,128 @@ class Suspect(msgspec.Struct, array_like=True):
     ts: int
     user_id: str
     expires_at: int
-    place: int
+    offset: int
     value: bytes
-    page: int | None = None
-    waiting: int | None = None
+    pending_page_id: int | None = None
+    pending_click_id: int | None = None
     confirmed: bool = False
 
 
-class _OfUser:
+class _UserFutureEvents:
     """The suspects of one user, and the span of their times, so that a far event is told at a glance."""
 
-    __slots__ = ("first", "last", "suspects")
+    __slots__ = ("earliest", "events", "latest")
 
     def __init__(self) -> None:
-        self.suspects: list[Suspect] = []
-        self.first = END_OF_TIME
-        self.last = BEFORE_TIME
+        self.events: list[FutureEvent] = []
+        self.earliest = MAX_WATERMARK
+        self.latest = MIN_WATERMARK
 
-    def add(self, suspect: Suspect) -> None:
-        self.suspects.append(suspect)
-        self.first = min(self.first, suspect.ts)
-        self.last = max(self.last, suspect.ts)
+    def add(self, event: FutureEvent) -> None:
+        self.events.append(event)
+        self.earliest = min(self.earliest, event.ts)
+        self.latest = max(self.latest, event.ts)
 
 
-class Clock:
+class EventClock:
     """Largest accepted event time less the allowed lateness; one bad clock moves nothing.
 
     The first record is accepted as it is, having nothing to be measured against. All times in ms.
     """
 
-    def __init__(self, lateness: int, jump: int, accepted: int | None = None, suspects: list[Suspect] | None = None):
-        self.lateness = lateness
-        self.jump = jump
-        self.accepted = accepted
-        self.watermark = BEFORE_TIME if accepted is None else accepted - lateness
+    def __init__(
+        self,
+        allowed_lateness: int,
+        max_clock_skew: int,
+        max_event_time: int | None = None,
+        future_events: list[FutureEvent] | None = None,
+    ):
+        self.allowed_lateness = allowed_lateness
+        self.max_clock_skew = max_clock_skew
+        self.max_event_time = max_event_time
+        self.watermark = MIN_WATERMARK if max_event_time is None else max_event_time - allowed_lateness
         """Largest accepted event time less the lateness; `BEFORE_TIME` before the first."""
-        self._queue: deque[Suspect] = deque()
-        self._by_user: dict[str, _OfUser] = {}
-        for suspect in suspects or ():
-            self._add(suspect)
+        self._quarantine: deque[FutureEvent] = deque()
+        self._by_user: dict[str, _UserFutureEvents] = {}
+        for event in future_events or ():
+            self._add(event)
 
     @property
-    def suspects(self) -> list[Suspect]:
+    def future_events(self) -> list[FutureEvent]:
         """Those that nobody has confirmed or given up yet, in order of arrival."""
-        return [suspect for suspect in self._queue if not suspect.confirmed]
+        return [event for event in self._quarantine if not event.confirmed]
 
     @property
     def next_expiry(self) -> int:
         """The watermark at which the oldest suspect is given up."""
-        return self._queue[0].expires_at if self._queue else END_OF_TIME
+        return self._quarantine[0].expires_at if self._quarantine else MAX_WATERMARK
 
     def observe(self, ts: int, user_id: str) -> bool:
         """Let a valid record move the clock; True where it is a suspect and moved nothing."""
-        accepted = self.accepted
-        if accepted is None:
-            self._accept(ts)
+        max_event_time = self.max_event_time
+        if max_event_time is None:
+            self._advance_to(ts)
             return False
-        if self._queue:
-            accepted = self._confirm(ts, user_id, accepted)
-        if ts > accepted:
-            if ts > accepted + self.jump:
+        if self._quarantine:
+            max_event_time = self._confirm_future_events(ts, user_id, max_event_time)
+        if ts > max_event_time:
+            if ts > max_event_time + self.max_clock_skew:
                 return True
-            self.accepted = ts
-            self.watermark = ts - self.lateness
+            self.max_event_time = ts
+            self.watermark = ts - self.allowed_lateness
         return False
 
-    def is_ahead(self, ts: int) -> bool:
+    def exceeds_max_skew(self, ts: int) -> bool:
         """Whether an event time is further ahead than a clock may jump."""
-        return self.accepted is not None and ts > self.accepted + self.jump
+        return self.max_event_time is not None and ts > self.max_event_time + self.max_clock_skew
 
-    def hold(self, ts: int, user_id: str, place: int, value: bytes) -> Suspect:
+    def quarantine(self, ts: int, user_id: str, offset: int, value: bytes) -> FutureEvent:
         """Remember a suspect; the caller says what page or waiting click hangs on it."""
-        suspect = Suspect(ts, user_id, self.watermark + self.jump, place, value)
-        self._add(suspect)
-        return suspect
+        event = FutureEvent(ts, user_id, self.watermark + self.max_clock_skew, offset, value)
+        self._add(event)
+        return event
 
-    def expired(self) -> Iterator[Suspect]:
+    def pop_expired(self) -> Iterator[FutureEvent]:
         """Give up the suspects whose clock nobody has confirmed, oldest first.
 
         A suspect that the accepted time has reached meanwhile is ahead no longer, so its clock was right: without
         this, a log of less than a page an hour would end as dead letters.
         """
-        watermark, accepted = self.watermark, self.accepted
-        while self._queue and self._queue[0].expires_at <= watermark:
-            suspect = self._queue.popleft()
-            if not suspect.confirmed:
-                self._forget(suspect)
-                if accepted is not None and suspect.ts > accepted:
-                    yield suspect
+        watermark, max_event_time = self.watermark, self.max_event_time
+        while self._quarantine and self._quarantine[0].expires_at <= watermark:
+            event = self._quarantine.popleft()
+            if not event.confirmed:
+                self._remove(event)
+                if max_event_time is not None and event.ts > max_event_time:
+                    yield event
 
-    def _confirm(self, ts: int, user_id: str, accepted: int) -> int:
+    def _confirm_future_events(self, ts: int, user_id: str, max_event_time: int) -> int:
         confirmed = [
             suspect
-            for user, of_user in self._by_user.items()
-            if user != user_id and of_user.first - self.jump <= ts <= of_user.last + self.jump
-            for suspect in of_user.suspects
-            if abs(ts - suspect.ts) <= self.jump
+            for user, user_events in self._by_user.items()
+            if user != user_id
+            and user_events.earliest - self.max_clock_skew <= ts <= user_events.latest + self.max_clock_skew
+            for suspect in user_events.events
+            if abs(ts - suspect.ts) <= self.max_clock_skew
         ]
-        for suspect in confirmed:
-            suspect.confirmed = True
-            self._forget(suspect)
-            accepted = max(accepted, suspect.ts)
+        for event in confirmed:
+            event.confirmed = True
+            self._remove(event)
+            max_event_time = max(max_event_time, event.ts)
         if confirmed:
-            self._accept(accepted)
-        return accepted
+            self._advance_to(max_event_time)
+        return max_event_time
 
-    def _accept(self, ts: int) -> None:
-        self.accepted = ts
-        self.watermark = ts - self.lateness
+    def _advance_to(self, ts: int) -> None:
+        self.max_event_time = ts
+        self.watermark = ts - self.allowed_lateness
 
-    def _add(self, suspect: Suspect) -> None:
-        self._queue.append(suspect)
-        self._by_user.setdefault(suspect.user_id, _OfUser()).add(suspect)
+    def _add(self, event: FutureEvent) -> None:
+        self._quarantine.append(event)
+        self._by_user.setdefault(event.user_id, _UserFutureEvents()).add(event)
 
-    def _forget(self, suspect: Suspect) -> None:
-        of_user = self._by_user[suspect.user_id]
-        of_user.suspects.remove(suspect)
-        if not of_user.suspects:
-            del self._by_user[suspect.user_id]
+    def _remove(self, event: FutureEvent) -> None:
+        user_events = self._by_user[event.user_id]
+        user_events.events.remove(event)
+        if not user_events.events:
+            del self._by_user[event.user_id]

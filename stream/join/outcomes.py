@@ -5,7 +5,7 @@ from typing import TypeVar
 import msgspec
 
 
-class ImpressionOutcomes(msgspec.Struct, gc=False):
+class PageOutcomes(msgspec.Struct, gc=False):
     """in = open + emitted + duplicate + dead_letter, at any time."""
 
     received: int = msgspec.field(default=0, name="in")
@@ -34,36 +34,36 @@ class Outcomes(msgspec.Struct, gc=False):
     records = impressions in + clicks in + unreadable.
     """
 
-    impressions: ImpressionOutcomes = msgspec.field(default_factory=ImpressionOutcomes)
+    pages: PageOutcomes = msgspec.field(default_factory=PageOutcomes)
     clicks: ClickOutcomes = msgspec.field(default_factory=ClickOutcomes)
     unreadable: int = 0
 
     def __add__(self, other: "Outcomes") -> "Outcomes":
         return Outcomes(
-            _added(self.impressions, other.impressions),
-            _added(self.clicks, other.clicks),
+            _add_counts(self.pages, other.pages),
+            _add_counts(self.clicks, other.clicks),
             self.unreadable + other.unreadable,
         )
 
     @property
     def records(self) -> int:
         """How many records came in."""
-        return self.impressions.received + self.clicks.received + self.unreadable
+        return self.pages.received + self.clicks.received + self.unreadable
 
-    def imbalance(self) -> list[str]:
+    def imbalances(self) -> list[str]:
         """What does not add up, in words; empty where every record is accounted for."""
-        wrong = []
-        for kind, counts in (("impressions", self.impressions), ("clicks", self.clicks)):
-            ends = msgspec.structs.asdict(counts)
-            received = ends.pop("received")
-            if received != sum(ends.values()):
-                parts = " + ".join(f"{count} {name}" for name, count in ends.items())
-                wrong.append(f"{kind}: {received} in, but {parts} = {sum(ends.values())}")
-        return wrong
+        messages = []
+        for kind, counts in (("impressions", self.pages), ("clicks", self.clicks)):
+            counts_by_outcome = msgspec.structs.asdict(counts)
+            received = counts_by_outcome.pop("received")
+            if received != sum(counts_by_outcome.values()):
+                parts = " + ".join(f"{count} {name}" for name, count in counts_by_outcome.items())
+                messages.append(f"{kind}: {received} in, but {parts} = {sum(counts_by_outcome.values())}")
+        return messages
 
 
-_Counts = TypeVar("_Counts", ImpressionOutcomes, ClickOutcomes)
+_Counts = TypeVar("_Counts", PageOutcomes, ClickOutcomes)
 
 
-def _added(a: _Counts, b: _Counts) -> _Counts:
+def _add_counts(a: _Counts, b: _Counts) -> _Counts:
     return type(a)(*(x + y for x, y in zip(msgspec.structs.astuple(a), msgspec.structs.astuple(b), strict=True)))

@@ -11,9 +11,9 @@ import msgspec
 
 from prectr.state.errors import StateError
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.ordering.watermark import Silence
+from prectr.stream.ordering.watermark import SourceIdleness
 
-FORMAT: Final = 2
+FRAME_FORMAT: Final = 2
 MAX_FRAME_BYTES: Final = 512 << 10
 END_OF_LOG: Final = 1 << 53
 """In place of an offset: the log has ended for good, and everything has been put out."""
@@ -34,13 +34,13 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
 
     source: int
     sequence: int
-    last: bool
+    is_last_part: bool
     watermark: int
-    read: int
-    silence: Silence | None
-    ends: dict[int, int]
+    read_offset: int
+    idleness: SourceIdleness | None
+    reached_end_offsets: dict[int, int]
     outcomes: dict[int, Outcomes]
-    out_of_order: int
+    late_records: int
     records: list[msgspec.Raw]
 
 
@@ -53,27 +53,27 @@ def encode_frames(
     records: Sequence[bytes],
     watermark: int,
     *,
-    read: int = 0,
-    silence: Silence | None = None,
-    ends: Mapping[int, int] | None = None,
+    read_offset: int = 0,
+    idleness: SourceIdleness | None = None,
+    reached_end_offsets: Mapping[int, int] | None = None,
     outcomes: Mapping[int, Outcomes] | None = None,
-    out_of_order: int = 0,
+    late_records: int = 0,
 ) -> list[bytes]:
     """The parts of one frame, as they go on the wire; the next frame's sequence is `sequence` plus their number."""
-    groups = list(_grouped(records))
+    groups = list(_group_records(records))
     return [
-        bytes((FORMAT,))
+        bytes((FRAME_FORMAT,))
         + _encode(
             Frame(
                 source,
                 sequence + part,
                 part == len(groups) - 1,
                 watermark,
-                read,
-                silence,
-                dict(ends or {}),
+                read_offset,
+                idleness,
+                dict(reached_end_offsets or {}),
                 dict(outcomes or {}),
-                out_of_order,
+                late_records,
                 [msgspec.Raw(record) for record in group],
             )
         )
@@ -81,25 +81,25 @@ def encode_frames(
     ]
 
 
-def decode_frame(value: bytes, where: str) -> Frame:
+def decode_frame(value: bytes, source_name: str) -> Frame:
     """Read one part of a frame.
 
     Raises:
         StateError: it is of an unknown format version, or no frame; `where` (topic, partition, offset) is named.
     """
-    if not value or value[0] != FORMAT:
-        seen = value[0] if value else "nothing"
+    if not value or value[0] != FRAME_FORMAT:
+        found = value[0] if value else "nothing"
         raise StateError(
-            f"{where}: a frame of format {seen}, this program reads {FORMAT}: run the version that wrote it, "
+            f"{source_name}: a frame of format {found}, this program reads {FRAME_FORMAT}: run the version that wrote it, "
             "or make the topic anew"
         )
     try:
         return _decode(memoryview(value)[1:])
     except msgspec.MsgspecError as error:
-        raise StateError(f"{where}: is no frame ({error}): something else writes to this topic") from error
+        raise StateError(f"{source_name}: is no frame ({error}): something else writes to this topic") from error
 
 
-def _grouped(records: Sequence[bytes]) -> Iterator[list[bytes]]:
+def _group_records(records: Sequence[bytes]) -> Iterator[list[bytes]]:
     """Records in groups that fit a frame each; a single larger record is a group of its own. One group at least."""
     group: list[bytes] = []
     size = 0

@@ -10,24 +10,24 @@ from typing import Final
 
 import msgspec
 
-from prectr.stream.join.event_clock import BEFORE_TIME, END_OF_TIME
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 
-_REMEMBERED: Final = 256
+_MAX_HISTORY: Final = 256
 """Steps of a source that are kept while another is silent; beyond, every other one goes, which only delays."""
 
 
-class Silence(msgspec.Struct, array_like=True, frozen=True):
+class SourceIdleness(msgspec.Struct, array_like=True, frozen=True):
     """A source's word that nothing was unread in its partition when the logs of all sources reached to `seen`.
 
     seen: by source, offset behind the last record of its partition then. bound: nothing that the source still holds
     closes up to this time (ms); `END_OF_TIME` where nobody is to wait for what it holds.
     """
 
-    seen: list[int]
-    bound: int
+    observed_offsets: list[int]
+    hold_until: int
 
 
-class LineProgress(msgspec.Struct, array_like=True):
+class MergedWatermark(msgspec.Struct, array_like=True):
     """How far a merge's sources have come.
 
     watermarks: of each source (ms). silences: of each source, or None. steps: of each source, (offset up to which it
@@ -35,64 +35,70 @@ class LineProgress(msgspec.Struct, array_like=True):
     that came behind the line.
     """
 
-    watermarks: list[int]
-    silences: list[Silence | None]
-    steps: list[list[tuple[int, int]]]
-    line: int = BEFORE_TIME
-    out_of_order: int = 0
+    source_watermarks: list[int]
+    idleness: list[SourceIdleness | None]
+    watermark_history: list[list[tuple[int, int]]]
+    watermark: int = MIN_WATERMARK
+    late_records: int = 0
 
 
-def no_progress(sources: int) -> LineProgress:
+def initial_watermark(sources: int) -> MergedWatermark:
     """Nothing heard from anybody."""
-    return LineProgress([BEFORE_TIME] * sources, [None] * sources, [[] for _ in range(sources)])
+    return MergedWatermark([MIN_WATERMARK] * sources, [None] * sources, [[] for _ in range(sources)])
 
 
-def hear(progress: LineProgress, source: int, watermark: int, read: int, silence: Silence | None) -> None:
+def observe(
+    merged: MergedWatermark, source: int, watermark: int, read_offset: int, idleness: SourceIdleness | None
+) -> None:
     """A source has read its partition up to the offset `read`, and stands at `watermark`."""
-    marks = progress.watermarks
-    if watermark > marks[source]:
-        marks[source] = watermark
-    progress.silences[source] = silence
-    steps = progress.steps[source]
-    mark = marks[source]
+    watermarks = merged.source_watermarks
+    if watermark > watermarks[source]:
+        watermarks[source] = watermark
+    merged.idleness[source] = idleness
+    history = merged.watermark_history[source]
+    source_watermark = watermarks[source]
     # What has ended for good tells nothing of how far the others' time has come.
-    if mark < END_OF_TIME and (not steps or steps[-1] != (read, mark)):
-        steps.append((read, mark))
-    _forget(steps, source, progress.silences)
-    move(progress)
+    if source_watermark < MAX_WATERMARK and (not history or history[-1] != (read_offset, source_watermark)):
+        history.append((read_offset, source_watermark))
+    _trim_history(history, source, merged.idleness)
+    advance(merged)
 
 
-def move(progress: LineProgress) -> None:
+def advance(merged: MergedWatermark) -> None:
     """Lift the line to where the sources allow it; it never goes back."""
-    if any(progress.silences):
-        line = min(_allowed(progress, source) for source in range(len(progress.watermarks)))
+    if any(merged.idleness):
+        watermark = min(_source_limit(merged, source) for source in range(len(merged.source_watermarks)))
     else:
-        line = min(progress.watermarks)
-    if line > progress.line:
-        progress.line = line
+        watermark = min(merged.source_watermarks)
+    if watermark > merged.watermark:
+        merged.watermark = watermark
 
 
-def _allowed(progress: LineProgress, source: int) -> int:
+def _source_limit(merged: MergedWatermark, source: int) -> int:
     """How far a source lets the line go."""
-    watermark, silence = progress.watermarks[source], progress.silences[source]
-    if silence is None or silence.bound <= watermark:
+    watermark, idleness = merged.source_watermarks[source], merged.idleness[source]
+    if idleness is None or idleness.hold_until <= watermark:
         return watermark
     others = max(
-        (_standing(steps, silence.seen[other]) for other, steps in enumerate(progress.steps) if other != source),
-        default=BEFORE_TIME,
+        (
+            _watermark_at(history, idleness.observed_offsets[other])
+            for other, history in enumerate(merged.watermark_history)
+            if other != source
+        ),
+        default=MIN_WATERMARK,
     )
-    return max(watermark, min(silence.bound, others))
+    return max(watermark, min(idleness.hold_until, others))
 
 
-def _standing(steps: Sequence[tuple[int, int]], read: int) -> int:
+def _watermark_at(history: Sequence[tuple[int, int]], read_offset: int) -> int:
     """The watermark of a source when it had read no further than the offset `read`."""
-    return next((watermark for at, watermark in reversed(steps) if at <= read), BEFORE_TIME)
+    return next((watermark for offset, watermark in reversed(history) if offset <= read_offset), MIN_WATERMARK)
 
 
-def _forget(steps: list[tuple[int, int]], source: int, silences: Sequence[Silence | None]) -> None:
+def _trim_history(history: list[tuple[int, int]], source: int, idleness: Sequence[SourceIdleness | None]) -> None:
     """Drop the steps for which no silence asks."""
-    asked = min((silence.seen[source] for silence in silences if silence is not None), default=END_OF_TIME)
-    while len(steps) > 1 and steps[1][0] <= asked:
-        del steps[0]
-    if len(steps) > _REMEMBERED:
-        del steps[1:-1:2]
+    oldest_needed = min((each.observed_offsets[source] for each in idleness if each is not None), default=MAX_WATERMARK)
+    while len(history) > 1 and history[1][0] <= oldest_needed:
+        del history[0]
+    if len(history) > _MAX_HISTORY:
+        del history[1:-1:2]

@@ -1,5 +1,5 @@
 """The end of what a file can be read to."""
 
 
-class DamageError(Exception):
+class CorruptLogError(Exception):
     """The rest of a file cannot be read; what came before it has been handed out."""

@@ -9,14 +9,14 @@ import msgspec
 
 from prectr.state.errors import InputError
 from prectr.stream.readers.blocks import gzip_blocks, plain_blocks, zstd_blocks
-from prectr.stream.readers.errors import DamageError
+from prectr.stream.readers.errors import CorruptLogError
 from prectr.stream.readers.lines import split_lines
 
 _HEAD_BYTES: Final = 1 << 16
 _BATCH_BYTES: Final = 1 << 25
 
-_Blocks = Callable[[Path, Callable[[int], None]], Iterator[bytes]]
-_COMPRESSIONS: Final[dict[str, _Blocks]] = {"": plain_blocks, ".gz": gzip_blocks, ".zst": zstd_blocks}
+_BlockReader = Callable[[Path, Callable[[int], None]], Iterator[bytes]]
+_COMPRESSIONS: Final[dict[str, _BlockReader]] = {"": plain_blocks, ".gz": gzip_blocks, ".zst": zstd_blocks}
 _LINE_FORMATS: Final = (".jsonl", ".ndjson", ".json")
 _PARQUET: Final = ".parquet"
 
@@ -70,7 +70,7 @@ class LogFile:
         line = start_line
         pending: list[bytes] = []
         size = 0
-        damage: Exception | None = None
+        read_error: Exception | None = None
         try:
             for lines in self._lines(start_line):
                 pending += lines
@@ -80,41 +80,41 @@ class LogFile:
                     size = sum(map(len, pending)) if pending else 0
                     yield LineBatch(batch, line)
                     line += len(batch)
-        except (DamageError, OSError) as error:
-            damage = error
+        except (CorruptLogError, OSError) as error:
+            read_error = error
         if pending:
             yield LineBatch(pending, line)
             line += len(pending)
-        if damage is not None:
+        if read_error is not None:
             raise InputError(
-                f"{self.path}: {_reason(damage)}; the {line} lines in front of it are read and kept. "
+                f"{self.path}: {_reason(read_error)}; the {line} lines in front of it are read and kept. "
                 "Put a whole file in its place and start again"
-            ) from damage
+            ) from read_error
 
     def _lines(self, start_line: int) -> Iterator[list[bytes]]:
         self.bytes_read = 0
         if self.identity.size == 0:
-            pieces: Iterator[list[bytes]] = iter(())
+            line_chunks: Iterator[list[bytes]] = iter(())
         elif self.path.suffix == _PARQUET:
             # pyarrow takes 0.2 s to import, and most logs need none of it.
             from prectr.stream.readers.parquet import parquet_rows  # noqa: PLC0415
 
-            pieces = parquet_rows(self.path, self._read_share)
+            line_chunks = parquet_rows(self.path, self._set_fraction_read)
         else:
             blocks = _COMPRESSIONS[self.path.suffix if self.path.suffix in _COMPRESSIONS else ""]
-            pieces = split_lines(blocks(self.path, self._read_to))
+            line_chunks = split_lines(blocks(self.path, self._set_bytes_read))
         skip = start_line
-        for lines in pieces:
+        for lines in line_chunks:
             yield lines[skip:] if skip else lines
             skip = max(0, skip - len(lines))
         if skip:
-            raise DamageError(f"it has {start_line - skip} lines, and {start_line} had been read of it")
+            raise CorruptLogError(f"it has {start_line - skip} lines, and {start_line} had been read of it")
 
-    def _read_to(self, place: int) -> None:
-        self.bytes_read = place
+    def _set_bytes_read(self, offset: int) -> None:
+        self.bytes_read = offset
 
-    def _read_share(self, share: float) -> None:
-        self.bytes_read = int(share * self.identity.size)
+    def _set_fraction_read(self, fraction: float) -> None:
+        self.bytes_read = int(fraction * self.identity.size)
 
 
 def _reason(error: Exception) -> str:

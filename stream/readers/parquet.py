@@ -13,19 +13,19 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prectr.stream.events.contract import MAX_EVENT_BYTES, Click, Impression, Item
-from prectr.stream.readers.errors import DamageError
+from prectr.stream.events.contract import MAX_EVENT_BYTES, Click, Item, ResultPage
+from prectr.stream.readers.errors import CorruptLogError
 
-_ROWS: Final = 1024
+_BATCH_ROWS: Final = 1024
 _JSON_COLUMNS: Final = ("value", "event")
 _TYPE: Final = "type"
-_FIELDS: Final = (_TYPE, *dict.fromkeys((*Impression.__struct_fields__, *Click.__struct_fields__)))
+_FIELDS: Final = (_TYPE, *dict.fromkeys((*ResultPage.__struct_fields__, *Click.__struct_fields__)))
 _ITEM_FIELDS: Final = frozenset(Item.__struct_fields__)
 
 _encode = msgspec.json.Encoder().encode
 
 
-def parquet_rows(path: Path, read_to: Callable[[float], None]) -> Iterator[list[bytes]]:
+def parquet_rows(path: Path, on_progress: Callable[[float], None]) -> Iterator[list[bytes]]:
     """Yield the rows as JSON, some at a time; `read_to` is told the share of rows read, 0 to 1.
 
     Columns are the fields of an event (others are left alone; a null is a field left out; a timestamp
@@ -36,12 +36,12 @@ def parquet_rows(path: Path, read_to: Callable[[float], None]) -> Iterator[list[
         with pq.ParquetFile(path) as file:
             columns = _columns(file.schema_arrow)
             row = 0
-            for batch in file.iter_batches(_ROWS, columns=columns, use_threads=False):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 row += batch.num_rows
-                read_to(row / file.metadata.num_rows)
+                on_progress(row / file.metadata.num_rows)
                 yield _lines(batch)
     except (pa.ArrowException, ValueError) as error:
-        raise DamageError(f"it is not readable Parquet ({error})") from error
+        raise CorruptLogError(f"it is not readable Parquet ({error})") from error
 
 
 def _columns(schema: pa.Schema) -> list[str]:
@@ -51,7 +51,7 @@ def _columns(schema: pa.Schema) -> list[str]:
     for name in _JSON_COLUMNS:
         if name in names:
             return [name]
-    raise DamageError(
+    raise CorruptLogError(
         f"it has the columns {', '.join(names) or 'none'}; an event has `type`, `request_id`, `user_id`, `ts` …, "
         "or is JSON in a column `value` or `event`"
     )
@@ -102,7 +102,7 @@ def _json_value(value: object) -> object:
     if isinstance(value, bytes):
         return _text(value)
     if isinstance(value, dict):
-        return {str(name): _json_value(part) for name, part in value.items() if part is not None}
+        return {str(name): _json_value(field) for name, field in value.items() if field is not None}
     if isinstance(value, str | int | float | list) or value is None:
         return value
     return {type(value).__name__: str(value)}

@@ -27,24 +27,24 @@ def open_log(paths: Sequence[str | os.PathLike[str]]) -> list[LogFile]:
     """
     if not paths:
         raise UsageError("no log is named: give at least one file, directory or pattern")
-    return [LogFile(path) for named in paths for path in _resolve(os.fspath(named))]
+    return [LogFile(path) for argument in paths for path in _resolve(os.fspath(argument))]
 
 
-def _resolve(named: str) -> list[Path]:
-    path = Path(named)
+def _resolve(argument: str) -> list[Path]:
+    path = Path(argument)
     if path.is_dir():
         found = [entry for entry in _entries(path) if not entry.is_dir()]
-    elif not path.exists() and _MAGIC.intersection(named):
-        found = sorted(match for match in _matches(Path(path.anchor), path.parts[bool(path.anchor) :]))
+    elif not path.exists() and _MAGIC.intersection(argument):
+        found = sorted(match for match in _glob(Path(path.anchor), path.parts[bool(path.anchor) :]))
     else:
-        return [_one(path)]
+        return [_single_file(path)]
     files = [entry for entry in found if _is_log(entry)]
     if not files:
-        raise InputError(f"{named}: no log in it; a log's name ends in one of {', '.join(EXTENSIONS)}")
+        raise InputError(f"{argument}: no log in it; a log's name ends in one of {', '.join(EXTENSIONS)}")
     return files
 
 
-def _one(path: Path) -> Path:
+def _single_file(path: Path) -> Path:
     if not path.name.endswith(EXTENSIONS):
         raise UsageError(f"{path}: cannot tell what it holds; a log's name ends in one of {', '.join(EXTENSIONS)}")
     if path.exists() and not path.is_file():
@@ -55,10 +55,10 @@ def _one(path: Path) -> Path:
 def _is_log(path: Path) -> bool:
     if path.name.startswith((".", "_")):
         return False
-    known = path.name.endswith(EXTENSIONS) and path.is_file()
-    if not known:
+    is_log = path.name.endswith(EXTENSIONS) and path.is_file()
+    if not is_log:
         _log.warning("left out: %s (a log's name ends in one of %s)", path, ", ".join(EXTENSIONS))
-    return known
+    return is_log
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -68,18 +68,18 @@ def _entries(folder: Path) -> list[Path]:
         raise InputError(f"the directory {folder} cannot be read: {error.strerror}") from error
 
 
-def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
+def _glob(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
     """Yield what matches below a folder. Unlike `glob`, a folder that cannot be read is an error."""
     name, rest = pattern[0], pattern[1:]
     if not _MAGIC.intersection(name):
         entries = [folder / name] if (folder / name).exists() else []
     elif name == "**":
         if rest:
-            yield from _matches(folder, rest)
+            yield from _glob(folder, rest)
         entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
         for entry in entries:
             if entry.is_dir() and not entry.is_symlink():
-                yield from _matches(entry, pattern)
+                yield from _glob(entry, pattern)
             elif not rest:
                 yield entry
         return
@@ -89,4 +89,4 @@ def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
         if not rest and not entry.is_dir():
             yield entry
         elif rest and entry.is_dir():
-            yield from _matches(entry, rest)
+            yield from _glob(entry, rest)

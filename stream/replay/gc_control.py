@@ -9,32 +9,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_EVERY: Final = 15.0
+_YOUNG_INTERVAL: Final = 15.0
 """Seconds between two looks at what is new; what is still held then is looked at for nothing."""
-_WHOLE_EVERY: Final = 60.0
+_FULL_INTERVAL: Final = 60.0
 """Seconds between two looks at everything: cycles that have grown old are found then."""
 
 
 @contextmanager
-def collected_by_hand() -> Iterator[Callable[[], None]]:
+def manual_gc() -> Iterator[Callable[[], None]]:
     """Collect only when the function given is called, every few seconds at the most; what is there now, never."""
     gc.collect()
     gc.freeze()
     gc.disable()
-    last = whole = time.monotonic()
+    last_young = last_full = time.monotonic()
 
-    def tidy() -> None:
-        nonlocal last, whole
+    def collect() -> None:
+        nonlocal last_young, last_full
         now = time.monotonic()
-        if now - whole >= _WHOLE_EVERY:
+        if now - last_full >= _FULL_INTERVAL:
             gc.collect()
-            last = whole = now
-        elif now - last >= _EVERY:
+            last_young = last_full = now
+        elif now - last_young >= _YOUNG_INTERVAL:
             gc.collect(0)
-            last = now
+            last_young = now
 
     try:
-        yield tidy
+        yield collect
     finally:
         gc.enable()
         gc.unfreeze()

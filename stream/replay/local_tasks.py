@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prectr.state.store import Store, StoreOptions
-from prectr.stream.aggregate.operator import Queries
+from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.contract import Event, Impression, Rejected
+from prectr.stream.events.contract import Event, InvalidEvent, ResultPage
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
-from prectr.stream.join.operator import CHUNK_LINES, MicroBatch, Refused, Sessions
+from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.ordering.ordered_merge import Merge
-from prectr.stream.records import Activity, Example
+from prectr.stream.ordering.ordered_merge import OrderedMerge
+from prectr.stream.records import Example, JoinedPage
 
 STORE_OPTIONS = StoreOptions(write_ahead_log=False, write_buffer=8 << 20, block_cache=16 << 20)
 """A crash goes back to the last cut, which flushes the stores: a write-ahead log would be written for nobody. Buffers
@@ -27,81 +27,81 @@ COMMIT_LINES = 32_768
 """Lines between two writes of the state: enough that a user's entry is seldom written twice for one visit."""
 
 
-class Step(NamedTuple):
+class ReleasedBatch(NamedTuple):
     """What came out: examples in the one order, none to follow up to `line` (ms); and the refused records."""
 
     examples: list[Example]
-    line: int
-    refused: list[Refused]
+    watermark: int
+    rejected: list[RejectedRecord]
 
 
 class EmbeddedTasks:
     """`partitions` tasks of each stage over stores in `folder`, and the merge that the trainer reads behind."""
 
-    def __init__(self, folder: Path, config: PipelineConfig, label: Callable[[str, Impression], None]) -> None:
+    def __init__(self, folder: Path, config: PipelineConfig, label: Callable[[str, ResultPage], None]) -> None:
         """Take up the tasks where the stores in `folder` left them."""
         self._partitions = config.partitions
         self._stores = [
             Store(folder / f"{stage}-{task}", STORE_OPTIONS)
-            for stage in ("sessions", "queries")
+            for stage in ("join", "aggregate")
             for task in range(self._partitions)
         ]
-        session_stores, query_stores = self._stores[: self._partitions], self._stores[self._partitions :]
-        self._sessions = [Sessions(config, store, label) for store in session_stores]
-        self._queries = [Queries(config, store, self._partitions) for store in query_stores]
-        self._examples: Merge[Example] = Merge(self._partitions)
+        join_stores, aggregate_stores = self._stores[: self._partitions], self._stores[self._partitions :]
+        self._joins = [Join(config, store, label) for store in join_stores]
+        self._aggregates = [Aggregate(config, store, self._partitions) for store in aggregate_stores]
+        self._example_merge: OrderedMerge[Example] = OrderedMerge(self._partitions)
         self._uncommitted = 0
 
     @property
     def outcomes(self) -> Outcomes:
         """How every record ended, over all tasks."""
-        return sum((task.outcomes for task in self._sessions), Outcomes())
+        return sum((task.outcomes for task in self._joins), Outcomes())
 
     @property
     def watermark(self) -> int:
         """The lowest watermark of all `sessions` tasks."""
-        return min(task.watermark for task in self._sessions)
+        return min(task.watermark for task in self._joins)
 
     def watermarks(self) -> dict[str, list[int]]:
         """The watermark of every task, by stage and partition (ms)."""
         return {
-            "sessions": [task.watermark for task in self._sessions],
-            "queries": [task.watermark for task in self._queries],
+            "join": [task.watermark for task in self._joins],
+            "aggregate": [task.watermark for task in self._aggregates],
         }
 
-    def step(self, lines: Sequence[bytes], first_place: int) -> list[Step]:
+    def process(self, lines: Sequence[bytes], first_offset: int) -> list[ReleasedBatch]:
         """Take consecutive lines, the first of them at `first_place`; usually one step, more after a quiet partition.
 
         The state is in memory in part: `checkpoint` writes it all.
         """
-        refused: list[Refused] = []
-        closed: list[list[Activity]] = [[] for _ in self._sessions]
+        rejected: list[RejectedRecord] = []
+        closed: list[list[JoinedPage]] = [[] for _ in self._joins]
         for start in range(0, len(lines), CHUNK_LINES):
             chunk = lines[start : start + CHUNK_LINES]
-            position = first_place + start + len(chunk)
-            for source, batch in enumerate(self._by_partition(decode_lines(chunk), chunk, first_place + start)):
-                activities, refused_here = self._sessions[source].process(batch, position)
-                closed[source] += activities
-                refused += refused_here
-        for source, task in enumerate(self._sessions):
-            self._send(source, closed[source], task.watermark)
+            next_offset = first_offset + start + len(chunk)
+            for source, batch in enumerate(self._split_by_partition(decode_lines(chunk), chunk, first_offset + start)):
+                joined_pages, chunk_rejected = self._joins[source].process(batch, next_offset)
+                closed[source] += joined_pages
+                rejected += chunk_rejected
+        for source, task in enumerate(self._joins):
+            self._send_to_aggregates(source, closed[source], task.watermark)
         self._uncommitted += len(lines)
-        return self._drain(refused)
+        return self._drain(rejected)
 
-    def flush(self) -> list[Step]:
+    def flush(self) -> list[ReleasedBatch]:
         """The log has ended for good: close every open page."""
-        for source, task in enumerate(self._sessions):
-            self._send(source, task.flush(), task.watermark)
-        return self.end()
+        for source, task in enumerate(self._joins):
+            self._send_to_aggregates(source, task.flush(), task.watermark)
+        return self.end_sources()
 
-    def end(self) -> list[Step]:
+    def end_sources(self) -> list[ReleasedBatch]:
         """Every source has been read to its end, so that all that has closed is due.
 
         What came after would be out of order: only a state from before this call can go on.
         """
         for source in range(self._partitions):
-            for task in self._queries:
-                task.end(source)
+            for task in self._aggregates:
+                task.end_source(source)
         return self._drain([])
 
     def checkpoint(self, folder: Path) -> None:
@@ -116,50 +116,52 @@ class EmbeddedTasks:
         for store in self._stores:
             store.close()
 
-    def _by_partition(
-        self, events: Sequence[Event | Rejected], lines: Sequence[bytes], first_place: int
+    def _split_by_partition(
+        self, events: Sequence[Event | InvalidEvent], lines: Sequence[bytes], first_offset: int
     ) -> list[MicroBatch]:
         if self._partitions == 1:
-            return [MicroBatch(events, lines, range(first_place, first_place + len(lines)))]
+            return [MicroBatch(events, lines, range(first_offset, first_offset + len(lines)))]
         partitions = partitions_of([event.user_id for event in events], self._partitions)
-        places = range(first_place, first_place + len(lines))
+        offsets = range(first_offset, first_offset + len(lines))
         batches = []
-        for wanted in range(self._partitions):
-            here = [partition == wanted for partition in partitions]
+        for task in range(self._partitions):
+            selected = [partition == task for partition in partitions]
             batches.append(
-                MicroBatch(list(compress(events, here)), list(compress(lines, here)), list(compress(places, here)))
+                MicroBatch(
+                    list(compress(events, selected)), list(compress(lines, selected)), list(compress(offsets, selected))
+                )
             )
         return batches
 
-    def _send(self, source: int, activities: list[Activity], watermark: int) -> None:
+    def _send_to_aggregates(self, source: int, joined_pages: list[JoinedPage], watermark: int) -> None:
         if self._partitions == 1:
-            self._queries[0].add(source, activities, watermark)
+            self._aggregates[0].add(source, joined_pages, watermark)
             return
-        frames: list[list[Activity]] = [[] for _ in range(self._partitions)]
-        partitions = partitions_of([activity.query for activity in activities], self._partitions)
-        for partition, activity in zip(partitions, activities, strict=True):
-            frames[partition].append(activity)
-        for task, frame in zip(self._queries, frames, strict=True):
+        frames: list[list[JoinedPage]] = [[] for _ in range(self._partitions)]
+        partitions = partitions_of([activity.query for activity in joined_pages], self._partitions)
+        for partition, joined_page in zip(partitions, joined_pages, strict=True):
+            frames[partition].append(joined_page)
+        for task, frame in zip(self._aggregates, frames, strict=True):
             task.add(source, frame, watermark)
 
-    def _drain(self, refused: list[Refused]) -> list[Step]:
+    def _drain(self, rejected: list[RejectedRecord]) -> list[ReleasedBatch]:
         """Run the `queries` tasks until nothing is due."""
-        steps = []
+        released = []
         while True:
-            for source, task in enumerate(self._queries):
-                self._examples.add(source, task.process(), task.watermark)
-            examples, line = self._examples.release()
-            steps.append(Step(examples, line, refused))
-            refused = []
-            behind = any(task.behind for task in self._queries)
-            if behind or self._uncommitted >= COMMIT_LINES:
+            for source, task in enumerate(self._aggregates):
+                self._example_merge.add(source, task.process(), task.watermark)
+            examples, watermark = self._example_merge.release()
+            released.append(ReleasedBatch(examples, watermark, rejected))
+            rejected = []
+            has_backlog = any(task.has_backlog for task in self._aggregates)
+            if has_backlog or self._uncommitted >= COMMIT_LINES:
                 self._commit()
-            if not behind:
-                return steps
+            if not has_backlog:
+                return released
 
     def _commit(self) -> None:
         """Write what has changed, a batch a task."""
-        changes = [task.take_changes() for task in self._sessions] + [task.take_changes() for task in self._queries]
+        changes = [task.drain_changes() for task in self._joins] + [task.drain_changes() for task in self._aggregates]
         for store, changed in zip(self._stores, changes, strict=True):
             store.write(changed)
         self._uncommitted = 0

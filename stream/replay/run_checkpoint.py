@@ -1,7 +1,7 @@
 """Consistent cuts of an embedded run: everything that it needs to go on after a crash, as of one place in the log.
 
 A cut is a folder `checkpoints/NNNNNNNN`: copies of all stores (`state/`), the state of every sink (`sinks/NAME/`)
-and `cut.json`. It is written aside and renamed when whole, so a cut is there or it is not.
+and `checkpoint.json`. It is written aside and renamed when whole, so a cut is there or it is not.
 """
 
 import os
@@ -13,16 +13,16 @@ from typing import Final, TypeVar
 import msgspec
 
 from prectr.state.errors import CheckpointError, UsageError
-from prectr.state.failpoints import at_point
+from prectr.state.failpoints import failpoint
 from prectr.stream.sinks.example_sink import ExampleSink
-from prectr.stream.sinks.run_digest import TallyState
+from prectr.stream.sinks.run_digest import RunDigestState
 
-FORMAT: Final = 1
-_KEPT: Final = 2
-_MANIFEST: Final = "cut.json"
+CHECKPOINT_FORMAT: Final = 1
+_MAX_CHECKPOINTS: Final = 2
+_MANIFEST: Final = "checkpoint.json"
 
 
-class ReadFile(msgspec.Struct):
+class LogFileProgress(msgspec.Struct):
     """A file of the log as it was when reading began, and how much of it has been read.
 
     first_place: place of its first line in the whole log. done: it was read to its end.
@@ -31,27 +31,27 @@ class ReadFile(msgspec.Struct):
     path: str
     size: int
     sha256: str
-    first_place: int
-    lines: int = 0
+    first_offset: int
+    lines_read: int = 0
     done: bool = False
 
 
-class _Version(msgspec.Struct):
+class _FormatHeader(msgspec.Struct):
     format: int
 
 
-class Cut(msgspec.Struct, kw_only=True):
-    """`cut.json`: where the run stood. config: every setting that decides the result, by name.
+class ReplayCheckpoint(msgspec.Struct, kw_only=True):
+    """`checkpoint.json`: where the run stood. config: every setting that decides the result, by name.
 
     tally: digests and counts of what was put out. examples_bytes, dead_letter_bytes: lengths of the output files.
     finished: the log was flushed, nothing can follow.
     """
 
-    format: int = FORMAT
+    format: int = CHECKPOINT_FORMAT
     config: dict[str, str]
-    files: list[ReadFile]
-    place: int
-    tally: TallyState
+    files: list[LogFileProgress]
+    lines_read: int
+    digest: RunDigestState
     examples_bytes: int | None
     dead_letter_bytes: int
     dead_letters: dict[str, int]
@@ -59,22 +59,25 @@ class Cut(msgspec.Struct, kw_only=True):
     finished: bool = False
 
 
-def cuts(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The whole cuts in `folder`, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((cut for cut in folder.iterdir() if cut.name.isdigit() and cut.is_dir()), reverse=True)
+    return sorted(
+        (checkpoint for checkpoint in folder.iterdir() if checkpoint.name.isdigit() and checkpoint.is_dir()),
+        reverse=True,
+    )
 
 
-Manifest = TypeVar("Manifest", bound=msgspec.Struct)
+ManifestT = TypeVar("ManifestT", bound=msgspec.Struct)
 
 
-def read_cut(folder: Path) -> Cut:
+def read_checkpoint(folder: Path) -> ReplayCheckpoint:
     """Read the manifest of a replay's cut in `folder`; raises CheckpointError as `read_manifest`."""
-    return read_manifest(folder, Cut)
+    return read_manifest(folder, ReplayCheckpoint)
 
 
-def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
+def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
     """Read the manifest of the cut in `folder`.
 
     Raises:
@@ -83,30 +86,30 @@ def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
     path = folder / _MANIFEST
     try:
         stored = path.read_bytes()
-        version = msgspec.json.decode(stored, type=_Version).format
-        cut = msgspec.json.decode(stored, type=kind) if version == FORMAT else None
+        version = msgspec.json.decode(stored, type=_FormatHeader).format
+        manifest = msgspec.json.decode(stored, type=manifest_type) if version == CHECKPOINT_FORMAT else None
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointError(
             f"{path}: the checkpoint cannot be read ({error}): delete the folder {folder}, "
             "then the run goes on from the one before, or start over with --restart"
         ) from error
-    if cut is None:
+    if manifest is None:
         raise CheckpointError(
-            f"{path}: the checkpoint has format {version}, this program reads {FORMAT}: start over with --restart"
+            f"{path}: the checkpoint has format {version}, this program reads {CHECKPOINT_FORMAT}: start over with --restart"
         )
-    return cut
+    return manifest
 
 
-def differing(one: Mapping[str, str], other: Mapping[str, str], word: str) -> str:
+def config_diff(one: Mapping[str, str], other: Mapping[str, str], other_verb: str) -> str:
     """The settings that differ, in words: "seed is 1, was 2", where `word` is "was"; empty where none does."""
     return "; ".join(
-        f"{name} is {one.get(name, 'not set')}, {word} {other.get(name, 'not set')}"
+        f"{name} is {one.get(name, 'not set')}, {other_verb} {other.get(name, 'not set')}"
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name)
     )
 
 
-def refuse_other_config(run_dir: Path, now: Mapping[str, str], then: Mapping[str, str], else_do: str) -> None:
+def check_config(run_dir: Path, current: Mapping[str, str], stored: Mapping[str, str], remedies: str) -> None:
     """Refuse to go on with a run under other settings than it was begun with.
 
     else_do: the ways out besides going back to the old ones, to be put behind a comma.
@@ -114,61 +117,61 @@ def refuse_other_config(run_dir: Path, now: Mapping[str, str], then: Mapping[str
     Raises:
         UsageError: a setting differs; each is named.
     """
-    differences = differing(now, then, "was")
+    differences = config_diff(current, stored, "was")
     if differences:
         raise UsageError(
-            f"{run_dir}: the run was begun with another configuration: {differences}. Go on with the old one, {else_do}"
+            f"{run_dir}: the run was begun with another configuration: {differences}. Go on with the old one, {remedies}"
         )
 
 
-class CutWriter:
+class CheckpointWriter:
     """Writes the next cut: fill `aside`, then `commit` with its manifest (a `Cut`, or a live run's)."""
 
     def __init__(self, folder: Path) -> None:
         """Begin a cut in `folder`, aside of the whole ones."""
-        newest = cuts(folder)
+        newest = list_checkpoints(folder)
         self._folder = folder
         self._target = folder / f"{int(newest[0].name) + 1 if newest else 1:08d}"
-        self.aside = folder / f"{self._target.name}.tmp"
-        shutil.rmtree(self.aside, ignore_errors=True)
-        self.aside.mkdir(parents=True)
+        self.staging = folder / f"{self._target.name}.tmp"
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self.staging.mkdir(parents=True)
 
     def save_sinks(self, sinks: Mapping[str, ExampleSink]) -> None:
         """Write the state of every sink; `load_sinks` takes it up."""
         for name, sink in sinks.items():
-            folder = _sink_folder(self.aside, name)
+            folder = _sink_folder(self.staging, name)
             folder.mkdir(parents=True)
             sink.save(folder)
 
-    def commit(self, cut: msgspec.Struct) -> Path:
+    def commit(self, manifest: msgspec.Struct) -> Path:
         """Write the manifest, make all of it durable, rename it into place and remove old cuts."""
-        (self.aside / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(cut)))
-        for folder, _, files in os.walk(self.aside):
+        (self.staging / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        for folder, _, files in os.walk(self.staging):
             for name in files:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
-        at_point("checkpoint")
-        self.aside.rename(self._target)
-        _sync(self._folder)
-        for old in cuts(self._folder)[_KEPT:]:
+                _fsync(Path(folder, name))
+            _fsync(Path(folder))
+        failpoint("checkpoint")
+        self.staging.rename(self._target)
+        _fsync(self._folder)
+        for old in list_checkpoints(self._folder)[_MAX_CHECKPOINTS:]:
             shutil.rmtree(old)
         return self._target
 
 
-def load_sinks(cut: Path, sinks: Mapping[str, ExampleSink]) -> None:
+def load_sinks(checkpoint: Path, sinks: Mapping[str, ExampleSink]) -> None:
     """Give every sink the state that it had at the cut."""
     for name, sink in sinks.items():
-        sink.load(_sink_folder(cut, name))
+        sink.load(_sink_folder(checkpoint, name))
 
 
-def _sink_folder(cut: Path, name: str) -> Path:
-    return cut / "sinks" / name
+def _sink_folder(checkpoint: Path, name: str) -> Path:
+    return checkpoint / "sinks" / name
 
 
-def restore_stores(cut: Path, state: Path) -> None:
+def restore_stores(checkpoint: Path, state: Path) -> None:
     """Lay out the stores of a cut as the live state; table files, which never change, are hard links."""
     shutil.rmtree(state, ignore_errors=True)
-    shutil.copytree(cut / "state", state, copy_function=_link_or_copy)
+    shutil.copytree(checkpoint / "state", state, copy_function=_link_or_copy)
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -178,7 +181,7 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -12,26 +12,26 @@ from typing import Final
 from prectr.state.errors import CheckpointError, InputError, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.contract import Impression
-from prectr.stream.join.operator import Refused
+from prectr.stream.events.contract import ResultPage
+from prectr.stream.join.operator import RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.readers import LogFile, open_log
-from prectr.stream.replay.local_tasks import EmbeddedTasks, Step
+from prectr.stream.replay.local_tasks import EmbeddedTasks, ReleasedBatch
 from prectr.stream.replay.run_checkpoint import (
-    Cut,
-    CutWriter,
-    ReadFile,
-    cuts,
+    CheckpointWriter,
+    LogFileProgress,
+    ReplayCheckpoint,
+    check_config,
+    list_checkpoints,
     load_sinks,
-    read_cut,
-    refuse_other_config,
+    read_checkpoint,
     restore_stores,
 )
 from prectr.stream.sinks.dead_letters import DeadLetter, DeadLetterFile
 from prectr.stream.sinks.example_file import ExampleFile
 from prectr.stream.sinks.example_sink import ExampleSink
-from prectr.stream.sinks.run_digest import Tally
-from prectr.stream.sinks.top_queries import BusiestQueries
+from prectr.stream.sinks.run_digest import RunDigest
+from prectr.stream.sinks.top_queries import TopQueries
 
 STEP_LINES: Final = 8_192
 """Lines that go through the stages together, over all tasks; changes no result."""
@@ -51,9 +51,9 @@ class Replay:
         *,
         config: Mapping[str, str],
         sinks: Mapping[str, ExampleSink],
-        label: Callable[[str, Impression], None],
+        label: Callable[[str, ResultPage], None],
         examples: Path | None = None,
-        cut_every: float = 30.0,
+        checkpoint_interval: float = 30.0,
         restart: bool = False,
     ) -> None:
         """Open the log and take up the newest cut, if there is one.
@@ -65,28 +65,28 @@ class Replay:
             InputError: a file of the log cannot be read.
             CheckpointError, StateError: what is in `run_dir` cannot be taken up.
         """
-        self._log = open_log(paths)
+        self._log_files = open_log(paths)
         self._run_dir = run_dir
         self._config = dict(config)
         self._lock = FolderLock(run_dir)
-        self._checkpoints = run_dir / "checkpoints"
-        self._state = run_dir / "state"
-        self._cut_every = cut_every
+        self._checkpoint_dir = run_dir / "checkpoints"
+        self._state_dir = run_dir / "state"
+        self._checkpoint_interval = checkpoint_interval
         self._example_path = examples
-        self.busiest = BusiestQueries()
-        self._sinks = {**sinks, "busiest": self.busiest}
-        self.tally = Tally()
-        self.files: list[ReadFile] = []
-        self.place = 0
+        self.top_queries = TopQueries()
+        self._sinks = {**sinks, "top_queries": self.top_queries}
+        self.digest = RunDigest()
+        self.files: list[LogFileProgress] = []
+        self.lines_read = 0
         self.dead_letters: dict[str, int] = {}
         self.finished = False
-        self._seconds_before = 0.0
-        self._begun = time.monotonic()
-        self._uncut = False
+        self._previous_seconds = 0.0
+        self._started_at = time.monotonic()
+        self._has_uncheckpointed = False
         try:
             if restart:
                 self._clear()
-            self._take_up(pipeline, label)
+            self._restore(pipeline, label)
         except BaseException:
             self._lock.release()
             raise
@@ -96,7 +96,7 @@ class Replay:
     @property
     def pages(self) -> int:
         """Examples put out so far."""
-        return self.tally.pages
+        return self.digest.pages
 
     @property
     def outcomes(self) -> Outcomes:
@@ -106,13 +106,17 @@ class Replay:
     @property
     def seconds(self) -> float:
         """Time spent, over all goes at this run."""
-        return self._seconds_before + time.monotonic() - self._begun
+        return self._previous_seconds + time.monotonic() - self._started_at
 
     @property
     def bytes_read(self) -> int:
         """Bytes of the log read so far, of `bytes_total`."""
-        left = self._left
-        return self.bytes_total - sum(file.identity.size for file in left) + (left[0].bytes_read if left else 0)
+        remaining = self._remaining_files
+        return (
+            self.bytes_total
+            - sum(file.identity.size for file in remaining)
+            + (remaining[0].bytes_read if remaining else 0)
+        )
 
     # --- the run --------------------------------------------------------------------------------------------------
 
@@ -136,19 +140,19 @@ class Replay:
         gc.freeze()
         gc.disable()
         try:
-            if not self._read(progress, stop):
-                self._cut()
+            if not self._read_log(progress, stop):
+                self._write_checkpoint()
                 return False
             if flush:
                 self._consume(self.tasks.flush())
                 for sink in self._sinks.values():
                     sink.flush()
                 self.finished = True
-                self._cut()
+                self._write_checkpoint()
             else:
-                if self._uncut:
-                    self._cut()
-                self._consume(self.tasks.end())
+                if self._has_uncheckpointed:
+                    self._write_checkpoint()
+                self._consume(self.tasks.end_sources())
             if self._example_file is not None:
                 self._example_file.flush()
             progress(self)
@@ -162,172 +166,178 @@ class Replay:
         self.tasks.close()
         if self._example_file is not None:
             self._example_file.close()
-        self._dead.close()
+        self._dead_letter_file.close()
         self._lock.release()
 
-    def _read(self, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
+    def _read_log(self, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
         """Take all lines that are left; False where `stop` ended it."""
-        last_cut = time.monotonic()
-        while self._left:
-            log_file = self._left[0]
-            read = self._begin(log_file)
+        last_checkpoint = time.monotonic()
+        while self._remaining_files:
+            log_file = self._remaining_files[0]
+            file_progress = self._start_file(log_file)
             try:
-                for batch in log_file.batches(read.lines, STEP_LINES):
-                    steps = self.tasks.step(batch.lines, self.place)
-                    self.place += len(batch.lines)
-                    read.lines += len(batch.lines)
-                    self._consume(steps)
+                for batch in log_file.batches(file_progress.lines_read, STEP_LINES):
+                    released = self.tasks.process(batch.lines, self.lines_read)
+                    self.lines_read += len(batch.lines)
+                    file_progress.lines_read += len(batch.lines)
+                    self._consume(released)
                     progress(self)
                     if stop():
                         return False
-                    if time.monotonic() - last_cut >= self._cut_every:
-                        self._cut()
-                        last_cut = time.monotonic()
+                    if time.monotonic() - last_checkpoint >= self._checkpoint_interval:
+                        self._write_checkpoint()
+                        last_checkpoint = time.monotonic()
             except InputError:
                 # What could be read is kept: with the file mended, the run goes on behind it.
-                self._cut()
+                self._write_checkpoint()
                 raise
-            read.done = self._uncut = True
-            self._left.pop(0)
+            file_progress.done = self._has_uncheckpointed = True
+            self._remaining_files.pop(0)
         return True
 
-    def _begin(self, log_file: LogFile) -> ReadFile:
+    def _start_file(self, log_file: LogFile) -> LogFileProgress:
         identity = log_file.identity
-        for read in self.files:
-            if read.path == identity.path:
-                read.size, read.sha256 = identity.size, identity.head_sha256
-                return read
-        read = ReadFile(identity.path, identity.size, identity.head_sha256, self.place)
-        self.files.append(read)
-        return read
+        for file_progress in self.files:
+            if file_progress.path == identity.path:
+                file_progress.size, file_progress.sha256 = identity.size, identity.head_sha256
+                return file_progress
+        file_progress = LogFileProgress(identity.path, identity.size, identity.head_sha256, self.lines_read)
+        self.files.append(file_progress)
+        return file_progress
 
-    def _consume(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            for refused in step.refused:
-                self._bury(refused)
-            self.tally.add(step.examples)
+    def _consume(self, batches: Sequence[ReleasedBatch]) -> None:
+        for batch in batches:
+            for record in batch.rejected:
+                self._dead_letter(record)
+            self.digest.add(batch.examples)
             for sink in self._sinks.values():
-                sink.consume(step.examples, step.line)
+                sink.consume(batch.examples, batch.watermark)
             if self._example_file is not None:
-                for example in step.examples:
+                for example in batch.examples:
                     self._example_file.write(example)
 
-    def _bury(self, refused: Refused) -> None:
-        file = self.files[bisect_right(self.files, refused.place, key=lambda read: read.first_place) - 1]
-        self.dead_letters[refused.reason] = self.dead_letters.get(refused.reason, 0) + 1
-        self._dead.append(
+    def _dead_letter(self, record: RejectedRecord) -> None:
+        file = self.files[
+            bisect_right(self.files, record.offset, key=lambda file_progress: file_progress.first_offset) - 1
+        ]
+        self.dead_letters[record.reason] = self.dead_letters.get(record.reason, 0) + 1
+        self._dead_letter_file.append(
             DeadLetter(
-                value=refused.value,
+                value=record.value,
                 topic=file.path,
                 partition=0,
-                offset=refused.place - file.first_place,
-                reason=refused.reason,
-                detail=refused.detail,
+                offset=record.offset - file.first_offset,
+                reason=record.reason,
+                detail=record.detail,
             )
         )
 
     # --- cuts -----------------------------------------------------------------------------------------------------
 
-    def _cut(self) -> None:
-        writer = CutWriter(self._checkpoints)
-        self.tasks.checkpoint(writer.aside / "state")
+    def _write_checkpoint(self) -> None:
+        writer = CheckpointWriter(self._checkpoint_dir)
+        self.tasks.checkpoint(writer.staging / "state")
         writer.save_sinks(self._sinks)
         writer.commit(
-            Cut(
+            ReplayCheckpoint(
                 config=self._config,
                 files=self.files,
-                place=self.place,
-                tally=self.tally.state(),
+                lines_read=self.lines_read,
+                digest=self.digest.state(),
                 examples_bytes=None if self._example_file is None else self._example_file.flush(),
-                dead_letter_bytes=self._dead.flush(),
+                dead_letter_bytes=self._dead_letter_file.flush(),
                 dead_letters=self.dead_letters,
                 seconds=self.seconds,
                 finished=self.finished,
             )
         )
-        self._uncut = False
+        self._has_uncheckpointed = False
         gc.collect()
 
     def _clear(self) -> None:
-        for folder in (self._checkpoints, self._state):
+        for folder in (self._checkpoint_dir, self._state_dir):
             shutil.rmtree(folder, ignore_errors=True)
         for name in ("report.json", "report.html", "dead-letters.jsonl"):
             (self._run_dir / name).unlink(missing_ok=True)
 
-    def _take_up(self, pipeline: PipelineConfig, label: Callable[[str, Impression], None]) -> None:
-        cut = self._newest_cut()
-        if cut is None:
-            shutil.rmtree(self._state, ignore_errors=True)
-        self.bytes_total = sum(file.identity.size for file in self._log)
-        self._left = list(self._follow_on(cut))
-        self.tasks = EmbeddedTasks(self._state, pipeline, label)
-        self._dead = DeadLetterFile(self._run_dir / "dead-letters.jsonl", 0 if cut is None else cut.dead_letter_bytes)
-        length = 0 if cut is None or cut.examples_bytes is None else cut.examples_bytes
+    def _restore(self, pipeline: PipelineConfig, label: Callable[[str, ResultPage], None]) -> None:
+        checkpoint = self._restore_newest_checkpoint()
+        if checkpoint is None:
+            shutil.rmtree(self._state_dir, ignore_errors=True)
+        self.bytes_total = sum(file.identity.size for file in self._log_files)
+        self._remaining_files = list(self._files_to_read(checkpoint))
+        self.tasks = EmbeddedTasks(self._state_dir, pipeline, label)
+        self._dead_letter_file = DeadLetterFile(
+            self._run_dir / "dead-letters.jsonl", 0 if checkpoint is None else checkpoint.dead_letter_bytes
+        )
+        length = 0 if checkpoint is None or checkpoint.examples_bytes is None else checkpoint.examples_bytes
         self._example_file = None if self._example_path is None else ExampleFile(self._example_path, length)
-        if cut is None:
+        if checkpoint is None:
             return
-        self.files, self.place, self.finished = cut.files, cut.place, cut.finished
-        self.tally = Tally(cut.tally)
-        self.dead_letters = cut.dead_letters
-        self._seconds_before = cut.seconds
+        self.files, self.lines_read, self.finished = checkpoint.files, checkpoint.lines_read, checkpoint.finished
+        self.digest = RunDigest(checkpoint.digest)
+        self.dead_letters = checkpoint.dead_letters
+        self._previous_seconds = checkpoint.seconds
 
-    def _newest_cut(self) -> Cut | None:
+    def _restore_newest_checkpoint(self) -> ReplayCheckpoint | None:
         """Restore the newest whole cut: the stores, and every sink."""
-        for folder in cuts(self._checkpoints):
-            cut = read_cut(folder)
-            others = "name another --run-dir, or start over with --restart"
-            refuse_other_config(self._run_dir, self._config, cut.config, others)
-            if (cut.examples_bytes is None) != (self._example_path is None):
-                begun = "without" if cut.examples_bytes is None else "with"
+        for folder in list_checkpoints(self._checkpoint_dir):
+            checkpoint = read_checkpoint(folder)
+            remedies = "name another --run-dir, or start over with --restart"
+            check_config(self._run_dir, self._config, checkpoint.config, remedies)
+            if (checkpoint.examples_bytes is None) != (self._example_path is None):
+                started = "without" if checkpoint.examples_bytes is None else "with"
                 raise UsageError(
-                    f"{self._run_dir}: the run was begun {begun} --examples: do the same, or use --restart"
+                    f"{self._run_dir}: the run was begun {started} --examples: do the same, or use --restart"
                 )
-            restore_stores(folder, self._state)
+            restore_stores(folder, self._state_dir)
             load_sinks(folder, self._sinks)
-            return cut
+            return checkpoint
         return None
 
-    def _follow_on(self, cut: Cut | None) -> Iterator[LogFile]:
+    def _files_to_read(self, checkpoint: ReplayCheckpoint | None) -> Iterator[LogFile]:
         """The files that are left to read, after those that the cut has seen."""
-        seen = {read.path: read for read in cut.files} if cut is not None else {}
-        named = [file.identity.path for file in self._log]
-        for path in named:
-            if named.count(path) > 1:
+        progress_by_path = {read.path: read for read in checkpoint.files} if checkpoint is not None else {}
+        given_paths = [file.identity.path for file in self._log_files]
+        for path in given_paths:
+            if given_paths.count(path) > 1:
                 raise UsageError(f"{path}: named twice: each file of a log is read once")
-        for part in seen.values():
-            if not part.done and part.path not in named:
-                raise UsageError(f"{part.path}: the run stopped in the middle of it: name it again, or use --restart")
-        ahead: Path | None = None
-        for file in self._log:
-            read = seen.get(file.identity.path)
-            if read is not None:
-                _check_same(file, read)
-                if read.done and file.identity.size == read.size:
+        for file_progress in progress_by_path.values():
+            if not file_progress.done and file_progress.path not in given_paths:
+                raise UsageError(
+                    f"{file_progress.path}: the run stopped in the middle of it: name it again, or use --restart"
+                )
+        previous: Path | None = None
+        for file in self._log_files:
+            progress = progress_by_path.get(file.identity.path)
+            if progress is not None:
+                _check_unchanged(file, progress)
+                if progress.done and file.identity.size == progress.size:
                     continue
-            if cut is not None and cut.finished:
+            if checkpoint is not None and checkpoint.finished:
                 raise UsageError(
                     f"{self._run_dir}: the run is finished (its last pages were flushed), so {file.path} cannot "
                     "follow: use --no-flush on every part but the last, or start over with --restart"
                 )
-            if cut is not None and read is not None:
+            if checkpoint is not None and progress is not None:
                 # Its further lines must stand right behind those that were read of it.
-                if ahead is not None or read is not cut.files[-1]:
-                    before = ahead or cut.files[-1].path
+                if previous is not None or progress is not checkpoint.files[-1]:
+                    previous_path = previous or checkpoint.files[-1].path
                     raise UsageError(
-                        f"{file.path}: was read before {before} and has grown since: put its new lines into a file "
+                        f"{file.path}: was read before {previous_path} and has grown since: put its new lines into a file "
                         "of their own, or start over with --restart"
                     )
-                read.done = False
-            ahead = file.path
+                progress.done = False
+            previous = file.path
             yield file
 
 
-def _check_same(file: LogFile, read: ReadFile) -> None:
+def _check_unchanged(file: LogFile, progress: LogFileProgress) -> None:
     """A file that was read before must begin as it did; it may have grown."""
-    head_bytes = min(read.size, 1 << 16)
-    with open(read.path, "rb") as handle:
+    head_bytes = min(progress.size, 1 << 16)
+    with open(progress.path, "rb") as handle:
         head = hashlib.sha256(handle.read(head_bytes)).hexdigest()
-    if file.identity.size < read.size or head != read.sha256:
+    if file.identity.size < progress.size or head != progress.sha256:
         raise CheckpointError(
             f"{file.path}: is another file now than the one that was read (its size or its first bytes differ): "
             "put the old one back, or start over with --restart"

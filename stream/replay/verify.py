@@ -6,12 +6,12 @@ import msgspec
 
 from prectr.state.errors import CheckpointError
 from prectr.state.store import Store, StoreOptions
-from prectr.stream.aggregate.operator import META_KEY as QUERIES_META
-from prectr.stream.aggregate.operator import QueriesMeta
+from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
+from prectr.stream.aggregate.operator import AggregateMeta
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.join.state import META_KEY as SESSIONS_META
-from prectr.stream.join.state import SessionsMeta
-from prectr.stream.replay.run_checkpoint import Cut, cuts, read_cut
+from prectr.stream.join.state import META_KEY as JOIN_META
+from prectr.stream.join.state import JoinMeta
+from prectr.stream.replay.run_checkpoint import ReplayCheckpoint, list_checkpoints, read_checkpoint
 
 _READ_ONLY = StoreOptions(read_only=True)
 
@@ -24,98 +24,113 @@ class Check(msgspec.Struct, frozen=True):
     detail: str
 
 
-def newest_cut(run_dir: Path) -> tuple[Path, Cut]:
+def newest_checkpoint(run_dir: Path) -> tuple[Path, ReplayCheckpoint]:
     """The newest whole cut of a run, and its manifest.
 
     Raises:
         CheckpointError: there is none.
     """
-    found = cuts(run_dir / "checkpoints")
+    found = list_checkpoints(run_dir / "checkpoints")
     if not found:
         raise CheckpointError(f"{run_dir}: there is no checkpoint in it: name the --run-dir of a replay")
-    return found[0], read_cut(found[0])
+    return found[0], read_checkpoint(found[0])
 
 
 def verify(run_dir: Path) -> list[Check]:
     """Check conservation and offsets of the newest cut of `run_dir`."""
-    folder, cut = newest_cut(run_dir)
-    sessions, queries = read_metas(folder)
-    outcomes = sum((meta.outcomes for meta in sessions.values()), Outcomes())
+    folder, checkpoint = newest_checkpoint(run_dir)
+    joins, aggregates = read_metas(folder)
+    outcomes = sum((meta.outcomes for meta in joins.values()), Outcomes())
     return [
-        *(_conservation(name, meta.outcomes) for name, meta in sessions.items()),
-        _check("records", "of all tasks", outcomes.records, "lines read", cut.place),
-        _check("lines", "of the files", sum(file.lines for file in cut.files), "lines read", cut.place),
-        *_pages(outcomes, queries, cut),
-        *_positions(sessions, queries, cut),
-        _dead_letters(outcomes, cut),
-        _dead_letter_file(run_dir, cut),
+        *(_conservation(name, meta.outcomes) for name, meta in joins.items()),
+        _check_equal("records", "of all tasks", outcomes.records, "lines read", checkpoint.lines_read),
+        _check_equal(
+            "lines",
+            "of the files",
+            sum(file.lines_read for file in checkpoint.files),
+            "lines read",
+            checkpoint.lines_read,
+        ),
+        *_pages(outcomes, aggregates, checkpoint),
+        *_offsets(joins, aggregates, checkpoint),
+        _dead_letters(outcomes, checkpoint),
+        _dead_letter_file(run_dir, checkpoint),
     ]
 
 
-def read_metas(cut: Path) -> tuple[dict[str, SessionsMeta], dict[str, QueriesMeta]]:
+def read_metas(checkpoint: Path) -> tuple[dict[str, JoinMeta], dict[str, AggregateMeta]]:
     """What every task of a cut says of itself, by the task's name."""
-    sessions, queries = {}, {}
-    for path in sorted((cut / "state").iterdir()):
+    joins, aggregates = {}, {}
+    for path in sorted((checkpoint / "state").iterdir()):
         store = Store(path, _READ_ONLY)
-        if path.name.startswith("sessions-"):
-            (value,) = store.get_many([SESSIONS_META])
-            sessions[path.name] = SessionsMeta() if value is None else msgspec.msgpack.decode(value, type=SessionsMeta)
+        if path.name.startswith("join-"):
+            (value,) = store.get_many([JOIN_META])
+            joins[path.name] = JoinMeta() if value is None else msgspec.msgpack.decode(value, type=JoinMeta)
         else:
-            (value,) = store.get_many([QUERIES_META])
-            queries[path.name] = QueriesMeta() if value is None else msgspec.msgpack.decode(value, type=QueriesMeta)
+            (value,) = store.get_many([AGGREGATE_META])
+            aggregates[path.name] = (
+                AggregateMeta() if value is None else msgspec.msgpack.decode(value, type=AggregateMeta)
+            )
         store.close()
-    return sessions, queries
+    return joins, aggregates
 
 
 def _conservation(name: str, outcomes: Outcomes) -> Check:
-    wrong = outcomes.imbalance()
-    return Check(f"{name}: conservation", not wrong, "; ".join(wrong) or f"{outcomes.records:,} records accounted for")
+    imbalances = outcomes.imbalances()
+    return Check(
+        f"{name}: conservation", not imbalances, "; ".join(imbalances) or f"{outcomes.records:,} records accounted for"
+    )
 
 
-def _check(name: str, which: str, found: int, of: str, expected: int) -> Check:
-    return Check(name, found == expected, f"{found:,} {which}, {expected:,} {of}")
+def _check_equal(name: str, found_label: str, found: int, expected_label: str, expected: int) -> Check:
+    return Check(name, found == expected, f"{found:,} {found_label}, {expected:,} {expected_label}")
 
 
-def _pages(outcomes: Outcomes, queries: dict[str, QueriesMeta], cut: Cut) -> list[Check]:
-    released = sum(meta.emitted for meta in queries.values())
-    held = outcomes.impressions.emitted - released
+def _pages(outcomes: Outcomes, aggregates: dict[str, AggregateMeta], checkpoint: ReplayCheckpoint) -> list[Check]:
+    released = sum(meta.emitted for meta in aggregates.values())
+    buffered = outcomes.pages.emitted - released
     return [
         Check(
             "pages emitted",
-            held >= 0,
-            f"{outcomes.impressions.emitted:,} by sessions, of which {held:,} held in merges",
+            buffered >= 0,
+            f"{outcomes.pages.emitted:,} by join, of which {buffered:,} held in merges",
         ),
         Check(
             "examples",
-            released >= cut.tally.pages,
-            f"{released:,} by queries, {cut.tally.pages:,} handed to the trainer",
+            released >= checkpoint.digest.pages,
+            f"{released:,} by aggregate, {checkpoint.digest.pages:,} handed to the trainer",
         ),
         Check(
             "all released",
-            not cut.finished or (held == 0 and released == cut.tally.pages and outcomes.impressions.open == 0),
-            "the run is finished" if cut.finished else "the run can go on",
+            not checkpoint.finished
+            or (buffered == 0 and released == checkpoint.digest.pages and outcomes.pages.open == 0),
+            "the run is finished" if checkpoint.finished else "the run can go on",
         ),
     ]
 
 
-def _positions(sessions: dict[str, SessionsMeta], queries: dict[str, QueriesMeta], cut: Cut) -> list[Check]:
+def _offsets(
+    joins: dict[str, JoinMeta], aggregates: dict[str, AggregateMeta], checkpoint: ReplayCheckpoint
+) -> list[Check]:
     checks = [
-        _check(f"{name}: position", "is its next record", meta.position, "lines read", cut.place)
-        for name, meta in sessions.items()
+        _check_equal(f"{name}: position", "is its next record", meta.next_offset, "lines read", checkpoint.lines_read)
+        for name, meta in joins.items()
     ]
-    frames = {position for meta in queries.values() for position in meta.positions}
-    checks.append(Check("frames", len(frames) <= 1, f"next frame of every source: {sorted(frames)}"))
+    next_sequences = {sequence for meta in aggregates.values() for sequence in meta.next_sequences}
+    checks.append(Check("frames", len(next_sequences) <= 1, f"next frame of every source: {sorted(next_sequences)}"))
     return checks
 
 
-def _dead_letters(outcomes: Outcomes, cut: Cut) -> Check:
-    counted = outcomes.impressions.dead_letter + outcomes.clicks.dead_letter + outcomes.unreadable
-    return _check("dead letters", "by outcome", counted, "by reason", sum(cut.dead_letters.values()))
+def _dead_letters(outcomes: Outcomes, checkpoint: ReplayCheckpoint) -> Check:
+    counted = outcomes.pages.dead_letter + outcomes.clicks.dead_letter + outcomes.unreadable
+    return _check_equal("dead letters", "by outcome", counted, "by reason", sum(checkpoint.dead_letters.values()))
 
 
-def _dead_letter_file(run_dir: Path, cut: Cut) -> Check:
+def _dead_letter_file(run_dir: Path, checkpoint: ReplayCheckpoint) -> Check:
     path = run_dir / "dead-letters.jsonl"
     size = path.stat().st_size if path.exists() else 0
     return Check(
-        "dead-letters.jsonl", size >= cut.dead_letter_bytes, f"{size:,} bytes, {cut.dead_letter_bytes:,} at the cut"
+        "dead-letters.jsonl",
+        size >= checkpoint.dead_letter_bytes,
+        f"{size:,} bytes, {checkpoint.dead_letter_bytes:,} at the cut",
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 ZIPF_EXPONENT: Final = 0.9
 """Popularity of the query of rank r is r^-0.9, not yet normalised."""
 
-NEVER_EXPOSED: Final = 0.10
+NEVER_EXPOSED_SHARE: Final = 0.10
 """Share of each query's candidates that the logging ranker cannot show."""
 
 
@@ -52,7 +52,7 @@ def draw_exposable(levels: NDArray[np.uint8], rng: np.random.Generator) -> NDArr
     """
     present = levels > 0
     order = np.where(present, rng.random(levels.shape), 2.0).argsort(axis=1).argsort(axis=1)
-    hidden = np.round(NEVER_EXPOSED * present.sum(axis=1)).astype(np.int64)
+    hidden = np.round(NEVER_EXPOSED_SHARE * present.sum(axis=1)).astype(np.int64)
     return np.asarray(present & (order >= hidden[:, None]))
 
 

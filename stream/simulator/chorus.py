@@ -105,7 +105,7 @@ CATEGORY_WORDS: Final = (
 """A product's category is the first of these that its title contains as words, else `other`."""
 
 
-class GradedPair(msgspec.Struct, frozen=True):
+class GradedProduct(msgspec.Struct, frozen=True):
     """A product as it was graded for a query: grade 0 to 3, price in cents."""
 
     query: str
@@ -116,11 +116,11 @@ class GradedPair(msgspec.Struct, frozen=True):
     price: int
 
 
-def graded_pairs() -> list[GradedPair]:
+def graded_products() -> list[GradedProduct]:
     """The graded pairs that ship with the package, 3,668 of them."""
-    packed = (files("prectr.stream.simulator") / "data" / "chorus" / "pairs.jsonl.gz").read_bytes()
-    decode = msgspec.json.Decoder(GradedPair).decode
-    return [decode(line) for line in gzip.decompress(packed).splitlines()]
+    compressed = (files("prectr.stream.simulator") / "data" / "chorus" / "pairs.jsonl.gz").read_bytes()
+    decode = msgspec.json.Decoder(GradedProduct).decode
+    return [decode(line) for line in gzip.decompress(compressed).splitlines()]
 
 
 def chorus_category(title: str) -> str:
@@ -139,17 +139,17 @@ def chorus_catalogue(seed: int) -> Catalogue:
     candidates are never exposed are drawn.
     """
     rng = np.random.default_rng([seed, 1])
-    by_query: dict[str, list[GradedPair]] = {}
-    for pair in graded_pairs():
+    by_query: dict[str, list[GradedProduct]] = {}
+    for pair in graded_products():
         by_query.setdefault(pair.query, []).append(pair)
     kept = {query: pairs for query, pairs in by_query.items() if len(pairs) >= MIN_CANDIDATES}
     products = {pair.doc: pair for pairs in kept.values() for pair in pairs}
-    place = {doc: i for i, doc in enumerate(products)}
+    product_index = {doc: i for i, doc in enumerate(products)}
     shape = (len(kept), max(map(len, kept.values())))
     candidates = np.full(shape, -1, dtype=np.int32)
     levels = np.zeros(shape, dtype=np.uint8)
     for q, pairs in enumerate(kept.values()):
-        candidates[q, : len(pairs)] = [place[pair.doc] for pair in pairs]
+        candidates[q, : len(pairs)] = [product_index[pair.doc] for pair in pairs]
         levels[q, : len(pairs)] = [pair.grade + 1 for pair in pairs]
     return Catalogue(
         name="chorus",

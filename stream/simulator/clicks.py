@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prectr.stream.simulator.catalogue import Catalogue, item_groups
-from prectr.stream.simulator.users import TASTES, Users
+from prectr.stream.simulator.users import TASTE_DIMENSIONS, Users
 
 INTERCEPT: Final = -1.9
 POSITION_EXPONENT: Final = -0.7
@@ -20,20 +20,20 @@ KIND_BETA: Final = (1.3, 0.7, 0.1)
 KIND_SHARE: Final = (0.45, 0.35, 0.20)
 BETA_NOISE: Final = 0.15
 
-POP_SIGMA: Final = 0.5
+ITEM_POPULARITY_SIGMA: Final = 0.5
 ITEM_TASTE_SIGMA: Final = 0.5
 GROUP_SHARE: Final = 0.5
 """Share of the variance of taste and popularity that an item has from its group."""
 
-DRIFTING: Final = 0.30
+DRIFT_SHARE: Final = 0.30
 """Share of the queries whose kind changes at the middle of the log, under `--drift`."""
 
-PARTS: Final = ("z_relevance", "z_strictness", "z_taste", "z_popularity")
+LOGIT_COMPONENTS: Final = ("z_relevance", "z_strictness", "z_taste", "z_popularity")
 """The four parts of z beside the intercept, in the order of the last axis of `logit_parts`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Appeal:
+class ClickModelWeights:
     """What decides clicks beside users: Q queries, I items.
 
     kind, late_kind: int64 (Q,), places in `KINDS`, in the first and the second half of the log.
@@ -42,60 +42,62 @@ class Appeal:
     """
 
     kind: NDArray[np.int64]
-    late_kind: NDArray[np.int64]
+    second_half_kind: NDArray[np.int64]
     beta: NDArray[np.float64]
-    late_beta: NDArray[np.float64]
+    second_half_beta: NDArray[np.float64]
     taste: NDArray[np.float64]
-    pop: NDArray[np.float64]
+    item_popularity: NDArray[np.float64]
 
 
-def draw_appeal(seed: int, catalogue: Catalogue, *, drift: bool) -> Appeal:
+def draw_click_weights(seed: int, catalogue: Catalogue, *, drift: bool) -> ClickModelWeights:
     """Draw preferences of queries, and taste and popularity of items, half of it by group."""
     rng = np.random.default_rng([seed, 3])
     queries = len(catalogue.queries)
     kind = rng.choice(len(KINDS), queries, p=KIND_SHARE)
     noise = rng.normal(0.0, BETA_NOISE, queries)
     groups = item_groups(catalogue)
-    taste = _grouped(groups, TASTES, ITEM_TASTE_SIGMA, rng)
-    pop = _grouped(groups, 1, POP_SIGMA, rng)[:, 0]
-    late_kind = _drifted(kind, rng) if drift else kind
+    taste = _draw_by_group(groups, TASTE_DIMENSIONS, ITEM_TASTE_SIGMA, rng)
+    item_popularity = _draw_by_group(groups, 1, ITEM_POPULARITY_SIGMA, rng)[:, 0]
+    second_half_kind = _draw_drift(kind, rng) if drift else kind
     beta = np.asarray(KIND_BETA)
-    return Appeal(
+    return ClickModelWeights(
         kind=kind,
-        late_kind=late_kind,
+        second_half_kind=second_half_kind,
         beta=beta[kind] + noise,
-        late_beta=beta[late_kind] + noise,
+        second_half_beta=beta[second_half_kind] + noise,
         taste=taste,
-        pop=pop,
+        item_popularity=item_popularity,
     )
 
 
-def _grouped(groups: NDArray[np.int64], width: int, sigma: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def _draw_by_group(
+    groups: NDArray[np.int64], width: int, sigma: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
     shared = rng.normal(0.0, sigma * np.sqrt(GROUP_SHARE), (int(groups.max()) + 1, width))
     return shared[groups] + rng.normal(0.0, sigma * np.sqrt(1.0 - GROUP_SHARE), (len(groups), width))
 
 
-def _drifted(kind: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _draw_drift(kind: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """The kinds after the middle of the log: 30 % of the queries have another one."""
     queries = len(kind)
-    changed = rng.permutation(queries)[: round(DRIFTING * queries)]
-    late = kind.copy()
+    changed = rng.permutation(queries)[: round(DRIFT_SHARE * queries)]
+    second_half = kind.copy()
     for q in changed.tolist():
         share = np.asarray(KIND_SHARE)
         share[kind[q]] = 0.0
-        late[q] = rng.choice(len(KINDS), p=share / share.sum())
-    return late
+        second_half[q] = rng.choice(len(KINDS), p=share / share.sum())
+    return second_half
 
 
-def logit_parts(
-    appeal: Appeal,
+def logit_components(
+    weights: ClickModelWeights,
     users: Users,
     *,
     user: NDArray[np.int64],
     query: NDArray[np.int64],
     item: NDArray[np.int64],
     level: NDArray[np.uint8],
-    late: NDArray[np.bool_],
+    second_half: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """The four parts of z, float64 (n, 4) in the order of `PARTS`; arguments have shape (n,).
 
@@ -103,15 +105,20 @@ def logit_parts(
     `late`: the page lies in the second half of the log.
     """
     step = level - MIDDLE_LEVEL
-    beta = np.where(late, appeal.late_beta[query], appeal.beta[query])
-    taste = np.einsum("nk,nk->n", users.taste[user], appeal.taste[item])
+    beta = np.where(second_half, weights.second_half_beta[query], weights.beta[query])
+    taste = np.einsum("nk,nk->n", users.taste[user], weights.taste[item])
     return np.stack(
-        [beta * step, STRICTNESS_WEIGHT * users.strictness[user] * step, TASTE_WEIGHT * taste, appeal.pop[item]],
+        [
+            beta * step,
+            STRICTNESS_WEIGHT * users.strictness[user] * step,
+            TASTE_WEIGHT * taste,
+            weights.item_popularity[item],
+        ],
         axis=1,
     )
 
 
-def click_probability(parts: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
+def click_probability(components: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
     """True click probability, float64 (n,): position^-0.7 · σ(z). parts: (n, 4); position from 1, (n,)."""
-    attraction = 1.0 / (1.0 + np.exp(-(INTERCEPT + parts.sum(axis=1))))
+    attraction = 1.0 / (1.0 + np.exp(-(INTERCEPT + components.sum(axis=1))))
     return np.asarray(position.astype(np.float64) ** POSITION_EXPONENT * attraction)

@@ -6,11 +6,11 @@ from typing import Final
 import msgspec
 import numpy as np
 
-DUPLICATED: Final = 0.003
+DUPLICATE_CLICK_SHARE: Final = 0.003
 """Share of the clicks that are sent twice."""
-UNKNOWN: Final = 0.002
+UNKNOWN_PAGE_CLICK_SHARE: Final = 0.002
 """Clicks on pages that never were, as a share of the clicks."""
-MALFORMED: Final = 0.001
+MALFORMED_SHARE: Final = 0.001
 """Broken events beside the good ones, as a share of the good ones."""
 MAX_DELAY_MS: Final = 2000
 """Events arrive up to this much after their time, so neighbours change places."""
@@ -33,7 +33,7 @@ def _items(item: dict[str, object], count: int = 1) -> Callable[[bytes], bytes]:
     return _with("items", [item] * count)
 
 
-MALFORMATIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
+CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "cut off": lambda line: line[: len(line) * 2 // 3],
     "not JSON": lambda line: b"page view: " + line[:40],
     "not an object": lambda line: b"[" + line + b"]",
@@ -55,7 +55,7 @@ MALFORMATIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
 }
 """How any event can be broken: from a good line to one that is no valid event."""
 
-PAGE_MALFORMATIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
+PAGE_CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "no items": _with("items", []),
     "too many items": _items({"item_id": "i"}, 201),
     "items is an object": _with("items", {"item_id": "i"}),
@@ -70,9 +70,9 @@ PAGE_MALFORMATIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
 """How a page can be broken besides."""
 
 
-def malform(line: bytes, rng: np.random.Generator) -> bytes:
+def corrupt_line(line: bytes, rng: np.random.Generator) -> bytes:
     """Break a good line in one of many ways, drawn evenly; the result is never a valid event and one line."""
-    kinds = list(MALFORMATIONS.values())
+    corruptions = list(CORRUPTIONS.values())
     if line.startswith(b'{"type":"impression"'):
-        kinds += PAGE_MALFORMATIONS.values()
-    return kinds[int(rng.integers(len(kinds)))](line)
+        corruptions += PAGE_CORRUPTIONS.values()
+    return corruptions[int(rng.integers(len(corruptions)))](line)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from prectr.stream.simulator.ground_truth import TruthWriter, open_truth
-from prectr.stream.simulator.log_writer import LogCounts, LogWriter, open_log
+from prectr.stream.simulator.ground_truth import GroundTruthWriter, create_ground_truth
+from prectr.stream.simulator.log_writer import LogCounts, LogWriter, create_log
 from prectr.stream.simulator.world import CatalogueName, WorldSettings, draw_pages, make_world
 
 Progress = Callable[[int, int], None]
@@ -51,17 +51,17 @@ def simulate(
         users=users,
     )
     with ExitStack() as files:
-        out = files.enter_context(open_log(Path(path)))
-        table = files.enter_context(open_truth(Path(truth), settings)) if truth is not None else None
+        out = files.enter_context(create_log(Path(path)))
+        table = files.enter_context(create_ground_truth(Path(truth), settings)) if truth is not None else None
         world = make_world(settings)
         writer = LogWriter(world, out)
-        truth_writer = TruthWriter(world, table) if table is not None else None
+        truth_writer = GroundTruthWriter(world, table) if table is not None else None
         for number, block in enumerate(draw_pages(world)):
             writer.add(block, number)
             if truth_writer is not None:
                 truth_writer.add(block, number)
             if progress is not None:
-                progress(block.first + len(block.ts), pages)
+                progress(block.first_page + len(block.ts), pages)
         writer.finish()
     counts = writer.counts
     return SimulatedLog(

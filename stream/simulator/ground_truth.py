@@ -12,12 +12,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prectr.state.errors import PrectrError
-from prectr.stream.simulator.clicks import KINDS, PARTS
+from prectr.stream.simulator.clicks import KINDS, LOGIT_COMPONENTS
 from prectr.stream.simulator.log_writer import request_id, user_id
-from prectr.stream.simulator.world import Block, World, WorldSettings, late_pages, shown_before, true_clicks
+from prectr.stream.simulator.world import (
+    PageBlock,
+    World,
+    WorldSettings,
+    in_second_half,
+    shown_before,
+    true_probabilities,
+)
 
-UNEXPOSED_A_PAGE: Final = 5
-CANDIDATES_EVERY: Final = 16
+UNEXPOSED_PER_PAGE: Final = 5
+ALL_CANDIDATES_EVERY: Final = 16
 """Every 16th page of the second half has all its candidates in the truth."""
 
 SCHEMA: Final = pa.schema(
@@ -33,7 +40,7 @@ SCHEMA: Final = pa.schema(
         ("position", pa.int32()),
         ("level", pa.int8()),
         ("probability", pa.float64()),
-        *((name, pa.float64()) for name in PARTS),
+        *((name, pa.float64()) for name in LOGIT_COMPONENTS),
         ("user_clicks", pa.int64()),
         ("shown_before", pa.int64()),
         ("clicked", pa.bool_()),
@@ -54,24 +61,24 @@ settings under `prectr.world`.
 
 
 @contextmanager
-def open_truth(path: Path, settings: WorldSettings) -> Iterator[pq.ParquetWriter]:
+def create_ground_truth(path: Path, settings: WorldSettings) -> Iterator[pq.ParquetWriter]:
     """Open a truth file for writing; it appears under its name when it is complete.
 
     Raises PrectrError when it cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
+    staging = path.with_name(path.name + ".part")
     schema = SCHEMA.with_metadata({"prectr.world": msgspec.json.encode(settings)})
     try:
-        with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(staging, schema, compression="zstd") as writer:
             yield writer
-        aside.replace(path)
+        staging.replace(path)
     except OSError as error:
         raise PrectrError(f"cannot write {path}: {error}; free space or choose another --truth") from error
     finally:
-        aside.unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
 
 
-class TruthWriter:
+class GroundTruthWriter:
     """Turns blocks into truth; draws from random streams of its own, so the log does not depend on it."""
 
     def __init__(self, world: World, writer: pq.ParquetWriter) -> None:
@@ -82,7 +89,7 @@ class TruthWriter:
         self._items = pa.array(catalogue.item_ids, pa.string())
         self._kinds = pa.array(KINDS, pa.string())
 
-    def add(self, block: Block, number: int) -> None:
+    def add(self, block: PageBlock, number: int) -> None:
         """Write the rows of the next block, the one of this number."""
         rng = np.random.default_rng([self._world.settings.seed, 7, number])
         rows, columns = np.nonzero(block.present)
@@ -93,34 +100,38 @@ class TruthWriter:
             item=block.item[rows, columns],
             position=columns + 1,
             level=block.level[rows, columns],
-            parts=block.parts[rows, columns],
+            parts=block.logit_components[rows, columns],
             probability=block.probability[rows, columns],
-            shown=block.shown_before[rows, columns],
+            times_shown=block.shown_before[rows, columns],
             clicked=block.clicked[rows, columns],
             joined=block.joined[rows, columns],
         )
-        pages = block.first + np.arange(len(block.ts))
-        late = late_pages(self._world.settings, pages)
-        self._imagine("unexposed", block, np.flatnonzero(late), draw_unexposed(self._world, block, late, rng))
-        whole = np.flatnonzero(late & (pages % CANDIDATES_EVERY == 0))
-        present = self._world.catalogue.candidates[block.query[whole]] >= 0
-        places = np.broadcast_to(np.arange(present.shape[1]), present.shape)
-        self._imagine("candidates", block, whole, np.where(present, places, -1))
+        pages = block.first_page + np.arange(len(block.ts))
+        second_half = in_second_half(self._world.settings, pages)
+        self._write_hypothetical(
+            "unexposed", block, np.flatnonzero(second_half), draw_unexposed(self._world, block, second_half, rng)
+        )
+        full_pages = np.flatnonzero(second_half & (pages % ALL_CANDIDATES_EVERY == 0))
+        present = self._world.catalogue.candidates[block.query[full_pages]] >= 0
+        slots = np.broadcast_to(np.arange(present.shape[1]), present.shape)
+        self._write_hypothetical("candidates", block, full_pages, np.where(present, slots, -1))
 
-    def _imagine(self, name: str, block: Block, pages: NDArray[np.int64], slot: NDArray[np.int64]) -> None:
+    def _write_hypothetical(
+        self, name: str, block: PageBlock, pages: NDArray[np.int64], slot: NDArray[np.int64]
+    ) -> None:
         """Rows for candidates put at position 1. pages: int64 (n,), places in the block; slot: int64 (n, k)."""
         if not len(pages):
             return
         shape = slot.shape
-        item, level, parts, probability = true_clicks(
+        item, level, parts, probability = true_probabilities(
             self._world,
-            page=np.broadcast_to(block.first + pages[:, None], shape),
+            page=np.broadcast_to(block.first_page + pages[:, None], shape),
             user=np.broadcast_to(block.user[pages][:, None], shape),
             query=np.broadcast_to(block.query[pages][:, None], shape),
             slot=slot,
             position=np.ones(shape, dtype=np.int64),
         )
-        shown = shown_before(
+        times_shown = shown_before(
             block.shown_at_start,
             shown_query=block.query,
             shown_slot=block.slot,
@@ -130,7 +141,7 @@ class TruthWriter:
         )
         present = slot >= 0
         rows = np.broadcast_to(pages[:, None], shape)[present]
-        nothing = np.zeros(len(rows), dtype=np.bool_)
+        no_clicks = np.zeros(len(rows), dtype=np.bool_)
         self._write(
             name,
             block,
@@ -140,15 +151,15 @@ class TruthWriter:
             level=level[present],
             parts=parts[present],
             probability=probability[present],
-            shown=shown[present],
-            clicked=nothing,
-            joined=nothing,
+            times_shown=times_shown[present],
+            clicked=no_clicks,
+            joined=no_clicks,
         )
 
     def _write(
         self,
         name: str,
-        block: Block,
+        block: PageBlock,
         rows: NDArray[np.int64],
         *,
         item: NDArray[np.int64],
@@ -156,24 +167,24 @@ class TruthWriter:
         level: NDArray[np.uint8],
         parts: NDArray[np.float64],
         probability: NDArray[np.float64],
-        shown: NDArray[np.int64],
+        times_shown: NDArray[np.int64],
         clicked: NDArray[np.bool_],
         joined: NDArray[np.bool_],
     ) -> None:
         seed, settings = self._world.settings.seed, self._world.settings
-        numbers = block.first + np.arange(len(block.ts))
+        numbers = block.first_page + np.arange(len(block.ts))
         requests = pa.array([request_id(seed, page).decode() for page in numbers.tolist()])
         users = pa.array([user_id(user).decode() for user in block.user.tolist()])
-        late = late_pages(settings, numbers)
-        appeal = self._world.appeal
-        kind = np.where(late, appeal.late_kind[block.query], appeal.kind[block.query])
-        where = pa.array(rows)
+        second_half = in_second_half(settings, numbers)
+        weights = self._world.click_weights
+        kind = np.where(second_half, weights.second_half_kind[block.query], weights.kind[block.query])
+        row_index = pa.array(rows)
         table = {
             "slice": pa.repeat(name, len(rows)),
             "page": numbers[rows],
-            "request_id": requests.take(where),
+            "request_id": requests.take(row_index),
             "ts": block.ts[rows],
-            "user_id": users.take(where),
+            "user_id": users.take(row_index),
             "query": self._queries.take(pa.array(block.query[rows])),
             "query_kind": self._kinds.take(pa.array(kind[rows])),
             "item_id": self._items.take(pa.array(item)),
@@ -181,22 +192,24 @@ class TruthWriter:
             "level": level.astype(np.int8),
             "probability": probability,
             "user_clicks": block.user_clicks[rows],
-            "shown_before": shown,
+            "shown_before": times_shown,
             "clicked": clicked,
             "joined": joined,
-            "second_half": late[rows],
+            "second_half": second_half[rows],
         }
-        table |= {part: np.ascontiguousarray(parts[:, k]) for k, part in enumerate(PARTS)}
+        table |= {component: np.ascontiguousarray(parts[:, k]) for k, component in enumerate(LOGIT_COMPONENTS)}
         self._writer.write_table(pa.table({name: table[name] for name in SCHEMA.names}, schema=self._writer.schema))
 
 
-def draw_unexposed(world: World, block: Block, late: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_unexposed(
+    world: World, block: PageBlock, second_half: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Five candidates that each late page did not show, int64 (pages, 5), −1 where there are fewer."""
-    query, shown = block.query[late], block.slot[late]
-    free = world.catalogue.candidates[query] >= 0
+    query, shown = block.query[second_half], block.slot[second_half]
+    unexposed = world.catalogue.candidates[query] >= 0
     rows, columns = np.nonzero(shown >= 0)
-    free[rows, shown[rows, columns]] = False
-    order = np.where(free, rng.random(free.shape), 2.0)
-    few = min(UNEXPOSED_A_PAGE, free.shape[1])
-    best = np.argpartition(order, few - 1, axis=1)[:, :few] if len(order) else np.zeros((0, few), dtype=np.int64)
+    unexposed[rows, shown[rows, columns]] = False
+    order = np.where(unexposed, rng.random(unexposed.shape), 2.0)
+    count = min(UNEXPOSED_PER_PAGE, unexposed.shape[1])
+    best = np.argpartition(order, count - 1, axis=1)[:, :count] if len(order) else np.zeros((0, count), dtype=np.int64)
     return np.where(np.take_along_axis(order, best, axis=1) < 2.0, best, -1).astype(np.int64)

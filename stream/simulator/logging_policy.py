@@ -7,24 +7,24 @@ from numpy.typing import NDArray
 
 from prectr.stream.simulator.catalogue import Catalogue
 
-SHOWN: Final = 10
+PAGE_ITEMS: Final = 10
 LEVEL_WEIGHT: Final = 1.5
 
 
-def ranker_scores(catalogue: Catalogue, pop: NDArray[np.float64]) -> NDArray[np.float64]:
+def ranker_scores(catalogue: Catalogue, item_popularity: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the ranker knows of each candidate, 1.5·level + pop, float64 (Q, C); −∞ where it cannot show it."""
-    scores = LEVEL_WEIGHT * catalogue.levels + pop[catalogue.candidates]
+    scores = LEVEL_WEIGHT * catalogue.levels + item_popularity[catalogue.candidates]
     return np.where(catalogue.exposable, scores, -np.inf)
 
 
-def show(scores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_rankings(scores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
     """The candidates of each page in the order shown, int64 (pages, 10), −1 where there are fewer.
 
     scores: float64 (pages, C), the rows of `ranker_scores` for each page's query; Gumbel noise is added
     page by page, so the page is a Plackett-Luce draw.
     """
     noisy = scores + rng.gumbel(size=scores.shape)
-    shown = min(SHOWN, scores.shape[1])
+    shown = min(PAGE_ITEMS, scores.shape[1])
     best = np.argpartition(-noisy, shown - 1, axis=1)[:, :shown]
     order = np.argsort(-np.take_along_axis(noisy, best, axis=1), axis=1)
     ranked = np.take_along_axis(best, order, axis=1)

@@ -25,11 +25,11 @@ from prectr.stream.simulator.vocabulary import (
 
 BRANDS: Final = 200
 CANDIDATES: Final = 60
-LEFT_OUT: Final = 0.25
+OMIT_PROBABILITY: Final = 0.25
 """Chance that an attribute, the brand among them, is not in the title."""
 
-BRAND_ASKED: Final = 0.7
-ATTRIBUTES_ASKED: Final = (0.05, 0.40, 0.55)
+BRAND_PROBABILITY: Final = 0.7
+ATTRIBUTE_COUNT_PROBABILITIES: Final = (0.05, 0.40, 0.55)
 """Chances that a query asks for 0, 1 or 2 attributes beside the category and the brand."""
 
 LEVEL_SHARES: Final = (0.300, 0.224, 0.302, 0.174)
@@ -43,18 +43,18 @@ shares are 30/25/25/20 %.
 _TITLE_DRAWS: Final = 25
 """More random numbers than a title ever takes: 15 for attributes, 3 for the noun, 7 for the rest."""
 
-QUERY_TRIES: Final = 30
-ENOUGH: Final = 0.028
+MAX_QUERY_TRIES: Final = 30
+MIN_MATCH_SHARE: Final = 0.028
 """A query is taken at once if this share of its category fulfils it (14 of 500 items), and later with less."""
-POOL: Final = 500
+POOL_SIZE: Final = 500
 """A query's candidates come from at most this many items of its category, and as many of its siblings."""
 
 _MARKET_SEED: Final = 20_261_101
 """Which brand sells in which categories is part of the vocabulary: the same for every seed."""
 
-_KINDS: Final[tuple[tuple[Forms, ...], ...]] = (COLOURS, SIZES, MATERIALS)
+_ATTRIBUTE_FORMS: Final[tuple[tuple[Forms, ...], ...]] = (COLOURS, SIZES, MATERIALS)
 _CATEGORIES: Final[tuple[Forms, ...]] = tuple(forms for group in DEPARTMENTS.values() for forms in group)
-_DEPARTMENT: Final = np.repeat(np.arange(len(DEPARTMENTS)), [len(group) for group in DEPARTMENTS.values()])
+_DEPARTMENT_OF: Final = np.repeat(np.arange(len(DEPARTMENTS)), [len(group) for group in DEPARTMENTS.values()])
 _N_FEATURES: Final = len(FEATURES)
 
 
@@ -74,7 +74,7 @@ class _Items:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Intent:
     """What a query asks for: a category, perhaps a brand (else -1), and (kind, value) attributes.
 
     Kinds 0 to 2 are colour, size and material; kind 3 is a feature word.
@@ -85,7 +85,7 @@ class _Wish:
     attributes: tuple[tuple[int, int], ...]
 
     @property
-    def asked(self) -> int:
+    def constraints(self) -> int:
         """How many things it asks for beside the category."""
         return (self.brand >= 0) + len(self.attributes)
 
@@ -126,7 +126,7 @@ def brand_names() -> tuple[str, ...]:
     return tuple(np.random.default_rng(_MARKET_SEED).permutation(np.array(names))[:BRANDS].tolist())
 
 
-def _market() -> NDArray[np.float64]:
+def _brand_shares() -> NDArray[np.float64]:
     """Share of each brand in each category's items, float64 (40, 200); a brand is in 1 to 5 categories."""
     rng = np.random.default_rng(_MARKET_SEED + 1)
     share = np.zeros((len(_CATEGORIES), BRANDS))
@@ -138,7 +138,7 @@ def _market() -> NDArray[np.float64]:
     return np.asarray(share / share.sum(axis=1, keepdims=True))
 
 
-def _skewed(values: int) -> NDArray[np.float64]:
+def _skewed_shares(values: int) -> NDArray[np.float64]:
     weights = 1.0 / (1.0 + 0.5 * np.arange(values))
     return np.asarray(weights / weights.sum())
 
@@ -148,9 +148,11 @@ def _draw_items(items: int, rng: np.random.Generator) -> _Items:
     categories = len(_CATEGORIES)
     category = np.sort(np.arange(items) % categories)
     first = np.searchsorted(category, np.arange(categories + 1))
-    market = _market()
-    brand = np.concatenate([rng.choice(BRANDS, int(first[c + 1] - first[c]), p=market[c]) for c in range(categories)])
-    values = np.stack([rng.choice(len(kind), items, p=_skewed(len(kind))) for kind in _KINDS], axis=1)
+    brand_shares = _brand_shares()
+    brand = np.concatenate(
+        [rng.choice(BRANDS, int(first[c + 1] - first[c]), p=brand_shares[c]) for c in range(categories)]
+    )
+    values = np.stack([rng.choice(len(kind), items, p=_skewed_shares(len(kind))) for kind in _ATTRIBUTE_FORMS], axis=1)
     features = rng.random((items, _N_FEATURES)).argsort(axis=1) < 2
     base = np.random.default_rng(_MARKET_SEED + 2)
     level = base.uniform(np.log(15.0), np.log(300.0), (categories, 1)) + base.normal(0.0, 0.4, (1, BRANDS))
@@ -158,7 +160,7 @@ def _draw_items(items: int, rng: np.random.Generator) -> _Items:
     return _Items(category, first, brand, values, features, np.maximum(np.round(prices, 2), 0.95))
 
 
-def _pick(forms: Forms, rng: np.random.Generator) -> str:
+def _pick_form(forms: Forms, rng: np.random.Generator) -> str:
     return forms[int(rng.integers(len(forms)))]
 
 
@@ -176,13 +178,15 @@ def _title(category: int, brand: str, values: list[int], features: list[int], dr
     draws: `_TITLE_DRAWS` uniform numbers, taken one by one; one table of them is faster than a call each.
     """
     draw = iter(draws).__next__
-    forms = [kind[value] for kind, value in zip(_KINDS, values, strict=True)] + [FEATURES[f] for f in features]
-    kept = sorted((draw(), form[int(draw() * len(form))]) for form in forms if draw() >= LEFT_OUT)
+    forms = [kind[value] for kind, value in zip(_ATTRIBUTE_FORMS, values, strict=True)] + [
+        FEATURES[f] for f in features
+    ]
+    kept = sorted((draw(), form[int(draw() * len(form))]) for form in forms if draw() >= OMIT_PROBABILITY)
     words = [word for _, word in kept]
     nouns = _CATEGORIES[category]
     noun = nouns[int(draw() * len(nouns))]
     words.insert(int(draw() * (len(words) + 1)) if draw() < 0.4 else len(words), noun)
-    if draw() >= LEFT_OUT:
+    if draw() >= OMIT_PROBABILITY:
         words.insert(0 if draw() < 0.8 else len(words), brand)
     if draw() < 0.5:
         words.append(FILLERS[int(draw() * len(FILLERS))])
@@ -191,38 +195,39 @@ def _title(category: int, brand: str, values: list[int], features: list[int], dr
     return " ".join(words)
 
 
-def _wish_text(wish: _Wish, names: tuple[str, ...], rng: np.random.Generator) -> str:
-    words = [_pick(FEATURES[v] if kind == 3 else _KINDS[kind][v], rng) for kind, v in wish.attributes]
+def _intent_text(intent: _Intent, names: tuple[str, ...], rng: np.random.Generator) -> str:
+    words = [_pick_form(FEATURES[v] if kind == 3 else _ATTRIBUTE_FORMS[kind][v], rng) for kind, v in intent.attributes]
     rng.shuffle(words)
-    if wish.brand >= 0:
-        words.insert(0, names[wish.brand])
+    if intent.brand >= 0:
+        words.insert(0, names[intent.brand])
     words.insert(
-        int(rng.integers(len(words) + 1)) if rng.random() < 0.3 else len(words), _pick(_CATEGORIES[wish.category], rng)
+        int(rng.integers(len(words) + 1)) if rng.random() < 0.3 else len(words),
+        _pick_form(_CATEGORIES[intent.category], rng),
     )
     return " ".join(words)
 
 
-def _draw_wish(stock: _Items, branded: bool, kinds: list[int], rng: np.random.Generator) -> _Wish:
+def _draw_intent(stock: _Items, branded: bool, kinds: list[int], rng: np.random.Generator) -> _Intent:
     """Ask for what some item has: its category, its brand if `branded`, and its attributes of these kinds."""
     item = int(rng.integers(len(stock.category)))
     attributes = tuple(
         (kind, int(rng.choice(np.flatnonzero(stock.features[item])) if kind == 3 else stock.values[item, kind]))
         for kind in kinds
     )
-    return _Wish(int(stock.category[item]), int(stock.brand[item]) if branded else -1, attributes)
+    return _Intent(int(stock.category[item]), int(stock.brand[item]) if branded else -1, attributes)
 
 
-def _matches(stock: _Items, wish: _Wish, places: NDArray[np.int64]) -> NDArray[np.int64]:
+def _matches(stock: _Items, intent: _Intent, items: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many of the wishes beside the category each item fulfils, int64 (len(places),)."""
-    count = np.zeros(len(places), dtype=np.int64)
-    if wish.brand >= 0:
-        count += stock.brand[places] == wish.brand
-    for kind, value in wish.attributes:
-        count += stock.features[places, value] if kind == 3 else stock.values[places, kind] == value
+    count = np.zeros(len(items), dtype=np.int64)
+    if intent.brand >= 0:
+        count += stock.brand[items] == intent.brand
+    for kind, value in intent.attributes:
+        count += stock.features[items, value] if kind == 3 else stock.values[items, kind] == value
     return count
 
 
-def _window(low: int, high: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _sample_window(low: int, high: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """At most `size` places of [low, high): items of a category are alike, so a window is a sample."""
     count = high - low
     start = int(rng.integers(count)) if count > size else 0
@@ -230,7 +235,7 @@ def _window(low: int, high: int, size: int, rng: np.random.Generator) -> NDArray
 
 
 def grade(
-    asked: int, matches: NDArray[np.int64], same: NDArray[np.bool_], sibling: NDArray[np.bool_]
+    constraints: int, matches: NDArray[np.int64], same: NDArray[np.bool_], sibling: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
     """The level of items for a query, uint8, of the shape of `matches`.
 
@@ -238,42 +243,42 @@ def grade(
     category with less, or a sibling; 1: otherwise. `asked`: wishes beside the category; `matches`: how many
     of them are fulfilled; `same`, `sibling`: the item's category is the query's, or one of its department.
     """
-    half = same & (2 * matches >= asked)
-    levels = np.where(same & (matches == asked), 4, np.where(half, 3, np.where(same | sibling, 2, 1)))
+    half_matched = same & (2 * matches >= constraints)
+    levels = np.where(same & (matches == constraints), 4, np.where(half_matched, 3, np.where(same | sibling, 2, 1)))
     return levels.astype(np.uint8)
 
 
-def _pool(stock: _Items, wish: _Wish, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def _pool(stock: _Items, intent: _Intent, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Items that could be candidates, and their levels: the category's, its siblings', and others'."""
-    first, category = stock.first, wish.category
-    own = _window(int(first[category]), int(first[category + 1]), POOL, rng)
-    family = np.flatnonzero(_DEPARTMENT[category] == _DEPARTMENT)
+    first, category = stock.first, intent.category
+    own = _sample_window(int(first[category]), int(first[category + 1]), POOL_SIZE, rng)
+    family = np.flatnonzero(_DEPARTMENT_OF[category] == _DEPARTMENT_OF)
     low, high = int(first[family[0]]), int(first[family[-1] + 1])
-    near = _window(low, high, POOL, rng)
+    near = _sample_window(low, high, POOL_SIZE, rng)
     near = near[stock.category[near] != category]
     far = rng.integers(0, len(stock.category), 4 * CANDIDATES)
     far = np.unique(far[(far < low) | (far >= high)])
-    places = np.concatenate([own, near, far])
-    home = stock.category[places]
-    kin = _DEPARTMENT[home] == _DEPARTMENT[category]
-    same = home == category
-    return places, grade(wish.asked, _matches(stock, wish, places), same, kin & ~same)
+    items = np.concatenate([own, near, far])
+    item_category = stock.category[items]
+    same_department = _DEPARTMENT_OF[item_category] == _DEPARTMENT_OF[category]
+    same = item_category == category
+    return items, grade(intent.constraints, _matches(stock, intent, items), same, same_department & ~same)
 
 
-def _choose(
-    places: NDArray[np.int64], levels: NDArray[np.uint8], asked: int, rng: np.random.Generator
+def _draw_candidates(
+    items: NDArray[np.int64], levels: NDArray[np.uint8], constraints: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Sixty candidates with level counts drawn from the shares; what a level lacks, the next lower ones fill."""
-    want = rng.multinomial(CANDIDATES, LEVEL_SHARES if asked >= 2 else LEVEL_SHARES_SHORT)
+    wanted = rng.multinomial(CANDIDATES, LEVEL_SHARES if constraints >= 2 else LEVEL_SHARES_SHORT)
     chosen: list[NDArray[np.int64]] = []
-    lacking = 0
+    shortfall = 0
     for level in (4, 3, 2, 1):
         here = np.flatnonzero(levels == level)
-        take = min(len(here), int(want[level - 1]) + lacking)
-        lacking = int(want[level - 1]) + lacking - take
-        chosen.append(rng.choice(here, take, replace=False))
+        count = min(len(here), int(wanted[level - 1]) + shortfall)
+        shortfall = int(wanted[level - 1]) + shortfall - count
+        chosen.append(rng.choice(here, count, replace=False))
     index = rng.permutation(np.concatenate(chosen))
-    return places[index], levels[index]
+    return items[index], levels[index]
 
 
 def _draw_queries(
@@ -284,32 +289,32 @@ def _draw_queries(
     candidates = np.full((queries, CANDIDATES), -1, dtype=np.int32)
     levels = np.zeros((queries, CANDIDATES), dtype=np.uint8)
     for q in range(queries):
-        wish, text = _new_wish(stock, texts, names, rng)
-        places, graded = _choose(*_pool(stock, wish, rng), wish.asked, rng)
-        candidates[q, : len(places)] = places
-        levels[q, : len(places)] = graded
+        intent, text = _new_intent(stock, texts, names, rng)
+        items, graded = _draw_candidates(*_pool(stock, intent, rng), intent.constraints, rng)
+        candidates[q, : len(items)] = items
+        levels[q, : len(items)] = graded
         texts[text] = None
     return tuple(texts), candidates, levels
 
 
-def _new_wish(
-    stock: _Items, taken: dict[str, None], names: tuple[str, ...], rng: np.random.Generator
-) -> tuple[_Wish, str]:
+def _new_intent(
+    stock: _Items, used_texts: dict[str, None], names: tuple[str, ...], rng: np.random.Generator
+) -> tuple[_Intent, str]:
     """A query that is not yet taken and that about as many items fulfil as level 4 has candidates.
 
     How much it asks for is drawn first, so that hard wishes are as frequent as they are meant to be. After
     some tries fewer items will do; when every text is taken, a number makes it distinct, as model names do.
     """
-    branded = bool(rng.random() < BRAND_ASKED)
-    kinds = rng.permutation(4)[: rng.choice(3, p=ATTRIBUTES_ASKED)].tolist()
-    for attempt in range(QUERY_TRIES):
-        wish = _draw_wish(stock, branded, kinds, rng)
-        text = _wish_text(wish, names, rng)
-        if text in taken:
+    branded = bool(rng.random() < BRAND_PROBABILITY)
+    kinds = rng.permutation(4)[: rng.choice(3, p=ATTRIBUTE_COUNT_PROBABILITIES)].tolist()
+    for attempt in range(MAX_QUERY_TRIES):
+        intent = _draw_intent(stock, branded, kinds, rng)
+        text = _intent_text(intent, names, rng)
+        if text in used_texts:
             continue
-        own = _window(int(stock.first[wish.category]), int(stock.first[wish.category + 1]), POOL, rng)
-        fulfilled = int((_matches(stock, wish, own) == wish.asked).sum())
-        if fulfilled >= ENOUGH * len(own) * (1.0 - attempt / QUERY_TRIES):
-            return wish, text
-    wish = _draw_wish(stock, branded, kinds, rng)
-    return wish, f"{_wish_text(wish, names, rng)} {len(taken)}"
+        own = _sample_window(int(stock.first[intent.category]), int(stock.first[intent.category + 1]), POOL_SIZE, rng)
+        fulfilled = int((_matches(stock, intent, own) == intent.constraints).sum())
+        if fulfilled >= MIN_MATCH_SHARE * len(own) * (1.0 - attempt / MAX_QUERY_TRIES):
+            return intent, text
+    intent = _draw_intent(stock, branded, kinds, rng)
+    return intent, f"{_intent_text(intent, names, rng)} {len(used_texts)}"

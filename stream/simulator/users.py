@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 PAGES_PER_USER: Final = 2.4
 ACTIVITY_SIGMA: Final = 1.4
-TASTES: Final = 4
+TASTE_DIMENSIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +38,5 @@ def draw_users(seed: int, users: int) -> Users:
     return Users(
         cumulative / cumulative[-1],
         rng.normal(size=users),
-        rng.normal(size=(users, TASTES)),
+        rng.normal(size=(users, TASTE_DIMENSIONS)),
     )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from prectr.state.errors import UsageError
 from prectr.stream.simulator.catalogue import Catalogue
 from prectr.stream.simulator.chorus import chorus_catalogue
-from prectr.stream.simulator.clicks import Appeal, click_probability, draw_appeal, logit_parts
-from prectr.stream.simulator.logging_policy import ranker_scores, show
+from prectr.stream.simulator.clicks import ClickModelWeights, click_probability, draw_click_weights, logit_components
+from prectr.stream.simulator.logging_policy import draw_rankings, ranker_scores
 from prectr.stream.simulator.synthetic import synthetic_catalogue
 from prectr.stream.simulator.users import PAGES_PER_USER, Users, draw_users
 
@@ -75,13 +75,13 @@ class World:
     settings: WorldSettings
     catalogue: Catalogue
     users: Users
-    appeal: Appeal
-    scores: NDArray[np.float64]
+    click_weights: ClickModelWeights
+    ranker_scores: NDArray[np.float64]
     """What the logging ranker knows of each candidate, (Q, C)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class PageBlock:
     """Consecutive pages of the log, B of them, each with at most S = 10 items.
 
     first: number of the first page. ts: int64 (B,), ms. user, query: int64 (B,).
@@ -94,14 +94,14 @@ class Block:
     since it is brought up to date in place when the next block is drawn.
     """
 
-    first: int
+    first_page: int
     ts: NDArray[np.int64]
     user: NDArray[np.int64]
     query: NDArray[np.int64]
     slot: NDArray[np.int64]
     item: NDArray[np.int64]
     level: NDArray[np.uint8]
-    parts: NDArray[np.float64]
+    logit_components: NDArray[np.float64]
     probability: NDArray[np.float64]
     clicked: NDArray[np.bool_]
     click_ts: NDArray[np.int64]
@@ -131,37 +131,39 @@ def make_world(settings: WorldSettings) -> World:
     """Draw the world of the settings; the same settings give the same world."""
     catalogue = make_catalogue(settings)
     users = draw_users(settings.seed, settings.users or max(1, round(settings.pages / PAGES_PER_USER)))
-    appeal = draw_appeal(settings.seed, catalogue, drift=settings.drift)
-    return World(settings, catalogue, users, appeal, ranker_scores(catalogue, appeal.pop))
+    click_weights = draw_click_weights(settings.seed, catalogue, drift=settings.drift)
+    return World(settings, catalogue, users, click_weights, ranker_scores(catalogue, click_weights.item_popularity))
 
 
 def page_times(settings: WorldSettings) -> NDArray[np.int64]:
     """The time of every page, int64 (pages,), ms, rising: a Poisson process of that many with a daily cycle."""
     rng = np.random.default_rng([settings.seed, 4])
     grid = np.linspace(0.0, settings.days, max(2, round(settings.days * 288) + 1))
-    passed = grid - DAILY_SWING * np.sin(2 * np.pi * grid) / (2 * np.pi)
-    draws = np.sort(rng.random(settings.pages)) * passed[-1]
-    return np.asarray(START_MS + (np.interp(draws, passed, grid) * DAY_MS).astype(np.int64))
+    cumulative = grid - DAILY_SWING * np.sin(2 * np.pi * grid) / (2 * np.pi)
+    draws = np.sort(rng.random(settings.pages)) * cumulative[-1]
+    return np.asarray(START_MS + (np.interp(draws, cumulative, grid) * DAY_MS).astype(np.int64))
 
 
-def draw_pages(world: World) -> Iterator[Block]:
+def draw_pages(world: World) -> Iterator[PageBlock]:
     """The whole log in time order; every block has a random stream of its own."""
     settings = world.settings
     times = page_times(settings)
     popularity = np.cumsum(world.catalogue.popularity)
-    shown = np.zeros(world.scores.shape, dtype=np.int64)
+    shown = np.zeros(world.ranker_scores.shape, dtype=np.int64)
     history = _ClickHistory(len(world.users.strictness))
     for number, first in enumerate(range(0, settings.pages, BLOCK_PAGES)):
         rng = np.random.default_rng([settings.seed, 5, number])
         ts = times[first : first + BLOCK_PAGES]
-        block = _draw_block(world, first=first, ts=ts, popularity=popularity, shown=shown, history=history, rng=rng)
+        block = _draw_block(
+            world, first_page=first, ts=ts, popularity=popularity, shown=shown, history=history, rng=rng
+        )
         yield block
         present = block.present
         rows = np.broadcast_to(block.query[:, None], block.slot.shape)
         np.add.at(shown, (rows[present], block.slot[present]), 1)
 
 
-def late_pages(settings: WorldSettings, pages: NDArray[np.int64]) -> NDArray[np.bool_]:
+def in_second_half(settings: WorldSettings, pages: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether page numbers lie in the second half of the log."""
     return pages >= settings.pages // 2
 
@@ -169,22 +171,22 @@ def late_pages(settings: WorldSettings, pages: NDArray[np.int64]) -> NDArray[np.
 def _draw_block(
     world: World,
     *,
-    first: int,
+    first_page: int,
     ts: NDArray[np.int64],
     popularity: NDArray[np.float64],
     shown: NDArray[np.int64],
     history: "_ClickHistory",
     rng: np.random.Generator,
-) -> Block:
+) -> PageBlock:
     pages = len(ts)
     user = world.users.draw(pages, rng)
     query = np.searchsorted(popularity, rng.random(pages) * popularity[-1], side="right").astype(np.int64)
-    slot = show(world.scores[query], rng)
+    slot = draw_rankings(world.ranker_scores[query], rng)
     present = slot >= 0
     shape = slot.shape
-    item, level, parts, probability = true_clicks(
+    item, level, components, probability = true_probabilities(
         world,
-        page=np.broadcast_to(first + np.arange(pages)[:, None], shape),
+        page=np.broadcast_to(first_page + np.arange(pages)[:, None], shape),
         user=np.broadcast_to(user[:, None], shape),
         query=np.broadcast_to(query[:, None], shape),
         slot=slot,
@@ -196,15 +198,15 @@ def _draw_block(
     click_ts = ts[:, None] + 1 + delay.astype(np.int64)
     joined = clicked & (click_ts <= ts[:, None] + ATTRIBUTION_MS)
     users = np.broadcast_to(user[:, None], shape)
-    return Block(
-        first=first,
+    return PageBlock(
+        first_page=first_page,
         ts=ts,
         user=user,
         query=query,
         slot=slot,
         item=item,
         level=level,
-        parts=parts,
+        logit_components=components,
         probability=probability,
         clicked=clicked,
         click_ts=click_ts,
@@ -216,7 +218,7 @@ def _draw_block(
     )
 
 
-def true_clicks(
+def true_probabilities(
     world: World,
     *,
     page: NDArray[np.int64],
@@ -234,17 +236,17 @@ def true_clicks(
     q, s = query.reshape(-1), slot.reshape(-1)
     item = world.catalogue.candidates[q, s].astype(np.int64)
     level = np.where(s >= 0, world.catalogue.levels[q, s], 0).astype(np.uint8)
-    parts = logit_parts(
-        world.appeal,
+    components = logit_components(
+        world.click_weights,
         world.users,
         user=user.reshape(-1),
         query=q,
         item=item,
         level=level,
-        late=late_pages(world.settings, page.reshape(-1)),
+        second_half=in_second_half(world.settings, page.reshape(-1)),
     )
-    probability = click_probability(parts, position.reshape(-1))
-    return item.reshape(shape), level.reshape(shape), parts.reshape(*shape, 4), probability.reshape(shape)
+    probability = click_probability(components, position.reshape(-1))
+    return item.reshape(shape), level.reshape(shape), components.reshape(*shape, 4), probability.reshape(shape)
 
 
 def shown_before(
@@ -266,8 +268,8 @@ def shown_before(
     present = shown_slot >= 0
     pair = shown_query[:, None] * candidates + shown_slot
     keys = np.sort((pair * pages + np.arange(pages)[:, None])[present])
-    asked = (query[:, None] * candidates + slot) * pages
-    inside = np.searchsorted(keys, asked + page[:, None]) - np.searchsorted(keys, asked)
+    query_keys = (query[:, None] * candidates + slot) * pages
+    inside = np.searchsorted(keys, query_keys + page[:, None]) - np.searchsorted(keys, query_keys)
     return np.asarray(at_start[query[:, None], slot] + inside)
 
 
@@ -275,7 +277,7 @@ class _ClickHistory:
     """Counts each user's joined clicks as of a page's ts, over blocks."""
 
     def __init__(self, users: int) -> None:
-        self._folded = np.zeros(users, dtype=np.int64)
+        self._counted = np.zeros(users, dtype=np.int64)
         self._user = np.zeros(0, dtype=np.int64)
         self._ts = np.zeros(0, dtype=np.int64)
 
@@ -292,8 +294,8 @@ class _ClickHistory:
         keys = np.sort(users * _KEY_SPAN + times - START_MS)
         start = user * _KEY_SPAN
         inside = np.searchsorted(keys, start + ts - START_MS) - np.searchsorted(keys, start)
-        counts = self._folded[user] + inside
+        counts = self._counted[user] + inside
         old = times < ts[-1]
-        np.add.at(self._folded, users[old], 1)
+        np.add.at(self._counted, users[old], 1)
         self._user, self._ts = users[~old], times[~old]
         return np.asarray(counts)

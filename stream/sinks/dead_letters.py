@@ -40,20 +40,20 @@ class DeadLetterFile:
         self._encode = msgspec.json.Encoder().encode
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            found = os.fstat(self._file).st_size
+            size = os.fstat(self._file).st_size
         except OSError as error:
-            raise self._unwritable(error) from error
-        if found < length:
+            raise self._write_error(error) from error
+        if size < length:
             os.close(self._file)
             raise StateError(
-                f"{path} has {found} bytes, and the run had written {length}: put it back, or start over with --restart"
+                f"{path} has {size} bytes, and the run had written {length}: put it back, or start over with --restart"
             )
         try:
             os.ftruncate(self._file, length)
             os.lseek(self._file, length, os.SEEK_SET)
         except OSError as error:
             os.close(self._file)
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
         self._length = length
 
     @property
@@ -61,9 +61,9 @@ class DeadLetterFile:
         """Bytes appended so far, those in memory included."""
         return self._length + len(self._pending)
 
-    def append(self, letter: DeadLetter) -> None:
+    def append(self, dead_letter: DeadLetter) -> None:
         """Take a letter; it is on the disk after the next `flush`. Raises PrectrError if the disk is full."""
-        self._pending += self._encode(letter)
+        self._pending += self._encode(dead_letter)
         self._pending += b"\n"
         if len(self._pending) >= _BUFFER_BYTES:
             self._write()
@@ -74,7 +74,7 @@ class DeadLetterFile:
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
         return self._length
 
     def close(self) -> None:
@@ -91,9 +91,9 @@ class DeadLetterFile:
                 self._length += written
                 del self._pending[:written]
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
 
-    def _unwritable(self, error: OSError) -> PrectrError:
+    def _write_error(self, error: OSError) -> PrectrError:
         return PrectrError(
             f"{self._path} cannot be written: {error.strerror}. Make room or give access, and start the same command "
             "again: it goes on from its last cut"

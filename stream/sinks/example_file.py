@@ -78,7 +78,7 @@ class ExampleFile:
             self._file.truncate(length)
             self._file.seek(length)
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._write_error(error) from error
         self._lines: list[bytes] = []
         self._size = 0
 
@@ -101,7 +101,7 @@ class ExampleFile:
                 self._size = 0
             self._file.flush()
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._write_error(error) from error
         return self._file.tell()
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class ExampleFile:
         self.flush()
         self._file.close()
 
-    def _failed(self, error: OSError) -> PrectrError:
+    def _write_error(self, error: OSError) -> PrectrError:
         return PrectrError(f"{self._path}: the examples cannot be written: {error.strerror}")
 
 

@@ -14,7 +14,7 @@ class ExampleSink(Protocol):
     time between calls. `save` and `load` carry all of the sink's state across a restart, bit for bit.
     """
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Take the next examples; none with closes_at ≤ `line` (ms) will follow these."""
 
     def flush(self) -> None:

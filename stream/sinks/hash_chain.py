@@ -3,7 +3,7 @@
 import hashlib
 
 
-class Chain:
+class HashChain:
     """d(i) = SHA-256(d(i-1) followed by record i); d(0) is 32 zero bytes. `length` records so far."""
 
     __slots__ = ("digest", "length")
@@ -14,9 +14,9 @@ class Chain:
 
     def add(self, record: bytes) -> None:
         """Link the canonical bytes of the next record."""
-        link = hashlib.sha256(self.digest)
-        link.update(record)
-        self.digest = link.digest()
+        hasher = hashlib.sha256(self.digest)
+        hasher.update(record)
+        self.digest = hasher.digest()
         self.length += 1
 
     def hex(self) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import msgspec
 
 from prectr.stream.records import Example
-from prectr.stream.sinks.hash_chain import Chain
+from prectr.stream.sinks.hash_chain import HashChain
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class TallyState(msgspec.Struct):
+class RunDigestState(msgspec.Struct):
     """A tally as it is stored: both digests in hexadecimal, and the counts."""
 
     examples: str = bytes(32).hex()
@@ -20,14 +20,14 @@ class TallyState(msgspec.Struct):
     clicks: int = 0
 
 
-class Tally:
+class RunDigest:
     """Chains over the examples and over the aggregates as read; pages, impressions and clicks so far."""
 
-    def __init__(self, state: TallyState | None = None) -> None:
+    def __init__(self, state: RunDigestState | None = None) -> None:
         """Go on from `state`."""
-        state = state or TallyState()
-        self.examples = Chain(bytes.fromhex(state.examples), state.pages)
-        self.aggregates = Chain(bytes.fromhex(state.aggregates), state.pages)
+        state = state or RunDigestState()
+        self.examples = HashChain(bytes.fromhex(state.examples), state.pages)
+        self.aggregates = HashChain(bytes.fromhex(state.aggregates), state.pages)
         self.impressions = state.impressions
         self.clicks = state.clicks
 
@@ -47,6 +47,6 @@ class Tally:
             self.impressions += len(example.labels)
             self.clicks += example.labels.count(1)
 
-    def state(self) -> TallyState:
+    def state(self) -> RunDigestState:
         """Everything, to be stored."""
-        return TallyState(self.examples.hex(), self.aggregates.hex(), self.pages, self.impressions, self.clicks)
+        return RunDigestState(self.examples.hex(), self.aggregates.hex(), self.pages, self.impressions, self.clicks)

@@ -9,10 +9,10 @@ import msgspec
 from prectr.state.aggregates import LevelCounts, add_counts, count_levels
 from prectr.stream.records import Example
 
-_KEPT: Final = 4_096
+_MAX_QUERIES: Final = 4_096
 
 
-class BusiestQueries:
+class TopQueries:
     """A sink that keeps the totals of the queries with most impressions, in bounded memory.
 
     Exact while a run has fewer than 8,192 queries; beyond, queries that were rare so far may be left out.
@@ -21,17 +21,17 @@ class BusiestQueries:
     def __init__(self) -> None:
         self._totals: dict[str, LevelCounts] = {}
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Count each page in."""
         totals = self._totals
         for example in examples:
             counts = count_levels(example.levels, example.labels)
-            seen = totals.get(example.query)
-            totals[example.query] = counts if seen is None else add_counts(seen, counts)
-            if len(totals) >= 2 * _KEPT:
-                self._totals = totals = dict(self.busiest(_KEPT))
+            previous = totals.get(example.query)
+            totals[example.query] = counts if previous is None else add_counts(previous, counts)
+            if len(totals) >= 2 * _MAX_QUERIES:
+                self._totals = totals = dict(self.top(_MAX_QUERIES))
 
-    def busiest(self, count: int) -> list[tuple[str, LevelCounts]]:
+    def top(self, count: int) -> list[tuple[str, LevelCounts]]:
         """The `count` queries with most impressions, most first; ties by name."""
         return sorted(self._totals.items(), key=lambda entry: (-sum(entry[1][:4]), entry[0]))[:count]
 
@@ -40,9 +40,9 @@ class BusiestQueries:
 
     def save(self, folder: Path) -> None:
         """Write the totals."""
-        (folder / "busiest.msgpack").write_bytes(msgspec.msgpack.encode(self._totals))
+        (folder / "top_queries.msgpack").write_bytes(msgspec.msgpack.encode(self._totals))
 
     def load(self, folder: Path) -> None:
         """Take up the totals."""
-        stored = (folder / "busiest.msgpack").read_bytes()
+        stored = (folder / "top_queries.msgpack").read_bytes()
         self._totals = msgspec.msgpack.decode(stored, type=dict[str, LevelCounts])

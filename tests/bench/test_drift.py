@@ -9,19 +9,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.quality.variants import Contender, trainer_config
+from bench.quality.variants import Variant, trainer_config
 from bench.world.drift import (
-    AFTER,
-    BEFORE,
-    WAYS,
+    BINS_AFTER,
+    BINS_BEFORE,
+    MODES,
     DriftBins,
     expected_log_loss,
-    plainly_won_back,
-    pool,
+    pool_bins,
+    recovered_share,
     run_drift,
-    won_back,
+    unadjusted_recovered_share,
 )
-from bench.world.ground_truth import Truth, make_log, read_truth
+from bench.world.ground_truth import GroundTruth, make_log, read_truth
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.ops.settings.loader import Settings, load_settings
 from prectr.state.errors import UsageError
@@ -32,18 +32,24 @@ from prectr.stream.simulator import WorldSettings
 from tests.kit.models.encoder import tiny_encoder
 
 WORLD = WorldSettings(pages=240, seed=4, days=0.2, queries=30, items=1000, users=150, drift=True)
-MODELS = (Contender(model="lr"), Contender(model="prectr-v2", track="T"))
+MODELS = (Variant(model="lr"), Variant(model="prectr-v2", track="T"))
 BIN = 8
 
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    small = {"embedding_rows": 4096, "wide_rows": 4096, "batch_span": "1d", "pair_slots": 4096, "shown_slots": 4096}
+    small = {
+        "embedding_rows": 4096,
+        "wide_rows": 4096,
+        "batch_span": "1d",
+        "pair_cache_size": 4096,
+        "exposed_pairs_bits": 4096,
+    }
     return load_settings(None, small, environ={})
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
     folder = tmp_path_factory.mktemp("world")
     make_log(WORLD, folder)
     return read_truth(WORLD, folder)
@@ -55,7 +61,7 @@ class Kept:
     def __init__(self) -> None:
         self.examples: list[Example] = []
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         self.examples += examples
 
     def flush(self) -> None:
@@ -69,7 +75,7 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def examples(truth: Truth, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+def examples(truth: GroundTruth, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     kept = Kept()
     folder = tmp_path_factory.mktemp("examples")
     run = Replay([str(truth.log)], folder, settings.pipeline, config={}, sinks={"kept": kept}, label=LexicalLabeller())
@@ -78,11 +84,11 @@ def examples(truth: Truth, settings: Settings, tmp_path_factory: pytest.TempPath
     return kept.examples
 
 
-@pytest.mark.parametrize("contender", MODELS, ids=lambda one: one.name)
+@pytest.mark.parametrize("variant", MODELS, ids=lambda one: one.name)
 def test_losses_are_those_of_trainers_that_stop_at_the_change(
-    truth: Truth, examples: list[Example], settings: Settings, contender: Contender, tmp_path: Path
+    truth: GroundTruth, examples: list[Example], settings: Settings, variant: Variant, tmp_path: Path
 ) -> None:
-    config = trainer_config(settings, contender, tiny_encoder())
+    config = trainer_config(settings, variant, tiny_encoder())
     page_of = [truth.page_of_request[example.request_id] for example in examples]
     size = config.batch_pages
     until = next(place for place, page in enumerate(page_of) if page >= truth.half) // size * size
@@ -94,12 +100,12 @@ def test_losses_are_those_of_trainers_that_stop_at_the_change(
     frozen.consume(examples[:until], 0)
     past = {example.query: example for example in examples[:until]}
     nothing = {"query_stats": (0,) * 8, "query_decayed": (0.0,) * 8, "query_clicks": msgspec.Raw(b"\x90")}
-    wanted = {which: {way: np.zeros(BEFORE + AFTER) for way in (*WAYS, "count")} for which in (True, False)}
+    wanted = {which: {way: np.zeros(BINS_BEFORE + BINS_AFTER) for way in (*MODES, "count")} for which in (True, False)}
     scores = [score for batch in said for score in np.split(batch.logits, batch.batch.page_starts[1:-1])]
-    changed = truth.world.appeal.kind != truth.world.appeal.late_kind
+    changed = truth.world.click_weights.kind != truth.world.click_weights.second_half_kind
     for place, (example, page) in enumerate(zip(examples, page_of, strict=True)):
-        number = (page - truth.half) // BIN + BEFORE
-        if not 0 <= number < BEFORE + AFTER:
+        number = (page - truth.half) // BIN + BINS_BEFORE
+        if not 0 <= number < BINS_BEFORE + BINS_AFTER:
             continue
         old = past.get(example.query)
         as_of = {name: getattr(old, name) for name in nothing} if old is not None else nothing
@@ -113,19 +119,21 @@ def test_losses_are_those_of_trainers_that_stop_at_the_change(
         for way, logits in ways.items():
             q = 1 / (1 + np.exp(-logits))
             sums[way][number] -= (p * np.log(q) + (1 - p) * np.log(1 - q)).sum()
-    (found,) = run_drift(truth, tmp_path / "run", settings, [contender], tiny_encoder(), BIN)
+    (found,) = run_drift(truth, tmp_path / "run", settings, [variant], tiny_encoder(), BIN)
     for which, bins in ((True, found.changed), (False, found.others)):
         assert bins.impressions == wanted[which]["count"].astype(int).tolist()
-        for way in WAYS:
+        for way in MODES:
             np.testing.assert_allclose(bins.loss[way], wanted[which][way], rtol=1e-4, atol=1e-4, err_msg=way)
     assert sum(found.changed.impressions) > 0
-    assert not np.allclose(found.others.loss["online"][BEFORE:], found.others.loss["frozen weights"][BEFORE:])
-    assert np.isclose(found.others.loss["frozen"][BEFORE:], found.others.loss["frozen weights"][BEFORE:]).all() == (
-        contender.model == "lr"  # which reads no aggregates
+    assert not np.allclose(found.others.loss["online"][BINS_BEFORE:], found.others.loss["frozen weights"][BINS_BEFORE:])
+    assert np.isclose(
+        found.others.loss["frozen"][BINS_BEFORE:], found.others.loss["frozen weights"][BINS_BEFORE:]
+    ).all() == (
+        variant.model == "lr"  # which reads no aggregates
     )
 
 
-def test_world_without_drift_is_refused(truth: Truth, settings: Settings, tmp_path: Path) -> None:
+def test_world_without_drift_is_refused(truth: GroundTruth, settings: Settings, tmp_path: Path) -> None:
     calm = dataclasses.replace(
         truth, world=dataclasses.replace(truth.world, settings=msgspec.structs.replace(WORLD, drift=False))
     )
@@ -139,27 +147,27 @@ def test_log_loss_of_the_truth_is_its_entropy() -> None:
     assert loss == pytest.approx(-(p * math.log(p) + (1 - p) * math.log(1 - p)))
 
 
-def test_share_won_back_is_pooled_before_it_is_a_ratio() -> None:
+def test_recovered_share_is_pooled_before_the_ratio() -> None:
     def bins(frozen: float, weights: float, online: float, impressions: int) -> DriftBins:
         """Entropy 1 an impression; excess of 0.1 before the change."""
-        count = BEFORE + AFTER
+        count = BINS_BEFORE + BINS_AFTER
 
         def sums(before: float, after: float) -> list[float]:
-            return [before * impressions] * BEFORE + [after * impressions] * AFTER
+            return [before * impressions] * BINS_BEFORE + [after * impressions] * BINS_AFTER
 
         losses = {"online": sums(1.1, online), "frozen weights": sums(0, weights), "frozen": sums(0, frozen)}
         return DriftBins(impressions=[impressions] * count, entropy=[float(impressions)] * count, loss=losses)
 
-    alone = pool([bins(1.5, 1.3, 1.2, 10)])
+    alone = pool_bins([bins(1.5, 1.3, 1.2, 10)])
     assert alone.before == pytest.approx(0.1)
-    plain = plainly_won_back(alone)
-    assert plain["online"] == pytest.approx(np.full(AFTER, 0.75))
-    assert plain["frozen weights"] == pytest.approx(np.full(AFTER, 0.5))
-    assert plain["frozen"] == pytest.approx(np.zeros(AFTER))
-    both = pool([bins(1.5, 1.3, 1.2, 10), bins(1.2, 1.2, 1.2, 30)])
+    plain = unadjusted_recovered_share(alone)
+    assert plain["online"] == pytest.approx(np.full(BINS_AFTER, 0.75))
+    assert plain["frozen weights"] == pytest.approx(np.full(BINS_AFTER, 0.5))
+    assert plain["frozen"] == pytest.approx(np.zeros(BINS_AFTER))
+    both = pool_bins([bins(1.5, 1.3, 1.2, 10), bins(1.2, 1.2, 1.2, 30)])
     # (10 · 0.2 + 30 · 0.2)/40 − 0.1 = 0.1 of (10 · 0.5 + 30 · 0.2)/40 − 0.1 = 0.175
-    assert plainly_won_back(both)["online"] == pytest.approx(np.full(AFTER, 1 - 0.1 / 0.175))
+    assert unadjusted_recovered_share(both)["online"] == pytest.approx(np.full(BINS_AFTER, 1 - 0.1 / 0.175))
     # Elsewhere frozen loses 0.1 for want of learning, and online gains 0.05 by learning on.
-    others = pool([bins(1.2, 1.2, 1.05, 10)])
+    others = pool_bins([bins(1.2, 1.2, 1.05, 10)])
     # (0.1 + 0.05) of (0.4 − 0.1)
-    assert won_back(alone, others)["online"] == pytest.approx(np.full(AFTER, 1 - 0.15 / 0.3))
+    assert recovered_share(alone, others)["online"] == pytest.approx(np.full(BINS_AFTER, 1 - 0.15 / 0.3))

@@ -18,22 +18,22 @@ from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 import bench.world.run_world
 from bench.provenance import command_line
 from bench.quality.benchmark import parse
-from bench.quality.rows import Row, measure, paired, ranking
+from bench.quality.rows import Row, measure_row, paired_difference, ranking_metrics
 from bench.quality.scores import (
-    MeasuredTrainer,
+    ScoreRecordingTrainer,
     Scores,
-    floor_scores,
+    baseline_scores,
     model_code,
     model_identity,
     read_scores,
     reference_scores,
     replay_models,
 )
-from bench.quality.variants import Contender, trainer_config
-from bench.world.benchmark import read_log, reference
-from bench.world.ground_truth import TRUTH, Showings, Truth, read_truth
-from bench.world.reference_learner import Learns
-from bench.world.run_world import Means, measure_world
+from bench.quality.variants import Variant, trainer_config
+from bench.world.benchmark import read_log, run_reference_learner
+from bench.world.ground_truth import TRUTH_FILE, GroundTruth, Impressions, read_truth
+from bench.world.reference_learner import LearnedParts
+from bench.world.run_world import RunContext, measure_world
 from prectr.model.training.trainer import Trainer
 from prectr.ops.settings.loader import Settings, load_settings
 from prectr.state.errors import PrectrError, UsageError
@@ -43,7 +43,7 @@ from prectr.stream.simulator import WorldSettings
 from tests.kit.models.encoder import tiny_encoder
 
 WORLD = WorldSettings(pages=400, seed=3, days=0.2, queries=40, items=1000, users=150)
-MODELS = (Contender(model="lr"), Contender(model="wide-deep+"))
+MODELS = (Variant(model="lr"), Variant(model="wide-deep+"))
 ENCODER = tiny_encoder()
 Record = dict[str, Any]
 
@@ -54,27 +54,27 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="module")
-def means(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Means:
-    return Means(settings, ENCODER, tmp_path_factory.mktemp("quality"))
+def means(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> RunContext:
+    return RunContext(settings, ENCODER, tmp_path_factory.mktemp("quality"))
 
 
 @pytest.fixture(scope="module")
-def folder(means: Means) -> Path:
+def folder(means: RunContext) -> Path:
     return means.folder(WORLD)
 
 
 @pytest.fixture(scope="module")
-def rows(means: Means) -> dict[str, Row]:
+def rows(means: RunContext) -> dict[str, Row]:
     return {row.name: row for row in measure_world(WORLD, MODELS, means).rows}
 
 
 @pytest.fixture(scope="module")
-def truth(rows: dict[str, Row], folder: Path) -> Truth:
+def truth(rows: dict[str, Row], folder: Path) -> GroundTruth:
     return read_truth(WORLD, folder)
 
 
 @pytest.fixture(scope="module")
-def kept(truth: Truth, settings: Settings, folder: Path) -> Scores:
+def kept(truth: GroundTruth, settings: Settings, folder: Path) -> Scores:
     identity = model_identity(truth, settings, MODELS[1], ENCODER)
     scores = read_scores(folder / "G-wide-deep+.safetensors", identity, model_code())
     assert scores is not None
@@ -83,7 +83,7 @@ def kept(truth: Truth, settings: Settings, folder: Path) -> Scores:
 
 def told(folder: Path, name: str, scores: Iterable[float] | None) -> list[Record]:
     """A slice of the truth file as plain records, each with its score."""
-    records: list[Record] = [row for row in pq.read_table(folder / TRUTH).to_pylist() if row["slice"] == name]
+    records: list[Record] = [row for row in pq.read_table(folder / TRUTH_FILE).to_pylist() if row["slice"] == name]
     assert scores is not None
     return [record | {"score": score} for record, score in zip(records, scores, strict=True)]
 
@@ -115,7 +115,7 @@ def gauc(records: list[Record], *, expected: bool) -> float:
     return total / weight
 
 
-def test_figures_of_what_was_shown_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
+def test_metrics_of_shown_impressions_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
     row = rows["wide-deep+"]
     whole = told(folder, "exposed", kept.shown)
     late = [record for record in whole if record["second_half"]]
@@ -137,7 +137,7 @@ def test_figures_of_what_was_shown_agree_with_scikit_learn(rows: dict[str, Row],
     assert row.gauc_expected == pytest.approx(gauc(late, expected=True), abs=1e-9)
 
 
-def test_figures_of_what_was_not_shown_agree_with_scikit_learn(
+def test_metrics_of_unexposed_candidates_agree_with_scikit_learn(
     rows: dict[str, Row], kept: Scores, folder: Path
 ) -> None:
     row, records = rows["wide-deep+"], told(folder, "unexposed", kept.unexposed)
@@ -148,7 +148,7 @@ def test_figures_of_what_was_not_shown_agree_with_scikit_learn(
     assert row.calibration_unexposed == pytest.approx(predicted / sum(r["probability"] for r in records), abs=1e-9)
 
 
-def test_figures_of_rankings_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
+def test_ranking_metrics_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
     pages = defaultdict(list)
     for record in told(folder, "candidates", kept.candidates):
         pages[record["page"]].append(record)
@@ -170,7 +170,7 @@ def test_figures_of_rankings_agree_with_scikit_learn(rows: dict[str, Row], kept:
 
 def test_tied_candidates_count_as_the_mean_over_their_orders() -> None:
     scores, p, level = [0.5, 0.5, 0.2, 0.5], [0.4, 0.1, 0.3, 0.2], [4, 1, 3, 2]
-    candidates = Showings(
+    candidates = Impressions(
         page=np.zeros(4, dtype=np.int64),
         item=np.arange(4),
         level=np.array(level, dtype=np.uint8),
@@ -181,7 +181,7 @@ def test_tied_candidates_count_as_the_mean_over_their_orders() -> None:
     )
     orders = [order for order in itertools.permutations(range(4)) if order[3] == 2]
     mean = sum(sum(p[i] * rank**-0.7 for rank, i in enumerate(order, 1)) for order in orders) / len(orders)
-    assert ranking(candidates, np.array(scores))["expected_clicks"] == pytest.approx(mean)
+    assert ranking_metrics(candidates, np.array(scores))["expected_clicks"] == pytest.approx(mean)
 
 
 def test_rows_stand_in_their_order_with_their_shares(rows: dict[str, Row]) -> None:
@@ -195,9 +195,9 @@ def test_rows_stand_in_their_order_with_their_shares(rows: dict[str, Row]) -> No
     assert rows["oracle"].ndcg == pytest.approx(1.0)
 
 
-def test_floors_are_the_click_rates_of_the_first_half(truth: Truth, folder: Path) -> None:
+def test_floors_are_the_click_rates_of_the_first_half(truth: GroundTruth, folder: Path) -> None:
     cells: dict[tuple[object, object], list[int]] = defaultdict(list)
-    for record in told(folder, "exposed", floor_scores(truth)["position × level"].shown):
+    for record in told(folder, "exposed", baseline_scores(truth)["position × level"].shown):
         cell = cells[record["position"], record["level"]]
         if not record["second_half"]:
             cell.append(int(bool(record["joined"])))
@@ -206,20 +206,20 @@ def test_floors_are_the_click_rates_of_the_first_half(truth: Truth, folder: Path
             assert record["score"] == pytest.approx(math.log(rate / (1 - rate)))
 
 
-def test_reference_learner_is_that_of_the_world_bench(truth: Truth) -> None:
+def test_reference_learner_is_that_of_the_world_bench(truth: GroundTruth) -> None:
     log = read_log(truth.world)
     joined = dataclasses.replace(log, clicked=truth.shown.table(truth.shown.clicked))
-    there, _ = reference(truth.world, joined, Learns())
+    there, _ = run_reference_learner(truth.world, joined, LearnedParts())
     late = truth.shown.page >= truth.half
     here = 1 / (1 + np.exp(-reference_scores(truth).shown[late]))
     np.testing.assert_allclose(here, there[log.present & (np.arange(truth.pages) >= truth.half)[:, None]], rtol=1e-9)
 
 
 def test_scoring_candidates_changes_nothing_of_what_is_learned(
-    truth: Truth, settings: Settings, tmp_path: Path
+    truth: GroundTruth, settings: Settings, tmp_path: Path
 ) -> None:
     config = trainer_config(settings, MODELS[1], ENCODER)
-    measured, plain = MeasuredTrainer(config, truth), Trainer(config)
+    measured, plain = ScoreRecordingTrainer(config, truth), Trainer(config)
     run = Replay(
         [str(truth.log)],
         tmp_path,
@@ -236,46 +236,50 @@ def test_scoring_candidates_changes_nothing_of_what_is_learned(
     assert plain.quality.summary().auc == pytest.approx(exact, abs=5e-4)
 
 
-def test_candidate_is_scored_as_if_it_had_been_shown_first(truth: Truth, settings: Settings, tmp_path: Path) -> None:
+def test_candidate_is_scored_as_if_it_had_been_shown_first(
+    truth: GroundTruth, settings: Settings, tmp_path: Path
+) -> None:
     shown = truth.shown
     first = np.flatnonzero(shown.position == 1)
     fields = {field.name: getattr(shown, field.name)[first] for field in dataclasses.fields(shown)}
-    imagined = dataclasses.replace(truth, unexposed=Showings(**fields))
+    imagined = dataclasses.replace(truth, unexposed=Impressions(**fields))
     scores = replay_models(imagined, tmp_path, settings, MODELS, ENCODER)[MODELS[1]]
     assert scores.unexposed is not None
     np.testing.assert_allclose(scores.unexposed, scores.shown[first], atol=1e-5)
 
 
-def test_clicks_that_are_not_those_of_the_truth_are_refused(truth: Truth, settings: Settings, tmp_path: Path) -> None:
+def test_clicks_that_are_not_those_of_the_truth_are_refused(
+    truth: GroundTruth, settings: Settings, tmp_path: Path
+) -> None:
     other = dataclasses.replace(truth, shown=dataclasses.replace(truth.shown, clicked=~truth.shown.clicked))
     with pytest.raises(PrectrError, match="not the clicks of the truth"):
         replay_models(other, tmp_path, settings, MODELS[:1], ENCODER)
 
 
-def test_page_that_never_came_by_is_told(truth: Truth, settings: Settings) -> None:
+def test_a_missing_page_is_reported(truth: GroundTruth, settings: Settings) -> None:
     with pytest.raises(PrectrError, match=f"no score of {len(truth.shown.page)} of {len(truth.shown.page)} shown"):
-        MeasuredTrainer(trainer_config(settings, MODELS[0], ENCODER), truth).scores()
+        ScoreRecordingTrainer(trainer_config(settings, MODELS[0], ENCODER), truth).scores()
 
 
-def test_what_is_done_is_not_done_again_unless_settings_or_code_differ(
-    rows: dict[str, Row], means: Means, monkeypatch: pytest.MonkeyPatch
+def test_results_are_cached_by_settings_and_code(
+    rows: dict[str, Row], means: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Contender] = []
+    asked: list[Variant] = []
 
-    def replay(truth: Truth, run_dir: Path, settings: Settings, missing: list[Contender], *rest: object) -> None:
+    def replay(truth: GroundTruth, run_dir: Path, settings: Settings, missing: list[Variant], *rest: object) -> None:
         asked.extend(missing)
         raise PrectrError("replayed again")
 
-    monkeypatch.setattr(bench.quality_world, "replay_models", replay)
+    monkeypatch.setattr(bench.world.run_world, "replay_models", replay)
     assert {row.name: row for row in measure_world(WORLD, MODELS, means).rows} == rows
-    trainer = dataclasses.replace(means.settings.trainer, dense_rate=0.5)
+    trainer = dataclasses.replace(means.settings.trainer, dense_lr=0.5)
     other = dataclasses.replace(means, settings=dataclasses.replace(means.settings, trainer=trainer))
     with pytest.raises(PrectrError, match="replayed again"):
         measure_world(WORLD, MODELS, other)
     assert asked == list(MODELS)
     with pytest.raises(PrectrError, match="replayed again"):
         measure_world(WORLD, MODELS, dataclasses.replace(means, encoder=tiny_encoder(1)))
-    monkeypatch.setattr(bench.quality_world, "model_code", lambda: "other code")
+    monkeypatch.setattr(bench.world.run_world, "model_code", lambda: "other code")
     with pytest.raises(PrectrError, match="replayed again"):
         measure_world(WORLD, MODELS, means)
     whatever = measure_world(WORLD, MODELS, dataclasses.replace(means, any_code=True))
@@ -289,23 +293,23 @@ def test_paired_interval_is_that_of_the_paired_t_test(rows: dict[str, Row]) -> N
         for model, values in (("after", better), ("before", than))
         for seed, value in enumerate(values)
     ]
-    found, interval = paired(many, "after", "before", "auc"), ttest_rel(better, than).confidence_interval()
+    found, interval = paired_difference(many, "after", "before", "auc"), ttest_rel(better, than).confidence_interval()
     assert found is not None
     assert found.interval == pytest.approx((interval.low, interval.high))
     assert found.mean == pytest.approx(np.mean(np.subtract(better, than)))
-    alone = paired([row for row in many if row.seed == 0], "after", "before", "auc")
+    alone = paired_difference([row for row in many if row.seed == 0], "after", "before", "auc")
     assert alone is not None
     assert alone.interval is None
 
 
-def test_scores_that_are_not_there_leave_figures_out(truth: Truth, kept: Scores) -> None:
-    row = measure(truth, Scores(kept.shown), MODELS[1])
+def test_missing_scores_leave_metrics_out(truth: GroundTruth, kept: Scores) -> None:
+    row = measure_row(truth, Scores(kept.shown), MODELS[1])
     assert row.auc_never_shown is None
     assert row.expected_clicks is None
     assert row.impressions_per_second is None
 
 
-def test_command_is_told_without_paths_of_the_machine(folder: Path) -> None:
+def test_command_line_omits_paths(folder: Path) -> None:
     flags = ["--json", str(folder), f"--work={folder}", "--seeds", "3", "--out", "x", "--stage-one", "y"]
     flags += ["--record", "z", "--models", ""]
     assert command_line("bench.quality", flags) == "python -m bench.quality --seeds 3 --models ''"
@@ -319,7 +323,7 @@ def test_command_is_told_without_paths_of_the_machine(folder: Path) -> None:
         ["--seeds", "1,1"],
         ["--without", "insentive"],
         ["--set", "encoder_share"],
-        ["--set", "levels=logged"],
+        ["--set", "level_source=logged"],
         ["--jobs", "0"],
         ["--curve", "--drift"],
         ["--curve", "--seeds", "0,1"],

@@ -7,27 +7,27 @@ import msgspec
 import pytest
 
 import bench.quality.benchmark
-from bench.quality.benchmark import differences, main
+from bench.quality.benchmark import main, paired_differences
 from bench.quality.benchmark.page import COMMANDS, write_page
 from bench.quality.benchmark.record import Record, changing, read_record, record_path
 from bench.quality.benchmark.targets import NO_DEBIAS
-from bench.world.drift import AFTER, BEFORE, WAYS, DriftBins, DriftRun
+from bench.world.drift import BINS_AFTER, BINS_BEFORE, MODES, DriftBins, DriftRun
 from bench.world.learning_curve import CurvePoint
-from bench.world.run_world import Levels, Measured
-from bench.world.stage_one import SLICES, LevelFigures
+from bench.world.run_world import LevelAccuracy, WorldResults
+from bench.world.stage_one import SLICES, LevelMetrics
 from prectr.model.text.encoder.artifact import load_encoder
 from prectr.state.errors import PrectrError
 from tests.bench.quality_rows import SMALL, row
 from tests.kit.models.encoder import tiny_encoder
 
 
-def test_what_is_measured_again_takes_the_place_of_what_was(tmp_path: Path) -> None:
+def test_remeasured_rows_replace_the_previous_ones(tmp_path: Path) -> None:
     for auc in (0.70, 0.71):
         with changing(tmp_path, 200, 0.1) as record:
-            record.add(Measured(rows=[row("lr", auc=auc), row("dnn")], resampled=[], levels=[]))
+            record.add(WorldResults(rows=[row("lr", auc=auc), row("dnn")], resampled=[], levels=[]))
             record.add_curve([CurvePoint(pages=50, row=row("lr", auc=auc))])
     with changing(tmp_path, 200, 0.1) as record:
-        record.add(Measured(rows=[row("lr", seed=1), row("lr", track="G")], resampled=[], levels=[]))
+        record.add(WorldResults(rows=[row("lr", seed=1), row("lr", track="G")], resampled=[], levels=[]))
     record = read_record(tmp_path, 200, 0.1)
     found = [(one.track, one.name, one.seed, one.auc) for one in record.rows]
     assert found == [("T", "lr", 0, 0.71), ("T", "dnn", 0, 0.7), ("T", "lr", 1, 0.7), ("G", "lr", 0, 0.7)]
@@ -51,9 +51,9 @@ def test_page_of_nothing_names_the_command_of_every_part() -> None:
 def drifted(name: str) -> DriftRun:
     def bins(*after: float) -> DriftBins:
         return DriftBins(
-            impressions=[10] * (BEFORE + AFTER),
-            entropy=[1.0] * (BEFORE + AFTER),
-            loss={way: [1.1] * BEFORE + [loss] * AFTER for way, loss in zip(WAYS, after, strict=True)},
+            impressions=[10] * (BINS_BEFORE + BINS_AFTER),
+            entropy=[1.0] * (BINS_BEFORE + BINS_AFTER),
+            loss={way: [1.1] * BINS_BEFORE + [loss] * BINS_AFTER for way, loss in zip(MODES, after, strict=True)},
         )
 
     return DriftRun(name=name, track="T", seed=0, changed=bins(1.2, 1.3, 1.5), others=bins(1.1, 1.1, 1.1))
@@ -68,14 +68,14 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     for seed in range(2):
         for track in "TG":
             rows = [row(name, seed, track, auc=0.7 + place / 1000) for place, name in enumerate(models)]
-            figures = [LevelFigures(slice=name, accuracy=0.7, log_loss=0.8, showings=9) for name in SLICES]
-            levels = [Levels(name="", track=track, seed=seed, figures=figures, known_queries=0.02)]
-            record.add(Measured(rows=rows, resampled=[], levels=levels if track == "T" else []))
+            figures = [LevelMetrics(slice=name, accuracy=0.7, log_loss=0.8, showings=9) for name in SLICES]
+            levels = [LevelAccuracy(name="", track=track, seed=seed, figures=figures, known_queries=0.02)]
+            record.add(WorldResults(rows=rows, resampled=[], levels=levels if track == "T" else []))
     record.add_curve([CurvePoint(pages=pages, row=row("prectr-v2")) for pages in (10, 20)])
     record.add_drift([drifted("prectr-v2")])
     record.add_part("python -m bench.quality --seeds 0,1", 12.0)
     out = tmp_path / "results" / "page.md"
-    text = write_page(record, differences(record.rows), out)
+    text = write_page(record, paired_differences(record.rows), out)
     assert out.read_text(encoding="utf-8") == text
     left = [part for part in COMMANDS if f"`{COMMANDS[part]}`" in text]
     assert left == ["relevance"]
@@ -93,11 +93,11 @@ def test_page_shows_every_part_and_plots_stand_beside_it(tmp_path: Path) -> None
     assert "graded" not in beside
     assert "then 4,000 graded pairs drawn evenly over candidates, 15% of their levels off by one" in text
     assert "Won back by prectr-v2, online: **75%** (75%; 75%)" in text
-    write_page(record, differences(record.rows), out)
+    write_page(record, paired_differences(record.rows), out)
     assert {path.name: path.read_bytes() for path in out.parent.glob("*.svg")} == plots
 
 
-def test_page_tells_of_rows_that_do_not_go_together() -> None:
+def test_page_warns_of_rows_of_different_code_or_encoders() -> None:
     rows = [row("lr", impressions_per_second=9.0), row("dnn", impressions_per_second=9.0)]
     same = [msgspec.structs.replace(one, code="aa", stage_one="bb") for one in rows]
     text = write_page(Record(pages=1, days=1, rows=same), [], None)
@@ -112,7 +112,7 @@ def test_page_tells_of_rows_that_do_not_go_together() -> None:
 def test_command_measures_in_pieces_and_writes_what_it_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench.quality, "SETTINGS", SMALL)
+    monkeypatch.setattr(bench.quality, "BATCH_SETTINGS", SMALL)
     world = ["--pages", "200", "--days", "0.1", "--queries", "30", "--items", "1000", "--users", "80", "--seeds", "3"]
     common = [*world, "--stage-one", str(tiny_encoder()), "--work", str(tmp_path), "--out", str(tmp_path / "page.md")]
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from bench.quality.benchmark import differences, main, parse
-from bench.quality.bootstrap import Resampled, WeightedAuc, resample
-from bench.quality.rows import paired
-from bench.quality.scores import MeasuredTrainer, oracle_scores
-from bench.quality.variants import Contender, comparisons, contenders, trainer_config
-from bench.world.ground_truth import Truth, make_log, read_truth
+from bench.quality.benchmark import main, paired_differences, parse
+from bench.quality.bootstrap import BootstrapResult, WeightedAuc, bootstrap_auc
+from bench.quality.rows import paired_difference
+from bench.quality.scores import ScoreRecordingTrainer, oracle_scores
+from bench.quality.variants import Variant, comparisons, make_variants, trainer_config
+from bench.world.ground_truth import GroundTruth, make_log, read_truth
 from bench.world.stage_one import LevelSample
 from prectr.model.text.encoder.artifact import load_encoder
-from prectr.model.text.encoder.pretrain import level_logits
+from prectr.model.text.encoder.pretrain import predict_level_logits
 from prectr.model.training.trainer import Trainer
 from prectr.ops.settings.loader import Settings, load_settings
 from prectr.stream.events.lexical_labeller import LexicalLabeller
@@ -37,16 +37,16 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
     folder = tmp_path_factory.mktemp("world")
     make_log(WORLD, folder)
     return read_truth(WORLD, folder)
 
 
-# --- contenders -------------------------------------------------------------------------------------------------------
+# --- variants -------------------------------------------------------------------------------------------------------
 
 
-def test_levels_of_what_is_scored_are_kept_from_every_model_in_track_t_and_told_in_track_g(settings: Settings) -> None:
+def test_levels_are_hidden_from_models_in_track_t_and_given_in_track_g(settings: Settings) -> None:
     examples = random_examples(12, seed=5)
     others = [
         msgspec.structs.replace(example, levels=bytes(1 + level % 4 for level in example.levels))
@@ -54,16 +54,23 @@ def test_levels_of_what_is_scored_are_kept_from_every_model_in_track_t_and_told_
     ]
     for model in ("lr", "dnn", "wide-deep", "wide-deep+", "prectr", "prectr-v2"):
         for track, same in (("T", True), ("G", False)):
-            config = trainer_config(settings, Contender(model=model, track=track), tiny_encoder())
+            config = trainer_config(settings, Variant(model=model, track=track), tiny_encoder())
             trainer = Trainer(config)
             trainer.consume(random_examples(64, seed=6), 0)
             equal = np.array_equal(trainer.score(examples, None), trainer.score(others, None))
             assert equal == same, f"{model} in track {track}"
 
 
-def test_flags_name_contenders_each_once() -> None:
-    flags = ["--models", "lr,prectr-v2", "--without", "incentive,debias", "--debias", "none,hinge,shift+soft"]
-    names = [contender.name for contender in parse(flags).contenders]
+def test_flags_name_variants_each_once() -> None:
+    flags = [
+        "--models",
+        "lr,prectr-v2",
+        "--without",
+        "incentive,debias",
+        "--debias",
+        "none,hinge,prior_adjustment+soft",
+    ]
+    names = [variant.name for variant in parse(flags).variants]
     assert names == [
         "lr",
         "prectr-v2",
@@ -71,30 +78,35 @@ def test_flags_name_contenders_each_once() -> None:
         "prectr-v2 without debias",
         "prectr-v2 debias=hinge",
     ]
-    full = parse(["--models", "prectr-v2", "--debias", "hinge", "--set", "encoder_share=1"]).contenders
-    assert [contender.name for contender in full] == [
+    full = parse(["--models", "prectr-v2", "--debias", "hinge", "--set", "encoder_share=1"]).variants
+    assert [variant.name for variant in full] == [
         "prectr-v2 encoder_share=1",
         "prectr-v2 debias=hinge encoder_share=1",
     ]
-    every = parse(["--models", "", "--without", "all"]).contenders
+    every = parse(["--models", "", "--without", "all"]).variants
     assert {one.without[0] for one in every} == {
         *("cold-start", "debias", "consistency", "two-stage", "incentive", "pretraining", "aggregates")
     }
 
 
-def test_settings_of_a_contender_reach_its_trainer_and_no_other(settings: Settings) -> None:
-    (contender,) = contenders(["prectr-v2"], "T", settings=[("encoder_share", "1"), ("debias", "hinge")])
-    changed = trainer_config(settings, contender, Path("e"))
-    plain = trainer_config(settings, Contender(model="prectr-v2", track="T"), Path("e"))
-    assert (changed.encoder_share, changed.debias, changed.levels, changed.encoder) == (1.0, "hinge", "inferred", "e")
-    assert (plain.encoder_share, plain.debias) == (0.02, "shift+soft")
+def test_settings_of_a_variant_reach_its_trainer_and_no_other(settings: Settings) -> None:
+    (variant,) = make_variants(["prectr-v2"], "T", settings=[("encoder_share", "1"), ("debias", "hinge")])
+    changed = trainer_config(settings, variant, Path("e"))
+    plain = trainer_config(settings, Variant(model="prectr-v2", track="T"), Path("e"))
+    assert (changed.encoder_share, changed.debias, changed.level_source, changed.encoder) == (
+        1.0,
+        "hinge",
+        "inferred",
+        "e",
+    )
+    assert (plain.encoder_share, plain.debias) == (0.02, "prior_adjustment+soft")
     assert (changed.embedding_rows, changed.wide_rows) == (4096, 4096)
-    assert trainer_config(settings, Contender(model="lr", track="G"), Path("e")).levels == "logged"
-    (uneven,) = contenders(["prectr-v2"], "T", settings=[("graded", "low")])
+    assert trainer_config(settings, Variant(model="lr", track="G"), Path("e")).level_source == "logged"
+    (uneven,) = make_variants(["prectr-v2"], "T", settings=[("graded", "low")])
     assert trainer_config(settings, uneven, Path("e")).encoder == "e-graded-low"
 
 
-def test_contenders_are_held_against_what_they_differ_from_in_one_thing() -> None:
+def test_variants_are_compared_where_they_differ_in_one_thing() -> None:
     names = ["lr", "dnn", "prectr", "prectr-v2", "prectr-v2 without incentive", "prectr-v2 without debias"]
     names += ["prectr-v2 debias=hinge", "prectr-v2 encoder_share=1", "prectr-v2 debias=hinge encoder_share=1"]
     assert comparisons([*names, "reference learner", "position alone", "oracle"]) == [
@@ -110,7 +122,7 @@ def test_contenders_are_held_against_what_they_differ_from_in_one_thing() -> Non
     ]
 
 
-def test_being_told_of_exposure_is_held_against_not_being_told() -> None:
+def test_exposure_on_is_compared_with_exposure_off() -> None:
     names = ["wide-deep+", "prectr-v2", "wide-deep+ exposure=on", "prectr-v2 exposure=off"]
     assert comparisons(names) == [
         ("prectr-v2", "wide-deep+"),
@@ -133,9 +145,9 @@ def test_weighted_auc_is_that_of_scikit_learn() -> None:
     assert WeightedAuc(scores, p)(weights) == pytest.approx(wanted)
 
 
-def test_bootstrap_draws_users_with_all_they_saw(truth: Truth) -> None:
+def test_bootstrap_draws_users_with_all_they_saw(truth: GroundTruth) -> None:
     scores = oracle_scores(truth)
-    drawn = resample(truth, scores, Contender(model="oracle", track="T"), resamples=3)
+    drawn = bootstrap_auc(truth, scores, Variant(model="oracle", track="T"), resamples=3)
     late = np.flatnonzero(truth.shown.page >= truth.half)
     users = truth.user[truth.shown.page[late]]
     known = np.unique(users)
@@ -150,15 +162,17 @@ def test_bootstrap_draws_users_with_all_they_saw(truth: Truth) -> None:
 def test_interval_over_users_is_of_the_mean_over_seeds() -> None:
     rng = np.random.default_rng(2)
     drawn = {(name, seed): rng.random(200) for name in ("a", "b") for seed in (0, 1)}
-    resampled = [Resampled(name=name, track="T", seed=seed, auc=auc.tolist()) for (name, seed), auc in drawn.items()]
+    resampled = [
+        BootstrapResult(name=name, track="T", seed=seed, auc=auc.tolist()) for (name, seed), auc in drawn.items()
+    ]
     rows = [row(name, seed) for name, seed in drawn]
-    found = paired(rows, "a", "b", "auc_expected", resampled)
+    found = paired_difference(rows, "a", "b", "auc_expected", resampled)
     means = (drawn["a", 0] - drawn["b", 0] + drawn["a", 1] - drawn["b", 1]) / 2
     assert found is not None
-    assert found.users == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
-    without = paired(rows, "a", "b", "auc_expected", resampled[1:])
+    assert found.user_interval == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    without = paired_difference(rows, "a", "b", "auc_expected", resampled[1:])
     assert without is not None
-    assert without.users is None
+    assert without.user_interval is None
 
 
 @pytest.mark.parametrize(
@@ -170,21 +184,21 @@ def test_step_is_resolved_from_a_thousandth_on_where_the_interval_leaves_zero_ou
 ) -> None:
     rows = [row("prectr-v2", seed, auc=0.7 + step) for seed, step in enumerate(steps)]
     rows += [row("prectr", seed) for seed in range(3)]
-    (found,) = [one for one in differences(rows) if one.figure == "auc_expected"]
+    (found,) = [one for one in paired_differences(rows) if one.metric == "auc_expected"]
     assert found.resolved == resolved
 
 
-def test_tracks_are_never_held_against_each_other() -> None:
+def test_tracks_are_never_compared_with_each_other() -> None:
     rows = [row("prectr-v2", track="T", auc=0.71), row("prectr-v2", track="G", auc=0.75)]
     rows += [row("wide-deep+", track="T", auc=0.70), row("wide-deep+", track="G", auc=0.74)]
-    found = [(one.track, round(one.mean, 6)) for one in differences(rows) if one.figure == "auc"]
+    found = [(one.track, round(one.mean, 6)) for one in paired_differences(rows) if one.metric == "auc"]
     assert found == [("T", 0.01), ("G", 0.01)]
 
 
 # --- levels after joint training --------------------------------------------------------------------------------------
 
 
-def test_damage_is_told_without_a_traceback(
+def test_corrupt_results_are_reported_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for flags, status in ((["--stage-one", str(tmp_path)], 1), (["--relevance", str(tmp_path / "no.json")], 2)):
@@ -196,19 +210,19 @@ def test_damage_is_told_without_a_traceback(
 
 
 def test_levels_after_joint_training_are_those_of_the_encoder_as_it_has_become(
-    truth: Truth, settings: Settings, tmp_path: Path
+    truth: GroundTruth, settings: Settings, tmp_path: Path
 ) -> None:
     full = (("debias", "hinge"), ("encoder_share", "1"), ("exposure", "off"))
-    measured = _replayed(truth, settings, tmp_path, Contender(model="prectr-v2", track="T", settings=full))
+    measured = _replayed(truth, settings, tmp_path, Variant(model="prectr-v2", track="T", settings=full))
     encoder = load_encoder(tiny_encoder())
     learned = {name: tensor.clone() for name, tensor in measured.trainer._model.weights().items()}
     of_encoder = {name.removeprefix("dense.encoder."): tensor for name, tensor in learned.items()}
     own = encoder.network.state_dict()
-    before = level_logits(encoder.network, encoder.tokenizer, LevelSample(truth).pairs)
+    before = predict_level_logits(encoder.network, encoder.tokenizer, LevelSample(truth).pairs)
     state = own | {name: tensor for name, tensor in of_encoder.items() if name in own}
     state |= {f"levels.{part}": learned[f"dense.level.{part}"] for part in ("weight", "bias")}
     encoder.network.load_state_dict(state)
-    after = level_logits(encoder.network, encoder.tokenizer, LevelSample(truth).pairs)
+    after = predict_level_logits(encoder.network, encoder.tokenizer, LevelSample(truth).pairs)
     found = measured.scores().levels
     assert found is not None
     np.testing.assert_allclose(found, after.softmax(dim=1).numpy(), atol=1e-5)
@@ -216,17 +230,17 @@ def test_levels_after_joint_training_are_those_of_the_encoder_as_it_has_become(
 
 
 def test_levels_after_joint_training_rest_on_what_their_own_query_has_shown(
-    truth: Truth, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    truth: GroundTruth, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last: dict[str, Example] = {}
-    consume = MeasuredTrainer.consume
+    consume = ScoreRecordingTrainer.consume
 
-    def seen(self: MeasuredTrainer, examples: Sequence[Example], line: int) -> None:
+    def seen(self: ScoreRecordingTrainer, examples: Sequence[Example], line: int) -> None:
         last.update({example.query: example for example in examples})
         consume(self, examples, line)
 
-    monkeypatch.setattr(MeasuredTrainer, "consume", seen)
-    measured = _replayed(truth, settings, tmp_path, Contender(model="prectr-v2", track="T"))
+    monkeypatch.setattr(ScoreRecordingTrainer, "consume", seen)
+    measured = _replayed(truth, settings, tmp_path, Variant(model="prectr-v2", track="T"))
     found, sample = measured.scores().levels, LevelSample(truth)
     assert found is not None
     of_others = 0
@@ -247,8 +261,8 @@ def test_levels_after_joint_training_rest_on_what_their_own_query_has_shown(
     assert of_others > 10
 
 
-def _replayed(truth: Truth, settings: Settings, run_dir: Path, contender: Contender) -> MeasuredTrainer:
-    measured = MeasuredTrainer(trainer_config(settings, contender, tiny_encoder()), truth)
+def _replayed(truth: GroundTruth, settings: Settings, run_dir: Path, variant: Variant) -> ScoreRecordingTrainer:
+    measured = ScoreRecordingTrainer(trainer_config(settings, variant, tiny_encoder()), truth)
     run = Replay(
         [str(truth.log)], run_dir, settings.pipeline, config={}, sinks={"one": measured}, label=LexicalLabeller()
     )

@@ -4,19 +4,22 @@ from collections.abc import Sequence
 
 import pytest
 
-from bench.quality.benchmark import differences
-from bench.quality.rows import Row, paired
-from bench.quality.targets import NO_DEBIAS, aims
+from bench.quality.benchmark import paired_differences
+from bench.quality.rows import Row, paired_difference
+from bench.quality.targets import NO_DEBIAS, evaluate_targets
 from bench.relevance.benchmark import DESCRIBED
 from tests.bench.quality_rows import row
 
 
 def reached(rows: Sequence[Row]) -> dict[str, bool | None]:
     forms = [
-        paired(rows, "prectr-v2", NO_DEBIAS, figure)
+        paired_difference(rows, "prectr-v2", NO_DEBIAS, figure)
         for figure in ("auc_never_shown", "expected_clicks", "share_level_1", "auc_expected")
     ]
-    return {one.what: one.reached for one in aims(rows, differences(rows), [one for one in forms if one], [], {})}
+    return {
+        one.description: one.reached
+        for one in evaluate_targets(rows, paired_differences(rows), [one for one in forms if one], [], {})
+    }
 
 
 @pytest.mark.parametrize(
@@ -29,9 +32,9 @@ def reached(rows: Sequence[Row]) -> dict[str, bool | None]:
         ({"auc_never_shown": 0.54, "expected_clicks": 1.51, "share_level_1": 0.02, "auc": 0.698}, False),
     ],
 )
-def test_debias_earns_its_place_by_all_four_figures(figures: dict[str, float], earns: bool) -> None:
+def test_debias_target_needs_all_four_metrics(figures: dict[str, float], earns: bool) -> None:
     rows = [row(NO_DEBIAS), row("prectr-v2", **figures)]
-    assert reached(rows)["debias earns its place: shift+soft"] is earns
+    assert reached(rows)["debias earns its place: prior_adjustment+soft"] is earns
 
 
 def test_what_has_not_run_is_not_judged() -> None:
@@ -69,6 +72,6 @@ def test_the_student_is_held_against_its_teacher_and_minilm(
         "student_less_teacher_auc": figure(less_teacher),
         "student_less_minilm_auc": figure(auc - 0.9),
     }
-    chorus = [one for one in aims([], [], [], [], found) if one.what.startswith("Chorus")]
+    chorus = [one for one in evaluate_targets([], [], [], [], found) if one.description.startswith("Chorus")]
     assert [one.reached for one in chorus] == expected
     assert chorus[0].found == f"{less_teacher:+.3f} ({less_teacher - 0.01:+.3f} … {less_teacher + 0.01:+.3f})"

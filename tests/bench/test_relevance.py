@@ -11,19 +11,19 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from bench.relevance import benchmark as relevance
 from bench.relevance import vector_cache as kept_vectors
-from bench.relevance.benchmark import bm25_scores, described, expected_level, fold_of
+from bench.relevance.benchmark import assign_folds, bm25_scores, expected_level, with_brand_and_description
 from bench.relevance.bm25 import Bm25
-from bench.relevance.chorus_encoder import CPU, Workshop, chorus_graded, without_queries
-from bench.relevance.chorus_queries import Product, Texts, made_up_queries, pair_up, words_of
-from bench.relevance.joint_training import trained_on
-from bench.relevance.scores import auc_difference, group, ndcg_at_10, score_relevance
-from bench.relevance.vector_cache import KeptVectors
+from bench.relevance.chorus_encoder import CPU, EncoderPipeline, chorus_graded_pairs, exclude_queries
+from bench.relevance.chorus_queries import Product, TextVectors, pair_with_titles, synthetic_queries, tokenize
+from bench.relevance.joint_training import encoder_after_joint_training
+from bench.relevance.scores import auc_difference, group_by_query, ndcg_at_10, score_relevance
+from bench.relevance.vector_cache import CachedSentenceEncoder
 from prectr.model.text.encoder.artifact import load_encoder
 from prectr.model.text.encoder.network import RelevanceEncoder
-from prectr.model.text.encoder.pretrain import level_logits
+from prectr.model.text.encoder.pretrain import predict_level_logits
 from prectr.model.text.teacher.sentence_encoder import SentenceEncoder
 from prectr.model.training.trainer import Trainer
-from prectr.stream.events.contract import Impression, Item
+from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.records import encode_record
 from tests.kit.models.examples import random_examples, small_config
 from tests.kit.models.teachers import save_classifier
@@ -41,7 +41,7 @@ def scores(grades: np.ndarray) -> np.ndarray:
     return grades + np.random.default_rng(2).normal(scale=2, size=200)
 
 
-def test_figures_are_those_of_scikit_learn(scores: np.ndarray, grades: np.ndarray) -> None:
+def test_metrics_agree_with_scikit_learn(scores: np.ndarray, grades: np.ndarray) -> None:
     found = score_relevance(scores, grades, QUERIES)
     ends = (grades == 0) | (grades == 3)
     assert found.auc.value == pytest.approx(roc_auc_score(grades[ends] == 3, scores[ends]))
@@ -68,7 +68,7 @@ def test_scores_that_rank_alike_differ_by_nothing(scores: np.ndarray, grades: np
 
 
 def test_groups_are_the_pairs_of_each_query() -> None:
-    groups = group(["b", "a", "b", "c"])
+    groups = group_by_query(["b", "a", "b", "c"])
     assert [places.tolist() for places in groups] == [[1], [0, 2], [3]]
 
 
@@ -81,8 +81,8 @@ def test_bm25_by_hand() -> None:
     np.testing.assert_allclose(found, expected)
 
 
-def test_bm25_of_chorus_is_near_the_figure_that_is_known() -> None:
-    graded = chorus_graded()
+def test_bm25_of_chorus_is_near_the_published_value() -> None:
+    graded = chorus_graded_pairs()
     found = score_relevance(
         bm25_scores([pair.pair for pair in graded]),
         np.array([pair.level - 1 for pair in graded]),
@@ -93,14 +93,14 @@ def test_bm25_of_chorus_is_near_the_figure_that_is_known() -> None:
 
 
 def test_a_fold_keeps_a_query_whole_and_folds_are_of_one_size() -> None:
-    placed = fold_of(chorus_graded(), 5, seed=1)
+    placed = assign_folds(chorus_graded_pairs(), 5, seed=1)
     assert np.bincount(list(placed.values())).tolist() == [27] * 5
-    assert placed == fold_of(chorus_graded(), 5, seed=1) != fold_of(chorus_graded(), 5, seed=2)
+    assert placed == assign_folds(chorus_graded_pairs(), 5, seed=1) != assign_folds(chorus_graded_pairs(), 5, seed=2)
 
 
 def test_a_held_out_query_is_in_no_distillation_set_in_whatever_form() -> None:
     pairs = [("laptop bags", "x"), ("Bag laptop", "x"), ("laptop", "x"), ("red laptop bag", "x")]
-    assert without_queries(pairs, ["laptop bag"]) == [("laptop", "x"), ("red laptop bag", "x")]
+    assert exclude_queries(pairs, ["laptop bag"]) == [("laptop", "x"), ("red laptop bag", "x")]
 
 
 def test_the_expected_level_of_a_certain_answer_is_the_answer() -> None:
@@ -116,12 +116,12 @@ PRODUCTS = [
 ]
 
 
-def test_made_up_queries_are_of_the_titles_words_and_the_same_for_a_seed() -> None:
-    found = made_up_queries(PRODUCTS, 40, np.random.default_rng(1), ["lantern"])
-    assert found == made_up_queries(PRODUCTS, 40, np.random.default_rng(1), ["lantern"])
+def test_synthetic_queries_use_title_words_and_depend_on_the_seed_alone() -> None:
+    found = synthetic_queries(PRODUCTS, 40, np.random.default_rng(1), ["lantern"])
+    assert found == synthetic_queries(PRODUCTS, 40, np.random.default_rng(1), ["lantern"])
     assert found[0] == "lantern"
     assert len(found) == len(set(found)) > 30
-    words = {word for product in PRODUCTS for word in words_of(product.title)}
+    words = {word for product in PRODUCTS for word in tokenize(product.title)}
     plain = [query for query in found if set(query.split()) <= words]
     assert len(plain) > len(found) / 2
 
@@ -130,9 +130,9 @@ def test_a_query_is_paired_with_what_is_found_what_is_near_and_any() -> None:
     titles = [product.title for product in PRODUCTS]
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(len(titles), 8)).astype(np.float32)
-    texts = Texts(titles, [product.brand for product in PRODUCTS], vectors)
+    texts = TextVectors(titles, [product.brand for product in PRODUCTS], vectors)
     queries = ["usb cable", "nothing of the kind"]
-    pairs = pair_up(queries, vectors[:2], texts, rng)
+    pairs = pair_with_titles(queries, vectors[:2], texts, rng)
     by_query = {query: [title for asked, title in pairs if asked == query] for query in queries}
     assert [len(found) for found in by_query.values()] == [6, 6]
     assert sum("usb cable" in title for title in by_query["usb cable"]) >= 2
@@ -140,34 +140,34 @@ def test_a_query_is_paired_with_what_is_found_what_is_near_and_any() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_run_that_was_cut_off_goes_on_from_the_folds_it_has(
+def test_an_interrupted_run_resumes_from_its_finished_folds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
-    graded = chorus_graded()
-    placed = fold_of(graded, 3, seed=1)
+    graded = chorus_graded_pairs()
+    placed = assign_folds(graded, 3, seed=1)
     for number in range(3):
         levels = [float(pair.level) for pair in graded if placed[pair.query] == number]
         (tmp_path / f"fold-{number}").mkdir()
-        for name, sign in (("teacher", 1.0), ("student", -1.0), (relevance.AFTER_JOINT, 0.0)):
+        for name, sign in (("teacher", 1.0), ("student", -1.0), (relevance.AFTER_JOINT_TRAINING, 0.0)):
             (tmp_path / f"fold-{number}" / f"{name.replace(' ', '-')}.json").write_text(
                 json.dumps([sign * level for level in levels])
             )
     monkeypatch.setattr(relevance, "minilm_cosines", lambda shop, pairs: np.zeros(len(pairs)))
     monkeypatch.setattr(relevance, "read_products", list)
     (tmp_path / "warm").mkdir()
-    result = relevance.measure(Workshop(tmp_path, queries=10, seed=1), folds=3, jobs=jobs)
+    result = relevance.measure_all(EncoderPipeline(tmp_path, queries=10, seed=1), folds=3, jobs=jobs)
     assert result["rows"]["teacher"]["auc"]["value"] == 1.0
     assert result["rows"]["student"]["auc"]["value"] == 0.0
-    assert result["rows"][relevance.AFTER_JOINT]["auc"]["value"] == 0.5
+    assert result["rows"][relevance.AFTER_JOINT_TRAINING]["auc"]["value"] == 0.5
     assert result["student_less_teacher_auc"]["value"] == -1.0
     assert result["joint_less_student_auc"]["value"] == 0.5
-    assert "| teacher | 1.000 (1.000–1.000) |" in relevance.table(result)
+    assert "| teacher | 1.000 (1.000–1.000) |" in relevance.relevance_table(result)
 
 
 def test_brand_and_description_go_beside_the_title_where_they_are_known() -> None:
     shoes = [Product("red shoe", "acme", "for trails"), Product("blue shoe", desc="for roads")]
     pairs = [("shoe", "blue shoe"), ("acme", "hat"), ("shoe", "red shoe"), ("scarf", "scarf")]
-    assert described(pairs, [*shoes, Product("hat", "acme")]) == [
+    assert with_brand_and_description(pairs, [*shoes, Product("hat", "acme")]) == [
         ("shoe", "blue shoe for roads"),
         ("acme", "acme hat"),
         ("shoe", "acme red shoe for trails"),
@@ -176,51 +176,55 @@ def test_brand_and_description_go_beside_the_title_where_they_are_known() -> Non
 
 
 def test_the_encoder_after_joint_training_is_the_one_that_the_trainer_ends_with() -> None:
-    config = small_config(model="prectr-v2", encoder_rate=0.01, encoder_share=1.0, exposure="off", shown_slots=1 << 20)
+    config = small_config(
+        model="prectr-v2", encoder_lr=0.01, encoder_share=1.0, exposure="off", exposed_pairs_bits=1 << 20
+    )
     examples = random_examples(30)
     trainer = Trainer(config)
     trainer.consume(examples, 0)
     trainer.flush()
-    network = trained_on(config, examples)
+    network = encoder_after_joint_training(config, examples)
     folder = load_encoder(Path(config.encoder))
     titles = [f"title {place}" for place in range(20)]
     unseen = [Item(f"unseen {place}", title, position=place) for place, title in enumerate(titles, start=1)]
-    page = Impression("r", "nobody", examples[-1].query, examples[-1].ts, unseen)
+    page = ResultPage("r", "nobody", examples[-1].query, examples[-1].ts, unseen)
     example = msgspec.structs.replace(
         examples[-1], page=msgspec.Raw(encode_record(page)), levels=bytes([1] * 20), labels=bytes(20)
     )
 
     def told(by: RelevanceEncoder) -> np.ndarray:
         pairs = [(page.query, title) for title in titles]
-        return torch.softmax(level_logits(by, folder.tokenizer, pairs), dim=1).numpy()
+        return torch.softmax(predict_level_logits(by, folder.tokenizer, pairs), dim=1).numpy()
 
     np.testing.assert_allclose(told(network), trainer.explain([example]).levels, atol=1e-5)
     assert np.abs(told(network) - told(folder.network)).max() > 0.01
 
 
-def test_a_text_is_read_once_and_its_vector_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_encoded_once_and_its_vector_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_classifier(tmp_path / "encoder", outputs=4)
     texts = ["wool hat", "usb cable", "wool hat", "cotton", "2 m"]
-    wanted = SentenceEncoder(folder, CPU).vectors(texts)
+    wanted = SentenceEncoder(folder, CPU).encode(texts)
     read: list[str] = []
-    whole = SentenceEncoder.vectors
+    whole = SentenceEncoder.encode
 
     def reading(self: SentenceEncoder, texts: list[str]) -> np.ndarray:
         read.extend(texts)
         return whole(self, texts)
 
-    monkeypatch.setattr(SentenceEncoder, "vectors", reading)
+    monkeypatch.setattr(SentenceEncoder, "encode", reading)
     monkeypatch.setattr(kept_vectors, "_BLOCK", 2)
     heard: list[int] = []
-    np.testing.assert_allclose(KeptVectors(folder, CPU, tmp_path / "kept").vectors(texts[:3]), wanted[:3], atol=1e-6)
-    again = KeptVectors(folder, CPU, tmp_path / "kept").vectors(texts, heard.append)
+    np.testing.assert_allclose(
+        CachedSentenceEncoder(folder, CPU, tmp_path / "kept").encode(texts[:3]), wanted[:3], atol=1e-6
+    )
+    again = CachedSentenceEncoder(folder, CPU, tmp_path / "kept").encode(texts, heard.append)
     np.testing.assert_allclose(again, wanted, atol=1e-6)
     assert read == ["wool hat", "usb cable", "cotton", "2 m"]
     assert heard == [5]
 
 
-def test_vectors_of_another_encoder_are_not_taken(tmp_path: Path) -> None:
+def test_vectors_of_another_encoder_are_not_reused(tmp_path: Path) -> None:
     first, second = (save_classifier(tmp_path / name, outputs=outputs) for name, outputs in (("a", 4), ("b", 3)))
-    found = [KeptVectors(folder, CPU, tmp_path / "kept").vectors(["wool hat"]) for folder in (first, second)]
-    np.testing.assert_allclose(found[1], SentenceEncoder(second, CPU).vectors(["wool hat"]), atol=1e-6)
+    found = [CachedSentenceEncoder(folder, CPU, tmp_path / "kept").encode(["wool hat"]) for folder in (first, second)]
+    np.testing.assert_allclose(found[1], SentenceEncoder(second, CPU).encode(["wool hat"]), atol=1e-6)
     assert len(list((tmp_path / "kept").iterdir())) == 2

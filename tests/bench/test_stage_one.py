@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from bench.relevance.synthetic_queries import made_up_pairs, related_categories, text_vectors
-from bench.world.ground_truth import Truth, make_log, read_truth
+from bench.relevance.synthetic_queries import related_categories, synthetic_pairs, text_vectors
+from bench.world.ground_truth import GroundTruth, make_log, read_truth
 from bench.world.stage_one import (
     LevelSample,
     Recipe,
-    graded_pairs,
+    add_label_noise,
+    draw_graded_pairs,
     make_stage_one,
     make_uneven,
-    mean_figures,
-    off_by_one,
+    mean_level_metrics,
 )
 from prectr.model.text.encoder.artifact import load_encoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, level_logits
+from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits
 from prectr.stream.simulator import WorldSettings, make_catalogue
 from prectr.stream.simulator.vocabulary import DEPARTMENTS
 from tests.kit.models.encoder import tiny_encoder
@@ -29,7 +29,7 @@ WORLD = WorldSettings(pages=400, seed=3, days=0.2, queries=40, items=1000, users
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
     folder = tmp_path_factory.mktemp("world")
     make_log(WORLD, folder)
     return read_truth(WORLD, folder)
@@ -42,7 +42,7 @@ def test_graded_pairs_are_candidates_with_their_levels_and_even_over_them() -> N
         for item, level in zip(items.tolist(), levels.tolist(), strict=True):
             if item >= 0:
                 known.setdefault((catalogue.queries[q], catalogue.titles[item]), set()).add(level)
-    pairs = graded_pairs(catalogue, Recipe(seed=77, pairs=2_000, wrong=0.0))
+    pairs = draw_graded_pairs(catalogue, Recipe(seed=77, pairs=2_000, wrong=0.0))
     assert len(pairs) == 2_000
     assert all(pair.level in known[pair.pair] for pair in pairs)
     of_all = np.bincount(catalogue.levels[catalogue.levels > 0], minlength=5)[1:] / (catalogue.levels > 0).sum()
@@ -52,7 +52,7 @@ def test_graded_pairs_are_candidates_with_their_levels_and_even_over_them() -> N
 
 def test_share_of_the_levels_is_off_by_one_and_stays_a_level() -> None:
     true = np.repeat(np.arange(1, 5, dtype=np.uint8), 10_000)
-    told = off_by_one(true, 0.15, np.random.default_rng(5))
+    told = add_label_noise(true, 0.15, np.random.default_rng(5))
     wrong = told != true
     assert wrong.mean() == pytest.approx(0.15, abs=0.01)
     assert set(np.abs(told - true)[wrong].tolist()) == {1}
@@ -64,7 +64,7 @@ def test_share_of_the_levels_is_off_by_one_and_stays_a_level() -> None:
 def test_encoder_is_made_once_with_words_and_pairs_of_another_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = PretrainConfig(vocabulary=400, distil_epochs=1, tune_epochs=1, batch=64)
+    training = PretrainConfig(vocab_size=400, distil_epochs=1, tune_epochs=1, batch_size=64)
     recipe = Recipe(seed=77, pairs=128, made_up=64, queries=20, items=1000, training=training)
     folder = make_stage_one(recipe, tmp_path)
     encoder = load_encoder(folder)
@@ -85,9 +85,9 @@ def test_encoder_is_made_once_with_words_and_pairs_of_another_catalogue(
         make_stage_one(msgspec.structs.replace(recipe, seed=78), tmp_path)
 
 
-def test_made_up_queries_are_answered_as_the_fields_say() -> None:
+def test_synthetic_queries_are_labelled_by_the_fields() -> None:
     catalogue = make_catalogue(WorldSettings(pages=1, seed=77, queries=200, items=2000))
-    pairs, log_levels = made_up_pairs(catalogue, 400, seed=3)
+    pairs, log_levels = synthetic_pairs(catalogue, 400, seed=3)
     fields = {
         title: (category, brand)
         for title, category, brand in zip(catalogue.titles, catalogue.categories, catalogue.brands, strict=True)
@@ -144,9 +144,9 @@ def test_misjudged_candidates_are_the_same_encoder_with_fewer_pairs_of_some_leve
     assert (after[1] + after[2]) / (before[1] + before[2]) == pytest.approx(0.7, abs=0.1)
 
 
-def test_sample_is_of_the_slices_that_it_names(truth: Truth) -> None:
+def test_sample_is_of_the_slices_that_it_names(truth: GroundTruth) -> None:
     sample = LevelSample(truth)
-    figures = sample.figures(np.full((len(sample.query), 4), 0.25))
+    figures = sample.metrics(np.full((len(sample.query), 4), 0.25))
     late = truth.shown.page >= truth.half
     never = truth.unexposed.shown_before == 0
     assert [(one.slice, one.showings) for one in figures] == [
@@ -163,14 +163,16 @@ def test_sample_is_of_the_slices_that_it_names(truth: Truth) -> None:
     )
 
 
-def test_levels_are_judged_as_scikit_learn_does(truth: Truth) -> None:
+def test_levels_are_judged_as_scikit_learn_does(truth: GroundTruth) -> None:
     sample = LevelSample(truth)
     encoder = load_encoder(tiny_encoder())
-    probability = level_logits(encoder.network, encoder.tokenizer, sample.pairs).double().softmax(1).numpy()
-    found = {one.slice: one for one in sample.of_encoder(tiny_encoder())}["exposed"]
+    probability = predict_level_logits(encoder.network, encoder.tokenizer, sample.pairs).double().softmax(1).numpy()
+    found = {one.slice: one for one in sample.encoder_metrics(tiny_encoder())}["exposed"]
     true, told = sample.level[: found.showings], probability[: found.showings]
     assert found.accuracy == pytest.approx(accuracy_score(true, told.argmax(axis=1) + 1))
     assert found.log_loss == pytest.approx(log_loss(true, told, labels=[1, 2, 3, 4]))
-    mean = mean_figures([sample.of_encoder(tiny_encoder()), sample.of_encoder(tiny_encoder())])["exposed"]
+    mean = mean_level_metrics([sample.encoder_metrics(tiny_encoder()), sample.encoder_metrics(tiny_encoder())])[
+        "exposed"
+    ]
     assert mean.accuracy == pytest.approx(found.accuracy)
     assert mean.showings == 2 * found.showings

@@ -8,11 +8,18 @@ import msgspec
 import pytest
 
 from bench.stream.driver import Run
-from bench.stream.failover import Takeover
-from bench.stream.latency import Latency
-from bench.stream.oracle import HALF_LIFE_MS, Check, Committed, Expected, expected, held_against
-from bench.stream.page import Result, page, sections
-from bench.stream.workload import Workload, pages_for, scaled, settings
+from bench.stream.failover import Failover
+from bench.stream.latency import LatencyResult
+from bench.stream.oracle import (
+    HALF_LIFE_MS,
+    CheckResult,
+    CommittedRecord,
+    ExpectedOutput,
+    check_records,
+    expected_output,
+)
+from bench.stream.page import Result, render_page, sections
+from bench.stream.workload import Workload, pages_for, scale_workload, stage_settings
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
@@ -68,13 +75,13 @@ def examples_of(log: Workload, folder: Path) -> tuple[list[Example], Outcomes]:
     config = PipelineConfig(partitions=PARTITIONS, attribution_window=WINDOW / 1000, allowed_lateness=0.5)
     tasks = EmbeddedTasks(folder / "tasks", config, LexicalLabeller())
     lines = log.path.read_bytes().splitlines()
-    steps = [*tasks.step(lines, 0), *tasks.flush()]
+    steps = [*tasks.process(lines, 0), *tasks.flush()]
     outcomes = tasks.outcomes
     tasks.close()
     return [example for step in steps for example in step.examples], outcomes
 
 
-def frames_of(examples: list[Example], outcomes: Outcomes, *, each: int = 7) -> list[Committed]:
+def frames_of(examples: list[Example], outcomes: Outcomes, *, each: int = 7) -> list[CommittedRecord]:
     """The same as a topic, some examples a frame."""
     records = []
     for partition in range(PARTITIONS):
@@ -83,7 +90,7 @@ def frames_of(examples: list[Example], outcomes: Outcomes, *, each: int = 7) -> 
         for number, start in enumerate(range(0, len(here), each)):
             values = [encode_record(example) for example in here[start : start + each]]
             (frame,) = encode_frames(partition, number, values, 0, outcomes={0: outcomes})
-            records.append(Committed(partition, number, 0, frame))
+            records.append(CommittedRecord(partition, number, 0, frame))
     return records
 
 
@@ -91,12 +98,12 @@ class Found:
     """What came out of the log, and what is due."""
 
     def __init__(self, log: Workload, folder: Path) -> None:
-        self.due: Expected = expected(log)
+        self.due: ExpectedOutput = expected_output(log)
         self.examples, self.outcomes = examples_of(log, folder)
 
-    def check(self, examples: list[Example] | None = None, outcomes: Outcomes | None = None) -> Check:
+    def check(self, examples: list[Example] | None = None, outcomes: Outcomes | None = None) -> CheckResult:
         frames = frames_of(self.examples if examples is None else examples, outcomes or self.outcomes)
-        return held_against(frames, PARTITIONS, self.due)
+        return check_records(frames, PARTITIONS, self.due)
 
 
 @pytest.fixture
@@ -123,7 +130,7 @@ def test_oracle_by_hand(tmp_path: Path) -> None:
         click("r1", "u1", T + WINDOW + 1, "a"),
         result_page("r3", "u1", later, items=("a",)),
     ]
-    due = expected(workload(tmp_path / "log.jsonl", lines, 3))
+    due = expected_output(workload(tmp_path / "log.jsonl", lines, 3))
     first, second, third = due.pages["r1"], due.pages["r2"], due.pages["r3"]
     assert (first.labels, first.levels, first.user_activity) == (b"\0\1", b"\4\1", 0)
     assert (second.user_activity, second.user_stats, second.query_stats) == (1, (0,) * 8, (0,) * 8)
@@ -174,7 +181,7 @@ def test_what_is_wrong_does_not_pass(
 
 def test_a_lost_frame_and_other_outcomes_do_not_pass(found: Found) -> None:
     frames = frames_of(found.examples, found.outcomes)
-    check = held_against([*frames[:2], *frames[3:]], PARTITIONS, found.due)
+    check = check_records([*frames[:2], *frames[3:]], PARTITIONS, found.due)
     assert (check.missing, check.gaps) == (7, 1)
     found.outcomes.clicks.late += 1
     assert found.check().verdict == "outcome counts differ"
@@ -182,12 +189,12 @@ def test_a_lost_frame_and_other_outcomes_do_not_pass(found: Found) -> None:
 
 def test_a_scaled_log_comes_out_the_same_but_faster(log: Workload, tmp_path: Path) -> None:
     # 120 pages in 240 s are 0.75 events a second as the generator's clock goes by: 20 ms a page, not 2 s.
-    fast = scaled(log, tmp_path / "fast.jsonl", events_a_second=750.0, seconds=1e6)
+    fast = scale_workload(log, tmp_path / "fast.jsonl", events_per_second=750.0, seconds=1e6)
     assert (fast.pages, fast.events, fast.window) == (log.pages, log.events, WINDOW // 10)
     lines = [msgspec.json.decode(line) for line in fast.path.read_bytes().splitlines()]
     pages = [line["ts"] for line in lines if line["type"] == "impression"]
     assert pages[-1] - pages[0] == 119 * 2 * SECOND // 10
-    assert settings(fast) == {"PRECTR_ATTRIBUTION_WINDOW": "6000ms", "PRECTR_ALLOWED_LATENESS": "50ms"}
+    assert stage_settings(fast) == {"PRECTR_ATTRIBUTION_WINDOW": "6000ms", "PRECTR_ALLOWED_LATENESS": "50ms"}
     assert pages_for(1501) == 2000
 
 
@@ -197,15 +204,27 @@ def test_the_page_gives_ratios_of_medians_and_every_run() -> None:
 
     ours = [run("ours, 1 process", cpu, 1.0) for cpu in (1.0, 2.0, 9.0)]
     others = [run("Kafka Streams, exactly once", cpu, 2.0) for cpu in (4.0, 3.0, 5.0)]
-    takeovers = [Takeover(name="ours", state="kept", out=5, first=6.5, every=7.0, state_mb=1.0, check="ok")]
-    late = Latency(asked=5, fed=5, pages=9, window_ms=6, appended=(1, 2, 3), readable=(4, 5, 6), check="ok")
+    takeovers = [
+        Failover(
+            name="ours",
+            state="kept",
+            examples_at_kill=5,
+            first_output_seconds=6.5,
+            all_partitions_seconds=7.0,
+            state_mb=1.0,
+            check="ok",
+        )
+    ]
+    late = LatencyResult(
+        target_rate=5, actual_rate=5, pages=9, window_ms=6, appended=(1, 2, 3), readable=(4, 5, 6), check="ok"
+    )
     result = Result(
-        command="bench", pages=10, runs=[*ours, *others], takeovers=takeovers, latency=late, failures=["too few"]
+        command="bench", pages=10, runs=[*ours, *others], failovers=takeovers, latency=late, failures=["too few"]
     )
     shown = {section.title.split(":")[0]: section for section in sections(result)}
     assert shown["Ratios"].rows == [["ours, 1 process / Kafka Streams, exactly once", "2.00", "2.00", "2.00"]]
     assert shown["Speed"].rows[0][1:4] == ["1,000", "1.0", "1,000"]
-    text = page(result)
+    text = render_page(result)
     assert text.count("| ours, 1 process |") == 6
     assert "| ours, state kept | 6.5 | 7.0 | 5 | 1 | ok |" in text
     assert "| 1 | too few |" in text

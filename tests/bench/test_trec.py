@@ -6,8 +6,15 @@ from typing import Any
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from bench.trec import FLOOR_AUC, FLOOR_GAUC, SETTINGS, log_position, position_alone, read_pages
-from testkit.command import replayed, written_examples
+from bench.trec import (
+    BASELINE_AUC,
+    BASELINE_GAUC,
+    MODEL_SETTINGS,
+    log_position_features,
+    position_only_baseline,
+    read_pages,
+)
+from testkit.command import read_written_examples, run_replay_command
 from testkit.trec import CLICKS, IMPRESSIONS, TREC_PAGES, trec_events, write_trec_log
 
 pytestmark = pytest.mark.skipif(not TREC_PAGES.exists(), reason="the log may not be shipped, and is not beside us")
@@ -31,19 +38,21 @@ def test_sessions_follow_each_other_and_clicks_follow_their_pages() -> None:
 @pytest.mark.parametrize("model", ["lr", "wide-deep"])
 def test_model_beats_position_alone_by_a_hundredth(model: str, log: Path, tmp_path: Path) -> None:
     out = tmp_path / "examples.jsonl"
-    report = replayed(log, "--model", model, "--examples", out, run_dir=tmp_path / "run", **SETTINGS.get(model, {}))
+    report = run_replay_command(
+        log, "--model", model, "--examples", out, run_dir=tmp_path / "run", **MODEL_SETTINGS.get(model, {})
+    )
     assert (report["impressions"], report["clicks"]) == (IMPRESSIONS, CLICKS)
     assert report["outcomes"]["clicks"]["joined"] == CLICKS
-    assert report["auc"] >= FLOOR_AUC + 0.01
-    assert report["gauc"] >= FLOOR_GAUC + 0.01
+    assert report["auc"] >= BASELINE_AUC + 0.01
+    assert report["gauc"] >= BASELINE_GAUC + 0.01
 
 
 def test_history_of_a_session_is_what_was_clicked_before_the_page(log: Path, tmp_path: Path) -> None:
     """Clicks lie between a page and the next, so a page's activity is the clicks on the session's earlier pages."""
     out = tmp_path / "examples.jsonl.gz"
-    replayed(log, "--no-train", "--examples", out, run_dir=tmp_path / "run")
+    run_replay_command(log, "--no-train", "--examples", out, run_dir=tmp_path / "run")
     earlier: dict[str, int] = {}
-    examples: list[dict[str, Any]] = sorted(written_examples(out), key=lambda example: example["ts"])
+    examples: list[dict[str, Any]] = sorted(read_written_examples(out), key=lambda example: example["ts"])
     for example in examples:
         assert example["user_activity"] == earlier.get(example["user_id"], 0)
         clicks = sum(item["click"] for item in example["items"])
@@ -53,9 +62,9 @@ def test_history_of_a_session_is_what_was_clicked_before_the_page(log: Path, tmp
 
 def test_the_floor_is_what_position_alone_reaches() -> None:
     """Batches of 16 pages and the default step of `lr`: within 0.002 of the figures that the floor was set from."""
-    row = position_alone(read_pages(), "floor", log_position, alpha=0.1, batch_pages=16)
-    assert row.auc == pytest.approx(FLOOR_AUC, abs=0.002)
-    assert row.gauc == pytest.approx(FLOOR_GAUC, abs=0.002)
+    row = position_only_baseline(read_pages(), "floor", log_position_features, alpha=0.1, batch_pages=16)
+    assert row.auc == pytest.approx(BASELINE_AUC, abs=0.002)
+    assert row.gauc == pytest.approx(BASELINE_GAUC, abs=0.002)
     pages = read_pages()
     positions = [-position for shown, _ in pages for position in shown]
     clicks = [click for _, clicked in pages for click in clicked]

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from prectr.ops.monitor.current_quality import Reading
+from prectr.ops.monitor.current_quality import MonitorSnapshot
 from prectr.ops.monitor.server import PageServer
 from testkit.chromium import NARROW, WIDE, Chrome
 from tests.browser.reading_figures import equals
 from tests.ops.monitor.test_page import NOW, reading
 
-NOTHING_YET = Reading(standing="reading", received=0, refused={}, stretches=0, sources=[], quality={})
+NOTHING_YET = MonitorSnapshot(status="reading", received=0, rejected={}, retained_windows=0, sources=[], quality={})
 WINDOWS = ("5m", "1h", "24h", "run")
 OTHERS = ("log_loss", "normalized_entropy", "calibration", "pages", "impressions", "clicks")
 
@@ -35,7 +35,7 @@ def quality(server: PageServer) -> dict[str, Any]:
     return found
 
 
-def test_every_figure_that_is_seen_is_that_of_the_json(browser: Chrome, server: PageServer) -> None:
+def test_every_visible_number_matches_the_json(browser: Chrome, server: PageServer) -> None:
     browser.open(url(server))
     seen, now = dict(browser.figures()), quality(server)
     models = {model["model"]: model["windows"] for model in now["models"]}
@@ -55,8 +55,8 @@ def test_every_figure_that_is_seen_is_that_of_the_json(browser: Chrome, server: 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("given", [reading(version=3), reading("waiting for Kafka"), NOTHING_YET])
-def test_nothing_is_complained_of_and_nothing_is_cut_off(
-    browser: Chrome, server: PageServer, given: Reading, width: int, dark: bool
+def test_there_are_no_console_errors_and_nothing_is_clipped(
+    browser: Chrome, server: PageServer, given: MonitorSnapshot, width: int, dark: bool
 ) -> None:
     server.update(given)
     browser.dark(dark)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from testkit.chromium import NARROW, WIDE, Chrome
-from testkit.command import replayed
+from testkit.command import run_replay_command
 from tests.browser.reading_figures import equals
 from tests.kafka.worlds import simulated
 
@@ -21,7 +21,7 @@ FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a replay of two models."""
     folder = tmp_path_factory.mktemp("replay")
-    replayed(simulated(folder, pages=600), "--model", "lr,dnn", run_dir=folder / "run")
+    run_replay_command(simulated(folder, pages=600), "--model", "lr,dnn", run_dir=folder / "run")
     return folder / "run"
 
 
@@ -31,7 +31,7 @@ def at(report: Any, path: str) -> Any:
     return report
 
 
-def test_every_figure_that_is_seen_is_that_of_the_json(browser: Chrome, run_dir: Path) -> None:
+def test_every_visible_number_matches_the_json(browser: Chrome, run_dir: Path) -> None:
     report = json.loads((run_dir / "report.json").read_bytes())
     browser.open((run_dir / "report.html").as_uri())
     seen = browser.figures()
@@ -55,7 +55,7 @@ def test_every_figure_that_is_seen_is_that_of_the_json(browser: Chrome, run_dir:
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("dark", [False, True])
-def test_nothing_is_complained_of_and_nothing_is_cut_off(
+def test_there_are_no_console_errors_and_nothing_is_clipped(
     browser: Chrome, run_dir: Path, width: int, dark: bool
 ) -> None:
     browser.dark(dark)

@@ -17,12 +17,12 @@ import typer
 from rich.console import Console
 
 from bench.provenance import ROOT, command_line
-from testkit.kafka_broker import HOW, Broker, kafka_home
+from testkit.kafka_broker import INSTALL_HINT, Broker, kafka_home
 from tests.faults import snapshots
-from tests.faults.plan import KINDS, Scenario, plan
-from tests.faults.scenario import Outcome, run
+from tests.faults.plan import KINDS, Scenario, make_plan
+from tests.faults.scenario import ScenarioResult, run_scenario
 from tests.faults.table import console_table, markdown, summary
-from tests.faults.worlds import Worlds
+from tests.faults.worlds import LogCache
 
 RESULTS = ROOT / "bench" / "results" / "faults.md"
 _console = Console(width=None if sys.stdout.isatty() else 160)
@@ -51,82 +51,86 @@ def main(
         raise typer.BadParameter(f"there is no kind {unknown[0]!r}; there are {', '.join(KINDS)}", param_hint="--kinds")
     home = kafka_home()
     if home is None:
-        _console.print(f"no Kafka to test with: {HOW}")
+        _console.print(f"no Kafka to test with: {INSTALL_HINT}")
         raise typer.Exit(1)
-    scenarios = plan(seed, faults, wanted, snapshots=snapshots.AVAILABLE)
+    scenarios = make_plan(seed, faults, wanted, snapshots=snapshots.AVAILABLE)
     chosen = {int(text) for text in only.split(",") if text.strip()}
     scenarios = [scenario for scenario in scenarios if not chosen or scenario.number in chosen]
-    given = f"--faults {faults} --seed {seed}" + (f" --kinds {kinds}" if kinds else "")
-    known = _known(after, scenarios)
+    base_flags = f"--faults {faults} --seed {seed}" + (f" --kinds {kinds}" if kinds else "")
+    outcomes_by_number = _passed_before(after, scenarios)
 
-    def found(outcomes: list[Outcome]) -> None:
-        known.update({outcome.scenario.number: outcome for outcome in outcomes})
+    def on_outcomes(outcomes: list[ScenarioResult]) -> None:
+        outcomes_by_number.update({outcome.scenario.number: outcome for outcome in outcomes})
         if json is not None:
-            rows = [known[number] for number in sorted(known)]
+            rows = [outcomes_by_number[number] for number in sorted(outcomes_by_number)]
             json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
 
-    kept = len(known)
-    missing = [scenario for scenario in scenarios if scenario.number not in known]
-    _run_all(missing, home, given, found, keep_going=keep_going)
-    outcomes = [known[number] for number in sorted(known)]
+    already_passed = len(outcomes_by_number)
+    missing = [scenario for scenario in scenarios if scenario.number not in outcomes_by_number]
+    _run_all(missing, home, base_flags, on_outcomes, keep_going=keep_going)
+    outcomes = [outcomes_by_number[number] for number in sorted(outcomes_by_number)]
     _console.print(console_table(outcomes))
     _console.print(summary(outcomes))
-    page = markdown(outcomes, command_line("tests.faults", sys.argv[1:]), seed, kept)
+    page = markdown(outcomes, command_line("tests.faults", sys.argv[1:]), seed, already_passed)
     if write:
         RESULTS.write_text(page)
-    if any(outcome.wrong for outcome in outcomes) or len(outcomes) < len(scenarios):
+    if any(outcome.problems for outcome in outcomes) or len(outcomes) < len(scenarios):
         raise typer.Exit(1)
 
 
-def _known(after: Path | None, scenarios: list[Scenario]) -> dict[int, Outcome]:
+def _passed_before(after: Path | None, scenarios: list[Scenario]) -> dict[int, ScenarioResult]:
     """What came out equal before, by the scenario's number; of another plan, nothing is taken."""
     if after is None:
         return {}
-    rows = msgspec.json.decode(after.read_bytes(), type=list[Outcome])
-    return {row.scenario.number: row for row in rows if not row.wrong and row.scenario in scenarios}
+    rows = msgspec.json.decode(after.read_bytes(), type=list[ScenarioResult])
+    return {row.scenario.number: row for row in rows if not row.problems and row.scenario in scenarios}
 
 
 def _run_all(
     scenarios: list[Scenario],
     home: Path,
-    given: str,
-    found: Callable[[list[Outcome]], None],
+    base_flags: str,
+    on_outcomes: Callable[[list[ScenarioResult]], None],
     *,
     keep_going: bool,
 ) -> None:
     """Run them one after the other; `found` hears what has been found so far after each."""
     folder = Path(tempfile.mkdtemp(prefix="prectr-faults-"))
     broker = Broker(home, folder / "kafka")
-    worlds = Worlds(folder / "worlds")
-    outcomes: list[Outcome] = []
+    worlds = LogCache(folder / "worlds")
+    outcomes: list[ScenarioResult] = []
     try:
         broker.start()
         for scenario in scenarios:
-            place = folder / f"scenario-{scenario.number}"
-            outcome = run(scenario, broker, worlds, place, lambda text: _say(f"   {text}"))
+            scenario_dir = folder / f"scenario-{scenario.number}"
+            outcome = run_scenario(
+                scenario, broker, worlds, scenario_dir, lambda text: _print_timestamped(f"   {text}")
+            )
             outcomes.append(outcome)
-            found(outcomes)
-            verdict = "not equal" if outcome.wrong else "equal"
-            _say(f"{scenario.name}: {verdict}, {len(outcome.rows)} faults in {outcome.seconds:.0f} s")
-            if outcome.wrong:
-                for text in outcome.wrong:
-                    _say(f"   {text}")
-                _say(f"   logs: {outcome.logs}; again: python -m tests.faults {given} --only {scenario.number}")
+            on_outcomes(outcomes)
+            verdict = "not equal" if outcome.problems else "equal"
+            _print_timestamped(f"{scenario.name}: {verdict}, {len(outcome.rows)} faults in {outcome.seconds:.0f} s")
+            if outcome.problems:
+                for text in outcome.problems:
+                    _print_timestamped(f"   {text}")
+                _print_timestamped(
+                    f"   logs: {outcome.logs}; again: python -m tests.faults {base_flags} --only {scenario.number}"
+                )
                 if not keep_going:
                     break
     finally:
         broker.stop()
         for entry in ("kafka", "worlds"):
             shutil.rmtree(folder / entry, ignore_errors=True)
-        if not any(outcome.wrong for outcome in outcomes):
+        if not any(outcome.problems for outcome in outcomes):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _say(text: str) -> None:
+def _print_timestamped(text: str) -> None:
     _console.print(f"{time.strftime('%X')} {text}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -135,5 +139,5 @@ if __name__ == "__main__":
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
     # Each process started would compile torch anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
     typer.run(main)

@@ -11,7 +11,7 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.ordering.frames import decode_frame
 
 
-class Recovery(Protocol):
+class RecoveryTimer(Protocol):
     """What is waited for after a fault."""
 
     @property
@@ -19,14 +19,14 @@ class Recovery(Protocol):
         """From the fault until output flowed again; None: it does not yet."""
 
 
-class Output:
+class OutputProbe:
     """Committed examples as they come, by partition: read committed, timed by the broker."""
 
     def __init__(self, connection: Connection, topic: str, partitions: int) -> None:
         self._consumer = connection.consumer(group_id=None)
         self._consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
         self._partitions = partitions
-        self._waiting: list[ExamplesAgain] = []
+        self._timers: list[ExamplesRecovery] = []
 
     def poll(self, seconds: float) -> None:
         """Read for so long, or until something has come."""
@@ -35,15 +35,15 @@ class Output:
                 where = f"{record.topic} partition {record.partition} offset {record.offset}"
                 if not decode_frame(record.value, where).records:
                     continue
-                for waiting in self._waiting:
-                    if record.timestamp >= waiting.since * 1000:
-                        waiting.came.setdefault(partition.partition, record.timestamp / 1000)
+                for timer in self._timers:
+                    if record.timestamp >= timer.since * 1000:
+                        timer.first_output_at.setdefault(partition.partition, record.timestamp / 1000)
 
-    def again(self) -> "ExamplesAgain":
+    def start_recovery_timer(self) -> "ExamplesRecovery":
         """Begin to wait: from now on, examples must come in every partition."""
-        waiting = ExamplesAgain(time.time(), self._partitions)
-        self._waiting.append(waiting)
-        return waiting
+        timer = ExamplesRecovery(time.time(), self._partitions)
+        self._timers.append(timer)
+        return timer
 
     def close(self) -> None:
         """Leave the broker."""
@@ -51,20 +51,20 @@ class Output:
 
 
 @dataclass
-class ExamplesAgain:
+class ExamplesRecovery:
     """Waits until every partition of `training-examples` has had a committed frame with examples in it."""
 
     since: float
     partitions: int
-    came: dict[int, float] = field(default_factory=dict)
+    first_output_at: dict[int, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
         """From the fault until the last of the partitions had examples again."""
-        return max(self.came.values()) - self.since if len(self.came) == self.partitions else None
+        return max(self.first_output_at.values()) - self.since if len(self.first_output_at) == self.partitions else None
 
 
-class CheckpointAgain:
+class CheckpointRecovery:
     """Waits until the trainer has written another checkpoint."""
 
     def __init__(self, folder: Path) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults.worlds import WORLDS
+from tests.faults.worlds import LOG_FACTORIES
 
-STREAM_POINTS: Final = ("after_produce", "before_commit", "after_commit", "after_write")
+STREAM_FAILPOINTS: Final = ("after_produce", "before_commit", "after_commit", "after_write")
 
 KINDS: Final = {
     "kill-stream": "kill -9 of a stream process at a random moment",
@@ -25,10 +25,10 @@ KINDS: Final = {
     "kill-in-restore": "kill -9 of a stream process while it restores a snapshot",
 }
 """Name and meaning of every kind of fault."""
-OF_SNAPSHOTS: Final = frozenset({"truncated-snapshot", "kill-in-snapshot", "kill-in-restore"})
-OF_VOLUMES: Final = frozenset({"disk-full"})
+SNAPSHOT_KINDS: Final = frozenset({"truncated-snapshot", "kill-in-snapshot", "kill-in-restore"})
+DISK_KINDS: Final = frozenset({"disk-full"})
 
-SIZES: Final = (1, 2, 4, 4, 6, 6, 8, 8)
+SCENARIO_SIZES: Final = (1, 2, 4, 4, 6, 6, 8, 8)
 """Faults in a scenario, one of these: alone, and mixed with others."""
 
 
@@ -63,15 +63,15 @@ class Scenario:
         return random.Random(f"{self.seed}/{self.number}")
 
 
-def plan(
-    seed: int, faults: int, kinds: Sequence[str], *, snapshots: bool = True, sizes: Sequence[int] = SIZES
+def make_plan(
+    seed: int, faults: int, kinds: Sequence[str], *, snapshots: bool = True, sizes: Sequence[int] = SCENARIO_SIZES
 ) -> list[Scenario]:
     """Scenarios that hold so many faults, each kind as often as any other, give or take one.
 
     snapshots: whether the program has them; the kinds that need them are left out where not. sizes: faults of a
     scenario are as many as one of these.
     """
-    usable = [kind for kind in kinds if snapshots or kind not in OF_SNAPSHOTS]
+    usable = [kind for kind in kinds if snapshots or kind not in SNAPSHOT_KINDS]
     if not usable:
         return []
     rng = random.Random(f"{seed}")
@@ -87,10 +87,13 @@ def plan(
             Scenario(
                 seed=seed,
                 number=len(scenarios) + 1,
-                world=rng.choice(list(WORLDS)),
+                world=rng.choice(list(LOG_FACTORIES)),
                 partitions=rng.choice((3, 4)),
-                snapshots=snapshots and (rng.random() < 0.5 or bool(OF_SNAPSHOTS & set(chosen))),
-                faults=tuple(Fault(kind, place > 0 and rng.random() < 0.2) for place, kind in enumerate(chosen)),
+                snapshots=snapshots and (rng.random() < 0.5 or bool(SNAPSHOT_KINDS & set(chosen))),
+                faults=tuple(
+                    Fault(kind, number_in_scenario > 0 and rng.random() < 0.2)
+                    for number_in_scenario, kind in enumerate(chosen)
+                ),
             )
         )
     return scenarios

@@ -10,22 +10,22 @@ from typing import Final
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from testkit.kafka_broker import Broker
-from tests.faults.feed import Feed
-from tests.faults.output_probe import CheckpointAgain, Output, Recovery
+from tests.faults.feed import LogFeeder
+from tests.faults.output_probe import CheckpointRecovery, OutputProbe, RecoveryTimer
 from tests.faults.snapshots import FLAGS
-from tests.faults.tmpfs import Volume
+from tests.faults.tmpfs import TmpfsVolume
 from tests.kafka.live import SESSION_TIMEOUT, Live
 
 STREAMS: Final = ("1", "2")
 TRAINER: Final = "train"
 SESSION_SECONDS: Final = float(SESSION_TIMEOUT)
-_LOOK_EVERY: Final = 0.05
-_RECOVERY_LIMIT: Final = 60.0
-_BROKER_WAIT: Final = "30"
+_POLL_INTERVAL: Final = 0.05
+_RECOVERY_TIMEOUT: Final = 60.0
+_CONNECT_TIMEOUT: Final = "30"
 """Seconds that a process goes on trying while the broker does not answer at start."""
 
 
-class System:
+class LiveSystem:
     """Processes by name: `1`, `2` and, for a while, `3` are stream processes, `train` is the trainer.
 
     Each is started by the command that it was first started by, as its operator would. A process that ends by
@@ -38,113 +38,119 @@ class System:
         self.rng = rng
         self.snapshots = live.folder / "snapshots" if snapshots else None
         self.running: dict[str, subprocess.Popen[str]] = {}
-        self.begun = time.monotonic()
-        self._volumes: dict[str, Volume] = {}
+        self.started_at = time.monotonic()
+        self._volumes: dict[str, TmpfsVolume] = {}
         live.create()
         # By default, the client waits for up to 30 s before it connects again, and nothing would come in meanwhile.
-        connection = Connection(broker.address, {"reconnect_backoff_max_ms": 200}, wait=30)
+        connection = Connection(broker.address, {"reconnect_backoff_max_ms": 200}, connect_timeout=30)
         topics = Topics(live.prefix)
-        self.feed = Feed(connection, topics.events, log, live.partitions)
-        self.output = Output(connection, topics.examples, live.partitions)
+        self.feed = LogFeeder(connection, topics.events, log, live.partitions)
+        self.output = OutputProbe(connection, topics.examples, live.partitions)
 
     def add_volume(self, name: str) -> bool:
         """Let a stream process have its state on a small disk of its own; whether that can be done here."""
         try:
-            self._volumes[name] = Volume(self.live.folder / f"volume-{name}")
+            self._volumes[name] = TmpfsVolume(self.live.folder / f"volume-{name}")
         except RuntimeError:
             return False
         return True
 
-    def volume(self, name: str) -> Volume | None:
+    def volume(self, name: str) -> TmpfsVolume | None:
         """The small disk of a process, where it has one."""
         return self._volumes.get(name)
 
-    def state(self, name: str) -> Path:
+    def state_dir(self, name: str) -> Path:
         """The state folder of a stream process."""
         volume = self._volumes.get(name)
-        return self.live.state(name) if volume is None else volume.path / "state"
+        return self.live.state_dir(name) if volume is None else volume.path / "state"
 
     def start(self, name: str, *flags: str) -> None:
         """Start a process, or start it again."""
-        given = ("--wait", _BROKER_WAIT, *flags)
+        common_flags = ("--connect-timeout", _CONNECT_TIMEOUT, *flags)
         if name == TRAINER:
-            self.running[name] = self.live.start_train("--cut-every", "1", *given, crash=self._orders(name))
+            self.running[name] = self.live.start_train(
+                "--checkpoint-interval", "1", *common_flags, crash=self._kill_file(name)
+            )
             return
-        stored = ("--snapshots", self.snapshots, *FLAGS) if self.snapshots is not None else ()
+        snapshot_flags = ("--snapshots", self.snapshots, *FLAGS) if self.snapshots is not None else ()
         self.running[name] = self.live.start_stream(
-            name, *given, *stored, crash=self._orders(name), state_dir=self.state(name)
+            name, *common_flags, *snapshot_flags, crash=self._kill_file(name), state_dir=self.state_dir(name)
         )
 
-    def arm(self, name: str, point: str, number: int) -> None:
+    def schedule_kill(self, name: str, failpoint: str, hit: int) -> None:
         """Have a process killed at its n-th passing of a point from now on."""
-        orders = self._orders(name)
-        aside = orders.with_suffix(".new")
-        aside.write_text(f"{point} {number}")
-        aside.rename(orders)
+        kill_file = self._kill_file(name)
+        staging = kill_file.with_suffix(".new")
+        staging.write_text(f"{failpoint} {hit}")
+        staging.rename(kill_file)
 
-    def disarm(self, name: str) -> bool:
+    def cancel_kill(self, name: str) -> bool:
         """Take back `arm`; whether it was in time, or the process is about to be killed."""
         try:
-            self._orders(name).unlink()
+            self._kill_file(name).unlink()
         except FileNotFoundError:
             return False
         return True
 
     def kill(self, name: str) -> None:
         """Kill -9."""
-        self.live.killed(self.running.pop(name))
+        self.live.kill(self.running.pop(name))
 
-    def died(self, name: str) -> bool:
+    def remove_if_ended(self, name: str) -> bool:
         """Whether a process has ended; if so, it is no longer among the running."""
         if self.running[name].poll() is None:
             return False
         del self.running[name]
         return True
 
-    def heard(self, words: str) -> bool:
+    def any_logged(self, text: str) -> bool:
         """Whether a process that is running has written these words to stderr."""
-        return any(words in self.live.said(process) for process in self.running.values())
+        return any(text in self.live.stderr_of(process) for process in self.running.values())
 
     def run_for(self, seconds: float) -> None:
         """Let time pass, with events coming in."""
-        self.until(lambda: False, seconds)
+        self.wait_until(lambda: False, seconds)
 
-    def until(self, condition: Callable[[], bool], seconds: float, *, may_end: tuple[str, ...] = ()) -> bool:
+    def wait_until(self, condition: Callable[[], bool], seconds: float, *, may_end: tuple[str, ...] = ()) -> bool:
         """Let time pass, with events coming in, until something is so; whether it is, in so many seconds.
 
         may_end: processes whose end is looked for by the condition.
         """
-        end = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() >= end:
+            if time.monotonic() >= deadline:
                 return False
             self.feed.tick()
-            self.output.poll(_LOOK_EVERY)
-            self._all_run(may_end)
+            self.output.poll(_POLL_INTERVAL)
+            self._check_running(may_end)
         return True
 
-    def recovered(self, recovery: Recovery) -> None:
+    def wait_for_recovery(self, recovery: RecoveryTimer) -> None:
         """Wait until output flows again, or the log has all been sent and nothing more can come."""
-        self.until(lambda: recovery.seconds is not None, _RECOVERY_LIMIT)
+        self.wait_until(lambda: recovery.seconds is not None, _RECOVERY_TIMEOUT)
 
-    def again(self, name: str) -> Recovery:
+    def start_recovery_timer(self, name: str) -> RecoveryTimer:
         """Begin to wait for the output that a process is needed for."""
-        return CheckpointAgain(self.live.folder / "train" / "checkpoints") if name == TRAINER else self.output.again()
+        return (
+            CheckpointRecovery(self.live.folder / "train" / "checkpoints")
+            if name == TRAINER
+            else self.output.start_recovery_timer()
+        )
 
-    def finish(self, shown: Callable[[str], None]) -> None:
+    def finish(self, on_progress: Callable[[str], None]) -> None:
         """Send the rest, stop everything as an operator would, and let it go through to the end."""
         self.feed.finish()
-        self._all_run(())
-        shown("stopping")
+        self._check_running(())
+        on_progress("stopping")
         for process in self.running.values():
-            self.live.ask_to_stop(process)
+            self.live.request_stop(process)
         for process in self.running.values():
-            self.live.ended(process)
-        shown("to the end")
+            self.live.wait_for_end(process)
+        on_progress("to the end")
         for name in (*STREAMS, TRAINER):
             self.start(name, "--until-end", "--flush")
         for process in self.running.values():
-            self.live.ended(process)
+            self.live.wait_for_end(process)
         self.running.clear()
 
     def close(self) -> None:
@@ -155,11 +161,11 @@ class System:
         for volume in self._volumes.values():
             volume.close()
 
-    def _orders(self, name: str) -> Path:
+    def _kill_file(self, name: str) -> Path:
         return self.live.folder / f"orders-{name}"
 
-    def _all_run(self, may_end: tuple[str, ...]) -> None:
+    def _check_running(self, may_end: tuple[str, ...]) -> None:
         for name, process in self.running.items():
             if name not in may_end and process.poll() is not None:
-                said = self.live.said(process)
-                raise AssertionError(f"{name} ended by itself with exit code {process.returncode}:\n{said[-3000:]}")
+                stderr = self.live.stderr_of(process)
+                raise AssertionError(f"{name} ended by itself with exit code {process.returncode}:\n{stderr[-3000:]}")

@@ -8,9 +8,9 @@ from rich.table import Table
 
 from bench.provenance import machine, versions
 from tests.faults.plan import KINDS
-from tests.faults.scenario import Outcome, Row
+from tests.faults.scenario import FaultRow, ScenarioResult
 
-_ABOUT = (
+_METHOD = (
     "Each scenario is a live system of its own on a real broker: two stream processes (session timeout 3 s) and a "
     "trainer, at work on a log that comes in bit by bit while the faults happen, one after the other. What crashes is "
     "started again by the same command. At the end all are stopped, the rest of the log is loaded, and all run to the "
@@ -23,7 +23,7 @@ _ABOUT = (
 _COLUMNS = ("#", "scenario", "fault", "what was done", "at", "output again after", "verdict")
 
 
-def console_table(outcomes: Sequence[Outcome]) -> Table:
+def console_table(outcomes: Sequence[ScenarioResult]) -> Table:
     """The table for a terminal."""
     table = Table(title="Faults", show_lines=False)
     for column in _COLUMNS:
@@ -33,18 +33,20 @@ def console_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
+def summary(outcomes: Sequence[ScenarioResult]) -> str:
     """How many faults of how many came out as if nothing had happened."""
-    whole = sum(len(outcome.rows) for outcome in outcomes)
-    good = sum(len(outcome.rows) for outcome in outcomes if not outcome.wrong)
-    right = sum(not outcome.wrong for outcome in outcomes)
-    return f"{good} of {whole} faults in {right} of {len(outcomes)} scenarios came out equal to the replay"
+    fault_count = sum(len(outcome.rows) for outcome in outcomes)
+    equal_faults = sum(len(outcome.rows) for outcome in outcomes if not outcome.problems)
+    equal_scenarios = sum(not outcome.problems for outcome in outcomes)
+    return f"{equal_faults} of {fault_count} faults in {equal_scenarios} of {len(outcomes)} scenarios came out equal to the replay"
 
 
-def markdown(outcomes: Sequence[Outcome], command: str, seed: int, kept: int = 0) -> str:
+def markdown(outcomes: Sequence[ScenarioResult], command: str, seed: int, already_passed: int = 0) -> str:
     """The table as a page. kept: scenarios that came out equal in an earlier run, and were not run again."""
-    again = (
-        f" {kept} scenarios came out equal in an earlier run of the same plan, and were not run again." if kept else ""
+    recovery_seconds = (
+        f" {already_passed} scenarios came out equal in an earlier run of the same plan, and were not run again."
+        if already_passed
+        else ""
     )
     lines = [
         "# Faults",
@@ -52,9 +54,9 @@ def markdown(outcomes: Sequence[Outcome], command: str, seed: int, kept: int = 0
         f"`{command}`, seed {seed}, {time.strftime('%Y-%m-%d')}, {machine()}; "
         f"{versions('kafka-python', 'rocksdict', 'torch', 'prectr-streaming')}, Apache Kafka 4.",
         "",
-        f"{summary(outcomes)}, in {sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes.{again}",
+        f"{summary(outcomes)}, in {sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes.{recovery_seconds}",
         "",
-        _ABOUT,
+        _METHOD,
         "",
         "| kind | what it is | faults | equal | output again after, median | most |",
         "|---|---|---|---|---|---|",
@@ -62,19 +64,25 @@ def markdown(outcomes: Sequence[Outcome], command: str, seed: int, kept: int = 0
     for kind, meaning in KINDS.items():
         rows = [(row, outcome) for outcome in outcomes for row in outcome.rows if row.kind == kind]
         if rows:
-            again = [row.again for row, _ in rows if row.again is not None]
-            good = sum(not outcome.wrong for _, outcome in rows)
-            middle, most = (_seconds(statistics.median(again)), _seconds(max(again))) if again else ("", "")
+            recovery_seconds = [row.recovered_after for row, _ in rows if row.recovered_after is not None]
+            good = sum(not outcome.problems for _, outcome in rows)
+            middle, most = (
+                (_seconds(statistics.median(recovery_seconds)), _seconds(max(recovery_seconds)))
+                if recovery_seconds
+                else ("", "")
+            )
             lines.append(f"| {kind} | {meaning} | {len(rows)} | {good} | {middle} | {most} |")
     lines += ["", f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells)} |" for cells in _cells(outcomes)]
-    wrong = [f"- {outcome.scenario.name}: {' '.join(text.split())}" for outcome in outcomes for text in outcome.wrong]
-    if wrong:
-        lines += ["", "## What went wrong", "", *wrong]
+    problems = [
+        f"- {outcome.scenario.name}: {' '.join(text.split())}" for outcome in outcomes for text in outcome.problems
+    ]
+    if problems:
+        lines += ["", "## What went wrong", "", *problems]
     return "\n".join(lines) + "\n"
 
 
-def _cells(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+def _cells(outcomes: Sequence[ScenarioResult]) -> list[tuple[str, ...]]:
     cells: list[tuple[str, ...]] = []
     for outcome in outcomes:
         for row in outcome.rows:
@@ -82,17 +90,17 @@ def _cells(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     return cells
 
 
-def _row(outcome: Outcome, row: Row) -> tuple[str, ...]:
+def _row(outcome: ScenarioResult, row: FaultRow) -> tuple[str, ...]:
     scenario = outcome.scenario
     kept = ", snapshots" if scenario.snapshots else ""
     where = f"{scenario.number}: {scenario.world}, {scenario.partitions} partitions{kept}"
     return (
         where,
         row.kind,
-        row.what,
-        _seconds(row.at),
-        _seconds(row.again),
-        "not equal" if outcome.wrong else "equal",
+        row.description,
+        _seconds(row.injected_at),
+        _seconds(row.recovered_after),
+        "not equal" if outcome.problems else "equal",
     )
 
 

@@ -11,49 +11,49 @@ from kafka import TopicPartition
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from tests.kafka.live import Live, Result
+from tests.kafka.live import Live, RunResult
 
 
-def judge(live: Live, expected: Result) -> list[str]:
+def find_differences(live: Live, expected: RunResult) -> list[str]:
     """What differs from the embedded replay of the same log, in words; empty where nothing does."""
-    found = live.learned()
-    outcomes = msgspec.convert(found.outcomes, Outcomes)
-    wrong = _examples(found, expected)
-    wrong += [
+    actual = live.read_result()
+    outcomes = msgspec.convert(actual.outcomes, Outcomes)
+    problems = _example_differences(actual, expected)
+    problems += [
         f"{name} is {value[:12]}…, the replay's is {expected.hashes[name][:12]}…"
-        for name, value in found.hashes.items()
+        for name, value in actual.hashes.items()
         if value != expected.hashes[name]
     ]
-    if found.outcomes != expected.outcomes:
-        wrong.append(f"outcomes are {found.outcomes}, the replay's are {expected.outcomes}")
-    wrong += outcomes.imbalance()
-    if outcomes.impressions.emitted != len(found.examples):
-        wrong.append(f"{outcomes.impressions.emitted} pages were emitted, and {len(found.examples)} came out")
-    wrong += _dead_letters(live, outcomes)
-    wrong += _tracebacks(live)
-    wrong += _left_over(live)
-    return wrong
+    if actual.outcomes != expected.outcomes:
+        problems.append(f"outcomes are {actual.outcomes}, the replay's are {expected.outcomes}")
+    problems += outcomes.imbalances()
+    if outcomes.pages.emitted != len(actual.examples):
+        problems.append(f"{outcomes.pages.emitted} pages were emitted, and {len(actual.examples)} came out")
+    problems += _dead_letter_problems(live, outcomes)
+    problems += _tracebacks(live)
+    problems += _leftover_processes(live)
+    return problems
 
 
-def _examples(found: Result, expected: Result) -> list[str]:
-    if found.examples == expected.examples:
+def _example_differences(actual: RunResult, expected: RunResult) -> list[str]:
+    if actual.examples == expected.examples:
         return []
     ours, theirs = (
-        Counter(json.dumps(page, sort_keys=True) for page in result.examples) for result in (found, expected)
+        Counter(json.dumps(page, sort_keys=True) for page in result.examples) for result in (actual, expected)
     )
     more, fewer = (ours - theirs).total(), (theirs - ours).total()
     if more or fewer:
         return [f"of {len(expected.examples)} examples {fewer} are missing, and {more} are too many or differ"]
-    pairs = zip(found.examples, expected.examples, strict=True)
-    first = next(place for place, (ours_here, theirs_here) in enumerate(pairs) if ours_here != theirs_here)
+    pairs = zip(actual.examples, expected.examples, strict=True)
+    first = next(index for index, (ours_here, theirs_here) in enumerate(pairs) if ours_here != theirs_here)
     return [f"the examples are the replay's, but in another order from line {first + 1} on"]
 
 
-def _dead_letters(live: Live, outcomes: Outcomes) -> list[str]:
+def _dead_letter_problems(live: Live, outcomes: Outcomes) -> list[str]:
     """Each event that was refused must lie there once."""
     topic = Topics(live.prefix).dead_letters
-    consumer = Connection(live.bootstrap, wait=30).consumer(group_id=None)
-    places: Counter[tuple[bytes, bytes]] = Counter()
+    consumer = Connection(live.bootstrap, connect_timeout=30).consumer(group_id=None)
+    counts_by_source: Counter[tuple[bytes, bytes]] = Counter()
     try:
         partitions = [TopicPartition(topic, number) for number in range(live.partitions)]
         consumer.assign(partitions)
@@ -62,13 +62,15 @@ def _dead_letters(live: Live, outcomes: Outcomes) -> list[str]:
             for records in consumer.poll(timeout_ms=200).values():
                 for record in records:
                     headers = dict(record.headers[:5])
-                    places[headers["partition"], headers["offset"]] += 1
+                    counts_by_source[headers["partition"], headers["offset"]] += 1
     finally:
         consumer.close()
-    refused = outcomes.impressions.dead_letter + outcomes.clicks.dead_letter + outcomes.unreadable
-    twice = sum(count > 1 for count in places.values())
-    if twice or len(places) != refused:
-        return [f"{refused} events were refused; {len(places)} are dead letters, {twice} of them more than once"]
+    rejected = outcomes.pages.dead_letter + outcomes.clicks.dead_letter + outcomes.unreadable
+    twice = sum(count > 1 for count in counts_by_source.values())
+    if twice or len(counts_by_source) != rejected:
+        return [
+            f"{rejected} events were refused; {len(counts_by_source)} are dead letters, {twice} of them more than once"
+        ]
     return []
 
 
@@ -80,16 +82,18 @@ def _tracebacks(live: Live) -> list[str]:
     ]
 
 
-def _left_over(live: Live) -> list[str]:
+def _leftover_processes(live: Live) -> list[str]:
     """Processes of this system that are still there."""
-    wrong = []
+    problems = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if live.prefix.encode() in words:
-            wrong.append(f"process {entry.name} is still there: {b' '.join(words).decode(errors='replace')[:200]}")
-    return wrong
+        if live.prefix.encode() in arguments:
+            problems.append(
+                f"process {entry.name} is still there: {b' '.join(arguments).decode(errors='replace')[:200]}"
+            )
+    return problems

@@ -4,36 +4,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.kafka.live import Result, replay
+from tests.kafka.live import RunResult, replay_log
 from tests.kafka.worlds import adversarial, simulated
 
 PAGES: Final = 2_500
 
-WORLDS: Final[dict[str, Callable[[Path], Path]]] = {
+LOG_FACTORIES: Final[dict[str, Callable[[Path], Path]]] = {
     "disordered": lambda folder: adversarial(folder, PAGES, seed=31),
     "simulated": lambda folder: simulated(folder, PAGES, seed=32),
 }
 
 
-class Worlds:
+class LogCache:
     """Makes logs in `folder`, and replays them, as they are asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._logs: dict[str, Path] = {}
-        self._expected: dict[tuple[str, int], Result] = {}
+        self._expected: dict[tuple[str, int], RunResult] = {}
 
     def log(self, name: str) -> Path:
         """The log of this name."""
         if name not in self._logs:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._logs[name] = WORLDS[name](self._folder)
+            self._logs[name] = LOG_FACTORIES[name](self._folder)
         return self._logs[name]
 
-    def expected(self, name: str, partitions: int) -> Result:
+    def expected(self, name: str, partitions: int) -> RunResult:
         """What the embedded replay makes of it."""
         if (name, partitions) not in self._expected:
             folder = self._folder / f"{name}-{partitions}"
             folder.mkdir(parents=True)
-            self._expected[name, partitions] = replay(folder, self.log(name), partitions=partitions)
+            self._expected[name, partitions] = replay_log(folder, self.log(name), partitions=partitions)
         return self._expected[name, partitions]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.kafka_broker import HOW, Broker, kafka_home
+from testkit.kafka_broker import INSTALL_HINT, Broker, kafka_home
 from tests.kafka.live import Live
 
 _numbers = itertools.count()
@@ -19,8 +19,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     home = kafka_home()
     if home is None:
         if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"no Kafka to test with: {HOW}")
-        pytest.skip(f"no Kafka to test with: {HOW}")
+            pytest.fail(f"no Kafka to test with: {INSTALL_HINT}")
+        pytest.skip(f"no Kafka to test with: {INSTALL_HINT}")
     folder = tmp_path_factory.mktemp("kafka")
     broker = Broker(home, folder)
     try:

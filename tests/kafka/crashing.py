@@ -14,28 +14,28 @@ from pathlib import Path
 from threading import Lock
 
 from prectr.ops.cli.main import main
-from prectr.state.failpoints import on_points
+from prectr.state.failpoints import set_failpoint_hook
 
 
-def _kill_at(told: Callable[[], tuple[str, int] | None], fired: Callable[[], None]) -> None:
-    passings = 0
+def _kill_at_failpoint(read_order: Callable[[], tuple[str, int] | None], before_kill: Callable[[], None]) -> None:
+    hits = 0
     lock = Lock()
 
-    def at_point(passed: str) -> None:
-        nonlocal passings
+    def on_failpoint(name: str) -> None:
+        nonlocal hits
         with lock:
-            found = told()
-            if found is None or passed != found[0]:
+            found = read_order()
+            if found is None or name != found[0]:
                 return
-            passings += 1
-            if passings == found[1]:
-                fired()
+            hits += 1
+            if hits == found[1]:
+                before_kill()
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    on_points(at_point)
+    set_failpoint_hook(on_failpoint)
 
 
-def _in_file(file: Path) -> tuple[str, int] | None:
+def _read_order(file: Path) -> tuple[str, int] | None:
     try:
         point, number = file.read_text().split()
     except FileNotFoundError:
@@ -48,10 +48,10 @@ if __name__ == "__main__":
     faulthandler.register(signal.SIGUSR1)
     if sys.argv[1].startswith("@"):
         armed = Path(sys.argv[1][1:])
-        _kill_at(lambda: _in_file(armed), armed.unlink)
+        _kill_at_failpoint(lambda: _read_order(armed), armed.unlink)
         del sys.argv[1]
     else:
         given = (sys.argv[1], int(sys.argv[2]))
-        _kill_at(lambda: given, lambda: None)
+        _kill_at_failpoint(lambda: given, lambda: None)
         del sys.argv[1:3]
     main()

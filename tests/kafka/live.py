@@ -15,17 +15,17 @@ from kafka.errors import KafkaError
 from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from testkit.command import PRECTR, environment, prectr, replayed, written_examples
+from testkit.command import PRECTR, environment, prectr, read_written_examples, run_replay_command
 
 PARTITIONS = 3
 MODEL = "lr"
 SESSION_TIMEOUT = "3"
 """Seconds after which a dead process's tasks move on."""
-Crash = tuple[str, int] | Path
+CrashOrder = tuple[str, int] | Path
 """Kill a process as it passes a named point for the n-th time; or as a file says, once there is one (crashing.py)."""
 
 
-class Result(NamedTuple):
+class RunResult(NamedTuple):
     """What two ways through the same log are compared by."""
 
     hashes: dict[str, str]
@@ -33,16 +33,16 @@ class Result(NamedTuple):
     examples: list[dict[str, Any]]
 
 
-def result_of(report: dict[str, Any], examples: Path) -> Result:
+def result_of(report: dict[str, Any], examples: Path) -> RunResult:
     names = ("examples_sha256", "aggregates_sha256", "weights_sha256")
-    return Result({name: report[name] for name in names}, report["outcomes"], written_examples(examples))
+    return RunResult({name: report[name] for name in names}, report["outcomes"], read_written_examples(examples))
 
 
-def replay(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> Result:
+def replay_log(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> RunResult:
     """The embedded replay of a log."""
     out = folder / "replay.jsonl.gz"
     flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
-    report = replayed(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
+    report = run_replay_command(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
     return result_of(report, out)
 
 
@@ -54,7 +54,7 @@ class Live:
     prefix: str
     folder: Path
     partitions: int = PARTITIONS
-    patience: float = 300
+    timeout: float = 300
     """Seconds that a process may take to end."""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     _logs: list[tuple[subprocess.Popen[str], Path]] = field(default_factory=list)
@@ -64,26 +64,26 @@ class Live:
         return ["--bootstrap", self.bootstrap, "--topic-prefix", self.prefix]
 
     def create(self) -> None:
-        self._done(prectr("topics", "create", *self._system, "--partitions", str(self.partitions)))
+        self._check_success(prectr("topics", "create", *self._system, "--partitions", str(self.partitions)))
 
     def load(self, *log: Path) -> None:
-        self._done(prectr("load", *log, *self._system))
+        self._check_success(prectr("load", *log, *self._system))
 
-    def forget(self) -> None:
+    def delete_topics(self) -> None:
         """Delete the topics."""
         topics = Topics(self.prefix).all
         with suppress(PrectrError, KafkaError):
             # A broker that is down, or a system that was never created, has none.
-            Connection(self.bootstrap).ask(lambda admin: admin.delete_topics(list(topics)))
+            Connection(self.bootstrap).call_admin(lambda admin: admin.delete_topics(list(topics)))
 
-    def state(self, name: str) -> Path:
+    def state_dir(self, name: str) -> Path:
         return self.folder / f"state-{name}"
 
     def start_stream(
         self,
         name: str = "1",
         *flags: str | Path,
-        crash: Crash | None = None,
+        crash: CrashOrder | None = None,
         state_dir: Path | None = None,
         **settings: str,
     ) -> subprocess.Popen[str]:
@@ -92,7 +92,7 @@ class Live:
             [
                 *_command(crash),
                 *("stream", *self._system, "--group-prefix", self.prefix, "--session-timeout", SESSION_TIMEOUT),
-                *("--state-dir", state_dir or self.state(name), *flags),
+                *("--state-dir", state_dir or self.state_dir(name), *flags),
             ],
             **settings,
         )
@@ -100,51 +100,51 @@ class Live:
     def stream(self, count: int = 1, *flags: str) -> None:
         """Run so many stream processes to the end of what is there; all must succeed."""
         for process in [self.start_stream(str(number + 1), "--until-end", *flags) for number in range(count)]:
-            self.ended(process)
+            self.wait_for_end(process)
 
-    def start_train(self, *flags: str, run: str = "train", crash: Crash | None = None) -> subprocess.Popen[str]:
+    def start_train(self, *flags: str, run: str = "train", crash: CrashOrder | None = None) -> subprocess.Popen[str]:
         out: list[str | Path] = ["--run-dir", self.folder / run, "--model", MODEL]
         return self._start([*_command(crash), "train", *self._system, *out, *flags])
 
-    def result(self, *flags: str, run: str = "train") -> Result:
+    def train_and_read(self, *flags: str, run: str = "train") -> RunResult:
         """Train to the end, write the examples, and say what came of it."""
-        self.ended(self.start_train("--until-end", *flags, run=run))
-        return self.learned(run)
+        self.wait_for_end(self.start_train("--until-end", *flags, run=run))
+        return self.read_result(run)
 
-    def learned(self, run: str = "train") -> Result:
+    def read_result(self, run: str = "train") -> RunResult:
         """Write the examples, and say what came of a trainer that has ended."""
         report = json.loads((self.folder / run / "report.json").read_bytes())
-        assert report["out_of_order"] == 0
+        assert report["late_records"] == 0
         return result_of(report, self.examples())
 
     def examples(self) -> Path:
         out = self.folder / "live.jsonl.gz"
-        self._done(prectr("examples", *self._system, "--until-end", "--out", out))
+        self._check_success(prectr("examples", *self._system, "--until-end", "--out", out))
         return out
 
-    def ended(self, process: subprocess.Popen[str], code: int = 0) -> str:
+    def wait_for_end(self, process: subprocess.Popen[str], code: int = 0) -> str:
         """Wait for a process; returns what it wrote to stderr."""
-        process.wait(self.patience)
-        err = self.said(process)
+        process.wait(self.timeout)
+        err = self.stderr_of(process)
         assert process.returncode == code, f"exit {process.returncode}\n{err[-4000:]}"
         assert "Traceback" not in err, err[-4000:]
         return err
 
-    def ask_to_stop(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> None:
+    def request_stop(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> None:
         """Ask a process to end as an operator would, once it is at work.
 
         Before that, a signal ends it as it ends any program: on a busy machine it takes long to load its code.
         """
-        until = time.monotonic() + self.patience
-        while process.poll() is None and not _at_work(process) and time.monotonic() < until:
+        deadline = time.monotonic() + self.timeout
+        while process.poll() is None and not _handles_signals(process) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(number)
 
-    def said(self, process: subprocess.Popen[str]) -> str:
+    def stderr_of(self, process: subprocess.Popen[str]) -> str:
         """What a process has written to stderr so far."""
         return self._log(process).read_text(errors="replace")
 
-    def killed(self, process: subprocess.Popen[str]) -> None:
+    def kill(self, process: subprocess.Popen[str]) -> None:
         """Kill a process, as a crash of its machine would."""
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -152,17 +152,17 @@ class Live:
     def kill_all(self) -> None:
         for process in self.processes:
             if process.poll() is None:
-                self.killed(process)
+                self.kill(process)
 
     def _start(self, command: list[str | Path], **settings: str) -> subprocess.Popen[str]:
         # To a file: a pipe that nobody reads would stop a process that has much to say.
-        words = [str(part) for part in command]
-        place = Path(words[words.index("--state-dir" if "stream" in words else "--run-dir") + 1])
-        log = self.folder / "stderr" / f"{len(self._logs):02d}-{place.name}.log"
+        arguments = [str(part) for part in command]
+        work_dir = Path(arguments[arguments.index("--state-dir" if "stream" in arguments else "--run-dir") + 1])
+        log = self.folder / "stderr" / f"{len(self._logs):02d}-{work_dir.name}.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("wb") as out:
             process = subprocess.Popen(
-                words,
+                arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=out,
@@ -176,11 +176,11 @@ class Live:
     def _log(self, process: subprocess.Popen[str]) -> Path:
         return next(log for started, log in self._logs if started is process)
 
-    def _done(self, done: subprocess.CompletedProcess[str]) -> None:
+    def _check_success(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _at_work(process: subprocess.Popen[str]) -> bool:
+def _handles_signals(process: subprocess.Popen[str]) -> bool:
     """Whether a process has handlers of its own for the signals that ask it to stop.
 
     By SIGTERM's: Python has one for SIGINT from the start. Linux tells the signals caught as a mask, by number.
@@ -192,8 +192,8 @@ def _at_work(process: subprocess.Popen[str]) -> bool:
     return False
 
 
-def _command(crash: Crash | None) -> list[str]:
+def _command(crash: CrashOrder | None) -> list[str]:
     if crash is None:
         return PRECTR
-    when = [f"@{crash}"] if isinstance(crash, Path) else [crash[0], str(crash[1])]
-    return [sys.executable, "-m", "tests.kafka.crashing", *when]
+    order = [f"@{crash}"] if isinstance(crash, Path) else [crash[0], str(crash[1])]
+    return [sys.executable, "-m", "tests.kafka.crashing", *order]

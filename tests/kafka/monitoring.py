@@ -12,13 +12,13 @@ from typing import Any
 
 from testkit.command import PRECTR, environment
 from tests.kafka.live import Live
-from tests.kit.observe.scrape import Samples, scraped
+from tests.kit.observe.scrape import Samples, scrape_samples
 
-SECONDS = 150
+TIMEOUT = 150
 
 
 @dataclass
-class Monitor:
+class MonitorProcess:
     """One monitor of a live system; started again, it has the same folder."""
 
     live: Live
@@ -26,7 +26,7 @@ class Monitor:
     process: subprocess.Popen[str] | None = None
     _starts: int = field(default=0)
 
-    def start(self, *flags: str) -> "Monitor":
+    def start(self, *flags: str) -> "MonitorProcess":
         self._starts += 1
         command = [*PRECTR, "monitor", "--bootstrap", self.live.bootstrap, "--topic-prefix", self.live.prefix]
         command += ["--group-prefix", self.live.prefix, "--data-dir", str(self.live.folder / self.name)]
@@ -42,14 +42,14 @@ class Monitor:
     def _log(self) -> Path:
         return self.live.folder / f"{self.name}-{self._starts}.log"
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def port(self, what: str) -> int | None:
+    def port(self, endpoint: str) -> int | None:
         """Of the `page` or of the `metrics`, once they are served."""
         assert self.process is not None
-        assert self.process.poll() is None, self.said()
-        found = re.search(rf"{what}: http://127\.0\.0\.1:(\d+)/", self.said())
+        assert self.process.poll() is None, self.log_text()
+        found = re.search(rf"{endpoint}: http://127\.0\.0\.1:(\d+)/", self.log_text())
         return int(found[1]) if found else None
 
     def get(self, path: str) -> str:
@@ -58,7 +58,7 @@ class Monitor:
             text: str = answer.read().decode()
         return text
 
-    def now(self) -> dict[str, Any]:
+    def quality(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("/quality.json"))
         return found
 
@@ -66,28 +66,28 @@ class Monitor:
         wait_for(lambda: self.port("metrics") is not None)
         port = self.port("metrics")
         assert port is not None
-        return scraped(port)
+        return scrape_samples(port)
 
     def pages(self, model: str = "lr") -> int:
         """Pages of all runs that it knows of."""
-        models = {each["model"]: each for each in self.now()["models"]}
+        models = {each["model"]: each for each in self.quality()["models"]}
         return int(models[model]["windows"]["run"]["all"]["pages"]) if model in models else 0
 
     def wait_for_pages(self, pages: int) -> None:
-        wait_for(lambda: self.pages() == pages, lambda: f"{self.pages()} pages, not {pages}\n{self.said()}")
+        wait_for(lambda: self.pages() == pages, lambda: f"{self.pages()} pages, not {pages}\n{self.log_text()}")
 
-    def ended(self, code: int = 0) -> str:
+    def wait_for_end(self, code: int = 0) -> str:
         """Wait for the process; what it said."""
         assert self.process is not None
         self.process.wait(60)
-        said = self.said()
-        assert self.process.returncode == code, f"exit {self.process.returncode}\n{said[-4000:]}"
-        assert "Traceback" not in said, said[-4000:]
-        return said
+        log = self.log_text()
+        assert self.process.returncode == code, f"exit {self.process.returncode}\n{log[-4000:]}"
+        assert "Traceback" not in log, log[-4000:]
+        return log
 
 
-def wait_for(until: Callable[[], bool], say: Callable[[], str] = lambda: "") -> None:
-    end = time.monotonic() + SECONDS
-    while not until():
-        assert time.monotonic() < end, say()
+def wait_for(condition: Callable[[], bool], describe: Callable[[], str] = lambda: "") -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, describe()
         time.sleep(0.2)

@@ -20,7 +20,7 @@ def lines_of(log: Path) -> Lines:
     return log.read_bytes().removesuffix(b"\n").split(b"\n")
 
 
-def home_of(line: bytes, partitions: int) -> int:
+def partition_of_line(line: bytes, partitions: int) -> int:
     """The partition of a line's user; -1 where it has none."""
     try:
         return partition_of(json.loads(line)["user_id"], partitions)
@@ -28,18 +28,18 @@ def home_of(line: bytes, partitions: int) -> int:
         return -1
 
 
-def in_three(lines: Lines, seed: int) -> list[Lines]:
+def split_in_three(lines: Lines, seed: int) -> list[Lines]:
     """Cut in two places, anywhere."""
     first, second = sorted(random.Random(seed).sample(range(1, len(lines)), 2))
     return [lines[:first], lines[first:second], lines[second:]]
 
 
-def whole(folder: Path, parts: Sequence[Lines]) -> Path:
+def join_parts(folder: Path, parts: Sequence[Lines]) -> Path:
     """The log that the parts make up."""
     return write_log(folder / "whole.jsonl", [line for part in parts for line in part])
 
 
-def behind_the_line(live: Live) -> int:
+def late_records(live: Live) -> int:
     """Records that came behind the line of any queries task, as its last frame says."""
     topic = Topics(live.prefix).examples
     consumer = KafkaConsumer(
@@ -49,10 +49,10 @@ def behind_the_line(live: Live) -> int:
         partitions = [TopicPartition(topic, number) for number in range(live.partitions)]
         consumer.assign(partitions)
         ends = consumer.end_offsets(partitions)
-        said = dict.fromkeys(partitions, 0)
+        late_by_partition = dict.fromkeys(partitions, 0)
         while any(consumer.position(partition) < ends[partition] for partition in partitions):
             for partition, records in consumer.poll(timeout_ms=500).items():
-                said[partition] = decode_frame(records[-1].value, topic).out_of_order
-        return sum(said.values())
+                late_by_partition[partition] = decode_frame(records[-1].value, topic).late_records
+        return sum(late_by_partition.values())
     finally:
         consumer.close()

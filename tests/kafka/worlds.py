@@ -23,7 +23,7 @@ def adversarial(folder: Path, pages: int = 1_000, seed: int = 21) -> Path:
     return write_log(log, make_world(seed, Disorder(pages=pages, users=150, gap=10.0)))
 
 
-def halves(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
+def split_orderly_log(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
     """Cut a well-behaved log where a pause of any length brings nothing out of order.
 
     There, no page that is open in a partition, or comes later, closes before the line that all sources together
@@ -31,24 +31,27 @@ def halves(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
     """
     lines = log.read_bytes().removesuffix(b"\n").split(b"\n")
     events = [_read(line) for line in lines]
-    for cut in range(len(lines) // 3, len(lines)):
+    for split_at in range(len(lines) // 3, len(lines)):
         newest: dict[int, int] = {}
-        for event in events[:cut]:
+        for event in events[:split_at]:
             if event is not None:
-                home = partition_of(event["user_id"], partitions)
-                newest[home] = max(newest.get(home, 0), event["ts"])
-        line = max(newest.values()) - LATENESS
-        awaited = [
+                partition = partition_of(event["user_id"], partitions)
+                newest[partition] = max(newest.get(partition, 0), event["ts"])
+        watermark = max(newest.values()) - LATENESS
+        closing_times = [
             event["ts"] + WINDOW
-            for place, event in enumerate(events)
+            for index, event in enumerate(events)
             if event is not None
             and event["type"] == "impression"
-            and (place >= cut or event["ts"] + WINDOW > newest[partition_of(event["user_id"], partitions)] - LATENESS)
+            and (
+                index >= split_at
+                or event["ts"] + WINDOW > newest[partition_of(event["user_id"], partitions)] - LATENESS
+            )
         ]
-        if min(awaited, default=line + 1) > line:
+        if min(closing_times, default=watermark + 1) > watermark:
             return (
-                write_log(folder / "first.jsonl", lines[:cut]),
-                write_log(folder / "second.jsonl", lines[cut:]),
+                write_log(folder / "first.jsonl", lines[:split_at]),
+                write_log(folder / "second.jsonl", lines[split_at:]),
             )
     raise AssertionError("no place to cut this log")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from prectr.ops.local_stack.processes import processes_of
 from prectr.ops.local_stack.settings import UpSettings
 from testkit.command import environment
-from testkit.kafka_broker import HOW, kafka_home
+from testkit.kafka_broker import INSTALL_HINT, kafka_home
 from tests.local_stack.tools import missing, needed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +80,7 @@ def machine(folder: Path) -> Machine:
     """One with free ports; the test is skipped where Kafka or Prometheus is missing."""
     needed("prometheus")
     if kafka_home() is None:
-        missing(f"no Kafka to test with: {HOW}")
+        missing(f"no Kafka to test with: {INSTALL_HINT}")
     return Machine(folder, _free_row())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from prectr.ops.local_stack.broker import HOW, broker_command, format_storage, java_command, kafka_home
+from prectr.ops.local_stack.broker import INSTALL_HINT, broker_command, format_storage, java_command, kafka_home
 from testkit.command import prectr
 from testkit.kafka_broker import free_ports
 from tests.local_stack.machine import ROOT
@@ -29,7 +29,7 @@ def properties_of(environ: dict[str, str]) -> dict[str, str]:
 def test_a_broker_starts_with_it_and_takes_the_systems_topics(tmp_path: Path) -> None:
     home = kafka_home()
     if home is None:
-        missing(f"no Kafka to test with: {HOW}")
+        missing(f"no Kafka to test with: {INSTALL_HINT}")
         return
     compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     properties = properties_of(compose["services"]["kafka"]["environment"])

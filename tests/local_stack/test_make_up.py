@@ -16,7 +16,7 @@ from prectr.ops.local_stack.settings import UpSettings
 from tests.local_stack.machine import ROOT, Machine, machine
 
 
-def test_it_comes_up_says_where_goes_on_with_its_data_and_leaves_nothing(up: Machine) -> None:
+def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machine) -> None:
     done = up.make("up", UP_PAGES="300", UP_SPEED="max")
     assert done.returncode == 0, done.stdout + done.stderr
     addresses = re.findall(r"http://127\.0\.0\.1:\d+/(?:metrics)?", done.stdout)
@@ -47,7 +47,7 @@ def test_it_comes_up_says_where_goes_on_with_its_data_and_leaves_nothing(up: Mac
     assert up.make("up", UP_PAGES="300", UP_SPEED="max").returncode == 0
     said = _until(up.told().log, r"demo log: (\d+) lines are in search-events, (\d+) of them since this start")
     assert said == [str(lines), "0"]
-    honcho = [process.pid for process in processes_of(up.folder) if process.part == ""]
+    honcho = [process.pid for process in processes_of(up.folder) if process.service == ""]
     for pid in honcho:
         os.kill(pid, signal.SIGKILL)
     assert up.taken()
@@ -67,7 +67,7 @@ def _until(log: Path, pattern: str) -> list[str]:
         time.sleep(0.2)
 
 
-def test_a_port_in_use_is_told_with_what_to_do_and_nothing_is_started(up: Machine) -> None:
+def test_a_port_in_use_is_reported_with_a_fix_and_nothing_starts(up: Machine) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", up.told().prometheus_port))
         holder.listen()
@@ -79,7 +79,7 @@ def test_a_port_in_use_is_told_with_what_to_do_and_nothing_is_started(up: Machin
     assert not processes_of(up.folder)
 
 
-def test_what_is_missing_is_told_with_how_to_get_it(up: Machine, tmp_path: Path) -> None:
+def test_missing_tools_are_reported_with_how_to_install_them(up: Machine, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("make", "sh", "python3"):
@@ -97,7 +97,7 @@ def _found(name: str) -> str:
     return found
 
 
-def test_wrong_settings_are_told(tmp_path: Path) -> None:
+def test_wrong_settings_are_reported(tmp_path: Path) -> None:
     made = machine(tmp_path / "up")
     for settings, words in (
         ({"UP_KAFKA_PORT": "many"}, "UP_KAFKA_PORT=many: is not a whole number"),
@@ -116,7 +116,7 @@ def test_prometheus_asks_all_that_is_up(tmp_path: Path) -> None:
     write_config(settings)
     groups = json.loads((tmp_path / "prometheus" / "targets.yml").read_text())
     asked = {group["labels"]["job"]: group["targets"] for group in groups}
-    # As `prectr run --streams 2 --metrics-port 9500` serves them: the trainer's first, the monitor's last.
+    # As `prectr run --stream-workers 2 --metrics-port 9500` serves them: the trainer's first, the monitor's last.
     assert asked == {
         "train": ["127.0.0.1:9500"],
         "stream": ["127.0.0.1:9501", "127.0.0.1:9502"],

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from prectr.ops.local_stack.processes import Process, heads, processes_of
+from prectr.ops.local_stack.processes import Process, process_leaders, processes_of
 from tests.local_stack.machine import ROOT, Machine
 from tests.local_stack.prometheus import Server, panel_queries, rules_of, shortened, sides, wait_for
 
@@ -24,13 +24,13 @@ ALERTS = "overview / Firing and pending alerts / A"
 """The panel that is empty while all is well, whether or not something was pending for a moment as all began."""
 
 
-def test_every_query_has_data_quality_is_the_reports_and_the_dead_are_told(up: Machine) -> None:
+def test_every_query_has_data_quality_matches_the_report_and_dead_processes_raise_alerts(up: Machine) -> None:
     rules = up.folder / "alerts" / _RULES.name
     rules.parent.mkdir(parents=True)
     rules.write_text(shortened(_RULES.read_text(encoding="utf-8")), encoding="utf-8")
     done = up.make("up", UP_PAGES=str(PAGES), UP_SPEED=SPEED)
     assert done.returncode == 0, done.stdout + done.stderr
-    _look_often(up.folder)
+    _scrape_often(up.folder)
     server = Server(up.told().prometheus_port)
     wait_for(lambda: server.now("up") and set(server.now("up").values()) == {1.0}, lambda: server.now("up"))
     assert sorted(dict(labels)["job"] for labels in server.now("up")) == ["monitor", "stream", "stream", "train"]
@@ -42,20 +42,20 @@ def test_every_query_has_data_quality_is_the_reports_and_the_dead_are_told(up: M
             assert abs(server.one(query) - report[name]) < 1e-3, query
 
     _every_query_has_data(server, rules)
-    _the_dead_are_told(up, server)
+    _dead_processes_raise_alerts(up, server)
     assert server.has_data(panel_queries(ROOT / "ops" / "dashboards")[ALERTS])
 
     assert up.make("down").returncode == 0
     assert not up.is_up(), (processes_of(up.folder), up.commands(), up.taken())
 
 
-def _look_often(folder: Path) -> None:
+def _scrape_often(folder: Path) -> None:
     """Have Prometheus ask, and judge its rules, more often than it does in earnest; each has 2 s to answer then."""
     config = folder / "prometheus" / "prometheus.yml"
     text = config.read_text()
     assert text.count("_interval: 5s") == 2
     config.write_text(text.replace("_interval: 5s", "_interval: 2s"))
-    (prometheus,) = (process for process in processes_of(folder) if process.part == "prometheus")
+    (prometheus,) = (process for process in processes_of(folder) if process.service == "prometheus")
     os.kill(prometheus.pid, signal.SIGHUP)
 
 
@@ -95,7 +95,7 @@ def _every_query_has_data(server: Server, rules: Path) -> None:
     assert health == dict.fromkeys((rule.name for rule in rules_of(_RULES)), "ok")
 
 
-def _the_dead_are_told(up: Machine, server: Server) -> None:
+def _dead_processes_raise_alerts(up: Machine, server: Server) -> None:
     """Kill a stream process and the trainer, hold off whoever starts them again, and let go."""
     targets = up.told().targets
     dead = {("PrectrStreamDown", targets["stream"][0]), ("PrectrTrainerDown", targets["train"][0])}
@@ -121,7 +121,7 @@ def _the_dead_are_told(up: Machine, server: Server) -> None:
 
 
 def _supervisor(folder: Path) -> Process:
-    (found,) = (process for process in heads(processes_of(folder)) if process.part == "system")
+    (found,) = (process for process in process_leaders(processes_of(folder)) if process.service == "system")
     return found
 
 

@@ -14,7 +14,7 @@ def read_line(line: bytes) -> tuple[str, dict[str, Any] | None]:
     """The kind that a line claims (impression, click, unreadable), and its known fields if it keeps the contract."""
     if len(line) > MAX_LINE:  # never held whole, so nobody knows what it says
         return "unreadable", None
-    event = _parse(line)
+    event = _parse_json(line)
     kind = event.get("type") if isinstance(event, dict) else None
     if not isinstance(event, dict) or kind not in ("impression", "click"):
         return "unreadable", None
@@ -46,12 +46,12 @@ def partition_of(key: str, partitions: int) -> int:
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
-def _parse(line: bytes) -> object:
-    def no_such_number(name: str) -> float:
+def _parse_json(line: bytes) -> object:
+    def reject_constant(name: str) -> float:
         raise ValueError(name)
 
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=no_such_number)
+        return json.loads(line.decode("utf-8"), parse_constant=reject_constant)
     except (ValueError, RecursionError):
         return None
 
@@ -59,27 +59,27 @@ def _parse(line: bytes) -> object:
 def _page(event: dict[str, Any]) -> dict[str, Any] | None:
     items = event.get("items")
     context = event.get("context")
-    fine = (
+    valid = (
         all(_id(event.get(name)) for name in PAGE_IDS)
         and _text(event.get("query"), 2000)
-        and _whole(event.get("ts"), 0, MAX_TS)
+        and _integer(event.get("ts"), 0, MAX_TS)
         and (context is None or _context(context))
         and isinstance(items, list)
         and 1 <= len(items) <= 200
         and all(_item_keeps_contract(item) for item in items)
     )
-    if not fine or not isinstance(items, list):
+    if not valid or not isinstance(items, list):
         return None
     page: dict[str, Any] = {name: event[name] for name in ("request_id", "user_id", "query", "ts")}
     page["context"] = context
-    page["items"] = [_item(item, place) for place, item in enumerate(items, 1)]
+    page["items"] = [_item(item, position) for position, item in enumerate(items, 1)]
     return page
 
 
-def _item(item: dict[str, Any], place: int) -> dict[str, Any]:
+def _item(item: dict[str, Any], position: int) -> dict[str, Any]:
     known = {name: item.get(name) for name in ("item_id", "title", "relevance", "category", "brand")}
     known["price"] = None if item.get("price") is None else float(item["price"])
-    known["position"] = place if item.get("position") is None else item["position"]
+    known["position"] = position if item.get("position") is None else item["position"]
     return known
 
 
@@ -88,16 +88,16 @@ def _item_keeps_contract(item: object) -> bool:
         isinstance(item, dict)
         and _id(item.get("item_id"))
         and (item.get("title") is None or _text(item["title"], 2000))
-        and (item.get("relevance") is None or _whole(item["relevance"], 1, 4))
+        and (item.get("relevance") is None or _integer(item["relevance"], 1, 4))
         and (item.get("price") is None or _number(item["price"]))
         and (item.get("category") is None or _text(item["category"], 256))
         and (item.get("brand") is None or _text(item["brand"], 256))
-        and (item.get("position") is None or _whole(item["position"], 1, 1_000_000))
+        and (item.get("position") is None or _integer(item["position"], 1, 1_000_000))
     )
 
 
 def _click(event: dict[str, Any]) -> dict[str, Any] | None:
-    if all(_id(event.get(name)) for name in CLICK_IDS) and _whole(event.get("ts"), 0, MAX_TS):
+    if all(_id(event.get(name)) for name in CLICK_IDS) and _integer(event.get("ts"), 0, MAX_TS):
         return {name: event[name] for name in (*CLICK_IDS, "ts")}
     return None
 
@@ -106,12 +106,12 @@ def _id(value: object) -> bool:
     return isinstance(value, str) and 1 <= len(value.encode()) <= 256
 
 
-def _text(value: object, most: int) -> bool:
-    return isinstance(value, str) and len(value) <= most
+def _text(value: object, max_length: int) -> bool:
+    return isinstance(value, str) and len(value) <= max_length
 
 
-def _whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def _integer(value: object, minimum: int, maximum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
 
 
 def _number(value: object) -> bool:

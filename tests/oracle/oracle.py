@@ -13,16 +13,18 @@ HOUR = 3_600_000
 WINDOW = 120_000
 LATENESS = 5_000
 TTL = 90 * 24 * HOUR
-KEPT_CLICKS = 50
+HISTORY_CLICKS = 50
 QUERY_CLICKS = 64
 HALF_LIFE = 7 * 24 * HOUR
-SNAPSHOT = ("history", "query_clicks", "query_decayed")
+SNAPSHOT_FIELDS = ("history", "query_clicks", "query_decayed")
 
 Page = dict[str, Any]
 Task = dict[str, Any]
 
 
-def replay(lines: Iterable[bytes], partitions: int, *, flush: bool = True, snapshots: bool = False) -> dict[str, Any]:
+def expected_replay(
+    lines: Iterable[bytes], partitions: int, *, flush: bool = True, snapshots: bool = False
+) -> dict[str, Any]:
     """What a replay of these lines puts out.
 
     Returns `examples` (as `--examples` writes them, in the one order), `outcomes`, `dead` (the bytes of every line
@@ -45,18 +47,18 @@ def replay(lines: Iterable[bytes], partitions: int, *, flush: bool = True, snaps
                 outcomes[kind + "s"]["dead_letter"] += 1
             continue
         event |= {"kind": kind, "line": line}
-        _feed(tasks[partition_of(event["user_id"], partitions)], event, outcomes, dead)
+        _process(tasks[partition_of(event["user_id"], partitions)], event, outcomes, dead)
     if flush:
         for task in tasks:
             _flush(task, outcomes)
-    outcomes["impressions"]["open"] = sum(len(task["open"]) for task in tasks)
+    outcomes["pages"]["open"] = sum(len(task["open"]) for task in tasks)
     outcomes["clicks"]["waiting"] = sum(len(clicks) for task in tasks for clicks in task["waiting"].values())
-    closed = sorted((page for task in tasks for page in task["emitted"]), key=_order)
-    outcomes["impressions"]["emitted"] = len(closed)
-    examples = _with_query_aggregates(closed, snapshots=snapshots)
+    emitted_pages = sorted((page for task in tasks for page in task["emitted"]), key=_close_order)
+    outcomes["pages"]["emitted"] = len(emitted_pages)
+    examples = _with_query_aggregates(emitted_pages, snapshots=snapshots)
     result = {"examples": examples, "outcomes": outcomes, "dead": dead}
     if snapshots:
-        result["snapshots"] = [{name: page[name] for name in SNAPSHOT} for page in closed]
+        result["snapshots"] = [{name: page[name] for name in SNAPSHOT_FIELDS} for page in emitted_pages]
     return result
 
 
@@ -76,7 +78,7 @@ def _new_task() -> Task:
 
 def _no_outcomes() -> dict[str, Any]:
     return {
-        "impressions": dict.fromkeys(("in", "emitted", "open", "duplicate", "dead_letter"), 0),
+        "pages": dict.fromkeys(("in", "emitted", "open", "duplicate", "dead_letter"), 0),
         "clicks": dict.fromkeys(
             ("in", "joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter"), 0
         ),
@@ -84,39 +86,39 @@ def _no_outcomes() -> dict[str, Any]:
     }
 
 
-def _order(page: Page) -> tuple[int, bytes, bytes]:
+def _close_order(page: Page) -> tuple[int, bytes, bytes]:
     return page["close"], page["request_id"].encode(), page["user_id"].encode()
 
 
 # --- one record ---------------------------------------------------------------------------------------------
 
 
-def _feed(task: Task, event: dict[str, Any], out: dict[str, Any], dead: list[bytes]) -> None:
-    suspect = _move_watermark(task, event)
+def _process(task: Task, event: dict[str, Any], outcomes: dict[str, Any], dead_letters: list[bytes]) -> None:
+    is_future = _advance_watermark(task, event)
     watermark = task["accepted"] - LATENESS
     if watermark != task["watermark"]:
         task["watermark"] = watermark
-        _expire_suspects(task, watermark, out, dead)
+        _expire_future_events(task, watermark, outcomes, dead_letters)
         _close_pages(task, watermark)
-        _orphan_clicks(task, watermark, out)
+        _orphan_clicks(task, watermark, outcomes)
     if event["kind"] == "impression":
-        _judge_page(task, event, watermark, out, dead)
+        _on_page(task, event, watermark, outcomes, dead_letters)
     else:
-        _judge_click(task, event, watermark, out)
-    if suspect:
+        _on_click(task, event, watermark, outcomes)
+    if is_future:
         task["suspects"].append({"event": event, "watermark": watermark})
 
 
-def _move_watermark(task: Task, event: dict[str, Any]) -> bool:
+def _advance_watermark(task: Task, event: dict[str, Any]) -> bool:
     """Confirm earlier suspects, then accept this time; true if the record is a suspect itself."""
-    still: list[dict[str, Any]] = []
-    for suspect in task["suspects"]:
-        other = suspect["event"]
-        if other["user_id"] != event["user_id"] and abs(other["ts"] - event["ts"]) <= HOUR:
-            task["accepted"] = max(task["accepted"], other["ts"])
+    unconfirmed: list[dict[str, Any]] = []
+    for future_event in task["suspects"]:
+        earlier_event = future_event["event"]
+        if earlier_event["user_id"] != event["user_id"] and abs(earlier_event["ts"] - event["ts"]) <= HOUR:
+            task["accepted"] = max(task["accepted"], earlier_event["ts"])
         else:
-            still.append(suspect)
-    task["suspects"] = still
+            unconfirmed.append(future_event)
+    task["suspects"] = unconfirmed
     if task["accepted"] is None:
         task["accepted"] = event["ts"]
     elif event["ts"] > task["accepted"] + HOUR:
@@ -125,32 +127,32 @@ def _move_watermark(task: Task, event: dict[str, Any]) -> bool:
     return False
 
 
-def _expire_suspects(task: Task, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
-    still: list[dict[str, Any]] = []
-    for suspect in task["suspects"]:
-        if watermark < suspect["watermark"] + HOUR:
-            still.append(suspect)
+def _expire_future_events(task: Task, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
+    unexpired: list[dict[str, Any]] = []
+    for future_event in task["suspects"]:
+        if watermark < future_event["watermark"] + HOUR:
+            unexpired.append(future_event)
             continue
-        event = suspect["event"]
+        event = future_event["event"]
         if event["ts"] <= task["accepted"]:
             continue  # reached meanwhile by the others' clocks, so it is ahead no longer
         key = (event["user_id"], event["request_id"])
         if task["open"].get(key) is event:
-            _stop_holding(task, event)
-            out["impressions"]["dead_letter"] += 1
+            _remove_open_page(task, event)
+            out["pages"]["dead_letter"] += 1
             dead.append(event["line"])
-            _fold_history(task, event["user_id"])
+            _trim_history(task, event["user_id"])
         elif any(click is event for click in task["waiting"].get(key, ())):
-            _stop_waiting(task, key, event)
+            _remove_pending_click(task, key, event)
             out["clicks"]["dead_letter"] += 1
             dead.append(event["line"])
-    task["suspects"] = still
+    task["suspects"] = unexpired
 
 
-def _stop_waiting(task: Task, key: tuple[str, str], event: dict[str, Any]) -> None:
-    rest = [click for click in task["waiting"][key] if click is not event]
-    if rest:
-        task["waiting"][key] = rest
+def _remove_pending_click(task: Task, key: tuple[str, str], event: dict[str, Any]) -> None:
+    remaining = [click for click in task["waiting"][key] if click is not event]
+    if remaining:
+        task["waiting"][key] = remaining
     else:
         del task["waiting"][key]
 
@@ -159,18 +161,18 @@ def _orphan_clicks(task: Task, watermark: int, out: dict[str, Any]) -> None:
     for key in list(task["waiting"]):
         for click in list(task["waiting"][key]):
             if click["ts"] + WINDOW <= watermark:
-                _stop_waiting(task, key, click)
+                _remove_pending_click(task, key, click)
                 out["clicks"]["orphan"] += 1
 
 
-def _judge_page(task: Task, page: Page, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
+def _on_page(task: Task, page: Page, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
     key = (page["user_id"], page["request_id"])
-    known = task["open"].get(key) or _remembered(task, key, watermark)
+    known = task["open"].get(key) or _recently_closed(task, key, watermark)
     if known is not None:
         if _content(known) == _content(page):
-            out["impressions"]["duplicate"] += 1
+            out["pages"]["duplicate"] += 1
         else:
-            out["impressions"]["dead_letter"] += 1
+            out["pages"]["dead_letter"] += 1
             dead.append(page["line"])
         return
     page["close"] = max(page["ts"] + WINDOW, watermark + 1)
@@ -181,7 +183,7 @@ def _judge_page(task: Task, page: Page, watermark: int, out: dict[str, Any], dea
         _join(task, page, click, out)
 
 
-def _remembered(task: Task, key: tuple[str, str], watermark: int) -> Page | None:
+def _recently_closed(task: Task, key: tuple[str, str], watermark: int) -> Page | None:
     page = task["closed"].get(key)
     return page if page is not None and watermark < page["close"] + HOUR else None
 
@@ -190,11 +192,11 @@ def _content(page: Page) -> dict[str, Any]:
     return {name: page[name] for name in ("request_id", "user_id", "query", "ts", "items", "context")}
 
 
-def _judge_click(task: Task, click: dict[str, Any], watermark: int, out: dict[str, Any]) -> None:
+def _on_click(task: Task, click: dict[str, Any], watermark: int, out: dict[str, Any]) -> None:
     key = (click["user_id"], click["request_id"])
     if key in task["open"]:
         _join(task, task["open"][key], click, out)
-    elif _remembered(task, key, watermark):
+    elif _recently_closed(task, key, watermark):
         out["clicks"]["late"] += 1
     elif click["ts"] + WINDOW <= watermark:
         out["clicks"]["orphan"] += 1
@@ -203,16 +205,18 @@ def _judge_click(task: Task, click: dict[str, Any], watermark: int, out: dict[st
 
 
 def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) -> None:
-    places = [place for place, item in enumerate(page["items"]) if item["item_id"] == click["item_id"]]
-    if not places:
+    matching_positions = [
+        position for position, item in enumerate(page["items"]) if item["item_id"] == click["item_id"]
+    ]
+    if not matching_positions:
         out["clicks"]["foreign"] += 1
-    elif places[0] in page["joined"]:
+    elif matching_positions[0] in page["joined"]:
         out["clicks"]["duplicate"] += 1
     elif click["ts"] > page["ts"] + WINDOW:
         out["clicks"]["late"] += 1
     else:
         out["clicks"]["joined"] += 1
-        page["joined"][places[0]] = click
+        page["joined"][matching_positions[0]] = click
         if click["ts"] > task["accepted"] + HOUR:
             # Ahead of everybody: no update until its page closes, so that a bad clock makes nobody forgotten.
             user = task["users"].setdefault(click["user_id"], _new_user([]))
@@ -220,7 +224,7 @@ def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) ->
             user = _user(task, click["user_id"], click["ts"])
         user["clicks"].append((click["ts"], click["request_id"], click["item_id"]))
         user["clicks"].sort()
-        _fold_history(task, click["user_id"])
+        _trim_history(task, click["user_id"])
 
 
 # --- closing ------------------------------------------------------------------------------------------------
@@ -228,12 +232,12 @@ def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) ->
 
 def _close_pages(task: Task, watermark: int) -> None:
     due = [page for page in task["open"].values() if page["close"] <= watermark]
-    for page in sorted(due, key=_order):
+    for page in sorted(due, key=_close_order):
         _emit(task, page)
 
 
 def _flush(task: Task, out: dict[str, Any]) -> None:
-    for page in sorted(task["open"].values(), key=_order):
+    for page in sorted(task["open"].values(), key=_close_order):
         _emit(task, page)
     out["clicks"]["orphan"] += sum(len(clicks) for clicks in task["waiting"].values())
     task["waiting"] = {}
@@ -244,16 +248,16 @@ def _emit(task: Task, page: Page) -> None:
     user = _user(task, page["user_id"], page["ts"])
     user["last"] = max(user["last"], *(click["ts"] for click in page["joined"].values()), page["ts"])
     before = [click for click in user["clicks"] if click[0] < page["ts"]]
-    page["history"] = before[-KEPT_CLICKS:]
+    page["history"] = before[-HISTORY_CLICKS:]
     page["user_activity"] = user["folded"] + len(before)
-    page["user_stats"] = _read_then_queue(user, page)
-    _stop_holding(task, page)
+    page["user_stats"] = _apply_closed_then_queue(user, page)
+    _remove_open_page(task, page)
     task["closed"][key] = page
     task["emitted"].append(page)
-    _fold_history(task, page["user_id"])
+    _trim_history(task, page["user_id"])
 
 
-def _stop_holding(task: Task, page: Page) -> None:
+def _remove_open_page(task: Task, page: Page) -> None:
     del task["open"][page["user_id"], page["request_id"]]
     task["open_times"][page["user_id"]].remove(page["ts"])
 
@@ -271,14 +275,14 @@ def _new_user(clicks: list[tuple[int, str, str]]) -> dict[str, Any]:
     return {"clicks": clicks, "folded": 0, "queue": [], "totals": _no_totals(), "last": -1}
 
 
-def _fold_history(task: Task, user_id: str) -> None:
+def _trim_history(task: Task, user_id: str) -> None:
     """Keep every click not older than the user's oldest open page, and the 50 before those."""
     user = task["users"].get(user_id)
     if user is None:
         return
     oldest = min(task["open_times"].get(user_id, ()), default=None)
     older = sum(1 for click in user["clicks"] if oldest is None or click[0] < oldest)
-    excess = max(0, older - KEPT_CLICKS)
+    excess = max(0, older - HISTORY_CLICKS)
     user["folded"] += excess
     del user["clicks"][:excess]
 
@@ -290,17 +294,17 @@ def _no_totals() -> dict[str, list[int]]:
     return {level: [0, 0] for level in "1234"}
 
 
-def _read_then_queue(entry: dict[str, Any], page: Page) -> dict[str, list[int]]:
+def _apply_closed_then_queue(entry: dict[str, Any], page: Page) -> dict[str, list[int]]:
     """Fold every queued page that had closed by this page's ts, read the totals, then queue this page."""
-    waiting = []
+    still_open = []
     for earlier in entry["queue"]:
         if earlier["close"] > page["ts"]:
-            waiting.append(earlier)
+            still_open.append(earlier)
             continue
-        for place, item in enumerate(earlier["items"]):
+        for position, item in enumerate(earlier["items"]):
             entry["totals"][str(item["relevance"])][0] += 1
-            entry["totals"][str(item["relevance"])][1] += place in earlier["joined"]
-    entry["queue"] = [*waiting, page]
+            entry["totals"][str(item["relevance"])][1] += position in earlier["joined"]
+    entry["queue"] = [*still_open, page]
     return {level: list(counts) for level, counts in entry["totals"].items()}
 
 
@@ -314,14 +318,14 @@ def _with_query_aggregates(closed: list[Page], *, snapshots: bool) -> list[dict[
             entry = queries[query] = {"queue": [], "totals": _no_totals(), "folded": []}
         entry["last"] = page["close"]
         entry["folded"] += [earlier for earlier in entry["queue"] if earlier["close"] <= page["ts"]]
-        query_stats = _read_then_queue(entry, page)
+        query_stats = _apply_closed_then_queue(entry, page)
         if snapshots:
             clicks = [click for earlier in entry["folded"] for click in _clicks_of(earlier)]
             page["query_clicks"] = clicks[-QUERY_CLICKS:]
             page["query_decayed"] = _decayed(entry["folded"], page["ts"])
         items = [
-            {"item_id": item["item_id"], "click": int(place in page["joined"]), "relevance": item["relevance"]}
-            for place, item in enumerate(page["items"])
+            {"item_id": item["item_id"], "click": int(position in page["joined"]), "relevance": item["relevance"]}
+            for position, item in enumerate(page["items"])
         ]
         examples.append(
             {
@@ -339,16 +343,18 @@ def _with_query_aggregates(closed: list[Page], *, snapshots: bool) -> list[dict[
 
 
 def _clicks_of(page: Page) -> list[tuple[int, str, int]]:
-    return sorted((c["ts"], c["item_id"], page["items"][place]["relevance"]) for place, c in page["joined"].items())
+    return sorted(
+        (c["ts"], c["item_id"], page["items"][position]["relevance"]) for position, c in page["joined"].items()
+    )
 
 
-def _decayed(folded: list[Page], ts: int) -> dict[str, list[float]]:
+def _decayed(closed_pages: list[Page], ts: int) -> dict[str, list[float]]:
     """Each page's counts, halved for every 7 days since it closed; a page that came late sees no future undone."""
-    now = max([ts, *(page["close"] for page in folded)])
+    now = max([ts, *(page["close"] for page in closed_pages)])
     sums = {level: [0.0, 0.0] for level in "1234"}
-    for page in folded:
+    for page in closed_pages:
         weight = 2.0 ** ((page["close"] - now) / HALF_LIFE)
-        for place, item in enumerate(page["items"]):
+        for position, item in enumerate(page["items"]):
             sums[str(item["relevance"])][0] += weight
-            sums[str(item["relevance"])][1] += weight * (place in page["joined"])
+            sums[str(item["relevance"])][1] += weight * (position in page["joined"])
     return sums

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from tests.oracle.contract import murmur2, normalise, read_line
-from tests.oracle.oracle import HOUR, replay
+from tests.oracle.oracle import HOUR, expected_replay
 
 T = 1_700_000_000_000
 
 
 def page(request: str, user: str, ts: int, items: str = "ab", query: str = "q", **more: Any) -> bytes:
-    shown = [{"item_id": item, "relevance": place % 4 + 1} for place, item in enumerate(items)]
+    shown = [{"item_id": item, "relevance": index % 4 + 1} for index, item in enumerate(items)]
     event = {"type": "impression", "request_id": request, "user_id": user, "query": query, "ts": ts, "items": shown}
     return json.dumps(event | more).encode()
 
@@ -53,11 +53,11 @@ def test_click_kinds() -> None:
         click("r1", "u1", "b", T + 3000),  # closed: late
         click("r3", "u1", "b", T + 126_000),  # waits for its page
     ]
-    result = replay(log, 1, flush=False)
+    result = expected_replay(log, 1, flush=False)
     assert clicks(result) == {"in": 7, "joined": 1, "duplicate": 1, "foreign": 1, "late": 2, "waiting": 2}
     assert pages(result) == {"in": 2, "emitted": 1, "open": 1}
     assert [item["click"] for item in result["examples"][0]["items"]] == [1, 0]
-    flushed = replay(log, 1)
+    flushed = expected_replay(log, 1)
     assert clicks(flushed)["orphan"] == 2
     assert flushed["examples"][1]["user_activity"] == 1
     assert flushed["examples"][1]["user_stats"] == {"1": [1, 1], "2": [1, 0], "3": [0, 0], "4": [0, 0]}
@@ -66,20 +66,20 @@ def test_click_kinds() -> None:
 
 def test_page_sees_only_pages_closed_by_its_ts() -> None:
     log = [page("r1", "u1", T), page("r2", "u1", T + 119_999), page("r3", "u2", T + 120_000)]
-    stats = [example["query_stats"]["1"] for example in replay(log, 1)["examples"]]
+    stats = [example["query_stats"]["1"] for example in expected_replay(log, 1)["examples"]]
     assert stats == [[0, 0], [0, 0], [1, 0]]
 
 
 def test_counts_halve_in_seven_days() -> None:
     week = 7 * 24 * HOUR
     log = [page("r1", "u1", T), click("r1", "u1", "b", T + 1), page("r2", "u2", T + 120_000 + week)]
-    snapshot = replay(log, 1, snapshots=True)["snapshots"][1]
+    snapshot = expected_replay(log, 1, snapshots=True)["snapshots"][1]
     assert snapshot["query_decayed"] == {"1": [0.5, 0.0], "2": [0.5, 0.5], "3": [0.0, 0.0], "4": [0.0, 0.0]}
     assert snapshot["query_clicks"] == [(T + 1, "b", 2)]
 
 
 def test_click_before_its_page_joins_when_the_page_comes() -> None:
-    result = replay([click("r1", "u1", "b", T), page("r1", "u1", T - 1)], 3)
+    result = expected_replay([click("r1", "u1", "b", T), page("r1", "u1", T - 1)], 3)
     assert clicks(result) == {"in": 1, "joined": 1}
 
 
@@ -91,24 +91,24 @@ def test_late_page_closes_one_ms_after_the_watermark() -> None:
         click("r9", "u1", "a", T + HOUR + 1),  # watermark moves by 1 ms: r2 closes
         click("r2", "u1", "b", T + 6),
     ]
-    assert clicks(replay(log, 1)) == {"in": 3, "joined": 1, "late": 1, "orphan": 1}
-    assert [example["request_id"] for example in replay(log, 1)["examples"]] == ["r2", "r1"]
+    assert clicks(expected_replay(log, 1)) == {"in": 3, "joined": 1, "late": 1, "orphan": 1}
+    assert [example["request_id"] for example in expected_replay(log, 1)["examples"]] == ["r2", "r1"]
 
 
-def test_unconfirmed_jump_is_a_dead_letter_after_one_hour() -> None:
+def test_an_unconfirmed_future_page_is_a_dead_letter_after_one_hour() -> None:
     jump = page("bad", "u1", T + 5 * HOUR)
     log = [page("r1", "u1", T), jump, page("r2", "u2", T + HOUR - 1)]
-    assert pages(replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
-    result = replay([*log, page("r3", "u2", T + HOUR)], 1)
+    assert pages(expected_replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
+    result = expected_replay([*log, page("r3", "u2", T + HOUR)], 1)
     assert pages(result) == {"in": 4, "emitted": 3, "dead_letter": 1}
     assert result["dead"] == [jump]
 
 
 def test_quiet_night_passes_when_another_user_confirms() -> None:
     log = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u2", T + 9 * HOUR + 5_000)]
-    assert pages(replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
+    assert pages(expected_replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
     alone = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u1", T + 9 * HOUR + 1)]
-    assert pages(replay(alone, 1, flush=False)) == {"in": 3, "open": 3}
+    assert pages(expected_replay(alone, 1, flush=False)) == {"in": 3, "open": 3}
 
 
 def test_duplicate_page_is_known_by_its_decoded_fields() -> None:
@@ -118,7 +118,7 @@ def test_duplicate_page_is_known_by_its_decoded_fields() -> None:
         item["position"] = place
     spelled["unknown"] = [1]
     log = [first, json.dumps(spelled).encode(), page("r1", "u1", T, query="other"), page("r1", "u2", T)]
-    assert pages(replay(log, 1)) == {"in": 4, "emitted": 2, "duplicate": 1, "dead_letter": 1}
+    assert pages(expected_replay(log, 1)) == {"in": 4, "emitted": 2, "duplicate": 1, "dead_letter": 1}
 
 
 def test_history_holds_the_last_fifty_and_counts_the_rest() -> None:
@@ -126,7 +126,7 @@ def test_history_holds_the_last_fifty_and_counts_the_rest() -> None:
     for i in range(60):
         log += [page(f"r{i}", "u1", T + i * 200_000), click(f"r{i}", "u1", "a", T + i * 200_000 + 1)]
     log.append(page("last", "u1", T + 60 * 200_000))
-    result = replay(log, 1, snapshots=True)
+    result = expected_replay(log, 1, snapshots=True)
     assert result["examples"][-1]["user_activity"] == 60
     assert [c[1] for c in result["snapshots"][-1]["history"]] == [f"r{i}" for i in range(10, 60)]
 
@@ -146,5 +146,5 @@ def test_history_holds_the_last_fifty_and_counts_the_rest() -> None:
         (page("r", "u", T).replace(b"q", b"\xff"), "unreadable"),
     ],
 )
-def test_what_is_no_event(line: bytes, kind: str) -> None:
+def test_invalid_events(line: bytes, kind: str) -> None:
     assert read_line(line) == (kind, None)

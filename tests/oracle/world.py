@@ -43,7 +43,7 @@ QUERIES = [
     'quo"te \\ back',
     "nul\x00query",
 ]
-STRANGE = ["\n", "\x00", '"', "\\", "é", "\u2028", "\uffff", "😀", "\x7f", "ÿ", "/", "\u0430", "🏴󠁧󠁢"]
+UNUSUAL_STRINGS = ["\n", "\x00", '"', "\\", "é", "\u2028", "\uffff", "😀", "\x7f", "ÿ", "/", "\u0430", "🏴󠁧󠁢"]
 COLOURS = ["red", "blue", "café", "😀", "ß"]
 
 
@@ -60,7 +60,7 @@ class Disorder:
     beyond_window: float = 0.05
     before_page: float = 0.04
     foreign: float = 0.03
-    others_click: float = 0.03
+    another_users_click: float = 0.03
     unknown_page: float = 0.01
     duplicate_click: float = 0.05
     duplicate_page: float = 0.03
@@ -81,22 +81,22 @@ def make_world(seed: int, disorder: Disorder | None = None) -> list[bytes]:
 class _World:
     def __init__(self, rng: random.Random, disorder: Disorder) -> None:
         self.rng = rng
-        self.has = disorder
+        self.disorder = disorder
         self.arrivals: list[tuple[float, int, bytes]] = []
-        self.users, self.weights = self._people()
-        self.seen: set[str] = set()
+        self.users, self.weights = self._draw_users()
+        self.users_seen: set[str] = set()
         self.now = START
-        self.items = [f"i{n}" for n in range(60)] + [f"i{s}{n}" for n, s in enumerate(STRANGE)]
+        self.items = [f"i{n}" for n in range(60)] + [f"i{s}{n}" for n, s in enumerate(UNUSUAL_STRINGS)]
         self.queries = QUERIES + [f"query {n}" for n in range(40)]
 
     def lines(self) -> list[bytes]:
-        nights = {self.rng.randrange(self.has.pages) for _ in range(self.has.nights)}
-        parts = self.has.confirmed_jumps + 1
-        jumps = {self.has.pages * part // parts: 2 * HOUR for part in range(1, parts)}
+        nights = {self.rng.randrange(self.disorder.pages) for _ in range(self.disorder.nights)}
+        parts = self.disorder.confirmed_jumps + 1
+        jumps = {self.disorder.pages * part // parts: 2 * HOUR for part in range(1, parts)}
         if parts > 1:
-            jumps[int(self.has.pages * 0.98)] = 20 * DAY
-        for number in range(self.has.pages):
-            self.now += int(self.rng.expovariate(1 / self.has.gap) * SECOND)
+            jumps[int(self.disorder.pages * 0.98)] = 20 * DAY
+        for number in range(self.disorder.pages):
+            self.now += int(self.rng.expovariate(1 / self.disorder.gap) * SECOND)
             if number in nights:
                 self.now += int(self.rng.uniform(1.05, 9) * HOUR)
             if self.rng.random() < 0.1:
@@ -109,26 +109,26 @@ class _World:
 
     # --- people -------------------------------------------------------------------------------------------
 
-    def _people(self) -> tuple[list[str], list[float]]:
+    def _draw_users(self) -> tuple[list[str], list[float]]:
         """Zipf over users; of eight partitions one has no user, one has one, one has two, one is often silent."""
         users: list[str] = []
-        room = {5: 1, 6: 2, 7: 0}
+        remaining_users = {5: 1, 6: 2, 7: 0}
         number = 0
-        while len(users) < self.has.users:
-            name = f"u{number}" + (self.rng.choice(STRANGE) if self.rng.random() < 0.1 else "")
+        while len(users) < self.disorder.users:
+            name = f"u{number}" + (self.rng.choice(UNUSUAL_STRINGS) if self.rng.random() < 0.1 else "")
             number += 1
-            home = partition_of(name, 8)
-            if room.get(home, 1) > 0:
-                room[home] = room.get(home, 1 << 30) - 1
+            partition = partition_of(name, 8)
+            if remaining_users.get(partition, 1) > 0:
+                remaining_users[partition] = remaining_users.get(partition, 1 << 30) - 1
                 users.append(name)
-        lonely = {5: 0.02, 6: 0.01}
+        lonely_weights = {5: 0.02, 6: 0.01}
         weights = [(rank + 1) ** -0.9 for rank in range(len(users))]
         whole = sum(weights)
-        for place, name in enumerate(users):
-            weights[place] = lonely.get(partition_of(name, 8), weights[place] / whole)
+        for rank_index, name in enumerate(users):
+            weights[rank_index] = lonely_weights.get(partition_of(name, 8), weights[rank_index] / whole)
         return users, weights
 
-    def _someone(self) -> str:
+    def _draw_user(self) -> str:
         while True:
             user = self.rng.choices(self.users, self.weights)[0]
             if partition_of(user, 8) == 4 and self.now // (3 * HOUR) % 2:
@@ -139,54 +139,56 @@ class _World:
 
     def _page(self, number: int) -> None:
         rng = self.rng
-        user = self._someone()
-        page = self._impression(self._request_id(number), user, self.now)
-        leap = self._leap(user)
+        user = self._draw_user()
+        page = self._make_page(self._request_id(number), user, self.now)
+        clock_offset = self._clock_offset(user)
         delay = self._delay()
-        self._arrive(page | {"ts": page["ts"] + leap}, self.now + delay)
-        far = abs(leap) > 80 * DAY
-        clicks = [] if far else self._clicks(page)
+        self._add_arrival(page | {"ts": page["ts"] + clock_offset}, self.now + delay)
+        clock_far_off = abs(clock_offset) > 80 * DAY
+        clicks = [] if clock_far_off else self._clicks(page)
         for click, when in clicks:
-            strays = leap if rng.random() < 0.9 else 0
-            self._arrive(click | {"ts": max(0, click["ts"] + strays)}, when)
-            if rng.random() < self.has.duplicate_click:
-                again = dict(click, ts=click["ts"] + strays + rng.choice([0, 1, 5000, 100_000]))
-                self._arrive(again, when + rng.choice([0, 2000, 60_000, 2 * HOUR]))
-        self._more_of_the_same(page | {"ts": page["ts"] + leap}, delay)
-        if rng.random() < self.has.shared_request:
-            other = self._impression(page["request_id"], self._someone(), self.now + rng.choice([0, 0, 1, 700]))
+            click_offset = clock_offset if rng.random() < 0.9 else 0
+            self._add_arrival(click | {"ts": max(0, click["ts"] + click_offset)}, when)
+            if rng.random() < self.disorder.duplicate_click:
+                duplicate = dict(click, ts=click["ts"] + click_offset + rng.choice([0, 1, 5000, 100_000]))
+                self._add_arrival(duplicate, when + rng.choice([0, 2000, 60_000, 2 * HOUR]))
+        self._add_duplicates(page | {"ts": page["ts"] + clock_offset}, delay)
+        if rng.random() < self.disorder.shared_request:
+            other = self._make_page(page["request_id"], self._draw_user(), self.now + rng.choice([0, 0, 1, 700]))
             if other["user_id"] != user:
-                self._arrive(other, self.now + self._delay())
+                self._add_arrival(other, self.now + self._delay())
                 for click, when in self._clicks(other):
-                    self._arrive(click, when)
+                    self._add_arrival(click, when)
 
-    def _more_of_the_same(self, page: Event, delay: float) -> None:
+    def _add_duplicates(self, page: Event, delay: float) -> None:
         rng = self.rng
-        if rng.random() < self.has.duplicate_page:
-            again = self.now + delay + rng.choice([0, 1000, 60_000, 10 * MINUTE, 50 * MINUTE, 70 * MINUTE, 3 * HOUR])
-            self._arrive(page, again)
-        if rng.random() < self.has.conflict:
-            spoilt = json.loads(json.dumps(page))
+        if rng.random() < self.disorder.duplicate_page:
+            repeated_at = (
+                self.now + delay + rng.choice([0, 1000, 60_000, 10 * MINUTE, 50 * MINUTE, 70 * MINUTE, 3 * HOUR])
+            )
+            self._add_arrival(page, repeated_at)
+        if rng.random() < self.disorder.conflict:
+            conflicting = json.loads(json.dumps(page))
             change = rng.randrange(5)
             if change == 0:
-                spoilt["query"] += " "
+                conflicting["query"] += " "
             elif change == 1:
-                spoilt["ts"] += 1
+                conflicting["ts"] += 1
             elif change == 2:
-                spoilt["items"][-1]["title"] = "another title"
+                conflicting["items"][-1]["title"] = "another title"
             elif change == 3:
-                spoilt["items"].append({"item_id": "one more", "relevance": 1})
+                conflicting["items"].append({"item_id": "one more", "relevance": 1})
             else:
-                spoilt["context"] = {"changed": "yes"}
-            self._arrive(spoilt, self.now + delay + rng.choice([1, 30_000, 30 * MINUTE, 5 * HOUR]))
+                conflicting["context"] = {"changed": "yes"}
+            self._add_arrival(conflicting, self.now + delay + rng.choice([1, 30_000, 30 * MINUTE, 5 * HOUR]))
 
-    def _leap(self, user: str) -> int:
+    def _clock_offset(self, user: str) -> int:
         """How far the clock of this page is off; nobody's first page has a wrong clock."""
         rng = self.rng
-        if user not in self.seen:
-            self.seen.add(user)
+        if user not in self.users_seen:
+            self.users_seen.add(user)
             return 0
-        if rng.random() >= self.has.jump:
+        if rng.random() >= self.disorder.jump:
             return 0
         kind = rng.randrange(4)
         if kind == 0:
@@ -199,19 +201,19 @@ class _World:
 
     def _delay(self) -> float:
         rng = self.rng
-        if rng.random() < self.has.late:
+        if rng.random() < self.disorder.late:
             return 10 ** rng.uniform(3.5, 7.2)
         return rng.uniform(0, 2000)
 
     def _request_id(self, number: int) -> str:
         name = f"r{self.rng.randrange(10**9)}-{number}"
-        return name + self.rng.choice(STRANGE) if self.rng.random() < 0.1 else name
+        return name + self.rng.choice(UNUSUAL_STRINGS) if self.rng.random() < 0.1 else name
 
-    def _impression(self, request_id: str, user: str, ts: int) -> Event:
+    def _make_page(self, request_id: str, user: str, ts: int) -> Event:
         rng = self.rng
         count = rng.choice([1, 2, 3, 5, 8, 10]) if rng.random() < 0.998 else 200
         items: list[Event] = []
-        for place in range(count):
+        for index in range(count):
             item: Event = {"item_id": rng.choice(self.items), "relevance": rng.randint(1, 4)}
             if rng.random() < 0.7:
                 item["title"] = f"title {rng.choice(COLOURS)} {rng.randrange(50)}"
@@ -222,7 +224,7 @@ class _World:
             if rng.random() < 0.3:
                 item["brand"] = rng.choice(["acme", None])
             if rng.random() < 0.3:
-                item["position"] = place + 1 if rng.random() < 0.7 else rng.randint(1, 40)
+                item["position"] = index + 1 if rng.random() < 0.7 else rng.randint(1, 40)
             items.append(item)
         page: Event = {"type": "impression", "request_id": request_id, "user_id": user, "ts": ts, "items": items}
         page["query"] = rng.choice(self.queries[: int(len(self.queries) * rng.random()) + 1])
@@ -232,44 +234,44 @@ class _World:
 
     def _clicks(self, page: Event) -> list[tuple[Event, float]]:
         rng = self.rng
-        made: list[tuple[Event, float]] = []
-        for place, item in enumerate(page["items"][:12]):
-            if rng.random() > 0.35 * (place + 1) ** -0.7:
+        clicks: list[tuple[Event, float]] = []
+        for index, item in enumerate(page["items"][:12]):
+            if rng.random() > 0.35 * (index + 1) ** -0.7:
                 continue
             click = {k: page[k] for k in ("request_id", "user_id")} | {"type": "click", "item_id": item["item_id"]}
             wait = int(math.exp(rng.gauss(math.log(12), 0.9)) * SECOND)
-            if rng.random() < self.has.beyond_window:
+            if rng.random() < self.disorder.beyond_window:
                 wait = rng.choice([WINDOW, WINDOW + 1, WINDOW - 1, 3 * MINUTE, HOUR, 7 * HOUR])
             if rng.random() < 0.01:
                 wait = -rng.choice([0, 1, 5000, 200_000])
             click["ts"] = page["ts"] + wait
             when = self.now + wait + self._delay()
-            if rng.random() < self.has.before_page:
+            if rng.random() < self.disorder.before_page:
                 when = self.now - rng.uniform(0, 3000) if rng.random() < 0.7 else self.now - rng.uniform(0, 30 * MINUTE)
-            if rng.random() < self.has.foreign:
+            if rng.random() < self.disorder.foreign:
                 click["item_id"] = "never shown"
-            if rng.random() < self.has.others_click:
-                click["user_id"] = self._someone()
-                self.seen.add(click["user_id"])
-            if rng.random() < self.has.unknown_page:
+            if rng.random() < self.disorder.another_users_click:
+                click["user_id"] = self._draw_user()
+                self.users_seen.add(click["user_id"])
+            if rng.random() < self.disorder.unknown_page:
                 click["request_id"] += "?"
-            made.append((click, when))
-        return made
+            clicks.append((click, when))
+        return clicks
 
-    def _confirmed_jump(self, number: int, most: int) -> None:
+    def _confirmed_jump(self, number: int, max_jump: int) -> None:
         """Two users of one partition (of 1, 3, 4 and 8) agree that it is later than all others think."""
         rng = self.rng
-        homes: dict[int, list[str]] = {}
+        users_by_partition: dict[int, list[str]] = {}
         for name in self.users[: len(self.users) // 2]:
-            homes.setdefault(partition_of(name, 24), []).append(name)
-        pair = next((names for names in homes.values() if len(names) > 1), [])
+            users_by_partition.setdefault(partition_of(name, 24), []).append(name)
+        pair = next((names for names in users_by_partition.values() if len(names) > 1), [])
         if not pair:
             return
-        ahead = self.now + rng.randrange(int(1.1 * HOUR), most)
-        for place, user in enumerate(rng.sample(pair, 2)):
-            page = self._impression(f"jump {number} {place}", user, ahead + rng.randrange(HOUR // 2))
-            self._arrive(page, self.now + 3000 + place * 1000)
-            self._arrive(
+        ahead = self.now + rng.randrange(int(1.1 * HOUR), max_jump)
+        for number_in_pair, user in enumerate(rng.sample(pair, 2)):
+            page = self._make_page(f"jump {number} {number_in_pair}", user, ahead + rng.randrange(HOUR // 2))
+            self._add_arrival(page, self.now + 3000 + number_in_pair * 1000)
+            self._add_arrival(
                 {
                     "type": "click",
                     "request_id": page["request_id"],
@@ -277,16 +279,16 @@ class _World:
                     "item_id": page["items"][0]["item_id"],
                     "ts": page["ts"] + 9,
                 },
-                self.now + 3500 + place * 1000,
+                self.now + 3500 + number_in_pair * 1000,
             )
 
     # --- bytes ----------------------------------------------------------------------------------------------
 
-    def _arrive(self, event: Event, when: float) -> None:
+    def _add_arrival(self, event: Event, when: float) -> None:
         if event["ts"] >= 0:
-            self.arrivals.append((when, len(self.arrivals), self._spell(event)))
+            self.arrivals.append((when, len(self.arrivals), self._encode_variant(event)))
 
-    def _spell(self, event: Event) -> bytes:
+    def _encode_variant(self, event: Event) -> bytes:
         """The same event may be written in many ways."""
         rng = self.rng
         if rng.random() < 0.2:
@@ -299,24 +301,24 @@ class _World:
         return text.encode()
 
     def _with_malformed(self, lines: list[bytes]) -> list[bytes]:
-        spoilt: list[bytes] = []
+        with_malformed: list[bytes] = []
         for line in lines:
-            spoilt.append(line)
-            if self.rng.random() < self.has.malformed:
-                spoilt.append(malform(self.rng, line))
-        return spoilt
+            with_malformed.append(line)
+            if self.rng.random() < self.disorder.malformed:
+                with_malformed.append(corrupt_line(self.rng, line))
+        return with_malformed
 
 
-def malform(rng: random.Random, line: bytes) -> bytes:
+def corrupt_line(rng: random.Random, line: bytes) -> bytes:
     """Bytes like these that are no event, by one of many kinds of damage."""
     if rng.random() < 0.4:
-        return rng.choice(_broken_bytes(rng, line))
+        return rng.choice(_corrupt_bytes(rng, line))
     event = json.loads(line)
-    ways = _broken_clicks() if event["type"] == "click" else _broken_pages()
-    return json.dumps(event | rng.choice([*ways, *_broken_fields()])).encode()
+    corruptions = _corrupt_clicks() if event["type"] == "click" else _corrupt_pages()
+    return json.dumps(event | rng.choice([*corruptions, *_corrupt_fields()])).encode()
 
 
-def _broken_bytes(rng: random.Random, line: bytes) -> list[bytes]:
+def _corrupt_bytes(rng: random.Random, line: bytes) -> list[bytes]:
     body = line.strip()
     return [
         b"",
@@ -344,7 +346,7 @@ def _broken_bytes(rng: random.Random, line: bytes) -> list[bytes]:
     ]
 
 
-def _broken_fields() -> list[Event]:
+def _corrupt_fields() -> list[Event]:
     return [
         {"type": "purchase"},
         {"type": None},
@@ -367,11 +369,11 @@ def _broken_fields() -> list[Event]:
     ]
 
 
-def _broken_clicks() -> list[Event]:
+def _corrupt_clicks() -> list[Event]:
     return [{"item_id": None}, {"item_id": 5}, {"item_id": "i" * 300}, {"item_id": ""}]
 
 
-def _broken_pages() -> list[Event]:
+def _corrupt_pages() -> list[Event]:
     item = {"item_id": "i1", "relevance": 2}
     return [
         {"items": []},

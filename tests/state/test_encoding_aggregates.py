@@ -13,9 +13,9 @@ from prectr.state.aggregates import (
     add_counts,
     add_sums,
     count_levels,
-    decayed,
+    decay,
 )
-from prectr.state.encoding import order_key
+from prectr.state.encoding import encode_order_key
 from prectr.state.rings import append_bounded, encode_array
 
 _times = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3)
@@ -36,18 +36,18 @@ def as_bytes(place: tuple[int, str, str]) -> tuple[int, bytes, bytes]:
 @example((0, "\0\xff", ""), (0, "\0", "\xff"))
 @example((5, "r", "u"), (5, "r", "u"))
 def test_order_key_sorts_as_time_then_bytes_of_the_ids(a: tuple[int, str, str], b: tuple[int, str, str]) -> None:
-    assert (order_key(*a) < order_key(*b)) == (as_bytes(a) < as_bytes(b))
-    assert (order_key(*a) == order_key(*b)) == (a == b)
+    assert (encode_order_key(*a) < encode_order_key(*b)) == (as_bytes(a) < as_bytes(b))
+    assert (encode_order_key(*a) == encode_order_key(*b)) == (a == b)
 
 
 @given(st.lists(_places, max_size=12))
 def test_many_order_keys_sort_as_what_they_stand_for(places: list[tuple[int, str, str]]) -> None:
-    assert sorted(places, key=lambda place: order_key(*place)) == sorted(places, key=as_bytes)
+    assert sorted(places, key=lambda place: encode_order_key(*place)) == sorted(places, key=as_bytes)
 
 
 def test_no_order_key_is_the_beginning_of_another() -> None:
     ids = ["", "\0", "a", "a\0", "a\0\0", "\0a", "aa", "\xff"]
-    keys = [order_key(0, request_id, user_id) for request_id in ids for user_id in ids]
+    keys = [encode_order_key(0, request_id, user_id) for request_id in ids for user_id in ids]
     assert not [(a, b) for a in keys for b in keys if a is not b and b.startswith(a)]
 
 
@@ -95,15 +95,15 @@ def test_counts_add_level_by_level(a: LevelCounts, b: LevelCounts) -> None:
 def test_sums_halve_with_every_half_life() -> None:
     sums: LevelSums = (8.0, 4.0, 2.0, 1.0, 0.0, 16.0, 1.5, 3.0)
     week = 7 * 86_400_000
-    assert decayed(sums, 1000, 1000 + week, week) == (4.0, 2.0, 1.0, 0.5, 0.0, 8.0, 0.75, 1.5)
-    assert decayed(sums, 1000, 1000 + 3 * week, week) == (1.0, 0.5, 0.25, 0.125, 0.0, 2.0, 0.1875, 0.375)
+    assert decay(sums, 1000, 1000 + week, week) == (4.0, 2.0, 1.0, 0.5, 0.0, 8.0, 0.75, 1.5)
+    assert decay(sums, 1000, 1000 + 3 * week, week) == (1.0, 0.5, 0.25, 0.125, 0.0, 2.0, 0.1875, 0.375)
 
 
 @given(st.integers(0, 1 << 45), st.integers(0, 1 << 45), st.floats(1.0, 1e12))
 def test_sums_decay_as_two_to_minus_the_time_over_the_half_life(since: int, at: int, half_life: float) -> None:
     sums: LevelSums = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
     factor = 2.0 ** (-max(0, at - since) / half_life) if (at - since) / half_life < 1000 else None
-    found = decayed(sums, since, at, half_life)
+    found = decay(sums, since, at, half_life)
     if factor is not None:
         assert found == pytest.approx([value * factor for value in sums], rel=1e-12)
     else:
@@ -112,6 +112,6 @@ def test_sums_decay_as_two_to_minus_the_time_over_the_half_life(since: int, at: 
 
 def test_an_earlier_time_leaves_the_sums_as_they_are() -> None:
     sums: LevelSums = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    assert decayed(sums, 1000, 999, 1.0) == sums
-    assert decayed(sums, 1000, 1000, 1.0) == sums
+    assert decay(sums, 1000, 999, 1.0) == sums
+    assert decay(sums, 1000, 1000, 1.0) == sums
     assert add_sums(sums, (1, 0, 0, 0, 0, 0, 0, 2)) == (2.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0)

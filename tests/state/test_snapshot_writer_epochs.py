@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.state.errors import StateError
-from prectr.state.snapshot_storage import Location
-from prectr.state.snapshots import Snapshots
-from tests.kit.stages.snapshots import Origin, Steps, checkpoint, contents, files_of, whole_in_memory
+from prectr.state.snapshot_storage import SnapshotStorage
+from prectr.state.snapshots import TaskSnapshots
+from tests.kit.stages.snapshots import (
+    HookedStorage,
+    Origin,
+    checkpoint,
+    complete_snapshots_in_memory,
+    contents,
+    files_of,
+)
 
 ROOTS = itertools.count()
 ENDS_AT = 8
@@ -36,7 +43,7 @@ class Owner:
         self._outcome = ""
         self._go, self._stands = Semaphore(0), Semaphore(0)
         self._folder = folder
-        self._snapshots = Snapshots(Steps(url, self._before, self._written), "t", Origin(), keep)
+        self._snapshots = TaskSnapshots(HookedStorage(url, self._before, self._written), "t", Origin(), keep)
 
     def go(self, how: str = "") -> None:
         """One step. how: 'fail', 'fail after' or 'die' instead of doing it."""
@@ -118,7 +125,7 @@ class Task:
 
     def check(self) -> None:
         """The newest snapshot that was ever finished, or a newer one, is whole."""
-        whole = whole_in_memory(f"{self.root}/t")
+        whole = complete_snapshots_in_memory(f"{self.root}/t")
         assert max(whole, default=-1) >= self._finished
         for offset, files in whole.items():
             assert files == contents(offset)
@@ -128,9 +135,9 @@ class Task:
             while owner.working:
                 owner.go()
             self.check()
-        self.newest = newest = max(whole_in_memory(f"{self.root}/t"), default=None)
+        self.newest = newest = max(complete_snapshots_in_memory(f"{self.root}/t"), default=None)
         target = self._folder / f"store-{self.root}"
-        assert Snapshots(Location(f"memory://{self.root}"), "t", Origin()).restore(target) == newest
+        assert TaskSnapshots(SnapshotStorage(f"memory://{self.root}"), "t", Origin()).restore(target) == newest
         assert newest is None or files_of(target) == contents(newest)
         for path in [path for path in MemoryFileSystem.store if path.startswith(f"/{self.root}/")]:
             del MemoryFileSystem.store[path]
@@ -144,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The races one by one; with two whole snapshots to keep they need more saves, and are no different.
 
 
-def test_pruning_spares_what_an_owner_goes_on_to_name_while_its_last_manifest_is_about_to_go(folder: Path) -> None:
+def test_pruning_keeps_files_that_a_writer_still_references(folder: Path) -> None:
     task = Task(1, folder)
     task.save(0, 1)
     task.save(1, 2, before="delete manifests")
@@ -154,7 +161,7 @@ def test_pruning_spares_what_an_owner_goes_on_to_name_while_its_last_manifest_is
     assert task.newest == 3
 
 
-def test_an_owner_whose_last_manifest_goes_before_the_next_is_written_stores_all_again(folder: Path) -> None:
+def test_a_writer_whose_last_manifest_is_pruned_uploads_everything_again(folder: Path) -> None:
     task = Task(1, folder)
     task.save(0, 1)
     task.save(0, 3, before="write manifests")
@@ -184,9 +191,9 @@ def test_a_zombie_neither_hides_nor_prunes_what_its_successor_has_saved(folder: 
     for offset in (3, 4, 5):
         task.save(1, offset)
     task.go_on(0)
-    assert sorted(whole_in_memory(f"{task.root}/t")) == [2, 4, 5]
+    assert sorted(complete_snapshots_in_memory(f"{task.root}/t")) == [2, 4, 5]
     task.save(1, 6)
-    assert sorted(whole_in_memory(f"{task.root}/t")) == [5, 6]
+    assert sorted(complete_snapshots_in_memory(f"{task.root}/t")) == [5, 6]
     task.end()
     assert task.newest == 6
 
@@ -219,7 +226,7 @@ FAILS = st.tuples(st.integers(0, 2), st.just(1), st.sampled_from(["fail", "fail 
 
 @given(moves=st.lists(st.one_of(GOES_ON, GOES_ON, FAILS), max_size=25), keep=st.integers(1, 3))
 @settings(max_examples=40)
-def test_a_finished_snapshot_is_never_lost_whatever_three_owners_do(
+def test_a_complete_snapshot_is_never_lost_whatever_three_writers_do(
     moves: list[tuple[int, int, str]], keep: int, folder: Path
 ) -> None:
     task = Task(keep, folder)

@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 
 from prectr.state.errors import StateError
-from prectr.state.snapshots import Saved, Snapshots
+from prectr.state.snapshots import SnapshotResult, TaskSnapshots
 from prectr.state.store import Store
 from tests.kit.stages.snapshots import (
-    Killed,
+    HookedStorage,
     Origin,
-    Steps,
+    SimulatedKill,
     checkpoint,
     contents,
-    cut,
+    corrupt_last_byte,
     files_of,
-    flip,
-    killed_at,
+    kill_at_failpoint,
     manifests,
-    opened,
-    saved,
-    stored,
+    open_snapshots,
+    save_snapshots,
+    stored_files,
+    truncate_last_byte,
 )
 
 URLS = ("plain", "file", "memory")
@@ -37,23 +37,23 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """The folder of the task in tests that reach into it."""
-    return tmp_path / "remote" / "sessions-0"
+    return tmp_path / "remote" / "join-0"
 
 
 # --- save and restore -----------------------------------------------------------------------------------------------
 
 
 def test_what_is_saved_comes_back_in_another_process_s_folder(url: str, tmp_path: Path) -> None:
-    assert opened(url).newest() is None
-    assert opened(url).restore(tmp_path / "store") is None
+    assert open_snapshots(url).newest() is None
+    assert open_snapshots(url).restore(tmp_path / "store") is None
     assert not (tmp_path / "store").exists()
-    saved(opened(url), tmp_path, 4, 5)
-    reader = opened(url)
+    save_snapshots(open_snapshots(url), tmp_path, 4, 5)
+    reader = open_snapshots(url)
     assert (found := reader.newest()) is not None
-    assert (found.offset, found.created) == (5, 1.5)
+    assert (found.offset, found.created_at) == (5, 1.5)
     assert reader.restore(tmp_path / "store") == 5
     assert files_of(tmp_path / "store") == contents(5)
-    assert reader.damaged == 0
+    assert reader.corrupt_count == 0
 
 
 def test_a_real_store_s_checkpoint_comes_back(url: str, tmp_path: Path) -> None:
@@ -62,22 +62,22 @@ def test_a_real_store_s_checkpoint_comes_back(url: str, tmp_path: Path) -> None:
     store.checkpoint(tmp_path / "copy")
     store.write({b"later": b""})
     store.close()
-    opened(url).save(tmp_path / "copy", 7, 0.0)
-    assert opened(url).restore(tmp_path / "store", newer_than=6) == 7
+    open_snapshots(url).save(tmp_path / "copy", 7, 0.0)
+    assert open_snapshots(url).restore(tmp_path / "store", newer_than=6) == 7
     again = Store(tmp_path / "store")
     assert dict(again.scan(b"", b"z")) == {b"%06d" % number: b"x" * number for number in range(500)}
     again.close()
 
 
-def test_only_what_is_new_is_uploaded_and_a_new_owner_uploads_everything(url: str, tmp_path: Path) -> None:
-    owner = opened(url)
+def test_only_new_files_are_uploaded_and_a_new_writer_epoch_uploads_everything(url: str, tmp_path: Path) -> None:
+    owner = open_snapshots(url)
     sizes = {offset: {name: len(content) for name, content in contents(offset).items()} for offset in (4, 5)}
     # CURRENT and SAME are alike, and so stored once.
-    first, second = saved(owner, tmp_path, 4, 5)
-    assert first == Saved(4, sum(sizes[4].values()) - len(b"MANIFEST"), sum(sizes[4].values()))
-    assert second == Saved(5, sum(sizes[5][name] for name in ("000007.sst", "000009.log", "MANIFEST-1")), 39)
-    (other,) = saved(opened(url), tmp_path, 5)
-    assert other.uploaded == sum(sizes[5].values()) - len(b"MANIFEST")
+    first, second = save_snapshots(owner, tmp_path, 4, 5)
+    assert first == SnapshotResult(4, sum(sizes[4].values()) - len(b"MANIFEST"), sum(sizes[4].values()))
+    assert second == SnapshotResult(5, sum(sizes[5][name] for name in ("000007.sst", "000009.log", "MANIFEST-1")), 39)
+    (other,) = save_snapshots(open_snapshots(url), tmp_path, 5)
+    assert other.uploaded_bytes == sum(sizes[5].values()) - len(b"MANIFEST")
 
 
 def test_a_finished_table_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_finished_table_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     monkeypatch.setattr("prectr.state.snapshots.sha256_of", digest)
-    owner = opened(tmp_path / "remote")
+    owner = open_snapshots(tmp_path / "remote")
     folder = checkpoint(tmp_path, 4)
     owner.save(folder, 4, 0.0)
     assert sorted(read) == sorted(contents(4))
@@ -98,22 +98,22 @@ def test_a_finished_table_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_restore_replaces_an_older_store_and_spares_one_as_new(url: str, tmp_path: Path) -> None:
-    saved(opened(url), tmp_path, 4)
+    save_snapshots(open_snapshots(url), tmp_path, 4)
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "old").write_text("old")
-    assert opened(url).restore(tmp_path / "store", newer_than=4) is None
+    assert open_snapshots(url).restore(tmp_path / "store", newer_than=4) is None
     assert files_of(tmp_path / "store") == {"old": b"old"}
-    assert opened(url).restore(tmp_path / "store", newer_than=3) == 4
+    assert open_snapshots(url).restore(tmp_path / "store", newer_than=3) == 4
     assert files_of(tmp_path / "store") == contents(4)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_two_snapshots_at_one_offset_are_two_and_the_later_comes_back(tmp_path: Path, place: Path) -> None:
-    owner = opened(tmp_path / "remote")
+    owner = open_snapshots(tmp_path / "remote")
     owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     owner.save(checkpoint(tmp_path, 5), 4, 1.0)
     assert len(manifests(place)) == 2
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
+    assert open_snapshots(tmp_path / "remote").restore(tmp_path / "store") == 4
     assert files_of(tmp_path / "store") == contents(5)
 
 
@@ -123,103 +123,103 @@ def test_two_snapshots_at_one_offset_are_two_and_the_later_comes_back(tmp_path: 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (cut, r"000007.sst has 6 bytes, not 7"),
-        (flip, r"the SHA-256 of 000007.sst is not the manifest's"),
+        (truncate_last_byte, r"000007.sst has 6 bytes, not 7"),
+        (corrupt_last_byte, r"the SHA-256 of 000007.sst is not the manifest's"),
         (Path.unlink, r"000007.sst is missing"),
     ],
 )
-def test_a_damaged_file_falls_back_to_the_snapshot_before(
+def test_a_corrupt_file_falls_back_to_the_previous_snapshot(
     damage: object, said: str, tmp_path: Path, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4, 5)
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4, 5)
     (table,) = place.glob(f"files/*/*-{hashlib.sha256(b'table 7').hexdigest()}")
     assert callable(damage)
     damage(table)
-    reader = opened(tmp_path / "remote")
+    reader = open_snapshots(tmp_path / "remote")
     with caplog.at_level(logging.WARNING):
         assert reader.restore(tmp_path / "store") == 4
     assert files_of(tmp_path / "store") == contents(4)
-    assert reader.damaged == 1
+    assert reader.corrupt_count == 1
     (record,) = caplog.records
     assert f"snapshot {manifests(place)[-1]} is damaged: {said}: trying the one before" in record.getMessage()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b"\xff"])
-def test_a_damaged_manifest_falls_back_to_the_snapshot_before(content: bytes, tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4, 5)
+def test_a_corrupt_manifest_falls_back_to_the_previous_snapshot(content: bytes, tmp_path: Path, place: Path) -> None:
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4, 5)
     (place / "manifests" / manifests(place)[-1]).write_bytes(content)
-    reader = opened(tmp_path / "remote")
+    reader = open_snapshots(tmp_path / "remote")
     assert reader.restore(tmp_path / "store") == 4
-    assert reader.damaged == 1
+    assert reader.corrupt_count == 1
     assert (found := reader.newest()) is not None
     assert found.offset == 4
 
 
-def test_a_manifest_under_another_name_is_damaged(tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4)
+def test_a_manifest_under_another_name_is_corrupt(tmp_path: Path, place: Path) -> None:
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (name,) = manifests(place)
     (place / "manifests" / name).rename(place / "manifests" / name.replace("4-", "9-", 1))
-    assert opened(tmp_path / "remote").newest() is None
+    assert open_snapshots(tmp_path / "remote").newest() is None
 
 
 @pytest.mark.parametrize(
     ("old", "new"), [('"CURRENT"', '"../CURRENT"'), ('"CURRENT"', '".."'), ('"sha256": "', '"sha256": "/')]
 )
 def test_a_manifest_cannot_name_files_elsewhere(old: str, new: str, tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4)
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     path = place / "manifests" / manifests(place)[0]
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    reader = opened(tmp_path / "remote")
+    reader = open_snapshots(tmp_path / "remote")
     assert reader.restore(tmp_path / "store") is None
-    assert reader.damaged == 1
+    assert reader.corrupt_count == 1
 
 
-def test_where_all_are_damaged_nothing_comes_back_and_the_old_store_stays(tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4, 5)
-    for path in stored(place):
-        cut(place / path) if (place / path).stat().st_size else None
+def test_where_all_are_corrupt_nothing_is_restored_and_the_old_store_stays(tmp_path: Path, place: Path) -> None:
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4, 5)
+    for path in stored_files(place):
+        truncate_last_byte(place / path) if (place / path).stat().st_size else None
     (tmp_path / "store").mkdir()
-    reader = opened(tmp_path / "remote")
+    reader = open_snapshots(tmp_path / "remote")
     assert reader.restore(tmp_path / "store") is None
-    assert reader.damaged == 2
+    assert reader.corrupt_count == 2
     assert files_of(tmp_path / "store") == {}
 
 
-def test_an_owner_stores_a_damaged_file_again(tmp_path: Path, place: Path) -> None:
-    owner = opened(tmp_path / "remote")
-    saved(owner, tmp_path, 4)
+def test_a_writer_uploads_a_corrupt_file_again(tmp_path: Path, place: Path) -> None:
+    owner = open_snapshots(tmp_path / "remote")
+    save_snapshots(owner, tmp_path, 4)
     digest = hashlib.sha256(b"table 6").hexdigest()
     (table,) = place.glob(f"files/*/*-{digest}")
-    cut(table)
-    saved(owner, tmp_path, 5)
-    reader = opened(tmp_path / "remote")
+    truncate_last_byte(table)
+    save_snapshots(owner, tmp_path, 5)
+    reader = open_snapshots(tmp_path / "remote")
     assert reader.restore(tmp_path / "store") == 5
-    assert (reader.damaged, files_of(tmp_path / "store")) == (0, contents(5))
+    assert (reader.corrupt_count, files_of(tmp_path / "store")) == (0, contents(5))
 
 
-def test_a_snapshot_pruned_while_it_is_restored_is_not_damaged_and_the_next_one_comes(tmp_path: Path) -> None:
+def test_a_snapshot_pruned_during_restore_is_not_corrupt_and_the_next_one_is_restored(tmp_path: Path) -> None:
     url = f"memory://{tmp_path}/pruned"
-    owner = opened(url, keep=1)
-    saved(owner, tmp_path, 4)
+    owner = open_snapshots(url, keep=1)
+    save_snapshots(owner, tmp_path, 4)
     steps: list[str] = []
 
     def goes_on(step: str) -> None:
         steps.append(step)
         if [step.split()[0] for step in steps] == ["list", "read"]:
-            saved(owner, tmp_path, 5)
+            save_snapshots(owner, tmp_path, 5)
 
-    reader = Snapshots(Steps(url, goes_on), "sessions-0", Origin())
+    reader = TaskSnapshots(HookedStorage(url, goes_on), "join-0", Origin())
     assert reader.restore(tmp_path / "store") == 5
-    assert (reader.damaged, files_of(tmp_path / "store")) == (0, contents(5))
+    assert (reader.corrupt_count, files_of(tmp_path / "store")) == (0, contents(5))
 
 
 # --- refused --------------------------------------------------------------------------------------------------------
 
 
 def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_path: Path) -> None:
-    saved(opened(url), tmp_path, 4)
-    other = opened(url, origin=Origin(cluster="c2", config={"window": 300, "new": 1}))
+    save_snapshots(open_snapshots(url), tmp_path, 4)
+    other = open_snapshots(url, origin=Origin(cluster="c2", config={"window": 300, "new": 1}))
     said = (
         "cluster is 'c2', was 'c1'; config.new is 1, was None; config.window is 300, was 600. "
         "Use another --snapshots, or the settings"
@@ -233,26 +233,26 @@ def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_
         with pytest.raises(StateError) as caught:
             call()
         assert said in str(caught.value)
-        assert "sessions-0" in str(caught.value)
-    assert (found := opened(url).newest()) is not None
+        assert "join-0" in str(caught.value)
+    assert (found := open_snapshots(url).newest()) is not None
     assert found.offset == 4
 
 
 def test_another_format_is_refused(tmp_path: Path, place: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4)
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (place / "manifests" / manifests(place)[0]).write_text('{"format": 2, "new": "field"}')
     with pytest.raises(StateError, match=r"is of format 2, this program reads format 1: use the release that wrote it"):
-        opened(tmp_path / "remote").restore(tmp_path / "store")
+        open_snapshots(tmp_path / "remote").restore(tmp_path / "store")
 
 
 def test_a_checkpoint_that_cannot_be_read_and_a_target_that_cannot_be_written(tmp_path: Path) -> None:
-    owner = opened(tmp_path / "remote")
+    owner = open_snapshots(tmp_path / "remote")
     with pytest.raises(StateError, match=r"gone: the checkpoint cannot be read: No such file"):
         owner.save(tmp_path / "gone", 4, 0.0)
-    saved(owner, tmp_path, 4)
+    save_snapshots(owner, tmp_path, 4)
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"file/store: snapshot \d+-.*\.json cannot be put there: Not a directory"):
-        opened(tmp_path / "remote").restore(tmp_path / "file" / "store")
+        open_snapshots(tmp_path / "remote").restore(tmp_path / "file" / "store")
 
 
 # --- crashes --------------------------------------------------------------------------------------------------------
@@ -260,37 +260,37 @@ def test_a_checkpoint_that_cannot_be_read_and_a_target_that_cannot_be_written(tm
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_crash_in_a_restore_leaves_the_old_store_and_the_next_start_restores(times: int, tmp_path: Path) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4)
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (tmp_path / "store").mkdir()
-    killed_at("restore", times)
-    with pytest.raises(Killed):
-        opened(tmp_path / "remote").restore(tmp_path / "store")
+    kill_at_failpoint("restore", times)
+    with pytest.raises(SimulatedKill):
+        open_snapshots(tmp_path / "remote").restore(tmp_path / "store")
     assert files_of(tmp_path / "store") == {}
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
+    assert open_snapshots(tmp_path / "remote").restore(tmp_path / "store") == 4
     assert files_of(tmp_path / "store") == contents(4)
 
 
 def test_a_crash_between_the_two_renames_loses_neither_store_nor_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved(opened(tmp_path / "remote"), tmp_path, 4)
+    save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "old").write_text("old")
     rename = Path.rename
 
     def only_the_first(path: Path, target: Path) -> Path:
         if target.name == "store":
-            raise Killed
+            raise SimulatedKill
         return rename(path, target)
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", only_the_first)
-        with pytest.raises(Killed):
-            opened(tmp_path / "remote").restore(tmp_path / "store")
+        with pytest.raises(SimulatedKill):
+            open_snapshots(tmp_path / "remote").restore(tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    assert opened(tmp_path / "elsewhere").restore(tmp_path / "store") is None
+    assert open_snapshots(tmp_path / "elsewhere").restore(tmp_path / "store") is None
     assert files_of(tmp_path / "store") == {"old": b"old"}
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
+    assert open_snapshots(tmp_path / "remote").restore(tmp_path / "store") == 4
     assert files_of(tmp_path / "store") == contents(4)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -299,24 +299,24 @@ def test_what_a_killed_restore_leaves_is_removed_by_the_next_even_if_there_is_no
     for left in ("store", ".store.restoring", ".store.replaced"):
         (tmp_path / left).mkdir()
         (tmp_path / left / "000001.sst").write_text(left)
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") is None
+    assert open_snapshots(tmp_path / "remote").restore(tmp_path / "store") is None
     assert list(tmp_path.iterdir()) == [tmp_path / "store"]
     assert files_of(tmp_path / "store") == {"000001.sst": b"store"}
 
 
-def test_a_crash_before_the_manifest_is_no_snapshot_and_the_same_owner_uses_the_files(tmp_path: Path) -> None:
-    owner = opened(tmp_path / "remote")
-    killed_at("snapshot")
-    with pytest.raises(Killed):
+def test_a_crash_before_the_manifest_is_no_snapshot_and_the_same_writer_reuses_the_files(tmp_path: Path) -> None:
+    owner = open_snapshots(tmp_path / "remote")
+    kill_at_failpoint("snapshot")
+    with pytest.raises(SimulatedKill):
         owner.save(checkpoint(tmp_path, 4), 4, 0.0)
-    assert opened(tmp_path / "remote").newest() is None
-    assert owner.save(checkpoint(tmp_path, 4), 4, 0.0).uploaded == 0
-    assert opened(tmp_path / "remote").restore(tmp_path / "store") == 4
+    assert open_snapshots(tmp_path / "remote").newest() is None
+    assert owner.save(checkpoint(tmp_path, 4), 4, 0.0).uploaded_bytes == 0
+    assert open_snapshots(tmp_path / "remote").restore(tmp_path / "store") == 4
 
 
 def test_stop_ends_a_save_without_a_snapshot(tmp_path: Path) -> None:
-    owner = opened(tmp_path / "remote")
+    owner = open_snapshots(tmp_path / "remote")
     owner.stop()
     with pytest.raises(StateError, match="snapshot at offset 4 given up: the task closes"):
         owner.save(checkpoint(tmp_path, 4), 4, 0.0)
-    assert opened(tmp_path / "remote").newest() is None
+    assert open_snapshots(tmp_path / "remote").newest() is None

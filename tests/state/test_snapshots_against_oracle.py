@@ -9,7 +9,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.records import Example, decode_history, decode_query_clicks
 from prectr.stream.replay.runner import Replay
 from testkit.command import write_log
-from tests.oracle.oracle import replay
+from tests.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 
@@ -19,7 +19,7 @@ class Kept:
     def __init__(self) -> None:
         self.examples: list[Example] = []
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         self.examples.extend(examples)
 
     def flush(self) -> None: ...
@@ -49,7 +49,7 @@ def replayed_in_process(lines: list[bytes], folder: Path, partitions: int) -> li
 def test_snapshots_are_as_of_the_page(seed: int, partitions: int, tmp_path: Path) -> None:
     """Few users and queries, so that histories and rings overflow; pages late by hours among them."""
     world = make_world(seed, Disorder(pages=4000, users=25, gap=15.0, late=0.05))
-    expected = replay(world, partitions, snapshots=True)
+    expected = expected_replay(world, partitions, snapshots=True)
     found = replayed_in_process(world, tmp_path, partitions)
     assert len(found) == len(expected["examples"])
     assert max(len(snapshot["history"]) for snapshot in expected["snapshots"]) == 50

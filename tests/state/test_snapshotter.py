@@ -8,11 +8,11 @@ from threading import Event
 import pytest
 
 from prectr.state.errors import StateError
-from prectr.state.snapshot_storage import Location
-from prectr.state.snapshots import Snapshots
+from prectr.state.snapshot_storage import SnapshotStorage
+from prectr.state.snapshots import TaskSnapshots
 from prectr.state.snapshotter import Snapshotter
 from prectr.state.store import Store, StoreOptions
-from tests.kit.stages.snapshots import Origin, Steps
+from tests.kit.stages.snapshots import HookedStorage, Origin
 
 SMALL = StoreOptions(write_buffer=1 << 20, block_cache=1 << 20)
 FOREVER = 60.0
@@ -20,7 +20,7 @@ FOREVER = 60.0
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "state" / "sessions-0", SMALL)
+    store = Store(tmp_path / "state" / "join-0", SMALL)
     store.write({b"a": b"1"})
     yield store
     store.close()
@@ -41,12 +41,12 @@ class Gate:
             raise self.error
 
 
-def snapshots(tmp_path: Path, gate: Gate) -> Snapshots:
-    return Snapshots(Steps(str(tmp_path / "remote"), gate), "sessions-0", Origin())
+def snapshots(tmp_path: Path, gate: Gate) -> TaskSnapshots:
+    return TaskSnapshots(HookedStorage(str(tmp_path / "remote"), gate), "join-0", Origin())
 
 
-def reader(tmp_path: Path) -> Snapshots:
-    return Snapshots(Location(str(tmp_path / "remote")), "sessions-0", Origin())
+def reader(tmp_path: Path) -> TaskSnapshots:
+    return TaskSnapshots(SnapshotStorage(str(tmp_path / "remote")), "join-0", Origin())
 
 
 def names(tmp_path: Path) -> list[str]:
@@ -56,15 +56,15 @@ def names(tmp_path: Path) -> list[str]:
 def test_the_store_as_it_was_is_uploaded_while_it_is_written_on(store: Store, tmp_path: Path) -> None:
     gate = Gate()
     snapshotter = Snapshotter(snapshots(tmp_path, gate), store)
-    snapshotter.take(7)
+    snapshotter.start(7)
     store.write({b"a": b"2", b"b": b""})
     gate.opened.set()
     snapshotter.close(FOREVER)
     progress = snapshotter.progress
-    assert (progress.offset, progress.failures, progress.damaged) == (7, 0, 0)
-    assert progress.created is not None
-    assert progress.uploaded > 0
-    assert names(tmp_path) == ["sessions-0"]
+    assert (progress.offset, progress.failures, progress.corrupt_count) == (7, 0, 0)
+    assert progress.created_at is not None
+    assert progress.uploaded_bytes > 0
+    assert names(tmp_path) == ["join-0"]
     assert reader(tmp_path).restore(tmp_path / "back") == 7
     back = Store(tmp_path / "back", SMALL)
     assert list(back.scan(b"", b"z")) == [(b"a", b"1")]
@@ -74,17 +74,17 @@ def test_the_store_as_it_was_is_uploaded_while_it_is_written_on(store: Store, tm
 def test_a_snapshot_is_due_after_its_time_and_never_while_one_is_under_way(store: Store, tmp_path: Path) -> None:
     now = 100.0
     gate = Gate()
-    snapshotter = Snapshotter(snapshots(tmp_path, gate), store, every=60, clock=lambda: now)
-    assert not snapshotter.due()
+    snapshotter = Snapshotter(snapshots(tmp_path, gate), store, interval=60, clock=lambda: now)
+    assert not snapshotter.is_due()
     now = 160.0
-    assert snapshotter.due()
-    snapshotter.take(7)
+    assert snapshotter.is_due()
+    snapshotter.start(7)
     now = 1000.0
-    assert not snapshotter.due()
+    assert not snapshotter.is_due()
     gate.opened.set()
     assert snapshotter._upload is not None
     snapshotter._upload.join(FOREVER)
-    assert snapshotter.due()
+    assert snapshotter.is_due()
 
 
 def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_it(
@@ -93,15 +93,15 @@ def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_
     gate = Gate(StateError("no answer"), is_open=True)
     snapshotter = Snapshotter(snapshots(tmp_path, gate), store)
     with caplog.at_level(logging.WARNING):
-        snapshotter.take(7)
+        snapshotter.start(7)
         assert snapshotter._upload is not None
         snapshotter._upload.join(FOREVER)
     assert (snapshotter.progress.offset, snapshotter.progress.failures) == (None, 1)
     (record,) = caplog.records
-    assert record.getMessage() == "sessions-0: no snapshot this time: no answer: trying again with the next"
-    assert names(tmp_path) == ["sessions-0"]
+    assert record.getMessage() == "join-0: no snapshot this time: no answer: trying again with the next"
+    assert names(tmp_path) == ["join-0"]
     gate.error = None
-    snapshotter.take(8)
+    snapshotter.start(8)
     snapshotter.close(FOREVER)
     assert (snapshotter.progress.offset, snapshotter.progress.failures) == (8, 1)
     assert reader(tmp_path).restore(tmp_path / "back") == 8
@@ -110,19 +110,19 @@ def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_
 def test_a_checkpoint_that_fails_is_a_count_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshotter = Snapshotter(snapshots(tmp_path, Gate(is_open=True)), store)
     monkeypatch.setattr("prectr.state.snapshotter.secrets.token_hex", lambda length: "taken")
-    (tmp_path / "state" / ".sessions-0.checkpoint-taken").mkdir()
-    snapshotter.take(7)
+    (tmp_path / "state" / ".join-0.checkpoint-taken").mkdir()
+    snapshotter.start(7)
     assert snapshotter.progress.failures == 1
     snapshotter.close()
-    assert names(tmp_path) == ["sessions-0"]
+    assert names(tmp_path) == ["join-0"]
 
 
-def test_close_gives_up_an_upload_that_takes_too_long_and_no_snapshot_comes_of_it(
+def test_close_aborts_a_slow_upload_and_creates_no_snapshot(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate()
     snapshotter = Snapshotter(snapshots(tmp_path, gate), store)
-    snapshotter.take(7)
+    snapshotter.start(7)
     snapshotter.close(timeout=0)
     assert snapshotter._upload is not None
     assert snapshotter._upload.daemon
@@ -130,7 +130,7 @@ def test_close_gives_up_an_upload_that_takes_too_long_and_no_snapshot_comes_of_i
     snapshotter._upload.join(FOREVER)
     assert snapshotter.progress.offset is None
     assert reader(tmp_path).newest() is None
-    assert names(tmp_path) == ["sessions-0"]
+    assert names(tmp_path) == ["join-0"]
     assert not caplog.records
 
 
@@ -139,19 +139,19 @@ def test_close_without_any_snapshot_is_nothing(store: Store, tmp_path: Path) -> 
     assert not (tmp_path / "remote").exists()
 
 
-def test_what_a_killed_process_left_of_a_checkpoint_is_removed(store: Store, tmp_path: Path) -> None:
-    store.checkpoint(tmp_path / "state" / ".sessions-0.checkpoint-00aa")
-    (tmp_path / "state" / ".sessions-01.checkpoint-00aa").mkdir()
+def test_a_partial_checkpoint_of_a_killed_process_is_removed(store: Store, tmp_path: Path) -> None:
+    store.checkpoint(tmp_path / "state" / ".join-0.checkpoint-00aa")
+    (tmp_path / "state" / ".join-01.checkpoint-00aa").mkdir()
     Snapshotter(snapshots(tmp_path, Gate()), store)
-    assert names(tmp_path) == [".sessions-01.checkpoint-00aa", "sessions-0"]
+    assert names(tmp_path) == [".join-01.checkpoint-00aa", "join-0"]
 
 
-def test_snapshots_found_damaged_by_the_restore_are_counted(store: Store, tmp_path: Path) -> None:
+def test_snapshots_found_corrupt_by_the_restore_are_counted(store: Store, tmp_path: Path) -> None:
     owner = reader(tmp_path)
     store.checkpoint(tmp_path / "copy")
     owner.save(tmp_path / "copy", 7, 0.0)
-    for manifest in (tmp_path / "remote" / "sessions-0" / "manifests").iterdir():
+    for manifest in (tmp_path / "remote" / "join-0" / "manifests").iterdir():
         manifest.write_text("")
     again = reader(tmp_path)
     assert again.restore(tmp_path / "back") is None
-    assert Snapshotter(again, store).progress.damaged == 1
+    assert Snapshotter(again, store).progress.corrupt_count == 1

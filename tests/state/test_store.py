@@ -62,7 +62,7 @@ def test_scan_takes_the_start_and_leaves_out_the_end(store: Store) -> None:
     assert list(store.scan(b"c", b"b")) == []
 
 
-def test_scan_shows_the_moment_it_was_asked(store: Store) -> None:
+def test_scan_sees_the_state_at_its_call(store: Store) -> None:
     store.write({b"a": b"1", b"b": b"2"})
     scan = store.scan(b"", b"z")
     assert next(scan) == (b"a", b"1")
@@ -107,9 +107,7 @@ def test_options_hold_after_every_reopen(tmp_path: Path, bloom_bits: int) -> Non
         assert effective["filter_policy"].startswith("nullptr" if bloom_bits == 0 else "bloomfilter")
 
 
-def test_options_that_did_not_take_are_an_error_that_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_not_applied_are_an_error_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What rocksdict does when the column family's options are not passed again: it runs with the defaults."""
     Store(tmp_path / "store", SMALL).close()
     plain = rocksdict.Options(raw_mode=True)
@@ -224,7 +222,7 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store", SMALL)
 
 
-def test_a_damaged_store_is_a_clear_error(store: Store) -> None:
+def test_a_corrupt_store_is_a_clear_error(store: Store) -> None:
     store.write({b"a": b"1"})
     store.close()
     (store.path / "CURRENT").write_text("nonsense\n")
@@ -252,4 +250,4 @@ def test_a_closed_store_cannot_be_used(store: Store) -> None:
 
 def test_keys_counts_about(store: Store) -> None:
     store.write({b"%03d" % number: b"" for number in range(300)})
-    assert store.keys() == 300
+    assert store.estimate_keys() == 300

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def order_loss(conditional: Tensor) -> Tensor:
+def monotonicity_loss(conditional: Tensor) -> Tensor:
     """How far the click probability falls as relevance rises: Σᵢ max(0, P(click|i) − P(click|i+1)), mean over N.
 
     conditional: float32[N, 4], log-odds of a click given levels 1 to 4 (PRECTR 2025; the hinge is a reconstruction).
@@ -13,7 +13,7 @@ def order_loss(conditional: Tensor) -> Tensor:
     return torch.relu(probability[:, :-1] - probability[:, 1:]).sum(dim=1).mean()
 
 
-def anchor_loss(log_levels: Tensor, stage_one: Tensor) -> Tensor:
+def stage_one_kl(log_levels: Tensor, stage_one: Tensor) -> Tensor:
     """KL(stage one ‖ now) of the level distributions, mean over A pairs, 0 of none (reconstruction).
 
     log_levels: float32[A, 4], ln P(level) as it is now. stage_one: float32[A, 4], logits before joint training.
@@ -26,7 +26,7 @@ def anchor_loss(log_levels: Tensor, stage_one: Tensor) -> Tensor:
     )
 
 
-def divergence(log_levels: Tensor, stage_one: Tensor) -> Tensor:
+def stage_one_kl_per_pair(log_levels: Tensor, stage_one: Tensor) -> Tensor:
     """KL(stage one ‖ now) of each of the A pairs, float32[A]; arguments as of `anchor_loss`."""
-    before = torch.log_softmax(stage_one, dim=1)
-    return torch.nn.functional.kl_div(log_levels, before, reduction="none", log_target=True).sum(dim=1)
+    target = torch.log_softmax(stage_one, dim=1)
+    return torch.nn.functional.kl_div(log_levels, target, reduction="none", log_target=True).sum(dim=1)

@@ -18,14 +18,18 @@ class HardNegatives:
     than its impression's. noisy: float32[N, W], pair embeddings of all N impressions, with noise.
     """
 
-    of: Tensor
-    level: Tensor
-    drop: Tensor
-    noisy: Tensor
+    impression_index: Tensor
+    fake_level: Tensor
+    level_gap: Tensor
+    noisy_embeddings: Tensor
 
 
 def hard_negatives(
-    pair: Tensor, levels: Tensor, scale: float, random: torch.Generator, among: tuple[Tensor, int] | None = None
+    pair_embeddings: Tensor,
+    levels: Tensor,
+    noise_scale: float,
+    generator: torch.Generator,
+    shard: tuple[Tensor, int] | None = None,
 ) -> HardNegatives:
     """ẽ = e + s·(|e|/√d)·N(0, I), and a level drawn evenly from those below the impression's.
 
@@ -33,49 +37,51 @@ def hard_negatives(
     among: places int64[N] of the impressions in a batch of so many that several ranks share: what is drawn for an
     impression is the same, however the batch is spread.
     """
-    count = len(pair) if among is None else among[1]
-    drawn = torch.rand(count, generator=random, device=pair.device)
-    noise = torch.randn((count, pair.shape[1]), generator=random, device=pair.device)
-    if among is not None:
-        drawn, noise = drawn.index_select(0, among[0]), noise.index_select(0, among[0])
-    of = (levels > 0).nonzero().squeeze(1)
-    own = levels.index_select(0, of)
-    fake = (drawn.index_select(0, of) * own).long()
-    length = pair.norm(dim=1, keepdim=True) / pair.shape[1] ** 0.5
-    return HardNegatives(of, fake, (own - fake).float(), pair + scale * length * noise)
+    count = len(pair_embeddings) if shard is None else shard[1]
+    uniform = torch.rand(count, generator=generator, device=pair_embeddings.device)
+    noise = torch.randn((count, pair_embeddings.shape[1]), generator=generator, device=pair_embeddings.device)
+    if shard is not None:
+        uniform, noise = uniform.index_select(0, shard[0]), noise.index_select(0, shard[0])
+    impression_index = (levels > 0).nonzero().squeeze(1)
+    own = levels.index_select(0, impression_index)
+    fake_level = (uniform.index_select(0, impression_index) * own).long()
+    rms = pair_embeddings.norm(dim=1, keepdim=True) / pair_embeddings.shape[1] ** 0.5
+    return HardNegatives(
+        impression_index, fake_level, (own - fake_level).float(), pair_embeddings + noise_scale * rms * noise
+    )
 
 
-def shortfall(positive: Tensor, negative: Tensor, drop: Tensor, margin: float) -> Tensor:
+def margin_violation(positive: Tensor, negative: Tensor, level_gap: Tensor, margin: float) -> Tensor:
     """float32[M]: by how much pairs of log-odds are nearer than their margin, clipped at two levels; 0 if not."""
-    return torch.relu(margin * drop.clamp(max=2.0) - (positive - negative))
+    return torch.relu(margin * level_gap.clamp(max=2.0) - (positive - negative))
 
 
-def hinge_loss(positive: Tensor, negative: Tensor, drop: Tensor, margin: float, truncation: float) -> Tensor:
+def hinge_loss(positive: Tensor, negative: Tensor, level_gap: Tensor, margin: float, truncation: float) -> Tensor:
     """Pairwise hinge, Σ max(0, min(m, c) − (s⁺ − s⁻)), truncated; mean over the M pairs that count.
 
     positive, negative: float32[M], log-odds. drop: float32[M], levels between them: the margin is `margin` a level,
     clipped at two levels. Pairs that are further wrong than `truncation` are left out, as likely mislabelled.
     """
-    short = shortfall(positive, negative, drop, margin)
-    counts = counted(short, truncation).float()
-    return (short * counts).sum() / counts.sum().clamp(min=1.0)
+    violation = margin_violation(positive, negative, level_gap, margin)
+    mask = within_truncation(violation, truncation).float()
+    return (violation * mask).sum() / mask.sum().clamp(min=1.0)
 
 
-def counted(short: Tensor, truncation: float) -> Tensor:
+def within_truncation(violation: Tensor, truncation: float) -> Tensor:
     """bool[M]: which of the pairs that miss their margin by so much count in the hinge."""
-    return short.detach() < truncation
+    return violation.detach() < truncation
 
 
-def shifted(level_logits: Tensor, exposed: Tensor, candidates: Tensor, shown: Tensor) -> Tensor:
+def adjust_prior(level_logits: Tensor, exposed_shares: Tensor, candidate_shares: Tensor, is_exposed: Tensor) -> Tensor:
     """ln P(level) of pairs, with what being shown says: softmax(ℓ + ln π_exposed − ln π_candidates).
 
     level_logits: float32[N, 4], which speak of candidates. exposed: float32[4] or [N, 4], level frequencies of what was
     shown, at all or for the query; candidates: float32[4], those of candidates. shown: bool[N], pairs that were shown;
     others are left as they are.
-    Our reconstruction (`shift`): the levels that a logging ranker shows are not those of its candidates.
+    Our reconstruction (`prior_adjustment`): the levels that a logging ranker shows are not those of its candidates.
     """
-    towards = (exposed.log() - candidates.log()) * shown.float().unsqueeze(1)
-    return torch.log_softmax(level_logits + towards, dim=1)
+    adjustment = (exposed_shares.log() - candidate_shares.log()) * is_exposed.float().unsqueeze(1)
+    return torch.log_softmax(level_logits + adjustment, dim=1)
 
 
 def soft_target_loss(negative: Tensor, rate: Tensor) -> Tensor:

@@ -13,5 +13,5 @@ def fused_log_odds(conditional: Tensor, log_levels: Tensor) -> Tensor:
     conditional: float32[N, 4], log-odds of a click given each level. log_levels: float32[N, 4], ln P(level).
     """
     click = torch.logsumexp(log_levels + torch.nn.functional.logsigmoid(conditional), dim=1)
-    none = torch.logsumexp(log_levels + torch.nn.functional.logsigmoid(-conditional), dim=1)
-    return click - none
+    no_click = torch.logsumexp(log_levels + torch.nn.functional.logsigmoid(-conditional), dim=1)
+    return click - no_click

@@ -21,10 +21,10 @@ from transformers.utils import logging as transformers_logging
 
 from prectr.model.text.encoder.graded import GradedPair, pack_graded, read_graded
 from prectr.model.text.encoder.network import ATTENTION, RelevanceEncoder
-from prectr.model.text.encoder.tokens import CLS, MASK, PAD, SEP, UNKNOWN, PairTokenizer
+from prectr.model.text.encoder.tokens import CLS, MASK, PAD, SEP, UNK, PairTokenizer
 from prectr.state.errors import CheckpointError, InputError
 
-__all__ = ["EncoderFolder", "GradedPair", "load_encoder", "read_header", "save_encoder", "shipped_folder"]
+__all__ = ["EncoderArtifact", "GradedPair", "load_encoder", "read_header", "save_encoder", "shipped_folder"]
 
 FORMAT: Final = 1
 HEADER: Final = "relevance.json"
@@ -34,15 +34,15 @@ HEADS: Final = "relevance.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 PAIRS: Final = "pairs.jsonl.gz"
-CARD: Final = "README.md"
+MODEL_CARD: Final = "README.md"
 
-_IDENTITY: Final = (WEIGHTS, HEADS, TOKENIZER)
+_IDENTITY_FILES: Final = (WEIGHTS, HEADS, TOKENIZER)
 """What decides what the encoder says."""
 
-_NEXT: Final = "take another encoder folder, or make this one anew with `prectr pretrain`"
+_HINT: Final = "take another encoder folder, or make this one anew with `prectr pretrain`"
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class ArtifactHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What a folder is; readable without torch."""
 
     format: int
@@ -54,7 +54,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderFolder:
+class EncoderArtifact:
     """An encoder as it was read.
 
     network: in evaluation mode, float32, on the CPU. pairs: the graded pairs of fine-tuning, may be empty.
@@ -65,7 +65,7 @@ class EncoderFolder:
     tokenizer: PairTokenizer
     pairs: tuple[GradedPair, ...]
     sha256: str
-    header: Header
+    header: ArtifactHeader
 
 
 def shipped_folder() -> Path:
@@ -89,28 +89,28 @@ def save_encoder(
     card: the model card, README.md.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {name: _stored(tensor, half) for name, tensor in network.state_dict().items()}
-    bert = {name.removeprefix("bert."): tensor for name, tensor in kept.items() if name.startswith("bert.")}
-    heads = {name: tensor for name, tensor in kept.items() if not name.startswith("bert.")}
-    with _quiet():
+    state_dict = {name: _to_storage_dtype(tensor, half) for name, tensor in network.state_dict().items()}
+    bert = {name.removeprefix("bert."): tensor for name, tensor in state_dict.items() if name.startswith("bert.")}
+    heads = {name: tensor for name, tensor in state_dict.items() if not name.startswith("bert.")}
+    with _no_progress_bar():
         network.bert.save_pretrained(folder, state_dict=bert)
         network.bert.config.save_pretrained(folder)
-        _as_transformers_has_it(tokenizer).save_pretrained(folder)
+        _to_transformers(tokenizer).save_pretrained(folder)
     (folder / HEADS).write_bytes(save_tensors(heads))
     (folder / PAIRS).write_bytes(pack_graded(pairs))
-    (folder / CARD).write_text(card or _CARD, encoding="utf-8")
-    named = (CONFIG, WEIGHTS, HEADS, TOKENIZER, TOKENIZER_CONFIG, PAIRS)
-    header = Header(
+    (folder / MODEL_CARD).write_text(card or _DEFAULT_CARD, encoding="utf-8")
+    hashed_files = (CONFIG, WEIGHTS, HEADS, TOKENIZER, TOKENIZER_CONFIG, PAIRS)
+    header = ArtifactHeader(
         format=FORMAT,
         max_tokens=tokenizer.max_tokens,
-        sha256={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in named},
+        sha256={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in hashed_files},
         provenance=dict(provenance or {}),
     )
     (folder / HEADER).write_bytes(msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n")
-    return _identity(header)
+    return _artifact_sha256(header)
 
 
-def load_encoder(folder: Path | None = None) -> EncoderFolder:
+def load_encoder(folder: Path | None = None) -> EncoderArtifact:
     """Read what `save_encoder` wrote; None: the encoder that ships with the package.
 
     Raises:
@@ -119,26 +119,26 @@ def load_encoder(folder: Path | None = None) -> EncoderFolder:
     """
     folder = shipped_folder() if folder is None else folder
     header = read_header(folder)
-    content = {name: _content(folder, name, header) for name in (CONFIG, WEIGHTS, HEADS, TOKENIZER)}
+    content = {name: _read_verified(folder, name, header) for name in (CONFIG, WEIGHTS, HEADS, TOKENIZER)}
     try:
         tokenizer = PairTokenizer(Tokenizer.from_str(content[TOKENIZER].decode()), max_tokens=header.max_tokens)
     except Exception as error:  # the library raises nothing more special
-        raise CheckpointError(f"{folder / TOKENIZER} is no tokenizer: {error}; {_NEXT}") from error
-    network = _network(folder, content, tokenizer)
-    return EncoderFolder(network, tokenizer, _pairs(folder, header), _identity(header), header)
+        raise CheckpointError(f"{folder / TOKENIZER} is no tokenizer: {error}; {_HINT}") from error
+    network = _load_network(folder, content, tokenizer)
+    return EncoderArtifact(network, tokenizer, _load_pairs(folder, header), _artifact_sha256(header), header)
 
 
-def read_header(folder: Path) -> Header:
+def read_header(folder: Path) -> ArtifactHeader:
     """What a folder is; CheckpointError if it is no encoder's folder, or of another format."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder: name one that `prectr pretrain` has made")
     path = folder / HEADER
     if not path.is_file():
-        raise CheckpointError(f"{folder} is no encoder's folder, it has no {HEADER}; {_NEXT}")
+        raise CheckpointError(f"{folder} is no encoder's folder, it has no {HEADER}; {_HINT}")
     try:
-        header = msgspec.json.decode(path.read_bytes(), type=Header)
+        header = msgspec.json.decode(path.read_bytes(), type=ArtifactHeader)
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{path} is damaged: {error}; {_NEXT}") from error
+        raise CheckpointError(f"{path} is damaged: {error}; {_HINT}") from error
     if header.format != FORMAT:
         raise CheckpointError(
             f"{path} is of format {header.format}, this program reads format {FORMAT}: use the release that wrote it"
@@ -146,18 +146,18 @@ def read_header(folder: Path) -> Header:
     return header
 
 
-def _network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTokenizer) -> RelevanceEncoder:
+def _load_network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTokenizer) -> RelevanceEncoder:
     try:
         config = BertConfig(**json.loads(content[CONFIG]))
         config._attn_implementation = ATTENTION
         bert, heads = load_tensors(content[WEIGHTS]), load_tensors(content[HEADS])
     except (ValueError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}; {_NEXT}") from error
+        raise CheckpointError(f"{folder} cannot be read: {error}; {_HINT}") from error
     rows = bert["embeddings.word_embeddings.weight"].shape[0] if "embeddings.word_embeddings.weight" in bert else 0
-    if rows != tokenizer.vocabulary:
+    if rows != tokenizer.vocab_size:
         raise CheckpointError(
-            f"{folder} is of two encoders: {WEIGHTS} has {rows} word embeddings, {TOKENIZER} {tokenizer.vocabulary} "
-            f"tokens; {_NEXT}"
+            f"{folder} is of two encoders: {WEIGHTS} has {rows} word embeddings, {TOKENIZER} {tokenizer.vocab_size} "
+            f"tokens; {_HINT}"
         )
     tensors = {f"bert.{name}": tensor for name, tensor in bert.items()} | heads
     with torch.random.fork_rng(devices=[]):
@@ -166,49 +166,49 @@ def _network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTokenize
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{folder} has other weights than its {CONFIG} says: {first}; {_NEXT}") from error
+        raise CheckpointError(f"{folder} has other weights than its {CONFIG} says: {first}; {_HINT}") from error
     return network.eval()
 
 
-def _pairs(folder: Path, header: Header) -> tuple[GradedPair, ...]:
-    packed = _content(folder, PAIRS, header)
+def _load_pairs(folder: Path, header: ArtifactHeader) -> tuple[GradedPair, ...]:
+    packed = _read_verified(folder, PAIRS, header)
     if packed == pack_graded(()):
         return ()
     try:
         return tuple(read_graded(folder / PAIRS))
     except InputError as error:
-        raise CheckpointError(f"{error}; {_NEXT}") from error
+        raise CheckpointError(f"{error}; {_HINT}") from error
 
 
-def _content(folder: Path, name: str, header: Header) -> bytes:
+def _read_verified(folder: Path, name: str, header: ArtifactHeader) -> bytes:
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}; {_NEXT}") from error
+        raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}; {_HINT}") from error
     if hashlib.sha256(content).hexdigest() != header.sha256.get(name):
-        raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {HEADER}; {_NEXT}")
+        raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {HEADER}; {_HINT}")
     return content
 
 
-def _identity(header: Header) -> str:
+def _artifact_sha256(header: ArtifactHeader) -> str:
     digest = hashlib.sha256()
-    for name in _IDENTITY:
+    for name in _IDENTITY_FILES:
         digest.update(bytes.fromhex(header.sha256[name]))
     return digest.hexdigest()
 
 
-def _stored(tensor: Tensor, half: bool) -> Tensor:
+def _to_storage_dtype(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.half() if half and tensor.dtype == torch.float32 else tensor
 
 
-def _as_transformers_has_it(tokenizer: PairTokenizer) -> PreTrainedTokenizerFast:
+def _to_transformers(tokenizer: PairTokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(tokenizer.tokenizer.to_str()),
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         model_max_length=tokenizer.max_tokens,
         pad_token=PAD,
-        unk_token=UNKNOWN,
+        unk_token=UNK,
         cls_token=CLS,
         sep_token=SEP,
         mask_token=MASK,
@@ -216,7 +216,7 @@ def _as_transformers_has_it(tokenizer: PairTokenizer) -> PreTrainedTokenizerFast
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _no_progress_bar() -> Iterator[None]:
     """Without the progress bars of the library: a folder this small is written at once."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -227,7 +227,7 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-_CARD: Final = """# A relevance encoder
+_DEFAULT_CARD: Final = """# A relevance encoder
 Made by `prectr pretrain`; relevance.json says from what. `AutoModel` and `AutoTokenizer` of transformers open the
 folder; levels and vectors come from `prectr.model.text.encoder.artifact.load_encoder`.
 """

@@ -47,7 +47,7 @@ def read_graded(path: Path) -> list[GradedPair]:
         InputError: the file cannot be read, or a line is no graded pair; the message names the line.
     """
     graded = []
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         level = line.level if line.level is not None else line.grade + 1 if line.grade is not None else None
         if level is None:
             raise InputError(
@@ -64,7 +64,7 @@ def read_graded(path: Path) -> list[GradedPair]:
 
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs of a JSON Lines file (.gz too): query and title; levels are not looked at. InputError as above."""
-    pairs = [(line.query, line.title) for _, line in _lines(path)]
+    pairs = [(line.query, line.title) for _, line in _read_lines(path)]
     if not pairs:
         raise InputError(f"{path} holds no pairs: give one with lines of query and title")
     return pairs
@@ -75,7 +75,7 @@ def pack_graded(pairs: Iterable[GradedPair]) -> bytes:
     return gzip.compress(b"".join(_encode(pair) + b"\n" for pair in pairs), 9, mtime=0)
 
 
-def _lines(path: Path) -> Iterable[tuple[int, _Line]]:
+def _read_lines(path: Path) -> Iterable[tuple[int, _Line]]:
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -8,7 +8,7 @@ from prectr.model.text.encoder.graded import GradedPair
 from prectr.state.errors import UsageError
 
 
-def hold_out(graded: Sequence[GradedPair], share: float, seed: int) -> tuple[list[GradedPair], list[GradedPair]]:
+def split_holdout(graded: Sequence[GradedPair], share: float, seed: int) -> tuple[list[GradedPair], list[GradedPair]]:
     """Pairs to train on, and pairs of a share of the queries, drawn from the seed; a query is on one side only.
 
     UsageError: there are too few queries to set any aside.
@@ -22,5 +22,5 @@ def hold_out(graded: Sequence[GradedPair], share: float, seed: int) -> tuple[lis
             f"{share:.0%} of {len(queries)} queries cannot be held out: give pairs of more queries, or --held-out 0"
         )
     drawn = np.random.default_rng([seed, 11]).permutation(len(queries))[:count]
-    aside = {queries[place] for place in drawn.tolist()}
-    return [pair for pair in graded if pair.query not in aside], [pair for pair in graded if pair.query in aside]
+    holdout = {queries[index] for index in drawn.tolist()}
+    return [pair for pair in graded if pair.query not in holdout], [pair for pair in graded if pair.query in holdout]

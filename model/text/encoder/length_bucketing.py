@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def by_length(lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+def length_sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
     """Places of batches of `size`, the longest first, so that what does not fit in memory fails at once.
 
     lengths: int64[n]; each batch: int64[at most size].
     """
     order = np.argsort(-lengths, kind="stable")
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
-def shuffled_by_length(
-    lengths: NDArray[np.int64], size: int, rng: np.random.Generator, *, pool: int = 32
+def length_bucketed_batches(
+    lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator, *, bucket_batches: int = 32
 ) -> list[NDArray[np.int64]]:
     """Places of the batches of an epoch: drawn at random, in pools of `pool` batches sorted by length.
 
@@ -25,8 +25,8 @@ def shuffled_by_length(
     """
     order = rng.permutation(len(lengths))
     batches = []
-    for start in range(0, len(order), size * pool):
-        drawn = order[start : start + size * pool]
-        drawn = drawn[np.argsort(lengths[drawn], kind="stable")]
-        batches += [drawn[at : at + size] for at in range(0, len(drawn), size)]
-    return [batches[place] for place in rng.permutation(len(batches))]
+    for start in range(0, len(order), batch_size * bucket_batches):
+        bucket = order[start : start + batch_size * bucket_batches]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        batches += [bucket[begin : begin + batch_size] for begin in range(0, len(bucket), batch_size)]
+    return [batches[index] for index in rng.permutation(len(batches))]

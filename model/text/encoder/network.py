@@ -13,10 +13,10 @@ from prectr.model.text.encoder.tokens import PairTokenizer, PairTokens
 LEVELS: Final = 4
 """Relevance levels, 1 (irrelevant) to 4 (strongly relevant)."""
 
-WIDTH: Final = 128
+HIDDEN_SIZE: Final = 128
 """Of the representation of a pair."""
 
-VECTOR: Final = 32
+VECTOR_SIZE: Final = 32
 """Width of the vectors of the query and of the item."""
 
 ATTENTION: Final = "eager"
@@ -25,19 +25,19 @@ run, on some devices."""
 
 _LAYERS: Final = 3
 _HEADS: Final = 4
-_INTERMEDIATE: Final = 512
+_INTERMEDIATE_SIZE: Final = 512
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What the encoder says of B pairs.
 
     pair: float32[B, 128]; level_logits: float32[B, 4], of levels 1 to 4; query, item: float32[B, 32], of length 1.
     """
 
-    pair: Tensor
+    pair_embedding: Tensor
     level_logits: Tensor
-    query: Tensor
-    item: Tensor
+    query_vector: Tensor
+    item_vector: Tensor
 
 
 class RelevanceEncoder(nn.Module):
@@ -57,41 +57,46 @@ class RelevanceEncoder(nn.Module):
         self.join = nn.Linear(5 * width, width)
         self.norm = nn.LayerNorm(width)
         self.levels = nn.Linear(width, LEVELS)
-        self.query = nn.Linear(width, VECTOR)
-        self.item = nn.Linear(width, VECTOR)
+        self.query = nn.Linear(width, VECTOR_SIZE)
+        self.item = nn.Linear(width, VECTOR_SIZE)
 
-    def forward(self, tokens: PairTokens) -> Encoded:
+    def forward(self, tokens: PairTokens) -> EncoderOutput:
         """Encode pairs."""
-        hidden, first = self.states(tokens)
-        query, item = _mean(hidden, tokens.mask & (tokens.types == 0)), _mean(hidden, tokens.types == 1)
+        hidden, first = self.hidden_states(tokens)
+        query, item = (
+            _masked_mean(hidden, tokens.attention_mask & (tokens.token_type_ids == 0)),
+            _masked_mean(hidden, tokens.token_type_ids == 1),
+        )
         parts = torch.cat([first, query, item, query * item, (query - item).abs()], dim=1)
         pair = self.norm(functional.gelu(self.join(parts)))
-        return Encoded(
+        return EncoderOutput(
             pair,
             self.level_logits(pair),
             functional.normalize(self.query(query), dim=1),
             functional.normalize(self.item(item), dim=1),
         )
 
-    def states(self, tokens: PairTokens) -> tuple[Tensor, Tensor]:
+    def hidden_states(self, tokens: PairTokens) -> tuple[Tensor, Tensor]:
         """What BERT says: of each token, float32[B, L, 128], zero where there is none; of `[CLS]`, pooled, [B, 128].
 
         It is what the forward pass of `BertModel` says, but only attention sees padding, which is a quarter of a batch
         or more: everything else works on the tokens that are there, one after the other.
         """
-        there = tokens.mask.flatten().nonzero().squeeze(1)
-        types = tokens.types + 2 * matches(tokens).long()
-        places = torch.arange(tokens.ids.shape[1], device=tokens.ids.device).expand_as(tokens.ids)
+        token_index = tokens.attention_mask.flatten().nonzero().squeeze(1)
+        types = tokens.token_type_ids + 2 * token_matches(tokens).long()
+        positions = torch.arange(tokens.input_ids.shape[1], device=tokens.input_ids.device).expand_as(tokens.input_ids)
         packed: Tensor = self.bert.embeddings(
-            *(each.flatten().index_select(0, there).unsqueeze(0) for each in (tokens.ids, types, places))
+            *(each.flatten().index_select(0, token_index).unsqueeze(0) for each in (tokens.input_ids, types, positions))
         )[0]
-        unseen = torch.zeros(tokens.mask.shape, device=packed.device).masked_fill(~tokens.mask, -torch.inf)
+        attention_bias = torch.zeros(tokens.attention_mask.shape, device=packed.device).masked_fill(
+            ~tokens.attention_mask, -torch.inf
+        )
         bert: Any = self.bert
         for layer in bert.encoder.layer:
-            heard = _attention(layer.attention.self, packed, there, unseen)
-            packed = layer.attention.output(heard, packed)
+            attended = _self_attention(layer.attention.self, packed, token_index, attention_bias)
+            packed = layer.attention.output(attended, packed)
             packed = layer.output(layer.intermediate(packed), packed)
-        hidden = _unpacked(packed, there, tokens.mask.shape)
+        hidden = _pad(packed, token_index, tokens.attention_mask.shape)
         return hidden, bert.pooler(hidden)
 
     def level_logits(self, pair: Tensor) -> Tensor:
@@ -100,22 +105,22 @@ class RelevanceEncoder(nn.Module):
         return logits
 
 
-def matches(tokens: PairTokens) -> Tensor:
+def token_matches(tokens: PairTokens) -> Tensor:
     """Which tokens the other part has too, bool[B, L]; the closing `[SEP]` of both parts is one."""
-    same = tokens.ids[:, :, None] == tokens.ids[:, None, :]
-    across = tokens.types[:, :, None] != tokens.types[:, None, :]
-    found = (same & across & tokens.mask[:, None, :]).any(dim=2)
-    return found & tokens.mask
+    same = tokens.input_ids[:, :, None] == tokens.input_ids[:, None, :]
+    other_part = tokens.token_type_ids[:, :, None] != tokens.token_type_ids[:, None, :]
+    found = (same & other_part & tokens.attention_mask[:, None, :]).any(dim=2)
+    return found & tokens.attention_mask
 
 
 def make_encoder(tokenizer: PairTokenizer, seed: int, *, layers: int = _LAYERS) -> RelevanceEncoder:
     """An untrained encoder for a vocabulary, in evaluation mode; the weights depend on the seed alone."""
     config = BertConfig(
-        vocab_size=tokenizer.vocabulary,
-        hidden_size=WIDTH,
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=HIDDEN_SIZE,
         num_hidden_layers=layers,
         num_attention_heads=_HEADS,
-        intermediate_size=_INTERMEDIATE,
+        intermediate_size=_INTERMEDIATE_SIZE,
         max_position_embeddings=tokenizer.max_tokens,
         type_vocab_size=4,
         hidden_dropout_prob=0.0,
@@ -128,32 +133,32 @@ def make_encoder(tokenizer: PairTokenizer, seed: int, *, layers: int = _LAYERS) 
         return RelevanceEncoder(config).eval()
 
 
-def parameters_of(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _attention(heads: BertSelfAttention, packed: Tensor, there: Tensor, unseen: Tensor) -> Tensor:
+def _self_attention(heads: BertSelfAttention, packed: Tensor, token_index: Tensor, attention_bias: Tensor) -> Tensor:
     """What each token hears, float32[T, 128], from BERT's self-attention with all heads' products in one.
 
     packed: float32[T, 128]. there: int64[T], where the tokens are in [B, L]. unseen: float32[B, L], −∞ at no token.
     """
     parts = (heads.query, heads.key, heads.value)
     weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-    said = _unpacked(functional.linear(packed, weight, bias), there, unseen.shape)
-    asked, keys, values = said.view(*unseen.shape, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
-    scores = asked @ keys.transpose(2, 3) * keys.shape[3] ** -0.5 + unseen[:, None, None, :]
-    heard: Tensor = (torch.softmax(scores, dim=3) @ values).transpose(1, 2)
-    return heard.reshape(unseen.numel(), -1).index_select(0, there)
+    projected = _pad(functional.linear(packed, weight, bias), token_index, attention_bias.shape)
+    queries, keys, values = projected.view(*attention_bias.shape, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
+    scores = queries @ keys.transpose(2, 3) * keys.shape[3] ** -0.5 + attention_bias[:, None, None, :]
+    attended: Tensor = (torch.softmax(scores, dim=3) @ values).transpose(1, 2)
+    return attended.reshape(attention_bias.numel(), -1).index_select(0, token_index)
 
 
-def _unpacked(packed: Tensor, there: Tensor, shape: torch.Size) -> Tensor:
+def _pad(packed: Tensor, token_index: Tensor, shape: torch.Size) -> Tensor:
     """float32[B, L, any], zero where there is no token, from float32[T, any]."""
     padded = packed.new_zeros(shape.numel(), packed.shape[1])
-    return padded.index_copy(0, there, packed).view(*shape, -1)
+    return padded.index_copy(0, token_index, packed).view(*shape, -1)
 
 
-def _mean(hidden: Tensor, part: Tensor) -> Tensor:
+def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     """Mean of the tokens of a part, float32[B, 128]; hidden: float32[B, L, 128], part: bool[B, L]."""
-    weight = part.to(hidden.dtype)
+    weight = mask.to(hidden.dtype)
     return torch.einsum("bl,blw->bw", weight, hidden) / weight.sum(dim=1, keepdim=True)

@@ -12,19 +12,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.model.text.encoder.holdout import hold_out
-from prectr.model.text.encoder.length_bucketing import by_length, shuffled_by_length
-from prectr.model.text.encoder.network import LEVELS, VECTOR, RelevanceEncoder, make_encoder
-from prectr.model.text.encoder.schedule import Schedule
-from prectr.model.text.encoder.tokens import MASK, SPECIAL, Pair, PairTokenizer, PairTokens
-from prectr.model.text.encoder.vocabulary import SIZE, train_vocabulary
-from prectr.model.text.teacher.distillation import distillation_loss, reduce_vectors, start_from_vectors, vector_loss
+from prectr.model.text.encoder.holdout import split_holdout
+from prectr.model.text.encoder.length_bucketing import length_bucketed_batches, length_sorted_batches
+from prectr.model.text.encoder.network import LEVELS, VECTOR_SIZE, RelevanceEncoder, make_encoder
+from prectr.model.text.encoder.schedule import ScheduledAdamW
+from prectr.model.text.encoder.tokens import MASK, SPECIAL_TOKENS, Pair, PairTokenizer, PairTokens
+from prectr.model.text.encoder.vocabulary import VOCAB_SIZE, train_vocabulary
+from prectr.model.text.teacher.distillation import distillation_loss, init_from_vectors, reduce_vectors, vector_loss
 from prectr.model.text.teacher.labels import SoftLabels
 from prectr.state.errors import UsageError
 
-_SCORED_BATCH: Final = 256
+_EVAL_BATCH: Final = 256
 
-Said = Callable[[float, str], None]
+OnProgress = Callable[[float, str], None]
 """Hears how much is done, 0 to 1, and a few words."""
 
 
@@ -33,32 +33,32 @@ class PretrainConfig:
     """How an encoder is pre-trained."""
 
     seed: int = 0
-    vocabulary: int = SIZE
+    vocab_size: int = VOCAB_SIZE
     """Tokens at most."""
-    batch: int = 64
+    batch_size: int = 64
     """Pairs a step."""
     temperature: float = 2.0
     """Of distillation: above 1, the teacher's small probabilities count for more."""
     vector_weight: float = 1.0
     """Of the cosine against the teacher's vectors, where the labels carry them."""
     distil_epochs: int = 8
-    distil_rate: float = 1e-3
+    distil_lr: float = 1e-3
     tune_epochs: int = 40
     """Passes over the graded pairs at most."""
-    tune_rate: float = 5e-4
+    tune_lr: float = 5e-4
     patience: int = 5
     """Passes without a better log loss on the held-out queries, after which fine-tuning stops."""
     held_out: float = 0.1
     """Share of the graded queries held out; 0: all are trained on, for `tune_epochs`."""
-    hidden_words: float = 0.1
+    mask_probability: float = 0.1
     """Share of the tokens hidden from the encoder in fine-tuning, anew each pass: it learns no pair by heart."""
 
 
-class Pass(NamedTuple):
+class EpochResult(NamedTuple):
     """What one pass over the data came to."""
 
     stage: str
-    number: int
+    epoch: int
     loss: float
     held_out_loss: float | None
     held_out_accuracy: float | None
@@ -70,8 +70,8 @@ class Pretrained:
 
     network: RelevanceEncoder
     tokenizer: PairTokenizer
-    passes: list[Pass]
-    best: int | None
+    epochs: list[EpochResult]
+    best_epoch: int | None
     """The pass of fine-tuning that was kept."""
 
 
@@ -82,7 +82,7 @@ def pretrain(
     unlabelled: Sequence[Pair] = (),
     labels: SoftLabels | None = None,
     device: torch.device | None = None,
-    said: Said = lambda done, note: None,
+    on_progress: OnProgress = lambda done, note: None,
 ) -> Pretrained:
     """Train a vocabulary, distil from labels where there are any, then fine-tune on graded pairs.
 
@@ -98,19 +98,21 @@ def pretrain(
             "that was labelled"
         )
     device = device or torch.device("cpu")
-    learned, aside = hold_out(graded, config.held_out, config.seed)
-    tokenizer = PairTokenizer(train_vocabulary(_texts(learned, unlabelled), size=config.vocabulary))
+    train_pairs, holdout = split_holdout(graded, config.held_out, config.seed)
+    tokenizer = PairTokenizer(train_vocabulary(_texts(train_pairs, unlabelled), size=config.vocab_size))
     network = make_encoder(tokenizer, config.seed).to(device)
-    work = _Work(network, tokenizer, config, device)
-    passes: list[Pass] = []
+    pretrainer = _Pretrainer(network, tokenizer, config, device)
+    epochs: list[EpochResult] = []
     if labels is not None:
-        passes += work.distil(unlabelled, labels, aside, lambda done, note: said(0.8 * done, note))
-    begun = 0.8 if labels is not None else 0.0
-    tuned, best = work.tune(learned, aside, lambda done, note: said(begun + (1 - begun) * done, note))
-    return Pretrained(network.eval().cpu(), tokenizer, [*passes, *tuned], best)
+        epochs += pretrainer.distil(unlabelled, labels, holdout, lambda done, note: on_progress(0.8 * done, note))
+    distilled_share = 0.8 if labels is not None else 0.0
+    tuned, best = pretrainer.tune(
+        train_pairs, holdout, lambda done, note: on_progress(distilled_share + (1 - distilled_share) * done, note)
+    )
+    return Pretrained(network.eval().cpu(), tokenizer, [*epochs, *tuned], best)
 
 
-class _Work:
+class _Pretrainer:
     def __init__(
         self, network: RelevanceEncoder, tokenizer: PairTokenizer, config: PretrainConfig, device: torch.device
     ) -> None:
@@ -118,109 +120,112 @@ class _Work:
         self._tokenizer = tokenizer
         self._config = config
         self._device = device
-        self._random = torch.Generator().manual_seed(config.seed)
+        self._generator = torch.Generator().manual_seed(config.seed)
 
-    def distil(self, pairs: Sequence[Pair], labels: SoftLabels, aside: Sequence[GradedPair], said: Said) -> list[Pass]:
+    def distil(
+        self, pairs: Sequence[Pair], labels: SoftLabels, holdout: Sequence[GradedPair], on_progress: OnProgress
+    ) -> list[EpochResult]:
         """Learn the teacher's labels."""
         config = self._config
         teacher = torch.from_numpy(labels.log_levels)
-        vectors = torch.from_numpy(reduce_vectors(labels.vectors, VECTOR)) if labels.texts else None
-        if labels.texts:
+        vectors = torch.from_numpy(reduce_vectors(labels.vectors, VECTOR_SIZE)) if labels.text_index else None
+        if labels.text_index:
             words = self._network.bert.embeddings.word_embeddings.weight
-            start_from_vectors(words.data, self._tokenizer.tokenizer.get_vocab(), labels.texts, labels.vectors)
+            init_from_vectors(words.data, self._tokenizer.tokenizer.get_vocab(), labels.text_index, labels.vectors)
         lengths = self._tokenizer.lengths(pairs)
-        steps = config.distil_epochs * -(-len(pairs) // config.batch)
-        schedule = Schedule(self._network.parameters(), rate=config.distil_rate, steps=steps)
+        steps = config.distil_epochs * -(-len(pairs) // config.batch_size)
+        optimizer = ScheduledAdamW(self._network.parameters(), lr=config.distil_lr, steps=steps)
         rng = np.random.default_rng([config.seed, 1])
-        passes, done = [], 0
-        for number in range(1, config.distil_epochs + 1):
+        epochs, done = [], 0
+        for epoch in range(1, config.distil_epochs + 1):
             self._network.train()
             total = 0.0
-            for places in shuffled_by_length(lengths, config.batch, rng):
-                some = [pairs[place] for place in places]
-                encoded = self._network(self._tokenizer.encode(some).to(self._device))
-                loss = distillation_loss(encoded.level_logits, teacher[places].to(self._device), config.temperature)
+            for indices in length_bucketed_batches(lengths, config.batch_size, rng):
+                chunk = [pairs[place] for place in indices]
+                encoded = self._network(self._tokenizer.encode(chunk).to(self._device))
+                loss = distillation_loss(encoded.level_logits, teacher[indices].to(self._device), config.temperature)
                 if vectors is not None:
-                    query = vectors[[labels.texts[query] for query, _ in some]].to(self._device)
-                    item = vectors[[labels.texts[title] for _, title in some]].to(self._device)
+                    query = vectors[[labels.text_index[query] for query, _ in chunk]].to(self._device)
+                    item = vectors[[labels.text_index[title] for _, title in chunk]].to(self._device)
                     loss = loss + config.vector_weight * vector_loss(encoded, query, item)
-                total += schedule.step(loss, "distillation") * len(places)
+                total += optimizer.step(loss, "distillation") * len(indices)
                 done += 1
-                said(done / steps, f"distil {number}/{config.distil_epochs}: loss {float(loss.detach()):.3f}")
-            passes.append(self._passed("distil", number, total / max(len(pairs), 1), aside))
-        return passes
+                on_progress(done / steps, f"distil {epoch}/{config.distil_epochs}: loss {float(loss.detach()):.3f}")
+            epochs.append(self._evaluate("distil", epoch, total / max(len(pairs), 1), holdout))
+        return epochs
 
     def tune(
-        self, graded: Sequence[GradedPair], aside: Sequence[GradedPair], said: Said
-    ) -> tuple[list[Pass], int | None]:
+        self, graded: Sequence[GradedPair], holdout: Sequence[GradedPair], on_progress: OnProgress
+    ) -> tuple[list[EpochResult], int | None]:
         """Learn the graded pairs, and keep the pass that was best on those held out."""
         config = self._config
         pairs = [pair.pair for pair in graded]
         levels = torch.tensor([pair.level - 1 for pair in graded])
         lengths = self._tokenizer.lengths(pairs)
-        steps = config.tune_epochs * -(-len(pairs) // config.batch)
-        schedule = Schedule(self._network.parameters(), rate=config.tune_rate, steps=steps)
+        steps = config.tune_epochs * -(-len(pairs) // config.batch_size)
+        optimizer = ScheduledAdamW(self._network.parameters(), lr=config.tune_lr, steps=steps)
         rng = np.random.default_rng([config.seed, 2])
-        passes: list[Pass] = []
+        epochs: list[EpochResult] = []
         best, best_loss, best_state = None, np.inf, None
         done = 0
-        for number in range(1, config.tune_epochs + 1):
+        for epoch in range(1, config.tune_epochs + 1):
             self._network.train()
             total = 0.0
-            for places in shuffled_by_length(lengths, config.batch, rng):
-                tokens = self._hide(self._tokenizer.encode([pairs[place] for place in places])).to(self._device)
+            for indices in length_bucketed_batches(lengths, config.batch_size, rng):
+                tokens = self._mask_tokens(self._tokenizer.encode([pairs[index] for index in indices])).to(self._device)
                 logits = self._network(tokens).level_logits
-                loss = functional.cross_entropy(logits, levels[places].to(self._device))
-                total += schedule.step(loss, "fine-tuning") * len(places)
+                loss = functional.cross_entropy(logits, levels[indices].to(self._device))
+                total += optimizer.step(loss, "fine-tuning") * len(indices)
                 done += 1
-            passes.append(self._passed("tune", number, total / len(pairs), aside))
-            held = passes[-1].held_out_loss
-            said(
+            epochs.append(self._evaluate("tune", epoch, total / len(pairs), holdout))
+            holdout_loss = epochs[-1].held_out_loss
+            on_progress(
                 done / steps,
-                f"tune {number}: loss {total / len(pairs):.3f}" + (f", held out {held:.3f}" if held else ""),
+                f"tune {epoch}: loss {total / len(pairs):.3f}"
+                + (f", held out {holdout_loss:.3f}" if holdout_loss else ""),
             )
-            if held is not None:
-                if held < best_loss:
-                    best, best_loss, best_state = number, held, copy.deepcopy(self._network.state_dict())
-                elif best is not None and number - best >= config.patience:
+            if holdout_loss is not None:
+                if holdout_loss < best_loss:
+                    best, best_loss, best_state = epoch, holdout_loss, copy.deepcopy(self._network.state_dict())
+                elif best is not None and epoch - best >= config.patience:
                     break
         if best_state is not None:
             self._network.load_state_dict(best_state)
-        said(1.0, "done")
-        return passes, best
+        on_progress(1.0, "done")
+        return epochs, best
 
-    def _hide(self, tokens: PairTokens) -> PairTokens:
+    def _mask_tokens(self, tokens: PairTokens) -> PairTokens:
         """The same with some words hidden."""
-        if self._config.hidden_words <= 0:
+        if self._config.mask_probability <= 0:
             return tokens
-        drawn = torch.rand(tokens.ids.shape, generator=self._random) < self._config.hidden_words
-        hidden = torch.tensor(self._tokenizer.tokenizer.token_to_id(MASK))
-        ids = torch.where(drawn & (tokens.ids >= len(SPECIAL)), hidden, tokens.ids)
-        return dataclasses.replace(tokens, ids=ids)
+        masked = torch.rand(tokens.input_ids.shape, generator=self._generator) < self._config.mask_probability
+        mask_id = torch.tensor(self._tokenizer.tokenizer.token_to_id(MASK))
+        ids = torch.where(masked & (tokens.input_ids >= len(SPECIAL_TOKENS)), mask_id, tokens.input_ids)
+        return dataclasses.replace(tokens, input_ids=ids)
 
-    def _passed(self, stage: str, number: int, loss: float, aside: Sequence[GradedPair]) -> Pass:
-        if not aside:
-            return Pass(stage, number, loss, None, None)
-        logits = level_logits(self._network, self._tokenizer, [pair.pair for pair in aside], self._device)
-        levels = torch.tensor([pair.level - 1 for pair in aside])
-        held = float(functional.cross_entropy(logits, levels))
-        return Pass(stage, number, loss, held, float((logits.argmax(dim=1) == levels).float().mean()))
+    def _evaluate(self, stage: str, epoch: int, loss: float, holdout: Sequence[GradedPair]) -> EpochResult:
+        if not holdout:
+            return EpochResult(stage, epoch, loss, None, None)
+        logits = predict_level_logits(self._network, self._tokenizer, [pair.pair for pair in holdout], self._device)
+        levels = torch.tensor([pair.level - 1 for pair in holdout])
+        holdout_loss = float(functional.cross_entropy(logits, levels))
+        return EpochResult(stage, epoch, loss, holdout_loss, float((logits.argmax(dim=1) == levels).float().mean()))
 
 
-def level_logits(
+def predict_level_logits(
     network: RelevanceEncoder, tokenizer: PairTokenizer, pairs: Sequence[Pair], device: torch.device | None = None
 ) -> Tensor:
     """The level logits of pairs, float32[n, 4], on the CPU; nothing is learned."""
     device = device or torch.device("cpu")
-    found = torch.zeros(len(pairs), LEVELS)
-    was = network.training
+    logits = torch.zeros(len(pairs), LEVELS)
+    was_training = network.training
     network.eval()
     with torch.inference_mode():
-        for places in by_length(tokenizer.lengths(pairs), _SCORED_BATCH):
-            tokens = tokenizer.encode([pairs[place] for place in places]).to(device)
-            found[places] = network(tokens).level_logits.cpu()
-    network.train(was)
-    return found
+        for indices in length_sorted_batches(tokenizer.lengths(pairs), _EVAL_BATCH):
+            tokens = tokenizer.encode([pairs[index] for index in indices]).to(device)
+            logits[indices] = network(tokens).level_logits.cpu()
+    network.train(was_training)
+    return logits
 
 
 def _texts(graded: Sequence[GradedPair], unlabelled: Sequence[Pair]) -> list[str]:

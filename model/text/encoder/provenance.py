@@ -11,11 +11,11 @@ import msgspec
 
 from prectr.model.text.encoder.graded import GradedPair
 from prectr.model.text.encoder.pretrain import PretrainConfig, Pretrained
-from prectr.model.text.teacher.labels import Manifest
+from prectr.model.text.teacher.labels import LabelManifest
 
 
 def provenance_of(
-    made: Pretrained, config: PretrainConfig, *, graded: Sequence[GradedPair], labels: Manifest | None
+    pretrained: Pretrained, config: PretrainConfig, *, graded: Sequence[GradedPair], labels: LabelManifest | None
 ) -> dict[str, Any]:
     """Settings, data, teacher, figures and versions, for the folder's header."""
     return {
@@ -26,8 +26,8 @@ def provenance_of(
             "sha256": hashlib.sha256(msgspec.json.encode(list(graded))).hexdigest(),
         },
         "labels": msgspec.to_builtins(labels) if labels is not None else None,
-        "passes": [row._asdict() for row in made.passes],
-        "kept_pass": made.best,
+        "passes": [epoch._asdict() for epoch in pretrained.epochs],
+        "kept_pass": pretrained.best_epoch,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},

@@ -20,14 +20,14 @@ MAX_TOKENS: Final = 48
 """Tokens a pair has at most, the three special ones included."""
 
 PAD: Final = "[PAD]"
-UNKNOWN: Final = "[UNK]"
+UNK: Final = "[UNK]"
 CLS: Final = "[CLS]"
 SEP: Final = "[SEP]"
 MASK: Final = "[MASK]"
-SPECIAL: Final = (PAD, UNKNOWN, CLS, SEP, MASK)
+SPECIAL_TOKENS: Final = (PAD, UNK, CLS, SEP, MASK)
 """In the order of their ids, from 0."""
 
-CACHED_PAIRS: Final = 200_000
+CACHE_SIZE: Final = 200_000
 """Pairs whose tokens are kept; a pair takes about 200 bytes."""
 
 _MAX_CHARACTERS: Final = 4_000
@@ -43,35 +43,37 @@ class PairTokens:
     mask: bool[B, L], false where there is only padding.
     """
 
-    ids: Tensor
-    types: Tensor
-    mask: Tensor
+    input_ids: Tensor
+    token_type_ids: Tensor
+    attention_mask: Tensor
 
     def to(self, device: torch.device) -> "PairTokens":
         """The same on a device."""
-        return PairTokens(*(part.to(device, non_blocking=True) for part in (self.ids, self.types, self.mask)))
+        return PairTokens(
+            *(part.to(device, non_blocking=True) for part in (self.input_ids, self.token_type_ids, self.attention_mask))
+        )
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.input_ids)
 
 
 class PairTokenizer:
     """Turns pairs into tokens with a WordPiece vocabulary; the tokens of pairs seen lately are kept."""
 
-    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int = MAX_TOKENS, cached: int = CACHED_PAIRS) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int = MAX_TOKENS, cache_size: int = CACHE_SIZE) -> None:
         """Take a tokenizer that knows the special tokens; CheckpointError if it does not."""
-        special = [tokenizer.token_to_id(token) for token in SPECIAL]
+        special = [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS]
         if None in special:
-            missing = [token for token, place in zip(SPECIAL, special, strict=True) if place is None]
+            missing = [token for token, token_id in zip(SPECIAL_TOKENS, special, strict=True) if token_id is None]
             raise CheckpointError(f"the tokenizer lacks {', '.join(missing)}: take one that `prectr pretrain` has made")
         self._tokenizer = tokenizer
         self._pad, self._cls, self._sep = special[0], special[2], special[3]
-        self._cached = cached
-        self._known: dict[Pair, tuple[NDArray[np.int32], int]] = {}
+        self._cache_size = cache_size
+        self._cache: dict[Pair, tuple[NDArray[np.int32], int]] = {}
         self.max_tokens = max_tokens
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """Number of tokens in the vocabulary."""
         return int(self._tokenizer.get_vocab_size())
 
@@ -86,34 +88,34 @@ class PairTokenizer:
         A pair longer than `max_tokens` is cut: the query stays whole as long as a third of the room is left for the
         title, and the title ends where the room ends.
         """
-        tokens = self._tokens(pairs)
+        tokens = self._tokens_of(pairs)
         lengths = np.fromiter((len(ids) for ids, _ in tokens), dtype=np.int64, count=len(tokens))
-        queries = np.fromiter((query for _, query in tokens), dtype=np.int64, count=len(tokens))
-        places = np.arange(lengths.max(initial=0))
-        mask = places < lengths[:, None]
+        query_lengths = np.fromiter((query_length for _, query_length in tokens), dtype=np.int64, count=len(tokens))
+        positions = np.arange(lengths.max(initial=0))
+        mask = positions < lengths[:, None]
         ids = np.full(mask.shape, self._pad, dtype=np.int64)
         if tokens:
             ids[mask] = np.concatenate([ids for ids, _ in tokens])
-        types = (mask & (places >= queries[:, None])).astype(np.int64)
+        types = (mask & (positions >= query_lengths[:, None])).astype(np.int64)
         return PairTokens(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(mask))
 
     def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
         """Number of tokens of each pair, int64[B]."""
-        return np.fromiter((len(ids) for ids, _ in self._tokens(pairs)), dtype=np.int64, count=len(pairs))
+        return np.fromiter((len(ids) for ids, _ in self._tokens_of(pairs)), dtype=np.int64, count=len(pairs))
 
-    def _tokens(self, pairs: Sequence[Pair]) -> list[tuple[NDArray[np.int32], int]]:
+    def _tokens_of(self, pairs: Sequence[Pair]) -> list[tuple[NDArray[np.int32], int]]:
         """Per pair its tokens, int32[length], and how many of them are the query's part."""
-        known = self._known
-        fresh = list(dict.fromkeys(pair for pair in pairs if pair not in known))
-        if fresh:
-            self._learn(fresh)
-        tokens = [known[pair] for pair in pairs]
-        if len(known) > self._cached:
-            for oldest in list(islice(known, len(known) - self._cached)):
-                del known[oldest]
+        cache = self._cache
+        missing = list(dict.fromkeys(pair for pair in pairs if pair not in cache))
+        if missing:
+            self._tokenize(missing)
+        tokens = [cache[pair] for pair in pairs]
+        if len(cache) > self._cache_size:
+            for oldest in list(islice(cache, len(cache) - self._cache_size)):
+                del cache[oldest]
         return tokens
 
-    def _learn(self, pairs: list[Pair]) -> None:
+    def _tokenize(self, pairs: list[Pair]) -> None:
         texts = list(dict.fromkeys(text[:_MAX_CHARACTERS] for pair in pairs for text in pair))
         # A lone surrogate is no text that the tokenizer takes: it counts as an unknown character.
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
@@ -121,15 +123,15 @@ class PairTokenizer:
         ids = {text: encoding.ids for text, encoding in zip(texts, encoded, strict=True)}
         for pair in pairs:
             query, title = ids[pair[0][:_MAX_CHARACTERS]], ids[pair[1][:_MAX_CHARACTERS]]
-            room = self.max_tokens - 3
-            query = query[: room - min(len(title), room // 3)]
-            title = title[: room - len(query)]
-            whole = [self._cls, *query, self._sep, *title, self._sep]
-            self._known[pair] = np.array(whole, dtype=np.int32), len(query) + 2
+            budget = self.max_tokens - 3
+            query = query[: budget - min(len(title), budget // 3)]
+            title = title[: budget - len(query)]
+            token_ids = [self._cls, *query, self._sep, *title, self._sep]
+            self._cache[pair] = np.array(token_ids, dtype=np.int32), len(query) + 2
 
 
-def distinct(pairs: Iterable[Pair]) -> tuple[list[Pair], NDArray[np.int64]]:
+def unique_pairs(pairs: Iterable[Pair]) -> tuple[list[Pair], NDArray[np.int64]]:
     """The distinct pairs in order of their first appearance, and the place of each pair among them, int64[B]."""
-    place: dict[Pair, int] = {}
-    places = [place.setdefault(pair, len(place)) for pair in pairs]
-    return list(place), np.array(places, dtype=np.int64)
+    index_of: dict[Pair, int] = {}
+    inverse = [index_of.setdefault(pair, len(index_of)) for pair in pairs]
+    return list(index_of), np.array(inverse, dtype=np.int64)

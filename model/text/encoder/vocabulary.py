@@ -7,50 +7,52 @@ from typing import Final
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordPiece
 
-from prectr.model.text.encoder.tokens import CLS, SEP, SPECIAL, UNKNOWN
+from prectr.model.text.encoder.tokens import CLS, SEP, SPECIAL_TOKENS, UNK
 
-SIZE: Final = 8_000
+VOCAB_SIZE: Final = 8_000
 """Tokens at most; few texts give fewer."""
 
-_ALPHABET: Final = 300
+_ALPHABET_SIZE: Final = 300
 """Characters that are known as such; rarer ones (of other scripts, emoji) make their word unknown."""
 
-_INSIDE: Final = "##"
+_SUBWORD_PREFIX: Final = "##"
 """Before a token that goes on a word."""
 
 
-def train_vocabulary(texts: Iterable[str], *, size: int = SIZE) -> Tokenizer:
+def train_vocabulary(texts: Iterable[str], *, size: int = VOCAB_SIZE) -> Tokenizer:
     """A WordPiece tokenizer (Schuster and Nakajima 2012, as in BERT), lower case, accents stripped.
 
     Words are parted where letters meet digits, too: `16gb` and `16 gb` are the same. The same texts in the same
     order give the same vocabulary.
     """
     texts = list(texts)
-    tokenizer = _tokenizer(WordPiece(unk_token=UNKNOWN))
-    letters = _letters(tokenizer, texts)
+    tokenizer = _tokenizer(WordPiece(unk_token=UNK))
+    letters = _alphabet(tokenizer, texts)
     # The library numbers letters in the order of a hash table that differs from run to run, and breaks ties between
     # merges by these numbers. Named as special tokens, the letters have numbers of ours; the tokenizer that is
     # returned is made from the words alone, where they are nothing special.
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=2,
-        special_tokens=[*SPECIAL, *letters],
+        special_tokens=[*SPECIAL_TOKENS, *letters],
         initial_alphabet=sorted({letter[-1] for letter in letters}),
         limit_alphabet=len({letter[-1] for letter in letters}),
         show_progress=False,
-        continuing_subword_prefix=_INSIDE,
+        continuing_subword_prefix=_SUBWORD_PREFIX,
     )
     tokenizer.train_from_iterator(texts, trainer)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    numbered = {token: place for place, token in enumerate(sorted(vocabulary, key=lambda token: vocabulary[token]))}
-    trained = _tokenizer(WordPiece(vocab=numbered, unk_token=UNKNOWN, continuing_subword_prefix=_INSIDE))
-    trained.add_special_tokens(list(SPECIAL))
+    token_ids = {
+        token: token_id for token_id, token in enumerate(sorted(vocabulary, key=lambda token: vocabulary[token]))
+    }
+    trained = _tokenizer(WordPiece(vocab=token_ids, unk_token=UNK, continuing_subword_prefix=_SUBWORD_PREFIX))
+    trained.add_special_tokens(list(SPECIAL_TOKENS))
     trained.post_processor = processors.TemplateProcessing(
         single=f"{CLS} $A {SEP}",
         pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(CLS, numbered[CLS]), (SEP, numbered[SEP])],
+        special_tokens=[(CLS, token_ids[CLS]), (SEP, token_ids[SEP])],
     )
-    trained.decoder = decoders.WordPiece(prefix=_INSIDE)
+    trained.decoder = decoders.WordPiece(prefix=_SUBWORD_PREFIX)
     return trained
 
 
@@ -65,14 +67,14 @@ def _tokenizer(model: WordPiece) -> Tokenizer:
     return tokenizer
 
 
-def _letters(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
+def _alphabet(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
     """The commonest characters, as they begin a word and as they go on one, in a fixed order."""
-    begin: Counter[str] = Counter()
+    initial: Counter[str] = Counter()
     inside: Counter[str] = Counter()
     for text in texts:
         for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
-            begin[word[0]] += 1
+            initial[word[0]] += 1
             inside.update(word[1:])
-    both = begin + inside
-    kept = sorted(both, key=lambda letter: (-both[letter], letter))[:_ALPHABET]
-    return sorted([*(c for c in kept if c in begin), *(_INSIDE + c for c in kept if c in inside)])
+    both = initial + inside
+    alphabet = sorted(both, key=lambda letter: (-both[letter], letter))[:_ALPHABET_SIZE]
+    return sorted([*(c for c in alphabet if c in initial), *(_SUBWORD_PREFIX + c for c in alphabet if c in inside)])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from prectr.model.text.encoder.network import Encoded
+from prectr.model.text.encoder.network import EncoderOutput
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -21,13 +21,13 @@ def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Te
     return temperature**2 * functional.kl_div(student, target, log_target=True, reduction="batchmean")
 
 
-def vector_loss(encoded: Encoded, query: Tensor, item: Tensor) -> Tensor:
+def vector_loss(encoded: EncoderOutput, query: Tensor, item: Tensor) -> Tensor:
     """1 − cosine between the student's vectors and the teacher's, mean over pairs and over query and item.
 
     query, item: float32[B, 32], the teacher's vectors as `reduce_vectors` gives them.
     """
-    ours = torch.cat([encoded.query, encoded.item])
-    return (1.0 - functional.cosine_similarity(ours, torch.cat([query, item]), dim=1)).mean()
+    student = torch.cat([encoded.query_vector, encoded.item_vector])
+    return (1.0 - functional.cosine_similarity(student, torch.cat([query, item]), dim=1)).mean()
 
 
 def reduce_vectors(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
@@ -46,11 +46,11 @@ def reduce_vectors(vectors: NDArray[np.float32], width: int) -> NDArray[np.float
     return reduced
 
 
-_SPREAD: Final = 0.04
+_INIT_STD: Final = 0.04
 """Standard deviation of word embeddings that start from a teacher's vectors."""
 
 
-def start_from_vectors(
+def init_from_vectors(
     embeddings: Tensor, tokens: dict[str, int], texts: dict[str, int], vectors: NDArray[np.float32]
 ) -> int:
     """Let the embeddings of tokens that are words start from the teacher's vectors of these words; how many do.
@@ -58,12 +58,12 @@ def start_from_vectors(
     embeddings: float32[vocabulary, width], changed in place. tokens: the vocabulary; texts: the place of each text in
     vectors, float32[n, W]. So words that mean alike start alike (reconstruction: the papers' start is not known).
     """
-    known = sorted((place, texts[token]) for token, place in tokens.items() if token in texts)
-    if not known:
+    matched = sorted((token_id, texts[token]) for token, token_id in tokens.items() if token in texts)
+    if not matched:
         return 0
-    chosen = vectors[[text for _, text in known]]
+    chosen = vectors[[text for _, text in matched]]
     reduced = reduce_vectors(chosen - chosen.mean(axis=0), embeddings.shape[1])
-    reduced *= _SPREAD / max(float(reduced.std()), 1e-9)
+    reduced *= _INIT_STD / max(float(reduced.std()), 1e-9)
     with torch.no_grad():
-        embeddings[[place for place, _ in known]] = torch.from_numpy(reduced).to(embeddings)
-    return len(known)
+        embeddings[[place for place, _ in matched]] = torch.from_numpy(reduced).to(embeddings)
+    return len(matched)

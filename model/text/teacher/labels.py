@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from prectr.model.text.encoder.length_bucketing import by_length
+from prectr.model.text.encoder.length_bucketing import length_sorted_batches
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.sentence_encoder import SentenceEncoder
 from prectr.model.text.teacher.teacher import Teacher
@@ -24,14 +24,14 @@ from prectr.state.errors import InputError, UsageError
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 
-PART: Final = 2_048
+PART_PAIRS: Final = 2_048
 """Pairs a part: a minute of work or so that a kill can cost."""
 
-TEXTS: Final = 8_192
+PART_TEXTS: Final = 8_192
 """Texts a part of vectors."""
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class LabelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Where labels come from."""
 
     format: int
@@ -55,10 +55,10 @@ class SoftLabels:
     """
 
     log_levels: NDArray[np.float32]
-    texts: dict[str, int]
+    text_index: dict[str, int]
     """Place of each text in `vectors`."""
     vectors: NDArray[np.float32]
-    manifest: Manifest
+    manifest: LabelManifest
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:
@@ -89,40 +89,45 @@ def write_labels(
     pairs: Sequence[Pair],
     teacher: Teacher,
     *,
-    batch: int,
+    batch_size: int,
     sentences: SentenceEncoder | None = None,
-    said: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Label pairs, part by part; parts that are there already are kept. Returns the number of pairs labelled now.
 
     said: hears how many pairs are done. UsageError: the folder holds labels of other pairs or of another teacher.
     """
     texts = texts_of(pairs) if sentences is not None else []
-    manifest = Manifest(
+    manifest = LabelManifest(
         format=FORMAT,
         teacher=teacher.identity,
         pairs=len(pairs),
         pairs_sha256=pairs_digest(pairs),
-        part=PART,
+        part=PART_PAIRS,
         vectors=sentences.identity if sentences is not None else None,
         texts=len(texts),
     )
-    _claim(folder, manifest)
-    fresh = 0
-    for start in range(0, len(pairs), PART):
-        some = pairs[start : start + PART]
-        path = _part(folder, "levels", start)
-        if not _whole(path, len(some)):
-            _put(path, save_arrays({"log_levels": _label(some, teacher, batch, partial(_onwards, said, start))}))
-            fresh += len(some)
-        said(start + len(some))
+    _write_or_check_manifest(folder, manifest)
+    labelled = 0
+    for start in range(0, len(pairs), PART_PAIRS):
+        chunk = pairs[start : start + PART_PAIRS]
+        path = _part_path(folder, "levels", start)
+        if not _is_complete(path, len(chunk)):
+            _write_atomic(
+                path,
+                save_arrays(
+                    {"log_levels": _label(chunk, teacher, batch_size, partial(_report_from, on_progress, start))}
+                ),
+            )
+            labelled += len(chunk)
+        on_progress(start + len(chunk))
     if sentences is not None:
-        for start in range(0, len(texts), TEXTS):
-            words = texts[start : start + TEXTS]
-            path = _part(folder, "vectors", start)
-            if not _whole(path, len(words)):
-                _put(path, save_arrays({"vectors": sentences.vectors(words).astype(np.float16)}))
-    return fresh
+        for start in range(0, len(texts), PART_TEXTS):
+            chunk_texts = texts[start : start + PART_TEXTS]
+            path = _part_path(folder, "vectors", start)
+            if not _is_complete(path, len(chunk_texts)):
+                _write_atomic(path, save_arrays({"vectors": sentences.encode(chunk_texts).astype(np.float16)}))
+    return labelled
 
 
 def read_labels(folder: Path, pairs: Sequence[Pair]) -> SoftLabels:
@@ -139,24 +144,27 @@ def read_labels(folder: Path, pairs: Sequence[Pair]) -> SoftLabels:
             f"{len(pairs)} ({pairs_digest(pairs)[:12]}…): give the file of pairs that `prectr label` was given"
         )
     starts = range(0, len(pairs), manifest.part)
-    parts = [_read(_part(folder, "levels", at), "log_levels", min(manifest.part, len(pairs) - at)) for at in starts]
+    parts = [
+        _read_part(_part_path(folder, "levels", start), "log_levels", min(manifest.part, len(pairs) - start))
+        for start in starts
+    ]
     levels = np.concatenate(parts) if parts else np.zeros((0, 4))
     if manifest.vectors is None:
         return SoftLabels(levels.astype(np.float32), {}, np.zeros((0, 0), np.float32), manifest)
     texts = texts_of(pairs)
     blocks = [
-        _read(_part(folder, "vectors", at), "vectors", min(TEXTS, len(texts) - at))
-        for at in range(0, len(texts), TEXTS)
+        _read_part(_part_path(folder, "vectors", at), "vectors", min(PART_TEXTS, len(texts) - at))
+        for at in range(0, len(texts), PART_TEXTS)
     ]
-    places = {text: place for place, text in enumerate(texts)}
-    return SoftLabels(levels.astype(np.float32), places, np.concatenate(blocks).astype(np.float32), manifest)
+    text_index = {text: index for index, text in enumerate(texts)}
+    return SoftLabels(levels.astype(np.float32), text_index, np.concatenate(blocks).astype(np.float32), manifest)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> LabelManifest:
     """Where the labels of a folder come from; UsageError if it holds none."""
     path = folder / MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(path.read_bytes(), type=LabelManifest)
     except OSError as error:
         raise UsageError(f"{folder} holds no labels, it has no {MANIFEST}: make them with `prectr label`") from error
     except msgspec.DecodeError as error:
@@ -166,51 +174,55 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _label(pairs: Sequence[Pair], teacher: Teacher, batch: int, said: Callable[[int], None]) -> NDArray[np.float32]:
-    found = np.zeros((len(pairs), 4), dtype=np.float32)
+def _label(
+    pairs: Sequence[Pair], teacher: Teacher, batch_size: int, on_progress: Callable[[int], None]
+) -> NDArray[np.float32]:
+    log_levels = np.zeros((len(pairs), 4), dtype=np.float32)
     done = 0
-    for places in by_length(teacher.lengths(pairs), batch):
-        levels = teacher.log_levels([pairs[place] for place in places])
+    for indices in length_sorted_batches(teacher.lengths(pairs), batch_size):
+        levels = teacher.log_levels([pairs[index] for index in indices])
         if not np.isfinite(levels).all():
-            bad = pairs[int(places[~np.isfinite(levels).all(axis=1)][0])]
+            bad = pairs[int(indices[~np.isfinite(levels).all(axis=1)][0])]
             raise InputError(f"the teacher's answer to {bad!r} is not finite: try --dtype float32")
-        found[places] = levels
-        done += len(places)
-        said(done)
-    return found
+        log_levels[indices] = levels
+        done += len(indices)
+        on_progress(done)
+    return log_levels
 
 
-def _onwards(said: Callable[[int], None], start: int, done: int) -> None:
-    said(start + done)
+def _report_from(on_progress: Callable[[int], None], start: int, done: int) -> None:
+    on_progress(start + done)
 
 
-def _claim(folder: Path, manifest: Manifest) -> None:
+def _write_or_check_manifest(folder: Path, manifest: LabelManifest) -> None:
     """Write the manifest, or see that the one there says the same."""
     if (folder / MANIFEST).is_file():
-        there = read_manifest(folder)
-        if there != manifest:
-            names = [name for name in Manifest.__struct_fields__ if getattr(there, name) != getattr(manifest, name)]
+        existing = read_manifest(folder)
+        if existing != manifest:
+            names = [
+                name for name in LabelManifest.__struct_fields__ if getattr(existing, name) != getattr(manifest, name)
+            ]
             raise UsageError(
                 f"{folder} holds labels of other provenance ({', '.join(names)} differ): name another folder, or "
                 "remove it to label anew"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    _write_atomic(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
-def _part(folder: Path, name: str, start: int) -> Path:
+def _part_path(folder: Path, name: str, start: int) -> Path:
     return folder / f"{name}-{start:09d}.safetensors"
 
 
-def _whole(path: Path, rows: int) -> bool:
+def _is_complete(path: Path, rows: int) -> bool:
     try:
         return all(len(array) == rows for array in load_arrays(path.read_bytes()).values())
     except (OSError, SafetensorError):
         return False
 
 
-def _read(path: Path, name: str, rows: int) -> NDArray[np.float32]:
+def _read_part(path: Path, name: str, rows: int) -> NDArray[np.float32]:
     try:
         found: NDArray[np.float32] = load_arrays(path.read_bytes())[name]
     except OSError as error:
@@ -222,8 +234,8 @@ def _read(path: Path, name: str, rows: int) -> NDArray[np.float32]:
     return found
 
 
-def _put(path: Path, content: bytes) -> None:
+def _write_atomic(path: Path, content: bytes) -> None:
     """Write aside, then rename: what bears the name is whole."""
-    aside = path.with_suffix(".tmp")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

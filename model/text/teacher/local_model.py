@@ -10,14 +10,14 @@ from transformers.utils import logging as transformers_logging
 
 from prectr.state.errors import UsageError
 
-_KINDS: Final = {
+_AUTO_CLASSES: Final = {
     "AutoModel": AutoModel,
     "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
     "AutoModelForCausalLM": AutoModelForCausalLM,
 }
 
 _WEIGHTS: Final = "*.safetensors"
-_READ: Final = 1 << 22
+_READ_BYTES: Final = 1 << 22
 
 
 def open_config(folder: Path) -> Any:
@@ -42,7 +42,7 @@ def open_tokenizer(folder: Path) -> Any:
         raise UsageError(f"{folder} has no tokenizer that transformers opens: {_first_line(error)}") from error
 
 
-def open_model(folder: Path, kind: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+def open_model(folder: Path, auto_class: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
     """A model in evaluation mode on a device; kind: the name of an `Auto…` class of transformers.
 
     UsageError: the folder holds no such model, or its weights lack parts that the model needs.
@@ -52,7 +52,7 @@ def open_model(folder: Path, kind: str, device: torch.device, dtype: torch.dtype
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        model, loaded = _KINDS[kind].from_pretrained(
+        model, loaded = _AUTO_CLASSES[auto_class].from_pretrained(
             folder, local_files_only=True, dtype=dtype, output_loading_info=True
         )
     except Exception as error:  # whatever a damaged file makes the libraries raise
@@ -62,20 +62,22 @@ def open_model(folder: Path, kind: str, device: torch.device, dtype: torch.dtype
     missing = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise UsageError(
-            f"{folder} holds no {kind.removeprefix('AutoModelFor')}: its weights lack {', '.join(missing[:3])}"
+            f"{folder} holds no {auto_class.removeprefix('AutoModelFor')}: its weights lack {', '.join(missing[:3])}"
             f"{' and more' if len(missing) > 3 else ''}; fine-tune it first, or name another folder"
         )
     return model.eval().to(device)
 
 
-def digest_of(folder: Path) -> str:
+def model_sha256(folder: Path) -> str:
     """SHA-256 over a model's configuration, vocabulary and weights: what decides what it says."""
     digest = hashlib.sha256()
-    named = sorted([*folder.glob("*.json"), *folder.glob("vocab.*"), *folder.glob("*.model"), *folder.glob(_WEIGHTS)])
-    for path in named:
+    hashed_files = sorted(
+        [*folder.glob("*.json"), *folder.glob("vocab.*"), *folder.glob("*.model"), *folder.glob(_WEIGHTS)]
+    )
+    for path in hashed_files:
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
-            while block := file.read(_READ):
+            while block := file.read(_READ_BYTES):
                 digest.update(block)
     return digest.hexdigest()
 

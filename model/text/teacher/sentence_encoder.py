@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from prectr.model.text.encoder.length_bucketing import by_length
-from prectr.model.text.teacher.local_model import digest_of, open_model, open_tokenizer
+from prectr.model.text.encoder.length_bucketing import length_sorted_batches
+from prectr.model.text.teacher.local_model import model_sha256, open_model, open_tokenizer
 
 _MAX_TOKENS: Final = 128
-_BATCH: Final = 64
+_BATCH_SIZE: Final = 64
 
 
 class SentenceEncoder:
@@ -24,15 +24,17 @@ class SentenceEncoder:
         self._tokenizer = open_tokenizer(folder)
         self._model = open_model(folder, "AutoModel", device)
         self._device = device
-        self.identity = {"model": folder.name, "sha256": digest_of(folder), "max_tokens": str(_MAX_TOKENS)}
+        self.identity = {"model": folder.name, "sha256": model_sha256(folder), "max_tokens": str(_MAX_TOKENS)}
 
-    def vectors(self, texts: Sequence[str], said: Callable[[int], None] = lambda done: None) -> NDArray[np.float32]:
+    def encode(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None
+    ) -> NDArray[np.float32]:
         """float32[n, width], each of length 1; `said` hears how many texts are done."""
-        found = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
+        embeddings = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         done = 0
-        for places in by_length(np.array([len(text) for text in texts], dtype=np.int64), _BATCH):
+        for indices in length_sorted_batches(np.array([len(text) for text in texts], dtype=np.int64), _BATCH_SIZE):
             tokens = self._tokenizer(
-                [texts[place] for place in places],
+                [texts[index] for index in indices],
                 padding=True,
                 truncation=True,
                 max_length=_MAX_TOKENS,
@@ -42,7 +44,7 @@ class SentenceEncoder:
                 hidden = self._model(**tokens).last_hidden_state.float()
             mask = tokens["attention_mask"].to(hidden.dtype)
             mean = torch.einsum("bl,blw->bw", mask, hidden) / mask.sum(dim=1, keepdim=True)
-            found[places] = functional.normalize(mean, dim=1).cpu().numpy()
-            done += len(places)
-            said(done)
-        return found
+            embeddings[indices] = functional.normalize(mean, dim=1).cpu().numpy()
+            done += len(indices)
+            on_progress(done)
+        return embeddings

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from prectr.model.text.encoder.network import LEVELS
 from prectr.model.text.encoder.tokens import Pair
-from prectr.model.text.teacher.local_model import digest_of, open_config, open_model, open_tokenizer
+from prectr.model.text.teacher.local_model import model_sha256, open_config, open_model, open_tokenizer
 from prectr.state.errors import UsageError
 
 MAX_TOKENS: Final = 64
 """Of a pair, for a sequence classifier."""
 
-_MAX_PROMPT: Final = 512
+_MAX_PROMPT_TOKENS: Final = 512
 """Tokens of a prompt, for a language model."""
 
 _TITLE_CHARACTERS: Final = 500
@@ -75,11 +75,11 @@ class ClassifierTeacher:
             raise UsageError(
                 f"the order of outputs is {self._order}, and {folder} has {outputs}: name each of 0 to {outputs - 1}"
             )
-        self._spread = torch.tensor(spread_over_levels(max(outputs, 2)), dtype=torch.float32)
+        self._interpolation = torch.tensor(level_interpolation(max(outputs, 2)), dtype=torch.float32)
         self.identity = {
             "kind": "classifier",
             "model": folder.name,
-            "sha256": digest_of(folder),
+            "sha256": model_sha256(folder),
             "dtype": str(dtype).removeprefix("torch."),
             "order": ",".join(map(str, self._order)),
             "max_tokens": str(MAX_TOKENS),
@@ -101,7 +101,7 @@ class ClassifierTeacher:
         ).to(self._device)
         with torch.inference_mode():
             logits = self._model(**tokens).logits.float().cpu()
-        return levels_of_outputs(logits, self._order, self._spread).numpy()
+        return log_levels_of_outputs(logits, self._order, self._interpolation).numpy()
 
 
 class CausalTeacher:
@@ -125,14 +125,14 @@ class CausalTeacher:
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
-        self._answers = self._answer_tokens(folder)
+        self._answer_ids = self._find_answer_ids(folder)
         self.identity = {
             "kind": "causal",
             "model": folder.name,
-            "sha256": digest_of(folder),
+            "sha256": model_sha256(folder),
             "dtype": str(dtype).removeprefix("torch."),
             "prompt": prompt,
-            "max_tokens": str(_MAX_PROMPT),
+            "max_tokens": str(_MAX_PROMPT_TOKENS),
         }
 
     def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
@@ -141,18 +141,18 @@ class CausalTeacher:
 
     def log_levels(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """Log-probabilities of the levels among the four answers, float32[n, 4]."""
-        asked = [self._ask(query, title) for query, title in pairs]
+        prompts = [self._format_prompt(query, title) for query, title in pairs]
         # Cut at the left: the question at the end must stay.
         self._tokenizer.truncation_side = "left"
-        tokens = self._tokenizer(asked, padding=True, truncation=True, max_length=_MAX_PROMPT, return_tensors="pt").to(
-            self._device
-        )
+        tokens = self._tokenizer(
+            prompts, padding=True, truncation=True, max_length=_MAX_PROMPT_TOKENS, return_tensors="pt"
+        ).to(self._device)
         tokens.pop("token_type_ids", None)
         with torch.inference_mode():
             logits = self._model(**tokens).logits[:, -1].float().cpu()
-        return torch.log_softmax(logits[:, self._answers], dim=1).numpy()
+        return torch.log_softmax(logits[:, self._answer_ids], dim=1).numpy()
 
-    def _ask(self, query: str, title: str) -> str:
+    def _format_prompt(self, query: str, title: str) -> str:
         # One after the other would fill in a query that says "{title}".
         before, _, rest = self._prompt.partition("{query}")
         if "{title}" in rest:
@@ -161,15 +161,15 @@ class CausalTeacher:
         first, _, between = before.partition("{title}")
         return f"{first}{title[:_TITLE_CHARACTERS]}{between}{query}{rest}"
 
-    def _answer_tokens(self, folder: Path) -> list[int]:
+    def _find_answer_ids(self, folder: Path) -> list[int]:
         """The token that each answer begins with, after the prompt."""
         space = "" if self._prompt.endswith((" ", "\n")) else " "
-        bare = self._tokenizer.encode(self._prompt, add_special_tokens=False)
+        prompt_ids = self._tokenizer.encode(self._prompt, add_special_tokens=False)
         answers = []
         for level in range(1, LEVELS + 1):
-            whole = self._tokenizer.encode(f"{self._prompt}{space}{level}", add_special_tokens=False)
-            after = [token for token in whole[len(bare) :] if self._tokenizer.decode([token]).strip()]
-            answers.append(after[0] if after else whole[-1])
+            answered_ids = self._tokenizer.encode(f"{self._prompt}{space}{level}", add_special_tokens=False)
+            answer_ids = [token for token in answered_ids[len(prompt_ids) :] if self._tokenizer.decode([token]).strip()]
+            answers.append(answer_ids[0] if answer_ids else answered_ids[-1])
         if len(set(answers)) < LEVELS:
             raise UsageError(
                 f"{folder}: its answers 1 to 4 begin with the tokens {answers}, which do not tell them apart; "
@@ -190,29 +190,29 @@ def open_teacher(
 
     UsageError: the folder holds neither.
     """
-    named = [str(name) for name in getattr(open_config(folder), "architectures", None) or []]
-    if prompt is not None or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
+    architectures = [str(name) for name in getattr(open_config(folder), "architectures", None) or []]
+    if prompt is not None or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         if order is not None:
             raise UsageError(f"{folder} is a language model: an order of outputs goes with a classifier")
         return CausalTeacher(folder, device, dtype=dtype, prompt=prompt if prompt is not None else PROMPT)
     return ClassifierTeacher(folder, device, dtype=dtype, order=order)
 
 
-def spread_over_levels(outputs: int) -> NDArray[np.float64]:
+def level_interpolation(outputs: int) -> NDArray[np.float64]:
     """How much of each output goes to each level, float64[outputs, 4]; rows sum to 1."""
-    place = np.linspace(0.0, LEVELS - 1.0, outputs)
-    return np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(LEVELS)))
+    level_index = np.linspace(0.0, LEVELS - 1.0, outputs)
+    return np.maximum(0.0, 1.0 - np.abs(level_index[:, None] - np.arange(LEVELS)))
 
 
-def levels_of_outputs(logits: Tensor, order: Sequence[int], spread: Tensor) -> Tensor:
+def log_levels_of_outputs(logits: Tensor, order: Sequence[int], interpolation: Tensor) -> Tensor:
     """Log-probabilities of the levels, float32[n, 4], from a classifier's logits, float32[n, outputs]."""
     logits = logits[:, list(order)]
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     if logits.shape[1] == LEVELS:
         return torch.log_softmax(logits, dim=1)
-    return torch.log(torch.softmax(logits, dim=1) @ spread + _LEAST)
+    return torch.log(torch.softmax(logits, dim=1) @ interpolation + _MIN_PROBABILITY)
 
 
-_LEAST: Final = 1e-6
+_MIN_PROBABILITY: Final = 1e-6
 """Probability that a level keeps that no output speaks of."""

@@ -6,8 +6,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.ops.cli.console import meter
-from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
+from prectr.ops.cli.console import progress_bar
+from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, ConnectTimeout, TopicPrefix, connection
 from prectr.ops.cli.signals import stop_signals
 from prectr.state.errors import PrectrError, UsageError
 
@@ -16,12 +16,12 @@ def load(
     files: Annotated[list[str], typer.Argument(help="Logs: files, directories or patterns, read in this order.")],
     bootstrap: Bootstrap,
     speed: Annotated[str, typer.Option(help="Seconds of event time a second, or max: as fast as it goes.")] = "max",
-    skip: Annotated[
+    skip_lines: Annotated[
         int, typer.Option(min=0, help="Lines of the log to pass over, as a load that was cut off says.")
     ] = 0,
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
-    wait: Wait = 5.0,
+    connect_timeout: ConnectTimeout = 5.0,
     json: Annotated[Path | None, typer.Option(help="Write how many events were sent to this file.")] = None,
 ) -> None:
     """Send every line of a log to the topic search-events, keyed by its user.
@@ -41,32 +41,32 @@ def load(
     if pace is not None and not 0 < pace < float("inf"):
         raise UsageError(f"--speed {speed}: must be more than 0; max sends as fast as it goes")
     names = Topics(topic_prefix)
-    with meter("load", 1.0) as shown, stop_signals() as stop:
+    with progress_bar("load", 1.0) as bar, stop_signals() as stop:
         loaded = send(
             files,
-            connection(bootstrap, client_config, wait),
+            connection(bootstrap, client_config, connect_timeout),
             names,
             speed=pace,
-            skip=skip,
-            progress=lambda done, total: shown.update(done / total if total else 1.0),
+            skip_lines=skip_lines,
+            progress=lambda done, total: bar.update(done / total if total else 1.0),
             stop=stop,
         )
         stopped = stop()
     if json is not None:
         result = {"events": loaded.events, "topic": names.events, "lines": loaded.lines, "invalid": loaded.invalid}
-        refused = {"refused": loaded.refused, "refused_lines": loaded.refused_lines}
+        refused = {"oversized": loaded.oversized, "oversized_lines": loaded.oversized_lines}
         json.write_bytes(msgspec.json.encode(result | refused) + b"\n")
     typer.echo(f"{loaded.events:,} events sent to {names.events}")
     if loaded.invalid:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(loaded.invalid.items()))
         typer.echo(f"of them no valid events, so dead letters: {reasons}")
     if stopped:
-        typer.echo(f"stopped behind line {loaded.lines:,} of the log: --skip {loaded.lines} goes on there")
-    if loaded.refused:
-        first = loaded.refused_lines[0]
+        typer.echo(f"stopped behind line {loaded.lines:,} of the log: --skip-lines {loaded.lines} goes on there")
+    if loaded.oversized:
+        first = loaded.oversized_lines[0]
         raise PrectrError(
             f"{first.file} line {first.line}: {first.size:,} bytes are too large for {names.events}"
-            + (f", and so are {loaded.refused - 1:,} more lines" if loaded.refused > 1 else "")
+            + (f", and so are {loaded.oversized - 1:,} more lines" if loaded.oversized > 1 else "")
             + "; all others are loaded. `prectr topics check` says how to raise max.message.bytes; then load those "
             "lines alone"
         )

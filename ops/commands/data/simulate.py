@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.ops.cli.console import meter
+from prectr.ops.cli.console import progress_bar
 from prectr.stream.simulator import SimulatedLog
 from prectr.stream.simulator import simulate as write_log
 
@@ -42,7 +42,7 @@ def simulate(
     Example: prectr simulate --pages 20000 --seed 0 --catalogue chorus --out log.jsonl.gz --truth truth.parquet
     """
     start = time.monotonic()
-    with meter("simulate", pages) as shown:
+    with progress_bar("simulate", pages) as bar:
         log = write_log(
             out,
             pages=pages,
@@ -54,7 +54,7 @@ def simulate(
             queries=queries,
             items=items,
             users=users,
-            progress=lambda done, _total: shown.update(done, f"{done:,} pages"),
+            progress=lambda done, _total: bar.update(done, f"{done:,} pages"),
         )
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(log), indent=2) + b"\n")
@@ -67,6 +67,6 @@ def _summary(out: Path, log: SimulatedLog, seconds: float) -> str:
     return (
         f"{out}: {log.pages:,} pages, {log.impressions:,} impressions, {log.clicks:,} clicks"
         f" ({log.clicks_beyond_window:,} beyond the window), {log.duplicated_clicks:,} clicks sent twice,"
-        f" {log.unknown_clicks:,} on unknown pages, {log.malformed:,} malformed events;"
+        f" {log.unknown_page_clicks:,} on unknown pages, {log.malformed_events:,} malformed events;"
         f" {log.seconds_of_log / 86400:.1f} days of log, written in {seconds:.1f} s"
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
+from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, ConnectTimeout, TopicPrefix, connection
 
 app = typer.Typer(
     add_completion=False,
@@ -38,7 +38,7 @@ def create(
     ] = 1,
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
-    wait: Wait = 5.0,
+    connect_timeout: ConnectTimeout = 5.0,
     json: Annotated[Path | None, typer.Option(help="Write what was made and what was there to this file.")] = None,
 ) -> None:
     """Make the topics that are not there yet; safe to repeat.
@@ -47,17 +47,17 @@ def create(
     """
     from prectr.stream.kafka.client.topics import Topics, create_topics, describe_system  # noqa: PLC0415
 
-    names, made_by = Topics(topic_prefix), connection(bootstrap, client_config, wait)
-    made = create_topics(made_by, names, partitions, replication)
-    facts = describe_system(made_by, names).topics
+    names, broker = Topics(topic_prefix), connection(bootstrap, client_config, connect_timeout)
+    made = create_topics(broker, names, partitions, replication)
+    described = describe_system(broker, names).topics
     if json is not None:
         topics = [
-            {"topic": name, "made": name in made, "partitions": topic.partitions, "replication": topic.replicas}
-            for name, topic in facts.items()
+            {"topic": name, "made": name in made, "partitions": topic.partitions, "replication": topic.min_replicas}
+            for name, topic in described.items()
         ]
         json.write_bytes(msgspec.json.format(msgspec.json.encode(topics)) + b"\n")
-    for name, topic in facts.items():
-        copies = f"{topic.partitions} partitions, {topic.replicas} cop{'y' if topic.replicas == 1 else 'ies'} of each"
+    for name, topic in described.items():
+        copies = f"{topic.partitions} partitions, {topic.min_replicas} cop{'y' if topic.min_replicas == 1 else 'ies'} of each"
         typer.echo(f"{name}: {'made' if name in made else 'is there'}, {copies}")
 
 
@@ -67,20 +67,20 @@ def check(
     snapshots: Annotated[
         str | None, typer.Option(help="Where `prectr stream --snapshots` keeps them; retention is held against it.")
     ] = None,
-    snapshot_every: Annotated[float, typer.Option(min=1, help="Seconds between two snapshots.")] = 60.0,
+    snapshot_interval: Annotated[float, typer.Option(min=1, help="Seconds between two snapshots.")] = 60.0,
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
-    wait: Wait = 5.0,
+    connect_timeout: ConnectTimeout = 5.0,
     json: Annotated[Path | None, typer.Option(help="Write the findings to this file, for a program.")] = None,
 ) -> None:
     """Check the topics and the broker's settings: a line each, with what to do. Exit code 1 where one is an error.
 
     Example: prectr topics check --bootstrap localhost:9092 --snapshots /mnt/snapshots
     """
-    from prectr.ops.doctor.findings import show_findings  # noqa: PLC0415
-    from prectr.ops.doctor.topic_checks import Snapshots, check_system  # noqa: PLC0415
+    from prectr.ops.doctor.findings import print_findings  # noqa: PLC0415
+    from prectr.ops.doctor.topic_checks import SnapshotTarget, check_system  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import Topics  # noqa: PLC0415
 
-    kept = Snapshots(snapshots, snapshot_every) if snapshots is not None else None
-    findings = check_system(connection(bootstrap, client_config, wait), Topics(topic_prefix), kept)
-    show_findings(findings, f"Topics and settings of {bootstrap}", json)
+    kept = SnapshotTarget(snapshots, snapshot_interval) if snapshots is not None else None
+    findings = check_system(connection(bootstrap, client_config, connect_timeout), Topics(topic_prefix), kept)
+    print_findings(findings, f"Topics and settings of {bootstrap}", json)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, GroupPrefix, TopicPrefix, Wait, connection
-from prectr.ops.cli.metrics_options import MetricsAddress, MetricsPort, exporter_if_wanted
+from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, ConnectTimeout, GroupPrefix, TopicPrefix, connection
+from prectr.ops.cli.metrics_options import MetricsAddress, MetricsPort, optional_exporter
 from prectr.ops.cli.signals import stop_signals
 
 if TYPE_CHECKING:
-    from prectr.ops.monitor.current_quality import Reading
+    from prectr.ops.monitor.current_quality import MonitorSnapshot
 
 
 def monitor(
@@ -28,7 +28,7 @@ def monitor(
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
     client_config: ClientConfig = None,
-    wait: Wait = 5.0,
+    connect_timeout: ConnectTimeout = 5.0,
 ) -> None:
     """Add up what all trainers publish of their quality, in windows of 5 min, 1 h and 24 h of event time.
 
@@ -42,19 +42,23 @@ def monitor(
     from prectr.state.lock import FolderLock  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import Topics  # noqa: PLC0415
 
-    exporter = exporter_if_wanted(monitor_metrics, metrics_port, metrics_address)
+    exporter = optional_exporter(monitor_metrics, metrics_port, metrics_address)
     settings = MonitorSettings(
-        connection(bootstrap, client_config, wait), Topics(topic_prefix), group_prefix, data_dir, session_timeout
+        connection(bootstrap, client_config, connect_timeout),
+        Topics(topic_prefix),
+        group_prefix,
+        data_dir,
+        session_timeout,
     )
     with exporter as metrics, PageServer(port, address) as page, stop_signals() as stop:
         lock = FolderLock(data_dir)
 
-        def tell(reading: "Reading") -> None:
-            page.update(reading)
+        def on_update(snapshot: "MonitorSnapshot") -> None:
+            page.update(snapshot)
             if metrics is not None:
-                metrics.update(reading)
+                metrics.update(snapshot)
 
         try:
-            run_monitor(settings, stop=stop, tell=tell)
+            run_monitor(settings, stop=stop, on_update=on_update)
         finally:
             lock.release()

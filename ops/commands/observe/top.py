@@ -20,7 +20,7 @@ def top(
     monitor: Annotated[
         str, typer.Option(help="The monitor's page: quality by window, and its last day as lines.")
     ] = "http://127.0.0.1:9480",
-    every: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks.")] = 2.0,
     once: Annotated[
         bool, typer.Option("--once", help="Print one screen and end; exit code 1 if nothing answers.")
     ] = False,
@@ -36,16 +36,16 @@ def top(
     Example: prectr top
     Example: prectr top --endpoint 10.0.0.5:9401 --endpoint 10.0.0.6:9401 --monitor 10.0.0.5:9480
     """
-    from prectr.ops.top.poller import Watching  # noqa: PLC0415
-    from prectr.ops.top.scrape import endpoint as address  # noqa: PLC0415 (not needed for --help)
-    from prectr.ops.top.scrape import monitor_page  # noqa: PLC0415
-    from prectr.ops.top.show import DEFAULT_ENDPOINTS, show_once, watch  # noqa: PLC0415
+    from prectr.ops.top.poller import Poller  # noqa: PLC0415
+    from prectr.ops.top.scrape import exporter_url as address  # noqa: PLC0415 (not needed for --help)
+    from prectr.ops.top.scrape import monitor_url  # noqa: PLC0415
+    from prectr.ops.top.show import DEFAULT_ENDPOINTS, print_once, watch  # noqa: PLC0415
 
-    named = bool(endpoint)
+    explicit = bool(endpoint)
     exporters = [address(each) for each in endpoint or DEFAULT_ENDPOINTS]
-    watching = Watching(exporters, monitor_page(monitor), named=named)
+    poller = Poller(exporters, monitor_url(monitor), explicit=explicit)
     if once:
-        show_once(watching, json)
+        print_once(poller, json)
         return
     with stop_signals() as stop:
-        watch(watching, every=every, stop=stop, json=json)
+        watch(poller, interval=interval, stop=stop, json=json)

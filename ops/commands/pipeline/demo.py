@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from prectr.ops.cli.console import meter
+from prectr.ops.cli.console import progress_bar
 from prectr.ops.settings.loader import load_settings
 
 MODELS: Final = ("prectr-v2", "prectr", "wide-deep+", "wide-deep", "dnn", "lr")
@@ -25,7 +25,7 @@ def demo(
 
     Example: prectr demo --pages 5000
     """
-    from prectr.ops.commands.pipeline.replay import show  # noqa: PLC0415
+    from prectr.ops.commands.pipeline.replay import print_report  # noqa: PLC0415
     from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import, and --help needs none)
     from prectr.stream.simulator import simulate  # noqa: PLC0415
 
@@ -35,21 +35,21 @@ def demo(
     )
     run_dir.mkdir(parents=True, exist_ok=True)
     log, truth = run_dir / "log.jsonl.gz", run_dir / "truth.parquet"
-    with meter("simulate", pages) as shown:
+    with progress_bar("simulate", pages) as bar:
         simulated = simulate(
             log,
             pages=pages,
             seed=seed,
             catalogue="chorus",
             truth=truth,
-            progress=lambda done, _total: shown.update(done, f"{done:,} pages"),
+            progress=lambda done, _total: bar.update(done, f"{done:,} pages"),
         )
     typer.echo(
-        f"{log}: {simulated.pages:,} pages, {simulated.clicks:,} clicks, {simulated.malformed:,} malformed events"
+        f"{log}: {simulated.pages:,} pages, {simulated.clicks:,} clicks, {simulated.malformed_events:,} malformed events"
     )
     settings = load_settings(None, {"batch_span": "1d"})
     report, page = run_replay(
         [str(log)], run_dir, settings, models=MODELS, truth=truth, restart=True, metrics_port=metrics_port
     )
-    show(report, page)
+    print_report(report, page)
     typer.echo("Next: open the report in a browser; prectr verify --run-dir " + str(run_dir))

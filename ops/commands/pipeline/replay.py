@@ -37,7 +37,7 @@ def replay(
     ] = False,
     examples: Annotated[Path | None, typer.Option(help="Write the examples to this file, .jsonl or .jsonl.gz.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over, whatever is in the run folder.")] = False,
-    cut_every: Annotated[
+    checkpoint_interval: Annotated[
         float, typer.Option(min=0, help="Seconds between the cuts that a crash goes back to; 0: after every step.")
     ] = 30.0,
     truth: Annotated[
@@ -78,15 +78,15 @@ def replay(
         flush=not no_flush,
         examples=examples,
         restart=restart,
-        cut_every=cut_every,
+        checkpoint_interval=checkpoint_interval,
         metrics_port=metrics_port,
     )
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    show(report, page)
+    print_report(report, page)
 
 
-def show(report: "Report", page: Path) -> None:
+def print_report(report: "Report", page: Path) -> None:
     """Print the quality of the models, where the records ended, and where the report is."""
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -100,10 +100,10 @@ def show(report: "Report", page: Path) -> None:
             table.add_column(column, justify="left" if column == "model" else "right")
         for row in report.models:
             parts = (row.segments.new, row.segments.low, row.segments.active)
-            figures = (row.auc, row.gauc, row.log_loss, row.normalized_entropy, row.calibration)
-            table.add_row(row.model, *(_figure(value) for value in (*figures, *(part.auc for part in parts))))
+            stats = (row.auc, row.gauc, row.log_loss, row.normalized_entropy, row.calibration)
+            table.add_row(row.model, *(_score(value) for value in (*stats, *(part.auc for part in parts))))
         console.print(table)
-    impressions, clicks = report.outcomes.impressions, report.outcomes.clicks
+    impressions, clicks = report.outcomes.pages, report.outcomes.clicks
     console.print(
         f"{report.pages:,} pages, {report.clicks:,} clicks joined; of {impressions.received:,} pages in "
         f"{impressions.open:,} are open, {impressions.duplicate:,} came twice; of {clicks.received:,} clicks in "
@@ -114,5 +114,5 @@ def show(report: "Report", page: Path) -> None:
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
 
 
-def _figure(value: float | None) -> str:
+def _score(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"

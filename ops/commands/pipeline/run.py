@@ -6,8 +6,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.ops.cli.console import chosen
-from prectr.ops.cli.kafka_options import ClientConfig, GroupPrefix, TopicPrefix, Wait, connection
+from prectr.ops.cli.console import log_settings
+from prectr.ops.cli.kafka_options import ClientConfig, ConnectTimeout, GroupPrefix, TopicPrefix, connection
 from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import UsageError
 
@@ -28,7 +28,7 @@ def run(
     state_dir: Annotated[
         Path | None, typer.Option(help="Folder for the stages' state; by default state in --run-dir.")
     ] = None,
-    streams: Annotated[int, typer.Option(min=1, max=128, help="Stream processes to start.")] = 1,
+    stream_workers: Annotated[int, typer.Option(min=1, max=128, help="Stream processes to start.")] = 1,
     partitions: Annotated[
         int | None,
         typer.Option(min=1, max=128, help="Partitions of topics that are made; by default as many as are there, or 4."),
@@ -48,7 +48,7 @@ def run(
     flush: Annotated[
         bool, typer.Option("--flush", help="With --until-end: the log has ended for good, close and learn everything.")
     ] = False,
-    cut_every: Annotated[
+    checkpoint_interval: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints; the figures move with them.")
     ] = 5.0,
     idle_timeout: Annotated[
@@ -59,7 +59,7 @@ def run(
         str | None,
         typer.Option(help="Where to keep snapshots of the state, as for prectr stream.", show_default=False),
     ] = None,
-    snapshot_every: Annotated[float, typer.Option(min=0.1, help="Seconds between snapshots.")] = 60.0,
+    snapshot_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between snapshots.")] = 60.0,
     session_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds after which another process takes over from a dead one.")
     ] = 10.0,
@@ -80,7 +80,7 @@ def run(
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
     client_config: ClientConfig = None,
-    wait: Wait = 5.0,
+    connect_timeout: ConnectTimeout = 5.0,
     config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too, for a program.")] = None,
 ) -> None:
@@ -103,7 +103,7 @@ def run(
             raise UsageError("--monitor-port is for a broker: a replay's report.html has all that a monitor would show")
         if until_end or flush:
             raise UsageError("--until-end and --flush are for a broker: a replay always goes to the end and flushes")
-        _replay(files, run_dir, model, partitions, batch_pages, batch_span, seed, cut_every, config, json)
+        _replay(files, run_dir, model, partitions, batch_pages, batch_span, seed, checkpoint_interval, config, json)
         return
     if bootstrap is None:
         raise UsageError("name a broker, as in --bootstrap localhost:9092, or replay files with --embedded FILE…")
@@ -114,45 +114,50 @@ def run(
     if monitor_port is not None and until_end:
         raise UsageError("--monitor-port: a monitor has no end; run prectr monitor by itself beside --until-end")
     from prectr.ops.live.run import LiveRun, report_path, run_live  # noqa: PLC0415
-    from prectr.ops.live.supervisor import Patience  # noqa: PLC0415
+    from prectr.ops.live.supervisor import RestartPolicy  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import Topics  # noqa: PLC0415
 
     # What is wrong with the settings is said here, once, before anything is started.
     load_settings(
         config, {"model": (model or "").split(",")[0] or None, "batch_pages": batch_pages, "batch_span": batch_span}
     )
-    both = _flags(
+    common_flags = _flags(
         bootstrap=bootstrap,
         topic_prefix=topic_prefix,
         client_config=client_config,
-        wait=wait,
+        connect_timeout=connect_timeout,
         config=config,
         flush=flush,
     )
     run_live(
         LiveRun(
-            connection=connection(bootstrap, client_config, wait),
+            connection=connection(bootstrap, client_config, connect_timeout),
             topics=Topics(topic_prefix),
             group_prefix=group_prefix,
             state_dir=state_dir or run_dir / "state",
             run_dir=run_dir,
-            streams=streams,
+            stream_workers=stream_workers,
             partitions=partitions,
             until_end=until_end,
             metrics_port=metrics_port,
-            both=both,
-            log=chosen.flags,
-            stream=_flags(
+            common_flags=common_flags,
+            log_flags=log_settings.flags,
+            stream_flags=_flags(
                 group_prefix=group_prefix,
                 session_timeout=session_timeout,
                 idle_timeout=idle_timeout,
                 snapshots=snapshots,
-                snapshot_every=snapshot_every,
+                snapshot_interval=snapshot_interval,
             ),
-            train=_flags(
-                model=model, batch_pages=batch_pages, batch_span=batch_span, seed=seed, cut_every=cut_every, json=json
+            train_flags=_flags(
+                model=model,
+                batch_pages=batch_pages,
+                batch_span=batch_span,
+                seed=seed,
+                checkpoint_interval=checkpoint_interval,
+                json=json,
             ),
-            monitor=None
+            monitor_flags=None
             if monitor_port is None
             else _flags(
                 bootstrap=bootstrap,
@@ -160,13 +165,13 @@ def run(
                 topic_prefix=topic_prefix,
                 group_prefix=group_prefix,
                 client_config=client_config,
-                wait=wait,
+                connect_timeout=connect_timeout,
                 session_timeout=session_timeout,
             ),
-            patience=Patience(),
+            restart_policy=RestartPolicy(),
         )
     )
-    _show(report_path(run_dir))
+    _print_report(report_path(run_dir))
 
 
 def _replay(
@@ -177,7 +182,7 @@ def _replay(
     batch_pages: int | None,
     batch_span: str | None,
     seed: int | None,
-    cut_every: float,
+    checkpoint_interval: float,
     config: Path | None,
     json: Path | None,
 ) -> None:
@@ -191,7 +196,7 @@ def _replay(
         batch_pages=batch_pages,
         batch_span=batch_span,
         seed=seed,
-        cut_every=cut_every,
+        checkpoint_interval=checkpoint_interval,
         config=config,
         json=json,
     )
@@ -209,10 +214,10 @@ def _flags(**values: object) -> list[str]:
     return flags
 
 
-def _show(report: Path) -> None:
+def _print_report(report: Path) -> None:
     """Print the trainer's report, if it has written one."""
-    from prectr.ops.commands.pipeline.replay import show  # noqa: PLC0415
+    from prectr.ops.commands.pipeline.replay import print_report  # noqa: PLC0415
     from prectr.ops.report import Report  # noqa: PLC0415
 
     if report.exists():
-        show(msgspec.json.decode(report.read_bytes(), type=Report), report.with_suffix(".html"))
+        print_report(msgspec.json.decode(report.read_bytes(), type=Report), report.with_suffix(".html"))

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from prectr.stream.records import LEVELS
-from prectr.stream.serving.query_lookup import QueryState, look_up_query
+from prectr.stream.serving.query_lookup import QueryLookup, look_up_query
 
 app = typer.Typer(
     add_completion=False,
@@ -41,18 +41,20 @@ def show(
     _print(found)
 
 
-def _print(found: QueryState) -> None:
+def _print(found: QueryLookup) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     console = Console()
-    table = Table(title=f"{escape(found.query)} (partition {found.partition}, last page closed {_time(found.updated)})")
+    table = Table(
+        title=f"{escape(found.query)} (partition {found.partition}, last page closed {_time(found.updated_at)})"
+    )
     for column in ("level", "impressions", "clicks", "click rate", "impressions, decayed", "clicks, decayed", "rate"):
         table.add_column(column, justify="right")
     for level in LEVELS:
         shown, clicked = found.totals[level - 1], found.totals[level + 3]
-        shown_lately, clicked_lately = found.decayed[level - 1], found.decayed[level + 3]
+        shown_lately, clicked_lately = found.decayed_sums[level - 1], found.decayed_sums[level + 3]
         table.add_row(
             str(level),
             f"{shown:,}",
@@ -63,10 +65,10 @@ def _print(found: QueryState) -> None:
             _rate(clicked_lately, shown_lately),
         )
     console.print(table)
-    if found.pending:
+    if found.unapplied_pages:
         console.print(
-            f"{found.pending:,} more pages have closed ({sum(found.pending_counts[:4]):,} impressions, "
-            f"{sum(found.pending_counts[4:]):,} clicks); the next page of the query counts them in."
+            f"{found.unapplied_pages:,} more pages have closed ({sum(found.unapplied_counts[:4]):,} impressions, "
+            f"{sum(found.unapplied_counts[4:]):,} clicks); the next page of the query counts them in."
         )
     if found.last_clicks:
         console.print("Last clicks, newest first:")

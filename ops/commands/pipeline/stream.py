@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prectr.ops.cli.console import meter
-from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, GroupPrefix, TopicPrefix, Wait, connection
-from prectr.ops.cli.metrics_options import MetricsAddress, MetricsPort, exporter_if_wanted
+from prectr.ops.cli.console import progress_bar
+from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, ConnectTimeout, GroupPrefix, TopicPrefix, connection
+from prectr.ops.cli.metrics_options import MetricsAddress, MetricsPort, optional_exporter
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import UsageError
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 
 if TYPE_CHECKING:
-    from prectr.stream.kafka.tasks.task_status import TaskFacts
+    from prectr.stream.kafka.tasks.task_status import TaskStatus
 
-_STAGES = ("sessions", "queries")
+_STAGES = ("join", "aggregate")
 
 
 def stream(
     bootstrap: Bootstrap,
     state_dir: Annotated[Path, typer.Option(help="Folder for this process's state; one a process.")],
-    stages: Annotated[str, typer.Option(help="Stages to run here, with commas.")] = "sessions,queries",
+    stages: Annotated[str, typer.Option(help="Stages to run here, with commas.")] = "join,aggregate",
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Stop when all that is there now has gone through.")
     ] = False,
@@ -47,13 +47,13 @@ def stream(
             show_default=False,
         ),
     ] = None,
-    snapshot_every: Annotated[float, typer.Option(min=0.1, help="Seconds between snapshots.")] = 60.0,
+    snapshot_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between snapshots.")] = 60.0,
     metrics_port: MetricsPort = None,
     metrics_address: MetricsAddress = None,
     topic_prefix: TopicPrefix = "",
     group_prefix: GroupPrefix = "prectr-",
     client_config: ClientConfig = None,
-    wait: Wait = 5.0,
+    connect_timeout: ConnectTimeout = 5.0,
     config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
 ) -> None:
     """Join clicks to pages and add the aggregates, exactly once, from search-events to training-examples.
@@ -63,7 +63,7 @@ def stream(
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
     from prectr.ops.metrics.stream import stream_metrics  # noqa: PLC0415
-    from prectr.state.snapshot_storage import Location  # noqa: PLC0415
+    from prectr.state.snapshot_storage import SnapshotStorage  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import Topics, check_topics  # noqa: PLC0415
     from prectr.stream.kafka.tasks.task import SnapshotSettings  # noqa: PLC0415
     from prectr.stream.kafka.tasks.task_manager import StreamSettings  # noqa: PLC0415
@@ -71,14 +71,14 @@ def stream(
 
     if flush and not until_end:
         raise UsageError("--flush goes with --until-end: a log that goes on has no last page")
-    wanted = [name.strip() for name in stages.split(",") if name.strip()]
-    if not wanted or set(wanted) - set(_STAGES):
+    selected = [name.strip() for name in stages.split(",") if name.strip()]
+    if not selected or set(selected) - set(_STAGES):
         raise UsageError(f"--stages {stages}: there are {', '.join(_STAGES)}")
-    exporter = exporter_if_wanted(stream_metrics, metrics_port, metrics_address)
-    location = None if snapshots is None else Location(snapshots)
+    exporter = optional_exporter(stream_metrics, metrics_port, metrics_address)
+    location = None if snapshots is None else SnapshotStorage(snapshots)
     if location is not None:
-        location.check()
-    broker, names = connection(bootstrap, client_config, wait), Topics(topic_prefix)
+        location.check_access()
+    broker, names = connection(bootstrap, client_config, connect_timeout), Topics(topic_prefix)
     pipeline = load_settings(config).pipeline
     pipeline = dataclasses.replace(pipeline, partitions=check_topics(broker, names))
     settings = StreamSettings(
@@ -87,19 +87,19 @@ def stream(
         group_prefix=group_prefix,
         config=pipeline,
         state_dir=state_dir,
-        stages=wanted,
+        stages=selected,
         session_timeout=session_timeout,
         idle_timeout=idle_timeout,
-        snapshots=None if location is None else SnapshotSettings(location, snapshot_every),
+        snapshots=None if location is None else SnapshotSettings(location, snapshot_interval),
     )
-    with exporter as metrics, meter("stream", 0) as shown, stop_signals() as stop:
+    with exporter as metrics, progress_bar("stream", 0) as bar, stop_signals() as stop:
 
-        def progress(tasks: Sequence["TaskFacts"]) -> None:
+        def progress(tasks: Sequence["TaskStatus"]) -> None:
             if metrics is not None:
                 metrics.update(tasks)
-            pages = sum(task.emitted for task in tasks if task.stage == "queries")
-            behind = sum(task.behind for task in tasks)
-            again = f", {behind:,} records to take again" if behind else ""
-            shown.update(pages, f"{pages:,} examples from {len(tasks)} tasks{again}")
+            pages = sum(task.emitted for task in tasks if task.stage == "aggregate")
+            remaining = sum(task.restore_remaining for task in tasks)
+            restoring = f", {remaining:,} records to take again" if remaining else ""
+            bar.update(pages, f"{pages:,} examples from {len(tasks)} tasks{restoring}")
 
         run_stream(settings, LexicalLabeller(), until_end=until_end, flush=flush, stop=stop, progress=progress)

@@ -6,16 +6,16 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.ops.cli.console import meter
+from prectr.ops.cli.console import progress_bar
 from prectr.state.errors import InputError, UsageError
 
 
-class Labelled(msgspec.Struct):
+class LabelResult(msgspec.Struct):
     """What the command wrote, for a program."""
 
     labels: str
     pairs: int
-    labelled_now: int
+    newly_labelled: int
     teacher: dict[str, str]
     vectors: dict[str, str] | None
 
@@ -60,17 +60,23 @@ def label(
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
         raise UsageError(f"--dtype is {dtype!r}; it must be float32, bfloat16 or float16")
-    place = pick_device(device)
+    torch_device = pick_device(device)
     unlabelled = read_pairs(pairs)
-    asked = open_teacher(teacher, place, dtype=dtypes[dtype], prompt=_read_prompt(prompt), order=_read_order(outputs))
-    sentences = SentenceEncoder(vectors, place) if vectors is not None else None
-    with meter("label", len(unlabelled)) as shown:
-        fresh = write_labels(out, unlabelled, asked, batch=batch, sentences=sentences, said=shown.update)
+    teacher_model = open_teacher(
+        teacher, torch_device, dtype=dtypes[dtype], prompt=_read_prompt(prompt), order=_read_order(outputs)
+    )
+    sentences = SentenceEncoder(vectors, torch_device) if vectors is not None else None
+    with progress_bar("label", len(unlabelled)) as bar:
+        newly_labelled = write_labels(
+            out, unlabelled, teacher_model, batch_size=batch, sentences=sentences, on_progress=bar.update
+        )
     manifest = read_manifest(out)
-    done = Labelled(str(out), manifest.pairs, fresh, manifest.teacher, manifest.vectors)
+    result = LabelResult(str(out), manifest.pairs, newly_labelled, manifest.teacher, manifest.vectors)
     if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(done)) + b"\n")
-    typer.echo(f"{manifest.pairs:,} pairs labelled by {manifest.teacher['model']}, {fresh:,} of them now: {out}")
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    typer.echo(
+        f"{manifest.pairs:,} pairs labelled by {manifest.teacher['model']}, {newly_labelled:,} of them now: {out}"
+    )
 
 
 def _read_prompt(path: Path | None) -> str | None:

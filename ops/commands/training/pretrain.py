@@ -6,15 +6,15 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.ops.cli.console import meter
+from prectr.ops.cli.console import progress_bar
 from prectr.state.errors import UsageError
 
 
-class PassRow(msgspec.Struct):
+class EpochRow(msgspec.Struct):
     """One pass over the data."""
 
-    stage: str
-    number: int
+    phase: str
+    epoch: int
     loss: float
     held_out_log_loss: float | None
     held_out_accuracy: float | None
@@ -29,8 +29,8 @@ class PretrainReport(msgspec.Struct):
     vocabulary: int
     graded_pairs: int
     unlabelled_pairs: int
-    kept_pass: int | None
-    passes: list[PassRow]
+    best_epoch: int | None
+    epochs: list[EpochRow]
 
 
 def pretrain(
@@ -58,7 +58,7 @@ def pretrain(
     """
     from prectr.model.text.encoder.artifact import HEADER, save_encoder  # noqa: PLC0415
     from prectr.model.text.encoder.graded import read_graded, read_pairs  # noqa: PLC0415
-    from prectr.model.text.encoder.network import parameters_of  # noqa: PLC0415
+    from prectr.model.text.encoder.network import count_parameters  # noqa: PLC0415
     from prectr.model.text.encoder.pretrain import PretrainConfig  # noqa: PLC0415
     from prectr.model.text.encoder.pretrain import pretrain as run  # noqa: PLC0415
     from prectr.model.text.encoder.provenance import provenance_of  # noqa: PLC0415
@@ -69,32 +69,43 @@ def pretrain(
         raise UsageError("--labels and --pairs go together: the labels, and the file of the pairs that they are of")
     if (out / HEADER).exists():
         raise UsageError(f"{out} holds an encoder already: name another folder, or remove it")
-    wanted = {"tune_epochs": epochs, "distil_epochs": distil_epochs, "held_out": held_out, "vocabulary": vocabulary}
-    config = PretrainConfig(seed=seed, **{name: value for name, value in wanted.items() if value is not None})  # type: ignore[arg-type]
-    place = pick_device(device)
-    learned = read_graded(graded)
+    overrides = {"tune_epochs": epochs, "distil_epochs": distil_epochs, "held_out": held_out, "vocab_size": vocabulary}
+    config = PretrainConfig(seed=seed, **{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    torch_device = pick_device(device)
+    graded_pairs = read_graded(graded)
     unlabelled = read_pairs(pairs) if pairs is not None else []
-    soft = read_labels(labels, unlabelled) if labels is not None else None
-    with meter("pretrain", 1.0) as shown:
-        made = run(learned, config, unlabelled=unlabelled, labels=soft, device=place, said=shown.update)
-    provenance = provenance_of(made, config, graded=learned, labels=soft.manifest if soft is not None else None)
-    sha256 = save_encoder(out, made.network, made.tokenizer, pairs=learned, provenance=provenance)
+    teacher_labels = read_labels(labels, unlabelled) if labels is not None else None
+    with progress_bar("pretrain", 1.0) as bar:
+        made = run(
+            graded_pairs,
+            config,
+            unlabelled=unlabelled,
+            labels=teacher_labels,
+            device=torch_device,
+            on_progress=bar.update,
+        )
+    provenance = provenance_of(
+        made, config, graded=graded_pairs, labels=teacher_labels.manifest if teacher_labels is not None else None
+    )
+    sha256 = save_encoder(out, made.network, made.tokenizer, pairs=graded_pairs, provenance=provenance)
     report = PretrainReport(
         encoder=str(out),
         sha256=sha256,
-        parameters=parameters_of(made.network),
-        vocabulary=made.tokenizer.vocabulary,
-        graded_pairs=len(learned),
+        parameters=count_parameters(made.network),
+        vocabulary=made.tokenizer.vocab_size,
+        graded_pairs=len(graded_pairs),
         unlabelled_pairs=len(unlabelled),
-        kept_pass=made.best,
-        passes=[PassRow(*row) for row in made.passes],
+        best_epoch=made.best_epoch,
+        epochs=[EpochRow(*row) for row in made.epochs],
     )
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     typer.echo(f"encoder {sha256[:12]}, {report.parameters:,} parameters, {report.vocabulary:,} tokens: {out}")
-    last = next((row for row in report.passes if row.stage == "tune" and row.number == made.best), report.passes[-1])
+    last = next(
+        (row for row in report.epochs if row.phase == "tune" and row.epoch == made.best_epoch), report.epochs[-1]
+    )
     if last.held_out_log_loss is not None:
         typer.echo(
-            f"kept pass {last.number} of fine-tuning: held-out log loss {last.held_out_log_loss:.4f}, "
+            f"kept pass {last.epoch} of fine-tuning: held-out log loss {last.held_out_log_loss:.4f}, "
             f"level accuracy {last.held_out_accuracy:.3f}"
         )

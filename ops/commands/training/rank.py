@@ -29,11 +29,11 @@ def rank(
         typer.Option(help="Of a live run: state folder of prectr stream, of every process of several."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Which model of a run that has trained several.")] = None,
-    without: Annotated[
+    expect_without: Annotated[
         str | None, typer.Option(help="Make sure that the model was trained without these parts, with commas.")
     ] = None,
     position: Annotated[int, typer.Option(min=1, max=200, help="Score every item as if shown here.")] = 1,
-    at: Annotated[
+    as_of: Annotated[
         str | None, typer.Option(help="When it is asked, such as 2026-01-31T12:00 (UTC); else at the newest event.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Print so many.")] = 20,
@@ -45,13 +45,13 @@ def rank(
     Example: prectr rank --run-dir run --query "usb cable" --user u7 --candidates items.csv
     """
     items = read_candidates(candidates)
-    asked_at = None if at is None else _milliseconds(at)
+    as_of_ms = None if as_of is None else _milliseconds(as_of)
     # torch takes seconds to import, and --help and a wrong file need none.
-    from prectr.ops.ranking.service import Question, RunChoice  # noqa: PLC0415
+    from prectr.ops.ranking.service import RankQuery, RunRef  # noqa: PLC0415
     from prectr.ops.ranking.service import rank as rank_by  # noqa: PLC0415
 
-    choice = RunChoice(run_dir=run_dir, state_dirs=state_dir or (), model=model, without=without, config=config)
-    ranking = rank_by(choice, Question(query=query, user_id=user, items=items, position=position, at=asked_at))
+    run_ref = RunRef(run_dir=run_dir, state_dirs=state_dir or (), model=model, without=expect_without, config=config)
+    ranking = rank_by(run_ref, RankQuery(query=query, user_id=user, items=items, position=position, as_of=as_of_ms))
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(ranking)) + b"\n")
     _print(ranking, top)
@@ -61,7 +61,9 @@ def _milliseconds(text: str) -> int:
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no time: write it like 2026-01-31T12:00", param_hint="--at") from error
+        raise typer.BadParameter(
+            f"{text!r} is no time: write it like 2026-01-31T12:00", param_hint="--as-of"
+        ) from error
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
@@ -84,7 +86,7 @@ def _print(ranking: "Ranking", top: int) -> None:
         table.add_column(name, justify="right")
     for each in ranking.ranked[:top]:
         title = " ".join((each.title or "").split())
-        table.add_row(str(each.rank), escape(each.item_id), escape(title), *_figures(each))
+        table.add_row(str(each.rank), escape(each.item_id), escape(title), *_cells(each))
     console.print(table)
     if len(ranking.ranked) > top:
         console.print(f"… and {len(ranking.ranked) - top:,} more: --top or --json")
@@ -93,8 +95,8 @@ def _print(ranking: "Ranking", top: int) -> None:
         "users of the query have clicked; user, query, category: click rates at it, smoothed.",
         highlight=False,
     )
-    for name, of in (("user", ranking.user), ("query", ranking.asked)):
-        console.print(_why(name, of), highlight=False, markup=False)
+    for name, of in (("user", ranking.user_preference), ("query", ranking.query_preference)):
+        console.print(_explain_preference(name, of), highlight=False, markup=False)
     for note in ranking.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
     console.print(
@@ -105,20 +107,20 @@ def _print(ranking: "Ranking", top: int) -> None:
     )
 
 
-def _figures(of: "Ranked") -> list[str]:
-    incentive = "–" if of.incentive is None else f"{of.incentive:+.3f}"
-    levels = (f"{probability:.2f}" for probability in of.levels.values())
-    rates = (f"{rate:.3f}" for rate in (of.user_rate, of.query_rate, of.category_rate))
-    return [f"{of.click_probability:.4f}", str(of.level), *levels, incentive, *rates]
+def _cells(ranked: "Ranked") -> list[str]:
+    incentive = "–" if ranked.incentive is None else f"{ranked.incentive:+.3f}"
+    levels = (f"{probability:.2f}" for probability in ranked.level_probabilities.values())
+    rates = (f"{rate:.3f}" for rate in (ranked.user_rate, ranked.query_rate, ranked.category_rate))
+    return [f"{ranked.click_probability:.4f}", str(ranked.relevance_level), *levels, incentive, *rates]
 
 
-def _why(name: str, of: "Preference") -> str:
+def _explain_preference(name: str, preference: "Preference") -> str:
     """What a user or a query prefers, and on what ground."""
-    if of.preferred is None:
-        return f"{name} {of.name!r}: no closed page yet, so no preferred level but the category's"
+    if preference.preferred is None:
+        return f"{name} {preference.name!r}: no closed page yet, so no preferred level but the category's"
     rates = ", ".join(
-        f"{level}: {of.rates[level]:.3f} (category {of.expected[level]:.3f}; "
-        f"{of.clicks[level]:,} of {of.impressions[level]:,})"
-        for level in of.rates
+        f"{level}: {preference.rates[level]:.3f} (category {preference.prior_rates[level]:.3f}; "
+        f"{preference.clicks[level]:,} of {preference.impressions[level]:,})"
+        for level in preference.rates
     )
-    return f"{name} {of.name!r} prefers level {of.preferred}. Click rate by level, smoothed: {rates}"
+    return f"{name} {preference.name!r} prefers level {preference.preferred}. Click rate by level, smoothed: {rates}"

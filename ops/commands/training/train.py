@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from prectr.ops.cli.console import Meter, meter
-from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, TopicPrefix, Wait, connection
-from prectr.ops.cli.metrics_options import MetricsAddress, MetricsPort, exporter_if_wanted
+from prectr.ops.cli.console import ProgressBar, progress_bar
+from prectr.ops.cli.kafka_options import Bootstrap, ClientConfig, ConnectTimeout, TopicPrefix, connection
+from prectr.ops.cli.metrics_options import MetricsAddress, MetricsPort, optional_exporter
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.settings.loader import load_settings
-from prectr.ops.training.failure_marker import SEEN_AFTER, leave_word, wait_to_be_seen
+from prectr.ops.training.failure_marker import LINGER_SECONDS, linger_for_scrape, write_failure
 from prectr.state.errors import TrainingError, UsageError
 
 if TYPE_CHECKING:
-    from prectr.model.training.instrumentation import WatchedTrainer
+    from prectr.model.training.instrumentation import InstrumentedTrainer
     from prectr.ops.metrics.exporter import Exporter
     from prectr.ops.metrics.train import TrainSnapshot
     from prectr.ops.report import Report
-    from prectr.ops.training.quality_publisher import QualityFeed
-    from prectr.stream.kafka.io.sink_runner import LiveTraining
+    from prectr.ops.training.quality_publisher import QualityPublisher
+    from prectr.stream.kafka.io.sink_runner import LiveSinkRunner
 
 _log = logging.getLogger(__name__)
-_SAY_EVERY: Final = 0.5
+_REPORT_INTERVAL: Final = 0.5
 """Seconds between two looks at the figures: to sum up a model's quality takes milliseconds."""
 
 
@@ -48,12 +48,12 @@ def train(
         bool, typer.Option("--until-end", help="Stop when the stages have been told to end and all of it is learned.")
     ] = False,
     flush: Annotated[bool, typer.Option("--flush", help="With --until-end: train the last batch too.")] = False,
-    cut_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+    checkpoint_interval: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
     metrics_port: MetricsPort = None,
     metrics_address: MetricsAddress = None,
     topic_prefix: TopicPrefix = "",
     client_config: ClientConfig = None,
-    wait: Wait = 5.0,
+    connect_timeout: ConnectTimeout = 5.0,
     config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file too, for a program.")] = None,
 ) -> None:
@@ -63,116 +63,120 @@ def train(
 
     Example: prectr train --bootstrap localhost:9092 --run-dir live --model wide-deep+
     """
-    from prectr.model.distributed.process_group import join_ranks  # noqa: PLC0415 (torch takes seconds to import, and --help needs none)
-    from prectr.ops.commands.pipeline.replay import show  # noqa: PLC0415
+    from prectr.model.distributed.process_group import init_process_group  # noqa: PLC0415 (torch takes seconds to import, and --help needs none)
+    from prectr.ops.commands.pipeline.replay import print_report  # noqa: PLC0415
     from prectr.ops.metrics.train import train_metrics  # noqa: PLC0415
     from prectr.ops.report import write_report  # noqa: PLC0415
-    from prectr.ops.training.evaluated_sinks import identity, make_report  # noqa: PLC0415
-    from prectr.ops.training.quality_publisher import QualityFeed, make_watched  # noqa: PLC0415
+    from prectr.ops.training.evaluated_sinks import make_report, run_identity  # noqa: PLC0415
+    from prectr.ops.training.quality_publisher import QualityPublisher, make_trainers  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import Topics, check_topics  # noqa: PLC0415
-    from prectr.stream.kafka.io.sink_runner import LiveTraining  # noqa: PLC0415
+    from prectr.stream.kafka.io.sink_runner import LiveSinkRunner  # noqa: PLC0415
 
     if flush and not until_end:
         raise UsageError("--flush goes with --until-end: a log that goes on has no last batch")
-    exporter = exporter_if_wanted(train_metrics, metrics_port, metrics_address)
+    exporter = optional_exporter(train_metrics, metrics_port, metrics_address)
     models = [name.strip() for name in model.split(",") if name.strip()] if model is not None else []
     overrides = {"model": models[0] if models else None, "batch_pages": batch_pages, "batch_span": batch_span}
     settings = load_settings(config, {**overrides, "seed": seed})
     models = models or [settings.trainer.model]
-    broker, names = connection(bootstrap, client_config, wait), Topics(topic_prefix)
+    broker, names = connection(bootstrap, client_config, connect_timeout), Topics(topic_prefix)
     pipeline = replace(settings.pipeline, partitions=check_topics(broker, names))
     settings = replace(settings, pipeline=pipeline)
     with ExitStack() as stack:
-        ranks = join_ranks(settings.trainer.device)
-        if ranks is not None:
-            stack.enter_context(ranks)
-        leads = ranks is None or ranks.rank == 0
-        metrics = stack.enter_context(exporter if leads else nullcontext())
-        scored = make_watched(settings.trainer, models, ranks)
-        decides = identity(settings, models)
-        run = LiveTraining(
+        group = init_process_group(settings.trainer.device)
+        if group is not None:
+            stack.enter_context(group)
+        is_leader = group is None or group.rank == 0
+        metrics = stack.enter_context(exporter if is_leader else nullcontext())
+        sinks = make_trainers(settings.trainer, models, group)
+        run_settings = run_identity(settings, models)
+        run = LiveSinkRunner(
             broker,
             names,
             run_dir,
-            config=decides,
-            sinks=scored,
-            cut_every=cut_every,
-            peers=ranks,
+            config=run_settings,
+            sinks=sinks,
+            checkpoint_interval=checkpoint_interval,
+            process_group=group,
         )
         stack.callback(run.close)
-        feed = QualityFeed(broker, names, scored, run_dir, decides) if leads else None
-        if feed is not None:
-            stack.callback(feed.close)
+        publisher = QualityPublisher(broker, names, sinks, run_dir, run_settings) if is_leader else None
+        if publisher is not None:
+            stack.callback(publisher.close)
 
         def report() -> tuple["Report", Path]:
-            made = make_report(run, scored, settings, dead_letters={}, out_of_order=run.reader.out_of_order)
+            made = make_report(run, sinks, settings, dead_letters={}, late_records=run.reader.late_records)
             return made, write_report(run_dir, made)
 
-        with meter("train", 0) if leads else nullcontext(_Unseen()) as shown, stop_signals() as stop:
-            told = _Told(shown, scored, metrics, feed, run_dir)
+        with progress_bar("train", 0) if is_leader else nullcontext(_NullProgress()) as bar, stop_signals() as stop:
+            reporter = _ProgressReporter(bar, sinks, metrics, publisher, run_dir)
             try:
-                run.run(until_end=until_end, flush=flush, stop=stop, progress=told, on_cut=lambda _: report())
+                run.run(
+                    until_end=until_end, flush=flush, stop=stop, progress=reporter, on_checkpoint=lambda _: report()
+                )
             except TrainingError as error:
-                if leads:
-                    leave_word(run_dir, error)
+                if is_leader:
+                    write_failure(run_dir, error)
                 if metrics is not None:
-                    told.say(run)
-                    _log.warning("%s. Metrics are served for %.0f s more, so that it is seen", error, SEEN_AFTER)
-                    wait_to_be_seen(stop)
+                    reporter.report(run)
+                    _log.warning("%s. Metrics are served for %.0f s more, so that it is seen", error, LINGER_SECONDS)
+                    linger_for_scrape(stop)
                 raise
-            if feed is not None:
-                feed.finish()
-            told.say(run)
-        if not leads:
+            if publisher is not None:
+                publisher.flush()
+            reporter.report(run)
+        if not is_leader:
             return
-        last, page = report()
+        final_report, page = report()
     if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(last)) + b"\n")
-    show(last, page)
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(final_report)) + b"\n")
+    print_report(final_report, page)
 
 
-class _Told:
+class _ProgressReporter:
     """Tells a meter how far a trainer is, and an exporter, if there is one; keeps its quality published."""
 
     def __init__(
         self,
-        shown: Meter,
-        scored: "Mapping[str, WatchedTrainer]",
+        bar: ProgressBar,
+        sinks: "Mapping[str, InstrumentedTrainer]",
         metrics: "Exporter[TrainSnapshot] | None",
-        feed: "QualityFeed | None",
+        publisher: "QualityPublisher | None",
         run_dir: Path,
     ) -> None:
-        self._shown = shown
-        self._scored = scored
+        self._bar = bar
+        self._sinks = sinks
         self._metrics = metrics
-        self._feed = feed
+        self._publisher = publisher
         self._run_dir = run_dir
-        self._said = 0.0
-        from prectr.ops.metrics.train import Idle  # noqa: PLC0415
+        self._reported_at = 0.0
+        from prectr.ops.metrics.train import IdleRatio  # noqa: PLC0415
 
-        self._idle = Idle()
+        self._idle_ratio = IdleRatio()
 
-    def __call__(self, run: "LiveTraining") -> None:
+    def __call__(self, run: "LiveSinkRunner") -> None:
         """Tell it, if it is time; publish what is due."""
-        if self._feed is not None:
-            self._feed.keep_up()
-        if time.monotonic() - self._said >= _SAY_EVERY:
-            self.say(run)
+        if self._publisher is not None:
+            self._publisher.poll()
+        if time.monotonic() - self._reported_at >= _REPORT_INTERVAL:
+            self.report(run)
 
-    def say(self, run: "LiveTraining") -> None:
+    def report(self, run: "LiveSinkRunner") -> None:
         """Tell it now."""
-        from prectr.ops.metrics.train import learning_of, train_snapshot  # noqa: PLC0415
-        from prectr.ops.training.evaluated_sinks import note  # noqa: PLC0415
+        from prectr.ops.metrics.train import train_snapshot, trainer_status  # noqa: PLC0415
+        from prectr.ops.training.evaluated_sinks import progress_note  # noqa: PLC0415
 
-        self._said = time.monotonic()
-        waiting = f", waiting: {run.waiting}" if run.waiting else ""
-        self._shown.update(run.tally.pages, note(run.tally.pages, self._scored) + waiting)
+        self._reported_at = time.monotonic()
+        waiting = f", waiting: {run.waiting_reason}" if run.waiting_reason else ""
+        self._bar.update(run.digest.pages, progress_note(run.digest.pages, self._sinks) + waiting)
         if self._metrics is not None:
-            learning = None if self._feed is None else learning_of(self._scored, run, self._feed, self._idle)
-            self._metrics.update(train_snapshot(self._scored, run.reader.out_of_order, self._run_dir, learning))
+            status = (
+                None if self._publisher is None else trainer_status(self._sinks, run, self._publisher, self._idle_ratio)
+            )
+            self._metrics.update(train_snapshot(self._sinks, run.reader.late_records, self._run_dir, status))
 
 
-class _Unseen:
+class _NullProgress:
     """A meter that nobody looks at: of a process that is not the first of several."""
 
     def update(self, done: float, note: str = "") -> None:

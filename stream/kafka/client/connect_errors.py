@@ -10,42 +10,42 @@ from kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-LOGIN_REFUSED: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
+AUTHENTICATION_ERRORS: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 """What no further attempt mends."""
-_CLIENT: Final = "kafka"
-_CONNECTIONS: Final = "kafka.net.manager"
+_CLIENT_LOGGER: Final = "kafka"
+_CONNECTION_LOGGER: Final = "kafka.net.manager"
 
 
-class _Attempts(logging.Handler):
+class _ConnectErrorHandler(logging.Handler):
     """Keeps the last error of an attempt to connect."""
 
-    last: Exception | None = None
+    last_error: Exception | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         for argument in record.args if isinstance(record.args, tuple) else ():
             # Timeouts follow, and say nothing of why.
-            known = isinstance(argument, KafkaTimeoutError) or isinstance(self.last, LOGIN_REFUSED)
+            known = isinstance(argument, KafkaTimeoutError) or isinstance(self.last_error, AUTHENTICATION_ERRORS)
             if isinstance(argument, Exception) and not known:
-                self.last = argument
+                self.last_error = argument
 
 
-_attempts: Final = _Attempts(logging.WARNING)
-logging.getLogger(_CONNECTIONS).addHandler(_attempts)
+_handler: Final = _ConnectErrorHandler(logging.WARNING)
+logging.getLogger(_CONNECTION_LOGGER).addHandler(_handler)
 
 
-def forget_attempts() -> None:
+def reset_connect_error() -> None:
     """Begin anew."""
-    _attempts.last = None
+    _handler.last_error = None
 
 
-def last_attempt() -> Exception | None:
-    """How the last attempt to connect has failed since `forget_attempts`; None where nothing is known."""
-    return _attempts.last
+def last_connect_error() -> Exception | None:
+    """How the last attempt to connect has failed since `reset_connect_error`; None where nothing is known."""
+    return _handler.last_error
 
 
-def be_quiet() -> None:
+def silence_client_logs() -> None:
     """Let the client library log nothing: it logs every attempt, with tracebacks, and what matters is raised."""
-    logging.getLogger(_CLIENT).setLevel(logging.CRITICAL + 1)
-    connections = logging.getLogger(_CONNECTIONS)
-    connections.setLevel(logging.WARNING)
-    connections.propagate = False
+    logging.getLogger(_CLIENT_LOGGER).setLevel(logging.CRITICAL + 1)
+    connection_logger = logging.getLogger(_CONNECTION_LOGGER)
+    connection_logger.setLevel(logging.WARNING)
+    connection_logger.propagate = False

@@ -10,21 +10,21 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import partition_count
 
 
-class Span(NamedTuple):
+class OffsetRange(NamedTuple):
     """Offsets of the first record that a partition still holds, and behind its last one, uncommitted ones included."""
 
-    first: int
+    start: int
     end: int
 
 
-class Look(NamedTuple):
+class EndOffsetsSample(NamedTuple):
     """How far the logs of all partitions reach. seen: some time before. ends: just now."""
 
-    seen: list[int]
-    ends: list[int]
+    previous: list[int]
+    current: list[int]
 
 
-class LogEnds:
+class EndOffsets:
     """Asks the broker how far partitions reach; from any thread."""
 
     def __init__(self, connection: Connection) -> None:
@@ -32,25 +32,25 @@ class LogEnds:
         self._lock = Lock()
         self._consumer = connection.consumer(group_id=None, isolation_level="read_uncommitted")
 
-    def of(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    def fetch(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Offset behind the last record of each partition."""
         with self._lock:
             ends: dict[TopicPartition, int] = self._consumer.end_offsets(list(partitions))
         return ends
 
-    def spans(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Span]:
+    def fetch_ranges(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetRange]:
         """From where to where each partition reaches."""
         with self._lock:
-            firsts = self._consumer.beginning_offsets(list(partitions))
+            starts = self._consumer.beginning_offsets(list(partitions))
             ends = self._consumer.end_offsets(list(partitions))
-        return {partition: Span(firsts[partition], ends[partition]) for partition in partitions}
+        return {partition: OffsetRange(starts[partition], ends[partition]) for partition in partitions}
 
-    def of_topic(self, topic: str) -> list[int]:
+    def fetch_topic(self, topic: str) -> list[int]:
         """Offset behind the last record of each partition of a topic."""
         count = partition_count(self._connection, topic)
         partitions = [TopicPartition(topic, number) for number in range(count)]
-        with self._connection.errors():
-            ends = self.of(partitions)
+        with self._connection.translate_errors():
+            ends = self.fetch(partitions)
         return [ends[partition] for partition in partitions]
 
     def close(self) -> None:
@@ -58,10 +58,10 @@ class LogEnds:
         self._consumer.close()
 
 
-def ends_of(connection: Connection, topic: str) -> list[int]:
+def fetch_end_offsets(connection: Connection, topic: str) -> list[int]:
     """Offset behind the last record of each partition of a topic."""
-    ends = LogEnds(connection)
+    end_offsets = EndOffsets(connection)
     try:
-        return ends.of_topic(topic)
+        return end_offsets.fetch_topic(topic)
     finally:
-        ends.close()
+        end_offsets.close()

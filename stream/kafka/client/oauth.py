@@ -5,7 +5,7 @@ from collections.abc import Callable
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 
-class Token(AbstractTokenProvider):  # type: ignore[misc]
+class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
     """Gives the client the token that `fetch` returns; whoever renews the token only replaces it there."""
 
     def __init__(self, fetch: Callable[[], str]) -> None:

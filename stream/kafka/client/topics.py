@@ -14,7 +14,7 @@ from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
-MAX_LETTER_BYTES: Final = 12 << 20
+MAX_DEAD_LETTER_BYTES: Final = 12 << 20
 """A dead letter is a whole record of the events, and says besides where it came from and why."""
 
 
@@ -30,9 +30,9 @@ class Topics:
         return f"{self.prefix}search-events"
 
     @property
-    def activity(self) -> str:
+    def joined_pages(self) -> str:
         """Frames of closed pages, by query."""
-        return f"{self.prefix}search-activity"
+        return f"{self.prefix}joined-pages"
 
     @property
     def examples(self) -> str:
@@ -52,11 +52,11 @@ class Topics:
     @property
     def all(self) -> tuple[str, ...]:
         """Every topic."""
-        return (self.events, self.activity, self.examples, self.dead_letters, self.quality)
+        return (self.events, self.joined_pages, self.examples, self.dead_letters, self.quality)
 
     def max_message_bytes(self, name: str) -> int:
         """What a record of a topic may take up, compressed."""
-        return MAX_LETTER_BYTES if name == self.dead_letters else MAX_MESSAGE_BYTES
+        return MAX_DEAD_LETTER_BYTES if name == self.dead_letters else MAX_MESSAGE_BYTES
 
 
 def create_topics(connection: Connection, topics: Topics, partitions: int, replication: int = 1) -> list[str]:
@@ -65,7 +65,7 @@ def create_topics(connection: Connection, topics: Topics, partitions: int, repli
     Raises:
         PrectrError: the broker refuses, or a topic is there with another number of partitions.
     """
-    made = []
+    created = []
     for name in topics.all:
         topic = NewTopic(
             name=name,
@@ -76,10 +76,10 @@ def create_topics(connection: Connection, topics: Topics, partitions: int, repli
                 "max.message.bytes": str(topics.max_message_bytes(name)),
             },
         )
-        if connection.ask(partial(_created, topic)):
-            made.append(name)
-    if made:
-        connection.ask(lambda admin: admin.wait_for_topics(made))
+        if connection.call_admin(partial(_create, topic)):
+            created.append(name)
+    if created:
+        connection.call_admin(lambda admin: admin.wait_for_topics(created))
     for name in topics.all:
         found = partition_count(connection, name)
         if found != partitions:
@@ -87,10 +87,10 @@ def create_topics(connection: Connection, topics: Topics, partitions: int, repli
                 f"topic {name} has {found} partitions, not {partitions}: use another --topic-prefix, "
                 "or delete the topic and its group's offsets"
             )
-    return made
+    return created
 
 
-def _created(topic: NewTopic, admin: KafkaAdminClient) -> bool:
+def _create(topic: NewTopic, admin: KafkaAdminClient) -> bool:
     """Make a topic; whether it was not there."""
     try:
         admin.create_topics([topic])
@@ -99,28 +99,28 @@ def _created(topic: NewTopic, admin: KafkaAdminClient) -> bool:
     return True
 
 
-class Layout(NamedTuple):
+class TopicDescription(NamedTuple):
     """What the broker says of a topic. identity: differs when a topic is made anew under its old name."""
 
     partitions: int
-    identity: str
+    topic_id: str
 
 
-def layout(connection: Connection, topic: str) -> Layout:
+def describe_topic(connection: Connection, topic: str) -> TopicDescription:
     """Ask how a topic is laid out.
 
     Raises:
         PrectrError: there is no such topic, or no broker.
     """
-    found = next(iter(connection.ask(lambda admin: admin.describe_topics([topic]))), None)
+    found = next(iter(connection.call_admin(lambda admin: admin.describe_topics([topic]))), None)
     if not found or not found["partitions"]:
         raise PrectrError(f"there is no topic {topic}: make the topics with `prectr topics create`")
-    return Layout(len(found["partitions"]), str(found["topic_id"]))
+    return TopicDescription(len(found["partitions"]), str(found["topic_id"]))
 
 
 def partition_count(connection: Connection, topic: str) -> int:
-    """How many partitions a topic has; raises as `layout`."""
-    return layout(connection, topic).partitions
+    """How many partitions a topic has; raises as `describe_topic`."""
+    return describe_topic(connection, topic).partitions
 
 
 def check_topics(connection: Connection, topics: Topics) -> int:
@@ -129,19 +129,19 @@ def check_topics(connection: Connection, topics: Topics) -> int:
     Raises:
         PrectrError: one is missing, or has another number of partitions.
     """
-    wanted = partition_count(connection, topics.events)
-    for name in (topics.activity, topics.examples):
+    expected = partition_count(connection, topics.events)
+    for name in (topics.joined_pages, topics.examples):
         found = partition_count(connection, name)
-        if found != wanted:
+        if found != expected:
             raise PrectrError(
-                f"topic {name} has {found} partitions, {topics.events} has {wanted}: they must be alike; "
+                f"topic {name} has {found} partitions, {topics.events} has {expected}: they must be alike; "
                 "make topics of your own under another --topic-prefix with `prectr topics create`"
             )
     partition_count(connection, topics.dead_letters)
-    return wanted
+    return expected
 
 
-class TopicFacts(msgspec.Struct, frozen=True):
+class TopicHealth(msgspec.Struct, frozen=True):
     """What the broker says of a topic that is there.
 
     replicas: copies of the partition that has fewest. behind: partitions of which a copy is not in step. leaderless:
@@ -149,55 +149,55 @@ class TopicFacts(msgspec.Struct, frozen=True):
     """
 
     partitions: int
-    replicas: int
-    behind: list[int]
+    min_replicas: int
+    under_replicated: list[int]
     leaderless: list[int]
     settings: dict[str, str] | None
 
 
-def max_message_bytes(connection: Connection, topic: str) -> int | None:
+def fetch_max_message_bytes(connection: Connection, topic: str) -> int | None:
     """How large a record of a topic may be, compressed; None where the broker does not tell."""
-    settings = connection.ask(lambda admin: _settings(admin, ConfigResourceType.TOPIC, topic))
+    settings = connection.call_admin(lambda admin: _fetch_settings(admin, ConfigResourceType.TOPIC, topic))
     return int(settings["max.message.bytes"]) if settings and "max.message.bytes" in settings else None
 
 
-class SystemFacts(msgspec.Struct, frozen=True):
+class SystemHealth(msgspec.Struct, frozen=True):
     """What the broker says of a system. topics: by name, those that are there.
 
     brokers: how many. settings: of the broker that has the lowest number; None where we may not ask.
     """
 
-    topics: dict[str, TopicFacts]
+    topics: dict[str, TopicHealth]
     brokers: int
     settings: dict[str, str] | None
 
 
-def describe_system(connection: Connection, topics: Topics) -> SystemFacts:
+def describe_system(connection: Connection, topics: Topics) -> SystemHealth:
     """Ask the broker about every topic of the system, and about itself.
 
     Raises:
         PrectrError: no broker.
     """
-    return connection.ask(partial(_described, topics))
+    return connection.call_admin(partial(_describe, topics))
 
 
-def _described(topics: Topics, admin: KafkaAdminClient) -> SystemFacts:
+def _describe(topics: Topics, admin: KafkaAdminClient) -> SystemHealth:
     found = [topic for topic in admin.describe_topics(list(topics.all)) if topic["partitions"]]
     cluster = admin.describe_cluster()
     numbers = sorted(int(broker["broker_id"]) for broker in cluster["brokers"])
-    return SystemFacts(
+    return SystemHealth(
         {
-            topic["name"]: _facts(topic, _settings(admin, ConfigResourceType.TOPIC, topic["name"]))
+            topic["name"]: _topic_health(topic, _fetch_settings(admin, ConfigResourceType.TOPIC, topic["name"]))
             for topic in sorted(found, key=lambda topic: topics.all.index(topic["name"]))
         },
         len(numbers),
-        _settings(admin, ConfigResourceType.BROKER, str(numbers[0])) if numbers else None,
+        _fetch_settings(admin, ConfigResourceType.BROKER, str(numbers[0])) if numbers else None,
     )
 
 
-def _facts(topic: Mapping[str, Any], settings: dict[str, str] | None) -> TopicFacts:
+def _topic_health(topic: Mapping[str, Any], settings: dict[str, str] | None) -> TopicHealth:
     partitions = topic["partitions"]
-    return TopicFacts(
+    return TopicHealth(
         len(partitions),
         min(len(partition["replica_nodes"]) for partition in partitions),
         sorted(
@@ -210,7 +210,7 @@ def _facts(topic: Mapping[str, Any], settings: dict[str, str] | None) -> TopicFa
     )
 
 
-def _settings(admin: KafkaAdminClient, kind: ConfigResourceType, name: str) -> dict[str, str] | None:
+def _fetch_settings(admin: KafkaAdminClient, kind: ConfigResourceType, name: str) -> dict[str, str] | None:
     try:
         answer = admin.describe_configs([ConfigResource(kind, name)], config_filter="all")
     except AuthorizationError:

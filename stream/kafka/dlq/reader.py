@@ -9,27 +9,33 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.end_offsets import ends_of
+from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics, partition_count
-from prectr.stream.kafka.dlq.records import Address, Letter, is_note, read_letter, read_note
+from prectr.stream.kafka.dlq.records import (
+    DeadLetterRecord,
+    DeadLetterRef,
+    decode_dead_letter,
+    decode_retry_markers,
+    is_retry_marker,
+)
 
 _POLL_MS: Final = 200
-_POLL_RECORDS: Final = 200
-_FETCH_BYTES: Final = 16 << 20
-_PARTITION_BYTES: Final = 4 << 20
-_STUCK_SECONDS: Final = 90.0
+_MAX_POLL_RECORDS: Final = 200
+_MAX_FETCH_BYTES: Final = 16 << 20
+_MAX_PARTITION_FETCH_BYTES: Final = 4 << 20
+_STALL_TIMEOUT: Final = 90.0
 """Longer than any transaction of ours may stay open."""
-_NEAR: Final = 1_000
+_MAX_READ_GAP: Final = 1_000
 """A letter that is not further on than this is read up to, since a new fetch costs more."""
 
 Progress = Callable[[int, int], None]
 
 
-def _silent(_done: int, _total: int) -> None:
+def _no_progress(_done: int, _total: int) -> None:
     """Progress that nobody looks at."""
 
 
-class LetterReader:
+class DeadLetterReader:
     """Reads the committed records of `dead-letters`, one partition after another, some at a time."""
 
     def __init__(self, connection: Connection, topics: Topics, *, await_open: bool = False) -> None:
@@ -46,145 +52,152 @@ class LetterReader:
         self._partitions = [TopicPartition(self.topic, n) for n in range(partition_count(connection, self.topic))]
         self._consumer = connection.consumer(
             group_id=None,
-            max_poll_records=_POLL_RECORDS,
-            fetch_max_bytes=_FETCH_BYTES,
-            max_partition_fetch_bytes=_PARTITION_BYTES,
+            max_poll_records=_MAX_POLL_RECORDS,
+            fetch_max_bytes=_MAX_FETCH_BYTES,
+            max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES,
         )
         try:
-            with connection.errors():
-                firsts = self._consumer.beginning_offsets(self._partitions)
+            with connection.translate_errors():
+                starts = self._consumer.beginning_offsets(self._partitions)
                 ends = self._consumer.end_offsets(self._partitions)
-            self.firsts = [int(firsts[partition]) for partition in self._partitions]
-            self.ends = [int(ends[partition]) for partition in self._partitions]
+            self.start_offsets = [int(starts[partition]) for partition in self._partitions]
+            self.end_offsets = [int(ends[partition]) for partition in self._partitions]
             if await_open:
-                self.ends = ends_of(connection, self.topic)
+                self.end_offsets = fetch_end_offsets(connection, self.topic)
         except BaseException:
             self._consumer.close()
             raise
 
     def read(
-        self, start: Mapping[int, int] | None = None, progress: Progress = _silent
+        self, start: Mapping[int, int] | None = None, progress: Progress = _no_progress
     ) -> Iterator[list[ConsumerRecord]]:
         """Yield the records in order of partition and offset. start: by partition, where to begin; None for all.
 
         Raises:
             PrectrError: nothing comes, since the broker is away or a transaction stays open.
         """
-        starts = dict(enumerate(self.firsts)) if start is None else start
-        spans = [
-            (partition, max(first, self.firsts[partition]), self.ends[partition])
+        starts = dict(enumerate(self.start_offsets)) if start is None else start
+        ranges = [
+            (partition, max(first, self.start_offsets[partition]), self.end_offsets[partition])
             for partition, first in sorted(starts.items())
             if partition < len(self._partitions)
         ]
-        total = sum(max(0, end - first) for _, first, end in spans)
+        total = sum(max(0, end - first) for _, first, end in ranges)
         done = 0
-        for partition, first, end in spans:
-            for records, position in self._between(partition, first, end):
+        for partition, first, end in ranges:
+            for records, position in self._read_range(partition, first, end):
                 progress(done + min(position, end) - first, total)
                 yield records
             done += max(0, end - first)
 
-    def find(self, wanted: Sequence[Address]) -> Iterator[tuple[Address, ConsumerRecord]]:
+    def find(self, refs: Sequence[DeadLetterRef]) -> Iterator[tuple[DeadLetterRef, ConsumerRecord]]:
         """Fetch records by their addresses, in that order; what is not there is left out.
 
         Raises:
             PrectrError: as `read`.
         """
-        for partition, (first, end) in enumerate(zip(self.firsts, self.ends, strict=True)):
-            offsets = sorted({at.offset for at in wanted if at.partition == partition and first <= at.offset < end})
+        for partition, (first, end) in enumerate(zip(self.start_offsets, self.end_offsets, strict=True)):
+            offsets = sorted({ref.offset for ref in refs if ref.partition == partition and first <= ref.offset < end})
             while offsets:
                 # Offsets that lie near one another are read in one run.
-                last = next((n for n in range(1, len(offsets)) if offsets[n] - offsets[n - 1] > _NEAR), len(offsets))
+                last = next(
+                    (n for n in range(1, len(offsets)) if offsets[n] - offsets[n - 1] > _MAX_READ_GAP), len(offsets)
+                )
                 run, offsets = set(offsets[:last]), offsets[last:]
-                for records, _ in self._between(partition, min(run), max(run) + 1):
-                    yield from ((Address(partition, each.offset), each) for each in records if each.offset in run)
+                for records, _ in self._read_range(partition, min(run), max(run) + 1):
+                    yield from ((DeadLetterRef(partition, each.offset), each) for each in records if each.offset in run)
 
-    def where(self, address: Address) -> str:
+    def describe_missing(self, ref: DeadLetterRef) -> str:
         """What to say of an address at which there is no letter."""
-        if address.partition >= len(self._partitions):
+        if ref.partition >= len(self._partitions):
             return f"{self.topic} has the partitions 0 to {len(self._partitions) - 1}"
-        first, end = self.firsts[address.partition], self.ends[address.partition]
+        first, end = self.start_offsets[ref.partition], self.end_offsets[ref.partition]
         if first == end:
-            return f"partition {address.partition} of {self.topic} is empty"
-        if not first <= address.offset < end:
-            return f"partition {address.partition} of {self.topic} holds the offsets {first} to {end - 1}"
+            return f"partition {ref.partition} of {self.topic} is empty"
+        if not first <= ref.offset < end:
+            return f"partition {ref.partition} of {self.topic} holds the offsets {first} to {end - 1}"
         return "that offset is a transaction's mark, or of a transaction that was aborted"
 
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
 
-    def _between(self, partition: int, first: int, end: int) -> Iterator[tuple[list[ConsumerRecord], int]]:
+    def _read_range(self, partition: int, first: int, end: int) -> Iterator[tuple[list[ConsumerRecord], int]]:
         """Yield the records from `first` to before `end`, and the offset up to which all has been read."""
         if first >= end:
             return
-        at = TopicPartition(self.topic, partition)
-        with self._connection.errors():
-            self._consumer.assign([at])
-            self._consumer.seek(at, first)
-        position, moved = first, time.monotonic()
+        topic_partition = TopicPartition(self.topic, partition)
+        with self._connection.translate_errors():
+            self._consumer.assign([topic_partition])
+            self._consumer.seek(topic_partition, first)
+        position, progressed_at = first, time.monotonic()
         while position < end:
-            with self._connection.errors():
+            with self._connection.translate_errors():
                 polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS)
-                reached = int(self._consumer.position(at))
-            if reached > position:
-                position, moved = reached, time.monotonic()
-            elif time.monotonic() - moved > _STUCK_SECONDS:
+                new_position = int(self._consumer.position(topic_partition))
+            if new_position > position:
+                position, progressed_at = new_position, time.monotonic()
+            elif time.monotonic() - progressed_at > _STALL_TIMEOUT:
                 raise PrectrError(
-                    f"{self.topic} {partition}:{position}: nothing came for {_STUCK_SECONDS:.0f} s: the broker is "
+                    f"{self.topic} {partition}:{position}: nothing came for {_STALL_TIMEOUT:.0f} s: the broker is "
                     "away, or a program has left a transaction open there. Start the same command again later"
                 )
-            yield [record for record in polled.get(at, []) if record.offset < end], position
+            yield [record for record in polled.get(topic_partition, []) if record.offset < end], position
 
 
-class Retried:
+class RetriedSet:
     """Which letters were retried: a bit for each offset."""
 
-    def __init__(self, reader: LetterReader) -> None:
-        self._firsts = list(reader.firsts)
-        self._bits = [bytearray((end - first + 7) // 8) for first, end in zip(reader.firsts, reader.ends, strict=True)]
+    def __init__(self, reader: DeadLetterReader) -> None:
+        self._start_offsets = list(reader.start_offsets)
+        self._bits = [
+            bytearray((end - first + 7) // 8)
+            for first, end in zip(reader.start_offsets, reader.end_offsets, strict=True)
+        ]
 
-    def add(self, address: Address) -> None:
+    def add(self, ref: DeadLetterRef) -> None:
         """Remember a letter; one in front of the log's beginning is forgotten."""
-        place = address.offset - self._firsts[address.partition]
-        if 0 <= place < 8 * len(self._bits[address.partition]):
-            self._bits[address.partition][place // 8] |= 1 << place % 8
+        index = ref.offset - self._start_offsets[ref.partition]
+        if 0 <= index < 8 * len(self._bits[ref.partition]):
+            self._bits[ref.partition][index // 8] |= 1 << index % 8
 
-    def __contains__(self, address: Address) -> bool:
-        place = address.offset - self._firsts[address.partition]
-        bits = self._bits[address.partition]
-        return 0 <= place < 8 * len(bits) and bool(bits[place // 8] & 1 << place % 8)
+    def __contains__(self, ref: DeadLetterRef) -> bool:
+        index = ref.offset - self._start_offsets[ref.partition]
+        bits = self._bits[ref.partition]
+        return 0 <= index < 8 * len(bits) and bool(bits[index // 8] & 1 << index % 8)
 
 
-def read_retried(reader: LetterReader, start: Mapping[int, int] | None = None, progress: Progress = _silent) -> Retried:
+def read_retried(
+    reader: DeadLetterReader, start: Mapping[int, int] | None = None, progress: Progress = _no_progress
+) -> RetriedSet:
     """Read all notes. start: by partition, the first letter that is of interest: its notes lie behind it.
 
     Raises:
-        PrectrError: as `LetterReader.read`; a note cannot be read.
+        PrectrError: as `DeadLetterReader.read`; a note cannot be read.
     """
-    retried = Retried(reader)
+    retried = RetriedSet(reader)
     for records in reader.read(start, progress):
         for record in records:
-            if is_note(record):
-                for group in read_note(record):
+            if is_retry_marker(record):
+                for group in decode_retry_markers(record):
                     for offset in group.offsets:
-                        retried.add(Address(record.partition, offset))
+                        retried.add(DeadLetterRef(record.partition, offset))
     return retried
 
 
-def find_letter(connection: Connection, topics: Topics, address: Address) -> Letter:
+def find_dead_letter(connection: Connection, topics: Topics, ref: DeadLetterRef) -> DeadLetterRecord:
     """Fetch one letter.
 
     Raises:
         PrectrError: there is none at that address.
     """
-    reader = LetterReader(connection, topics)
+    reader = DeadLetterReader(connection, topics)
     try:
-        record = next((found for _, found in reader.find([address])), None)
+        record = next((found for _, found in reader.find([ref])), None)
         if record is None:
-            raise PrectrError(f"there is no letter {address}: {reader.where(address)}; see `prectr dlq list`")
+            raise PrectrError(f"there is no letter {ref}: {reader.describe_missing(ref)}; see `prectr dlq list`")
     finally:
         reader.close()
-    if is_note(record):
-        raise PrectrError(f"{address} is no letter: it notes which letters were retried; see `prectr dlq list`")
-    return read_letter(record)
+    if is_retry_marker(record):
+        raise PrectrError(f"{ref} is no letter: it notes which letters were retried; see `prectr dlq list`")
+    return decode_dead_letter(record)

@@ -1,6 +1,6 @@
 """What a record of `dead-letters` says: a letter of itself, a note of which letters were retried.
 
-A letter is a record as it was (key, value), whose headers say first why and whence it came (`OURS`) and then what
+A letter is a record as it was (key, value), whose headers say first why and whence it came (`ERROR_HEADERS`) and then what
 the record's own headers said. Beside letters the topic holds notes, which `dlq/retry.py` writes into the
 partition of the letters that it has sent: a note has one header, `retried`. It comes after the letters that it names,
 so retention never removes it before them.
@@ -14,13 +14,13 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import PrectrError, UsageError
 
-OURS: Final = ("reason", "detail", "topic", "partition", "offset")
-NOTE: Final = "retried"
+ERROR_HEADERS: Final = ("reason", "detail", "topic", "partition", "offset")
+RETRY_MARKER_HEADER: Final = "retried"
 NO_REASON: Final = "no_reason"
 """The reason of a record that another program has put there, without these headers."""
 
 
-class Address(NamedTuple):
+class DeadLetterRef(NamedTuple):
     """Where a letter lies in `dead-letters`; written PARTITION:OFFSET."""
 
     partition: int
@@ -30,7 +30,7 @@ class Address(NamedTuple):
         return f"{self.partition}:{self.offset}"
 
 
-def read_address(text: str) -> Address:
+def parse_ref(text: str) -> DeadLetterRef:
     """Read PARTITION:OFFSET.
 
     Raises:
@@ -38,19 +38,19 @@ def read_address(text: str) -> Address:
     """
     partition, colon, offset = text.strip().partition(":")
     if colon and all(part.isascii() and part.isdecimal() and len(part) < 20 for part in (partition, offset)):
-        return Address(int(partition), int(offset))
+        return DeadLetterRef(int(partition), int(offset))
     raise UsageError(f"letter {text!r}: give PARTITION:OFFSET, such as 0:17, as `prectr dlq list` shows it")
 
 
-class Letter(msgspec.Struct, frozen=True):
+class DeadLetterRecord(msgspec.Struct, frozen=True):
     """A record that was refused.
 
     time: ms since the epoch, when it was put here. topic, partition, offset: where it was read; -1 where unknown.
     headers: its own. reason, detail: one word, and what was wrong.
     """
 
-    address: Address
-    time: int
+    ref: DeadLetterRef
+    timestamp: int
     key: bytes | None
     value: bytes
     reason: str
@@ -61,7 +61,7 @@ class Letter(msgspec.Struct, frozen=True):
     headers: list[tuple[str, bytes]]
 
 
-class RetriedLetters(msgspec.Struct, frozen=True):
+class RetryMarkers(msgspec.Struct, frozen=True):
     """A part of a note: letters of its partition, by offset, that were sent again; reason and source as theirs."""
 
     reason: str
@@ -70,49 +70,49 @@ class RetriedLetters(msgspec.Struct, frozen=True):
     offsets: list[int]
 
 
-_decode_note: Final = msgspec.json.Decoder(list[RetriedLetters]).decode
+_decode_markers: Final = msgspec.json.Decoder(list[RetryMarkers]).decode
 
 
-def is_note(record: ConsumerRecord) -> bool:
+def is_retry_marker(record: ConsumerRecord) -> bool:
     """Whether a record says which letters were retried."""
-    return bool(record.headers) and record.headers[0][0] == NOTE
+    return bool(record.headers) and record.headers[0][0] == RETRY_MARKER_HEADER
 
 
-def read_note(record: ConsumerRecord) -> list[RetriedLetters]:
+def decode_retry_markers(record: ConsumerRecord) -> list[RetryMarkers]:
     """What a note says.
 
     Raises:
         PrectrError: it is none of this program's.
     """
     try:
-        return _decode_note(record.value or b"")
+        return _decode_markers(record.value or b"")
     except msgspec.MsgspecError as error:
         raise PrectrError(
-            f"{record.topic} {record.partition}:{record.offset} has a header `{NOTE}` and is no note of this program "
+            f"{record.topic} {record.partition}:{record.offset} has a header `{RETRY_MARKER_HEADER}` and is no note of this program "
             f"({error}): another version wrote it, or another program writes to the topic"
         ) from error
 
 
-def read_letter(record: ConsumerRecord) -> Letter:
+def decode_dead_letter(record: ConsumerRecord) -> DeadLetterRecord:
     """What a letter says of itself; a record without our headers is a letter too, of reason `no_reason`."""
     headers = [(name, value or b"") for name, value in record.headers]
-    said: Mapping[str, bytes] = {}
-    if tuple(name for name, _ in headers[: len(OURS)]) == OURS:
-        said = dict(headers[: len(OURS)])
-        headers = headers[len(OURS) :]
-    return Letter(
-        Address(record.partition, record.offset),
+    error_headers: Mapping[str, bytes] = {}
+    if tuple(name for name, _ in headers[: len(ERROR_HEADERS)]) == ERROR_HEADERS:
+        error_headers = dict(headers[: len(ERROR_HEADERS)])
+        headers = headers[len(ERROR_HEADERS) :]
+    return DeadLetterRecord(
+        DeadLetterRef(record.partition, record.offset),
         record.timestamp,
         record.key,
         record.value or b"",
-        said["reason"].decode(errors="replace") if said else NO_REASON,
-        said["detail"].decode(errors="replace") if said else "the record does not say why it is here",
-        said["topic"].decode(errors="replace") if said else "",
-        _number(said.get("partition", b"")),
-        _number(said.get("offset", b"")),
+        error_headers["reason"].decode(errors="replace") if error_headers else NO_REASON,
+        error_headers["detail"].decode(errors="replace") if error_headers else "the record does not say why it is here",
+        error_headers["topic"].decode(errors="replace") if error_headers else "",
+        _parse_number(error_headers.get("partition", b"")),
+        _parse_number(error_headers.get("offset", b"")),
         headers,
     )
 
 
-def _number(text: bytes) -> int:
+def _parse_number(text: bytes) -> int:
     return int(text) if text.isdigit() and len(text) < 20 else -1

@@ -18,26 +18,34 @@ from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutError, ProducerFencedError
 
 from prectr.state.errors import InputError, PrectrError, UsageError
-from prectr.state.failpoints import at_point
-from prectr.stream.events.contract import MAX_EVENT_BYTES, Rejected
+from prectr.state.failpoints import failpoint
+from prectr.stream.events.contract import MAX_EVENT_BYTES, InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
-from prectr.stream.kafka.client.client import Connection, let_go
+from prectr.stream.kafka.client.client import Connection, close_producer
 from prectr.stream.kafka.client.topics import Topics, partition_count
-from prectr.stream.kafka.dlq.reader import LetterReader, Progress, Retried, read_retried
-from prectr.stream.kafka.dlq.records import NOTE, Address, Letter, RetriedLetters, is_note, read_address, read_letter
+from prectr.stream.kafka.dlq.reader import DeadLetterReader, Progress, RetriedSet, read_retried
+from prectr.stream.kafka.dlq.records import (
+    RETRY_MARKER_HEADER,
+    DeadLetterRecord,
+    DeadLetterRef,
+    RetryMarkers,
+    decode_dead_letter,
+    is_retry_marker,
+    parse_ref,
+)
 
-_AT_ONCE: Final = 100
+_MAX_PER_TRANSACTION: Final = 100
 """Letters a transaction, at most; a letter that is sent is no larger than an event, 1 MiB."""
-_FLUSH_SECONDS: Final = 60
-_CLOSE_SECONDS: Final = 5
-_FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
-_LISTED: Final = 1_000
+_FLUSH_TIMEOUT: Final = 60
+_CLOSE_TIMEOUT: Final = 5
+_FENCED_ERRORS: Final = (ProducerFencedError, InvalidProducerEpochError)
+_MAX_LISTED: Final = 1_000
 """Letters that are told one by one; the rest only counts."""
-_Thing = TypeVar("_Thing")
+_T = TypeVar("_T")
 
 
-class ToSend(msgspec.Struct, frozen=True):
+class RetryItem(msgspec.Struct, frozen=True):
     """An event that would be, or was, sent. source: its letter, or the line of the file."""
 
     source: str
@@ -46,7 +54,7 @@ class ToSend(msgspec.Struct, frozen=True):
     partition: int
 
 
-class NotSent(msgspec.Struct, frozen=True):
+class RejectedItem(msgspec.Struct, frozen=True):
     """What was not sent, and why. source: its letter, or the line of the file."""
 
     source: str
@@ -62,16 +70,16 @@ class RetryResult(msgspec.Struct):
     """
 
     sent: int = 0
-    before: int = 0
-    refused: int = 0
-    events: list[ToSend] = []
-    not_sent: list[NotSent] = []
+    already_retried: int = 0
+    rejected: int = 0
+    events: list[RetryItem] = []
+    rejected_items: list[RejectedItem] = []
 
-    def refuse(self, source: str, reason: str, detail: str) -> None:
+    def reject(self, source: str, reason: str, detail: str) -> None:
         """Count what is not sent."""
-        self.refused += 1
-        if len(self.not_sent) < _LISTED:
-            self.not_sent.append(NotSent(source, reason, detail))
+        self.rejected += 1
+        if len(self.rejected_items) < _MAX_LISTED:
+            self.rejected_items.append(RejectedItem(source, reason, detail))
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -79,7 +87,7 @@ class _Candidate(msgspec.Struct, frozen=True):
 
     source: str
     value: bytes
-    letter: Letter | None
+    dead_letter: DeadLetterRecord | None
 
 
 class Selection(Protocol):
@@ -89,7 +97,7 @@ class Selection(Protocol):
         """By partition, the first letter that may be among them; None where any may."""
 
     def candidates(
-        self, reader: LetterReader, retried: Retried, result: RetryResult, progress: Progress
+        self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
         """Yield them in order; what cannot be found goes to `result`."""
 
@@ -104,115 +112,115 @@ class ByReason(msgspec.Struct, frozen=True):
         return None
 
     def candidates(
-        self, reader: LetterReader, retried: Retried, result: RetryResult, progress: Progress
+        self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
         """Read the topic through."""
         for records in reader.read(progress=progress):
-            for letter in (_within_reason(read_letter(each)) for each in records if not is_note(each)):
-                if letter.reason == self.reason:
-                    yield _as_it_is(letter)
+            for dead_letter in (_truncated(decode_dead_letter(each)) for each in records if not is_retry_marker(each)):
+                if dead_letter.reason == self.reason:
+                    yield _unchanged(dead_letter)
 
 
-class ByAddress(msgspec.Struct, frozen=True):
+class ByRef(msgspec.Struct, frozen=True):
     """Single letters, as they are."""
 
-    addresses: list[Address]
+    refs: list[DeadLetterRef]
 
     def start(self) -> dict[int, int] | None:
         """From the first of the letters in each partition."""
-        return _lowest(self.addresses)
+        return _lowest_offsets(self.refs)
 
     def candidates(
-        self, reader: LetterReader, retried: Retried, result: RetryResult, progress: Progress
+        self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
         """Fetch them."""
-        for done, some in enumerate(_pieces(dict.fromkeys(self.addresses), _AT_ONCE)):
-            progress(done * _AT_ONCE, len(self.addresses))
-            for letter in _fetched(reader, some, result).values():
-                yield _as_it_is(letter)
+        for done, chunk in enumerate(_chunks(dict.fromkeys(self.refs), _MAX_PER_TRANSACTION)):
+            progress(done * _MAX_PER_TRANSACTION, len(self.refs))
+            for dead_letter in _fetch(reader, chunk, result).values():
+                yield _unchanged(dead_letter)
 
 
-class Corrected(msgspec.Struct, frozen=True):
-    """Lines of a file, each an event, or `{"letter": "PARTITION:OFFSET", "event": {...}}`."""
+class FromFile(msgspec.Struct, frozen=True):
+    """Lines of a file, each an event, or `{"dead_letter": "PARTITION:OFFSET", "event": {...}}`."""
 
     path: Path
 
     def start(self) -> dict[int, int] | None:
         """From the first of the letters that the file names in each partition."""
-        return _lowest(line.address for line in self._lines() if line.address is not None)
+        return _lowest_offsets(line.ref for line in self._lines() if line.ref is not None)
 
     def candidates(
-        self, reader: LetterReader, retried: Retried, result: RetryResult, progress: Progress
+        self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
         """Read the file, and fetch the letters that it names, for their headers."""
         total, done = self.path.stat().st_size, 0
-        for some in _pieces(self._lines(), _AT_ONCE):
-            wanted = [(line.address, line.source) for line in some if line.address is not None]
-            letters = _fetched(reader, [address for address, _ in wanted], result, dict(wanted))
-            for line in some:
+        for chunk in _chunks(self._lines(), _MAX_PER_TRANSACTION):
+            wanted = [(line.ref, line.source) for line in chunk if line.ref is not None]
+            dead_letters = _fetch(reader, [address for address, _ in wanted], result, dict(wanted))
+            for line in chunk:
                 done += line.size
                 progress(done, total)
-                if line.address is None:
+                if line.ref is None:
                     yield _Candidate(line.source, line.event, None)
-                elif (letter := letters.get(line.address)) is not None:
-                    yield _Candidate(line.source, line.event, letter)
+                elif (dead_letter := dead_letters.get(line.ref)) is not None:
+                    yield _Candidate(line.source, line.event, dead_letter)
 
-    def _lines(self) -> Iterator["_Line"]:
+    def _lines(self) -> Iterator["_FileLine"]:
         try:
             with self.path.open("rb") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        yield _read_line(self.path, number, line)
+                        yield _parse_line(self.path, number, line)
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
 
 
-def _as_it_is(letter: Letter) -> _Candidate:
-    return _Candidate(str(letter.address), letter.value, letter)
+def _unchanged(dead_letter: DeadLetterRecord) -> _Candidate:
+    return _Candidate(str(dead_letter.ref), dead_letter.value, dead_letter)
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _FileLine(msgspec.Struct, frozen=True):
     """A line of a file of corrected letters. size: in bytes, with its line end."""
 
     source: str
-    address: Address | None
+    ref: DeadLetterRef | None
     event: bytes
     size: int
 
 
-class _Wrapped(msgspec.Struct):
+class _Envelope(msgspec.Struct):
     """The fields of a line that names a letter; an event has neither of them."""
 
-    letter: str | msgspec.UnsetType = msgspec.UNSET
+    dead_letter: str | msgspec.UnsetType = msgspec.UNSET
     event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     type: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_decode_wrapped: Final = msgspec.json.Decoder(_Wrapped).decode
+_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
 
-def _read_line(path: Path, number: int, line: bytes) -> _Line:
+def _parse_line(path: Path, number: int, line: bytes) -> _FileLine:
     """Take a line apart. What is no JSON is an event that will be refused."""
     source, stripped = f"{path} line {number}", line.strip()
     try:
-        found = _decode_wrapped(stripped)
+        envelope = _decode_envelope(stripped)
     except (msgspec.MsgspecError, RecursionError):
-        return _Line(source, None, stripped, len(line))
-    if isinstance(found.type, msgspec.Raw) or (
-        isinstance(found.letter, msgspec.UnsetType) and isinstance(found.event, msgspec.UnsetType)
+        return _FileLine(source, None, stripped, len(line))
+    if isinstance(envelope.type, msgspec.Raw) or (
+        isinstance(envelope.dead_letter, msgspec.UnsetType) and isinstance(envelope.event, msgspec.UnsetType)
     ):
-        return _Line(source, None, stripped, len(line))
-    event = bytes(found.event) if isinstance(found.event, msgspec.Raw) else b"null"
-    if isinstance(found.letter, msgspec.UnsetType):
-        return _Line(source, None, event, len(line))
+        return _FileLine(source, None, stripped, len(line))
+    event = bytes(envelope.event) if isinstance(envelope.event, msgspec.Raw) else b"null"
+    if isinstance(envelope.dead_letter, msgspec.UnsetType):
+        return _FileLine(source, None, event, len(line))
     try:
-        address = read_address(found.letter)
+        ref = parse_ref(envelope.dead_letter)
     except UsageError as error:
         raise InputError(f"{source}: {error}") from error
-    return _Line(f"{source} (letter {address})", address, event, len(line))
+    return _FileLine(f"{source} (letter {ref})", ref, event, len(line))
 
 
-def retry_letters(
+def retry_dead_letters(
     connection: Connection,
     topics: Topics,
     selection: Selection,
@@ -235,17 +243,17 @@ def retry_letters(
         producer: KafkaProducer | None = None
         if not dry_run:
             producer = connection.producer(transactional_id=f"{topics.prefix}dlq-retry")
-            stack.callback(let_go, producer, _CLOSE_SECONDS)
-            with connection.errors():
+            stack.callback(close_producer, producer, _CLOSE_TIMEOUT)
+            with connection.translate_errors():
                 producer.init_transactions()
-        reader = LetterReader(connection, topics, await_open=not dry_run)
+        reader = DeadLetterReader(connection, topics, await_open=not dry_run)
         stack.callback(reader.close)
         retried = read_retried(reader, selection.start(), lambda done, total: progress(done, 2 * total))
         found = selection.candidates(reader, retried, result, lambda done, total: progress(total + done, 2 * total))
-        for candidates in _pieces(found, _AT_ONCE):
-            sendable = list(_sendable(candidates, retried, partitions, result))
+        for candidates in _chunks(found, _MAX_PER_TRANSACTION):
+            sendable = list(_validated(candidates, retried, partitions, result))
             if producer is not None and sendable:
-                _send(producer, connection, topics, sendable)
+                _send_transaction(producer, connection, topics, sendable)
             result.sent += len(sendable)
             if stop():
                 break
@@ -258,67 +266,71 @@ class _Sendable(msgspec.Struct, frozen=True):
     value: bytes
     key: bytes
     partition: int
-    letter: Letter | None
+    dead_letter: DeadLetterRecord | None
 
 
-def _sendable(
-    candidates: Sequence[_Candidate], retried: Retried, partitions: int, result: RetryResult
+def _validated(
+    candidates: Sequence[_Candidate], retried: RetriedSet, partitions: int, result: RetryResult
 ) -> Iterator[_Sendable]:
     """Validate; what passes is taken as retried from here on."""
     events = decode_lines([candidate.value for candidate in candidates])
     for candidate, event in zip(candidates, events, strict=True):
-        letter = candidate.letter
-        if letter is not None and letter.address in retried:
-            result.before += 1
+        dead_letter = candidate.dead_letter
+        if dead_letter is not None and dead_letter.ref in retried:
+            result.already_retried += 1
             continue
-        if isinstance(event, Rejected):
-            result.refuse(candidate.source, event.reason, event.detail)
+        if isinstance(event, InvalidEvent):
+            result.reject(candidate.source, event.reason, event.detail)
             continue
-        if letter is not None:
-            retried.add(letter.address)
+        if dead_letter is not None:
+            retried.add(dead_letter.ref)
         (partition,) = partitions_of([event.user_id], partitions)
-        if len(result.events) < _LISTED:
+        if len(result.events) < _MAX_LISTED:
             kind = str(type(event).__struct_config__.tag)
-            result.events.append(ToSend(candidate.source, kind, event.request_id, partition))
-        yield _Sendable(candidate.value, event.user_id.encode(), partition, letter)
+            result.events.append(RetryItem(candidate.source, kind, event.request_id, partition))
+        yield _Sendable(candidate.value, event.user_id.encode(), partition, dead_letter)
 
 
-def _send(producer: KafkaProducer, connection: Connection, topics: Topics, sendable: Sequence[_Sendable]) -> None:
+def _send_transaction(
+    producer: KafkaProducer, connection: Connection, topics: Topics, sendable: Sequence[_Sendable]
+) -> None:
     """Events and notes in one transaction."""
-    letters = [event.letter for event in sendable if event.letter is not None]
-    with connection.errors():
+    dead_letters = [event.dead_letter for event in sendable if event.dead_letter is not None]
+    with connection.translate_errors():
         try:
             producer.begin_transaction()
             try:
-                sent = [
+                futures = [
                     producer.send(
                         topics.events,
                         value=event.value,
                         key=event.key,
                         partition=event.partition,
-                        headers=event.letter.headers if event.letter is not None else [],
+                        headers=event.dead_letter.headers if event.dead_letter is not None else [],
                     )
                     for event in sendable
                 ]
-                sent += [
-                    producer.send(topics.dead_letters, value=value, partition=partition, headers=[(NOTE, b"1")])
-                    for partition, value in _notes(letters)
+                futures += [
+                    producer.send(
+                        topics.dead_letters, value=value, partition=partition, headers=[(RETRY_MARKER_HEADER, b"1")]
+                    )
+                    for partition, value in _retry_markers(dead_letters)
                 ]
-                producer.flush(timeout=_FLUSH_SECONDS)
-                for future in sent:
+                producer.flush(timeout=_FLUSH_TIMEOUT)
+                for future in futures:
                     if not future.succeeded():
                         raise future.exception or KafkaTimeoutError("a record was not taken in time")
-                at_point("retry_before_commit")
+                failpoint("retry_before_commit")
             except BaseException:
                 with suppress(KafkaError):
                     # Where this fails, the next retry ends the transaction, or the broker does after a minute.
                     producer.abort_transaction()
                 raise
             producer.commit_transaction()
-            at_point("retry_after_commit")
+            failpoint("retry_after_commit")
         except KafkaError as error:
             # Raised as it is, or inside the refusal of what was to be sent next.
-            if not any(isinstance(each, _FENCED) for each in (error, *error.args)):
+            if not any(isinstance(each, _FENCED_ERRORS) for each in (error, *error.args)):
                 raise
             raise PrectrError(
                 "another `prectr dlq retry` has begun and ended this one; what this one has sent is noted and is not "
@@ -326,58 +338,66 @@ def _send(producer: KafkaProducer, connection: Connection, topics: Topics, senda
             ) from error
 
 
-def _notes(letters: Iterable[Letter]) -> Iterator[tuple[int, bytes]]:
+def _retry_markers(dead_letters: Iterable[DeadLetterRecord]) -> Iterator[tuple[int, bytes]]:
     """The note of each partition of `dead-letters`."""
-    ordered = sorted(letters, key=_note_key)
-    for partition, those in groupby(ordered, key=lambda letter: letter.address.partition):
-        note = [
-            RetriedLetters(reason, topic, source, [letter.address.offset for letter in same])
-            for (_, reason, topic, source, _), same in groupby(those, key=lambda letter: (*_note_key(letter)[:4], 0))
+    ordered = sorted(dead_letters, key=_marker_key)
+    for partition, in_partition in groupby(ordered, key=lambda letter: letter.ref.partition):
+        markers = [
+            RetryMarkers(reason, topic, source, [letter.ref.offset for letter in same])
+            for (_, reason, topic, source, _), same in groupby(
+                in_partition, key=lambda letter: (*_marker_key(letter)[:4], 0)
+            )
         ]
-        yield partition, msgspec.json.encode(note)
+        yield partition, msgspec.json.encode(markers)
 
 
-def _note_key(letter: Letter) -> tuple[int, str, str, int, int]:
-    return letter.address.partition, letter.reason, letter.topic, letter.partition, letter.address.offset
+def _marker_key(dead_letter: DeadLetterRecord) -> tuple[int, str, str, int, int]:
+    return (
+        dead_letter.ref.partition,
+        dead_letter.reason,
+        dead_letter.topic,
+        dead_letter.partition,
+        dead_letter.ref.offset,
+    )
 
 
-def _fetched(
-    reader: LetterReader,
-    addresses: Sequence[Address],
+def _fetch(
+    reader: DeadLetterReader,
+    refs: Sequence[DeadLetterRef],
     result: RetryResult,
-    sources: Mapping[Address, str] | None = None,
-) -> dict[Address, Letter]:
+    sources: Mapping[DeadLetterRef, str] | None = None,
+) -> dict[DeadLetterRef, DeadLetterRecord]:
     """Fetch letters; what is not there goes to `result`. sources: what to call them, where not by their addresses."""
-    notes: set[Address] = set()
-    letters = {}
-    for address, record in reader.find(addresses):
-        if is_note(record):
-            notes.add(address)
+    markers: set[DeadLetterRef] = set()
+    dead_letters = {}
+    for address, record in reader.find(refs):
+        if is_retry_marker(record):
+            markers.add(address)
         else:
-            letters[address] = _within_reason(read_letter(record))
-    for address in addresses:
-        if address not in letters:
-            why = "a note of which letters were retried" if address in notes else reader.where(address)
-            result.refuse((sources or {}).get(address, str(address)), "no_letter", why)
-    return {address: letters[address] for address in addresses if address in letters}
+            dead_letters[address] = _truncated(decode_dead_letter(record))
+    for address in refs:
+        if address not in dead_letters:
+            why = "a note of which letters were retried" if address in markers else reader.describe_missing(address)
+            result.reject((sources or {}).get(address, str(address)), "not_found", why)
+    return {address: dead_letters[address] for address in refs if address in dead_letters}
 
 
-def _within_reason(letter: Letter) -> Letter:
+def _truncated(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
     """The letter with no more of its value than tells that it is too large, so that many can be held."""
-    if len(letter.value) <= MAX_EVENT_BYTES:
-        return letter
-    return msgspec.structs.replace(letter, value=letter.value[: MAX_EVENT_BYTES + 1])
+    if len(dead_letter.value) <= MAX_EVENT_BYTES:
+        return dead_letter
+    return msgspec.structs.replace(dead_letter, value=dead_letter.value[: MAX_EVENT_BYTES + 1])
 
 
-def _lowest(addresses: Iterable[Address]) -> dict[int, int]:
+def _lowest_offsets(refs: Iterable[DeadLetterRef]) -> dict[int, int]:
     lowest: dict[int, int] = {}
-    for partition, offset in addresses:
+    for partition, offset in refs:
         lowest[partition] = min(offset, lowest.get(partition, offset))
     return lowest
 
 
-def _pieces(things: Iterable[_Thing], size: int) -> Iterator[list[_Thing]]:
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Cut into lists of at most `size`."""
-    left = iter(things)
-    while piece := list(islice(left, size)):
-        yield piece
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

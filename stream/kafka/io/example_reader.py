@@ -8,21 +8,21 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from prectr.state.errors import StateError
-from prectr.stream.join.event_clock import BEFORE_TIME
+from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, partition_count
-from prectr.stream.kafka.tasks.task import lost
+from prectr.stream.kafka.tasks.task import offset_out_of_range_message
 from prectr.stream.ordering.frames import END_OF_LOG, decode_frame
-from prectr.stream.ordering.ordered_merge import Merge
-from prectr.stream.ordering.watermark import LineProgress
+from prectr.stream.ordering.ordered_merge import OrderedMerge
+from prectr.stream.ordering.watermark import MergedWatermark
 from prectr.stream.records import Example, decode_example
-from prectr.stream.replay.local_tasks import Step
+from prectr.stream.replay.local_tasks import ReleasedBatch
 
 _POLL_MS: Final = 200
-_ASK_MS: Final = 2_000
-_STEP: Final = 1_024
-_AHEAD: Final = 4_096
+_END_OFFSETS_TIMEOUT_MS: Final = 2_000
+_MAX_BATCH_EXAMPLES: Final = 1_024
+_MAX_BUFFERED_RECORDS: Final = 4_096
 """Records held of a partition beyond which it is not read on, unless it is what the others wait for."""
 
 
@@ -30,19 +30,19 @@ class ReaderState(msgspec.Struct):
     """Where a reader stands: everything that it needs to go on.
 
     offsets: of the next unread record of each partition. sequences: of the next frame. held: records that wait for
-    the others. ends: by partition, how far each `sessions` task has been read where an end was asked for.
-    outcomes: by `sessions` task. behind: by partition, records that came behind the line of its `queries` task.
+    the others. ends: by partition, how far each `join` task has been read where an end was asked for.
+    outcomes: by `join` task. behind: by partition, records that came behind the line of its `aggregate` task.
     due: examples in the one order that have not been handed on yet, before all that is held.
     """
 
     offsets: list[int]
     sequences: list[int]
-    progress: LineProgress
-    held: list[list[Example]]
-    ends: list[dict[int, int]] = []
+    merged_watermark: MergedWatermark
+    buffered: list[list[Example]]
+    reached_end_offsets: list[dict[int, int]] = []
     outcomes: dict[int, Outcomes] = {}
-    behind: list[int] = []
-    due: list[Example] = []
+    late_records: list[int] = []
+    released: list[Example] = []
 
 
 class ExampleReader:
@@ -58,39 +58,43 @@ class ExampleReader:
         self._topic = topics.examples
         count = partition_count(connection, self._topic)
         self._partitions = [TopicPartition(self._topic, number) for number in range(count)]
-        self._merge: Merge[Example] = Merge(count, progress=state.progress if state else None)
+        self._merge: OrderedMerge[Example] = OrderedMerge(
+            count, merged_watermark=state.merged_watermark if state else None
+        )
         self._offsets = list(state.offsets) if state else [0] * count
         self._sequences = list(state.sequences) if state else [0] * count
-        self._ends: list[dict[int, int]] = state.ends if state else [{} for _ in range(count)]
-        self._upto: list[int] | None = None
-        self._behind = list(state.behind) if state else [0] * count
-        self._due = list(state.due) if state else []
+        self._reached_end_offsets: list[dict[int, int]] = (
+            state.reached_end_offsets if state else [{} for _ in range(count)]
+        )
+        self._stop_offsets: list[int] | None = None
+        self._late_records = list(state.late_records) if state else [0] * count
+        self._released = list(state.released) if state else []
         self.outcomes = dict(state.outcomes) if state else {}
         if state is not None:
-            for source, records in enumerate(state.held):
-                self._merge.add(source, records, BEFORE_TIME)
-        self._aside: dict[TopicPartition, int] = {}
+            for source, records in enumerate(state.buffered):
+                self._merge.add(source, records, MIN_WATERMARK)
+        self._paused: dict[TopicPartition, int] = {}
         """Where partitions that are not read for now go on."""
-        self._reached: dict[TopicPartition, int] = {}
+        self._known_end_offsets: dict[TopicPartition, int] = {}
         """How far partitions reached when the broker last told, which the client forgets with the assignment."""
         self._consumer = connection.consumer(group_id=None, max_poll_records=64)
         try:
-            self._start()
+            self._seek()
         except BaseException:
             self._consumer.close()
             raise
 
-    def _start(self) -> None:
+    def _seek(self) -> None:
         self._consumer.assign(self._partitions)
-        first = self._consumer.beginning_offsets(self._partitions)
-        last = self._consumer.end_offsets(self._partitions)
+        start_offsets = self._consumer.beginning_offsets(self._partitions)
+        end_offsets = self._consumer.end_offsets(self._partitions)
         for partition, offset in zip(self._partitions, self._offsets, strict=True):
             where = f"{self._topic} partition {partition.partition}"
-            if offset < first[partition]:
-                raise StateError(lost(where, offset, first[partition]))
-            if offset > last[partition]:
+            if offset < start_offsets[partition]:
+                raise StateError(offset_out_of_range_message(where, offset, start_offsets[partition]))
+            if offset > end_offsets[partition]:
                 raise StateError(
-                    f"{where}: offset {offset} is next, but the log ends at {last[partition]}: the topic was made "
+                    f"{where}: offset {offset} is next, but the log ends at {end_offsets[partition]}: the topic was made "
                     "anew, or the broker has lost records. Begin again with another --run-dir"
                 )
             self._consumer.seek(partition, offset)
@@ -100,22 +104,24 @@ class ExampleReader:
 
         The stages must have been told to end there or later.
         """
-        return all(heard.get(source, -1) >= end for heard in self._ends for source, end in enumerate(ends))
+        return all(
+            reached.get(source, -1) >= end for reached in self._reached_end_offsets for source, end in enumerate(ends)
+        )
 
-    def read_to(self, ends: Sequence[int]) -> None:
+    def stop_at(self, ends: Sequence[int]) -> None:
         """Take nothing at or behind these offsets, by partition; `at_end` tells when they are reached."""
-        self._upto = list(ends)
+        self._stop_offsets = list(ends)
 
     @property
     def at_end(self) -> bool:
-        """Whether the offsets given to `read_to` are reached, transactions that were open then ended."""
-        assert self._upto is not None
-        return all(self._position(each) >= end for each, end in zip(self._partitions, self._upto, strict=True))
+        """Whether the offsets given to `stop_at` are reached, transactions that were open then ended."""
+        assert self._stop_offsets is not None
+        return all(self._position(each) >= end for each, end in zip(self._partitions, self._stop_offsets, strict=True))
 
-    def waiting_for(self) -> str:
+    def waiting_reason(self) -> str:
         """What a reader to whom nothing comes is waiting for, in words; asks the broker."""
         try:
-            ends = self._consumer.end_offsets(self._partitions, timeout_ms=_ASK_MS)
+            ends = self._consumer.end_offsets(self._partitions, timeout_ms=_END_OFFSETS_TIMEOUT_MS)
         except KafkaError:
             return "Kafka does not answer"
         # Positions, not offsets of frames: behind the last frame stands the mark of its commit.
@@ -125,74 +131,74 @@ class ExampleReader:
 
     def lag(self) -> list[int | None]:
         """By partition, records that have been written and not read yet, as of the last answer; None before one."""
-        found: list[int | None] = []
+        lags: list[int | None] = []
         for partition in self._partitions:
-            end = self._end(partition)
-            found.append(None if end is None else max(0, end - self._position(partition)))
-        return found
+            end = self._end_offset(partition)
+            lags.append(None if end is None else max(0, end - self._position(partition)))
+        return lags
 
     def _position(self, partition: TopicPartition) -> int:
         """Offset of the next record to come, past the marks of transactions."""
-        aside = self._aside.get(partition)
-        return int(self._consumer.position(partition)) if aside is None else aside
+        paused_at = self._paused.get(partition)
+        return int(self._consumer.position(partition)) if paused_at is None else paused_at
 
-    def _end(self, partition: TopicPartition) -> int | None:
+    def _end_offset(self, partition: TopicPartition) -> int | None:
         """How far a partition reaches, as of the last answer."""
-        told = None if partition in self._aside else self._consumer.highwater(partition)
-        if told is not None:
-            self._reached[partition] = told
-        return self._reached.get(partition)
+        high_watermark = None if partition in self._paused else self._consumer.highwater(partition)
+        if high_watermark is not None:
+            self._known_end_offsets[partition] = high_watermark
+        return self._known_end_offsets.get(partition)
 
-    def release_all(self) -> Step:
+    def release_all(self) -> ReleasedBatch:
         """Every source counts as past everything: what is still held, in order."""
         for source in range(len(self._partitions)):
-            self._merge.end(source)
-        examples, line = self._merge.release()
-        due, self._due = self._due, []
-        return Step(due + examples, line, [])
+            self._merge.end_source(source)
+        examples, watermark = self._merge.release()
+        released, self._released = self._released, []
+        return ReleasedBatch(released + examples, watermark, [])
 
     @property
-    def out_of_order(self) -> int:
+    def late_records(self) -> int:
         """Records that came behind the line, of the stages or of this reader."""
-        return self._merge.progress.out_of_order + sum(self._behind)
+        return self._merge.merged_watermark.late_records + sum(self._late_records)
 
-    def poll(self) -> Step:
+    def poll(self) -> ReleasedBatch:
         """The next examples that are due, some at a time; none where nothing new has come."""
-        if len(self._due) > _STEP:
-            return self._next()
-        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=0 if self._due else _POLL_MS)
+        if len(self._released) > _MAX_BATCH_EXAMPLES:
+            return self._next_batch()
+        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=0 if self._released else _POLL_MS)
         for partition, records in polled.items():
-            upto = self._upto[partition.partition] if self._upto is not None else END_OF_LOG
+            stop_offset = self._stop_offsets[partition.partition] if self._stop_offsets is not None else END_OF_LOG
             for record in records:
-                if record.offset < upto:
-                    self._take(partition.partition, record.value or b"", record.offset)
-        self._due += self._merge.release()[0]
-        self._hold_back()
-        return self._next()
+                if record.offset < stop_offset:
+                    self._add_frame(partition.partition, record.value or b"", record.offset)
+        self._released += self._merge.release()[0]
+        self._pause_ahead()
+        return self._next_batch()
 
-    def _next(self) -> Step:
+    def _next_batch(self) -> ReleasedBatch:
         """The first of what is due: a step is what lies between two looks at a stop, a checkpoint or the clock."""
-        step, self._due = self._due[:_STEP], self._due[_STEP:]
-        return Step(step, self._due[0].closes_at - 1 if self._due else self._merge.line, [])
+        batch, self._released = self._released[:_MAX_BATCH_EXAMPLES], self._released[_MAX_BATCH_EXAMPLES:]
+        return ReleasedBatch(batch, self._released[0].closes_at - 1 if self._released else self._merge.watermark, [])
 
     def state(self) -> ReaderState:
         """Where the reader stands now."""
         return ReaderState(
             list(self._offsets),
             list(self._sequences),
-            self._merge.progress,
-            self._merge.waiting(),
-            self._ends,
+            self._merge.merged_watermark,
+            self._merge.buffered_by_source(),
+            self._reached_end_offsets,
             self.outcomes,
-            list(self._behind),
-            list(self._due),
+            list(self._late_records),
+            list(self._released),
         )
 
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
 
-    def _take(self, source: int, value: bytes, offset: int) -> None:
+    def _add_frame(self, source: int, value: bytes, offset: int) -> None:
         where = f"{self._topic} partition {source} offset {offset}"
         frame = decode_frame(value, where)
         if frame.sequence != self._sequences[source]:
@@ -203,38 +209,38 @@ class ExampleReader:
         self._sequences[source] += 1
         self._offsets[source] = offset + 1
         records: Sequence[Example] = [decode_example(record) for record in frame.records]
-        watermark = frame.watermark if frame.last else self._merge.progress.watermarks[source]
+        watermark = frame.watermark if frame.is_last_part else self._merge.merged_watermark.source_watermarks[source]
         self._merge.add(source, records, watermark)
         for task, outcomes in frame.outcomes.items():
             # Each partition tells what it has heard so far; the one that has heard most is right.
             known = self.outcomes.get(task)
             if known is None or outcomes.records >= known.records:
                 self.outcomes[task] = outcomes
-        if frame.last:
-            self._ends[source] |= frame.ends
-            self._behind[source] = frame.out_of_order
+        if frame.is_last_part:
+            self._reached_end_offsets[source] |= frame.reached_end_offsets
+            self._late_records[source] = frame.late_records
 
-    def _hold_back(self) -> None:
+    def _pause_ahead(self) -> None:
         """Leave the partitions that are ahead, and take up again those that are no longer; one always holds the line.
 
         By assignment: a partition that was paused in the middle of what had been fetched may never be read again
         (kafka-python 3.0.12: its fetcher forgets it while another, whose records have all been handed out, is in line).
         """
-        progress = self._merge.progress
+        merged_watermark = self._merge.merged_watermark
         ahead = {
             partition
             for partition, records, watermark in zip(
-                self._partitions, self._merge.waiting(), progress.watermarks, strict=True
+                self._partitions, self._merge.buffered_by_source(), merged_watermark.source_watermarks, strict=True
             )
-            if len(records) > _AHEAD and watermark > progress.line
+            if len(records) > _MAX_BUFFERED_RECORDS and watermark > merged_watermark.watermark
         }
-        if ahead == self._aside.keys():
+        if ahead == self._paused.keys():
             return
-        back = self._aside.keys() - ahead
+        resumed = self._paused.keys() - ahead
         for partition in ahead:
-            self._end(partition)
-        aside = {partition: self._position(partition) for partition in ahead}
+            self._end_offset(partition)
+        paused = {partition: self._position(partition) for partition in ahead}
         self._consumer.assign([partition for partition in self._partitions if partition not in ahead])
-        for partition in back:
-            self._consumer.seek(partition, self._aside[partition])
-        self._aside = aside
+        for partition in resumed:
+            self._consumer.seek(partition, self._paused[partition])
+        self._paused = paused

@@ -11,62 +11,62 @@ import msgspec
 
 from prectr.state.errors import UsageError
 from prectr.state.lock import FolderLock
-from prectr.stream.coordination.process_group import Alone, Peers
-from prectr.stream.coordination.synchronized_steps import Lockstep
+from prectr.stream.coordination.process_group import ProcessGroup, SingleProcess
+from prectr.stream.coordination.synchronized_steps import StepSynchronizer
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.end_offsets import ends_of
+from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io.example_reader import ExampleReader, ReaderState
 from prectr.stream.replay.run_checkpoint import (
-    FORMAT,
-    CutWriter,
-    cuts,
-    differing,
+    CHECKPOINT_FORMAT,
+    CheckpointWriter,
+    check_config,
+    config_diff,
+    list_checkpoints,
     load_sinks,
     read_manifest,
-    refuse_other_config,
 )
 from prectr.stream.sinks.example_file import ExampleFile
 from prectr.stream.sinks.example_sink import ExampleSink
-from prectr.stream.sinks.run_digest import Tally, TallyState
-from prectr.stream.sinks.top_queries import BusiestQueries
+from prectr.stream.sinks.run_digest import RunDigest, RunDigestState
+from prectr.stream.sinks.top_queries import TopQueries
 
-_READER: Final = "reader.msgpack"
-_QUIET: Final = 10.0
+_READER_STATE_FILE: Final = "reader.msgpack"
+_IDLE_REPORT_INTERVAL: Final = 10.0
 """Seconds without a page after which, and between which, the broker is asked what is wanting."""
-_STAGE: Final = {"stage": "train"}
+_LOG_EXTRA: Final = {"stage": "train"}
 """Where this is, in the lines of a log."""
 _log = logging.getLogger(__name__)
 
 
-class LiveCut(msgspec.Struct, kw_only=True):
-    """`cut.json` of a live run; the reader's state lies beside it.
+class LiveCheckpoint(msgspec.Struct, kw_only=True):
+    """`checkpoint.json` of a live run; the reader's state lies beside it.
 
     ranks: processes that shared the run. finished: the last batch has been trained.
     """
 
-    format: int = FORMAT
+    format: int = CHECKPOINT_FORMAT
     config: dict[str, str]
     topic: str
-    tally: TallyState
+    digest: RunDigestState
     seconds: float
     ranks: int = 1
     finished: bool = False
 
 
-class _Joins(msgspec.Struct, array_like=True):
+class _Join(msgspec.Struct, array_like=True):
     """What a process tells the others at its start: the newest checkpoint it finds, and its settings."""
 
-    cut: str
+    checkpoint: str
     config: dict[str, str]
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(_Joins).decode
+_decode: Final = msgspec.msgpack.Decoder(_Join).decode
 
 
-class LiveTraining:
+class LiveSinkRunner:
     """Feeds the sinks from `training-examples`; what they hold and the offsets are one checkpoint.
 
     config: every setting that decides the result, by name; a run goes on only with the same.
@@ -83,8 +83,8 @@ class LiveTraining:
         *,
         config: Mapping[str, str],
         sinks: Mapping[str, ExampleSink],
-        cut_every: float = 30.0,
-        peers: Peers | None = None,
+        checkpoint_interval: float = 30.0,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         """Take up the newest checkpoint in `run_dir`, if there is one.
 
@@ -94,30 +94,30 @@ class LiveTraining:
             UsageError: it was made with another configuration or from another topic, or a peer has another.
             PrectrError: no broker, or no topic.
         """
-        self._peers = Alone() if peers is None else peers
-        self._leads = self._peers.rank == 0
-        self._lock = FolderLock(run_dir) if self._leads else None
+        self._process_group = SingleProcess() if process_group is None else process_group
+        self._is_leader = self._process_group.rank == 0
+        self._lock = FolderLock(run_dir) if self._is_leader else None
         self._checkpoints = run_dir / "checkpoints"
         self._run_dir = run_dir
         self._config = dict(config)
         self._topic = topics.examples
         self._identity = {"topic": self._topic, **config}
-        self.busiest = BusiestQueries()
-        self._sinks = {**sinks, "busiest": self.busiest}
-        self._cut_every = cut_every
-        self.tally = Tally()
+        self.top_queries = TopQueries()
+        self._sinks = {**sinks, "top_queries": self.top_queries}
+        self._checkpoint_interval = checkpoint_interval
+        self.digest = RunDigest()
         self.finished = False
-        self.waiting = ""
+        self.waiting_reason = ""
         """What is waited for, in words, where no page has come for a while."""
-        self.waited = 0.0
+        self.wait_seconds = 0.0
         """Seconds spent waiting for examples, since the start of this process."""
-        self._seconds_before = 0.0
-        self._begun = time.monotonic()
+        self._previous_seconds = 0.0
+        self._started_at = time.monotonic()
         self._connection = connection
-        self._events = topics.events
+        self._events_topic = topics.events
         try:
-            with connection.errors():
-                self.reader = ExampleReader(connection, topics, self._take_up())
+            with connection.translate_errors():
+                self.reader = ExampleReader(connection, topics, self._restore())
         except BaseException:
             self._unlock()
             raise
@@ -125,11 +125,11 @@ class LiveTraining:
     @property
     def seconds(self) -> float:
         """Time spent, over all goes at this run."""
-        return self._seconds_before + time.monotonic() - self._begun
+        return self._previous_seconds + time.monotonic() - self._started_at
 
     @property
     def outcomes(self) -> Outcomes:
-        """How every record ended, over all `sessions` tasks, as last heard."""
+        """How every record ended, over all `join` tasks, as last heard."""
         return sum(self.reader.outcomes.values(), Outcomes())
 
     def run(
@@ -138,8 +138,8 @@ class LiveTraining:
         until_end: bool = False,
         flush: bool = False,
         stop: Callable[[], bool] = lambda: False,
-        progress: Callable[["LiveTraining"], None] = lambda training: None,
-        on_cut: Callable[["LiveTraining"], object] = lambda training: None,
+        progress: Callable[["LiveSinkRunner"], None] = lambda training: None,
+        on_checkpoint: Callable[["LiveSinkRunner"], object] = lambda training: None,
     ) -> None:
         """Train until `stop` says so or, with `until_end`, until all that comes of the events there now is learned.
 
@@ -149,54 +149,54 @@ class LiveTraining:
         Raises:
             PrectrError: the broker refuses, or has lost what comes next.
         """
-        ends = ends_of(self._connection, self._events) if until_end else None
-        with self._connection.errors():
-            self._train(ends, flush, stop, progress, on_cut)
-        self._cut()
+        ends = fetch_end_offsets(self._connection, self._events_topic) if until_end else None
+        with self._connection.translate_errors():
+            self._run_steps(ends, flush, stop, progress, on_checkpoint)
+        self._write_checkpoint()
 
-    def _train(
+    def _run_steps(
         self,
         ends: list[int] | None,
         flush: bool,
         stop: Callable[[], bool],
-        progress: Callable[["LiveTraining"], None],
-        on_cut: Callable[["LiveTraining"], object],
+        progress: Callable[["LiveSinkRunner"], None],
+        on_checkpoint: Callable[["LiveSinkRunner"], object],
     ) -> None:
-        lockstep = Lockstep(
-            self._peers,
+        synchronizer = StepSynchronizer(
+            self._process_group,
             self.reader.poll,
             stop=stop,
             ended=lambda: ends is not None and self.reader.ended(ends),
         )
-        last_cut = last_page = time.monotonic()
-        uncut = False
+        last_checkpoint = last_page = time.monotonic()
+        has_uncheckpointed = False
         while not self.finished:
-            asked = time.monotonic()
-            turn = lockstep.turn()
-            self.waited += time.monotonic() - asked
-            if turn.examples:
-                last_page, self.waiting = time.monotonic(), ""
-            elif self._leads and time.monotonic() - last_page >= _QUIET:
-                last_page, self.waiting = time.monotonic(), self.reader.waiting_for()
-            self.tally.add(turn.examples)
+            wait_started = time.monotonic()
+            step = synchronizer.next_step()
+            self.wait_seconds += time.monotonic() - wait_started
+            if step.examples:
+                last_page, self.waiting_reason = time.monotonic(), ""
+            elif self._is_leader and time.monotonic() - last_page >= _IDLE_REPORT_INTERVAL:
+                last_page, self.waiting_reason = time.monotonic(), self.reader.waiting_reason()
+            self.digest.add(step.examples)
             for sink in self._sinks.values():
-                sink.consume(turn.examples, turn.line)
+                sink.consume(step.examples, step.watermark)
             progress(self)
-            if turn.ended:
+            if step.ended:
                 if flush:
                     for sink in self._sinks.values():
                         sink.flush()
                     self.finished = True
                 break
-            if turn.stop:
+            if step.stop:
                 break
-            uncut = uncut or bool(turn.examples)
-            if uncut and time.monotonic() - last_cut >= self._cut_every:
-                self._cut()
-                uncut = False
-                if self._leads:
-                    on_cut(self)
-                last_cut = time.monotonic()
+            has_uncheckpointed = has_uncheckpointed or bool(step.examples)
+            if has_uncheckpointed and time.monotonic() - last_checkpoint >= self._checkpoint_interval:
+                self._write_checkpoint()
+                has_uncheckpointed = False
+                if self._is_leader:
+                    on_checkpoint(self)
+                last_checkpoint = time.monotonic()
 
     def close(self) -> None:
         """Leave the broker and the folder."""
@@ -207,59 +207,65 @@ class LiveTraining:
         if self._lock is not None:
             self._lock.release()
 
-    def _cut(self) -> None:
+    def _write_checkpoint(self) -> None:
         # The first of several holds all that the others hold, so its state is that of all.
-        if not self._leads:
+        if not self._is_leader:
             return
-        writer = CutWriter(self._checkpoints)
-        (writer.aside / _READER).write_bytes(msgspec.msgpack.encode(self.reader.state()))
+        writer = CheckpointWriter(self._checkpoints)
+        (writer.staging / _READER_STATE_FILE).write_bytes(msgspec.msgpack.encode(self.reader.state()))
         writer.save_sinks(self._sinks)
         writer.commit(
-            LiveCut(
+            LiveCheckpoint(
                 config=self._config,
                 topic=self._topic,
-                tally=self.tally.state(),
+                digest=self.digest.state(),
                 seconds=self.seconds,
-                ranks=self._peers.size,
+                ranks=self._process_group.world_size,
                 finished=self.finished,
             )
         )
-        _log.debug("%s: checkpoint at %d pages", self._run_dir, self.tally.pages, extra=_STAGE)
+        _log.debug("%s: checkpoint at %d pages", self._run_dir, self.digest.pages, extra=_LOG_EXTRA)
 
-    def _take_up(self) -> ReaderState | None:
-        folder = self._agreed_cut()
+    def _restore(self) -> ReaderState | None:
+        folder = self._agreed_checkpoint()
         if folder is None:
             return None
-        cut = read_manifest(folder, LiveCut)
-        then = {"topic": cut.topic, **cut.config}
-        refuse_other_config(self._run_dir, self._identity, then, "or name another --run-dir")
-        if cut.ranks != self._peers.size:
+        manifest = read_manifest(folder, LiveCheckpoint)
+        saved_identity = {"topic": manifest.topic, **manifest.config}
+        check_config(self._run_dir, self._identity, saved_identity, "or name another --run-dir")
+        if manifest.ranks != self._process_group.world_size:
             _log.warning(
                 "%s: was trained by %d processes so far and goes on with %d: sums will round otherwise than in a run "
                 "that keeps their number",
                 self._run_dir,
-                cut.ranks,
-                self._peers.size,
+                manifest.ranks,
+                self._process_group.world_size,
             )
         load_sinks(folder, self._sinks)
-        self.tally = Tally(cut.tally)
-        self.finished = cut.finished
-        self._seconds_before = cut.seconds
-        _log.info("%s: goes on from checkpoint %s, %d pages", self._run_dir, folder.name, cut.tally.pages, extra=_STAGE)
-        return msgspec.msgpack.decode((folder / _READER).read_bytes(), type=ReaderState)
+        self.digest = RunDigest(manifest.digest)
+        self.finished = manifest.finished
+        self._previous_seconds = manifest.seconds
+        _log.info(
+            "%s: goes on from checkpoint %s, %d pages",
+            self._run_dir,
+            folder.name,
+            manifest.digest.pages,
+            extra=_LOG_EXTRA,
+        )
+        return msgspec.msgpack.decode((folder / _READER_STATE_FILE).read_bytes(), type=ReaderState)
 
-    def _agreed_cut(self) -> Path | None:
+    def _agreed_checkpoint(self) -> Path | None:
         """The checkpoint that all take up: the newest that the first of them finds."""
-        found = cuts(self._checkpoints) if self._leads else []
-        joins = _Joins(found[0].name if found else "", self._identity)
-        first, *others = (_decode(said) for said in self._peers.gather(_encode(joins)))
+        found = list_checkpoints(self._checkpoints) if self._is_leader else []
+        join = _Join(found[0].name if found else "", self._identity)
+        first, *others = (_decode(message) for message in self._process_group.all_gather_bytes(_encode(join)))
         for rank, other in enumerate(others, 1):
-            differences = differing(other.config, first.config, "of rank 0")
+            differences = config_diff(other.config, first.config, "of rank 0")
             if differences:
                 raise UsageError(
                     f"rank {rank} was started with other settings than rank 0: {differences}. Give all the same"
                 )
-        return self._checkpoints / first.cut if first.cut else None
+        return self._checkpoints / first.checkpoint if first.checkpoint else None
 
 
 def write_examples(
@@ -270,7 +276,7 @@ def write_examples(
     until_end: bool = False,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda pages: None,
-) -> Tally:
+) -> RunDigest:
     """Write what is committed in `training-examples`, in the one order, to `out`; returns its tally.
 
     until_end: stop where the topic ended when this was called; a partition that is read to its end holds nobody up.
@@ -278,25 +284,25 @@ def write_examples(
     Raises:
         PrectrError: no broker or topic, a frame that cannot be read, or `out` cannot be written.
     """
-    tally = Tally()
+    digest = RunDigest()
     with ExitStack() as stack:
-        stack.enter_context(connection.errors())
-        ends = ends_of(connection, topics.examples) if until_end else None
+        stack.enter_context(connection.translate_errors())
+        ends = fetch_end_offsets(connection, topics.examples) if until_end else None
         reader = ExampleReader(connection, topics)
         stack.callback(reader.close)
         file = ExampleFile(out)
         stack.callback(file.close)
         if ends is not None:
-            reader.read_to(ends)
+            reader.stop_at(ends)
         while not stop():
-            step = reader.poll()
-            done = ends is not None and not step.examples and reader.at_end
+            batch = reader.poll()
+            done = ends is not None and not batch.examples and reader.at_end
             if done:
-                step = reader.release_all()
-            tally.add(step.examples)
-            for example in step.examples:
+                batch = reader.release_all()
+            digest.add(batch.examples)
+            for example in batch.examples:
                 file.write(example)
-            progress(tally.pages)
+            progress(digest.pages)
             if done:
                 break
-    return tally
+    return digest

@@ -31,47 +31,52 @@ class LocalStateAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     def assign(self, cluster: Any, members: Any) -> dict[str, Any]:
         """Every partition of the topic, which is one and the same for all members, to one of them."""
         topic = members[0].metadata.topics[0]
-        states = {member.member_id: _decoded(member.metadata.user_data) for member in members}
+        states = {member.member_id: _decode_local_state(member.metadata.user_data) for member in members}
         return {
             member: ConsumerProtocolAssignment(_VERSION, [(topic, share)] if share else [], b"")
-            for member, share in fair_shares(self._partitions, states).items()
+            for member, share in balanced_assignment(self._partitions, states).items()
         }
 
     def on_assignment(self, assignment: Any, generation: int) -> None:
         """Nothing is remembered from one assignment to the next."""
 
 
-def fair_shares(partitions: int, states: Mapping[str, Mapping[int, int]]) -> dict[str, list[int]]:
+def balanced_assignment(partitions: int, states: Mapping[str, Mapping[int, int]]) -> dict[str, list[int]]:
     """Partitions by member: the newest state decides, shares differ by one at the most.
 
     states: by member and partition, a number that is the larger the newer the member's state is.
     """
     members = sorted(states)
-    shares: dict[str, list[int]] = {member: [] for member in members}
-    least, over = divmod(partitions, len(members))
-    left = set(range(partitions))
+    assignment: dict[str, list[int]] = {member: [] for member in members}
+    quota, surplus = divmod(partitions, len(members))
+    unassigned = set(range(partitions))
 
     def has_room(member: str) -> bool:
-        held = len(shares[member])
-        if held < least:
+        count = len(assignment[member])
+        if count < quota:
             return True
-        return held == least and sum(len(share) > least for share in shares.values()) < over
+        return count == quota and sum(len(share) > quota for share in assignment.values()) < surplus
 
     claims = sorted(
-        ((age, number, member) for member in members for number, age in states[member].items() if number in left),
+        (
+            (written_at, number, member)
+            for member in members
+            for number, written_at in states[member].items()
+            if number in unassigned
+        ),
         key=lambda claim: (-claim[0], claim[1], claim[2]),
     )
     for _, number, member in claims:
-        if number in left and has_room(member):
-            shares[member].append(number)
-            left.remove(number)
-    for number in sorted(left):
-        member = min((m for m in members if has_room(m)), key=lambda m: len(shares[m]))
-        shares[member].append(number)
-    return {member: sorted(share) for member, share in shares.items()}
+        if number in unassigned and has_room(member):
+            assignment[member].append(number)
+            unassigned.remove(number)
+    for number in sorted(unassigned):
+        member = min((m for m in members if has_room(m)), key=lambda m: len(assignment[m]))
+        assignment[member].append(number)
+    return {member: sorted(share) for member, share in assignment.items()}
 
 
-def _decoded(data: bytes | None) -> Mapping[int, int]:
+def _decode_local_state(data: bytes | None) -> Mapping[int, int]:
     try:
         return msgspec.json.decode(data or b"{}", type=dict[int, int])
     except msgspec.MsgspecError:  # a member of another version

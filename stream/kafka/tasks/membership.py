@@ -24,17 +24,17 @@ from prectr.stream.kafka.tasks.assignor import LocalStateAssignor
 
 _POLL_MS: Final = 3_600_000
 """One poll lasts until the consumer is closed: a rebalance that outlives a poll may be lost (kafka-python 3.0.12)."""
-_LOOK_EVERY: Final = 0.01
-_TRY_AGAIN: Final = 1.0
-_QUIET_SECONDS: Final = 5.0
+_CHECK_INTERVAL: Final = 0.01
+_RETRY_BACKOFF: Final = 1.0
+_REVOKE_TIMEOUT: Final = 5.0
 """How long a rebalance waits for transactions that are under way; beyond, they fail, since the group has moved on."""
 _MAX_POLL_INTERVAL_MS: Final = 30_000
-_CLOSE_MS: Final = 3_000
+_CLOSE_TIMEOUT_MS: Final = 3_000
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Assignment:
     """What the group has given to this process.
 
     tasks: their numbers. group: what fences us where the group has moved on. number: of the share, from 1; another
@@ -43,9 +43,9 @@ class Share:
     """
 
     tasks: frozenset[int]
-    group: Any
-    number: int
-    anew: int
+    group_metadata: Any
+    version: int
+    lost_count: int
 
 
 class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
@@ -64,11 +64,11 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         """Begin to join. session_timeout: seconds after which the tasks of a dead process move on."""
         self._topic = topic
         self._lock = Lock()
-        self._share: Share | None = None
-        self._number = self._anew = 0
-        self._quiet = Event()
-        self._quiet.set()
-        self._failed: KafkaError | None = None
+        self._assignment: Assignment | None = None
+        self._version = self._lost_count = 0
+        self._idle = Event()
+        self._idle.set()
+        self._error: KafkaError | None = None
         self._stopped = Event()
         self._consumer: KafkaConsumer = connection.consumer(
             group_id=group,
@@ -79,30 +79,30 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             max_partition_fetch_bytes=1,
         )
         self._consumer.subscribe([topic], listener=self)
-        self._thread = Thread(target=self._keep, name=f"membership-{topic}", daemon=True)
+        self._thread = Thread(target=self._poll_loop, name=f"membership-{topic}", daemon=True)
         self._thread.start()
 
-    def share(self) -> Share | None:
+    def assignment(self) -> Assignment | None:
         """What is ours now; None while the group is being shared out anew, when nothing may be begun.
 
         Raises:
             KafkaError: the membership is no more; another may be.
         """
         with self._lock:
-            if self._failed is not None:
-                raise self._failed
-            if self._share is None:
-                self._quiet.set()
+            if self._error is not None:
+                raise self._error
+            if self._assignment is None:
+                self._idle.set()
             else:
-                self._quiet.clear()
-            return self._share
+                self._idle.clear()
+            return self._assignment
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
         self._stopped.set()
         with suppress(KafkaError):
             # Where this fails, the group learns by the session timeout that we have gone.
-            self._consumer.close(timeout_ms=_CLOSE_MS)
+            self._consumer.close(timeout_ms=_CLOSE_TIMEOUT_MS)
         self._thread.join()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
@@ -113,24 +113,24 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         for partition in assigned:
             self._consumer.seek(partition, 0)
         with self._lock:
-            self._number += 1
-            self._share = Share(numbers, self._consumer.group_metadata(), self._number, self._anew)
+            self._version += 1
+            self._assignment = Assignment(numbers, self._consumer.group_metadata(), self._version, self._lost_count)
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Called by the client's own thread: let what is under way end first, while heartbeats go on."""
         with self._lock:
-            self._share = None
-        until = time.monotonic() + _QUIET_SECONDS
-        while not self._quiet.is_set() and not self._stopped.is_set() and time.monotonic() < until:
-            await KernelEvent("_sleep", _LOOK_EVERY)
+            self._assignment = None
+        deadline = time.monotonic() + _REVOKE_TIMEOUT
+        while not self._idle.is_set() and not self._stopped.is_set() and time.monotonic() < deadline:
+            await KernelEvent("_sleep", _CHECK_INTERVAL)
 
     async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
         """Called by the client's own thread: others have had the tasks meanwhile."""
         with self._lock:
-            self._anew += 1
-            self._share = None
+            self._lost_count += 1
+            self._assignment = None
 
-    def _keep(self) -> None:
+    def _poll_loop(self) -> None:
         while not self._stopped.is_set():
             try:
                 self._consumer.poll(timeout_ms=_POLL_MS)
@@ -139,8 +139,8 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
                     return
                 if isinstance(error, RetriableError):
                     _log.warning("%s: the group does not answer (%s): trying on", self._topic, error)
-                    self._stopped.wait(_TRY_AGAIN)
+                    self._stopped.wait(_RETRY_BACKOFF)
                     continue
                 with self._lock:
-                    self._failed = error if isinstance(error, KafkaError) else KafkaError(f"membership lost: {error!r}")
+                    self._error = error if isinstance(error, KafkaError) else KafkaError(f"membership lost: {error!r}")
                 return

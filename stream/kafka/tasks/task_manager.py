@@ -20,35 +20,35 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
 )
 
-from prectr.state.errors import BrokerAway, StateError
-from prectr.state.failpoints import at_point
+from prectr.state.errors import BrokerUnavailableError, StateError
+from prectr.state.failpoints import failpoint
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.contract import Impression
+from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.end_offsets import LogEnds, Look
-from prectr.stream.kafka.client.topics import Topics, layout
-from prectr.stream.kafka.tasks.aggregate_task import QueriesTask
-from prectr.stream.kafka.tasks.join_task import IDLE_AFTER, SessionsTask
-from prectr.stream.kafka.tasks.membership import Membership, Share
-from prectr.stream.kafka.tasks.task import Place, SnapshotSettings, Task, lost
-from prectr.stream.kafka.tasks.task_status import TaskFacts
+from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
+from prectr.stream.kafka.client.topics import Topics, describe_topic
+from prectr.stream.kafka.tasks.aggregate_task import AggregateTask
+from prectr.stream.kafka.tasks.join_task import IDLE_AFTER, JoinTask
+from prectr.stream.kafka.tasks.membership import Assignment, Membership
+from prectr.stream.kafka.tasks.task import SnapshotSettings, Task, TaskContext, offset_out_of_range_message
+from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.kafka.transactions.producer import CommittedOffsets
 from prectr.stream.ordering.frames import END_OF_LOG
 
-_POLL_RECORDS: Final = 8_192
-_POLL_SECONDS: Final = 0.1
-_GATHER_SECONDS: Final = 0.1
+_MAX_POLL_RECORDS: Final = 8_192
+_POLL_TIMEOUT: Final = 0.1
+_LINGER: Final = 0.1
 """How long records are gathered, once the first are there."""
-_PASS_RECORDS: Final = 16_384
-_PASS_BYTES: Final = 16 << 20
-_FETCH_BYTES: Final = 4 << 20
+_MAX_ROUND_RECORDS: Final = 16_384
+_MAX_ROUND_BYTES: Final = 16 << 20
+_MAX_PARTITION_FETCH_BYTES: Final = 4 << 20
 """Of a partition at a time: the tasks go on side by side, so that the next stage need not hold what is ahead."""
-_ASK_SECONDS: Final = 2.0
+_COMMITTED_TIMEOUT: Final = 2.0
 """How long the tasks here may wait until it is known what others have committed."""
-_ASK_EVERY: Final = 1.0
+_SAMPLE_INTERVAL: Final = 1.0
 """Seconds between two looks at how far the logs reach, and at what the whole group has committed."""
-_NOTHING_TO_DO: Final = 0.02
-_FATAL: Final = (
+_IDLE_SLEEP: Final = 0.02
+_FATAL_ERRORS: Final = (
     AuthorizationError,
     MessageSizeTooLargeError,
     OffsetMetadataTooLargeError,
@@ -72,48 +72,48 @@ class StreamSettings:
     group_prefix: str
     config: PipelineConfig
     state_dir: Path
-    stages: Sequence[str] = ("sessions", "queries")
+    stages: Sequence[str] = ("join", "aggregate")
     session_timeout: float = 10.0
     idle_timeout: float = 60.0
     snapshots: SnapshotSettings | None = None
 
 
-class Stage:
+class TaskManager:
     """The tasks of one stage that this process has now."""
 
     def __init__(
         self,
         settings: StreamSettings,
-        name: str,
-        label: Callable[[str, Impression], None],
-        log_ends: LogEnds,
+        stage: str,
+        label: Callable[[str, ResultPage], None],
+        end_offsets: EndOffsets,
         cluster: str,
     ) -> None:
         """Join the group; raises StateError where the group belongs to another system."""
-        self.name = name
-        self._log = logging.LoggerAdapter(_log, {"stage": name})
+        self.stage = stage
+        self._log = logging.LoggerAdapter(_log, {"stage": stage})
         self.tasks: dict[int, Task] = {}
         self._settings = settings
         self._label = label
-        self._log_ends = log_ends
+        self._end_offsets = end_offsets
         self._cluster = cluster
-        self._topic = settings.topics.events if name == "sessions" else settings.topics.activity
-        self._topic_id = layout(settings.connection, self._topic).identity
-        self._group = f"{settings.group_prefix}{name}"
-        self._share: Share | None = None
-        self._settled = self._anew = 0
-        self._asked = self._looked = 0.0
-        self._ends: list[int] | None = None
+        self._topic = settings.topics.events if stage == "join" else settings.topics.joined_pages
+        self._topic_id = describe_topic(settings.connection, self._topic).topic_id
+        self._group = f"{settings.group_prefix}{stage}"
+        self._assignment: Assignment | None = None
+        self._reconciled_version = self._handled_lost_count = 0
+        self._committed_polled_at = self._sampled_at = 0.0
+        self._sampled_ends: list[int] | None = None
         self._check_group()
         partitions = settings.config.partitions
-        self._pool = ThreadPoolExecutor(max_workers=partitions, thread_name_prefix=name)
+        self._pool = ThreadPoolExecutor(max_workers=partitions, thread_name_prefix=stage)
         self._consumer: KafkaConsumer = settings.connection.consumer(
-            group_id=None, max_poll_records=_POLL_RECORDS, max_partition_fetch_bytes=_FETCH_BYTES
+            group_id=None, max_poll_records=_MAX_POLL_RECORDS, max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES
         )
-        self._offsets = CommittedOffsets(settings.connection, self._group, self._topic)
-        self._membership: Membership | None = self._joined()
+        self._committed_offsets = CommittedOffsets(settings.connection, self._group, self._topic)
+        self._membership: Membership | None = self._join_group()
 
-    def work(self) -> bool:
+    def run_once(self) -> bool:
         """Let the tasks take what has come, side by side; whether anything had.
 
         Raises:
@@ -122,66 +122,76 @@ class Stage:
         """
         try:
             if self._membership is None:
-                self._membership = self._joined()
-            self._share = share = self._membership.share()
-            if share is None:
-                time.sleep(_NOTHING_TO_DO)
+                self._membership = self._join_group()
+            self._assignment = assignment = self._membership.assignment()
+            if assignment is None:
+                time.sleep(_IDLE_SLEEP)
                 return False
-            if share.number != self._settled:
-                self._settle(share)
+            if assignment.version != self._reconciled_version:
+                self._reconcile_assignment(assignment)
             if not self.tasks:
-                time.sleep(_NOTHING_TO_DO)
+                time.sleep(_IDLE_SLEEP)
                 return False
-            polled = self._polled()
-            look = self._look()
-            self._all(
-                [self._piece(task, polled.get(task.partition), share.group, look) for task in self.tasks.values()]
+            polled = self._poll_records()
+            sample = self._sample_end_offsets()
+            self._run_all(
+                [
+                    self._next_action(task, polled.get(task.topic_partition), assignment.group_metadata, sample)
+                    for task in self.tasks.values()
+                ]
             )
             for task in self.tasks.values():
                 task.lag = self._lag(task)
-        except (KafkaError, BrokerAway) as error:
-            self._begin_anew(error)
+        except (KafkaError, BrokerUnavailableError) as error:
+            self._recreate_tasks(error)
             return False
         return bool(polled)
 
-    def end(self, ends: Sequence[int], *, flush: bool) -> None:
-        """Let every `sessions` task whose partition has been read to its end say so. ends: offset by partition."""
-        if self._share is None:
+    def commit_ends(self, ends: Sequence[int], *, flush: bool) -> None:
+        """Let every `join` task whose partition has been read to its end say so. ends: offset by partition."""
+        if self._assignment is None:
             return
-        pieces = []
+        actions = []
         try:
             for number, task in self.tasks.items():
                 target = END_OF_LOG if flush else ends[number]
-                if isinstance(task, SessionsTask) and task.ended < target and self._position(task) >= ends[number]:
-                    pieces.append(partial(task.end, self._share.group, target, ends))
-            self._all(pieces)
-        except (KafkaError, BrokerAway) as error:
-            self._begin_anew(error)
+                if (
+                    isinstance(task, JoinTask)
+                    and task.reached_end_offset < target
+                    and self._consumer_position(task) >= ends[number]
+                ):
+                    actions.append(partial(task.commit_end, self._assignment.group_metadata, target, ends))
+            self._run_all(actions)
+        except (KafkaError, BrokerUnavailableError) as error:
+            self._recreate_tasks(error)
 
-    def ended(self, ends: Sequence[int], *, flush: bool) -> bool:
+    def group_has_ended(self, ends: Sequence[int], *, flush: bool) -> bool:
         """Whether every task of the group, in whatever process, has read to `ends` and put out what came of it."""
-        if not all(self._has_ended(task.said.ends, number, ends, flush) for number, task in self.tasks.items()):
+        if not all(
+            self._has_ended(task.committed_metadata.reached_end_offsets, number, ends, flush)
+            for number, task in self.tasks.items()
+        ):
             return False
         for number, task in self.tasks.items():
             # Who has said that the log has ended for good may have events after that to refuse.
-            if isinstance(task, SessionsTask) and self._position(task) < ends[number]:
+            if isinstance(task, JoinTask) and self._consumer_position(task) < ends[number]:
                 return False
-        if time.monotonic() - self._asked < _ASK_EVERY:
+        if time.monotonic() - self._committed_polled_at < _SAMPLE_INTERVAL:
             return False
-        self._asked = time.monotonic()
+        self._committed_polled_at = time.monotonic()
         try:
             for number in range(len(ends)):
-                found = self._offsets.of(number, _ASK_SECONDS)
-                if found is None or not self._has_ended(found[1].ends, number, ends, flush):
+                committed = self._committed_offsets.fetch(number, _COMMITTED_TIMEOUT)
+                if committed is None or not self._has_ended(committed[1].reached_end_offsets, number, ends, flush):
                     return False
-        except (KafkaError, BrokerAway) as error:
-            self._log.warning("%s: the group's offsets cannot be read (%s): asking again", self.name, _brief(error))
+        except (KafkaError, BrokerUnavailableError) as error:
+            self._log.warning("%s: the group's offsets cannot be read (%s): asking again", self.stage, _one_line(error))
             return False
         return True
 
-    def facts(self) -> list[TaskFacts]:
+    def task_statuses(self) -> list[TaskStatus]:
         """How each task that is here does; from any thread."""
-        return [task.facts() for task in list(self.tasks.values())]
+        return [task.status() for task in list(self.tasks.values())]
 
     def close(self) -> None:
         """Close all tasks and leave the group."""
@@ -191,120 +201,130 @@ class Stage:
             if self._membership is not None:
                 self._membership.close()
         self._pool.shutdown()
-        self._offsets.close()
+        self._committed_offsets.close()
         self._consumer.close()
 
-    def _has_ended(self, said: Sequence[int], number: int, ends: Sequence[int], flush: bool) -> bool:
+    def _has_ended(self, reached_end_offsets: Sequence[int], number: int, ends: Sequence[int], flush: bool) -> bool:
         targets = [END_OF_LOG] * len(ends) if flush else ends
-        if self.name == "sessions":
-            return bool(said) and said[0] >= targets[number]
-        return len(said) == len(targets) and all(at >= target for at, target in zip(said, targets, strict=True))
+        if self.stage == "join":
+            return bool(reached_end_offsets) and reached_end_offsets[0] >= targets[number]
+        return len(reached_end_offsets) == len(targets) and all(
+            offset >= target for offset, target in zip(reached_end_offsets, targets, strict=True)
+        )
 
-    def _polled(self) -> dict[TopicPartition, list[Any]]:
+    def _poll_records(self) -> dict[TopicPartition, list[Any]]:
         """What has come, gathered for a moment: a transaction costs the same for one record as for thousands."""
         polled: dict[TopicPartition, list[Any]] = {}
         records = size = 0
-        until = time.monotonic() + _POLL_SECONDS
+        deadline = time.monotonic() + _POLL_TIMEOUT
         while True:
-            left = until - time.monotonic()
-            more: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=max(0, round(left * 1000)))
+            remaining = deadline - time.monotonic()
+            more: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=max(0, round(remaining * 1000)))
             if more and not polled:
-                until = time.monotonic() + _GATHER_SECONDS
+                deadline = time.monotonic() + _LINGER
             for partition, found in more.items():
                 polled.setdefault(partition, []).extend(found)
                 records += len(found)
                 size += sum(record.serialized_value_size for record in found)
-            if records >= _PASS_RECORDS or size >= _PASS_BYTES or time.monotonic() >= until:
+            if records >= _MAX_ROUND_RECORDS or size >= _MAX_ROUND_BYTES or time.monotonic() >= deadline:
                 return polled
 
-    def _piece(self, task: Task, records: list[Any] | None, group: Any, look: Look | None) -> Callable[[], None]:
+    def _next_action(
+        self, task: Task, records: list[Any] | None, group_metadata: Any, sample: EndOffsetsSample | None
+    ) -> Callable[[], None]:
         """What a task has to do now."""
-        if isinstance(task, QueriesTask):
-            return partial(task.take, records, group) if records else partial(task.keep_up, group)
-        assert isinstance(task, SessionsTask)
+        if isinstance(task, AggregateTask):
+            return (
+                partial(task.process, records, group_metadata) if records else partial(task.punctuate, group_metadata)
+            )
+        assert isinstance(task, JoinTask)
         if records:
-            if records[0].offset > task.position:
+            if records[0].offset > task.next_offset:
                 self._check_gap(task)
-            return partial(task.take, records, group)
-        return partial(task.keep_up, group, look, -1 if look is None else self._position(task))
+            return partial(task.process, records, group_metadata)
+        return partial(task.punctuate, group_metadata, sample, -1 if sample is None else self._consumer_position(task))
 
-    def _all(self, pieces: Sequence[Callable[[], None]]) -> None:
+    def _run_all(self, actions: Sequence[Callable[[], None]]) -> None:
         """Do pieces of work side by side, since a transaction is mostly waiting; raise the first error of any."""
-        if len(pieces) == 1:
-            pieces[0]()
+        if len(actions) == 1:
+            actions[0]()
             return
-        _raise_first([self._pool.submit(piece) for piece in pieces])
+        _raise_first([self._pool.submit(action) for action in actions])
 
-    def _look(self) -> Look | None:
+    def _sample_end_offsets(self) -> EndOffsetsSample | None:
         """How far the logs reach, where a task has had no input for a while; asked once a second."""
-        silent = any(isinstance(task, SessionsTask) and task.silent_for >= IDLE_AFTER for task in self.tasks.values())
-        if not silent or time.monotonic() - self._looked < _ASK_EVERY:
+        idle = any(isinstance(task, JoinTask) and task.idle_seconds >= IDLE_AFTER for task in self.tasks.values())
+        if not idle or time.monotonic() - self._sampled_at < _SAMPLE_INTERVAL:
             return None
         partitions = [TopicPartition(self._topic, number) for number in range(self._settings.config.partitions)]
-        found = self._log_ends.of(partitions)
-        before, self._ends = self._ends, [found[partition] for partition in partitions]
-        self._looked = time.monotonic()
-        return None if before is None else Look(before, self._ends)
+        found = self._end_offsets.fetch(partitions)
+        previous, self._sampled_ends = self._sampled_ends, [found[partition] for partition in partitions]
+        self._sampled_at = time.monotonic()
+        return None if previous is None else EndOffsetsSample(previous, self._sampled_ends)
 
-    def _position(self, task: Task) -> int:
+    def _consumer_position(self, task: Task) -> int:
         """Offset of the next record to be read, past what a transaction of others has left; -1 where unknown."""
         try:
-            return int(self._consumer.position(task.partition))
+            return int(self._consumer.position(task.topic_partition))
         except IllegalStateError:
             return -1
 
     def _lag(self, task: Task) -> int | None:
         """Records of the task's partition that have not been read, as of the last answer; None before one."""
-        end, at = self._consumer.highwater(task.partition), self._position(task)
-        return None if end is None or at < 0 else max(0, end - at)
+        end, position = self._consumer.highwater(task.topic_partition), self._consumer_position(task)
+        return None if end is None or position < 0 else max(0, end - position)
 
-    def _check_gap(self, task: SessionsTask) -> None:
-        first = self._log_ends.spans([task.partition])[task.partition].first
-        if first > task.position:
-            raise StateError(lost(f"{self._topic} partition {task.partition.partition}", task.position, first))
+    def _check_gap(self, task: JoinTask) -> None:
+        log_start = self._end_offsets.fetch_ranges([task.topic_partition])[task.topic_partition].start
+        if log_start > task.next_offset:
+            raise StateError(
+                offset_out_of_range_message(
+                    f"{self._topic} partition {task.topic_partition.partition}", task.next_offset, log_start
+                )
+            )
 
-    def _settle(self, share: Share) -> None:
+    def _reconcile_assignment(self, assignment: Assignment) -> None:
         """Close the tasks that have gone and open those that have come."""
-        if share.anew != self._anew:
+        if assignment.lost_count != self._handled_lost_count:
             self._close_tasks()
-            self._anew = share.anew
-        gone = [number for number in self.tasks if number not in share.tasks]
-        if gone:
-            at_point("rebalance")
-        _raise_first([self._pool.submit(self.tasks.pop(number).close) for number in gone])
-        for number in gone:
+            self._handled_lost_count = assignment.lost_count
+        revoked = [number for number in self.tasks if number not in assignment.tasks]
+        if revoked:
+            failpoint("rebalance")
+        _raise_first([self._pool.submit(self.tasks.pop(number).close) for number in revoked])
+        for number in revoked:
             _log.info(
                 "%s task %d: gone to another process",
-                self.name,
+                self.stage,
                 number,
-                extra={"stage": self.name, "partition": number},
+                extra={"stage": self.stage, "partition": number},
             )
-        come = sorted(share.tasks - self.tasks.keys())
-        opening = [self._pool.submit(self._opened, number) for number in come]
-        for number, future in zip(come, opening, strict=True):
+        added = sorted(assignment.tasks - self.tasks.keys())
+        opening = [self._pool.submit(self._open_task, number) for number in added]
+        for number, future in zip(added, opening, strict=True):
             if future.exception() is None:
                 self.tasks[number] = future.result()
         _raise_first(opening)
-        self._consumer.assign([task.partition for task in self.tasks.values()])
-        for number in come:
+        self._consumer.assign([task.topic_partition for task in self.tasks.values()])
+        for number in added:
             task = self.tasks[number]
-            self._consumer.seek(task.partition, task.position)
-            task.log.info("%s task %d: open at offset %d", self.name, number, task.position)
-        self._settled = share.number
+            self._consumer.seek(task.topic_partition, task.next_offset)
+            task.log.info("%s task %d: open at offset %d", self.stage, number, task.next_offset)
+        self._reconciled_version = assignment.version
 
-    def _begin_anew(self, error: KafkaError | BrokerAway) -> None:
+    def _recreate_tasks(self, error: KafkaError | BrokerUnavailableError) -> None:
         """A transaction failed or its outcome is unknown: drop what is in memory and read the commits again.
 
         Joining anew tells whether a task is still ours before it is opened, which would fence its new owner.
         """
-        if isinstance(error, _FATAL):
+        if isinstance(error, _FATAL_ERRORS):
             raise error
-        self._log.warning("%s: %s: opening the tasks again from what is committed", self.name, _brief(error))
+        self._log.warning("%s: %s: opening the tasks again from what is committed", self.stage, _one_line(error))
         self._close_tasks()
         if self._membership is not None:
             self._membership.close()
-        self._membership = self._share = None
-        self._settled = self._anew = 0
+        self._membership = self._assignment = None
+        self._reconciled_version = self._handled_lost_count = 0
 
     def _close_tasks(self) -> None:
         tasks = list(self.tasks.values())
@@ -312,7 +332,7 @@ class Stage:
         _raise_first([self._pool.submit(task.close) for task in tasks])
         self._consumer.unsubscribe()
 
-    def _joined(self) -> Membership:
+    def _join_group(self) -> Membership:
         return Membership(
             self._settings.connection,
             self._group,
@@ -322,9 +342,9 @@ class Stage:
             local_state=self._local_state,
         )
 
-    def _opened(self, number: int) -> Task:
+    def _open_task(self, number: int) -> Task:
         settings = self._settings
-        place = Place(
+        context = TaskContext(
             settings.connection,
             settings.topics,
             self._group,
@@ -335,26 +355,30 @@ class Stage:
             self._topic_id,
             settings.snapshots,
         )
-        if self.name == "sessions":
-            return SessionsTask(
-                place, self._log_ends, self._offsets, label=self._label, idle_timeout=settings.idle_timeout
+        if self.stage == "join":
+            return JoinTask(
+                context,
+                self._end_offsets,
+                self._committed_offsets,
+                label=self._label,
+                idle_timeout=settings.idle_timeout,
             )
-        return QueriesTask(place, self._log_ends, self._offsets)
+        return AggregateTask(context, self._end_offsets, self._committed_offsets)
 
     def _local_state(self) -> Mapping[int, int]:
         """When the state of each task that lies here was last written (ms)."""
-        found = {}
+        last_written = {}
         for number in range(self._settings.config.partitions):
-            folder = self._settings.state_dir / f"{self.name}-{number}"
+            folder = self._settings.state_dir / f"{self.stage}-{number}"
             try:
-                found[number] = max(round(file.stat().st_mtime * 1000) for file in folder.iterdir())
+                last_written[number] = max(round(file.stat().st_mtime * 1000) for file in folder.iterdir())
             except (OSError, ValueError):
                 continue
-        return found
+        return last_written
 
     def _check_group(self) -> None:
         """Its transactional ids name group and partition, so two systems of one group would fence each other."""
-        committed = self._settings.connection.ask(lambda admin: admin.list_group_offsets([self._group]))
+        committed = self._settings.connection.call_admin(lambda admin: admin.list_group_offsets([self._group]))
         others = sorted({partition.topic for partition in committed.get(self._group, {})} - {self._topic})
         if others:
             raise StateError(
@@ -366,9 +390,9 @@ class Stage:
 def _raise_first(futures: Sequence[Future[Any]]) -> None:
     """Wait for all, then raise the first error of any; one of ours says more than a transaction that failed beside."""
     errors = [error for error in (future.exception() for future in futures) if error is not None]
-    for error in sorted(errors, key=lambda error: isinstance(error, KafkaError | BrokerAway)):
+    for error in sorted(errors, key=lambda error: isinstance(error, KafkaError | BrokerUnavailableError)):
         raise error
 
 
-def _brief(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__} {error}".split())[:200]

@@ -8,53 +8,53 @@ import msgspec
 import numpy as np
 
 from prectr.state.aggregates import NO_COUNTS, LevelCounts
-from prectr.stream.join.event_clock import BEFORE_TIME
+from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.records import LEVELS, Example
 
-BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+BUCKET_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the buckets that durations are counted in, seconds."""
 
 
-class Durations(msgspec.Struct, frozen=True):
+class DurationBuckets(msgspec.Struct, frozen=True):
     """How often something was done and how long it took. counts: by bucket, the last has no bound. total: s."""
 
-    counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
-    total: float = 0.0
+    counts: tuple[int, ...] = (0,) * (len(BUCKET_BOUNDS) + 1)
+    total_seconds: float = 0.0
 
 
-class Stopwatch:
+class DurationHistogram:
     """Counts durations by bucket."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(BOUNDS) + 1)
-        self._total = 0.0
+        self._counts = [0] * (len(BUCKET_BOUNDS) + 1)
+        self._total_seconds = 0.0
 
-    def add(self, seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         """Count something that took so long."""
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-        self._total += seconds
+        self._counts[bisect_left(BUCKET_BOUNDS, seconds)] += 1
+        self._total_seconds += seconds
 
-    def durations(self) -> Durations:
+    def buckets(self) -> DurationBuckets:
         """What has been counted so far."""
-        return Durations(tuple(self._counts), self._total)
+        return DurationBuckets(tuple(self._counts), self._total_seconds)
 
 
-class StageCounts(msgspec.Struct, frozen=True, kw_only=True):
+class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What a stage has counted, as of a commit: none of it ever goes back, whatever is done again after a crash.
 
-    outcomes: of a `sessions` task since the beginning, whoever had it then; None of others. dead_letters: by reason,
-    since the task was opened here. levels: of all queries of a `queries` task, since then; None of others. heard: the
+    outcomes: of a `join` task since the beginning, whoever had it then; None of others. dead_letters: by reason,
+    since the task was opened here. levels: of all queries of a `aggregate` task, since then; None of others. heard: the
     largest watermark that the task knows of, its own or another's (ms).
     """
 
     outcomes: Outcomes | None = None
     dead_letters: Mapping[str, int] = {}
-    levels: LevelCounts | None = None
-    heard: int = BEFORE_TIME
+    level_counts: LevelCounts | None = None
+    max_watermark: int = MIN_WATERMARK
 
 
-def levels_of(examples: Sequence[Example]) -> LevelCounts:
+def count_levels_of_pages(examples: Sequence[Example]) -> LevelCounts:
     """Impressions and clicks by level of many pages at once, as `count_levels` has them of one."""
     if not examples:
         return NO_COUNTS

@@ -3,11 +3,11 @@
 import msgspec
 
 from prectr.state.snapshotter import SnapshotProgress
-from prectr.state.store import StoreFigures
-from prectr.stream.kafka.tasks.task_metrics import Durations, StageCounts
+from prectr.state.store import StoreStats
+from prectr.stream.kafka.tasks.task_metrics import DurationBuckets, TaskCounts
 
 
-class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How a task of this process does; counts are since it was opened here, but for `emitted` and what says so.
 
     position: offset of the next record it takes. behind: records to be taken again in silence until it reaches the
@@ -19,16 +19,16 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     stage: str
     partition: int
-    position: int
-    behind: int
+    next_offset: int
+    restore_remaining: int
     emitted: int
     watermark: int | None
     snapshots: SnapshotProgress | None
     lag: int | None = None
-    replayed: int = 0
-    restored: float | None = None
-    records: int = 0
-    batches: Durations = Durations()
-    transactions: Durations = Durations()
-    counts: StageCounts | None = None
-    store: StoreFigures | None = None
+    restored_records: int = 0
+    restore_seconds: float | None = None
+    processed_records: int = 0
+    batch_durations: DurationBuckets = DurationBuckets()
+    commit_durations: DurationBuckets = DurationBuckets()
+    counts: TaskCounts | None = None
+    store_stats: StoreStats | None = None

@@ -7,24 +7,24 @@ from threading import Event
 from typing import Final
 
 from prectr.state.lock import FolderLock
-from prectr.stream.events.contract import Impression
-from prectr.stream.kafka.client.end_offsets import LogEnds
-from prectr.stream.kafka.tasks.task_manager import Stage, StreamSettings
-from prectr.stream.kafka.tasks.task_status import TaskFacts
-from prectr.stream.replay.gc_control import collected_by_hand
+from prectr.stream.events.contract import ResultPage
+from prectr.stream.kafka.client.end_offsets import EndOffsets
+from prectr.stream.kafka.tasks.task_manager import StreamSettings, TaskManager
+from prectr.stream.kafka.tasks.task_status import TaskStatus
+from prectr.stream.replay.gc_control import manual_gc
 
-_LOOK_EVERY: Final = 0.2
+_STATUS_INTERVAL: Final = 0.2
 """Seconds between two looks at how the stages do."""
 
 
 def run_stream(
     settings: StreamSettings,
-    label: Callable[[str, Impression], None],
+    label: Callable[[str, ResultPage], None],
     *,
     until_end: bool = False,
     flush: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Sequence[TaskFacts]], None] = lambda facts: None,
+    progress: Callable[[Sequence[TaskStatus]], None] = lambda status: None,
 ) -> None:
     """Run the stages until `stop` says so or, with `until_end`, until all that is there now has gone through.
 
@@ -37,46 +37,46 @@ def run_stream(
     with ExitStack() as stack:
         lock = FolderLock(settings.state_dir)
         stack.callback(lock.release)
-        stack.enter_context(settings.connection.errors())
-        log_ends = LogEnds(settings.connection)
-        stack.callback(log_ends.close)
-        ends = log_ends.of_topic(settings.topics.events) if until_end else []
-        cluster = str(settings.connection.ask(lambda admin: admin.describe_cluster())["cluster_id"])
-        stages = []
+        stack.enter_context(settings.connection.translate_errors())
+        end_offsets = EndOffsets(settings.connection)
+        stack.callback(end_offsets.close)
+        ends = end_offsets.fetch_topic(settings.topics.events) if until_end else []
+        cluster = str(settings.connection.call_admin(lambda admin: admin.describe_cluster())["cluster_id"])
+        managers = []
         for name in settings.stages:
-            stage = Stage(settings, name, label, log_ends, cluster)
-            stack.callback(stage.close)
-            stages.append(stage)
+            manager = TaskManager(settings, name, label, end_offsets, cluster)
+            stack.callback(manager.close)
+            managers.append(manager)
         # A thread each, since both are mostly waiting: for records, and for commits.
-        with collected_by_hand() as tidy, ThreadPoolExecutor(len(stages), thread_name_prefix="stage") as pool:
-            halt = Event()
-            ended = {stage.name: Event() for stage in stages}
-            running = [
-                pool.submit(_run, stage, ends if until_end else None, flush, ended[stage.name], halt)
-                for stage in stages
+        with manual_gc() as collect_garbage, ThreadPoolExecutor(len(managers), thread_name_prefix="stage") as pool:
+            shutdown = Event()
+            ended = {manager.stage: Event() for manager in managers}
+            futures = [
+                pool.submit(_run_manager, manager, ends if until_end else None, flush, ended[manager.stage], shutdown)
+                for manager in managers
             ]
             try:
                 while not stop() and not all(event.is_set() for event in ended.values()):
-                    failed, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_EXCEPTION)
-                    progress([facts for stage in stages for facts in stage.facts()])
-                    tidy()
+                    failed, _ = wait(futures, timeout=_STATUS_INTERVAL, return_when=FIRST_EXCEPTION)
+                    progress([status for manager in managers for status in manager.task_statuses()])
+                    collect_garbage()
                     if failed:
                         break
             finally:
-                halt.set()
-            for future in running:
+                shutdown.set()
+            for future in futures:
                 future.result()
 
 
-def _run(stage: Stage, ends: list[int] | None, flush: bool, ended: Event, halt: Event) -> None:
+def _run_manager(manager: TaskManager, ends: list[int] | None, flush: bool, ended: Event, shutdown: Event) -> None:
     """Run a stage until `halt`; with `ends`, set `ended` when the group has read to them and put out everything.
 
     It is polled on even then, or it would hold up the group that others may still need.
     """
-    while not halt.is_set():
-        busy = stage.work()
+    while not shutdown.is_set():
+        busy = manager.run_once()
         if ends is not None and not ended.is_set():
-            if stage.name == "sessions":
-                stage.end(ends, flush=flush)
-            if not busy and stage.ended(ends, flush=flush):
+            if manager.stage == "join":
+                manager.commit_ends(ends, flush=flush)
+            if not busy and manager.group_has_ended(ends, flush=flush):
                 ended.set()

@@ -11,13 +11,13 @@ from kafka.errors import RetriableError, TransactionalIdNotFoundError
 
 from prectr.stream.kafka.client.client import Connection
 
-_ASK_AGAIN: Final = 0.05
-_READY_SECONDS: Final = 20.0
-_NONE: Final = -1
-Answer = TypeVar("Answer")
+_RETRY_BACKOFF: Final = 0.05
+_READY_TIMEOUT: Final = 20.0
+_NO_OPEN_TRANSACTION: Final = -1
+Result = TypeVar("Result")
 
 
-class Decisions:
+class TransactionAdmin:
     """Asks the brokers about transactions, from any thread."""
 
     def __init__(self, connection: Connection) -> None:
@@ -25,18 +25,18 @@ class Decisions:
         self._lock = Lock()
         self._admin: KafkaAdminClient | None = None
 
-    def last(self, transactional_id: str) -> TransactionDescription | None:
+    def describe(self, transactional_id: str) -> TransactionDescription | None:
         """The last transaction of an id, or the one that is open; None where there is none, or it is forgotten.
 
         Raises:
             KafkaError: the broker refuses to say, or does not answer.
         """
         try:
-            return self._ask(lambda admin: admin.describe_transactions([transactional_id]))[transactional_id]
+            return self._call(lambda admin: admin.describe_transactions([transactional_id]))[transactional_id]
         except TransactionalIdNotFoundError:
             return None
 
-    def written(self, producer_id: int, partitions: Iterable[TopicPartition], seconds: float) -> bool:
+    def wait_until_ended(self, producer_id: int, partitions: Iterable[TopicPartition], timeout: float) -> bool:
         """Whether nothing of a producer id is open in any of the partitions, or not for so many seconds.
 
         The producer must not be writing meanwhile. What is once written stays so.
@@ -44,41 +44,42 @@ class Decisions:
         Raises:
             KafkaError: the broker refuses to say, or does not answer.
         """
-        left = list(partitions)
-        until = time.monotonic() + seconds
-        while left:
-            left = self._open(producer_id, left)
-            if left:
-                if time.monotonic() > until:
+        open_partitions = list(partitions)
+        deadline = time.monotonic() + timeout
+        while open_partitions:
+            open_partitions = self._open_partitions(producer_id, open_partitions)
+            if open_partitions:
+                if time.monotonic() > deadline:
                     return False
-                time.sleep(_ASK_AGAIN)
+                time.sleep(_RETRY_BACKOFF)
         return True
 
-    def _open(self, producer_id: int, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def _open_partitions(self, producer_id: int, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Those of the partitions in which a transaction of the producer's is open."""
-        found = self._ask(lambda admin: admin.describe_producers(partitions))
+        found = self._call(lambda admin: admin.describe_producers(partitions))
         return [
             partition
             for partition, producers in found.items()
             if any(
-                each.producer_id == producer_id and each.current_transaction_start_offset != _NONE
-                for each in producers.active_producers
+                producer.producer_id == producer_id
+                and producer.current_transaction_start_offset != _NO_OPEN_TRANSACTION
+                for producer in producers.active_producers
             )
         ]
 
-    def _ask(self, question: Callable[[KafkaAdminClient], Answer]) -> Answer:
-        until = time.monotonic() + _READY_SECONDS
+    def _call(self, request: Callable[[KafkaAdminClient], Result]) -> Result:
+        deadline = time.monotonic() + _READY_TIMEOUT
         while True:
             try:
                 with self._lock:
                     if self._admin is None:
                         self._admin = self._connection.admin()
-                    return question(self._admin)
+                    return request(self._admin)
             except RetriableError:
                 # A broker that has just started has no coordinator, and partitions without a leader.
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise
-            time.sleep(_ASK_AGAIN)
+            time.sleep(_RETRY_BACKOFF)
 
     def close(self) -> None:
         """Leave the broker."""

@@ -17,43 +17,48 @@ from typing import Final
 from kafka import KafkaProducer
 from kafka.admin import TransactionState
 
-from prectr.state.errors import BrokerAway, StateError
-from prectr.stream.kafka.client.client import let_go
-from prectr.stream.kafka.transactions.admin import Decisions
-from prectr.stream.kafka.transactions.producer import MARKERS_SECONDS, CommittedOffsets, Transactions, partitions_of
+from prectr.state.errors import BrokerUnavailableError, StateError
+from prectr.stream.kafka.client.client import close_producer
+from prectr.stream.kafka.transactions.admin import TransactionAdmin
+from prectr.stream.kafka.transactions.producer import (
+    MARKER_TIMEOUT,
+    CommittedOffsets,
+    TransactionalProducer,
+    all_partitions,
+)
 
-_APPLIED: Final = 2.0
+_MARKER_APPLY_TIMEOUT: Final = 2.0
 """Seconds in which a group takes up a marker that has been written."""
-_DECISION: Final = 30.0
-_TELLING: Final = 0.6
+_DECISION_TIMEOUT: Final = 30.0
+_REISSUE_TIMEOUT: Final = 0.6
 """Seconds in which another owner has told an end once more. To fence it in the middle of that would undo the end."""
-_ASK_AGAIN: Final = 0.1
-_NOBODY: Final = -1
+_RETRY_BACKOFF: Final = 0.1
+_NO_PRODUCER_ID: Final = -1
 _log = logging.getLogger(__name__)
 
 
-class _Last(Enum):
+class TransactionOutcome(Enum):
     """What the last transaction of a task has left: nothing; an end that is not known everywhere; or no end yet."""
 
-    SETTLED = "settled"
+    COMPLETE = "complete"
     COMMITTED = "committed"
     ABORTED = "aborted"
-    OPEN = "open"
+    ONGOING = "open"
 
 
-_OVER: Final = {
-    TransactionState.COMPLETE_COMMIT: _Last.COMMITTED,
-    TransactionState.COMPLETE_ABORT: _Last.ABORTED,
+_ENDED_OUTCOMES: Final = {
+    TransactionState.COMPLETE_COMMIT: TransactionOutcome.COMMITTED,
+    TransactionState.COMPLETE_ABORT: TransactionOutcome.ABORTED,
 }
 
 
-def open_transactions(
+def recover_and_open(
     transactional_id: str,
-    offsets: CommittedOffsets,
+    committed_offsets: CommittedOffsets,
     partition: int,
     producer: KafkaProducer,
-    outputs: Sequence[str],
-) -> Transactions:
+    output_topics: Sequence[str],
+) -> TransactionalProducer:
     """Fence earlier owners of a task; how its last transaction ended is known everywhere then.
 
     The group's offset of the partition is decided, and so is what was put out. outputs: topics written to.
@@ -62,69 +67,77 @@ def open_transactions(
         StateError: something is undecided, and how the transaction ended is no longer known.
         KafkaError: the broker does not answer, or the task has gone to another process.
     """
-    written = partitions_of(producer, outputs)
+    output_partitions = all_partitions(producer, output_topics)
 
-    def told(producer_id: int, seconds: float) -> bool:
-        return offsets.told(partition, producer_id, written, seconds)
+    def markers_complete(producer_id: int, timeout: float) -> bool:
+        return committed_offsets.markers_complete(partition, producer_id, output_partitions, timeout)
 
     try:
-        left = _left(offsets.decisions, transactional_id, told)
-        if left is None:
+        outcome = _outcome(committed_offsets.transaction_admin, transactional_id, markers_complete)
+        if outcome is None:
             raise StateError(
-                f"group {offsets.group}: Kafka holds back its offset of {offsets.partition(partition)} or what was put "
+                f"group {committed_offsets.group}: Kafka holds back its offset of {committed_offsets.topic_partition(partition)} or what was put "
                 f"out with it, since a transaction of {transactional_id} was left undecided, and no longer says how it "
                 "ended. Decide it by hand with Kafka's own `kafka-transactions.sh find-hanging` and `abort`, and start "
                 "again"
             )
     except BaseException:
-        let_go(producer, 0.0)
+        close_producer(producer, 0.0)
         raise
-    transactions = Transactions(producer, offsets, partition, outputs)
+    transactional_producer = TransactionalProducer(producer, committed_offsets, partition, output_topics)
     try:
-        if left is _Last.OPEN:
+        if outcome is TransactionOutcome.ONGOING:
             # To fence its owner has ended it.
-            left = _Last.SETTLED if told(transactions.producer_id, MARKERS_SECONDS) else _Last.ABORTED
-        if left in {_Last.COMMITTED, _Last.ABORTED}:
+            outcome = (
+                TransactionOutcome.COMPLETE
+                if markers_complete(transactional_producer.producer_id, MARKER_TIMEOUT)
+                else TransactionOutcome.ABORTED
+            )
+        if outcome in {TransactionOutcome.COMMITTED, TransactionOutcome.ABORTED}:
             _log.warning(
                 "%s: Kafka has lost the end of a transaction that it calls %s: it is told again",
                 transactional_id,
-                left.value,
+                outcome.value,
                 extra={"partition": partition},
             )
-            transactions.settle(commit=left is _Last.COMMITTED)
+            transactional_producer.end_dangling(commit=outcome is TransactionOutcome.COMMITTED)
     except BaseException:
-        transactions.close()
+        transactional_producer.close()
         raise
-    return transactions
+    return transactional_producer
 
 
-def _left(decisions: Decisions, transactional_id: str, told: Callable[[int, float], bool]) -> _Last | None:
+def _outcome(
+    admin: TransactionAdmin, transactional_id: str, markers_complete: Callable[[int, float], bool]
+) -> TransactionOutcome | None:
     """What the last transaction of an id has left; None where that cannot be known any more.
 
     It must be asked before the next owner begins, which wipes it out. What is open may be an end that another owner is
     telling once more: it is given the time for that. told: whether a producer id's last end is known everywhere within
     so many seconds.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     while True:
-        last = decisions.last(transactional_id)
-        waited = time.monotonic() - begun
-        if last is None:
-            return _Last.SETTLED if told(_NOBODY, MARKERS_SECONDS) else None
-        if last.state in _OVER:
-            if told(last.producer_id, _APPLIED):
-                return _Last.SETTLED
-            if decisions.last(transactional_id) == last:
-                return _OVER[last.state]
-        elif last.state in {TransactionState.EMPTY, TransactionState.DEAD}:
-            if told(last.producer_id, _TELLING):
-                return _Last.SETTLED
-            if waited > _TELLING:
+        description = admin.describe(transactional_id)
+        waited = time.monotonic() - started
+        if description is None:
+            return TransactionOutcome.COMPLETE if markers_complete(_NO_PRODUCER_ID, MARKER_TIMEOUT) else None
+        if description.state in _ENDED_OUTCOMES:
+            if markers_complete(description.producer_id, _MARKER_APPLY_TIMEOUT):
+                return TransactionOutcome.COMPLETE
+            if admin.describe(transactional_id) == description:
+                return _ENDED_OUTCOMES[description.state]
+        elif description.state in {TransactionState.EMPTY, TransactionState.DEAD}:
+            if markers_complete(description.producer_id, _REISSUE_TIMEOUT):
+                return TransactionOutcome.COMPLETE
+            if waited > _REISSUE_TIMEOUT:
                 return None
-        elif last.state in {TransactionState.ONGOING, TransactionState.PREPARE_EPOCH_FENCE}:
-            lasted = time.time() - last.transaction_start_time_ms / 1000
-            if max(waited, lasted) > _TELLING:
-                return _Last.OPEN
-        elif waited > _DECISION:
-            raise BrokerAway(f"the transaction of {transactional_id} has been {last.state.value} for {_DECISION:g} s")
-        time.sleep(_ASK_AGAIN)
+        elif description.state in {TransactionState.ONGOING, TransactionState.PREPARE_EPOCH_FENCE}:
+            open_seconds = time.time() - description.transaction_start_time_ms / 1000
+            if max(waited, open_seconds) > _REISSUE_TIMEOUT:
+                return TransactionOutcome.ONGOING
+        elif waited > _DECISION_TIMEOUT:
+            raise BrokerUnavailableError(
+                f"the transaction of {transactional_id} has been {description.state.value} for {_DECISION_TIMEOUT:g} s"
+            )
+        time.sleep(_RETRY_BACKOFF)

@@ -5,32 +5,32 @@ from pathlib import Path
 import pytest
 
 from testkit.kafka_broker import Broker
-from tests.faults.plan import KINDS, OF_SNAPSHOTS, Scenario, plan
-from tests.faults.scenario import run
+from tests.faults.plan import KINDS, SNAPSHOT_KINDS, Scenario, make_plan
+from tests.faults.scenario import run_scenario
 from tests.faults.snapshots import AVAILABLE
-from tests.faults.worlds import Worlds
+from tests.faults.worlds import LogCache
 
 SEED = 7
 FAULTS = 20
-SCENARIOS = plan(SEED, FAULTS, list(KINDS), snapshots=AVAILABLE, sizes=(4,))
+SCENARIOS = make_plan(SEED, FAULTS, list(KINDS), snapshots=AVAILABLE, sizes=(4,))
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
-    return Worlds(tmp_path_factory.mktemp("worlds"))
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> LogCache:
+    return LogCache(tmp_path_factory.mktemp("worlds"))
 
 
 def test_all_kinds_are_among_the_faults() -> None:
     kinds = [fault.kind for scenario in SCENARIOS for fault in scenario.faults]
     assert len(kinds) == FAULTS
-    assert set(kinds) == set(KINDS) - (set() if AVAILABLE else OF_SNAPSHOTS)
+    assert set(kinds) == set(KINDS) - (set() if AVAILABLE else SNAPSHOT_KINDS)
 
 
 @pytest.mark.several
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_after_faults_everything_is_as_if_nothing_had_happened(
-    scenario: Scenario, broker: Broker, worlds: Worlds, tmp_path: Path
+    scenario: Scenario, broker: Broker, worlds: LogCache, tmp_path: Path
 ) -> None:
-    outcome = run(scenario, broker, worlds, tmp_path / "scenario")
-    done = "\n".join(f"  at {row.at or 0:.1f} s: {row.what}" for row in outcome.rows)
-    assert not outcome.wrong, f"{'; '.join(outcome.wrong)}\n{done}\nlogs: {outcome.logs}"
+    outcome = run_scenario(scenario, broker, worlds, tmp_path / "scenario")
+    done = "\n".join(f"  at {row.injected_at or 0:.1f} s: {row.description}" for row in outcome.rows)
+    assert not outcome.problems, f"{'; '.join(outcome.problems)}\n{done}\nlogs: {outcome.logs}"

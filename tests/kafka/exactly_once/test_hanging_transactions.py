@@ -13,9 +13,14 @@ from kafka.structs import OffsetAndMetadata
 
 from prectr.state.errors import StateError
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.transactions.admin import Decisions
-from prectr.stream.kafka.transactions.hanging import open_transactions
-from prectr.stream.kafka.transactions.producer import Committed, CommittedOffsets, Outbox, Transactions
+from prectr.stream.kafka.transactions.admin import TransactionAdmin
+from prectr.stream.kafka.transactions.hanging import recover_and_open
+from prectr.stream.kafka.transactions.producer import (
+    CommitMetadata,
+    CommittedOffsets,
+    PendingOutput,
+    TransactionalProducer,
+)
 from tests.kafka.live import Live
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -24,13 +29,13 @@ NEVER = 60.0
 
 
 class OneTask:
-    """A task of stage `queries`, whose owners come and go."""
+    """A task of stage `aggregate`, whose owners come and go."""
 
     def __init__(self, live: Live) -> None:
         self.connection = Connection(live.bootstrap)
-        self.group = f"{live.prefix}queries"
-        self.transactional_id = f"{self.group}-queries-0"
-        self.activity = TopicPartition(f"{live.prefix}search-activity", 0)
+        self.group = f"{live.prefix}aggregate"
+        self.transactional_id = f"{self.group}-aggregate-0"
+        self.activity = TopicPartition(f"{live.prefix}joined-pages", 0)
         self.examples = TopicPartition(f"{live.prefix}training-examples", 0)
         self.offsets = CommittedOffsets(self.connection, self.group, self.activity.topic)
         self.member = ConsumerGroupMetadata(group_id=self.group)
@@ -43,9 +48,9 @@ class OneTask:
             producer.init_transactions()
         return producer
 
-    def opened(self, producer: KafkaProducer) -> Transactions:
+    def opened(self, producer: KafkaProducer) -> TransactionalProducer:
         """The task opened by its next owner."""
-        return open_transactions(self.transactional_id, self.offsets, 0, producer, [self.examples.topic])
+        return recover_and_open(self.transactional_id, self.offsets, 0, producer, [self.examples.topic])
 
     def position(self, offset: int) -> dict[TopicPartition, OffsetAndMetadata]:
         """What a commit of the offset says."""
@@ -81,7 +86,7 @@ class OneTask:
 
     def committed(self) -> int:
         """The committed offset, once it is decided."""
-        found = self.offsets.of(0)
+        found = self.offsets.fetch(0)
         assert found is not None
         return found[0]
 
@@ -107,7 +112,7 @@ def task(live: Live) -> Iterator[OneTask]:
     def verify(wanted: str) -> None:
         name = "transaction.partition.verification.enable"
         resource = ConfigResource(ConfigResourceType.BROKER, "1", configs={name: wanted})
-        task.connection.ask(lambda admin: admin.alter_configs([resource]))
+        task.connection.call_admin(lambda admin: admin.alter_configs([resource]))
 
     verify("false")
     yield task
@@ -120,36 +125,36 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], lis
     """Lets something happen before the next owner asks how the last transaction ended for the second time."""
 
     def meanwhile(happens: Callable[[], None]) -> list[Any]:
-        last = Decisions.last
+        last = TransactionAdmin.describe
         answers: list[Any] = []
 
-        def told(self: Decisions, transactional_id: str) -> Any:
+        def told(self: TransactionAdmin, transactional_id: str) -> Any:
             if len(answers) == 1:
                 happens()
             answers.append(last(self, transactional_id))
             return answers[-1]
 
-        monkeypatch.setattr(Decisions, "last", told)
+        monkeypatch.setattr(TransactionAdmin, "describe", told)
         return answers
 
     return meanwhile
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_an_offset_that_was_left_undecided_is_as_its_transaction_ended(committed: bool, task: OneTask) -> None:
+def test_an_offset_of_a_hanging_transaction_follows_its_outcome(committed: bool, task: OneTask) -> None:
     owner = task.producer(begun=True)
     owner.begin_transaction()
     owner.send_offsets_to_transaction(task.position(3), task.group)
     owner.commit_transaction()
-    assert task.offsets.decided(0, 5.0)
+    assert task.offsets.is_stable(0, 5.0)
     task.lose_the_offset(owner, commit=committed)
     owner.close()
-    assert not task.offsets.decided(0, 2.0)
+    assert not task.offsets.is_stable(0, 2.0)
     task.opened(task.producer()).close()
     assert task.committed() == (7 if committed else 3)
 
 
-def test_an_end_that_another_owner_is_telling_once_more_is_not_undone(
+def test_markers_being_reissued_by_another_owner_are_not_undone(
     task: OneTask, asked: Callable[[Callable[[], None]], list[Any]]
 ) -> None:
     """The other has begun when the next owner asks for the first time, and ends before it asks again."""
@@ -166,7 +171,7 @@ def test_an_end_that_another_owner_is_telling_once_more_is_not_undone(
     other.close(timeout=0)
 
 
-def test_an_owner_that_is_about_to_tell_an_end_is_given_the_time(
+def test_an_owner_about_to_write_markers_is_given_time(
     task: OneTask, asked: Callable[[Callable[[], None]], list[Any]]
 ) -> None:
     other = task.about_to_tell()
@@ -183,13 +188,13 @@ def test_an_owner_that_is_about_to_tell_an_end_is_given_the_time(
     other.close(timeout=0)
 
 
-def test_where_nobody_knows_how_it_ended_a_person_is_asked(task: OneTask) -> None:
+def test_an_unknown_transaction_outcome_needs_an_operator(task: OneTask) -> None:
     task.about_to_tell().close()
     with pytest.raises(StateError, match=r"no longer says how it ended.*kafka-transactions.sh"):
         task.opened(task.producer())
 
 
-def test_what_was_put_out_is_decided_before_the_next_owner_goes_on(task: OneTask) -> None:
+def test_pending_output_is_resolved_before_the_next_owner_continues(task: OneTask) -> None:
     owner = task.producer(begun=True)
     task.lose_the_output(owner)
     owner.close()
@@ -197,9 +202,9 @@ def test_what_was_put_out_is_decided_before_the_next_owner_goes_on(task: OneTask
     assert task.readable() == [b"lost"]
 
 
-def outbox_of(task: OneTask) -> Outbox:
+def outbox_of(task: OneTask) -> PendingOutput:
     """One record for the examples."""
-    outbox = Outbox()
+    outbox = PendingOutput()
     outbox.add(task.examples.topic, 0, b"first")
     return outbox
 
@@ -208,11 +213,11 @@ def test_an_offset_is_not_undone_by_the_next_transaction(task: OneTask, monkeypa
     """The next one is aborted since its owner has left the group, as after every crash of a broker."""
     producer = task.producer()
     transactions = task.opened(producer)
-    transactions.commit(Outbox(), 3, Committed("topic"), task.member)
+    transactions.commit(PendingOutput(), 3, CommitMetadata("topic"), task.member)
     task.lose_the_offset(producer)
-    monkeypatch.setattr("prectr.stream.kafka.transactions.producer._RESTART", 0.0)
+    monkeypatch.setattr("prectr.stream.kafka.transactions.producer._MIN_BROKER_RESTART", 0.0)
     with pytest.raises(KafkaError):
-        transactions.commit(outbox_of(task), 9, Committed("topic"), task.nobody)
+        transactions.commit(outbox_of(task), 9, CommitMetadata("topic"), task.nobody)
     transactions.close()
     assert task.committed() == 7
 
@@ -221,12 +226,12 @@ def test_what_was_put_out_is_not_undone_by_the_next_transaction(task: OneTask, m
     """As above; the end of the next transaction would be that of both."""
     producer = task.producer()
     transactions = task.opened(producer)
-    transactions.commit(outbox_of(task), 3, Committed("topic"), task.member)
+    transactions.commit(outbox_of(task), 3, CommitMetadata("topic"), task.member)
     task.lose_the_output(producer)
     assert task.readable() == [b"first"]
-    monkeypatch.setattr("prectr.stream.kafka.transactions.producer._RESTART", 0.0)
+    monkeypatch.setattr("prectr.stream.kafka.transactions.producer._MIN_BROKER_RESTART", 0.0)
     with pytest.raises(KafkaError):
-        transactions.commit(outbox_of(task), 9, Committed("topic"), task.nobody)
+        transactions.commit(outbox_of(task), 9, CommitMetadata("topic"), task.nobody)
     transactions.close()
     assert task.readable() == [b"first", b"lost"]
     assert task.committed() == 7
@@ -238,17 +243,17 @@ def test_what_is_found_lost_once_the_next_transaction_has_begun_is_not_undone(
     """The broker was away and back meanwhile: to abort the next one would undo the last."""
     producer = task.producer()
     transactions = task.opened(producer)
-    transactions.commit(outbox_of(task), 3, Committed("topic"), task.member)
+    transactions.commit(outbox_of(task), 3, CommitMetadata("topic"), task.member)
     task.lose_the_output(producer)
-    add = Transactions._add
+    add = TransactionalProducer._add_partitions
 
-    def away(self: Transactions, partitions: Any) -> None:
+    def away(self: TransactionalProducer, partitions: Any) -> None:
         add(self, partitions)
-        monkeypatch.setattr("prectr.stream.kafka.transactions.producer._RESTART", 0.0)
+        monkeypatch.setattr("prectr.stream.kafka.transactions.producer._MIN_BROKER_RESTART", 0.0)
 
-    monkeypatch.setattr("prectr.stream.kafka.transactions.producer._RESTART", NEVER)
-    monkeypatch.setattr(Transactions, "_add", away)
+    monkeypatch.setattr("prectr.stream.kafka.transactions.producer._MIN_BROKER_RESTART", NEVER)
+    monkeypatch.setattr(TransactionalProducer, "_add_partitions", away)
     with pytest.raises(KafkaError, match="told again"):
-        transactions.commit(outbox_of(task), 9, Committed("topic"), task.member)
+        transactions.commit(outbox_of(task), 9, CommitMetadata("topic"), task.member)
     transactions.close()
     assert task.readable() == [b"first", b"lost"]

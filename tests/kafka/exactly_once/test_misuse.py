@@ -22,7 +22,7 @@ def small(tmp_path: Path) -> Path:
     return write_log(tmp_path / "small.jsonl", lines)
 
 
-def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
+def assert_usage_error(done: subprocess.CompletedProcess[str], *said: str) -> None:
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     *_, last = done.stderr.strip().splitlines()
@@ -34,7 +34,7 @@ def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
 
 def stream(live: Live, name: str = "1", *flags: str, **settings: str) -> subprocess.CompletedProcess[str]:
     given = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, "--group-prefix", live.prefix]
-    return prectr("stream", *given, "--state-dir", live.state(name), "--until-end", *flags, **settings)
+    return prectr("stream", *given, "--state-dir", live.state_dir(name), "--until-end", *flags, **settings)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,11 @@ def stream(live: Live, name: str = "1", *flags: str, **settings: str) -> subproc
 )
 def test_no_broker(command: list[str], small: Path, tmp_path: Path) -> None:
     given = [part.replace("LOG", str(small)).replace("DIR", str(tmp_path / "dir")) for part in command]
-    refused(prectr(*given, "--bootstrap", "127.0.0.1:9", "--wait", "1"), "127.0.0.1:9", "no answer from Kafka in 1 s")
+    assert_usage_error(
+        prectr(*given, "--bootstrap", "127.0.0.1:9", "--connect-timeout", "1"),
+        "127.0.0.1:9",
+        "no answer from Kafka in 1 s",
+    )
 
 
 def test_a_client_setting_that_cannot_be(tmp_path: Path) -> None:
@@ -57,19 +61,19 @@ def test_a_client_setting_that_cannot_be(tmp_path: Path) -> None:
         (tmp_path / "client.toml").write_text(text)
         done = prectr("topics", "create", "--bootstrap", "127.0.0.1:9", "--client-config", tmp_path / "client.toml")
         assert done.returncode == 2
-        refused(done, said)
+        assert_usage_error(done, said)
 
 
 def test_topics_that_are_missing_or_unlike(live: Live, small: Path) -> None:
     given = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix]
-    refused(stream(live), f"there is no topic {live.prefix}search-events", "prectr topics create")
-    refused(prectr("load", small, *given), f"there is no topic {live.prefix}search-events")
-    refused(prectr("train", *given, "--run-dir", live.folder / "run"), "there is no topic")
+    assert_usage_error(stream(live), f"there is no topic {live.prefix}search-events", "prectr topics create")
+    assert_usage_error(prectr("load", small, *given), f"there is no topic {live.prefix}search-events")
+    assert_usage_error(prectr("train", *given, "--run-dir", live.folder / "run"), "there is no topic")
     live.create()
-    refused(prectr("topics", "create", *given, "--partitions", "4"), "has 3 partitions, not 4")
+    assert_usage_error(prectr("topics", "create", *given, "--partitions", "4"), "has 3 partitions, not 4")
     connection = Connection(live.bootstrap)
-    connection.ask(lambda admin: admin.delete_topics([f"{live.prefix}search-activity"]))
-    refused(stream(live), f"there is no topic {live.prefix}search-activity")
+    connection.call_admin(lambda admin: admin.delete_topics([f"{live.prefix}joined-pages"]))
+    assert_usage_error(stream(live), f"there is no topic {live.prefix}joined-pages")
 
 
 def test_state_of_another_system(live: Live, small: Path, broker: Broker, tmp_path: Path) -> None:
@@ -79,14 +83,14 @@ def test_state_of_another_system(live: Live, small: Path, broker: Broker, tmp_pa
     other = Live(broker.address, f"{live.prefix}other.", tmp_path, partitions=2)
     other.create()
     other.load(small)
-    refused(stream(other), "the state is of another system", "search-events", "--state-dir")
-    refused(stream(live, "1", PRECTR_ATTRIBUTION_WINDOW="600"), "attribution_window is 600", "was 120")
+    assert_usage_error(stream(other), "the state is of another system", "search-events", "--state-dir")
+    assert_usage_error(stream(live, "1", PRECTR_ATTRIBUTION_WINDOW="600"), "attribution_window is 600", "was 120")
     given = ["--bootstrap", live.bootstrap, "--topic-prefix", other.prefix, "--group-prefix", live.prefix]
-    done = prectr("stream", *given, "--state-dir", live.state("9"), "--until-end")
-    refused(done, f"group {live.prefix}sessions has read {live.prefix}search-events", "--group-prefix")
+    done = prectr("stream", *given, "--state-dir", live.state_dir("9"), "--until-end")
+    assert_usage_error(done, f"group {live.prefix}join has read {live.prefix}search-events", "--group-prefix")
     given = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, "--group-prefix", "new."]
-    done = prectr("stream", *given, "--state-dir", live.state("1"), "--until-end")
-    refused(done, "has committed nothing")
+    done = prectr("stream", *given, "--state-dir", live.state_dir("1"), "--until-end")
+    assert_usage_error(done, "has committed nothing")
 
 
 def test_events_after_a_flush(live: Live, small: Path) -> None:
@@ -94,7 +98,7 @@ def test_events_after_a_flush(live: Live, small: Path) -> None:
     live.load(small)
     assert stream(live, "1", "--flush").returncode == 0
     live.load(small)
-    refused(stream(live), "came after --flush had closed every page", "--topic-prefix")
+    assert_usage_error(stream(live), "came after --flush had closed every page", "--topic-prefix")
 
 
 def test_offsets_gone_from_the_log(live: Live, small: Path) -> None:
@@ -105,8 +109,8 @@ def test_offsets_gone_from_the_log(live: Live, small: Path) -> None:
     from kafka import TopicPartition
 
     partition = TopicPartition(f"{live.prefix}search-events", 0)
-    connection.ask(lambda admin: admin.delete_records({partition: 3}))
-    refused(stream(live, "fresh"), "offset 0 is next, but the log begins at 3", "Nothing is skipped")
+    connection.call_admin(lambda admin: admin.delete_records({partition: 3}))
+    assert_usage_error(stream(live, "fresh"), "offset 0 is next, but the log begins at 3", "Nothing is skipped")
     assert stream(live).returncode == 0
 
 
@@ -115,11 +119,13 @@ def test_a_frame_that_cannot_be_read(value: bytes, live: Live) -> None:
     live.create()
     connection = Connection(live.bootstrap)
     producer = connection.producer()
-    producer.send(f"{live.prefix}search-activity", value=value, partition=1).get(10)
+    producer.send(f"{live.prefix}joined-pages", value=value, partition=1).get(10)
     producer.send(f"{live.prefix}training-examples", value=value, partition=1).get(10)
     producer.close()
     where = "partition 1 offset 0"
-    refused(stream(live), f"{live.prefix}search-activity {where}", "frame")
+    assert_usage_error(stream(live), f"{live.prefix}joined-pages {where}", "frame")
     given = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix]
     out = live.folder / "out.jsonl"
-    refused(prectr("examples", *given, "--until-end", "--out", out), f"{live.prefix}training-examples {where}")
+    assert_usage_error(
+        prectr("examples", *given, "--until-end", "--out", out), f"{live.prefix}training-examples {where}"
+    )

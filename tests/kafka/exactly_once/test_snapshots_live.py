@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from prectr.state.manifest import Manifest, decode
+from prectr.state.manifest import SnapshotManifest, decode_manifest
 from testkit.command import prectr, write_log
-from tests.kafka.exactly_once.test_misuse import refused
-from tests.kafka.live import Live, Result, replay
+from tests.kafka.exactly_once.test_misuse import assert_usage_error
+from tests.kafka.live import Live, RunResult, replay_log
 from tests.kafka.parts import lines_of
 from tests.kafka.worlds import adversarial
 
@@ -28,8 +28,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return replay(tmp_path_factory.mktemp("expected"), world)
+def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return replay_log(tmp_path_factory.mktemp("expected"), world)
 
 
 def kept(live: Live) -> Path:
@@ -37,14 +37,14 @@ def kept(live: Live) -> Path:
 
 
 def flags(live: Live) -> tuple[str | Path, ...]:
-    return ("--snapshots", kept(live), "--snapshot-every", str(SNAPSHOT_EVERY))
+    return ("--snapshots", kept(live), "--snapshot-interval", str(SNAPSHOT_EVERY))
 
 
-def manifests(live: Live) -> dict[str, list[Manifest]]:
+def manifests(live: Live) -> dict[str, list[SnapshotManifest]]:
     """By task, the oldest first; those that are whole."""
     found = {}
     for task in kept(live).glob("*"):
-        read = [decode(path.name, path.read_bytes()) for path in sorted(task.glob("manifests/*.json"))]
+        read = [decode_manifest(path.name, path.read_bytes()) for path in sorted(task.glob("manifests/*.json"))]
         found[task.name] = [manifest for manifest in read if manifest is not None]
     return found
 
@@ -57,8 +57,8 @@ def newest(live: Live) -> dict[str, int]:
 def until(process: subprocess.Popen[str], live: Live, condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert process.poll() is None, live.said(process)
-        assert time.monotonic() < end, live.said(process)
+        assert process.poll() is None, live.stderr_of(process)
+        assert time.monotonic() < end, live.stderr_of(process)
         time.sleep(0.1)
 
 
@@ -70,7 +70,7 @@ def at_work(live: Live, world: Path, parts: int) -> subprocess.Popen[str]:
     live.create()
     process = live.start_stream("1", *flags(live))
     tasks = 2 * live.partitions
-    until(process, live, lambda: live.said(process).count("open at offset") == tasks)
+    until(process, live, lambda: live.stderr_of(process).count("open at offset") == tasks)
     lines = lines_of(world)
     for number in range(parts):
         time.sleep(SNAPSHOT_EVERY + 0.2)  # so that one is due
@@ -87,8 +87,8 @@ def _all_are_newer(now: dict[str, int], before: dict[str, int], tasks: int) -> b
 
 def lost(live: Live, process: subprocess.Popen[str]) -> None:
     """The machine of the process has gone, with its disk."""
-    live.killed(process)
-    shutil.rmtree(live.state("1"))
+    live.kill(process)
+    shutil.rmtree(live.state_dir("1"))
 
 
 def damage(live: Live) -> dict[str, int]:
@@ -112,11 +112,11 @@ def damage(live: Live) -> dict[str, int]:
 
 def to_the_end(live: Live) -> str:
     """What a process says that goes on to the end with the same flags."""
-    return live.ended(live.start_stream("1", "--until-end", "--flush", *flags(live)))
+    return live.wait_for_end(live.start_stream("1", "--until-end", "--flush", *flags(live)))
 
 
 def test_after_kill_9_and_the_loss_of_the_state_folder_it_goes_on_from_the_snapshots(
-    live: Live, world: Path, expected: Result
+    live: Live, world: Path, expected: RunResult
 ) -> None:
     lost(live, at_work(live, world, 2))
     there = newest(live)
@@ -124,11 +124,11 @@ def test_after_kill_9_and_the_loss_of_the_state_folder_it_goes_on_from_the_snaps
     assert len(there) == 2 * live.partitions
     for task, offset in there.items():
         assert f"{task}: restored from the snapshot at offset {offset}\n" in said
-    assert live.result("--flush") == expected
+    assert live.train_and_read("--flush") == expected
 
 
-def test_where_the_newest_snapshot_is_damaged_the_one_before_is_taken_with_a_warning(
-    live: Live, world: Path, expected: Result
+def test_where_the_newest_snapshot_is_corrupt_the_previous_one_is_restored_with_a_warning(
+    live: Live, world: Path, expected: RunResult
 ) -> None:
     lost(live, at_work(live, world, 3))
     before = damage(live)
@@ -137,22 +137,22 @@ def test_where_the_newest_snapshot_is_damaged_the_one_before_is_taken_with_a_war
         assert f"{task}: restored from the snapshot at offset {offset}\n" in said
     warnings = [line for line in said.splitlines() if " WARNING " in line and "is damaged" in line]
     assert len(warnings) == len(before)
-    assert live.result("--flush") == expected
+    assert live.train_and_read("--flush") == expected
 
 
-def test_with_the_state_folder_there_no_snapshot_is_brought_back(live: Live, world: Path, expected: Result) -> None:
+def test_with_the_state_folder_there_no_snapshot_is_brought_back(live: Live, world: Path, expected: RunResult) -> None:
     """What is here is as new as the newest."""
     process = at_work(live, world, 1)
-    live.ask_to_stop(process)
-    live.ended(process)
+    live.request_stop(process)
+    live.wait_for_end(process)
     assert "restored" not in to_the_end(live)
-    assert live.result("--flush") == expected
+    assert live.train_and_read("--flush") == expected
 
 
 def test_a_snapshot_of_another_configuration_is_refused(live: Live, world: Path) -> None:
     lost(live, at_work(live, world, 1))
     again = started(live, *flags(live), PRECTR_ATTRIBUTION_WINDOW="60")
-    refused(again, "is of another system: ", "attribution_window is 60.0, was 120.0", "another --snapshots")
+    assert_usage_error(again, "is of another system: ", "attribution_window is 60.0, was 120.0", "another --snapshots")
     assert again.returncode == 1
 
 
@@ -169,11 +169,11 @@ def test_where_snapshots_cannot_be_kept_nothing_is_read(url: str, said: str, liv
     file.write_bytes(b"")
     live.create()
     live.load(world)
-    refused(started(live, "--snapshots", url.replace("FILE", str(file))), said.replace("FILE", str(file)))
-    assert not live.state("1").exists()
+    assert_usage_error(started(live, "--snapshots", url.replace("FILE", str(file))), said.replace("FILE", str(file)))
+    assert not live.state_dir("1").exists()
     live.stream(1, "--flush")
 
 
 def started(live: Live, *more: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
     given = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, "--group-prefix", live.prefix]
-    return prectr("stream", *given, "--state-dir", live.state("1"), "--until-end", *more, **settings)
+    return prectr("stream", *given, "--state-dir", live.state_dir("1"), "--until-end", *more, **settings)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from prectr.stream.replay.run_checkpoint import cuts
+from prectr.stream.replay.run_checkpoint import list_checkpoints
 from testkit.command import INSTALLED, environment
-from tests.kafka.live import MODEL, Live, Result, replay, result_of
+from tests.kafka.live import MODEL, Live, RunResult, replay_log, result_of
 from tests.kafka.worlds import simulated
 
 pytestmark = [
@@ -33,8 +33,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return replay(tmp_path_factory.mktemp("expected"), world)
+def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return replay_log(tmp_path_factory.mktemp("expected"), world)
 
 
 class Torchrun:
@@ -92,7 +92,7 @@ class Torchrun:
         return report
 
     def _newest_cut(self) -> int:
-        return max((int(cut.name) for cut in cuts(self.folder / "checkpoints")), default=0)
+        return max((int(cut.name) for cut in list_checkpoints(self.folder / "checkpoints")), default=0)
 
     def _workers(self) -> dict[int, int]:
         """Process by rank."""
@@ -124,7 +124,7 @@ def runs(live: Live) -> Iterator[dict[str, Torchrun]]:
 
 
 def test_two_ranks_hold_one_model_through_kills_and_stops(
-    live: Live, world: Path, expected: Result, runs: dict[str, Torchrun]
+    live: Live, world: Path, expected: RunResult, runs: dict[str, Torchrun]
 ) -> None:
     live.create()
     live.load(world)
@@ -140,7 +140,7 @@ def test_two_ranks_hold_one_model_through_kills_and_stops(
 
     rng = random.Random(6)
     for rank in (1, None, 0):
-        disturbed.start("--cut-every", "0")
+        disturbed.start("--checkpoint-interval", "0")
         disturbed.wait_for_cuts(rng.randrange(1, 3))
         time.sleep(rng.uniform(0, 0.05))
         if rank is None:
@@ -149,7 +149,7 @@ def test_two_ranks_hold_one_model_through_kills_and_stops(
             disturbed.kill(rank)
         assert disturbed.end() != 0
         assert (rank is None) == ("has lost the others" not in disturbed.said())
-    disturbed.start("--cut-every", "0", "--until-end", "--flush")
+    disturbed.start("--checkpoint-interval", "0", "--until-end", "--flush")
     assert disturbed.end() == 0, disturbed.said()
     again = disturbed.report()
     for name in ("pages", "clicks", "auc", "gauc", "log_loss", *result.hashes):

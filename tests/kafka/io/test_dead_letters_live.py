@@ -40,7 +40,10 @@ def test_a_record_as_large_as_the_topic_takes_is_a_dead_letter_whole_and_goes_ba
         ours = dict(letter.headers[:5])
         assert (ours["reason"], ours["topic"], ours["partition"]) == (reason, topic.encode(), str(home).encode())
         assert letter.key == b"ada"
-    assert {each["reason"]: each["letters"] for each in listed(live)["counts"]} == {"too_large": 2, "missing_field": 1}
+    assert {each["reason"]: each["dead_letters"] for each in listed(live)["counts"]} == {
+        "too_large": 2,
+        "missing_field": 1,
+    }
 
     where = f"{by_offset[b'1'].partition}:{by_offset[b'1'].offset}"
     raw = live.folder / "raw"
@@ -53,11 +56,11 @@ def test_a_record_as_large_as_the_topic_takes_is_a_dead_letter_whole_and_goes_ba
     line = json.loads(out.read_bytes())
     line["event"] |= {"request_id": "r1", "user_id": "ada", "item_id": "a", "ts": T + 1}
     _write(out, line)
-    result, _ = retried(live, "--from", out)
+    result, _ = retried(live, "--file", out)
     assert result["sent"] == 1
     # The click is joined: it came back before its page had closed.
     live.stream(1, "--flush")
-    assert live.result("--flush").outcomes["clicks"]["joined"] == 1
+    assert live.train_and_read("--flush").outcomes["clicks"]["joined"] == 1
 
 
 def _write(path: Path, line: dict[str, Any]) -> None:

@@ -13,9 +13,9 @@ from kafka import TopicPartition
 
 from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.end_offsets import ends_of
+from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.dlq.retry import ByReason, retry_letters
+from prectr.stream.kafka.dlq.retry import ByReason, retry_dead_letters
 from testkit.command import environment, prectr
 from tests.kafka.live import Live
 from tests.kit.stages.events import T, click, page
@@ -43,7 +43,7 @@ def read(live: Live, topic: str, isolation: str = "read_committed") -> list[Any]
     """What is committed in a topic."""
     connection = Connection(live.bootstrap)
     name = f"{live.prefix}{topic}"
-    ends = {TopicPartition(name, number): end for number, end in enumerate(ends_of(connection, name))}
+    ends = {TopicPartition(name, number): end for number, end in enumerate(fetch_end_offsets(connection, name))}
     consumer = connection.consumer(group_id=None)
     consumer.assign(list(ends))
     found: list[Any] = []
@@ -74,31 +74,31 @@ def test_a_list_counts_by_reason_and_source_and_shows_no_user(live: Live) -> Non
     Connection(live.bootstrap).producer().send(f"{live.prefix}dead-letters", value=b"x", partition=2).get(10)
 
     found = listed(live)
-    assert (found["letters"], found["retried"]) == (5, 0)
-    assert {(each["reason"], each["topic"], each["partition"]): each["letters"] for each in found["counts"]} == {
+    assert (found["dead_letters"], found["retried"]) == (5, 0)
+    assert {(each["reason"], each["topic"], each["partition"]): each["dead_letters"] for each in found["counts"]} == {
         ("missing_field", "events", 2): 2,
         ("not_json", "events", 2): 2,
         ("no_reason", "", -1): 1,
     }
-    assert [each["letter"] for each in found["newest"]] == ["2:0", "0:0", "1:2", "1:1", "1:0"]
-    assert found["newest"][2] | {"time": 0} == {
-        "letter": "1:2",
+    assert [each["dead_letter"] for each in found["newest"]] == ["2:0", "0:0", "1:2", "1:1", "1:0"]
+    assert found["newest"][2] | {"timestamp": 0} == {
+        "dead_letter": "1:2",
         "reason": "missing_field",
         "topic": "events",
         "partition": 2,
         "offset": 40,
         "size": len(BROKEN),
-        "time": 0,
+        "timestamp": 0,
         "retried": False,
     }
     some = listed(live, "--reason", "not_json", "--limit", "1")
-    assert (some["letters"], [each["letter"] for each in some["newest"]]) == (2, ["0:0"])
+    assert (some["dead_letters"], [each["dead_letter"] for each in some["newest"]]) == (2, ["0:0"])
     shown = prectr("dlq", "list", *given(live)).stdout
     assert "missing_field" in shown
     assert "secret-user" not in shown
 
 
-def test_a_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Live) -> None:
+def test_a_dead_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Live) -> None:
     live.create()
     rubbish = b"\xff\x1b[2J\n" * 3
     bury(live, [("missing_field", BROKEN), ("not_utf8", rubbish)])
@@ -123,24 +123,24 @@ def test_a_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Live) -
         assert said in done.stderr
 
 
-def test_letters_go_back_as_they_are_each_once_and_those_still_invalid_stay(live: Live) -> None:
+def test_dead_letters_are_retried_unchanged_once_and_those_still_invalid_stay(live: Live) -> None:
     live.create()
     good = [page("r1", "ada", T), click("r1", "ada", T + 5)]
-    bury(live, [("unconfirmed_clock", good[0]), ("unconfirmed_clock", BROKEN), ("other", good[1])])
-    planned, done = retried(live, "--reason", "unconfirmed_clock", "--dry-run", code=1)
-    assert (planned["sent"], planned["refused"]) == (1, 1)
+    bury(live, [("future_timestamp", good[0]), ("future_timestamp", BROKEN), ("other", good[1])])
+    planned, done = retried(live, "--reason", "future_timestamp", "--dry-run", code=1)
+    assert (planned["sent"], planned["rejected"]) == (1, 1)
     assert "0:0 would be sent to" in done.stdout
     assert read(live, "search-events") == []
 
-    result, done = retried(live, "--reason", "unconfirmed_clock", code=1)
-    assert (result["sent"], result["before"], result["refused"]) == (1, 0, 1)
-    assert result["not_sent"][0]["source"] == "0:1"
-    assert result["not_sent"][0]["reason"] == "missing_field"
+    result, done = retried(live, "--reason", "future_timestamp", code=1)
+    assert (result["sent"], result["already_retried"], result["rejected"]) == (1, 0, 1)
+    assert result["rejected_items"][0]["source"] == "0:1"
+    assert result["rejected_items"][0]["reason"] == "missing_field"
     assert "0:1 not sent: missing_field" in done.stdout
-    result, _ = retried(live, "--reason", "unconfirmed_clock", code=1)
-    assert (result["sent"], result["before"]) == (0, 1)
+    result, _ = retried(live, "--reason", "future_timestamp", code=1)
+    assert (result["sent"], result["already_retried"]) == (0, 1)
     result, _ = retried(live, "0:2", "0:0", "0:2")
-    assert (result["sent"], result["before"]) == (1, 1)
+    assert (result["sent"], result["already_retried"]) == (1, 1)
 
     events = read(live, "search-events")
     assert sorted(event.value for event in events) == sorted(good)
@@ -149,13 +149,17 @@ def test_letters_go_back_as_they_are_each_once_and_those_still_invalid_stay(live
         assert event.partition == partition_of("ada", live.partitions)
         assert event.headers == HEADERS
     found = listed(live)
-    assert (found["letters"], found["retried"]) == (3, 2)
-    assert {each["letter"]: each["retried"] for each in found["newest"]} == {"0:0": True, "0:1": False, "0:2": True}
+    assert (found["dead_letters"], found["retried"]) == (3, 2)
+    assert {each["dead_letter"]: each["retried"] for each in found["newest"]} == {
+        "0:0": True,
+        "0:1": False,
+        "0:2": True,
+    }
     result, _ = retried(live, "0:3", "7:0", code=1)
-    assert [each["reason"] for each in result["not_sent"]] == ["no_letter", "no_letter"]
+    assert [each["reason"] for each in result["rejected_items"]] == ["not_found", "not_found"]
 
 
-def test_letters_are_exported_corrected_and_fed_back_once(live: Live) -> None:
+def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> None:
     live.create()
     bury(live, [("missing_field", BROKEN), ("not_json", b'{"a'), ("not_utf8", b"\xff"), ("sent", page("r", "u", T))])
     retried(live, "0:3")
@@ -164,7 +168,7 @@ def test_letters_are_exported_corrected_and_fed_back_once(live: Live) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in out.read_bytes().splitlines()]
     about = [
-        {"letter": f"0:{n}", "reason": reason, "detail": f"about {n}"}
+        {"dead_letter": f"0:{n}", "reason": reason, "detail": f"about {n}"}
         for n, (reason) in enumerate(("missing_field", "not_json", "not_utf8"))
     ]
     assert lines == [
@@ -181,24 +185,24 @@ def test_letters_are_exported_corrected_and_fed_back_once(live: Live) -> None:
     lines[2]["event"] = json.loads(page("r3", "bob", T))
     own = page("r4", "eve", T)
     out.write_bytes(b"\n".join([*(json.dumps(line).encode() for line in lines), b"", own, b'{"event": null}', b""]))
-    result, _ = retried(live, "--from", out, code=1)
-    assert (result["sent"], result["refused"]) == (3, 2)
-    assert [each["source"] for each in result["not_sent"]] == [f"{out} line 2 (letter 0:1)", f"{out} line 6"]
-    result, _ = retried(live, "--from", out, code=1)
-    assert (result["sent"], result["before"]) == (1, 2)
+    result, _ = retried(live, "--file", out, code=1)
+    assert (result["sent"], result["rejected"]) == (3, 2)
+    assert [each["source"] for each in result["rejected_items"]] == [f"{out} line 2 (letter 0:1)", f"{out} line 6"]
+    result, _ = retried(live, "--file", out, code=1)
+    assert (result["sent"], result["already_retried"]) == (1, 2)
     events = Counter((event.key, json.loads(event.value)["request_id"]) for event in read(live, "search-events"))
     assert events == {(b"u", "r"): 1, (b"secret-user", "r2"): 1, (b"bob", "r3"): 1, (b"eve", "r4"): 2}
 
-    out.write_text('{"letter": "0-1", "event": {}}\n')
-    done = prectr("dlq", "retry", *given(live, "--from", out))
+    out.write_text('{"dead_letter": "0-1", "event": {}}\n')
+    done = prectr("dlq", "retry", *given(live, "--file", out))
     assert (done.returncode, "line 1: letter '0-1'" in done.stderr) == (1, True)
-    done = prectr("dlq", "retry", *given(live, "--from", live.folder / "none"))
+    done = prectr("dlq", "retry", *given(live, "--file", live.folder / "none"))
     assert (done.returncode, "cannot be read" in done.stderr) == (1, True)
     assert prectr("dlq", "retry", *given(live, "0:1", "--reason", "not_json")).returncode == 2
 
 
 @pytest.mark.parametrize("point", ["retry_before_commit", "retry_after_commit"])
-def test_a_retry_that_is_killed_sends_each_letter_once_when_repeated(point: str, live: Live) -> None:
+def test_a_killed_retry_sends_each_dead_letter_once_when_repeated(point: str, live: Live) -> None:
     live.create()
     users = [f"u{number}" for number in range(250)]
     bury(live, [("gone", page(user, user, T)) for user in users])
@@ -215,11 +219,11 @@ def test_a_retry_that_is_killed_sends_each_letter_once_when_repeated(point: str,
     killed = subprocess.run([str(part) for part in command], env=environment(), capture_output=True, check=False)
     assert killed.returncode == -9, killed.stderr
     result, _ = retried(live, "--reason", "gone")
-    assert result["before"] == (100 if point == "retry_before_commit" else 200)
+    assert result["already_retried"] == (100 if point == "retry_before_commit" else 200)
     assert Counter(event.key.decode() for event in read(live, "search-events")) == dict.fromkeys(users, 1)
 
 
-def test_of_two_retries_at_once_the_second_goes_on_and_each_letter_is_sent_once(live: Live) -> None:
+def test_of_two_concurrent_retries_the_second_continues_and_each_dead_letter_is_sent_once(live: Live) -> None:
     live.create()
     users = [f"u{number}" for number in range(250)]
     bury(live, [("gone", page(user, user, T)) for user in users])
@@ -231,14 +235,14 @@ def test_of_two_retries_at_once_the_second_goes_on_and_each_letter_is_sent_once(
         return False
 
     with pytest.raises(PrectrError, match="another `prectr dlq retry` has begun"):
-        retry_letters(
+        retry_dead_letters(
             Connection(live.bootstrap), Topics(live.prefix), ByReason("gone"), lambda done, total: None, stop=meanwhile
         )
-    assert (others[0]["before"], others[0]["sent"]) == (100, 150)
+    assert (others[0]["already_retried"], others[0]["sent"]) == (100, 150)
     assert Counter(event.key.decode() for event in read(live, "search-events")) == dict.fromkeys(users, 1)
 
 
-def test_letters_of_an_open_transaction_are_not_waited_for_and_those_of_an_aborted_one_are_none(live: Live) -> None:
+def test_dead_letters_of_an_open_transaction_are_not_waited_for_and_those_of_an_aborted_one_ignored(live: Live) -> None:
     live.create()
     bury(live, [("first", b"{")])
     producer = Connection(live.bootstrap).producer(transactional_id=f"{live.prefix}open")
@@ -246,9 +250,9 @@ def test_letters_of_an_open_transaction_are_not_waited_for_and_those_of_an_abort
     producer.begin_transaction()
     producer.send(f"{live.prefix}dead-letters", value=b"never", partition=0, headers=[("reason", b"open")])
     producer.flush()
-    assert listed(live)["letters"] == 1
+    assert listed(live)["dead_letters"] == 1
     producer.abort_transaction()
     producer.close()
-    assert listed(live)["letters"] == 1
+    assert listed(live)["dead_letters"] == 1
     done = prectr("dlq", "show", "0:1", *given(live))
     assert (done.returncode, "of a transaction that was aborted" in done.stderr) == (1, True)

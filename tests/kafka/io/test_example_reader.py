@@ -22,7 +22,7 @@ _PATIENCE = 60
 
 
 def send(connection: Connection, topic: str, partition: int, examples: Sequence[Example]) -> None:
-    """Frames of a `queries` task whose watermark follows its examples."""
+    """Frames of a `aggregate` task whose watermark follows its examples."""
     producer = connection.producer()
     for number, start in enumerate(range(0, len(examples), FRAME)):
         records = examples[start : start + FRAME]

@@ -14,7 +14,7 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from prectr.state.errors import PrectrError
-from prectr.stream.events.contract import Event, Rejected
+from prectr.stream.events.contract import Event, InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
@@ -38,7 +38,7 @@ def test_every_line_is_sent_by_its_user_and_what_is_no_event_is_counted(live: Li
     live.create()
     lines = [page("r1", "ada", T), b"{", click("r1", "ada", T + 1), b"", page("r2", "bob", T + 2), b"x" * (2 << 20)]
     result, said = loaded(live, write_log(live.folder / "log.jsonl", lines))
-    assert (result["events"], result["lines"], result["refused"]) == (6, 6, 0)
+    assert (result["events"], result["lines"], result["oversized"]) == (6, 6, 0)
     assert result["invalid"] == {"not_json": 1, "blank": 1, "too_large": 1}
     assert "log.jsonl line 6 is over 1 MiB" in said
     assert "1 blank, 1 not_json, 1 too_large" in said
@@ -55,14 +55,14 @@ def test_what_is_loaded_is_passed_over(live: Live) -> None:
     live.create()
     events = [page(f"r{n}", f"u{n}", T + n) for n in range(3000)]
     logs = [write_log(live.folder / "a.jsonl", events[:1500]), write_log(live.folder / "b.jsonl", events[1500:])]
-    result, _ = loaded(live, *logs, "--skip", "1600")
+    result, _ = loaded(live, *logs, "--skip-lines", "1600")
     assert (result["events"], result["lines"]) == (1400, 3000)
     assert sorted(record.value for record in read(live, "search-events")) == sorted(events[1600:])
-    done = prectr("load", *logs, *given(live, "--skip", "3001"))
+    done = prectr("load", *logs, *given(live, "--skip-lines", "3001"))
     assert (done.returncode, "1 lines beyond the end" in done.stderr) == (2, True)
 
 
-def test_a_damaged_log_is_loaded_up_to_the_damage_and_says_how_to_go_on(live: Live) -> None:
+def test_a_corrupt_log_is_loaded_up_to_the_corruption_and_says_how_to_resume(live: Live) -> None:
     live.create()
     log = live.folder / "cut.jsonl.gz"
     whole = gzip.compress(b"".join(page(f"r{n}", f"u{n}", T + n) + b"\n" for n in range(3000)))
@@ -71,28 +71,28 @@ def test_a_damaged_log_is_loaded_up_to_the_damage_and_says_how_to_go_on(live: Li
     assert done.returncode == 1
     count = len(read(live, "search-events"))
     assert 0 < count < 3000
-    assert f"with --skip {count} the same command goes on" in done.stderr
+    assert f"with --skip-lines {count} the same command goes on" in done.stderr
 
 
-def test_a_line_that_the_topic_does_not_take_is_named_and_the_rest_is_loaded(live: Live) -> None:
+def test_a_line_that_the_topic_rejects_is_named_and_the_rest_is_loaded(live: Live) -> None:
     live.create()
     limit = {"max.message.bytes": "20000"}
     topic = ConfigResource(ConfigResourceType.TOPIC, f"{live.prefix}search-events", configs=limit)
-    Connection(live.bootstrap).ask(lambda admin: admin.alter_configs([topic]))
+    Connection(live.bootstrap).call_admin(lambda admin: admin.alter_configs([topic]))
     noise = random.Random(5).randbytes(30_000).hex()
-    squeezed = page("squeezed", "ada", T, query="cable", context={"a" * 10: "b"}, more="x" * 100_000)
-    lines = [page("r1", "ada", T), page("large", "ada", T, more=noise), squeezed, page("r2", "bob", T)]
+    squeezed = page("squeezed", "ada", T, query="cable", context={"a" * 10: "b"}, extra="x" * 100_000)
+    lines = [page("r1", "ada", T), page("large", "ada", T, extra=noise), squeezed, page("r2", "bob", T)]
     result, said = loaded(live, write_log(live.folder / "log.jsonl", lines), code=1)
-    assert (result["events"], result["lines"], result["refused"]) == (3, 4, 1)
-    assert result["refused_lines"] == [{"file": str(live.folder / "log.jsonl"), "line": 2, "size": len(lines[1])}]
+    assert (result["events"], result["lines"], result["oversized"]) == (3, 4, 1)
+    assert result["oversized_lines"] == [{"file": str(live.folder / "log.jsonl"), "line": 2, "size": len(lines[1])}]
     assert f"log.jsonl line 2: {len(lines[1]):,} bytes are too large for {live.prefix}search-events" in said
     assert sorted(record.value for record in read(live, "search-events")) == sorted([lines[0], *lines[2:]])
 
 
 @pytest.fixture
 def impatient(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Connection:
-    monkeypatch.setattr("prectr.stream.kafka.io.log_loader._SAY_EVERY", 0.5)
-    return Connection(broker.address, {"request_timeout_ms": 2000}, wait=1.0)
+    monkeypatch.setattr("prectr.stream.kafka.io.log_loader._LOG_INTERVAL", 0.5)
+    return Connection(broker.address, {"request_timeout_ms": 2000}, connect_timeout=1.0)
 
 
 def test_a_broker_that_does_not_answer_for_a_while_is_waited_for(
@@ -123,44 +123,44 @@ def test_a_broker_that_does_not_answer_for_a_while_is_waited_for(
 def test_a_broker_that_stays_away_ends_the_load_which_says_how_to_go_on(
     live: Live, broker: Broker, impatient: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prectr.stream.kafka.io.log_loader._DELIVERY_MS", 4_000)
+    monkeypatch.setattr("prectr.stream.kafka.io.log_loader._DELIVERY_TIMEOUT_MS", 4_000)
     live.create()
     events = [page(f"r{n}", f"u{n}", T + n) for n in range(6000)]
     log = write_log(live.folder / "log.jsonl", events)
 
     def crash(done: int, total: int) -> None:
         if done >= total / 3:
-            broker.crash()
+            broker.kill()
 
     try:
         with pytest.raises(PrectrError) as failed:
             load([str(log)], impatient, Topics(live.prefix), progress=crash)
     finally:
-        broker.crash()
+        broker.kill()
         broker.start()
     assert "Kafka says " in str(failed.value)
-    found = re.search(r"The first ([0-9,]+) lines .* with --skip ([0-9]+) the same command", str(failed.value))
+    found = re.search(r"The first ([0-9,]+) lines .* with --skip-lines ([0-9]+) the same command", str(failed.value))
     assert found is not None
     lines = int(found[2])
     assert int(found[1].replace(",", "")) == lines < 6000
     assert set(events[:lines]) <= {record.value for record in read(live, "search-events")}
-    load([str(log)], impatient, Topics(live.prefix), skip=lines)
+    load([str(log)], impatient, Topics(live.prefix), skip_lines=lines)
     assert {record.value for record in read(live, "search-events")} == set(events)
 
 
 def test_a_slow_load_notices_that_the_broker_stays_away(
     live: Live, broker: Broker, impatient: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prectr.stream.kafka.io.log_loader._DELIVERY_MS", 4_000)
+    monkeypatch.setattr("prectr.stream.kafka.io.log_loader._DELIVERY_TIMEOUT_MS", 4_000)
     live.create()
     log = write_log(live.folder / "log.jsonl", [page(f"r{n}", f"u{n}", T + 100 * n) for n in range(3000)])
     sent = 0
 
-    def counted(lines: list[bytes]) -> list[Event | Rejected]:
+    def counted(lines: list[bytes]) -> list[Event | InvalidEvent]:
         nonlocal sent
         sent += len(lines)
         if sent > 100:
-            broker.crash()
+            broker.kill()
         return decode_lines(lines)
 
     monkeypatch.setattr("prectr.stream.kafka.io.log_loader.decode_lines", counted)
@@ -168,6 +168,6 @@ def test_a_slow_load_notices_that_the_broker_stays_away(
         with pytest.raises(PrectrError, match="the same command goes on"):
             load([str(log)], impatient, Topics(live.prefix), speed=10)
     finally:
-        broker.crash()
+        broker.kill()
         broker.start()
     assert 100 < sent < 3000

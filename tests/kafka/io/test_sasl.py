@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from testkit.command import prectr, write_log
-from testkit.kafka_broker import HOW, Broker, kafka_home
+from testkit.kafka_broker import INSTALL_HINT, Broker, kafka_home
 from tests.kit.stages.events import T, page
 
 PASSWORD = "hunter2-of-ada"
@@ -22,7 +22,7 @@ def guarded(tmp_path: Path) -> Iterator[str]:
     """The address at which a broker speaks SASL/PLAIN."""
     home = kafka_home()
     if home is None:
-        pytest.skip(f"no Kafka to test with: {HOW}")
+        pytest.skip(f"no Kafka to test with: {INSTALL_HINT}")
     folder = tmp_path / "kafka"
     broker = Broker(home, folder)
     properties = folder / "server.properties"
@@ -70,12 +70,12 @@ def test_a_password_opens_the_broker_and_is_printed_nowhere(guarded: str, tmp_pa
     wrong = "hunter3-of-ada"
     config.write_text(settings + 'sasl_plain_password_env = "BROKER_PASSWORD"\n')
     assert prectr("dlq", "list", *given, BROKER_PASSWORD=PASSWORD).returncode == 0
-    plain = prectr("dlq", "list", "--bootstrap", guarded, "--wait", "3")
+    plain = prectr("dlq", "list", "--bootstrap", guarded, "--connect-timeout", "3")
     assert plain.returncode == 1
     assert "the security settings of --client-config right?" in plain.stderr
     for debug in ("", "1"):
         # A refusal ends the wait, so a busy broker may have long for it.
-        done = prectr("dlq", "list", *given, "--wait", "60", BROKER_PASSWORD=wrong, PRECTR_DEBUG=debug)
+        done = prectr("dlq", "list", *given, "--connect-timeout", "60", BROKER_PASSWORD=wrong, PRECTR_DEBUG=debug)
         assert done.returncode == 1
         *_, last = done.stderr.splitlines()
         assert last.startswith(f"prectr: {guarded}: Kafka refuses the login (SaslAuthenticationFailedError: ")

@@ -10,7 +10,7 @@ from prectr.stream.kafka.client.client import Connection
 from testkit.command import prectr
 from tests.kafka.live import Live
 
-TOPICS = ["search-events", "search-activity", "training-examples", "dead-letters", "model-quality"]
+TOPICS = ["search-events", "joined-pages", "training-examples", "dead-letters", "model-quality"]
 
 
 def given(live: Live, *flags: str | Path) -> list[str | Path]:
@@ -37,7 +37,7 @@ def test_topics_are_made_once_and_then_are_there(live: Live, tmp_path: Path) -> 
         ]
 
 
-def test_more_copies_than_brokers_is_said_in_the_brokers_words(live: Live) -> None:
+def test_more_replicas_than_brokers_is_reported_with_the_brokers_error(live: Live) -> None:
     done = prectr("topics", "create", *given(live, "--replication", "3"))
     assert done.returncode == 1
     assert "only 1 broker(s) are registered" in done.stderr
@@ -46,21 +46,21 @@ def test_more_copies_than_brokers_is_said_in_the_brokers_words(live: Live) -> No
 
 def test_what_create_makes_passes_the_check_and_what_is_changed_does_not(live: Live) -> None:
     missing = checked(live, code=1)
-    assert {name for name, finding in missing.items() if finding["level"] == "error"} == set(TOPICS)
+    assert {name for name, finding in missing.items() if finding["severity"] == "error"} == set(TOPICS)
     live.create()
     made = checked(live, "--snapshots", "/mnt/snapshots")
-    assert not any(finding["level"] == "error" for finding in made.values())
-    assert made["search-events retention"]["level"] == "ok"
-    assert made["dead-letters max.message.bytes"]["seen"] == "12 MiB"
-    assert made["search-events replication"]["level"] == "warning"
-    assert "--snapshots" in checked(live)["search-activity retention"]["advice"]
+    assert not any(finding["severity"] == "error" for finding in made.values())
+    assert made["search-events retention"]["severity"] == "ok"
+    assert made["dead-letters max.message.bytes"]["observed"] == "12 MiB"
+    assert made["search-events replication"]["severity"] == "warning"
+    assert "--snapshots" in checked(live)["joined-pages retention"]["advice"]
 
     events = f"{live.prefix}search-events"
     changed = ConfigResource(
         ConfigResourceType.TOPIC, events, configs={"message.timestamp.type": "CreateTime", "max.message.bytes": "1000"}
     )
-    Connection(live.bootstrap).ask(lambda admin: admin.alter_configs([changed]))
+    Connection(live.bootstrap).call_admin(lambda admin: admin.alter_configs([changed]))
     found = checked(live, code=1)
-    assert found["search-events message.timestamp.type"]["level"] == "warning"
-    assert found["search-events max.message.bytes"]["level"] == "error"
+    assert found["search-events message.timestamp.type"]["severity"] == "warning"
+    assert found["search-events max.message.bytes"]["severity"] == "error"
     assert f"--entity-name {events} --add-config" in found["search-events max.message.bytes"]["advice"]

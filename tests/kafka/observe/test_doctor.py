@@ -23,7 +23,7 @@ def doctor(live: Live, *flags: str | Path, code: int = 0, bootstrap: str | None 
     """Let it look; its findings."""
     (live.folder / "client.toml").write_text(f'sasl_plain_password = "{_SECRET}"\n')
     out = live.folder / "findings.json"
-    names = ["--topic-prefix", live.prefix, "--group-prefix", live.prefix, "--json", str(out), "--wait", "1"]
+    names = ["--topic-prefix", live.prefix, "--group-prefix", live.prefix, "--json", str(out), "--connect-timeout", "1"]
     names += ["--bootstrap", bootstrap or live.bootstrap, "--client-config", str(live.folder / "client.toml")]
     done = prectr("doctor", *names, *flags)
     assert done.returncode == code, done.stdout + done.stderr
@@ -31,12 +31,12 @@ def doctor(live: Live, *flags: str | Path, code: int = 0, bootstrap: str | None 
     assert _SECRET not in done.stdout + done.stderr + out.read_text()
     findings: list[dict[str, Any]] = json.loads(out.read_bytes())
     for finding in findings:
-        assert finding["seen"] in done.stdout
+        assert finding["observed"] in done.stdout
     return findings
 
 
 def levels(findings: list[dict[str, Any]], name: str) -> set[str]:
-    found = {finding["level"] for finding in findings if name in finding["name"]}
+    found = {finding["severity"] for finding in findings if name in finding["name"]}
     assert found, f"nothing was said of {name}"
     return found
 
@@ -45,43 +45,45 @@ def written(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(file): (file.stat().st_mtime_ns, file.stat().st_size) for file in folder.rglob("*") if file.is_file()}
 
 
-def test_no_broker_is_told_and_the_rest_is_looked_at_all_the_same(live: Live) -> None:
+def test_a_missing_broker_is_reported_and_the_rest_is_checked_all_the_same(live: Live) -> None:
     findings = doctor(live, "--run-dir", live.folder / "run", code=1, bootstrap="127.0.0.1:9")
     assert levels(findings, "broker") == {"error"}
     assert levels(findings, "libraries") == {"ok"}
     assert levels(findings, "checkpoint") == {"ok"}
 
 
-def test_missing_topics_are_told_with_the_command_that_makes_them(live: Live) -> None:
+def test_missing_topics_are_reported_with_the_command_that_creates_them(live: Live) -> None:
     findings = doctor(live, code=1)
     assert levels(findings, "broker") == {"ok"}
-    (missing,) = [finding for finding in findings if finding["level"] == "error" and "search-events" in finding["name"]]
+    (missing,) = [
+        finding for finding in findings if finding["severity"] == "error" and "search-events" in finding["name"]
+    ]
     assert "prectr topics create" in missing["advice"]
 
 
-def test_a_system_from_its_first_event_to_a_damaged_checkpoint(live: Live, world: Path) -> None:
+def test_a_system_from_its_first_event_to_a_corrupt_checkpoint(live: Live, world: Path) -> None:
     live.create()
     assert levels(doctor(live), "commits of") == {"ok"}
     live.load(world)
-    assert levels(doctor(live), f"commits of {live.prefix}sessions") == {"warning"}
+    assert levels(doctor(live), f"commits of {live.prefix}join") == {"warning"}
 
-    stream, state, run = live.start_stream(), live.state("1"), live.folder / "train"
-    train = live.start_train("--cut-every", "0")
+    stream, state, run = live.start_stream(), live.state_dir("1"), live.folder / "train"
+    train = live.start_train("--checkpoint-interval", "0")
     folders = ["--state-dir", str(state), "--run-dir", str(run)]
     while not any((run / "checkpoints").glob("0*")):
-        assert stream.poll() is None, live.said(stream)
-        assert train.poll() is None, live.said(train)
+        assert stream.poll() is None, live.stderr_of(stream)
+        assert train.poll() is None, live.stderr_of(train)
         time.sleep(0.2)
     findings = doctor(live, *folders)
     assert levels(findings, f"group {live.prefix}") == {"ok"}
-    assert [finding["seen"] for finding in findings if finding["name"] == "state"] == [
+    assert [finding["observed"] for finding in findings if finding["name"] == "state"] == [
         f"{state}: {2 * live.partitions} tasks, in use by running process {stream.pid}"
     ]
     assert levels(findings, "trainer") == levels(findings, "checkpoint") == {"ok"}
 
     for process in (stream, train):
-        live.ask_to_stop(process)
-        live.ended(process)
+        live.request_stop(process)
+        live.wait_for_end(process)
     before = written(state)
     findings = doctor(live, *folders)
     assert written(state) == before

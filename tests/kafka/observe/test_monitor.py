@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from kafka import TopicPartition
 
-from prectr.model.quality.record import VERSION
+from prectr.model.quality.record import RECORD_VERSION
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io.quality_producer import PARTITION
 from tests.kafka.live import Live
-from tests.kafka.monitoring import Monitor, wait_for
+from tests.kafka.monitoring import MonitorProcess, wait_for
 from tests.kafka.worlds import simulated
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -39,9 +39,9 @@ def report_of(live: Live, run: str = "train") -> dict[str, Any]:
     return report
 
 
-def assert_shows_report(monitor: Monitor, report: dict[str, Any]) -> None:
+def assert_shows_report(monitor: MonitorProcess, report: dict[str, Any]) -> None:
     """The same numbers: sketches are whole numbers that add, and all of them are there."""
-    (model,) = monitor.now()["models"]
+    (model,) = monitor.quality()["models"]
     whole = model["windows"]["run"]
     samples = monitor.samples()
     for segment in ("all", "new", "low", "active"):
@@ -57,54 +57,54 @@ def assert_shows_report(monitor: Monitor, report: dict[str, Any]) -> None:
     assert whole["all"]["pages"] == report["pages"]
 
 
-def test_the_monitor_shows_the_reports_figures_to_the_last_bit(live: Live, tmp_path: Path) -> None:
+def test_the_monitor_matches_the_report_to_the_last_bit(live: Live, tmp_path: Path) -> None:
     live.create()
-    monitor = Monitor(live).start()
-    wait_for(lambda: monitor.now()["standing"] == "reading", monitor.said)
+    monitor = MonitorProcess(live).start()
+    wait_for(lambda: monitor.quality()["status"] == "reading", monitor.log_text)
     # Before any sketch: nothing to show, and that is said.
-    empty = monitor.now()
-    assert (empty["models"], empty["sources"], empty["last_checkpoint"]) == ([], [], None)
+    empty = monitor.quality()
+    assert (empty["models"], empty["sources"], empty["last_checkpoint_time"]) == ([], [], None)
     assert "No trainer has published anything yet" in monitor.get("/")
     live.load(simulated(tmp_path, pages=900))
     live.stream(1, "--flush")
-    live.ended(live.start_train("--until-end", "--flush", "--cut-every", "0"))
+    live.wait_for_end(live.start_train("--until-end", "--flush", "--checkpoint-interval", "0"))
     monitor.wait_for_pages(report_of(live)["pages"])
     assert_shows_report(monitor, report_of(live))
-    (source,) = monitor.now()["sources"]
+    (source,) = monitor.quality()["sources"]
     assert source["alive"]
     assert source["checkpoint_age_seconds"] < 150
     assert monitor.process is not None
     monitor.process.send_signal(signal.SIGTERM)
-    monitor.ended()
+    monitor.wait_for_end()
 
 
 def test_kill_9_of_monitor_and_trainer_loses_no_sketch_and_counts_none_twice(live: Live, tmp_path: Path) -> None:
     live.create()
     live.load(simulated(tmp_path, pages=3_000))
     live.stream(1, "--flush")
-    monitor = Monitor(live).start()
+    monitor = MonitorProcess(live).start()
     seen = 0
     # The first has published something that has arrived; the others die on the way, with as much or less in the topic.
     for crash in (("published", 2), ("checkpoint", 1), ("published", 1)):
-        live.ended(live.start_train("--cut-every", "0", crash=crash), code=-9)
+        live.wait_for_end(live.start_train("--checkpoint-interval", "0", crash=crash), code=-9)
         wait_for(lambda: monitor.pages() > 0)
         assert monitor.pages() >= seen
         seen = monitor.pages()
         assert monitor.process is not None
-        live.killed(monitor.process)
+        live.kill(monitor.process)
         monitor.start()
-    live.ended(live.start_train("--until-end", "--flush", "--cut-every", "0"))
+    live.wait_for_end(live.start_train("--until-end", "--flush", "--checkpoint-interval", "0"))
     monitor.wait_for_pages(report_of(live)["pages"])
     # Once more, with nothing new to read, then from the changelog alone.
-    live.killed(monitor.process)
+    live.kill(monitor.process)
     monitor.start()
     monitor.wait_for_pages(report_of(live)["pages"])
     assert_shows_report(monitor, report_of(live))
-    live.killed(monitor.process)
-    other = Monitor(live, "elsewhere").start()
+    live.kill(monitor.process)
+    other = MonitorProcess(live, "elsewhere").start()
     other.wait_for_pages(report_of(live)["pages"])
     assert_shows_report(other, report_of(live))
-    assert "Traceback" not in monitor.said() + other.said()
+    assert "Traceback" not in monitor.log_text() + other.log_text()
 
 
 def send(live: Live, *records: tuple[bytes | None, bytes]) -> None:
@@ -128,14 +128,14 @@ def last_record(live: Live) -> tuple[bytes, bytes]:
     return found[-1].key, found[-1].value
 
 
-def test_records_of_another_version_and_damaged_ones_are_refused_and_stop_nothing(live: Live, tmp_path: Path) -> None:
+def test_records_of_another_version_and_corrupt_ones_are_rejected_and_stop_nothing(live: Live, tmp_path: Path) -> None:
     live.create()
     live.load(simulated(tmp_path, pages=300))
     live.stream(1, "--flush")
-    live.ended(live.start_train("--until-end", "--flush"))
+    live.wait_for_end(live.start_train("--until-end", "--flush"))
     key, value = last_record(live)
     newer = msgspec.msgpack.decode(value)
-    newer[0] = VERSION + 1
+    newer[0] = RECORD_VERSION + 1
     send(
         live,
         (key, msgspec.msgpack.encode(newer)),
@@ -145,53 +145,55 @@ def test_records_of_another_version_and_damaged_ones_are_refused_and_stop_nothin
         (key, b"\xff" * 100),
         (key, value),
     )
-    monitor = Monitor(live).start()
+    monitor = MonitorProcess(live).start()
     monitor.wait_for_pages(report_of(live)["pages"])
-    wait_for(lambda: monitor.now()["refused"] == {"version": 1, "damaged": 4}, monitor.said)
+    wait_for(lambda: monitor.quality()["refused"] == {"version": 1, "corrupt": 4}, monitor.log_text)
     assert_shows_report(monitor, report_of(live))
     samples = monitor.samples()
-    assert samples["prectr_refused_sketches_total", frozenset({("reason", "version")})] == 1
-    assert samples["prectr_refused_sketches_total", frozenset({("reason", "damaged")})] == 4
-    assert f"refused: version {VERSION + 1}, this program reads version {VERSION}" in monitor.said()
+    assert samples["prectr_quality_records_rejected_total", frozenset({("reason", "version")})] == 1
+    assert samples["prectr_quality_records_rejected_total", frozenset({("reason", "corrupt")})] == 4
+    assert f"refused: version {RECORD_VERSION + 1}, this program reads version {RECORD_VERSION}" in monitor.log_text()
     assert "4 damaged, 1 version" in monitor.get("/")
 
 
-def test_what_ends_faust_is_told_and_it_is_started_again_until_it_can_go_on(live: Live, tmp_path: Path) -> None:
+def test_a_faust_crash_is_reported_and_faust_is_restarted_until_it_can_run(live: Live, tmp_path: Path) -> None:
     """A record in a codec that Faust's client has not, until an operator removes it."""
     live.create()
     live.load(simulated(tmp_path, pages=300))
     live.stream(1, "--flush")
-    monitor = Monitor(live).start()
-    wait_for(lambda: monitor.now()["standing"] == "reading", monitor.said)
+    monitor = MonitorProcess(live).start()
+    wait_for(lambda: monitor.quality()["status"] == "reading", monitor.log_text)
     connection, topic = Connection(live.bootstrap), Topics(live.prefix).quality
     producer = connection.producer()
     sent = producer.send(topic, key=b"k", value=b"v" * 1000, partition=PARTITION).get(30)
     producer.close()
-    wait_for(lambda: str(monitor.now()["standing"]).startswith("starting again: UnsupportedCodecError"), monitor.said)
-    assert "reading has failed (UnsupportedCodecError" in monitor.said()
-    connection.ask(lambda admin: admin.delete_records({TopicPartition(topic, PARTITION): sent.offset + 1}))
-    live.ended(live.start_train("--until-end", "--flush"))
+    wait_for(
+        lambda: str(monitor.quality()["status"]).startswith("starting again: UnsupportedCodecError"), monitor.log_text
+    )
+    assert "reading has failed (UnsupportedCodecError" in monitor.log_text()
+    connection.call_admin(lambda admin: admin.delete_records({TopicPartition(topic, PARTITION): sent.offset + 1}))
+    live.wait_for_end(live.start_train("--until-end", "--flush"))
     monitor.wait_for_pages(report_of(live)["pages"])
     assert_shows_report(monitor, report_of(live))
-    assert "Traceback" not in monitor.said()
+    assert "Traceback" not in monitor.log_text()
 
 
 def test_a_second_monitor_stands_by_shows_nothing_and_takes_over(live: Live, tmp_path: Path) -> None:
     live.create()
     live.load(simulated(tmp_path, pages=300))
     live.stream(1, "--flush")
-    first = Monitor(live, "first").start()
-    wait_for(lambda: first.now()["standing"] == "reading", first.said)
-    second = Monitor(live, "second").start()
-    both = lambda: sorted(monitor.now()["standing"] for monitor in (first, second))  # noqa: E731
+    first = MonitorProcess(live, "first").start()
+    wait_for(lambda: first.quality()["status"] == "reading", first.log_text)
+    second = MonitorProcess(live, "second").start()
+    both = lambda: sorted(monitor.quality()["status"] for monitor in (first, second))  # noqa: E731
     wait_for(lambda: both() == ["reading", "standing by: another monitor reads"])
-    reads, stands_by = sorted((first, second), key=lambda monitor: str(monitor.now()["standing"]))
-    live.ended(live.start_train("--until-end", "--flush"))
+    reads, stands_by = sorted((first, second), key=lambda monitor: str(monitor.quality()["status"]))
+    live.wait_for_end(live.start_train("--until-end", "--flush"))
     reads.wait_for_pages(report_of(live)["pages"])
-    assert stands_by.now()["models"] == []
+    assert stands_by.quality()["models"] == []
     assert not [name for name, _ in stands_by.samples() if name == "prectr_auc"]
     assert reads.process is not None
-    live.killed(reads.process)
+    live.kill(reads.process)
     stands_by.wait_for_pages(report_of(live)["pages"])
     assert_shows_report(stands_by, report_of(live))
 
@@ -203,14 +205,14 @@ def test_a_port_in_use_is_one_clear_line(live: Live, flag: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = Monitor(live).start(flag, str(port)).ended(code=1)
+        said = MonitorProcess(live).start(flag, str(port)).wait_for_end(code=1)
     assert f"on 127.0.0.1:{port}: Address already in use; another process may hold the port" in said
     assert f"give another one with {flag}" in said
 
 
 def test_missing_topics_and_a_folder_in_use_are_clear_lines(live: Live) -> None:
-    said = Monitor(live, "early").start().ended(code=1)
+    said = MonitorProcess(live, "early").start().wait_for_end(code=1)
     assert f"there is no topic {live.prefix}model-quality: make the topics with `prectr topics create`" in said
     live.create()
-    Monitor(live).start().get("/health")
-    assert "another process is working in it" in Monitor(live).start().ended(code=1)
+    MonitorProcess(live).start().get("/health")
+    assert "another process is working in it" in MonitorProcess(live).start().wait_for_end(code=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from testkit.command import prectr, write_log
 from tests.kafka.io.test_sasl import PASSWORD, guarded
 from tests.kafka.live import Live
-from tests.kafka.monitoring import Monitor
+from tests.kafka.monitoring import MonitorProcess
 from tests.kit.stages.events import T, page
 
 __all__ = ["guarded"]
@@ -30,12 +30,12 @@ def test_the_monitor_logs_in_with_a_password_from_a_file(guarded: str, tmp_path:
         done = prectr(*command, *given)
         assert done.returncode == 0, done.stdout + done.stderr
     live = Live(guarded, "", tmp_path)
-    monitor = Monitor(live).start("--client-config", str(config))
+    monitor = MonitorProcess(live).start("--client-config", str(config))
     try:
         monitor.wait_for_pages(20)
         assert monitor.process is not None
         monitor.process.terminate()
-        said = monitor.ended()
+        said = monitor.wait_for_end()
     finally:
         live.kill_all()
     tables = [path.read_bytes() for path in (tmp_path / "monitor").rglob("*") if path.is_file()]

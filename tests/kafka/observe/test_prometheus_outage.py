@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prectr.ops.metrics.replay import start_metrics
+from prectr.ops.metrics.replay import serve_metrics
 from testkit.kafka_broker import free_ports
 from tests.local_stack.prometheus import Server
 from tests.local_stack.tools import needed
@@ -58,7 +58,7 @@ def test_a_minute_without_prometheus_loses_no_count(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     counted = snapshot_of({})
     clicks = counted.outcomes.clicks
-    with start_metrics(0) as metrics:
+    with serve_metrics(0) as metrics:
         metrics.update(counted)
         with prometheus(tmp_path, port, metrics.port) as server:
             until(lambda: server.one(JOINED) == clicks.joined, tmp_path)

@@ -60,7 +60,7 @@ def test_the_records_of_a_trainer_add_up_to_its_report_to_the_last_bit(live: Liv
     live.create()
     live.load(simulated(tmp_path, pages=600))
     live.stream(1, "--flush")
-    live.ended(live.start_train("--until-end", "--flush"))
+    live.wait_for_end(live.start_train("--until-end", "--flush"))
     found = records(live)
     assert_equal_to_report(live, found)
     assert len({record.run for record in found}) == 1
@@ -75,10 +75,10 @@ def test_a_trainer_that_is_killed_publishes_on_and_nothing_is_lost_or_another(
     live.create()
     live.load(simulated(tmp_path, pages=3_000))
     live.stream(1, "--flush")
-    live.ended(live.start_train("--cut-every", "0", crash=crash), code=-9)
+    live.wait_for_end(live.start_train("--checkpoint-interval", "0", crash=crash), code=-9)
     before = records(live)
     report = report_of(live)
-    live.ended(live.start_train("--until-end", "--flush", "--cut-every", "0"))
+    live.wait_for_end(live.start_train("--until-end", "--flush", "--checkpoint-interval", "0"))
     found = records(live)
     assert 0 < merged(before)["all"].pages < merged(found)["all"].pages
     assert merged(before)["all"].pages <= report["pages"]
@@ -95,13 +95,13 @@ def test_a_topic_that_is_missing_stops_nothing_and_gets_everything_once_it_is_th
     live.load(simulated(tmp_path, pages=600))
     live.stream(1, "--flush")
     topic = Topics(live.prefix).quality
-    Connection(live.bootstrap).ask(lambda admin: admin.delete_topics([topic]))
-    said = live.ended(live.start_train("--until-end", "--flush"))
+    Connection(live.bootstrap).call_admin(lambda admin: admin.delete_topics([topic]))
+    said = live.wait_for_end(live.start_train("--until-end", "--flush"))
     assert f"{topic}: quality cannot be published" in said
     assert "`prectr topics create` makes it" in said
     report = report_of(live)
     assert report["pages"] == 600
     live.create()
-    live.ended(live.start_train("--until-end", "--flush"))
+    live.wait_for_end(live.start_train("--until-end", "--flush"))
     assert report_of(live)["weights_sha256"] == report["weights_sha256"]
     assert_equal_to_report(live, records(live))

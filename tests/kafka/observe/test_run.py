@@ -14,8 +14,8 @@ from urllib.request import urlopen
 import pytest
 
 from testkit.command import PRECTR, environment, prectr
-from tests.kafka.live import MODEL, Live, replay, result_of
-from tests.kafka.worlds import halves, simulated
+from tests.kafka.live import MODEL, Live, replay_log, result_of
+from tests.kafka.worlds import simulated, split_orderly_log
 
 _DEADLINE = 240.0
 
@@ -27,7 +27,7 @@ class Run:
         self.folder = live.folder / "live"
         self.said = live.folder / "run.stderr"
         names = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, "--group-prefix", live.prefix]
-        short = ["--session-timeout", "3", "--cut-every", "0", "--partitions", str(live.partitions)]
+        short = ["--session-timeout", "3", "--checkpoint-interval", "0", "--partitions", str(live.partitions)]
         with self.said.open("ab") as out:
             self.process = subprocess.Popen(
                 [*PRECTR, "run", *names, *short, "--run-dir", str(self.folder), "--model", MODEL, *flags],
@@ -132,15 +132,15 @@ def test_three_commands_equal_the_replay_though_children_are_killed(
     assert "AUC" in said
     assert "GAUC" in said
     report = json.loads((run.folder / "report.json").read_bytes())
-    assert result_of(report, live.examples()) == replay(tmp_path, world)
+    assert result_of(report, live.examples()) == replay_log(tmp_path, world)
     assert run.left() == []
 
 
-def test_it_makes_the_topics_ends_when_asked_and_goes_on(
+def test_it_creates_the_topics_stops_on_request_and_resumes(
     live: Live, world: Path, start: Callable[..., Run], tmp_path: Path
 ) -> None:
-    before, after = halves(world, live.partitions, tmp_path)
-    first = start("--streams", "2")
+    before, after = split_orderly_log(world, live.partitions, tmp_path)
+    first = start("--stream-workers", "2")
     first.until(lambda: first.child("train") is not None)
     live.load(before)
     first.until(first.learning)
@@ -149,14 +149,14 @@ def test_it_makes_the_topics_ends_when_asked_and_goes_on(
     assert f"{live.prefix}search-events: made, {live.partitions} partitions" in said
     assert first.left() == []
     live.load(after)
-    second = start("--streams", "2", "--until-end", "--flush")
+    second = start("--stream-workers", "2", "--until-end", "--flush")
     second.ended()
     report = json.loads((second.folder / "report.json").read_bytes())
-    assert result_of(report, live.examples()) == replay(tmp_path, world)
+    assert result_of(report, live.examples()) == replay_log(tmp_path, world)
 
 
 def test_nothing_is_left_when_it_is_killed(live: Live, world: Path, start: Callable[..., Run], tmp_path: Path) -> None:
-    before, after = halves(world, live.partitions, tmp_path)
+    before, after = split_orderly_log(world, live.partitions, tmp_path)
     live.create()
     live.load(before)
     port = _free_port()
@@ -174,10 +174,10 @@ def test_nothing_is_left_when_it_is_killed(live: Live, world: Path, start: Calla
     second = start("--until-end", "--flush")
     second.ended()
     report = json.loads((second.folder / "report.json").read_bytes())
-    assert result_of(report, live.examples()) == replay(tmp_path, world)
+    assert result_of(report, live.examples()) == replay_log(tmp_path, world)
 
 
-def test_a_child_that_cannot_run_ends_it_with_its_own_words(live: Live, start: Callable[..., Run]) -> None:
+def test_a_child_that_cannot_run_ends_it_with_its_error(live: Live, start: Callable[..., Run]) -> None:
     run = start("--model", "none-such")
     said = run.ended(code=2)
     *_, last = said.strip().splitlines()
@@ -190,7 +190,7 @@ def test_embedded_is_the_replay(world: Path, tmp_path: Path) -> None:
     done = prectr("run", "--embedded", world, "--run-dir", tmp_path / "run", "--model", MODEL, "--partitions", "3")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())
-    assert report["examples_sha256"] == replay(tmp_path, world).hashes["examples_sha256"]
+    assert report["examples_sha256"] == replay_log(tmp_path, world).hashes["examples_sha256"]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,6 @@ def test_wrong_use(flags: list[str], said: str) -> None:
 
 
 def test_no_broker(tmp_path: Path) -> None:
-    done = prectr("run", "--bootstrap", "127.0.0.1:9", "--wait", "1", "--run-dir", tmp_path / "live")
+    done = prectr("run", "--bootstrap", "127.0.0.1:9", "--connect-timeout", "1", "--run-dir", tmp_path / "live")
     assert done.returncode == 1
     assert "127.0.0.1:9: no answer from Kafka in 1 s" in done.stderr

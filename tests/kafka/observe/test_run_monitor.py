@@ -15,7 +15,7 @@ from testkit.command import prectr
 from tests.kafka.live import Live
 from tests.kafka.observe.test_run import Run
 from tests.kafka.worlds import simulated
-from tests.kit.observe.scrape import scraped
+from tests.kit.observe.scrape import scrape_samples
 
 pytestmark = pytest.mark.usefixtures("broker")
 
@@ -39,12 +39,12 @@ def test_the_monitor_runs_beside_the_others_is_started_again_and_ends_with_them(
         with suppress(OSError), urlopen(f"http://127.0.0.1:{page}/quality.json", timeout=10) as answer:
             found: dict[str, Any] = json.loads(answer.read())
             return found
-        return {"models": [], "standing": "not there"}
+        return {"models": [], "status": "not there"}
 
     def shown() -> int:
         return sum(int(model["windows"]["run"]["all"]["pages"]) for model in now()["models"])
 
-    run.until(lambda: now()["standing"] == "reading")
+    run.until(lambda: now()["status"] == "reading")
     live.load(simulated(tmp_path, pages=600))
     run.until(lambda: shown() > 300)
     pages = shown()
@@ -53,7 +53,7 @@ def test_the_monitor_runs_beside_the_others_is_started_again_and_ends_with_them(
     os.kill(monitor, signal.SIGKILL)
     run.until(lambda: run.child("monitor") not in (monitor, None) and shown() >= pages)
     labels = frozenset({("model", "lr"), ("segment", "all")})
-    assert scraped(port + 2)["prectr_scored_pages_total", labels] == shown()
+    assert scrape_samples(port + 2)["prectr_scored_pages_total", labels] == shown()
     run.process.send_signal(signal.SIGINT)
     run.ended()
     assert run.left() == []

@@ -12,33 +12,33 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io.example_reader import ExampleReader
 from testkit.kafka_broker import Broker, kafka_home
-from tests.kafka.live import Live, replay
+from tests.kafka.live import Live, replay_log
 from tests.kafka.worlds import simulated
 
 pytestmark = pytest.mark.usefixtures("broker")
 _SECONDS = 150
 
 
-def test_the_report_and_the_lines_of_a_trainer_that_runs_on_follow_it(live: Live, tmp_path: Path) -> None:
+def test_the_report_and_logs_of_a_running_trainer_follow_it(live: Live, tmp_path: Path) -> None:
     world = simulated(tmp_path, pages=600)
-    expected = replay(tmp_path, world)
+    expected = replay_log(tmp_path, world)
     live.create()
-    trainer = live.start_train("--cut-every", "0")
-    _wait(lambda: "waiting: the stages have committed nothing more" in live.said(trainer))
+    trainer = live.start_train("--checkpoint-interval", "0")
+    _wait(lambda: "waiting: the stages have committed nothing more" in live.stderr_of(trainer))
     assert not (live.folder / "train" / "report.json").exists()
     live.load(world)
     live.stream(1, "--flush")
     line = re.compile(r"(\d+) pages, lr AUC (0\.\d+) GAUC (0\.\d+), waiting: the stages have committed nothing more")
-    _wait(lambda: line.search(live.said(trainer)) is not None)
-    found = line.search(live.said(trainer))
+    _wait(lambda: line.search(live.stderr_of(trainer)) is not None)
+    found = line.search(live.stderr_of(trainer))
     assert found is not None
     report = json.loads((live.folder / "train" / "report.json").read_bytes())
     assert found.groups() == (f"{len(expected.examples)}", f"{report['auc']:.4f}", f"{report['gauc']:.4f}")
     # Those of the open batch have come and are not measured yet.
     assert len(expected.examples) - 16 < report["pages"] <= len(expected.examples)
-    live.ask_to_stop(trainer)
-    live.ended(trainer)
-    assert live.result("--flush") == expected
+    live.request_stop(trainer)
+    live.wait_for_end(trainer)
+    assert live.train_and_read("--flush") == expected
 
 
 def test_a_broker_that_has_gone_is_what_a_reader_waits_for(tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_a_broker_that_has_gone_is_what_a_reader_waits_for(tmp_path: Path) -> No
         Live(gone.address, "", tmp_path).create()
         reader = ExampleReader(Connection(gone.address), Topics(""))
         assert reader.poll().examples == []
-        assert reader.waiting_for() == "the stages have committed nothing more"
+        assert reader.waiting_reason() == "the stages have committed nothing more"
     finally:
         gone.stop()
-    assert reader.waiting_for() == "Kafka does not answer"
+    assert reader.waiting_reason() == "Kafka does not answer"
     reader.close()
 
 

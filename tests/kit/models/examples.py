@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from prectr.model.config import TrainerConfig
-from prectr.stream.events.contract import Impression, Item
+from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.records import Example, QueryClick, UserClick
 
 START = 1_700_000_000_000
@@ -20,11 +20,11 @@ def small_config(**settings: object) -> TrainerConfig:
         "batch_pages": 4,
         "embedding_rows": 4096,
         "wide_rows": 4096,
-        "parent_slots": 64,
+        "prior_rates_size": 64,
         "device": "cpu",
-        "pair_slots": 1024,
-        "shown_slots": 4096,
-        "exposure_slots": 4096,
+        "pair_cache_size": 1024,
+        "exposed_pairs_bits": 4096,
+        "exposure_sketch_size": 4096,
         **settings,
     }
     if str(settings.get("model", "")).startswith("prectr"):
@@ -38,16 +38,16 @@ def random_examples(pages: int, seed: int = 0, *, gap_seconds: float = 20.0) -> 
     """`pages` examples in the one order; about one item in six is clicked."""
     random = np.random.default_rng(seed)
     ts = START + np.cumsum(random.exponential(gap_seconds * 1000, pages)).astype(np.int64)
-    return [_example(number, int(when), random) for number, when in enumerate(ts)]
+    return [_example(number, int(time_ms), random) for number, time_ms in enumerate(ts)]
 
 
 def _example(number: int, ts: int, random: np.random.Generator) -> Example:
     query = f"query {random.integers(8)}"
-    items = [_item(place, random) for place in range(1, int(random.integers(2, 9)))]
+    items = [_item(position, random) for position in range(1, int(random.integers(2, 9)))]
     levels = bytes(item.relevance or 0 for item in items)
     rates = [0.1 * level / place**0.5 for place, level in enumerate(levels, 1)]
     history = [_past_click(ts, random) for _ in range(int(random.integers(0, 6)))]
-    page = Impression(f"r{number:05}", f"user {random.integers(12)}", query, ts, items)
+    page = ResultPage(f"r{number:05}", f"user {random.integers(12)}", query, ts, items)
     return Example(
         closes_at=ts + WINDOW,
         request_id=page.request_id,
@@ -66,7 +66,7 @@ def _example(number: int, ts: int, random: np.random.Generator) -> Example:
     )
 
 
-def _item(place: int, random: np.random.Generator) -> Item:
+def _item(position: int, random: np.random.Generator) -> Item:
     number = int(random.integers(40))
     return Item(
         item_id=f"item {number}",
@@ -75,7 +75,7 @@ def _item(place: int, random: np.random.Generator) -> Item:
         price=float(number) * 3.5 if number % 5 else None,
         category=f"category {number % 4}" if number % 7 else None,
         brand=f"brand {number % 3}" if number % 6 else None,
-        position=place,
+        position=position,
     )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from prectr.model.features.batch import Batch
 
 
-def exposure_by_hand(seen: Sequence[Batch], asked: Batch) -> list[list[float]]:
+def expected_exposure(earlier: Sequence[Batch], batch_to_score: Batch) -> list[list[float]]:
     """The five numbers of each impression of `asked`, from lists of all that was shown, batch by batch."""
     pages: Counter[str] = Counter()
     impressions: Counter[str] = Counter()
     squares: Counter[str] = Counter()
-    places: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for batch in seen:
+    positions: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for batch in earlier:
         pages.update(example.query for example in batch.examples)
         pairs = [
             (batch.examples[page].query, item)
@@ -21,25 +21,25 @@ def exposure_by_hand(seen: Sequence[Batch], asked: Batch) -> list[list[float]]:
         ]
         for query, item in pairs:
             impressions[query] += 1
-            squares[query] += 2 * len(places[query, item]) + 1
+            squares[query] += 2 * len(positions[query, item]) + 1
         for pair, position in zip(pairs, batch.positions.tolist(), strict=True):
-            places[pair].append(int(position))
+            positions[pair].append(int(position))
     found: list[list[float]] = []
-    for n, page in enumerate(asked.page_of.tolist()):
-        query = asked.examples[page].query
-        shown = places[query, asked.item_ids[n]]
+    for n, page in enumerate(batch_to_score.page_of.tolist()):
+        query = batch_to_score.examples[page].query
+        shown = positions[query, batch_to_score.item_ids[n]]
         if not shown:
             found.append([0.0] * 5)
             continue
         mean = squares[query] / (impressions[query] * pages[query])
-        share = (len(shown) + 5 * mean) / (pages[query] + 5)
-        height = (sum(math.log(place) for place in shown) + 1.5) / (len(shown) + 1) - 1.5
-        more, seen_log = _log_odds(share) - _log_odds(mean), 0.3 * math.log(1 + len(shown))
+        rate = (len(shown) + 5 * mean) / (pages[query] + 5)
+        height = (sum(math.log(shown_position) for shown_position in shown) + 1.5) / (len(shown) + 1) - 1.5
+        lift, log_count = _log_odds(rate) - _log_odds(mean), 0.3 * math.log(1 + len(shown))
         plain = math.log((len(shown) + 1) / (max(pages[query] - len(shown), 0) + 5)) - math.log(1 / 5)
-        found.append([more, seen_log, height, more * seen_log, plain])
+        found.append([lift, log_count, height, lift * log_count, plain])
     return found
 
 
-def _log_odds(share: float) -> float:
-    bounded = 0.02 + 0.96 * min(share, 1.0)
+def _log_odds(rate: float) -> float:
+    bounded = 0.02 + 0.96 * min(rate, 1.0)
     return math.log(bounded / (1 - bounded))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch, FeatureEncoder
-from prectr.model.features.smoothing import Parents
-from prectr.model.models.online_model import Forward
+from prectr.model.features.smoothing import PriorRates
+from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.prectr.model import Prectr
 from prectr.model.models.registry import MODELS, make_model
 from prectr.model.text.encoder.artifact import load_encoder
@@ -21,8 +21,10 @@ from tests.kit.models.encoder import tiny_encoder
 from tests.kit.models.examples import random_examples, small_config
 
 CPU = torch.device("cpu")
-BOTH = ("prectr", "prectr-v2")
-EVERY = [(name, "") for name in BOTH] + [(name, part) for name in BOTH for part in sorted(MODELS[name].switches)]
+BOTH_MODELS = ("prectr", "prectr-v2")
+MODELS_AND_ABLATIONS = [(name, "") for name in BOTH_MODELS] + [
+    (name, part) for name in BOTH_MODELS for part in sorted(MODELS[name].switches)
+]
 """Each model whole, and without each of its parts."""
 PRIOR = math.log(0.1 / 0.9)
 
@@ -34,8 +36,8 @@ def clicked_examples(pages: int, seed: int = 0) -> list[Example]:
 
 
 def _with_clicks(example: Example, random: np.random.Generator) -> Example:
-    def some(most: int) -> range:
-        return range(int(random.integers(0, most)))
+    def random_range(upper: int) -> range:
+        return range(int(random.integers(0, upper)))
 
     def level() -> int:
         return int(random.integers(1, 5))
@@ -55,9 +57,11 @@ def _with_clicks(example: Example, random: np.random.Generator) -> Example:
             None,
             9.0,
         )
-        for _ in some(6)
+        for _ in random_range(6)
     ]
-    of_query = [QueryClick(ts(), f"item {random.integers(40)}", level(), "category 2", None, 5.0) for _ in some(7)]
+    of_query = [
+        QueryClick(ts(), f"item {random.integers(40)}", level(), "category 2", None, 5.0) for _ in random_range(7)
+    ]
     return msgspec.structs.replace(
         example,
         user_activity=len(own),
@@ -66,7 +70,7 @@ def _with_clicks(example: Example, random: np.random.Generator) -> Example:
     )
 
 
-class Learner:
+class ModelHarness:
     """A model with what the trainer keeps beside it."""
 
     def __init__(
@@ -77,28 +81,28 @@ class Learner:
         model = make_model(self.config, CPU)
         assert isinstance(model, Prectr)
         self.model = model
-        self.parents = Parents(64, 20.0)
+        self.parents = PriorRates(64, 20.0)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
-        return FeatureEncoder().encode(examples, self.parents, self.model.reads)
+        return FeatureEncoder().encode(examples, self.parents, self.model.feature_needs)
 
-    def learn(self, examples: Sequence[Example]) -> Forward:
+    def train(self, examples: Sequence[Example]) -> ForwardOutput:
         batch = self.batch(examples)
         forward = self.model.forward(batch)
         self.model.step(self.model.gradients(batch, forward))
-        self.parents.add(batch.category, batch.levels, batch.labels)
+        self.parents.update(batch.category, batch.levels, batch.labels)
         return forward
 
-    def trained(self) -> "Learner":
+    def trained(self) -> "ModelHarness":
         """As six batches leave it; they are learned from once for all tests that ask for the same settings."""
-        exported, parents = _after_six_batches(self.config)
-        self.model.restore(copied(exported))
-        self.parents.restore(parents.impressions.copy(), parents.clicks.copy())
+        exported, parents = _trained_on_six_batches(self.config)
+        self.model.load_state_dict(copy_tensors(exported))
+        self.parents.load_counts(parents.impressions.copy(), parents.clicks.copy())
         return self
 
-    def seen(self) -> list[Batch]:
+    def training_batches(self) -> list[Batch]:
         """What `trained` has learned from."""
-        return [self.batch(examples) for examples in _SIX]
+        return [self.batch(examples) for examples in _SIX_BATCHES]
 
     def score(self, examples: Sequence[Example]) -> Tensor:
         return self.model.score(self.batch(examples))
@@ -107,38 +111,38 @@ class Learner:
         """The largest size of each dense parameter's gradient, by name."""
         batch = self.batch(examples)
         self.model.gradients(batch, self.model.forward(batch))
-        return {name: _largest(self.model._dense[name].grad) for name in self.model._dense.named()}
+        return {name: _max_abs(self.model._dense[name].grad) for name in self.model._dense.parameters_by_name()}
 
     def gradient_of(self, examples: Sequence[Example], loss: str) -> dict[str, float]:
         """The same of one part of the loss alone."""
         self.model._dense.gradient.zero_()
         self.model.forward(self.batch(examples)).losses[loss].backward()  # type: ignore[no-untyped-call]
-        found = {name: _largest(self.model._dense[name].grad) for name in self.model._dense.named()}
+        found = {name: _max_abs(self.model._dense[name].grad) for name in self.model._dense.parameters_by_name()}
         self.model._dense.gradient.zero_()
         return found
 
 
 @cache
-def _after_six_batches(config: TrainerConfig) -> tuple[dict[str, Tensor], Parents]:
-    learner = Learner(config=config)
-    for examples in _SIX:
-        learner.learn(examples)
-    return copied(learner.model.export()), learner.parents
+def _trained_on_six_batches(config: TrainerConfig) -> tuple[dict[str, Tensor], PriorRates]:
+    learner = ModelHarness(config=config)
+    for examples in _SIX_BATCHES:
+        learner.train(examples)
+    return copy_tensors(learner.model.state_dict()), learner.parents
 
 
-def _largest(gradient: Tensor | None) -> float:
+def _max_abs(gradient: Tensor | None) -> float:
     return 0.0 if gradient is None or not gradient.numel() else float(gradient.abs().max())
 
 
 PAGES = clicked_examples(5, seed=50)
-_SIX = [clicked_examples(5, seed=seed + 1) for seed in range(6)]
+_SIX_BATCHES = [clicked_examples(5, seed=seed + 1) for seed in range(6)]
 
 
-def copied(exported: dict[str, Tensor]) -> dict[str, Tensor]:
+def copy_tensors(exported: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in exported.items()}
 
 
-def shares_of_levels() -> np.ndarray:
+def level_shares() -> np.ndarray:
     """How often each level is graded, one more of each."""
     counts = np.ones(4)
     for pair in load_encoder(tiny_encoder()).pairs:

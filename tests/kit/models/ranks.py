@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-_SECONDS: Final = 240
+_TIMEOUT: Final = 240
 _ROOT: Final = Path(__file__).resolve().parents[3]
 
 
-def start(module: str, ranks: int, *arguments: object) -> list[subprocess.Popen[str]]:
+def start_ranks(module: str, ranks: int, *arguments: object) -> list[subprocess.Popen[str]]:
     """`python -m MODULE ARGUMENTS` as every rank; with one rank, without any of torchrun's variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -20,9 +20,9 @@ def start(module: str, ranks: int, *arguments: object) -> list[subprocess.Popen[
     return [_process(module, rank, ranks, port, arguments) for rank in range(ranks)]
 
 
-def finish(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
+def finish_ranks(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     """What each of them printed; they must all have ended well."""
-    outs = [process.communicate(timeout=_SECONDS) for process in processes]
+    outs = [process.communicate(timeout=_TIMEOUT) for process in processes]
     for process, (_, err) in zip(processes, outs, strict=True):
         assert process.returncode == 0, f"exit {process.returncode}\n{err[-4000:]}"
     return [out for out, _ in outs]

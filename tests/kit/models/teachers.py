@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from prectr.model.text.encoder.tokens import CLS, MASK, PAD, SEP, UNKNOWN, Pair
+from prectr.model.text.encoder.tokens import CLS, MASK, PAD, SEP, UNK, Pair
 from prectr.model.text.encoder.vocabulary import train_vocabulary
 
 TITLES = ("red wool socks", "blue wool hat", "red cotton hat", "usb cable 2 m", "wool socks for home", "usb hub red")
@@ -44,7 +44,7 @@ def _save_tokenizer(folder: Path) -> int:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_vocabulary(texts, size=300),
         pad_token=PAD,
-        unk_token=UNKNOWN,
+        unk_token=UNK,
         cls_token=CLS,
         sep_token=SEP,
         mask_token=MASK,

@@ -8,46 +8,46 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from prectr.model.distributed.process_group import Ranks
+from prectr.model.distributed.process_group import TorchProcessGroup
 
 Result = TypeVar("Result")
 _SECONDS = 60
 
 
-class Meeting:
+class ThreadExchange:
     """Where R threads exchange things: each call waits for all, as between processes."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._barrier = threading.Barrier(size)
-        self._said: list[Any] = [None] * size
+        self._values: list[Any] = [None] * size
 
-    def exchange(self, rank: int, said: Any) -> list[Any]:
-        self._said[rank] = said
+    def exchange(self, rank: int, value: Any) -> list[Any]:
+        self._values[rank] = value
         self._barrier.wait(_SECONDS)
-        heard = list(self._said)
+        values = list(self._values)
         self._barrier.wait(_SECONDS)
-        return heard
+        return values
 
 
-class ThreadRanks(Ranks):
+class ThreadProcessGroup(TorchProcessGroup):
     """A rank that is a thread."""
 
-    def __init__(self, rank: int, meeting: Meeting) -> None:
+    def __init__(self, rank: int, exchange: ThreadExchange) -> None:
         self.rank = rank
-        self.size = meeting.size
+        self.world_size = exchange.size
         self.device = torch.device("cpu")
-        self._meeting = meeting
+        self._exchange = exchange
 
-    def gather_tensors(self, own: Tensor) -> list[Tensor]:
-        return self._meeting.exchange(self.rank, own.clone())
+    def all_gather(self, own: Tensor) -> list[Tensor]:
+        return self._exchange.exchange(self.rank, own.clone())
 
-    def add_up(self, tensor: Tensor) -> None:
-        tensor.copy_(torch.stack(self._meeting.exchange(self.rank, tensor.clone())).sum(dim=0))
+    def all_reduce(self, tensor: Tensor) -> None:
+        tensor.copy_(torch.stack(self._exchange.exchange(self.rank, tensor.clone())).sum(dim=0))
 
 
-def in_threads(size: int, work: Callable[[Ranks], Result]) -> list[Result]:
+def run_on_ranks(size: int, work: Callable[[TorchProcessGroup], Result]) -> list[Result]:
     """What `work` gives on each of `size` ranks."""
-    meeting = Meeting(size)
+    exchange = ThreadExchange(size)
     with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(work, [ThreadRanks(rank, meeting) for rank in range(size)]))
+        return list(pool.map(work, [ThreadProcessGroup(rank, exchange) for rank in range(size)]))

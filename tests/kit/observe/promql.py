@@ -13,14 +13,14 @@ from prometheus_client.metrics_core import Metric
 from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import TrainSnapshot, train_metrics
 from prectr.ops.monitor.metrics import monitor_metrics
-from tests.ops.metrics.test_live import NOW, QUERIES, SESSIONS
+from tests.ops.metrics.test_live import AGGREGATE_STATUS, JOIN_STATUS, NOW
 from tests.ops.metrics.test_replay import quality_of
 from tests.ops.metrics.test_train import learning
 from tests.ops.monitor.test_page import reading
 
 RULES = Path(__file__).parents[3] / "ops" / "alerts" / "prectr.rules.yml"
-_TARGET = {"job", "instance"}
-_WORDS = {
+_TARGET_LABELS = {"job", "instance"}
+_KEYWORDS = {
     "and",
     "or",
     "unless",
@@ -50,7 +50,7 @@ class Selector(NamedTuple):
         return next((value for label, sign, value in self.matchers if (label, sign) == ("job", "=")), None)
 
 
-class Asked(NamedTuple):
+class ParsedExpression(NamedTuple):
     """What an expression asks for. labels: those it groups or joins by."""
 
     selectors: list[Selector]
@@ -61,34 +61,34 @@ Exported = dict[str, dict[str, dict[str, set[str]]]]
 """The values that were seen of each label of each metric, by job."""
 
 
-def asked(expr: str) -> Asked:
+def parse_expression(expr: str) -> ParsedExpression:
     labels = {label.strip() for names in _GROUPING.findall(expr) for label in names.split(",")} - {""}
     rest = re.sub(r"\[[^\]]*\]", " ", _GROUPING.sub(" ", expr))
     rest = re.sub(r"\boffset\s+\w+", " ", rest)
     selectors = [
         Selector(name, tuple(_MATCHER.findall(matchers)))
         for name, matchers in _SELECTOR.findall(rest)
-        if name not in _WORDS
+        if name not in _KEYWORDS
     ]
-    return Asked(selectors, labels)
+    return ParsedExpression(selectors, labels)
 
 
-def unknown(expr: str) -> Iterator[str]:
+def unknown_parts(expr: str) -> Iterator[str]:
     """What an expression asks for that no exporter has, and no recording rule makes."""
-    wanted = asked(expr)
-    here: set[str] = set()
-    for selector in wanted.selectors:
+    parsed = parse_expression(expr)
+    known_labels: set[str] = set()
+    for selector in parsed.selectors:
         labels = _labels_of(selector)
         if labels is None:
             yield f"no {selector.job or 'exporter'} has {selector.metric}"
             continue
-        here |= labels.keys()
+        known_labels |= labels.keys()
         for label, sign, value in selector.matchers:
             if label not in labels:
                 yield f"{selector.metric} has no label {label}"
             elif sign == "=" and labels[label] and value not in labels[label]:
                 yield f"{label} of {selector.metric} is never {value}"
-    yield from (f"nothing in {expr} has the label {label}" for label in sorted(wanted.labels - here))
+    yield from (f"nothing in {expr} has the label {label}" for label in sorted(parsed.labels - known_labels))
 
 
 def _labels_of(selector: Selector) -> dict[str, set[str]] | None:
@@ -97,9 +97,9 @@ def _labels_of(selector: Selector) -> dict[str, set[str]] | None:
         return {"job": set(exported()), "instance": set()}
     if selector.metric == "ALERTS":
         return {label: set() for label in ("alertname", "alertstate", "severity")}
-    if selector.metric in recorded():
+    if selector.metric in recording_rules():
         # By convention a recording rule's name begins with its labels.
-        return {label: set() for label in _level(selector.metric)}
+        return {label: set() for label in _labels_in_rule_name(selector.metric)}
     jobs = exported()
     found = [jobs[job][selector.metric] for job in jobs if selector.job in (None, job) and selector.metric in jobs[job]]
     if not found:
@@ -113,7 +113,7 @@ def _labels_of(selector: Selector) -> dict[str, set[str]] | None:
     }
 
 
-def _level(record: str) -> list[str]:
+def _labels_in_rule_name(record: str) -> list[str]:
     return record.partition(":")[0].split("_")
 
 
@@ -124,25 +124,25 @@ def exported() -> Exported:
     trainer = TrainSnapshot(
         pages_trained={"lr": 64},
         quality={"lr": quality_of(0).segments()},
-        out_of_order=0,
-        checkpoint=NOW,
-        learning=learning(),
+        late_records=0,
+        checkpoint_time=NOW,
+        status=learning(),
     )
     return {
-        "stream": _values(stream_metrics([SESSIONS, QUERIES], clock=lambda: NOW)),
-        "train": _values(train_metrics(trainer, clock=lambda: NOW)),
-        "monitor": _values(monitor_metrics(reading(version=1), clock=lambda: NOW)),
+        "stream": _label_values(stream_metrics([JOIN_STATUS, AGGREGATE_STATUS], clock=lambda: NOW)),
+        "train": _label_values(train_metrics(trainer, clock=lambda: NOW)),
+        "monitor": _label_values(monitor_metrics(reading(version=1), clock=lambda: NOW)),
     }
 
 
-def _values(families: Iterator[Metric]) -> dict[str, dict[str, set[str]]]:
-    seen: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+def _label_values(families: Iterator[Metric]) -> dict[str, dict[str, set[str]]]:
+    values_by_metric: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for family in families:
         for sample in family.samples:
-            values = seen[sample.name]
+            values = values_by_metric[sample.name]
             for label, value in sample.labels.items():
                 values[label].add(value)
-    return seen
+    return values_by_metric
 
 
 @cache
@@ -154,15 +154,15 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for rule in rules() if "alert" in rule]
 
 
-def recorded() -> dict[str, str]:
+def recording_rules() -> dict[str, str]:
     """The expressions of the recording rules, by name."""
     return {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
 
 
-def metrics_of(expr: str) -> set[str]:
+def exporter_metrics_of(expr: str) -> set[str]:
     """The exporters' metrics that an expression is made of, those of its recording rules in their place."""
     found: set[str] = set()
-    for selector in asked(expr).selectors:
-        made = recorded().get(selector.metric)
-        found |= {selector.metric} if made is None else metrics_of(made)
+    for selector in parse_expression(expr).selectors:
+        rule = recording_rules().get(selector.metric)
+        found |= {selector.metric} if rule is None else exporter_metrics_of(rule)
     return found

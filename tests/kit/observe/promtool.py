@@ -19,7 +19,7 @@ def promtool(*args: str | Path, text: str | None = None) -> subprocess.Completed
     return subprocess.run([tool, *map(str, args)], input=text, check=False, capture_output=True, text=True, timeout=120)
 
 
-def has_nothing_to_say(exposition: str) -> None:
+def assert_lint_clean(exposition: str) -> None:
     """Assert that promtool finds no fault with what an exporter serves."""
     done = promtool("check", "metrics", text=exposition)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -5,7 +5,20 @@ import urllib.request
 from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-ALLOWED_LABELS = {"stage", "partition", "model", "segment", "level", "window", "reason", "outcome"}
+ALLOWED_LABELS = {
+    "stage",
+    "partition",
+    "model",
+    "segment",
+    "relevance_level",
+    "window",
+    "reason",
+    "outcome",
+    "type",
+    "phase",
+    "param_group",
+    "loss",
+}
 """And `le`, which is no label of ours but how a histogram names its buckets."""
 
 
@@ -15,7 +28,7 @@ def exposition(port: int) -> str:
     return text
 
 
-def scraped(port: int) -> Samples:
+def scrape_samples(port: int) -> Samples:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(exposition(port))
@@ -23,12 +36,12 @@ def scraped(port: int) -> Samples:
     }
 
 
-def by_task(samples: Samples, name: str) -> dict[tuple[str, int], float]:
+def values_by_task(samples: Samples, name: str) -> dict[tuple[str, int], float]:
     """A metric by stage and partition."""
     found = {}
     for (sample, labels), value in samples.items():
         if sample == name:
-            named = dict(labels)
-            assert named.keys() == {"stage", "partition"}
-            found[named["stage"], int(named["partition"])] = value
+            label_values = dict(labels)
+            assert label_values.keys() == {"stage", "partition"}
+            found[label_values["stage"], int(label_values["partition"])] = value
     return found

@@ -3,21 +3,21 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from prectr.stream.aggregate.operator import Queries
+from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.config import PipelineConfig
-from prectr.stream.records import Activity, Example
+from prectr.stream.records import Example, JoinedPage
 from tests.kit.stages.store import DictStore
 
 
-class Frame(NamedTuple):
+class SourceFrame(NamedTuple):
     """What one source sends at once."""
 
     source: int
-    records: list[Activity]
+    records: list[JoinedPage]
     watermark: int
 
 
-class QueriesDriver:
+class AggregateDriver:
     """Feeds one task, and keeps what is committed: examples numbered, each put out once."""
 
     def __init__(self, sources: int, config: PipelineConfig | None = None) -> None:
@@ -29,40 +29,40 @@ class QueriesDriver:
         self._frames_written = 0
         self.task = self._open()
 
-    def run(self, frames: Sequence[Frame], together: int = 1, crashes: Collection[int] = ()) -> None:
+    def run(self, frames: Sequence[SourceFrame], frames_per_round: int = 1, crashes: Collection[int] = ()) -> None:
         """Take `frames`, so many a round; lose the state of the rounds whose number is in `crashes`, once each."""
-        left = set(crashes)
+        remaining_crashes = set(crashes)
         while self._frames_written < len(frames):
-            upto = min(len(frames), self._frames_written + together)
-            for frame in frames[self._frames_written : upto]:
+            end = min(len(frames), self._frames_written + frames_per_round)
+            for frame in frames[self._frames_written : end]:
                 self.task.add(*frame)
             self.rounds += 1
-            if self.rounds in left:
-                left.remove(self.rounds)
+            if self.rounds in remaining_crashes:
+                remaining_crashes.remove(self.rounds)
                 self._commit(self.task.process())
                 self.task = self._open()
                 continue
             self.drain()
-            self._frames_written = upto
+            self._frames_written = end
 
     def end(self) -> None:
         for source in range(self.sources):
-            self.task.end(source)
+            self.task.end_source(source)
         self.drain()
 
     def drain(self) -> None:
         """Process and write until nothing more is due, as a runner does."""
         while True:
             self._commit(self.task.process())
-            self.store.write(self.task.take_changes())
-            if not self.task.behind:
+            self.store.write(self.task.drain_changes())
+            if not self.task.has_backlog:
                 return
 
-    def _open(self) -> Queries:
-        return Queries(self.config, self.store, self.sources)
+    def _open(self) -> Aggregate:
+        return Aggregate(self.config, self.store, self.sources)
 
     def _commit(self, examples: list[Example]) -> None:
         number = self.task.emitted - len(examples)
-        again = min(len(self.examples) - number, len(examples))
-        assert examples[:again] == self.examples[number : number + again]
-        self.examples += examples[again:]
+        repeated = min(len(self.examples) - number, len(examples))
+        assert examples[:repeated] == self.examples[number : number + repeated]
+        self.examples += examples[repeated:]

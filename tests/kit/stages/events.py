@@ -22,16 +22,16 @@ def page(
     query: str = "usb cable",
     items: Sequence[str] = ("a", "b"),
     levels: Sequence[int | None] | None = None,
-    **more: object,
+    **extra: object,
 ) -> bytes:
     """A result page; the first item has level 4 and every other one level 1 unless `levels` says otherwise."""
-    given = levels if levels is not None else [4] + [1] * (len(items) - 1)
-    shown = [
+    item_levels = levels if levels is not None else [4] + [1] * (len(items) - 1)
+    shown_items = [
         {"item_id": item, "title": f"title of {item}"} | ({} if level is None else {"relevance": level})
-        for item, level in zip(items, given, strict=True)
+        for item, level in zip(items, item_levels, strict=True)
     ]
     event = {"type": "impression", "request_id": request_id, "user_id": user_id, "query": query, "ts": ts}
-    return json.dumps(event | {"items": shown} | more).encode()
+    return json.dumps(event | {"items": shown_items} | extra).encode()
 
 
 def click(request_id: str, user_id: str, ts: int, item_id: str = "a") -> bytes:

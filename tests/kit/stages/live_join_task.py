@@ -15,15 +15,15 @@ import prectr.stream.kafka.tasks.task
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.end_offsets import LogEnds, Look, Span
+from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample, OffsetRange
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.tasks.join_task import SessionsTask
-from prectr.stream.kafka.tasks.task import Place
-from prectr.stream.kafka.transactions.producer import CommittedOffsets, Outbox
+from prectr.stream.kafka.tasks.join_task import JoinTask
+from prectr.stream.kafka.tasks.task import TaskContext
+from prectr.stream.kafka.transactions.producer import CommittedOffsets, PendingOutput
 from prectr.stream.ordering.frames import Frame, decode_frame
 
 PARTITIONS = 3
-OURS = 1
+OWN_PARTITION = 1
 """The task's partition."""
 _GROUP = object()
 
@@ -34,58 +34,60 @@ class Sent(NamedTuple):
     value: bytes
 
 
-class _Transactions:
+class _RecordingProducer:
     """Takes everything."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
 
-    def commit(self, outbox: Outbox, *_: object) -> None:
+    def commit(self, outbox: PendingOutput, *_: object) -> None:
         self.sent += [Sent(topic, partition, value) for topic, partition, _, value, _ in outbox.messages]
 
     def close(self) -> None: ...
 
 
-class LiveSessions:
+class JoinTaskHarness:
     """The task of partition `OURS` of three. offset: behind the last record that it was given."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, idle_timeout: float = 60.0) -> None:
-        self._now = 1_000.0
+        self._clock = 1_000.0
         for module in (prectr.stream.kafka.tasks.task, prectr.stream.kafka.tasks.join_task):
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self._now))
-        self._transactions = _Transactions()
-        monkeypatch.setattr(prectr.stream.kafka.tasks.task, "open_transactions", lambda *_: self._transactions)
-        self._read = 0
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self._clock))
+        self._transactions = _RecordingProducer()
+        monkeypatch.setattr(prectr.stream.kafka.tasks.task, "recover_and_open", lambda *_: self._transactions)
+        self._frames_read = 0
         self.offset = 0
         config = PipelineConfig(partitions=PARTITIONS)
         connection = cast("Connection", SimpleNamespace(producer=lambda **_: None))
-        place = Place(connection, Topics(), "group", OURS, config, folder, "cluster", "topic id", None)
-        offsets = cast("CommittedOffsets", SimpleNamespace(of=lambda _: None))
-        log_ends = cast("LogEnds", SimpleNamespace(spans=lambda asked: dict.fromkeys(asked, Span(0, 0))))
-        self.task = SessionsTask(place, log_ends, offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
+        context = TaskContext(connection, Topics(), "group", OWN_PARTITION, config, folder, "cluster", "topic id", None)
+        offsets = cast("CommittedOffsets", SimpleNamespace(fetch=lambda _: None))
+        log_ends = cast(
+            "EndOffsets", SimpleNamespace(fetch_ranges=lambda asked: dict.fromkeys(asked, OffsetRange(0, 0)))
+        )
+        self.task = JoinTask(context, log_ends, offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
 
-    def take(self, *lines: bytes) -> list[Frame]:
+    def process(self, *lines: bytes) -> list[Frame]:
         """Give it records; the frames that it sends."""
         records: list[Any] = []
         for line in lines:
             records.append(SimpleNamespace(offset=self.offset, value=line, key=None, headers=[]))
             self.offset += 1
-        self.task.take(records, _GROUP)
+        self.task.process(records, _GROUP)
         return self._frames()
 
-    def wait(self, seconds: float) -> None:
+    def advance_time(self, seconds: float) -> None:
         """Let time pass."""
-        self._now += seconds
+        self._clock += seconds
 
-    def look(self, seen: Sequence[int], ends: Sequence[int] | None = None) -> list[Frame]:
+    def punctuate(self, sampled_ends: Sequence[int], ends: Sequence[int] | None = None) -> list[Frame]:
         """Let it look how far the logs reached a while ago, and reach now; the frames that it sends, if any."""
-        now = list(seen if ends is None else ends)
-        self.task.keep_up(_GROUP, Look(list(seen), now), self.offset)
+        now = list(sampled_ends if ends is None else ends)
+        self.task.punctuate(_GROUP, EndOffsetsSample(list(sampled_ends), now), self.offset)
         return self._frames()
 
-    def no_look(self) -> list[Frame]:
+    def punctuate_without_sample(self) -> list[Frame]:
         """The same where nobody has asked the broker just now."""
-        self.task.keep_up(_GROUP, None, -1)
+        self.task.punctuate(_GROUP, None, -1)
         return self._frames()
 
     def close(self) -> None:
@@ -93,8 +95,8 @@ class LiveSessions:
 
     def _frames(self) -> list[Frame]:
         """By partition, each the only one since the last call; none where nothing was sent."""
-        new = [sent for sent in self._transactions.sent[self._read :] if sent.topic == Topics().activity]
-        self._read = len(self._transactions.sent)
-        places = [sent.partition for sent in new]
-        assert places == sorted(set(places), key=lambda place: place or 0)
+        new = [sent for sent in self._transactions.sent[self._frames_read :] if sent.topic == Topics().joined_pages]
+        self._frames_read = len(self._transactions.sent)
+        partitions = [sent.partition for sent in new]
+        assert partitions == sorted(set(partitions), key=lambda place: place or 0)
         return [decode_frame(sent.value, "here") for sent in new]

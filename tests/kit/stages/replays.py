@@ -10,42 +10,42 @@ import msgspec
 
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
-from prectr.stream.join.event_clock import BEFORE_TIME
+from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.runner import Replay
 
 
-class Collector:
+class CollectingSink:
     """A sink that keeps the bytes of every example and the lines it was told."""
 
     def __init__(self) -> None:
         self.examples: list[bytes] = []
-        self.line = BEFORE_TIME
+        self.watermark = MIN_WATERMARK
         self.flushed = False
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         assert not self.flushed
         for example in examples:
-            assert example.closes_at > self.line, "an example behind the line that was told"
+            assert example.closes_at > self.watermark, "an example behind the line that was told"
             self.examples.append(encode_record(example))
-        assert line >= self.line
-        assert all(example.closes_at <= line for example in examples)
-        self.line = line
+        assert watermark >= self.watermark
+        assert all(example.closes_at <= watermark for example in examples)
+        self.watermark = watermark
 
     def flush(self) -> None:
         self.flushed = True
 
     def save(self, folder: Path) -> None:
-        state = (self.examples, self.line, self.flushed)
+        state = (self.examples, self.watermark, self.flushed)
         (folder / "collected").write_bytes(msgspec.msgpack.encode(state))
 
     def load(self, folder: Path) -> None:
         stored = (folder / "collected").read_bytes()
-        self.examples, self.line, self.flushed = msgspec.msgpack.decode(stored, type=tuple[list[bytes], int, bool])
+        self.examples, self.watermark, self.flushed = msgspec.msgpack.decode(stored, type=tuple[list[bytes], int, bool])
 
 
-class Ran(NamedTuple):
+class ReplayResult(NamedTuple):
     """What a run had put out when it was closed."""
 
     examples: str
@@ -54,8 +54,8 @@ class Ran(NamedTuple):
     clicks: int
     outcomes: Outcomes
     dead_letters: dict[str, int]
-    collected: list[bytes]
-    busiest: list[Any]
+    emitted: list[bytes]
+    top_queries: list[Any]
 
 
 def open_replay(
@@ -63,49 +63,49 @@ def open_replay(
     run_dir: Path,
     *,
     config: PipelineConfig | None = None,
-    named: dict[str, str] | None = None,
+    named_config: dict[str, str] | None = None,
     examples: Path | None = None,
-    cut_every: float = 1e9,
+    checkpoint_interval: float = 1e9,
     restart: bool = False,
-) -> tuple[Replay, Collector]:
+) -> tuple[Replay, CollectingSink]:
     """Open a run; `named` is its configuration by name, made of `config` where it is left out."""
     pipeline = config or PipelineConfig(partitions=2)
-    collector = Collector()
+    collector = CollectingSink()
     replay = Replay(
         [str(path) for path in log],
         run_dir,
         pipeline,
-        config={"partitions": str(pipeline.partitions)} if named is None else named,
+        config={"partitions": str(pipeline.partitions)} if named_config is None else named_config,
         sinks={"collector": collector},
         label=LexicalLabeller(),
         examples=examples,
-        cut_every=cut_every,
+        checkpoint_interval=checkpoint_interval,
         restart=restart,
     )
     return replay, collector
 
 
-def ran(
+def replay_to_end(
     log: Sequence[Path],
     run_dir: Path,
     *,
     flush: bool = True,
     progress: Callable[[Replay], None] = lambda replay: None,
     **settings: Any,
-) -> Ran:
+) -> ReplayResult:
     """Open a run, read to the end of the log and close it, also where an error comes up."""
     replay, collector = open_replay(log, run_dir, **settings)
     try:
         replay.run(flush=flush, progress=progress)
-        return Ran(
-            replay.tally.examples.hex(),
-            replay.tally.aggregates.hex(),
+        return ReplayResult(
+            replay.digest.examples.hex(),
+            replay.digest.aggregates.hex(),
             replay.pages,
-            replay.tally.clicks,
+            replay.digest.clicks,
             replay.outcomes,
             dict(replay.dead_letters),
             collector.examples,
-            replay.busiest.busiest(1000),
+            replay.top_queries.top(1000),
         )
     finally:
         replay.close()

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from prectr.state.failpoints import on_points
-from prectr.state.snapshot_storage import Location
-from prectr.state.snapshots import Saved, Snapshots
+from prectr.state.failpoints import set_failpoint_hook
+from prectr.state.snapshot_storage import SnapshotStorage
+from prectr.state.snapshots import SnapshotResult, TaskSnapshots
 
-KEPT = 3
+TABLE_COUNT = 3
 """Tables that a checkpoint made by `checkpoint` has."""
 
 
@@ -21,26 +21,26 @@ class Origin(msgspec.Struct, frozen=True):
     """What the state in these tests belongs to."""
 
     cluster: str = "c1"
-    stage: str = "sessions"
+    stage: str = "join"
     partition: int = 0
     config: dict[str, int] = msgspec.field(default_factory=lambda: {"window": 600})
 
 
 def contents(offset: int) -> dict[str, bytes]:
     """Files of the state at an offset: tables come and go, a log is empty now and then, two files are alike."""
-    files = {f"{number:06}.sst": f"table {number}".encode() for number in range(offset, offset + KEPT)}
+    files = {f"{number:06}.sst": f"table {number}".encode() for number in range(offset, offset + TABLE_COUNT)}
     log = b"" if offset % 2 else b"log %d" % offset
     return files | {"000009.log": log, "CURRENT": b"MANIFEST", "SAME": b"MANIFEST", "MANIFEST-1": b"m%d" % offset}
 
 
 def checkpoint(folder: Path, offset: int) -> Path:
     """The state at `offset` as a folder, made once."""
-    made = folder / f"checkpoint-{offset}"
-    if not made.exists():
-        made.mkdir(parents=True)
+    path = folder / f"checkpoint-{offset}"
+    if not path.exists():
+        path.mkdir(parents=True)
         for name, content in contents(offset).items():
-            (made / name).write_bytes(content)
-    return made
+            (path / name).write_bytes(content)
+    return path
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -48,43 +48,43 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-class Steps(Location):
+class HookedStorage(SnapshotStorage):
     """A location that calls `before` before each thing that is asked of it, and `written` after a write."""
 
     def __init__(
         self, url: str, before: Callable[[str], None], written: Callable[[str], None] = lambda path: None
     ) -> None:
         super().__init__(url)
-        self.before = before
-        self.written = written
+        self.before_call = before
+        self.after_write = written
 
     def names(self, folder: str) -> list[str]:
-        self.before(f"list {folder}")
-        return super().names(folder)
+        self.before_call(f"list {folder}")
+        return super().list_names(folder)
 
     def sizes(self, folder: str) -> dict[str, int]:
-        self.before(f"list {folder}")
-        return super().sizes(folder)
+        self.before_call(f"list {folder}")
+        return super().file_sizes(folder)
 
     def read(self, path: str) -> bytes | None:
-        self.before(f"read {path}")
+        self.before_call(f"read {path}")
         return super().read(path)
 
     def write(self, path: str, content: bytes) -> None:
-        self.before(f"write {path}")
+        self.before_call(f"write {path}")
         super().write(path, content)
-        self.written(path)
+        self.after_write(path)
 
     def upload(self, file: Path, path: str) -> None:
-        self.before(f"upload {path}")
+        self.before_call(f"upload {path}")
         super().upload(file, path)
 
     def delete(self, path: str) -> None:
-        self.before(f"delete {path}")
+        self.before_call(f"delete {path}")
         super().delete(path)
 
 
-def whole_in_memory(root: str) -> dict[int, dict[str, bytes]]:
+def complete_snapshots_in_memory(root: str) -> dict[int, dict[str, bytes]]:
     """An oracle for `memory://` that shares no code with the program: offset to files of each whole snapshot."""
     store: dict[str, Any] = MemoryFileSystem.store
     found = {}
@@ -101,11 +101,11 @@ def whole_in_memory(root: str) -> dict[int, dict[str, bytes]]:
     return found
 
 
-def opened(url: str | Path, *, origin: Origin | None = None, keep: int = 2) -> Snapshots:
-    return Snapshots(Location(str(url)), "sessions-0", origin or Origin(), keep)
+def open_snapshots(url: str | Path, *, origin: Origin | None = None, keep: int = 2) -> TaskSnapshots:
+    return TaskSnapshots(SnapshotStorage(str(url)), "join-0", origin or Origin(), keep)
 
 
-def saved(snapshots: Snapshots, folder: Path, *offsets: int) -> list[Saved]:
+def save_snapshots(snapshots: TaskSnapshots, folder: Path, *offsets: int) -> list[SnapshotResult]:
     found = []
     for offset in offsets:
         found.append(snapshots.save(checkpoint(folder, offset), offset, 1.5))
@@ -113,33 +113,33 @@ def saved(snapshots: Snapshots, folder: Path, *offsets: int) -> list[Saved]:
     return found
 
 
-def manifests(place: Path) -> list[str]:
-    return sorted(path.name for path in (place / "manifests").iterdir())
+def manifests(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "manifests").iterdir())
 
 
-def stored(place: Path) -> list[str]:
-    return sorted(str(path.relative_to(place)) for path in (place / "files").rglob("*") if path.is_file())
+def stored_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in (folder / "files").rglob("*") if path.is_file())
 
 
-def cut(path: Path) -> None:
+def truncate_last_byte(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def flip(path: Path) -> None:
+def corrupt_last_byte(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
-class Killed(BaseException):
+class SimulatedKill(BaseException):
     """Stands for a kill: nothing catches it. (What a process does on its way out of one is tidying at most.)"""
 
 
-def killed_at(point: str, times: int = 1) -> None:
-    passed = []
+def kill_at_failpoint(name_to_kill_at: str, times: int = 1) -> None:
+    calls = []
 
     def hook(name: str) -> None:
-        passed.append(name)
-        if name == point and passed.count(point) == times:
-            on_points(None)
-            raise Killed
+        calls.append(name)
+        if name == name_to_kill_at and calls.count(name_to_kill_at) == times:
+            set_failpoint_hook(None)
+            raise SimulatedKill
 
-    on_points(hook)
+    set_failpoint_hook(hook)

@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from prectr.model.features.aggregate_features import RATE_NUMBERS, rate_numbers, tilts
+from prectr.model.features.aggregate_features import RATE_FEATURES, intercept_and_slope, rate_features
 from prectr.model.features.batch import FeatureEncoder
-from prectr.model.features.smoothing import Parents
+from prectr.model.features.smoothing import PriorRates
 from tests.kit.models.examples import random_examples
 
 
@@ -14,7 +14,7 @@ def test_tilts_are_one_newton_step_on_the_penalised_likelihood() -> None:
     shown = random.integers(0, 50, (20, 4)).astype(float)
     clicks = random.binomial(shown.astype(int), 0.3).astype(float)
     expected = random.uniform(0.02, 0.4, (20, 4))
-    offset, slope = tilts(shown, clicks, expected)
+    offset, slope = intercept_and_slope(shown, clicks, expected)
     steps = np.array([-1.5, -0.5, 0.5, 1.5])
 
     def loss(theta: np.ndarray, row: int) -> float:
@@ -41,22 +41,22 @@ def test_tilts_are_one_newton_step_on_the_penalised_likelihood() -> None:
 
 
 def test_without_impressions_there_is_no_tilt() -> None:
-    offset, slope = tilts(np.zeros((3, 4)), np.zeros((3, 4)), np.full((3, 4), 0.1))
+    offset, slope = intercept_and_slope(np.zeros((3, 4)), np.zeros((3, 4)), np.full((3, 4), 0.1))
     assert offset.tolist() == slope.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_who_clicks_only_what_is_relevant_has_a_positive_slope() -> None:
     shown = np.full((1, 4), 20.0)
-    _, strict = tilts(shown, np.array([[0.0, 0.0, 4.0, 9.0]]), np.full((1, 4), 0.15))
-    _, lenient = tilts(shown, np.array([[6.0, 4.0, 2.0, 1.0]]), np.full((1, 4), 0.15))
+    _, strict = intercept_and_slope(shown, np.array([[0.0, 0.0, 4.0, 9.0]]), np.full((1, 4), 0.15))
+    _, lenient = intercept_and_slope(shown, np.array([[6.0, 4.0, 2.0, 1.0]]), np.full((1, 4), 0.15))
     assert strict[0] > 0.2
     assert lenient[0] < -0.2
 
 
-def test_the_numbers_do_not_look_at_the_labels() -> None:
+def test_the_features_do_not_use_the_labels() -> None:
     examples = random_examples(5)
-    batch = FeatureEncoder().encode(examples, Parents(64, 20.0))
-    numbers = rate_numbers(batch)
-    assert numbers.shape == (batch.impressions, RATE_NUMBERS)
-    assert np.array_equal(rate_numbers(dataclasses.replace(batch, labels=1 - batch.labels)), numbers)
+    batch = FeatureEncoder().encode(examples, PriorRates(64, 20.0))
+    numbers = rate_features(batch)
+    assert numbers.shape == (batch.impressions, RATE_FEATURES)
+    assert np.array_equal(rate_features(dataclasses.replace(batch, labels=1 - batch.labels)), numbers)
     assert np.isfinite(numbers).all()

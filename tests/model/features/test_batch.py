@@ -5,14 +5,14 @@ import pytest
 
 from prectr.model.features.batch import NO_PRICE, FeatureEncoder, price_band
 from prectr.model.features.hashing import hash_text
-from prectr.model.features.smoothing import Parents
+from prectr.model.features.smoothing import PriorRates
 from prectr.stream.records import decode_history, decode_page
 from tests.kit.models.examples import random_examples
 
 
 def test_every_array_of_a_batch_is_what_a_plain_loop_over_its_pages_gives() -> None:
     examples = random_examples(7, seed=1)
-    batch = FeatureEncoder().encode(examples, Parents(64, 20.0))
+    batch = FeatureEncoder().encode(examples, PriorRates(64, 20.0))
     pages = [decode_page(example.page) for example in examples]
     items = [(number, item) for number, page in enumerate(pages) for item in page.items]
     assert batch.pages == 7
@@ -27,16 +27,18 @@ def test_every_array_of_a_batch_is_what_a_plain_loop_over_its_pages_gives() -> N
     assert batch.positions.tolist() == [item.position for _, item in items]
     assert batch.labels.tolist() == [label for example in examples for label in example.labels]
     assert batch.user.tolist() == [hash_text(page.user_id) for page in pages]
-    assert batch.activity.tolist() == [example.user_activity for example in examples]
+    assert batch.user_activity.tolist() == [example.user_activity for example in examples]
     clicks = [(number, click) for number, example in enumerate(examples) for click in decode_history(example.history)]
     assert batch.history.page_of.tolist() == [number for number, _ in clicks]
     assert batch.history.item.tolist() == [hash_text(click.item_id) for _, click in clicks]
     assert batch.history.level.tolist() == [click.level for _, click in clicks]
-    assert batch.history.age.tolist() == [(examples[number].ts - click.ts) / 86_400_000 for number, click in clicks]
+    assert batch.history.age_days.tolist() == [
+        (examples[number].ts - click.ts) / 86_400_000 for number, click in clicks
+    ]
 
 
 def test_items_of_one_category_brand_and_price_band_are_one_group() -> None:
-    batch = FeatureEncoder().encode(random_examples(60, seed=2), Parents(64, 20.0))
+    batch = FeatureEncoder().encode(random_examples(60, seed=2), PriorRates(64, 20.0))
     by_group: dict[int, set[tuple[int, int, int]]] = {}
     by_parts: dict[tuple[int, int, int], set[int]] = {}
     for group, *parts in zip(
@@ -62,14 +64,14 @@ def test_a_price_band_ends_where_the_price_has_doubled() -> None:
 
 def test_an_encoder_with_a_full_memory_gives_the_same_batch() -> None:
     examples = random_examples(20, seed=3)
-    parents = Parents(64, 20.0)
+    parents = PriorRates(64, 20.0)
     assert np.array_equal(
         FeatureEncoder(capacity=2).encode(examples, parents).group, FeatureEncoder().encode(examples, parents).group
     )
 
 
 def test_a_batch_at_position_1_differs_in_nothing_but_position() -> None:
-    batch = FeatureEncoder().encode(random_examples(3), Parents(64, 20.0))
+    batch = FeatureEncoder().encode(random_examples(3), PriorRates(64, 20.0))
     ranked = batch.at_position(1)
     assert ranked.positions.tolist() == [1] * batch.impressions
     assert ranked.item is batch.item

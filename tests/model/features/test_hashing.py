@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.model.features.hashing import MISSING, HashCache, cross, hash_text, mix, rows, uniform
+from prectr.model.features.hashing import MISSING, HashCache, cross, hash_text, mix, row_indices, uniform
 
 
 @given(st.text(max_size=30))
@@ -21,7 +21,7 @@ def test_the_cache_never_holds_more_than_its_capacity_and_changes_no_hash() -> N
     cache = HashCache(capacity=3)
     texts = [f"id {number % 7}" for number in range(50)]
     assert [cache(text) for text in texts] == [hash_text(text) for text in texts]
-    assert len(cache._known) <= 3
+    assert len(cache._hashes) <= 3
 
 
 def test_mix_is_the_finaliser_of_splitmix64() -> None:
@@ -32,18 +32,18 @@ def test_mix_is_the_finaliser_of_splitmix64() -> None:
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20), st.integers(1, 5000))
 def test_rows_are_within_the_table(hashes: list[int], size: int) -> None:
-    picked = rows(np.array(hashes, dtype=np.uint64), "user", size)
+    picked = row_indices(np.array(hashes, dtype=np.uint64), "user", size)
     assert picked.dtype == np.int64
     assert ((picked >= 0) & (picked < size)).all()
 
 
 def test_equal_ids_of_two_fields_share_a_row_no_more_often_than_chance() -> None:
     hashes = np.arange(20_000, dtype=np.uint64)
-    assert (rows(hashes, "user", 1000) == rows(hashes, "item", 1000)).mean() < 0.003
+    assert (row_indices(hashes, "user", 1000) == row_indices(hashes, "item", 1000)).mean() < 0.003
 
 
 def test_rows_are_spread_evenly() -> None:
-    counts = np.bincount(rows(np.arange(64_000, dtype=np.uint64), "item", 64), minlength=64)
+    counts = np.bincount(row_indices(np.arange(64_000, dtype=np.uint64), "item", 64), minlength=64)
     assert counts.min() > 850
     assert counts.max() < 1150
 
@@ -53,7 +53,7 @@ def test_a_cross_depends_on_the_order_of_its_parts() -> None:
     assert cross(left, right) != cross(right, left)
 
 
-def test_starting_values_depend_on_place_and_seed_alone() -> None:
+def test_initial_values_depend_on_index_and_seed_alone() -> None:
     whole = uniform(np.arange(1000), 8, seed=3)
     assert np.array_equal(uniform(np.array([700, 2]), 8, seed=3), whole[[700, 2]])
     assert not np.array_equal(uniform(np.arange(1000), 8, seed=4), whole)

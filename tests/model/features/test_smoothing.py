@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from prectr.model.features.hashing import hash_text
-from prectr.model.features.smoothing import Parents
+from prectr.model.features.smoothing import PriorRates
 
 
 def _hashes(*names: str) -> np.ndarray:
@@ -10,24 +10,24 @@ def _hashes(*names: str) -> np.ndarray:
 
 
 def test_before_the_first_click_every_rate_is_the_prior() -> None:
-    rates = Parents(64, 20.0).rates(_hashes("a"), np.array([0]), np.zeros((1, 8)), np.zeros((1, 8)))
-    for rate in (rates.parent, rates.query, rates.user):
+    rates = PriorRates(64, 20.0).smoothed_rates(_hashes("a"), np.array([0]), np.zeros((1, 8)), np.zeros((1, 8)))
+    for rate in (rates.category, rates.query, rates.user):
         assert rate == pytest.approx(np.full((1, 4), 0.1))
 
 
 def test_a_query_leans_on_its_items_category_and_that_on_the_level() -> None:
-    parents = Parents(1 << 16, 10.0)
+    parents = PriorRates(1 << 16, 10.0)
     # Category a: level 4 shown 30 times, 12 clicks; category b: level 4 shown 10 times, no click.
-    parents.add(_hashes(*["a"] * 30), np.full(30, 4, np.uint8), np.array([1] * 12 + [0] * 18, np.uint8))
-    parents.add(_hashes(*["b"] * 10), np.full(10, 4, np.uint8), np.zeros(10, np.uint8))
+    parents.update(_hashes(*["a"] * 30), np.full(30, 4, np.uint8), np.array([1] * 12 + [0] * 18, np.uint8))
+    parents.update(_hashes(*["b"] * 10), np.full(10, 4, np.uint8), np.zeros(10, np.uint8))
     query = np.array([[0, 0, 0, 5, 0, 0, 0, 3]], dtype=np.float64)
-    rates = parents.rates(_hashes("a", "b"), np.array([0, 0]), query, np.zeros((1, 8)))
+    rates = parents.smoothed_rates(_hashes("a", "b"), np.array([0, 0]), query, np.zeros((1, 8)))
     overall = (12 + 20 * 0.1) / (40 + 20)
     level_4, level_1 = (12 + 20 * overall) / (40 + 20), overall
     in_a, in_b = (12 + 10 * level_4) / (30 + 10), (0 + 10 * level_4) / (10 + 10)
-    assert rates.parent == pytest.approx(np.array([[level_1] * 3 + [in_a], [level_1] * 3 + [in_b]]))
+    assert rates.category == pytest.approx(np.array([[level_1] * 3 + [in_a], [level_1] * 3 + [in_b]]))
     assert rates.query[:, 3] == pytest.approx([(3 + 10 * in_a) / 15, (3 + 10 * in_b) / 15])
-    assert rates.user == pytest.approx(rates.parent)
+    assert rates.user == pytest.approx(rates.category)
     assert rates.query_impressions[0].tolist() == [0, 0, 0, 5]
     assert rates.query_clicks[0].tolist() == [0, 0, 0, 3]
 
@@ -36,8 +36,8 @@ def test_counts_of_a_batch_are_those_of_a_plain_loop() -> None:
     random = np.random.default_rng(0)
     names = [f"c{number}" for number in random.integers(0, 9, 200)]
     levels, labels = random.integers(1, 5, 200).astype(np.uint8), random.integers(0, 2, 200).astype(np.uint8)
-    parents = Parents(1 << 16, 20.0)
-    parents.add(_hashes(*names), levels, labels)
+    parents = PriorRates(1 << 16, 20.0)
+    parents.update(_hashes(*names), levels, labels)
     expected: dict[tuple[str, int], list[int]] = {}
     for name, level, label in zip(names, levels.tolist(), labels.tolist(), strict=True):
         shown = expected.setdefault((name, level), [0, 0])
@@ -48,8 +48,8 @@ def test_counts_of_a_batch_are_those_of_a_plain_loop() -> None:
 
 
 def test_any_number_of_categories_fits_in_the_slots() -> None:
-    parents = Parents(16, 20.0)
-    parents.add(_hashes(*map(str, range(1000))), np.ones(1000, np.uint8), np.zeros(1000, np.uint8))
+    parents = PriorRates(16, 20.0)
+    parents.update(_hashes(*map(str, range(1000))), np.ones(1000, np.uint8), np.zeros(1000, np.uint8))
     assert parents.impressions.shape == (16, 4)
     assert parents.impressions.sum() == 1000
 
@@ -58,15 +58,16 @@ def test_restored_counts_give_the_same_rates() -> None:
     random = np.random.default_rng(0)
     names = _hashes(*(f"c{number}" for number in random.integers(0, 9, 200)))
     levels, labels = random.integers(1, 5, 200).astype(np.uint8), random.integers(0, 2, 200).astype(np.uint8)
-    counted, restored = Parents(64, 20.0), Parents(64, 20.0)
-    counted.add(names, levels, labels)
-    restored.restore(counted.impressions.copy(), counted.clicks.copy())
+    counted, restored = PriorRates(64, 20.0), PriorRates(64, 20.0)
+    counted.update(names, levels, labels)
+    restored.load_counts(counted.impressions.copy(), counted.clicks.copy())
     stats, page_of = np.zeros((1, 8)), np.zeros(200, dtype=np.int64)
     assert np.array_equal(
-        counted.rates(names, page_of, stats, stats).parent, restored.rates(names, page_of, stats, stats).parent
+        counted.smoothed_rates(names, page_of, stats, stats).category,
+        restored.smoothed_rates(names, page_of, stats, stats).category,
     )
 
 
 def test_counts_of_another_number_of_slots_are_refused() -> None:
     with pytest.raises(ValueError, match="parents of shape"):
-        Parents(64, 20.0).restore(np.zeros((32, 4)), np.zeros((32, 4)))
+        PriorRates(64, 20.0).load_counts(np.zeros((32, 4)), np.zeros((32, 4)))

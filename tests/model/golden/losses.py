@@ -21,7 +21,7 @@ PAGES: Final = 64
 PAGES_OF_PARTS: Final = 32
 """A model without one of its parts has learned by then what it does otherwise."""
 
-DEBIAS: Final = ("hinge", "shift")
+DEBIAS: Final = ("hinge", "prior_adjustment")
 """The forms of exposure debias besides the default."""
 
 

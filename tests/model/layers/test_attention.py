@@ -57,7 +57,7 @@ def _by_loops(of: Clicks) -> np.ndarray:
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @pytest.mark.parametrize("size", [0.1, 1.0, 6.0])
-def test_a_page_hears_what_loops_over_its_clicks_hear(heads: int, size: float) -> None:
+def test_a_page_attends_to_its_clicks_as_plain_loops_do(heads: int, size: float) -> None:
     of = _clicks(heads, size=size)
     assert attend(*of).numpy() == pytest.approx(_by_loops(of), abs=1e-5)
 
@@ -78,20 +78,20 @@ def test_small_scores_are_scaled_dot_product_attention(heads: int) -> None:
         assert torch.allclose(said[page], expected.flatten(), atol=1e-4)
 
 
-def test_a_page_without_clicks_hears_nothing() -> None:
+def test_a_page_without_clicks_attends_to_nothing() -> None:
     of = _clicks(2, size=1.0)
     assert attend(*of)[1].tolist() == [0.0] * 12
     nobody = _clicks(2, size=1.0, counts=(0, 0, 0))
     assert attend(*nobody).tolist() == [[0.0] * 12] * 3
 
 
-def test_one_click_is_heard_whole_whatever_its_score() -> None:
+def test_a_single_click_has_full_weight_whatever_its_score() -> None:
     for size in (0.0, 1.0, 1e6):
         of = _clicks(2, size=size)
         assert torch.allclose(attend(*of)[3], of.values[-1], atol=1e-6)
 
 
-def test_no_score_is_so_large_that_it_overflows_or_is_all_that_is_heard() -> None:
+def test_large_scores_neither_overflow_nor_saturate() -> None:
     """Scores end at ±8: the loudest click is e¹⁶ times as loud as the softest."""
     bias = torch.tensor([[1e30], [-1e30]], requires_grad=True)
     queries, keys = torch.zeros(1, 2), torch.zeros(2, 2)
@@ -109,7 +109,7 @@ def test_clicks_in_another_order_say_the_same() -> None:
     assert torch.allclose(attend(*moved), attend(*of), atol=1e-6)
 
 
-def test_a_page_does_not_hear_the_clicks_of_another() -> None:
+def test_a_page_does_not_attend_to_the_clicks_of_another() -> None:
     of = _clicks(2, size=1.0)
     others = of.page_of != 2
     louder = of._replace(

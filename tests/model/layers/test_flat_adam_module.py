@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prectr.model.layers.flat_parameters import DenseParameters, Shape
+from prectr.model.layers.flat_parameters import FlatParameters, ParameterSpec
 
 CPU = torch.device("cpu")
-SHAPES = {"weight": Shape.linear(3, 2), "bias": Shape.constant(0.3, 2)}
+SHAPES = {"weight": ParameterSpec.he_uniform(3, 2), "bias": ParameterSpec.constant(0.3, 2)}
 
 
 def _network(seed: int = 0) -> nn.Sequential:
@@ -20,11 +20,11 @@ def _loss(network: nn.Module, weight: Tensor, bias: Tensor, step: int) -> Tensor
     return ((network(inputs) @ weight.T + bias - 1.0) ** 2).mean()
 
 
-def _dense(network: nn.Module, seed: int = 1) -> DenseParameters:
-    return DenseParameters(SHAPES, rate=0.01, seed=seed, device=CPU, adopted=("net", network, 0.002))
+def _dense(network: nn.Module, seed: int = 1) -> FlatParameters:
+    return FlatParameters(SHAPES, lr=0.01, seed=seed, device=CPU, module=("net", network, 0.002))
 
 
-def _train(dense: DenseParameters, network: nn.Module, steps: range) -> None:
+def _train(dense: FlatParameters, network: nn.Module, steps: range) -> None:
     for step in steps:
         _loss(network, dense["weight"], dense["bias"], step).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -35,23 +35,23 @@ def test_a_network_keeps_its_values_and_has_names_under_its_prefix() -> None:
     network, before = _network(), _network()
     dense = _dense(network)
     expected = {f"net.{name}": tensor for name, tensor in before.named_parameters()}
-    assert set(dense.named()) == {"weight", "bias", *expected}
+    assert set(dense.parameters_by_name()) == {"weight", "bias", *expected}
     for name, tensor in expected.items():
-        assert torch.equal(dense.named()[name], tensor)
+        assert torch.equal(dense.parameters_by_name()[name], tensor)
     inputs = torch.randn(3, 4)
     assert torch.equal(network(inputs), before(inputs))
 
 
 def test_parameters_made_are_those_made_without_a_network() -> None:
-    alone = DenseParameters(SHAPES, rate=0.01, seed=1, device=CPU).named()
-    beside = _dense(_network()).named()
+    alone = FlatParameters(SHAPES, lr=0.01, seed=1, device=CPU).parameters_by_name()
+    beside = _dense(_network()).parameters_by_name()
     assert all(torch.equal(beside[name], alone[name]) for name in SHAPES)
 
 
 def test_steps_are_those_of_torchs_adam_with_a_rate_for_each() -> None:
     network, reference = _network(), _network()
     dense = _dense(network)
-    weight, bias = (dense.named()[name].clone().requires_grad_() for name in SHAPES)
+    weight, bias = (dense.parameters_by_name()[name].clone().requires_grad_() for name in SHAPES)
     adam = torch.optim.Adam([{"params": [weight, bias], "lr": 0.01}, {"params": reference.parameters(), "lr": 0.002}])
     for step in range(8):
         adam.zero_grad()
@@ -71,7 +71,7 @@ def test_steps_are_those_of_torchs_adam_with_a_rate_for_each() -> None:
 def test_the_gradient_is_one_buffer_of_all_and_empties_with_the_step() -> None:
     network, reference = _network(), _network()
     dense = _dense(network)
-    weight, bias = (dense.named()[name].clone().requires_grad_() for name in SHAPES)
+    weight, bias = (dense.parameters_by_name()[name].clone().requires_grad_() for name in SHAPES)
     _loss(network, dense["weight"], dense["bias"], 0).backward()  # type: ignore[no-untyped-call]
     _loss(reference, weight, bias, 0).backward()  # type: ignore[no-untyped-call]
     gradients = [each.grad for each in (weight, bias, *reference.parameters())]
@@ -87,24 +87,24 @@ def test_restored_parameters_and_network_go_on_bit_for_bit() -> None:
     undisturbed = _dense(network)
     _train(undisturbed, network, range(3))
     restored = _dense(other, seed=2)
-    restored.restore({name: tensor.clone() for name, tensor in undisturbed.export().items()})
+    restored.load_state_dict({name: tensor.clone() for name, tensor in undisturbed.state_dict().items()})
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
     _train(undisturbed, network, range(3, 6))
     _train(restored, other, range(3, 6))
-    for name, tensor in undisturbed.named().items():
-        assert torch.equal(tensor, restored.named()[name])
+    for name, tensor in undisturbed.parameters_by_name().items():
+        assert torch.equal(tensor, restored.parameters_by_name()[name])
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
 
 
 def test_a_state_without_the_network_is_refused() -> None:
-    alone = DenseParameters(SHAPES, rate=0.01, seed=1, device=CPU)
+    alone = FlatParameters(SHAPES, lr=0.01, seed=1, device=CPU)
     with pytest.raises(RuntimeError):
-        _dense(_network()).restore(alone.export())
+        _dense(_network()).load_state_dict(alone.state_dict())
 
 
 def test_a_network_by_itself_can_be_adopted() -> None:
     network = _network()
-    dense = DenseParameters({}, rate=0.01, seed=0, device=CPU, adopted=("net", network, 0.5))
+    dense = FlatParameters({}, lr=0.01, seed=0, device=CPU, module=("net", network, 0.5))
     network(torch.ones(1, 4)).sum().backward()
     before = network[2].bias.detach().clone()
     dense.step(dense.gradient)

@@ -1,12 +1,12 @@
 import torch
 
-from prectr.model.layers.flat_parameters import DenseParameters, Shape
+from prectr.model.layers.flat_parameters import FlatParameters, ParameterSpec
 
 CPU = torch.device("cpu")
-SHAPES = {"a": Shape.linear(5, 3), "b": Shape.zeros(3), "c": Shape.constant(-2.0, 1)}
+SHAPES = {"a": ParameterSpec.he_uniform(5, 3), "b": ParameterSpec.zeros(3), "c": ParameterSpec.constant(-2.0, 1)}
 
 
-def _train(dense: DenseParameters, steps: range) -> None:
+def _train(dense: FlatParameters, steps: range) -> None:
     for step in steps:
         random = torch.Generator().manual_seed(step)
         inputs = torch.randn(4, 5, generator=random)
@@ -17,8 +17,8 @@ def _train(dense: DenseParameters, steps: range) -> None:
 
 
 def test_a_step_is_adam_as_torch_has_it() -> None:
-    dense = DenseParameters(SHAPES, rate=0.01, seed=1, device=CPU)
-    named = {name: tensor.clone().requires_grad_() for name, tensor in dense.named().items()}
+    dense = FlatParameters(SHAPES, lr=0.01, seed=1, device=CPU)
+    named = {name: tensor.clone().requires_grad_() for name, tensor in dense.parameters_by_name().items()}
     reference = torch.optim.Adam(named.values(), lr=0.01)
     _train(dense, range(6))
     for step in range(6):
@@ -27,23 +27,25 @@ def test_a_step_is_adam_as_torch_has_it() -> None:
         loss = (torch.relu(inputs @ named["a"].T + named["b"]).sum() + named["c"].sum() - 1) ** 2
         loss.backward()  # type: ignore[no-untyped-call]
         reference.step()
-    for name, tensor in dense.named().items():
+    for name, tensor in dense.parameters_by_name().items():
         assert torch.allclose(tensor, named[name].detach(), atol=1e-6)
 
 
 def test_restored_parameters_go_on_bit_for_bit() -> None:
-    undisturbed = DenseParameters(SHAPES, rate=0.01, seed=1, device=CPU)
+    undisturbed = FlatParameters(SHAPES, lr=0.01, seed=1, device=CPU)
     _train(undisturbed, range(3))
-    restored = DenseParameters(SHAPES, rate=0.01, seed=2, device=CPU)
-    restored.restore({name: tensor.clone() for name, tensor in undisturbed.export().items()})
+    restored = FlatParameters(SHAPES, lr=0.01, seed=2, device=CPU)
+    restored.load_state_dict({name: tensor.clone() for name, tensor in undisturbed.state_dict().items()})
     _train(undisturbed, range(3, 6))
     _train(restored, range(3, 6))
-    for name, tensor in undisturbed.named().items():
-        assert torch.equal(tensor, restored.named()[name])
+    for name, tensor in undisturbed.parameters_by_name().items():
+        assert torch.equal(tensor, restored.parameters_by_name()[name])
 
 
 def test_the_start_depends_on_the_seed_alone() -> None:
-    first, same, other = (DenseParameters(SHAPES, rate=0.01, seed=seed, device=CPU).named() for seed in (1, 1, 2))
+    first, same, other = (
+        FlatParameters(SHAPES, lr=0.01, seed=seed, device=CPU).parameters_by_name() for seed in (1, 1, 2)
+    )
     assert torch.equal(first["a"], same["a"])
     assert not torch.equal(first["a"], other["a"])
     assert first["b"].tolist() == [0, 0, 0]

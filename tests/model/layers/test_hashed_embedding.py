@@ -4,25 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from prectr.model.layers.gradients import RowGradients
-from prectr.model.layers.hashed_embedding import Adagrad, Ftrl, HashedTable, Newton, SparseRule
+from prectr.model.layers.gradients import SparseGradient
+from prectr.model.layers.hashed_embedding import Adagrad, Ftrl, HashedEmbedding, ScAdagrad, SparseOptimizer
 
 CPU = torch.device("cpu")
-RULES = [Adagrad(0.1), Ftrl(0.1, 1.0, 0.5, 0.2), Newton(4.0)]
+RULES = [Adagrad(0.1), Ftrl(0.1, 1.0, 0.5, 0.2), ScAdagrad(4.0)]
 
 
-def _table(rule: SparseRule, columns: int = 3, scale: float = 0.1) -> HashedTable:
-    return HashedTable(50, columns, rule, seed=1, scale=scale, device=CPU)
+def _table(rule: SparseOptimizer, columns: int = 3, scale: float = 0.1) -> HashedEmbedding:
+    return HashedEmbedding(50, columns, rule, seed=1, scale=scale, device=CPU)
 
 
-def _step(table: HashedTable, wanted: np.ndarray, weights: torch.Tensor) -> None:
+def _step(table: HashedEmbedding, wanted: np.ndarray, weights: torch.Tensor) -> None:
     gathered = table.gather(wanted)
-    (gathered.look_up() * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (gathered.lookup() * weights).sum().backward()  # type: ignore[no-untyped-call]
     assert gathered.values.grad is not None
-    table.apply(RowGradients(gathered.unique, gathered.values.grad))
+    table.apply(SparseGradient(gathered.indices, gathered.values.grad))
 
 
-def _random_steps(table: HashedTable, steps: int, seed: int = 0) -> None:
+def _random_steps(table: HashedEmbedding, steps: int, seed: int = 0) -> None:
     random = np.random.default_rng(seed)
     for _ in range(steps):
         wanted = random.integers(0, 40, (6, 2))
@@ -54,27 +54,27 @@ def test_ftrl_is_the_algorithm_of_2013_coordinate_by_coordinate() -> None:
         sigma = (math.sqrt(n + gradient**2) - math.sqrt(n)) / alpha
         z += gradient - sigma * weight
         n += gradient**2
-        table.apply(RowGradients(torch.tensor([7]), torch.tensor([[gradient]])))
+        table.apply(SparseGradient(torch.tensor([7]), torch.tensor([[gradient]])))
     assert float(table.values.abs().sum()) == float(table.values[7].abs()) > 0
 
 
 def test_ftrl_keeps_a_weight_of_little_use_at_exactly_zero() -> None:
     table = _table(Ftrl(0.1, 1.0, 1.0, 0.0), columns=1, scale=0.0)
     for gradient in (0.4, -0.3, 0.5):
-        table.apply(RowGradients(torch.tensor([3]), torch.tensor([[gradient]])))
+        table.apply(SparseGradient(torch.tensor([3]), torch.tensor([[gradient]])))
     assert float(table.values[3]) == 0.0
 
 
 def test_newton_by_hand() -> None:
-    table = _table(Newton(4.0), columns=1, scale=0.0)
-    table.apply(RowGradients(torch.tensor([3]), torch.tensor([[2.0]])))
+    table = _table(ScAdagrad(4.0), columns=1, scale=0.0)
+    table.apply(SparseGradient(torch.tensor([3]), torch.tensor([[2.0]])))
     assert float(table.values[3]) == pytest.approx(-2 / (4 + 4))
-    table.apply(RowGradients(torch.tensor([3]), torch.tensor([[-1.0]])))
+    table.apply(SparseGradient(torch.tensor([3]), torch.tensor([[-1.0]])))
     assert float(table.values[3]) == pytest.approx(-2 / 8 + 1 / (4 + 4 + 1))
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_only_the_rows_of_a_batch_change(rule: SparseRule) -> None:
+def test_only_the_rows_of_a_batch_change(rule: SparseOptimizer) -> None:
     table = _table(rule)
     before = table.values.clone()
     _step(table, np.array([4, 9, 4]), torch.ones(3, 3))
@@ -84,24 +84,26 @@ def test_only_the_rows_of_a_batch_change(rule: SparseRule) -> None:
 
 def test_a_row_wanted_twice_gets_the_sum_of_both_gradients() -> None:
     gathered = _table(Adagrad(0.1)).gather(np.array([4, 9, 4]))
-    (gathered.look_up() * torch.tensor([[1.0], [10.0], [100.0]])).sum().backward()  # type: ignore[no-untyped-call]
+    (gathered.lookup() * torch.tensor([[1.0], [10.0], [100.0]])).sum().backward()  # type: ignore[no-untyped-call]
     assert gathered.values.grad is not None
     assert gathered.values.grad[:, 0].tolist() == [101.0, 10.0]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_restored_table_goes_on_bit_for_bit_and_stores_only_changed_rows(rule: SparseRule) -> None:
+def test_a_restored_table_goes_on_bit_for_bit_and_stores_only_changed_rows(rule: SparseOptimizer) -> None:
     undisturbed, restored = _table(rule), _table(rule)
     _random_steps(undisturbed, 5)
-    exported = undisturbed.export()
+    exported = undisturbed.state_dict()
     assert len(exported["rows"]) <= 40
-    restored.restore(exported)
+    restored.load_state_dict(exported)
     for table in (undisturbed, restored):
         _random_steps(table, 5, seed=1)
     assert torch.equal(undisturbed.values, restored.values)
-    assert all(torch.equal(tensor, restored.state[name]) for name, tensor in undisturbed.state.items())
-    assert {name: tensor.tolist() for name, tensor in undisturbed.export().items()} == {
-        name: tensor.tolist() for name, tensor in restored.export().items()
+    assert all(
+        torch.equal(tensor, restored.optimizer_state[name]) for name, tensor in undisturbed.optimizer_state.items()
+    )
+    assert {name: tensor.tolist() for name, tensor in undisturbed.state_dict().items()} == {
+        name: tensor.tolist() for name, tensor in restored.state_dict().items()
     }
 
 

@@ -8,24 +8,24 @@ import pytest
 import torch
 
 from prectr.model.config import TrainerConfig
-from prectr.model.features.aggregate_features import rate_numbers
+from prectr.model.features.aggregate_features import rate_features
 from prectr.model.features.batch import Batch, FeatureEncoder
-from prectr.model.features.hashed_features import place_rows, slope_rows
-from prectr.model.features.hashing import rows
-from prectr.model.features.smoothing import Parents
-from prectr.model.layers.mlp import place_numbers
+from prectr.model.features.hashed_features import position_indices, slope_indices
+from prectr.model.features.hashing import row_indices
+from prectr.model.features.smoothing import PriorRates
+from prectr.model.layers.mlp import position_features
 from prectr.model.models.dnn import DeepNetwork
 from prectr.model.models.neural import NeuralModel
-from prectr.model.models.wide_deep import WideDeep, wide_rows
+from prectr.model.models.wide_deep import WideDeep, wide_indices
 from prectr.model.models.wide_deep_plus import WideDeepPlus
 from tests.kit.models.examples import random_examples, small_config
-from tests.kit.models.exposure import exposure_by_hand
+from tests.kit.models.exposure import expected_exposure
 
 CPU = torch.device("cpu")
 CONFIG = small_config(embedding_scale=0.3, embedding_dim=4, hidden=(6, 5))
 
 
-def _told_of_exposure(config: TrainerConfig, device: torch.device) -> NeuralModel:
+def _with_exposure(config: TrainerConfig, device: torch.device) -> NeuralModel:
     return WideDeepPlus(replace(config, exposure="on"), device)
 
 
@@ -33,7 +33,7 @@ MODELS: list[Callable[[TrainerConfig, torch.device], NeuralModel]] = [
     DeepNetwork,
     WideDeep,
     WideDeepPlus,
-    _told_of_exposure,
+    _with_exposure,
 ]
 _SEEN = range(1, 9)
 """Seeds of the batches that `_trained` has learned from."""
@@ -44,7 +44,7 @@ def _one_hot(wanted: np.ndarray, size: int) -> torch.Tensor:
 
 
 def _batch(seed: int = 0) -> Batch:
-    return FeatureEncoder().encode(random_examples(5, seed=seed), Parents(64, 20.0))
+    return FeatureEncoder().encode(random_examples(5, seed=seed), PriorRates(64, 20.0))
 
 
 def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -52,21 +52,21 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
     size = CONFIG.embedding_rows
     table = weights["table.embedding"]
     embed = {
-        name: _one_hot(rows(getattr(batch, name), name, size), size) @ table
+        name: _one_hot(row_indices(getattr(batch, name), name, size), size) @ table
         for name in ("user", "query", "item", "category", "brand", "group")
     }
-    past_item = _one_hot(rows(batch.history.item, "item", size), size) @ table
-    past_group = _one_hot(rows(batch.history.group, "group", size), size) @ table
+    past_item = _one_hot(row_indices(batch.history.item, "item", size), size) @ table
+    past_group = _one_hot(row_indices(batch.history.group, "group", size), size) @ table
     past = []
     for page in range(batch.pages):
         own = [past_item[c] + past_group[c] for c, of in enumerate(batch.history.page_of.tolist()) if of == page]
         past.append(sum(own, torch.zeros(CONFIG.embedding_dim)) / max(len(own), 1))
-    numbers = torch.from_numpy(place_numbers(batch))
+    numbers = torch.from_numpy(position_features(batch))
     plus = isinstance(model, WideDeepPlus)
     if plus:
-        numbers = torch.cat([numbers, torch.from_numpy(rate_numbers(batch))], dim=1)
-    if plus and model._exposure is not None:
-        told = exposure_by_hand([_batch(seed) for seed in _SEEN], batch)
+        numbers = torch.cat([numbers, torch.from_numpy(rate_features(batch))], dim=1)
+    if plus and model._exposure_sketch is not None:
+        told = expected_exposure([_batch(seed) for seed in _SEEN], batch)
         numbers = torch.cat([numbers, torch.tensor(told, dtype=torch.float32)], dim=1)
     logits = []
     for n, page in enumerate(batch.page_of.tolist()):
@@ -84,14 +84,14 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
         logits.append((weights["dense.out.weight"] @ layer + weights["dense.out.bias"])[0])
     logit = torch.stack(logits)
     place = weights["table.place"]
-    logit = logit + (_one_hot(place_rows(batch), len(place)).sum(1) @ place)[:, 0]
+    logit = logit + (_one_hot(position_indices(batch), len(place)).sum(1) @ place)[:, 0]
     if isinstance(model, DeepNetwork):
         return logit
     wide = weights["table.wide"]
-    logit = logit + (_one_hot(wide_rows(batch, len(wide)), len(wide)).sum(1) @ wide)[:, 0]
+    logit = logit + (_one_hot(wide_indices(batch, len(wide)), len(wide)).sum(1) @ wide)[:, 0]
     if plus:
         slope = weights["table.slope"]
-        tilt = (_one_hot(slope_rows(batch, len(slope)), len(slope)).sum(1) @ slope)[:, 0]
+        tilt = (_one_hot(slope_indices(batch, len(slope)), len(slope)).sum(1) @ slope)[:, 0]
         logit = logit + tilt * (torch.from_numpy(batch.levels.astype(np.float32)) - 2.5)
         logit = logit + numbers @ weights["dense.numbers"][0]
     return logit
@@ -125,9 +125,9 @@ def test_gradients_are_those_of_the_network_written_densely(make: Callable[..., 
         expected = dense[f"table.{name}"].grad
         assert expected is not None
         assert gathered.values.grad is not None
-        assert torch.allclose(gathered.values.grad, expected[gathered.unique], atol=1e-6)
+        assert torch.allclose(gathered.values.grad, expected[gathered.indices], atol=1e-6)
         assert float(expected.abs().sum()) == pytest.approx(float(gathered.values.grad.abs().sum()), rel=1e-4)
-    for name in model._dense.named():
+    for name in model._dense.parameters_by_name():
         expected, seen = dense[f"dense.{name}"].grad, model._dense[name].grad
         assert expected is not None
         assert seen is not None
@@ -137,12 +137,12 @@ def test_gradients_are_those_of_the_network_written_densely(make: Callable[..., 
 @pytest.mark.parametrize("make", MODELS)
 def test_rows_learn_from_the_sum_and_dense_parameters_from_the_mean(make: Callable[..., NeuralModel]) -> None:
     model, batch = _trained(make), _batch()
-    before = model._tables["embedding"].state["squares"].clone()
+    before = model._tables["embedding"].optimizer_state["squares"].clone()
     forward = model.forward(batch)
     model.step(model.gradients(batch, forward))
     gathered = forward.gathered["embedding"]
     assert gathered.values.grad is not None
-    grown = (model._tables["embedding"].state["squares"] - before)[gathered.unique]
+    grown = (model._tables["embedding"].optimizer_state["squares"] - before)[gathered.indices]
     assert torch.allclose(grown, (gathered.values.grad * batch.impressions) ** 2, rtol=1e-3, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Hard negatives, the hinge, `shift` and the soft target, on worked examples and by their statistics."""
+"""Hard negatives, the hinge, `prior_adjustment` and the soft target, on worked examples and by their statistics."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import logit, softmax
 from scipy.stats import chisquare, kstest
 
-from prectr.model.models.prectr.debias import hard_negatives, hinge_loss, shifted, soft_target_loss
+from prectr.model.models.prectr.debias import adjust_prior, hard_negatives, hinge_loss, soft_target_loss
 
 
 def _random(seed: int = 0) -> torch.Generator:
@@ -21,17 +21,19 @@ def _random(seed: int = 0) -> torch.Generator:
 def test_every_fake_level_is_lower_and_the_lowest_has_none(levels: list[int], seed: int) -> None:
     own = torch.tensor(levels)
     negatives = hard_negatives(torch.ones(len(levels), 8), own, 1.0, _random(seed))
-    assert negatives.of.tolist() == [place for place, level in enumerate(levels) if level > 0]
-    for place, fake, drop in zip(negatives.of.tolist(), negatives.level.tolist(), negatives.drop.tolist(), strict=True):
+    assert negatives.impression_index.tolist() == [place for place, level in enumerate(levels) if level > 0]
+    for place, fake, drop in zip(
+        negatives.impression_index.tolist(), negatives.fake_level.tolist(), negatives.level_gap.tolist(), strict=True
+    ):
         assert 0 <= fake < levels[place]
         assert drop == levels[place] - fake
-    assert negatives.noisy.shape == (len(levels), 8)
+    assert negatives.noisy_embeddings.shape == (len(levels), 8)
 
 
 @pytest.mark.parametrize("level", [2, 3])
 def test_a_fake_level_is_drawn_evenly_from_those_below(level: int) -> None:
     negatives = hard_negatives(torch.zeros(6000, 1), torch.full((6000,), level), 1.0, _random(level))
-    counts = np.bincount(negatives.level.numpy(), minlength=level)
+    counts = np.bincount(negatives.fake_level.numpy(), minlength=level)
     assert len(counts) == level
     assert chisquare(counts).pvalue > 1e-3
 
@@ -42,7 +44,9 @@ def test_noise_is_normal_and_as_large_as_the_embedding_says(scale: float, length
     """Each of d numbers deviates by s·|e|/√d; so the noise is as long as s·|e|, about."""
     wide = torch.randn(400, 64, generator=_random(1))
     pair = wide / wide.norm(dim=1, keepdim=True) * length
-    noise = (hard_negatives(pair, torch.ones(400, dtype=torch.int64), scale, _random(2)).noisy - pair).numpy()
+    noise = (
+        hard_negatives(pair, torch.ones(400, dtype=torch.int64), scale, _random(2)).noisy_embeddings - pair
+    ).numpy()
     standard = (noise / (scale * length / math.sqrt(64))).ravel()
     assert kstest(standard, "norm").pvalue > 1e-3
     assert np.linalg.norm(noise, axis=1).mean() == pytest.approx(scale * length, rel=0.02)
@@ -50,7 +54,7 @@ def test_noise_is_normal_and_as_large_as_the_embedding_says(scale: float, length
 
 def test_each_embedding_has_noise_of_its_own_length() -> None:
     pair = torch.tensor([[3.0] + [0.0] * 99, [0.0] * 99 + [300.0], [0.0] * 100])
-    noise = hard_negatives(pair, torch.tensor([1, 1, 1]), 1.0, _random()).noisy - pair
+    noise = hard_negatives(pair, torch.tensor([1, 1, 1]), 1.0, _random()).noisy_embeddings - pair
     assert noise[0].norm().item() == pytest.approx(3.0, rel=0.3)
     assert noise[1].norm().item() == pytest.approx(300.0, rel=0.3)
     assert noise[2].tolist() == [0.0] * 100
@@ -59,17 +63,17 @@ def test_each_embedding_has_noise_of_its_own_length() -> None:
 def test_one_generator_draws_the_same_again_and_another_draws_otherwise() -> None:
     pair, levels = torch.randn(50, 8, generator=_random(1)), torch.full((50,), 3)
     first, same, other = (hard_negatives(pair, levels, 1.0, _random(seed)) for seed in (7, 7, 8))
-    assert torch.equal(first.noisy, same.noisy)
-    assert torch.equal(first.level, same.level)
-    assert not torch.equal(first.noisy, other.noisy)
-    assert not torch.equal(first.level, other.level)
+    assert torch.equal(first.noisy_embeddings, same.noisy_embeddings)
+    assert torch.equal(first.fake_level, same.fake_level)
+    assert not torch.equal(first.noisy_embeddings, other.noisy_embeddings)
+    assert not torch.equal(first.fake_level, other.fake_level)
 
 
 def test_the_embedding_learns_through_its_noise_even_where_it_is_zero() -> None:
     pair = torch.randn(5, 8, generator=_random(3))
     pair[2] = 0.0
     pair.requires_grad_()
-    hard_negatives(pair, torch.full((5,), 2), 1.0, _random()).noisy.sum().backward()  # type: ignore[no-untyped-call]
+    hard_negatives(pair, torch.full((5,), 2), 1.0, _random()).noisy_embeddings.sum().backward()  # type: ignore[no-untyped-call]
     assert pair.grad is not None
     assert bool(torch.isfinite(pair.grad).all())
     assert pair.grad.abs().sum(dim=1).min().item() > 0.1
@@ -137,7 +141,7 @@ CANDIDATES = torch.tensor([0.6, 0.2, 0.15, 0.05])
 
 def test_where_what_is_shown_is_like_the_candidates_nothing_shifts() -> None:
     shown = torch.tensor([True, False])
-    levels = shifted(LOGITS, CANDIDATES, CANDIDATES, shown).exp().numpy()
+    levels = adjust_prior(LOGITS, CANDIDATES, CANDIDATES, shown).exp().numpy()
     assert levels == pytest.approx(softmax(LOGITS.numpy(), axis=1), abs=1e-6)
 
 
@@ -152,13 +156,13 @@ def test_the_shift_is_bayes_rule_on_a_table_of_candidates() -> None:
     exposed = CANDIDATES.double().numpy() * shows
     exposed = torch.from_numpy(exposed / exposed.sum()).float()
     logits = torch.from_numpy(np.log(of_text) - 3.0).float()[None]
-    levels = shifted(logits, exposed, CANDIDATES, torch.tensor([True])).exp()[0]
+    levels = adjust_prior(logits, exposed, CANDIDATES, torch.tensor([True])).exp()[0]
     assert levels.numpy() == pytest.approx(expected, abs=1e-6)
 
 
 def test_pairs_that_were_not_shown_are_left_as_they_are() -> None:
     exposed = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    both = shifted(LOGITS, exposed, CANDIDATES, torch.tensor([True, False])).exp().numpy()
+    both = adjust_prior(LOGITS, exposed, CANDIDATES, torch.tensor([True, False])).exp().numpy()
     moved = softmax(LOGITS.numpy() + np.log([0.1, 0.2, 0.3, 0.4]) - np.log([0.6, 0.2, 0.15, 0.05]), axis=1)
     assert both[0] == pytest.approx(moved[0], abs=1e-6)
     assert both[1] == pytest.approx(softmax(LOGITS.numpy()[1]), abs=1e-6)
@@ -167,8 +171,8 @@ def test_pairs_that_were_not_shown_are_left_as_they_are() -> None:
 
 def test_the_shift_and_back_is_where_it_was() -> None:
     exposed, shown = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([True, True])
-    there = shifted(LOGITS, exposed, CANDIDATES, shown)
-    back = shifted(there, CANDIDATES, exposed, shown).exp().numpy()
+    there = adjust_prior(LOGITS, exposed, CANDIDATES, shown)
+    back = adjust_prior(there, CANDIDATES, exposed, shown).exp().numpy()
     assert back == pytest.approx(softmax(LOGITS.numpy(), axis=1), abs=1e-6)
 
 

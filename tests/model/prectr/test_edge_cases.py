@@ -8,7 +8,7 @@ import torch
 
 from prectr.stream.events.contract import Item
 from prectr.stream.records import Example, decode_page
-from tests.kit.models.model_cases import BOTH, PAGES, Learner
+from tests.kit.models.model_cases import BOTH_MODELS, PAGES, ModelHarness
 
 
 def _strange(example: Example, title: str | None, price: float | None) -> Example:
@@ -19,7 +19,7 @@ def _strange(example: Example, title: str | None, price: float | None) -> Exampl
     )
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 @pytest.mark.parametrize(
     ("title", "price"),
     [
@@ -34,18 +34,18 @@ def _strange(example: Example, title: str | None, price: float | None) -> Exampl
 def test_strange_items_have_sensible_scores_and_can_be_learned_from(
     name: str, title: str | None, price: float | None
 ) -> None:
-    learner = Learner(name).trained()
+    learner = ModelHarness(name).trained()
     pages = [_strange(example, title, price) for example in PAGES]
     scores = learner.score(pages)
     assert bool(torch.isfinite(scores).all())
     assert scores.abs().max().item() < 10
-    assert all(bool(torch.isfinite(loss)) for loss in learner.learn(pages).losses.values())
+    assert all(bool(torch.isfinite(loss)) for loss in learner.train(pages).losses.values())
     assert bool(torch.isfinite(learner.score(PAGES)).all())
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 def test_a_user_and_a_query_never_seen_have_sensible_scores(name: str) -> None:
-    learner = Learner(name).trained()
+    learner = ModelHarness(name).trained()
     nobody = [
         msgspec.structs.replace(
             example,

@@ -19,7 +19,7 @@ def _fused(conditional: list[float], levels: list[float]) -> float:
     return fused_log_odds(given_levels, torch.tensor([levels], dtype=torch.float64).log().float()).item()
 
 
-def test_a_click_is_as_likely_as_the_levels_together_make_it() -> None:
+def test_click_probability_is_the_mixture_over_levels() -> None:
     """0.1·0.1 + 0.2·0.2 + 0.3·0.4 + 0.4·0.8 = 0.49."""
     conditional = [_log_odds(p) for p in (0.1, 0.2, 0.4, 0.8)]
     assert _fused(conditional, [0.1, 0.2, 0.3, 0.4]) == pytest.approx(_log_odds(0.49), abs=1e-6)
@@ -50,7 +50,7 @@ def test_the_mixture_is_the_sum_of_products(conditional: list[float], levels: li
     assert _fused(conditional, shares) == pytest.approx(math.log(click) - math.log(none), abs=2e-5)
 
 
-def test_each_impression_is_mixed_by_itself() -> None:
+def test_each_impression_is_mixed_independently() -> None:
     random = torch.Generator().manual_seed(3)
     conditional = torch.randn(9, 4, generator=random)
     levels = torch.log_softmax(torch.randn(9, 4, generator=random), dim=1)

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from prectr.model.features.batch import Batch, FeatureEncoder, Reads
-from prectr.model.features.smoothing import Parents
-from prectr.model.layers.flat_parameters import DenseParameters
-from prectr.model.models.prectr.incentive import Incentive
+from prectr.model.features.batch import Batch, FeatureEncoder, FeatureNeeds
+from prectr.model.features.smoothing import PriorRates
+from prectr.model.layers.flat_parameters import FlatParameters
+from prectr.model.models.prectr.incentive import RelevanceIncentive
 from prectr.stream.records import Example, QueryClick
 from tests.kit.models.examples import random_examples
 
 CPU = torch.device("cpu")
 DIM, NUMBERS = 5, 3
-PART = Incentive(DIM, NUMBERS, cold_start=True)
+PART = RelevanceIncentive(DIM, NUMBERS, cold_start=True)
 WIDTH = 16
 
 
@@ -38,15 +38,15 @@ def _batch(seed: int = 0) -> Batch:
             for k in range((number + 1) % 6)
         ]
         pages.append(_page(example, clicks))
-    return FeatureEncoder().encode(pages, Parents(64, 20.0), Reads(query_history=True))
+    return FeatureEncoder().encode(pages, PriorRates(64, 20.0), FeatureNeeds(query_history=True))
 
 
-def _random(seed: int = 1, part: Incentive = PART) -> DenseParameters:
+def _random(seed: int = 1, part: RelevanceIncentive = PART) -> FlatParameters:
     """Parameters that are all different, as if learned."""
-    dense = DenseParameters(part.shapes(), rate=0.01, seed=seed, device=CPU)
+    dense = FlatParameters(part.parameter_specs(), lr=0.01, seed=seed, device=CPU)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name in dense.named():
+        for name in dense.parameters_by_name():
             dense[name].copy_(torch.randn(dense[name].shape, generator=random) * 0.6)
     return dense
 
@@ -64,15 +64,15 @@ def _softplus(x: float) -> float:
 
 def test_at_the_start_no_relevance_is_preferred_whatever_the_user() -> None:
     for cold_start in (True, False):
-        part = Incentive(DIM, NUMBERS, cold_start)
-        dense = DenseParameters(part.shapes(), rate=0.01, seed=3, device=CPU)
+        part = RelevanceIncentive(DIM, NUMBERS, cold_start)
+        dense = FlatParameters(part.parameter_specs(), lr=0.01, seed=3, device=CPU)
         preference = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(0)) * 10
-        assert part.tau(preference, dense).tolist() == [[0.0] * 4] * 20
+        assert part.log_odds(preference, dense).tolist() == [[0.0] * 4] * 20
 
 
 def test_tau_is_the_mixture_of_both_experts_by_hand() -> None:
     """r = 2 in its first place alone: f₊ = 2w + b, and so on; m₊ is the sigmoid of the mixture's difference."""
-    dense = DenseParameters(PART.shapes(), rate=0.01, seed=3, device=CPU)
+    dense = FlatParameters(PART.parameter_specs(), lr=0.01, seed=3, device=CPU)
     with torch.no_grad():
         dense["incentive.positive"][:, 0] = torch.tensor([0.0, 0.5, 1.0, 1.5])
         dense["incentive.positive.bias"].copy_(torch.tensor([0.1, 0.0, 0.0, -1.0]))
@@ -84,7 +84,7 @@ def test_tau_is_the_mixture_of_both_experts_by_hand() -> None:
     share = 1 / (1 + math.exp(-(2 * 0.4 + 2 * 0.1)))
     positive, negative = (0.1, 1.0, 2.0, 2.0), (2.0, 0.2, -2.0, -6.0)
     expected = [share * _softplus(p) - (1 - share) * _softplus(n) for p, n in zip(positive, negative, strict=True)]
-    assert PART.tau(preference, dense)[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert PART.log_odds(preference, dense)[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_positive_expert_only_adds_and_the_negative_only_takes_away() -> None:
@@ -95,7 +95,7 @@ def test_the_positive_expert_only_adds_and_the_negative_only_takes_away() -> Non
         for name in ("positive", "negative")
     ]
     most, least = np.log1p(np.exp(rows[0])), -np.log1p(np.exp(rows[1]))
-    tau = PART.tau(preference, dense).detach().double().numpy()
+    tau = PART.log_odds(preference, dense).detach().double().numpy()
     assert (tau < most).all()
     assert (tau > least).all()
     assert (tau > 0.1).any()
@@ -104,7 +104,7 @@ def test_the_positive_expert_only_adds_and_the_negative_only_takes_away() -> Non
         with torch.no_grad():
             dense["incentive.mixture"].zero_()
             dense["incentive.mixture"][favoured] = 1e3 * torch.sign(preference[0])
-        only = PART.tau(preference[:1], dense).detach().double().numpy()
+        only = PART.log_odds(preference[:1], dense).detach().double().numpy()
         assert (sign * only > 0).all()
         assert only[0] == pytest.approx((most if sign > 0 else least)[0], rel=1e-5)
 
@@ -112,7 +112,7 @@ def test_the_positive_expert_only_adds_and_the_negative_only_takes_away() -> Non
 def test_extreme_preferences_stay_finite() -> None:
     dense = _random()
     preference = torch.tensor([[1e4] * WIDTH, [-1e4] * WIDTH], requires_grad=True)
-    tau = PART.tau(preference, dense)
+    tau = PART.log_odds(preference, dense)
     tau.sum().backward()  # type: ignore[no-untyped-call]
     assert bool(torch.isfinite(tau).all())
     assert preference.grad is not None
@@ -121,8 +121,8 @@ def test_extreme_preferences_stay_finite() -> None:
 
 def test_the_gate_listens_to_both_alike_before_it_has_learned() -> None:
     batch = _batch()
-    dense = DenseParameters(PART.shapes(), rate=0.01, seed=3, device=CPU)
-    assert PART.user_share(batch, dense).tolist() == [[0.5]] * batch.impressions
+    dense = FlatParameters(PART.parameter_specs(), lr=0.01, seed=3, device=CPU)
+    assert PART.gate(batch, dense).tolist() == [[0.5]] * batch.impressions
 
 
 def test_the_gate_by_hand() -> None:
@@ -130,9 +130,9 @@ def test_the_gate_by_hand() -> None:
     batch = _batch()
     dense = _random()
     weight, bias = dense["incentive.gate"].tolist()[0], dense["incentive.gate.bias"].tolist()[0]
-    share = PART.user_share(batch, dense)
+    share = PART.gate(batch, dense)
     assert share.shape == (batch.impressions, 1)
-    assert len(set(batch.activity.tolist())) > 2
+    assert len(set(batch.user_activity.tolist())) > 2
     for n, page in enumerate(batch.page_of.tolist()):
         example = batch.examples[page]
         counts = (example.user_activity, sum(example.user_stats[:4]), sum(example.query_stats[:4]))
@@ -141,15 +141,15 @@ def test_the_gate_by_hand() -> None:
 
 
 def test_a_gate_that_has_learned_activity_leans_on_the_query_for_a_new_user() -> None:
-    dense = DenseParameters(PART.shapes(), rate=0.01, seed=3, device=CPU)
+    dense = FlatParameters(PART.parameter_specs(), lr=0.01, seed=3, device=CPU)
     with torch.no_grad():
         dense["incentive.gate"][0, 0] = 4.0
         dense["incentive.gate.bias"].fill_(-3.0)
     batch = _batch()
-    new = dataclasses.replace(batch, activity=np.zeros_like(batch.activity))
-    active = dataclasses.replace(batch, activity=np.full_like(batch.activity, 100))
-    assert PART.user_share(new, dense).max().item() < 0.06
-    assert PART.user_share(active, dense).min().item() > 0.9
+    new = dataclasses.replace(batch, user_activity=np.zeros_like(batch.user_activity))
+    active = dataclasses.replace(batch, user_activity=np.full_like(batch.user_activity, 100))
+    assert PART.gate(new, dense).max().item() < 0.06
+    assert PART.gate(active, dense).min().item() > 0.9
 
 
 def _by_loops(
@@ -158,7 +158,7 @@ def _by_loops(
     batch: Batch,
     inputs: tuple[Tensor, Tensor, Tensor],
     overlaps: list[float],
-    dense: DenseParameters,
+    dense: FlatParameters,
 ) -> np.ndarray:
     """float64[N, 16]: each page over its own clicks, one click and one head after the other."""
     query, clicked, numbers = (part.double().numpy() for part in inputs)
@@ -178,34 +178,34 @@ def _by_loops(
             weights = {}
             for c in own:
                 score = float(asked[part] @ (to_key @ clicked[c])[part]) / math.sqrt(width)
-                score += by_age[head, 0] * math.log1p(history.age[c]) + by_overlap[head, 0] * overlaps[c]
+                score += by_age[head, 0] * math.log1p(history.age_days[c]) + by_overlap[head, 0] * overlaps[c]
                 weights[c] = math.exp(8 * math.tanh(score / 8))
             for c in own:
                 heard[page, part] += weights[c] / sum(weights.values()) * values[c][part]
     return np.stack([out @ np.concatenate([heard[page], numbers[n]]) for n, page in enumerate(batch.page_of.tolist())])
 
 
-def test_a_user_is_heard_as_loops_over_the_past_clicks_hear() -> None:
+def test_user_attention_agrees_with_loops_over_past_clicks() -> None:
     batch, dense = _batch(), _random()
     overlaps = np.random.default_rng(6).random(len(batch.history.item))
-    batch = dataclasses.replace(batch, history=dataclasses.replace(batch.history, overlap=overlaps))
+    batch = dataclasses.replace(batch, history=dataclasses.replace(batch.history, query_overlap=overlaps))
     inputs = _inputs(batch, len(overlaps))
     expected = _by_loops("user", 1, batch, inputs, overlaps.tolist(), dense)
-    assert PART.of_user(batch, *inputs, dense).detach().numpy() == pytest.approx(expected, abs=1e-4)
+    assert PART.user_preference(batch, *inputs, dense).detach().numpy() == pytest.approx(expected, abs=1e-4)
 
 
-def test_all_users_are_heard_as_loops_over_the_querys_clicks_hear_with_two_heads() -> None:
+def test_query_attention_agrees_with_loops_over_the_querys_clicks_with_two_heads() -> None:
     batch, dense = _batch(), _random()
     clicks = len(batch.query_history.item)
     inputs = _inputs(batch, clicks)
     expected = _by_loops("global", 2, batch, inputs, [0.0] * clicks, dense)
-    assert PART.of_all(batch, *inputs, dense).detach().numpy() == pytest.approx(expected, abs=1e-4)
+    assert PART.global_preference(batch, *inputs, dense).detach().numpy() == pytest.approx(expected, abs=1e-4)
 
 
 def test_who_has_not_clicked_is_known_by_numbers_alone() -> None:
     batch, dense = _batch(), _random()
     query, clicked, numbers = _inputs(batch, len(batch.query_history.item))
-    said = PART.of_all(batch, query, clicked, numbers, dense).detach()
+    said = PART.global_preference(batch, query, clicked, numbers, dense).detach()
     silent = torch.from_numpy(batch.page_of == 5)
     assert int(silent.sum()) > 0
     out = dense["incentive.global.out"].detach()[:, WIDTH:]
@@ -214,50 +214,50 @@ def test_who_has_not_clicked_is_known_by_numbers_alone() -> None:
 
 def test_a_batch_without_any_click_is_known_by_numbers_alone() -> None:
     examples = [_page(example, []) for example in random_examples(3, seed=2)]
-    batch = FeatureEncoder().encode(examples, Parents(64, 20.0), Reads(history=False, query_history=True))
+    batch = FeatureEncoder().encode(examples, PriorRates(64, 20.0), FeatureNeeds(history=False, query_history=True))
     dense = _random()
     query, _, numbers = _inputs(batch, 0)
-    for of, said in (("user", PART.of_user), ("global", PART.of_all)):
+    for of, said in (("user", PART.user_preference), ("global", PART.global_preference)):
         expected = numbers @ dense[f"incentive.{of}.out"].detach()[:, WIDTH:].T
         assert torch.allclose(said(batch, query, torch.zeros(0, DIM), numbers, dense).detach(), expected, atol=1e-5)
 
 
 def test_without_cold_start_there_is_nothing_of_other_users() -> None:
-    names = set(Incentive(DIM, NUMBERS, cold_start=False).shapes())
-    assert names < set(PART.shapes())
-    others = set(PART.shapes()) - names
+    names = set(RelevanceIncentive(DIM, NUMBERS, cold_start=False).parameter_specs())
+    assert names < set(PART.parameter_specs())
+    others = set(PART.parameter_specs()) - names
     assert {name.split(".")[1] for name in others} == {"global", "gate"}
     assert not any("global" in name or "gate" in name for name in names)
 
 
-def test_without_aggregates_clicks_alone_are_heard() -> None:
-    part = Incentive(DIM, 0, cold_start=True)
+def test_without_aggregates_only_clicks_are_attended_to() -> None:
+    part = RelevanceIncentive(DIM, 0, cold_start=True)
     batch, dense = _batch(), _random(part=part)
     query, clicked, _ = _inputs(batch, len(batch.history.item))
-    said = part.of_user(batch, query, clicked, torch.zeros(batch.impressions, 0), dense)
+    said = part.user_preference(batch, query, clicked, torch.zeros(batch.impressions, 0), dense)
     assert said.shape == (batch.impressions, WIDTH)
-    newcomer = torch.from_numpy((batch.activity == 0)[batch.page_of])
+    newcomer = torch.from_numpy((batch.user_activity == 0)[batch.page_of])
     assert bool(newcomer.any())
     assert said[newcomer].abs().sum().item() == 0.0
     assert said[~newcomer].abs().sum().item() > 0.1
 
 
-def test_every_parameter_that_hears_learns() -> None:
+def test_every_attention_parameter_learns() -> None:
     """Of a user's preference and of all users'; a query's clicks have no overlap to weigh."""
     batch, dense = _batch(), _random()
-    own = PART.of_user(batch, *_inputs(batch, len(batch.history.item)), dense)
-    all_users = PART.of_all(batch, *_inputs(batch, len(batch.query_history.item)), dense)
-    share = PART.user_share(batch, dense)
-    (PART.tau(share * own + (1 - share) * all_users, dense) ** 2).sum().backward()
-    silent = {name for name in PART.shapes() if not float(dense[name].grad.abs().sum()) > 1e-6}
+    own = PART.user_preference(batch, *_inputs(batch, len(batch.history.item)), dense)
+    all_users = PART.global_preference(batch, *_inputs(batch, len(batch.query_history.item)), dense)
+    share = PART.gate(batch, dense)
+    (PART.log_odds(share * own + (1 - share) * all_users, dense) ** 2).sum().backward()
+    silent = {name for name in PART.parameter_specs() if not float(dense[name].grad.abs().sum()) > 1e-6}
     assert silent <= {"incentive.global.overlap"}
 
 
 def test_at_the_start_both_experts_and_their_mixture_learn_at_once() -> None:
-    dense = DenseParameters(PART.shapes(), rate=0.01, seed=3, device=CPU)
+    dense = FlatParameters(PART.parameter_specs(), lr=0.01, seed=3, device=CPU)
     batch = _batch()
-    own = PART.of_user(batch, *_inputs(batch, len(batch.history.item)), dense)
-    PART.tau(own, dense)[:, 3].sum().backward()  # type: ignore[no-untyped-call]
+    own = PART.user_preference(batch, *_inputs(batch, len(batch.history.item)), dense)
+    PART.log_odds(own, dense)[:, 3].sum().backward()  # type: ignore[no-untyped-call]
     of_bias = [dense[f"incentive.{name}.bias"].grad.tolist() for name in ("positive", "negative")]
     # τ₄ rises with the positive expert and falls with the negative one: ½·σ(0) of each impression.
     assert of_bias[0] == pytest.approx([0, 0, 0, batch.impressions / 4])

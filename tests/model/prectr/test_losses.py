@@ -5,43 +5,43 @@ import torch
 
 from prectr.model.text.encoder.artifact import load_encoder
 from tests.kit.models.encoder import tiny_encoder
-from tests.kit.models.model_cases import BOTH, EVERY, PAGES, Learner, clicked_examples
+from tests.kit.models.model_cases import BOTH_MODELS, MODELS_AND_ABLATIONS, PAGES, ModelHarness, clicked_examples
 
 LOSSES = {
-    ("prectr", ""): {"click", "order", "anchor", "replay"},
-    ("prectr", "consistency"): {"click", "replay"},
-    ("prectr", "two-stage"): {"click", "order"},
-    ("prectr", "incentive"): {"click", "order", "anchor", "replay"},
-    ("prectr", "aggregates"): {"click", "order", "anchor", "replay"},
-    ("prectr-v2", ""): {"click", "order", "anchor", "replay", "debias"},
-    ("prectr-v2", "cold-start"): {"click", "order", "anchor", "replay", "debias"},
-    ("prectr-v2", "debias"): {"click", "order", "anchor", "replay"},
-    ("prectr-v2", "consistency"): {"click", "replay", "debias"},
-    ("prectr-v2", "two-stage"): {"click", "order", "debias"},
-    ("prectr-v2", "incentive"): {"click", "order", "anchor", "replay", "debias"},
-    ("prectr-v2", "aggregates"): {"click", "order", "anchor", "replay", "debias"},
+    ("prectr", ""): {"click", "monotonicity", "stage_one_kl", "rehearsal"},
+    ("prectr", "consistency"): {"click", "rehearsal"},
+    ("prectr", "two-stage"): {"click", "monotonicity"},
+    ("prectr", "incentive"): {"click", "monotonicity", "stage_one_kl", "rehearsal"},
+    ("prectr", "aggregates"): {"click", "monotonicity", "stage_one_kl", "rehearsal"},
+    ("prectr-v2", ""): {"click", "monotonicity", "stage_one_kl", "rehearsal", "debias"},
+    ("prectr-v2", "cold-start"): {"click", "monotonicity", "stage_one_kl", "rehearsal", "debias"},
+    ("prectr-v2", "debias"): {"click", "monotonicity", "stage_one_kl", "rehearsal"},
+    ("prectr-v2", "consistency"): {"click", "rehearsal", "debias"},
+    ("prectr-v2", "two-stage"): {"click", "monotonicity", "debias"},
+    ("prectr-v2", "incentive"): {"click", "monotonicity", "stage_one_kl", "rehearsal", "debias"},
+    ("prectr-v2", "aggregates"): {"click", "monotonicity", "stage_one_kl", "rehearsal", "debias"},
     # Without pre-training there is no stage one to stay near to.
-    ("prectr-v2", "pretraining"): {"click", "order", "replay", "debias"},
+    ("prectr-v2", "pretraining"): {"click", "monotonicity", "rehearsal", "debias"},
 }
 
 
 def test_every_switch_has_its_losses_here() -> None:
-    assert set(LOSSES) == set(EVERY)
+    assert set(LOSSES) == set(MODELS_AND_ABLATIONS)
 
 
-@pytest.mark.parametrize(("name", "without"), EVERY)
+@pytest.mark.parametrize(("name", "without"), MODELS_AND_ABLATIONS)
 def test_each_switch_takes_away_its_own_losses(name: str, without: str) -> None:
-    assert set(Learner(name, without).learn(PAGES).losses) == LOSSES[name, without]
+    assert set(ModelHarness(name, without).train(PAGES).losses) == LOSSES[name, without]
 
 
 def test_shift_alone_makes_no_hard_negatives() -> None:
-    assert "debias" not in Learner(debias="shift").learn(PAGES).losses
-    assert "debias" in Learner(debias="hinge").learn(PAGES).losses
+    assert "debias" not in ModelHarness(debias="prior_adjustment").train(PAGES).losses
+    assert "debias" in ModelHarness(debias="hinge").train(PAGES).losses
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 def test_with_logged_levels_clicks_and_their_order_are_all_that_is_learned_from(name: str) -> None:
-    assert set(Learner(name, levels="logged").learn(PAGES).losses) == {"click", "order"}
+    assert set(ModelHarness(name, level_source="logged").train(PAGES).losses) == {"click", "monotonicity"}
 
 
 IN_VAIN = {"encoder.levels.weight", "encoder.levels.bias"}
@@ -67,9 +67,9 @@ def _encoder_parts(names: set[str]) -> set[str]:
     return {name for name in names if name.startswith("encoder.") and not name.endswith("key.bias")}
 
 
-@pytest.mark.parametrize(("name", "without"), EVERY)
+@pytest.mark.parametrize(("name", "without"), MODELS_AND_ABLATIONS)
 def test_gradients_flow_to_every_parameter_that_should_learn_and_to_no_other(name: str, without: str) -> None:
-    learner = Learner(name, without).trained()
+    learner = ModelHarness(name, without).trained()
     gradients = learner.gradients(clicked_examples(12, seed=60))
     there, learns = set(gradients) - NOT_JUDGED, _learns(gradients)
     of_incentive = {each for each in there if each.startswith("incentive.")}
@@ -90,9 +90,9 @@ def test_gradients_flow_to_every_parameter_that_should_learn_and_to_no_other(nam
         assert len(expected) > 20
 
 
-@pytest.mark.parametrize(("name", "without"), EVERY)
+@pytest.mark.parametrize(("name", "without"), MODELS_AND_ABLATIONS)
 def test_every_table_learns(name: str, without: str) -> None:
-    learner = Learner(name, without).trained()
+    learner = ModelHarness(name, without).trained()
     batch = learner.batch(PAGES)
     gradients = learner.model.gradients(batch, learner.model.forward(batch))
     joint = name == "prectr-v2"
@@ -100,17 +100,17 @@ def test_every_table_learns(name: str, without: str) -> None:
     tables = {"embedding", "place", "wide", "slope"} | ({"pair"} if mined else set())
     assert set(gradients.tables) == tables | {"pairs", "shown"} | ({"exposure"} if mined else set())
     for table in tables:
-        assert gradients.tables[table].gradient.abs().max().item() > 1e-6
+        assert gradients.tables[table].values.abs().max().item() > 1e-6
 
 
 def test_the_encoder_of_prectr_stays_as_stage_one_left_it() -> None:
-    learner = Learner("prectr").trained()
+    learner = ModelHarness("prectr").trained()
     folder = load_encoder(tiny_encoder()).network.state_dict()
     assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model._encoder.state_dict().items())
 
 
 def test_the_encoder_of_prectr_v2_learns() -> None:
-    learner = Learner().trained()
+    learner = ModelHarness().trained()
     folder = load_encoder(tiny_encoder()).network.state_dict()
     moved = {
         name for name, tensor in learner.model._encoder.state_dict().items() if not torch.equal(tensor, folder[name])
@@ -119,14 +119,14 @@ def test_the_encoder_of_prectr_v2_learns() -> None:
 
 
 def test_the_cache_alone_leaves_the_encoder_where_it_is_but_for_replayed_pairs() -> None:
-    learner = Learner(encoder_share=0.0, replay_pairs=0, replay_weight=0.0, without="two-stage").trained()
+    learner = ModelHarness(encoder_share=0.0, rehearsal_pairs=0, rehearsal_weight=0.0, without="two-stage").trained()
     folder = load_encoder(tiny_encoder()).network.state_dict()
     assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model._encoder.state_dict().items())
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 def test_with_logged_levels_the_level_head_learns_nothing(name: str) -> None:
-    learner = Learner(name, levels="logged").trained()
+    learner = ModelHarness(name, level_source="logged").trained()
     gradients = learner.gradients(clicked_examples(12, seed=60))
     for each in LEVEL_HEAD:
         assert gradients[each] == 0.0
@@ -139,18 +139,18 @@ def test_with_logged_levels_the_level_head_learns_nothing(name: str) -> None:
     ("loss", "settings", "level_head", "click_heads"),
     [
         ("click", {}, True, True),
-        ("order", {"order_weight": 0.01}, False, True),
-        ("anchor", {}, True, False),
-        ("replay", {}, True, False),
-        ("debias", {"debias": "shift+soft"}, False, True),
+        ("monotonicity", {"monotonicity_weight": 0.01}, False, True),
+        ("stage_one_kl", {}, True, False),
+        ("rehearsal", {}, True, False),
+        ("debias", {"debias": "prior_adjustment+soft"}, False, True),
         ("debias", {"debias": "hinge"}, True, True),
     ],
 )
-def test_each_loss_teaches_what_it_speaks_of(
+def test_each_loss_trains_its_own_parameters(
     loss: str, settings: dict[str, object], level_head: bool, click_heads: bool
 ) -> None:
     """Clicks teach levels, but not through a hard negative's fake one; anchor and replay teach nothing of clicks."""
-    learner = Learner(**settings).trained()  # type: ignore[arg-type]
+    learner = ModelHarness(**settings).trained()  # type: ignore[arg-type]
     learns = _learns(learner.gradient_of(clicked_examples(12, seed=60), loss))
     assert (learns & LEVEL_HEAD == LEVEL_HEAD, learns & LEVEL_HEAD == set()) == (level_head, not level_head)
     assert (learns >= CLICK_HEADS, learns & (CLICK_HEADS | TEXT) == set()) == (click_heads, not click_heads)

@@ -10,15 +10,15 @@ from scipy.special import expit
 from torch import Tensor
 
 from prectr.model.features.batch import Batch
-from prectr.model.features.hashing import cross, rows
+from prectr.model.features.hashing import cross, row_indices
 from prectr.model.text.encoder.artifact import load_encoder
 from prectr.model.text.encoder.network import RelevanceEncoder
 from tests.kit.models.encoder import tiny_encoder
-from tests.kit.models.exposure import exposure_by_hand
-from tests.kit.models.model_cases import BOTH, EVERY, PAGES, PRIOR, Learner, shares_of_levels
+from tests.kit.models.exposure import expected_exposure
+from tests.kit.models.model_cases import BOTH_MODELS, MODELS_AND_ABLATIONS, PAGES, PRIOR, ModelHarness, level_shares
 
 
-def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], network: RelevanceEncoder) -> Tensor:
+def _reference(learner: ModelHarness, batch: Batch, weights: dict[str, Tensor], network: RelevanceEncoder) -> Tensor:
     """Log-odds of a click, float64[N]: one impression after the other, with every part as a sum.
 
     network: the encoder that reads the pairs. The whole prectr-v2, or prectr, with inferred levels.
@@ -29,28 +29,28 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
     table, wide, place, slope = (weights[f"table.{name}"] for name in ("embedding", "wide", "place", "slope"))
 
     def embed(hashed: np.ndarray, field: str) -> Tensor:
-        return table[torch.from_numpy(rows(hashed, field, size))]
+        return table[torch.from_numpy(row_indices(hashed, field, size))]
 
     def weight(hashed: object, field: str) -> Tensor:
-        return wide[int(rows(np.array([hashed], dtype=np.uint64), field, wide_size)[0]), 0]
+        return wide[int(row_indices(np.array([hashed], dtype=np.uint64), field, wide_size)[0]), 0]
 
     def dense(name: str) -> Tensor:
         return weights[f"dense.{name}"]
 
-    shares = shares_of_levels()
-    exposure = torch.tensor(exposure_by_hand(learner.seen(), batch), dtype=torch.float32)
+    shares = level_shares()
+    exposure = torch.tensor(expected_exposure(learner.training_batches(), batch), dtype=torch.float32)
     logits = []
     for n, page in enumerate(batch.page_of.tolist()):
         encoded = network(tokenizer.encode([batch.texts[n]]))
-        pair = encoded.pair[0]
-        similarity = (encoded.query[0] * encoded.item[0]).sum().detach()
+        pair = encoded.pair_embedding[0]
+        similarity = (encoded.query_vector[0] * encoded.item_vector[0]).sum().detach()
         user, query = batch.user[page], batch.query[page]
         ids = {name: getattr(batch, name)[n] for name in ("item", "category", "brand", "group")}
         rates = batch.rates
-        parent_odds = _odds(rates.parent[n])
+        parent_odds = _odds(rates.category[n])
         parent = parent_odds - PRIOR
-        of_query = _of(rates.query[n], rates.query_impressions[n], rates.query_clicks[n], rates.parent[n])
-        of_user = _of(rates.user[n], rates.user_impressions[n], rates.user_clicks[n], rates.parent[n])
+        of_query = _of(rates.query[n], rates.query_impressions[n], rates.query_clicks[n], rates.category[n])
+        of_user = _of(rates.user[n], rates.user_impressions[n], rates.user_clicks[n], rates.category[n])
         sources = [of_query, of_user] if second else [of_user]
 
         history, of_all = batch.history, batch.query_history
@@ -59,32 +59,32 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
         mean = sum(past, torch.zeros(learner.config.embedding_dim)) / max(len(past), 1)
         asked = embed(batch.query[[page]], "query")[0]
 
-        r = _heard(
+        r = _attended(
             dense,
             "user",
             1,
             asked,
             past,
             [int(history.level[c]) for c in own],
-            [float(history.age[c]) for c in own],
-            [float(history.overlap[c]) for c in own],
+            [float(history.age_days[c]) for c in own],
+            [float(history.query_overlap[c]) for c in own],
             of_user,
         )
         if second:
             others = [c for c, of in enumerate(of_all.page_of.tolist()) if of == page]
             clicked = [embed(of_all.item[[c]], "item")[0] + embed(of_all.group[[c]], "group")[0] for c in others]
-            r_all = _heard(
+            r_all = _attended(
                 dense,
                 "global",
                 2,
                 asked,
                 clicked,
                 [int(of_all.level[c]) for c in others],
-                [float(of_all.age[c]) for c in others],
+                [float(of_all.age_days[c]) for c in others],
                 [0.0] * len(others),
                 of_query,
             )
-            counts = [batch.activity[page], rates.user_impressions[n].sum(), rates.query_impressions[n].sum()]
+            counts = [batch.user_activity[page], rates.user_impressions[n].sum(), rates.query_impressions[n].sum()]
             known = torch.tensor([0.3 * math.log(1 + count) for count in counts])
             gate = torch.sigmoid(dense("incentive.gate")[0] @ known + dense("incentive.gate.bias")[0])
             r = gate * r + (1 - gate) * r_all
@@ -117,12 +117,12 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
         linear = place[0, 0] + place[min(position, 200), 0] + weight(user, "user") + weight(query, "query")
         linear = linear + sum(weight(ids[name], name) for name in ("item", "category", "brand", "group"))
         steep = sum(
-            slope[int(rows(np.array([hashed], dtype=np.uint64), field, wide_size)[0]), 0]
+            slope[int(row_indices(np.array([hashed], dtype=np.uint64), field, wide_size)[0]), 0]
             for hashed, field in ((query, "query slope"), (user, "user slope"))
         )
         if second:
             of_item = cross(np.array([query], dtype=np.uint64), np.array([ids["item"]], dtype=np.uint64))
-            linear = linear + weights["table.pair"][int(rows(of_item, "query × item", wide_size)[0]), 0]
+            linear = linear + weights["table.pair"][int(row_indices(of_item, "query × item", wide_size)[0]), 0]
             linear = linear + (dense("exposure.straight")[0] * exposure[n]).sum()
         straight = dense("straight")
         conditional = []
@@ -139,7 +139,7 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
             conditional.append(deep[level] + linear + of_level + steep * step + tau[level])
         level_logits = dense("level.weight") @ pair + dense("level.bias")
         if second:
-            of_shown = rates.query_impressions[n] + 20.0 * rates.exposed
+            of_shown = rates.query_impressions[n] + 20.0 * rates.exposed_level_shares
             shift = np.log(of_shown / of_shown.sum()) - np.log(shares)
             level_logits = level_logits + torch.tensor(shift, dtype=torch.float32)
             level_logits = level_logits + dense("exposure.level") @ exposure[n][:4]
@@ -149,7 +149,7 @@ def _reference(learner: Learner, batch: Batch, weights: dict[str, Tensor], netwo
     return torch.stack(logits)
 
 
-def _heard(
+def _attended(
     dense: Callable[[str], Tensor],
     of: str,
     heads: int,
@@ -193,9 +193,9 @@ def _of(smoothed: np.ndarray, shown: np.ndarray, clicks: np.ndarray, parent: np.
     return np.concatenate([_odds(smoothed) - _odds(parent), 0.3 * np.log(1 + shown), tilt])
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 def test_scores_are_those_of_the_model_written_out(name: str) -> None:
-    learner = Learner(name).trained()
+    learner = ModelHarness(name).trained()
     batch = learner.batch(PAGES)
     expected = _reference(learner, batch, learner.model.weights(), learner.model._encoder).detach()
     assert float(expected.std()) > 0.05
@@ -203,9 +203,9 @@ def test_scores_are_those_of_the_model_written_out(name: str) -> None:
     assert torch.allclose(learner.model.forward(batch).logits, expected, atol=3e-4 if name == "prectr" else 3e-5)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 def test_gradients_of_the_click_loss_are_those_of_the_model_written_out(name: str) -> None:
-    learner = Learner(name).trained()
+    learner = ModelHarness(name).trained()
     batch = learner.batch(PAGES)
     weights = {name: tensor.clone().requires_grad_() for name, tensor in learner.model.weights().items()}
     network = load_encoder(tiny_encoder()).network
@@ -217,7 +217,7 @@ def test_gradients_of_the_click_loss_are_those_of_the_model_written_out(name: st
     forward = learner.model.forward(batch)
     forward.losses["click"].backward()  # type: ignore[no-untyped-call]
     of_network = {f"encoder.{name}": parameter.grad for name, parameter in network.named_parameters()}
-    for each in learner.model._dense.named():
+    for each in learner.model._dense.parameters_by_name():
         wanted = of_network[each] if each.startswith("encoder.") else weights[f"dense.{each}"].grad
         seen = learner.model._dense[each].grad
         assert seen is not None
@@ -226,24 +226,24 @@ def test_gradients_of_the_click_loss_are_those_of_the_model_written_out(name: st
         of_table = weights[f"table.{table}"].grad
         assert of_table is not None
         assert gathered.values.grad is not None
-        assert torch.allclose(gathered.values.grad, of_table[gathered.unique], atol=2e-5), table
+        assert torch.allclose(gathered.values.grad, of_table[gathered.indices], atol=2e-5), table
         assert float(of_table.abs().sum()) == pytest.approx(float(gathered.values.grad.abs().sum()), rel=1e-2)
 
 
-@pytest.mark.parametrize(("name", "without"), EVERY)
+@pytest.mark.parametrize(("name", "without"), MODELS_AND_ABLATIONS)
 def test_at_the_start_a_click_is_as_likely_as_the_prior_says(name: str, without: str) -> None:
-    assert Learner(name, without).score(PAGES).tolist() == pytest.approx(
-        [PRIOR] * len(Learner().score(PAGES)), abs=1e-5
+    assert ModelHarness(name, without).score(PAGES).tolist() == pytest.approx(
+        [PRIOR] * len(ModelHarness().score(PAGES)), abs=1e-5
     )
 
 
 def test_what_explains_a_score_adds_up_to_it() -> None:
-    learner = Learner().trained()
+    learner = ModelHarness().trained()
     batch = learner.batch(PAGES)
-    explained = learner.model.explain(batch)
+    explained = learner.model.mixture(batch)
     levels = explained.log_levels.double().exp().numpy()
-    click = (levels * expit(explained.conditional.double().numpy())).sum(axis=1)
+    click = (levels * expit(explained.conditional_logits.double().numpy())).sum(axis=1)
     assert levels.sum(axis=1) == pytest.approx(np.ones(batch.impressions), abs=1e-6)
     assert torch.equal(explained.log_odds, learner.model.score(batch))
     assert explained.log_odds.numpy() == pytest.approx(np.log(click / (1 - click)), abs=1e-5)
-    assert explained.parts.tau.shape == (batch.impressions, 4)
+    assert explained.inputs.incentive.shape == (batch.impressions, 4)

@@ -12,8 +12,15 @@ from prectr.model.training.trainer import Trainer
 from prectr.state.errors import TrainingError
 from tests.kit.models.encoder import tiny_encoder
 from tests.kit.models.examples import small_config
-from tests.kit.models.model_cases import BOTH, EVERY, PAGES, Learner, clicked_examples, copied
-from tests.kit.models.threads import in_threads
+from tests.kit.models.model_cases import (
+    BOTH_MODELS,
+    MODELS_AND_ABLATIONS,
+    PAGES,
+    ModelHarness,
+    clicked_examples,
+    copy_tensors,
+)
+from tests.kit.models.threads import run_on_ranks
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -25,26 +32,28 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     )
 
 
-@pytest.mark.parametrize(("name", "without", "share"), [*((*each, 1.0) for each in EVERY), ("prectr-v2", "", 0.3)])
+@pytest.mark.parametrize(
+    ("name", "without", "share"), [*((*each, 1.0) for each in MODELS_AND_ABLATIONS), ("prectr-v2", "", 0.3)]
+)
 def test_a_forward_pass_a_score_and_its_explanation_change_nothing(name: str, without: str, share: float) -> None:
-    learner = Learner(name, without, encoder_share=share).trained()
-    before = copied(learner.model.export())
+    learner = ModelHarness(name, without, encoder_share=share).trained()
+    before = copy_tensors(learner.model.state_dict())
     batch = learner.batch(clicked_examples(5, seed=70))
     learner.model.forward(batch)
     learner.model.score(batch)
-    learner.model.explain(batch.at_position(1))
-    assert _same(learner.model.export(), before)
-    learner.learn(clicked_examples(5, seed=70))
+    learner.model.mixture(batch.at_position(1))
+    assert _same(learner.model.state_dict(), before)
+    learner.train(clicked_examples(5, seed=70))
     changed = {
         part
-        for part in learner.model.export()
-        if not _same({part: learner.model.export()[part]}, {part: before[part]})
-        if learner.model.export()[part].shape == before[part].shape
+        for part in learner.model.state_dict()
+        if not _same({part: learner.model.state_dict()[part]}, {part: before[part]})
+        if learner.model.state_dict()[part].shape == before[part].shape
     }
     assert {"dense.values", "pairs.step", "shown.bits"} <= changed
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 @pytest.mark.parametrize("poisoned", ["text.bias", "level.bias", "hidden0.bias"])
 def test_a_loss_that_is_not_finite_leaves_weights_caches_and_what_was_shown_untouched(name: str, poisoned: str) -> None:
     trainer = Trainer(small_config(model=name, batch_span=1e9, encoder_share=0.3))
@@ -54,16 +63,19 @@ def test_a_loss_that_is_not_finite_leaves_weights_caches_and_what_was_shown_unto
     assert isinstance(model, Prectr)
     with torch.no_grad():
         model._dense[poisoned].fill_(torch.nan)
-    before, parents = copied(model.export()), (trainer._parents.impressions.copy(), trainer._parents.clicks.copy())
+    before, parents = (
+        copy_tensors(model.state_dict()),
+        (trainer._prior_rates.impressions.copy(), trainer._prior_rates.clicks.copy()),
+    )
     with pytest.raises(TrainingError, match=r"loss.*'r00008', 'r00009', 'r00010', 'r00011'"):
         trainer.consume(examples[8:], 0)
-    assert _same(model.export(), before)
-    assert np.array_equal(trainer._parents.impressions, parents[0])
-    assert np.array_equal(trainer._parents.clicks, parents[1])
+    assert _same(model.state_dict(), before)
+    assert np.array_equal(trainer._prior_rates.impressions, parents[0])
+    assert np.array_equal(trainer._prior_rates.clicks, parents[1])
     assert trainer.batches == 2
 
 
-SMALL = {"encoder_share": 0.3, "pair_slots": 24, "pair_refresh": 3, "shown_slots": 64, "batch_span": 1e9}
+SMALL = {"encoder_share": 0.3, "pair_cache_size": 24, "pair_refresh": 3, "exposed_pairs_bits": 64, "batch_span": 1e9}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +99,7 @@ def test_a_resumed_model_ends_like_an_undisturbed_one_bit_for_bit(name: str, wit
     resumed.load(tmp_path)
     resumed.consume(examples[14:], 0)
     resumed.flush()
-    assert _same(resumed._model.export(), undisturbed._model.export())
+    assert _same(resumed._model.state_dict(), undisturbed._model.state_dict())
     assert resumed.weights_sha256() == undisturbed.weights_sha256()
     assert resumed.quality.state() == undisturbed.quality.state()
     assert np.array_equal(resumed.score(PAGES), undisturbed.score(PAGES))
@@ -95,27 +107,27 @@ def test_a_resumed_model_ends_like_an_undisturbed_one_bit_for_bit(name: str, wit
 
 
 def test_another_encoder_under_the_same_name_is_refused() -> None:
-    learner, other = Learner().trained(), Learner(encoder=str(tiny_encoder(1)))
+    learner, other = ModelHarness().trained(), ModelHarness(encoder=str(tiny_encoder(1)))
     with pytest.raises(ValueError, match="trained with encoder"):
-        other.model.restore(learner.model.export())
+        other.model.load_state_dict(learner.model.state_dict())
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH_MODELS)
 def test_ranks_hold_one_model_caches_and_what_was_shown_included(name: str) -> None:
     config = small_config(model=name, batch_pages=5, **{**SMALL, "batch_span": 100.0})
     examples = clicked_examples(15, seed=3)
 
     def work(ranks: object) -> Trainer:
-        trainer = Trainer(config, ranks=ranks)  # type: ignore[arg-type]
+        trainer = Trainer(config, process_group=ranks)  # type: ignore[arg-type]
         trainer.consume(examples, 0)
         trainer.flush()
         return trainer
 
-    trainers = in_threads(3, work)
-    assert _same(trainers[1]._model.export(), trainers[0]._model.export())
-    assert _same(trainers[2]._model.export(), trainers[0]._model.export())
+    trainers = run_on_ranks(3, work)
+    assert _same(trainers[1]._model.state_dict(), trainers[0]._model.state_dict())
+    assert _same(trainers[2]._model.state_dict(), trainers[0]._model.state_dict())
     alone = Trainer(config)
     alone.consume(examples, 0)
     alone.flush()
-    bits = [trainer._model.export()["shown.bits"] for trainer in (trainers[0], alone)]
+    bits = [trainer._model.state_dict()["shown.bits"] for trainer in (trainers[0], alone)]
     assert torch.equal(*bits)

@@ -75,7 +75,7 @@ def feed(quality: Quality, pages: Sequence[Page]) -> None:
         joined((page.logits for page in pages), "f8"),
         joined((page.labels for page in pages), "u1"),
         np.cumsum([0, *(len(page.labels) for page in pages)], dtype=np.int64),
-        activity=np.array([page.activity for page in pages], np.int64),
+        user_activity=np.array([page.activity for page in pages], np.int64),
         levels=joined((page.levels for page in pages), "u1"),
         positions=joined((page.positions for page in pages), "i8"),
         closes_at=np.array([page.closes_at for page in pages], np.int64),
@@ -106,7 +106,7 @@ def segment_of(activity: int) -> str:
     return "new" if activity < 3 else "low" if activity < 10 else "active"
 
 
-def test_segments_are_scikit_learns_figures_of_their_pages() -> None:
+def test_segments_agree_with_scikit_learn_on_their_pages() -> None:
     pages = simulated(600, 10 * MINUTE)
     segments = fed(pages).segments()
     for name in ("all", "new", "low", "active"):
@@ -123,7 +123,7 @@ def test_segments_are_scikit_learns_figures_of_their_pages() -> None:
         assert sketch.auc == pytest.approx(auc(flat), abs=5e-4)
 
 
-def test_levels_and_positions_are_scikit_learns_figures_of_their_impressions() -> None:
+def test_levels_and_positions_agree_with_scikit_learn_on_their_impressions() -> None:
     pages = simulated(1500, 10 * MINUTE)
     summary = fed(pages).summary()
     assert list(summary.levels) == ["1", "2", "3", "4"]
@@ -180,9 +180,9 @@ def test_buckets_double_in_width_once_there_are_more_than_128(minutes: int, widt
     assert [point.start for point in timeline] == list(range(0, minutes * MINUTE, width * MINUTE))
 
 
-def test_stretches_of_the_timeline_are_neighbouring_buckets_added_up() -> None:
+def test_timeline_windows_are_sums_of_neighbouring_buckets() -> None:
     pages = simulated(1000, 20 * MINUTE)
-    timeline = fed(pages).timeline(stretches=9)
+    timeline = fed(pages).timeline(max_points=9)
     assert len(timeline) == 9
     assert timeline[0].start <= pages[0].closes_at
     assert timeline[-1].end > pages[-1].closes_at
@@ -190,8 +190,8 @@ def test_stretches_of_the_timeline_are_neighbouring_buckets_added_up() -> None:
         assert point.end <= following.start
     for point in timeline:
         inside = [page for page in pages if point.start <= page.closes_at < point.end]
-        assert point.all == fed(inside).segments()["all"].figures()
-        assert point.active == fed(inside).segments()["active"].figures()
+        assert point.all == fed(inside).segments()["all"].stats()
+        assert point.active == fed(inside).segments()["active"].stats()
         assert len(inside) == pytest.approx(1000 / 9, rel=0.25)
 
 

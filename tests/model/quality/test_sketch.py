@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from prectr.model.quality.sketch import PAGES, SKETCH_VERSION, QualitySketch, SketchState
+from prectr.model.quality.sketch import PAGE_COUNT, SKETCH_VERSION, QualitySketch, SketchState
 from prectr.state.errors import CheckpointError, TrainingError
 
 Page = tuple[list[float], list[int]]
@@ -112,7 +112,7 @@ def test_merging_is_associative_and_commutes(
     left = QualitySketch.total([QualitySketch.total([x, y]), z])
     right = QualitySketch.total([z, QualitySketch.total([y, x])])
     assert left == right
-    assert left.figures() == right.figures()
+    assert left.stats() == right.stats()
 
 
 @given(pages)
@@ -126,14 +126,14 @@ def test_a_sketch_survives_encoding_bit_for_bit(of: list[list[tuple[float, int]]
 def test_counts_of_any_size_survive_encoding(count: int) -> None:
     sketch = QualitySketch()
     sketch.values[7] = count
-    sketch.values[PAGES - 1] = 1
+    sketch.values[PAGE_COUNT - 1] = 1
     assert QualitySketch.decode(sketch.encode()) == sketch
 
 
-def test_figures_are_none_where_they_are_undefined() -> None:
+def test_metrics_are_none_where_they_are_undefined() -> None:
     empty = QualitySketch()
     empty.add(np.empty(0), np.empty(0, np.uint8), np.zeros(1, np.int64))
-    figures = empty.figures()
+    figures = empty.stats()
     assert (figures.pages, figures.impressions, figures.clicks) == (0, 0, 0)
     assert {figures.auc, figures.gauc, figures.log_loss, figures.normalized_entropy, figures.calibration} == {None}
     assert empty.calibration_curve() == []
@@ -178,7 +178,7 @@ def test_calibration_curve_gives_the_mean_prediction_and_the_click_rate_of_each_
         assert point.observed == pytest.approx(labels[group].mean(), abs=2e-3)
 
 
-def test_a_sketch_of_another_version_or_damaged_is_refused() -> None:
+def test_a_sketch_of_another_version_or_corrupt_is_rejected() -> None:
     state = sketch_of([[(0.0, 1), (1.0, 0)]]).encode()
     replace = msgspec.structs.replace
     with pytest.raises(CheckpointError, match="version 9"):

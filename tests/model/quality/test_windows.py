@@ -11,77 +11,77 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.model.quality import windows as module
-from prectr.model.quality.scored_pages import Measured
-from prectr.model.quality.sketch import QualitySketch, score
-from prectr.model.quality.windows import MOST_WAITING, Stretch, Stretches, StretchesState, stretches_of
+from prectr.model.quality.scored_pages import ScoredPages
+from prectr.model.quality.sketch import QualitySketch, sketch_update
+from prectr.model.quality.windows import MAX_BUFFERED_BYTES, QualityWindow, WindowBuffer, WindowBufferState, windows_of
 
 MINUTE = 60_000
 FIRST = 28_333_333
 """The number of a minute in 2023."""
 
 
-def pages(count: int, seed: int, minutes: float) -> Measured:
+def pages(count: int, seed: int, minutes: float) -> ScoredPages:
     """Pages in the one order, spread over so many minutes, of one to eight impressions each."""
     random = np.random.default_rng(seed)
     sizes = random.integers(1, 9, count)
     impressions = int(sizes.sum())
     logits = random.normal(-2.0, 2.0, impressions).round(1)
-    return Measured(
+    return ScoredPages(
         logits=logits,
         labels=(random.random(impressions) < 1 / (1 + np.exp(-logits))).astype(np.uint8),
         levels=random.integers(1, 5, impressions).astype(np.uint8),
         positions=random.integers(1, 20, impressions),
         category=random.integers(0, 5, impressions).astype(np.uint64),
-        sizes=sizes,
-        activity=random.integers(0, 15, count),
+        page_sizes=sizes,
+        user_activity=random.integers(0, 15, count),
         closes_at=np.sort((FIRST * MINUTE + random.random(count) * minutes * MINUTE).astype(np.int64)),
     )
 
 
-def part(whole: Measured, first: int, end: int) -> Measured:
+def part(whole: ScoredPages, first: int, end: int) -> ScoredPages:
     """Some of the pages."""
     starts = whole.page_starts
-    of_page = {"sizes", "activity", "closes_at"}
-    return Measured(
+    of_page = {"page_sizes", "user_activity", "closes_at"}
+    return ScoredPages(
         **{
             field.name: getattr(whole, field.name)[
                 slice(first, end) if field.name in of_page else slice(starts[first], starts[end])
             ]
-            for field in dataclasses.fields(Measured)
+            for field in dataclasses.fields(ScoredPages)
         }
     )
 
 
-def add(stretches: Stretches, counted: Measured) -> None:
+def add_batch(stretches: WindowBuffer, counted: ScoredPages) -> None:
     """Count pages, scored as `Quality` scores them."""
-    stretches.add(counted, score(counted.logits, counted.labels, counted.page_starts))
+    stretches.add(counted, sketch_update(counted.logits, counted.labels, counted.page_starts))
 
 
-def one_by_one(whole: Measured) -> dict[int, list[QualitySketch]]:
+def one_by_one(whole: ScoredPages) -> dict[int, list[QualitySketch]]:
     """What is expected: page after page into the sketch of its minute and of its user's activity."""
     found: dict[int, list[QualitySketch]] = defaultdict(lambda: [QualitySketch() for _ in range(3)])
     for number, (start, end) in enumerate(pairwise(whole.page_starts.tolist())):
-        joined_clicks = int(whole.activity[number])
+        joined_clicks = int(whole.user_activity[number])
         segment = 0 if joined_clicks < 3 else 1 if joined_clicks < 10 else 2
         sketch = found[int(whole.closes_at[number]) // MINUTE][segment]
         sketch.add(whole.logits[start:end], whole.labels[start:end], np.array([0, end - start]))
     return found
 
 
-def encoded(sketches: dict[int, list[QualitySketch]]) -> dict[int, Stretch]:
+def encoded(sketches: dict[int, list[QualitySketch]]) -> dict[int, QualityWindow]:
     return {
-        number: Stretch(number, (new.encode(), low.encode(), active.encode()))
+        number: QualityWindow(number, (new.encode(), low.encode(), active.encode()))
         for number, (new, low, active) in sketches.items()
     }
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), minutes=st.sampled_from([0.5, 3.0, 200.0]))
-def test_a_stretch_holds_the_pages_that_close_in_its_minute_and_has_the_bytes_of_their_sketches(
+def test_a_quality_window_holds_the_pages_closing_in_its_minute_and_the_bytes_of_their_sketches(
     seed: int, minutes: float
 ) -> None:
     whole = pages(40, seed, minutes)
-    found = stretches_of(whole)
+    found = windows_of(whole)
     assert {each.sequence: each for each in found} == encoded(one_by_one(whole))
     assert [each.sequence for each in found] == sorted(each.sequence for each in found)
 
@@ -93,77 +93,77 @@ def test_a_stretch_holds_the_pages_that_close_in_its_minute_and_has_the_bytes_of
     cuts=st.sets(st.integers(0, 12)),
     together=st.sampled_from([1, 60, 10_000]),
 )
-def test_batches_cuts_and_restarts_change_no_stretch_and_lose_none(
+def test_batches_checkpoints_and_restarts_neither_change_nor_lose_windows(
     seed: int, batches: list[int], cuts: set[int], together: int
 ) -> None:
     """At a cut, a new process goes on from what the cut holds, and what was published is whatever the cut told."""
     whole = pages(60, seed, 9.0)
     places = [0, *sorted(batches), 60]
-    published: dict[int, Stretch] = {}
+    published: dict[int, QualityWindow] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_TOGETHER", together)
-        stretches = Stretches()
+        stretches = WindowBuffer()
         for number, (first, end) in enumerate(pairwise(places)):
             if first < end:
-                add(stretches, part(whole, first, end))
+                add_batch(stretches, part(whole, first, end))
             if number in cuts:
-                state = _stored(stretches.settle())
-                published |= {each.sequence: each for each in stretches.settled.waiting}
-                stretches.published(stretches.settled.waiting[::2])
-                stretches = Stretches(state)
-        stretches.settle()
-        published |= {each.sequence: each for each in stretches.settled.waiting}
+                state = _stored(stretches.seal())
+                published |= {each.sequence: each for each in stretches.sealed.pending}
+                stretches.acknowledge(stretches.sealed.pending[::2])
+                stretches = WindowBuffer(state)
+        stretches.seal()
+        published |= {each.sequence: each for each in stretches.sealed.pending}
     assert published == encoded(one_by_one(whole))
 
 
-def _stored(state: StretchesState) -> StretchesState:
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=StretchesState)
+def _stored(state: WindowBufferState) -> WindowBufferState:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=WindowBufferState)
 
 
-def test_what_is_not_in_a_checkpoint_yet_is_not_published() -> None:
+def test_only_checkpointed_windows_are_published() -> None:
     whole = pages(60, 1, 5.0)
-    stretches = Stretches()
-    add(stretches, part(whole, 0, 30))
-    assert stretches.settled.waiting == ()
-    settled = stretches.settle()
-    add(stretches, part(whole, 30, 60))
-    assert stretches.settled == settled
+    stretches = WindowBuffer()
+    add_batch(stretches, part(whole, 0, 30))
+    assert stretches.sealed.pending == ()
+    settled = stretches.seal()
+    add_batch(stretches, part(whole, 30, 60))
+    assert stretches.sealed == settled
 
 
-def test_what_is_published_is_not_published_again_unless_it_has_got_more_pages() -> None:
+def test_a_window_is_republished_only_when_it_has_more_pages() -> None:
     whole = pages(60, 2, 1.5)
-    stretches = Stretches()
-    add(stretches, part(whole, 0, 10))
-    first = stretches.settle()
-    assert [each.sequence for each in first.waiting] == [FIRST]
-    add(stretches, part(whole, 10, 60))
-    again = stretches.settle()
-    stretches.published(first.waiting)
-    assert stretches.settled == again
-    stretches.published(again.waiting)
-    assert stretches.settled.waiting == ()
-    assert stretches.settled.newest == again.newest == again.waiting[-1]
-    assert stretches.settle() == stretches.settled
+    stretches = WindowBuffer()
+    add_batch(stretches, part(whole, 0, 10))
+    first = stretches.seal()
+    assert [each.sequence for each in first.pending] == [FIRST]
+    add_batch(stretches, part(whole, 10, 60))
+    again = stretches.seal()
+    stretches.acknowledge(first.pending)
+    assert stretches.sealed == again
+    stretches.acknowledge(again.pending)
+    assert stretches.sealed.pending == ()
+    assert stretches.sealed.latest == again.latest == again.pending[-1]
+    assert stretches.seal() == stretches.sealed
 
 
-def test_a_process_that_publishes_nothing_holds_no_more_than_it_may_and_counts_what_it_drops(
+def test_without_publishing_the_buffer_is_bounded_and_drops_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert MOST_WAITING == 192 << 20
+    assert MAX_BUFFERED_BYTES == 192 << 20
     # Some bytes of a few impressions, and 800 beside: five stretches fit, and never six.
     monkeypatch.setattr(module, "MOST_WAITING", 5_500)
     monkeypatch.setattr(module, "_BESIDE", 1_000)
     whole = pages(60, 3, 200.0)
-    stretches = Stretches()
+    stretches = WindowBuffer()
     for first in range(0, 60, 20):
-        add(stretches, part(whole, first, first + 20))
-        kept = stretches.settle().waiting
+        add_batch(stretches, part(whole, first, first + 20))
+        kept = stretches.seal().pending
     every = sorted(one_by_one(whole))
     assert [each.sequence for each in kept] == every[-5:]
     assert stretches.dropped == len(every) - 5
     # Those that are published make room.
-    stretches.published(kept)
-    stretches = Stretches(stretches.settle())
-    add(stretches, pages(5, 4, 400.0))
-    assert len(stretches.settle().waiting) == len(one_by_one(pages(5, 4, 400.0)))
+    stretches.acknowledge(kept)
+    stretches = WindowBuffer(stretches.seal())
+    add_batch(stretches, pages(5, 4, 400.0))
+    assert len(stretches.seal().pending) == len(one_by_one(pages(5, 4, 400.0)))
     assert stretches.dropped == 0

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from prectr.model.text.encoder.artifact import GradedPair, load_encoder, save_encoder, shipped_folder
-from prectr.model.text.encoder.network import RelevanceEncoder, make_encoder, matches, parameters_of
+from prectr.model.text.encoder.network import RelevanceEncoder, count_parameters, make_encoder, token_matches
 from prectr.model.text.encoder.tokens import MAX_TOKENS, Pair, PairTokenizer
 from prectr.model.text.encoder.vocabulary import train_vocabulary
 from prectr.state.errors import CheckpointError
@@ -31,12 +31,12 @@ def network(tokenizer: PairTokenizer) -> RelevanceEncoder:
 
 def test_a_pair_reads_cls_query_sep_title_sep(tokenizer: PairTokenizer) -> None:
     tokens = tokenizer.encode([("wool hat", "red wool socks"), ("usb", "")])
-    words = [tokenizer.tokenizer.id_to_token(place) for place in tokens.ids[0].tolist()]
+    words = [tokenizer.tokenizer.id_to_token(place) for place in tokens.input_ids[0].tolist()]
     assert words == ["[CLS]", "wool", "hat", "[SEP]", "red", "wool", "socks", "[SEP]"]
-    assert tokens.types[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert tokens.mask.sum(dim=1).tolist() == [8, 4]
-    assert tokens.types[1].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
-    marked = [word for word, mark in zip(words, matches(tokens)[0].tolist(), strict=True) if mark]
+    assert tokens.token_type_ids[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert tokens.attention_mask.sum(dim=1).tolist() == [8, 4]
+    assert tokens.token_type_ids[1].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+    marked = [word for word, mark in zip(words, token_matches(tokens)[0].tolist(), strict=True) if mark]
     assert marked == ["wool", "[SEP]", "wool", "[SEP]"]
 
 
@@ -55,35 +55,35 @@ def test_a_pair_reads_cls_query_sep_title_sep(tokenizer: PairTokenizer) -> None:
 )
 def test_every_text_has_a_sensible_score(tokenizer: PairTokenizer, network: RelevanceEncoder, pair: Pair) -> None:
     tokens = tokenizer.encode([pair])
-    assert tokens.ids.shape[1] <= MAX_TOKENS
+    assert tokens.input_ids.shape[1] <= MAX_TOKENS
     encoded = network(tokens)
     assert all(bool(torch.isfinite(part).all()) for part in encoded)
-    assert encoded.query.norm(dim=1).item() == pytest.approx(1.0, abs=1e-5)
+    assert encoded.query_vector.norm(dim=1).item() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_long_title_leaves_the_query_whole_and_a_long_query_leaves_the_title_a_third(
     tokenizer: PairTokenizer,
 ) -> None:
     long_title = tokenizer.encode([("wool hat", "red " * 400)])
-    assert int((long_title.types == 0).sum()) == 4
-    assert int(long_title.mask.sum()) == MAX_TOKENS
+    assert int((long_title.token_type_ids == 0).sum()) == 4
+    assert int(long_title.attention_mask.sum()) == MAX_TOKENS
     long_query = tokenizer.encode([("red " * 400, "wool " * 400)])
-    assert int((long_query.types == 1).sum()) == (MAX_TOKENS - 3) // 3 + 1
+    assert int((long_query.token_type_ids == 1).sum()) == (MAX_TOKENS - 3) // 3 + 1
 
 
-def test_what_is_cached_and_what_is_forgotten_reads_the_same(tokenizer: PairTokenizer) -> None:
-    small = PairTokenizer(tokenizer.tokenizer, cached=2)
+def test_cached_and_evicted_texts_tokenize_the_same(tokenizer: PairTokenizer) -> None:
+    small = PairTokenizer(tokenizer.tokenizer, cache_size=2)
     for _ in range(3):
         again, whole = small.encode(PAIRS), tokenizer.encode(PAIRS)
-        assert torch.equal(again.ids, whole.ids)
-        assert torch.equal(again.types, whole.types)
+        assert torch.equal(again.input_ids, whole.input_ids)
+        assert torch.equal(again.token_type_ids, whole.token_type_ids)
 
 
 def test_the_cache_of_tokens_is_bounded(tokenizer: PairTokenizer) -> None:
-    small = PairTokenizer(tokenizer.tokenizer, cached=3)
+    small = PairTokenizer(tokenizer.tokenizer, cache_size=3)
     small.encode(PAIRS)
     small.encode(PAIRS[:1])
-    assert len(small._known) == 3
+    assert len(small._cache) == 3
 
 
 def test_padding_and_company_change_no_score(tokenizer: PairTokenizer, network: RelevanceEncoder) -> None:
@@ -96,13 +96,15 @@ def test_padding_and_company_change_no_score(tokenizer: PairTokenizer, network: 
 def test_states_and_their_gradients_are_those_of_the_library(tokenizer: PairTokenizer) -> None:
     network = make_encoder(tokenizer, seed=5)
     tokens = tokenizer.encode([*PAIRS, ("", ""), ("wool hat", "red " * 40)])
-    assert not tokens.mask.all()
-    marked = tokens.types + 2 * matches(tokens).long()
-    theirs = network.bert(input_ids=tokens.ids, attention_mask=tokens.mask.long(), token_type_ids=marked)
-    expected = theirs.last_hidden_state * tokens.mask.unsqueeze(2), theirs.pooler_output
+    assert not tokens.attention_mask.all()
+    marked = tokens.token_type_ids + 2 * token_matches(tokens).long()
+    theirs = network.bert(
+        input_ids=tokens.input_ids, attention_mask=tokens.attention_mask.long(), token_type_ids=marked
+    )
+    expected = theirs.last_hidden_state * tokens.attention_mask.unsqueeze(2), theirs.pooler_output
     weight = torch.randn(expected[0].shape, generator=torch.Generator().manual_seed(3))
     gradients = []
-    for hidden, pooled in (network.states(tokens), expected):
+    for hidden, pooled in (network.hidden_states(tokens), expected):
         torch.testing.assert_close(hidden, expected[0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(pooled, expected[1], atol=1e-5, rtol=1e-4)
         network.zero_grad()
@@ -112,18 +114,18 @@ def test_states_and_their_gradients_are_those_of_the_library(tokenizer: PairToke
         torch.testing.assert_close(gradients[0][name], of_library, atol=1e-3, rtol=1e-3, msg=name)
 
 
-def test_the_level_head_can_be_asked_again(tokenizer: PairTokenizer, network: RelevanceEncoder) -> None:
+def test_the_level_head_can_be_rerun(tokenizer: PairTokenizer, network: RelevanceEncoder) -> None:
     encoded = network(tokenizer.encode(PAIRS))
-    assert torch.equal(network.level_logits(encoded.pair), encoded.level_logits)
-    assert encoded.pair.shape == (12, 128)
+    assert torch.equal(network.level_logits(encoded.pair_embedding), encoded.level_logits)
+    assert encoded.pair_embedding.shape == (12, 128)
     assert encoded.level_logits.shape == (12, 4)
-    assert encoded.query.shape == encoded.item.shape == (12, 32)
+    assert encoded.query_vector.shape == encoded.item_vector.shape == (12, 32)
 
 
 def test_gradients_reach_every_parameter(tokenizer: PairTokenizer) -> None:
     network = make_encoder(tokenizer, seed=5, layers=1)
     encoded = network(tokenizer.encode(PAIRS))
-    (encoded.level_logits.square().sum() + (encoded.query * encoded.item).sum()).backward()
+    (encoded.level_logits.square().sum() + (encoded.query_vector * encoded.item_vector).sum()).backward()
     still = [name for name, parameter in network.named_parameters() if not _learns(parameter.grad)]
     assert still == []
 
@@ -131,7 +133,7 @@ def test_gradients_reach_every_parameter(tokenizer: PairTokenizer) -> None:
 def test_the_encoder_is_below_the_size_that_was_promised(tokenizer: PairTokenizer) -> None:
     network = make_encoder(tokenizer, seed=1)
     embeddings = network.bert.embeddings.word_embeddings.weight.numel()
-    assert parameters_of(network) - embeddings + 8_000 * 128 < 2_200_000
+    assert count_parameters(network) - embeddings + 8_000 * 128 < 2_200_000
 
 
 def test_weights_depend_on_the_seed_alone(tokenizer: PairTokenizer) -> None:
@@ -186,15 +188,15 @@ def test_transformers_opens_the_folder(
     theirs = AutoTokenizer.from_pretrained(tmp_path / "half")("wool hat", "red wool socks", return_tensors="pt")
     ours = tokenizer.encode([("wool hat", "red wool socks")])
     assert model.dtype == torch.float32
-    assert torch.equal(theirs["input_ids"], ours.ids)
-    assert torch.equal(theirs["token_type_ids"], ours.types)
-    marked = ours.types + 2 * matches(ours).long()
-    states = model(input_ids=ours.ids, token_type_ids=marked).last_hidden_state
-    torch.testing.assert_close(states, network.states(ours)[0], atol=5e-3, rtol=5e-3)
+    assert torch.equal(theirs["input_ids"], ours.input_ids)
+    assert torch.equal(theirs["token_type_ids"], ours.token_type_ids)
+    marked = ours.token_type_ids + 2 * token_matches(ours).long()
+    states = model(input_ids=ours.input_ids, token_type_ids=marked).last_hidden_state
+    torch.testing.assert_close(states, network.hidden_states(ours)[0], atol=5e-3, rtol=5e-3)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "relevance.safetensors", "tokenizer.json", "config.json"])
-def test_a_damaged_or_missing_file_is_named(folder: Path, name: str) -> None:
+def test_a_corrupt_or_missing_file_is_named(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -227,7 +229,7 @@ def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path, toke
         load_encoder(folder)
 
 
-def test_what_is_no_encoder_is_told(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_encoder_is_reported(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is no folder"):
         load_encoder(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -260,7 +262,7 @@ def _learns(gradient: Tensor | None) -> bool:
 def test_the_shipped_encoder_opens_is_small_and_knows_a_case_from_a_cable() -> None:
     found = load_encoder()
     assert found.network.levels.weight.dtype == torch.float32
-    assert parameters_of(found.network) < 2_200_000
+    assert count_parameters(found.network) < 2_200_000
     assert sum(path.stat().st_size for path in shipped_folder().iterdir()) < 8_000_000
     assert len(found.pairs) == 3668
     pairs = [("phone case", "Case Logic mobile phone case Black"), ("phone case", "StarTech.com HDMI cable 2 m")]

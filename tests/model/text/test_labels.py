@@ -19,8 +19,8 @@ from prectr.model.text.teacher.teacher import (
     CausalTeacher,
     ClassifierTeacher,
     Teacher,
+    level_interpolation,
     open_teacher,
-    spread_over_levels,
 )
 from prectr.ops.cli.main import app
 from prectr.state.errors import InputError, UsageError
@@ -49,7 +49,7 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_outputs_are_spread_evenly_over_the_levels(outputs: int, expected: NDArray[np.float64]) -> None:
-    np.testing.assert_allclose(spread_over_levels(outputs), expected)
+    np.testing.assert_allclose(level_interpolation(outputs), expected)
 
 
 def test_four_outputs_are_the_levels(four: Path) -> None:
@@ -98,8 +98,11 @@ def test_a_language_model_answers_with_its_probabilities_of_the_digits(language_
 
 def test_a_query_that_looks_like_a_field_of_the_prompt_is_only_a_query(language_model: Path) -> None:
     teacher = CausalTeacher(language_model, CPU, prompt="{query} | {title} :")
-    assert teacher._ask("{title}", "hat") == "{title} | hat :"
-    assert CausalTeacher(language_model, CPU, prompt="{title} | {query} :")._ask("{title}", "hat") == "hat | {title} :"
+    assert teacher._format_prompt("{title}", "hat") == "{title} | hat :"
+    assert (
+        CausalTeacher(language_model, CPU, prompt="{title} | {query} :")._format_prompt("{title}", "hat")
+        == "hat | {title} :"
+    )
 
 
 def test_a_prompt_without_a_field_is_refused(language_model: Path) -> None:
@@ -107,7 +110,7 @@ def test_a_prompt_without_a_field_is_refused(language_model: Path) -> None:
         CausalTeacher(language_model, CPU, prompt="how good is {query}?")
 
 
-def test_what_is_no_model_is_told(tmp_path: Path, four: Path) -> None:
+def test_a_folder_that_is_no_model_is_reported(tmp_path: Path, four: Path) -> None:
     with pytest.raises(UsageError, match="is no folder"):
         open_teacher(tmp_path / "nowhere", CPU)
     (tmp_path / "empty").mkdir()
@@ -135,7 +138,7 @@ def test_an_encoder_without_a_classifier_is_no_teacher(tmp_path: Path, four: Pat
 
 def test_labels_read_as_the_teacher_says_and_batches_change_nothing(tmp_path: Path, four: Path) -> None:
     teacher = ClassifierTeacher(four, CPU)
-    write_labels(tmp_path / "labels", PAIRS, teacher, batch=5)
+    write_labels(tmp_path / "labels", PAIRS, teacher, batch_size=5)
     found = read_labels(tmp_path / "labels", PAIRS)
     np.testing.assert_allclose(found.log_levels, teacher.log_levels(PAIRS), atol=1e-5)
     assert found.manifest.teacher["sha256"] == teacher.identity["sha256"]
@@ -145,11 +148,11 @@ def test_labels_read_as_the_teacher_says_and_batches_change_nothing(tmp_path: Pa
 
 def test_vectors_go_with_the_labels(tmp_path: Path, four: Path) -> None:
     sentences = SentenceEncoder(four, CPU)
-    write_labels(tmp_path / "labels", PAIRS, ClassifierTeacher(four, CPU), batch=5, sentences=sentences)
+    write_labels(tmp_path / "labels", PAIRS, ClassifierTeacher(four, CPU), batch_size=5, sentences=sentences)
     found = read_labels(tmp_path / "labels", PAIRS)
-    assert set(found.texts) == set(texts_of(PAIRS)) >= {"usb cable 2 m", "wool hat", "cotton"}
-    texts = list(found.texts)
-    np.testing.assert_allclose(found.vectors, sentences.vectors(texts), atol=1e-3)
+    assert set(found.text_index) == set(texts_of(PAIRS)) >= {"usb cable 2 m", "wool hat", "cotton"}
+    texts = list(found.text_index)
+    np.testing.assert_allclose(found.vectors, sentences.encode(texts), atol=1e-3)
     assert found.manifest.vectors == sentences.identity
 
 
@@ -175,43 +178,43 @@ class _Dies:
         return self._teacher.log_levels(pairs)
 
 
-def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels_module, "PART", 8)
+def test_an_interrupted_run_resumes(tmp_path: Path, four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "PART_PAIRS", 8)
     teacher = ClassifierTeacher(four, CPU)
-    write_labels(tmp_path / "whole", PAIRS, teacher, batch=4)
+    write_labels(tmp_path / "whole", PAIRS, teacher, batch_size=4)
     with pytest.raises(KeyboardInterrupt):
-        write_labels(tmp_path / "cut", PAIRS, _Dies(teacher, after=3), batch=4)
+        write_labels(tmp_path / "cut", PAIRS, _Dies(teacher, after=3), batch_size=4)
     with pytest.raises(InputError, match="is not complete"):
         read_labels(tmp_path / "cut", PAIRS)
     rest = _Dies(teacher, after=99)
-    assert write_labels(tmp_path / "cut", PAIRS, rest, batch=4) == rest.asked == 16
+    assert write_labels(tmp_path / "cut", PAIRS, rest, batch_size=4) == rest.asked == 16
     whole, cut = read_labels(tmp_path / "whole", PAIRS), read_labels(tmp_path / "cut", PAIRS)
     assert np.array_equal(whole.log_levels, cut.log_levels)
-    assert write_labels(tmp_path / "cut", PAIRS, _Dies(teacher, after=0), batch=4) == 0
+    assert write_labels(tmp_path / "cut", PAIRS, _Dies(teacher, after=0), batch_size=4) == 0
 
 
 def test_labels_of_other_pairs_or_another_teacher_are_refused(tmp_path: Path, four: Path) -> None:
     folder = tmp_path / "labels"
-    write_labels(folder, PAIRS, ClassifierTeacher(four, CPU), batch=8)
+    write_labels(folder, PAIRS, ClassifierTeacher(four, CPU), batch_size=8)
     with pytest.raises(UsageError, match="labels of 24 other pairs"):
         read_labels(folder, PAIRS[:-1])
     with pytest.raises(UsageError, match="labels of 24 other pairs"):
         read_labels(folder, PAIRS[::-1])
     other = ClassifierTeacher(save_classifier(tmp_path / "other", outputs=4, seed=4), CPU)
     with pytest.raises(UsageError, match=r"other provenance \(teacher differ\)"):
-        write_labels(folder, PAIRS, other, batch=8)
+        write_labels(folder, PAIRS, other, batch_size=8)
     with pytest.raises(UsageError, match="holds no labels"):
         read_labels(tmp_path, PAIRS)
 
 
-def test_damaged_labels_are_named_and_made_anew(tmp_path: Path, four: Path) -> None:
+def test_corrupt_labels_are_named_and_remade(tmp_path: Path, four: Path) -> None:
     teacher = ClassifierTeacher(four, CPU)
-    write_labels(tmp_path, PAIRS, teacher, batch=8)
+    write_labels(tmp_path, PAIRS, teacher, batch_size=8)
     part = tmp_path / "levels-000000000.safetensors"
     part.write_bytes(part.read_bytes()[:-40])
     with pytest.raises(InputError, match=r"levels-000000000\.safetensors is damaged"):
         read_labels(tmp_path, PAIRS)
-    assert write_labels(tmp_path, PAIRS, teacher, batch=8) == len(PAIRS)
+    assert write_labels(tmp_path, PAIRS, teacher, batch_size=8) == len(PAIRS)
     read_labels(tmp_path, PAIRS)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(InputError, match=r"manifest\.json is damaged"):
@@ -226,7 +229,7 @@ def test_a_teacher_that_answers_nothing_finite_stops_the_labelling(tmp_path: Pat
             return found
 
     with pytest.raises(InputError, match="is not finite"):
-        write_labels(tmp_path, PAIRS, Broken(four, CPU), batch=8)
+        write_labels(tmp_path, PAIRS, Broken(four, CPU), batch_size=8)
 
 
 def test_the_command_labels_and_says_what_it_did(tmp_path: Path, four: Path) -> None:

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prectr.model.distributed.data_parallel import add_up
+from prectr.model.distributed.data_parallel import all_reduce_gradients
 from prectr.model.features.hashing import U64, mix
-from prectr.model.layers.gradients import Gradients, RowGradients
+from prectr.model.layers.gradients import Gradients, SparseGradient
 from prectr.model.text.pair_cache import PairCache
-from tests.kit.models.threads import in_threads
+from tests.kit.models.threads import run_on_ranks
 
 CPU = torch.device("cpu")
 KEYS = st.integers(0, 2**64 - 1)
@@ -30,22 +30,22 @@ def _apart(cache: PairCache, count: int) -> U64:
 
 def _colliding(cache: PairCache, count: int) -> U64:
     """Keys of pairs that want the same slot."""
-    several = mix(np.arange(50 * count * cache.slots, dtype=np.uint64))
+    several = mix(np.arange(50 * count * cache.size, dtype=np.uint64))
     slots, _ = cache.find(several)
     return several[slots == slots[0]][:count]
 
 
 def _kept(cache: PairCache, keys: U64, values: torch.Tensor, step: int) -> None:
-    cache.keep(cache.to_keep(keys, values), step)
+    cache.apply(cache.updates_for(keys, values), step)
 
 
-def test_what_was_never_kept_is_not_found() -> None:
+def test_an_uncached_pair_is_not_found() -> None:
     cache = PairCache(16, 3, CPU)
     _, steps = cache.find(_keys(0, 1, 2**64 - 1, 12345))
     assert steps.tolist() == [-1] * 4
 
 
-def test_what_was_kept_is_found_with_its_step_and_values() -> None:
+def test_a_cached_pair_is_found_with_its_step_and_values() -> None:
     cache = PairCache(64, 3, CPU)
     keys = _apart(cache, 5)
     values = torch.arange(15, dtype=torch.float32).view(5, 3) / 8
@@ -85,7 +85,7 @@ def test_values_are_those_of_float16() -> None:
     assert read[0, :2] == pytest.approx(values[0, :2], rel=1e-3)
 
 
-def test_a_new_pair_takes_the_place_of_the_one_before() -> None:
+def test_a_new_pair_replaces_the_previous_one_in_its_slot() -> None:
     cache = PairCache(8, 2, CPU)
     first, second = _colliding(cache, 2)
     _kept(cache, _keys(first), torch.tensor([[1.0, 2.0]]), 1)
@@ -130,33 +130,33 @@ def test_the_cache_is_a_dictionary_by_slot(batches: list[list[int]], slots: int)
 def test_nothing_to_keep_changes_nothing_and_has_the_same_columns() -> None:
     cache = PairCache(8, 2, CPU)
     _kept(cache, _keys(5), torch.tensor([[1.0, 2.0]]), 3)
-    some = cache.to_keep(_keys(5), torch.zeros(1, 2))
-    nothing = cache.nothing()
-    assert nothing.gradient.shape == (0, some.gradient.shape[1])
-    cache.keep(nothing, 9)
+    some = cache.updates_for(_keys(5), torch.zeros(1, 2))
+    nothing = cache.empty_update()
+    assert nothing.values.shape == (0, some.values.shape[1])
+    cache.apply(nothing, 9)
     assert cache.find(_keys(5))[1].tolist() == [3]
 
 
 def test_rows_are_ascending_and_each_once() -> None:
     cache = PairCache(32, 1, CPU)
     keys = mix(np.arange(200, dtype=np.uint64))
-    rows = cache.to_keep(keys, torch.zeros(200, 1)).rows
+    rows = cache.updates_for(keys, torch.zeros(200, 1)).indices
     assert rows.tolist() == sorted(keys.view(np.int64).tolist())
 
 
-def _over_ranks(shares: list[tuple[U64, torch.Tensor]], slots: int = 64) -> PairCache:
+def _over_ranks(shards: list[tuple[U64, torch.Tensor]], slots: int = 64) -> PairCache:
     """The cache of a rank whose share was kept together with the others'; all hold the same."""
 
     def work(ranks: object) -> PairCache:
         cache = PairCache(slots, 2, CPU)
-        keys, values = shares[ranks.rank]  # type: ignore[attr-defined]
-        change = cache.to_keep(keys, values) if len(keys) else cache.nothing()
+        keys, values = shards[ranks.rank]  # type: ignore[attr-defined]
+        change = cache.updates_for(keys, values) if len(keys) else cache.empty_update()
         own = Gradients(1, torch.zeros(0), {"pairs": change})
-        cache.keep(add_up(own, len(shares), ranks).tables["pairs"], 1)  # type: ignore[arg-type]
+        cache.apply(all_reduce_gradients(own, len(shards), ranks).tables["pairs"], 1)  # type: ignore[arg-type]
         return cache
 
-    caches = in_threads(len(shares), work)
-    exports = [cache.export() for cache in caches]
+    caches = run_on_ranks(len(shards), work)
+    exports = [cache.state_dict() for cache in caches]
     for export in exports[1:]:
         assert all(torch.equal(export[name], exports[0][name]) for name in export)
     return caches[0]
@@ -193,33 +193,33 @@ def test_two_pairs_of_two_ranks_in_one_slot_are_never_taken_for_each_other() -> 
         assert found == own
 
 
-def test_what_was_exported_is_taken_up_bit_for_bit() -> None:
+def test_an_export_restores_bit_for_bit() -> None:
     cache = PairCache(32, 3, CPU)
     keys = mix(np.arange(40, dtype=np.uint64))
     values = torch.randn(40, 3, generator=torch.Generator().manual_seed(2))
     _kept(cache, keys[:15], values[:15], 2)
     _kept(cache, keys[15:], values[15:], 5)
-    exported = cache.export()
+    exported = cache.state_dict()
     used = len(np.unique(cache.find(keys)[0]))
     assert all(len(tensor) == used for tensor in exported.values())
     restored = PairCache(32, 3, CPU)
-    restored.restore({name: tensor.clone() for name, tensor in exported.items()})
+    restored.load_state_dict({name: tensor.clone() for name, tensor in exported.items()})
     slots, steps = cache.find(keys)
     again, same = restored.find(keys)
     assert np.array_equal(steps, same)
     assert torch.equal(cache.read(slots), restored.read(again))
     _kept(cache, keys[:4], values[4:8], 8)
     _kept(restored, keys[:4], values[4:8], 8)
-    assert all(torch.equal(tensor, restored.export()[name]) for name, tensor in cache.export().items())
+    assert all(torch.equal(tensor, restored.state_dict()[name]) for name, tensor in cache.state_dict().items())
 
 
-def test_an_empty_cache_can_be_exported_and_taken_up() -> None:
+def test_an_empty_cache_can_be_exported_and_restored() -> None:
     restored = PairCache(8, 2, CPU)
-    restored.restore(PairCache(8, 2, CPU).export())
+    restored.load_state_dict(PairCache(8, 2, CPU).state_dict())
     assert restored.find(_keys(0, 1))[1].tolist() == [-1, -1]
 
 
 def test_the_change_is_what_the_change_of_any_table_is() -> None:
-    change = PairCache(8, 2, CPU).to_keep(_keys(1), torch.zeros(1, 2))
-    assert isinstance(change, RowGradients)
-    assert (change.rows.dtype, change.gradient.dtype) == (torch.int64, torch.float32)
+    change = PairCache(8, 2, CPU).updates_for(_keys(1), torch.zeros(1, 2))
+    assert isinstance(change, SparseGradient)
+    assert (change.indices.dtype, change.values.dtype) == (torch.int64, torch.float32)

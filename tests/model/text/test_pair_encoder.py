@@ -9,17 +9,17 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from prectr.model.distributed.data_parallel import add_up
-from prectr.model.features.batch import Batch, FeatureEncoder, Reads
-from prectr.model.features.smoothing import Parents
+from prectr.model.distributed.data_parallel import all_reduce_gradients
+from prectr.model.features.batch import Batch, FeatureEncoder, FeatureNeeds
+from prectr.model.features.smoothing import PriorRates
 from prectr.model.layers.gradients import Gradients
 from prectr.model.text.encoder.artifact import load_encoder
 from prectr.model.text.encoder.network import RelevanceEncoder
 from prectr.model.text.encoder.tokens import Pair, PairTokenizer, PairTokens
-from prectr.model.text.pair_encoder import PairReader, Reading, told
+from prectr.model.text.pair_encoder import CachedPairEncoder, PairEncodings, with_text_features
 from tests.kit.models.encoder import tiny_encoder
 from tests.kit.models.examples import random_examples, small_config
-from tests.kit.models.threads import in_threads
+from tests.kit.models.threads import run_on_ranks
 
 CPU = torch.device("cpu")
 HALF = 2e-3
@@ -51,28 +51,28 @@ class Asked:
         self.trained = load_encoder(tiny_encoder(1)).network if joint else None
         config = small_config(model="prectr-v2", **settings)
         watched = dataclasses.replace(folder, tokenizer=self.written)  # type: ignore[arg-type]
-        self.reader = PairReader(watched, config, CPU, self.trained)
+        self.reader = CachedPairEncoder(watched, config, CPU, self.trained)
 
-    def learn(self, batch: Batch) -> Reading:
+    def learn(self, batch: Batch) -> PairEncodings:
         """Read as in training, and remember."""
         self.written.forget()
-        reading = self.reader.read(batch, learn=True)
-        self.reader.keep(reading.kept)
+        reading = self.reader.encode(batch, learn=True)
+        self.reader.apply(reading.cache_update)
         return reading
 
-    def score(self, batch: Batch) -> Reading:
+    def score(self, batch: Batch) -> PairEncodings:
         self.written.forget()
         with torch.no_grad():
-            return self.reader.read(batch, learn=False)
+            return self.reader.encode(batch, learn=False)
 
     def wait(self, steps: int) -> None:
         """So many batches in which nothing is read."""
         for _ in range(steps):
-            self.reader.keep(self.reader.nothing())
+            self.reader.apply(self.reader.empty_update())
 
 
 def _batch(seed: int = 0, pages: int = 8) -> Batch:
-    return FeatureEncoder().encode(random_examples(pages, seed=seed), Parents(64, 20.0), Reads(texts=True))
+    return FeatureEncoder().encode(random_examples(pages, seed=seed), PriorRates(64, 20.0), FeatureNeeds(texts=True))
 
 
 def _fresh(network: RelevanceEncoder, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,47 +84,49 @@ def _fresh(network: RelevanceEncoder, batch: Batch) -> tuple[Tensor, Tensor, Ten
     return pair, torch.cat([each.level_logits for each in said]), torch.cat([(e.query * e.item).sum(1) for e in said])
 
 
-def _of_impressions(reading: Reading) -> Tensor:
-    return reading.pair.detach()[reading.index]
+def _of_impressions(reading: PairEncodings) -> Tensor:
+    return reading.pair_embedding.detach()[reading.inverse]
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_each_impression_is_told_what_the_encoder_says_of_its_text(joint: bool) -> None:
+def test_each_impression_gets_the_encodings_of_its_text(joint: bool) -> None:
     asked, batch = Asked(joint=joint, encoder_share=0.3), _batch()
     reading = asked.learn(batch)
     now = asked.trained or load_encoder(tiny_encoder()).network
     pair, _, similarity = _fresh(now, batch)
     assert torch.allclose(_of_impressions(reading), pair, atol=1e-5)
-    assert torch.allclose(reading.similarity.detach()[reading.index], similarity, atol=1e-5)
+    assert torch.allclose(reading.similarity.detach()[reading.inverse], similarity, atol=1e-5)
 
 
-def test_stage_one_speaks_of_every_pair_where_the_encoder_does_not_learn() -> None:
+def test_stage_one_covers_every_pair_where_the_encoder_is_frozen() -> None:
     asked, batch = Asked(joint=False), _batch()
     for reading in (asked.learn(batch), asked.learn(batch), asked.score(batch)):
         levels = _fresh(load_encoder(tiny_encoder()).network, batch)[1]
-        assert reading.anchored.tolist() == list(range(len(reading.pair)))
-        assert torch.allclose(reading.stage_one[reading.index], levels, atol=HALF)
-        assert not reading.pair.requires_grad
+        assert reading.anchor_index.tolist() == list(range(len(reading.pair_embedding)))
+        assert torch.allclose(reading.stage_one_logits[reading.inverse], levels, atol=HALF)
+        assert not reading.pair_embedding.requires_grad
 
 
-def test_stage_one_speaks_of_the_pairs_that_the_encoder_learns_from() -> None:
+def test_stage_one_covers_the_pairs_that_the_encoder_trains_on() -> None:
     asked, batch = Asked(joint=True, encoder_share=0.4), _batch()
     levels = _fresh(load_encoder(tiny_encoder()).network, batch)[1]
     for _ in range(3):
         reading = asked.learn(batch)
-        assert {_pair_at(batch, reading, place) for place in reading.anchored.tolist()} == set(asked.written.learned)
-        assert 0 < len(reading.anchored) < len(reading.pair)
-        for place, said in zip(reading.anchored.tolist(), reading.stage_one, strict=True):
-            impression = reading.index.tolist().index(place)
+        assert {_pair_at(batch, reading, place) for place in reading.anchor_index.tolist()} == set(
+            asked.written.learned
+        )
+        assert 0 < len(reading.anchor_index) < len(reading.pair_embedding)
+        for place, said in zip(reading.anchor_index.tolist(), reading.stage_one_logits, strict=True):
+            impression = reading.inverse.tolist().index(place)
             assert torch.allclose(said, levels[impression], atol=1e-5)
-        assert not reading.stage_one.requires_grad
+        assert not reading.stage_one_logits.requires_grad
         with torch.no_grad():
             for parameter in asked.trained.parameters():  # type: ignore[union-attr]
                 parameter.mul_(1.05)
 
 
-def _pair_at(batch: Batch, reading: Reading, place: int) -> Pair:
-    return batch.texts[reading.index.tolist().index(place)]
+def _pair_at(batch: Batch, reading: PairEncodings, place: int) -> Pair:
+    return batch.texts[reading.inverse.tolist().index(place)]
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -133,7 +135,7 @@ def test_each_distinct_pair_is_encoded_once_a_batch_and_then_no_more(joint: bool
     distinct = set(batch.texts)
     assert len(distinct) < batch.impressions
     reading = asked.learn(batch)
-    assert len(reading.pair) == len(distinct)
+    assert len(reading.pair_embedding) == len(distinct)
     assert sorted(asked.written.plain) == sorted(distinct)
     for read in (asked.learn, asked.score):
         read(batch)
@@ -148,16 +150,16 @@ def test_what_is_cached_is_what_was_said_but_for_float16(joint: bool) -> None:
     asked, batch = Asked(joint=joint, encoder_share=0.2), _batch()
     first = asked.learn(batch)
     second = asked.learn(batch)
-    assert torch.equal(first.index, second.index)
-    assert torch.allclose(second.pair, first.pair, rtol=1e-3, atol=HALF)
+    assert torch.equal(first.inverse, second.inverse)
+    assert torch.allclose(second.pair_embedding, first.pair_embedding, rtol=1e-3, atol=HALF)
     assert torch.allclose(second.similarity, first.similarity, rtol=1e-3, atol=HALF)
-    assert not torch.equal(second.pair, first.pair)
+    assert not torch.equal(second.pair_embedding, first.pair_embedding)
 
 
 def test_scoring_remembers_nothing() -> None:
     asked, batch = Asked(joint=True, encoder_share=0.5), _batch()
     reading = asked.score(batch)
-    assert len(reading.kept.rows) == 0
+    assert len(reading.cache_update.indices) == 0
     asked.score(batch)
     assert set(asked.written.plain) == set(batch.texts)
     assert asked.reader.step == 0
@@ -171,7 +173,7 @@ def test_the_encoder_learns_from_the_configured_share(share: float) -> None:
     learned: list[set[Pair]] = []
     for _ in range(60):
         reading = asked.learn(batch)
-        assert len(set(asked.written.learned)) == len(asked.written.learned) == len(reading.anchored)
+        assert len(set(asked.written.learned)) == len(asked.written.learned) == len(reading.anchor_index)
         learned.append(set(asked.written.learned))
     drawn = 60 * distinct
     assert sum(map(len, learned)) == pytest.approx(drawn * share, abs=3 * np.sqrt(drawn * share * (1 - share)))
@@ -185,11 +187,11 @@ def test_only_the_pairs_that_are_learned_from_carry_a_gradient() -> None:
     reading = asked.learn(batch)
     network = asked.trained
     assert network is not None
-    learned = set(reading.anchored.tolist())
-    assert 0 < len(learned) < len(reading.pair)
-    for place in range(len(reading.pair)):
+    learned = set(reading.anchor_index.tolist())
+    assert 0 < len(learned) < len(reading.pair_embedding)
+    for place in range(len(reading.pair_embedding)):
         network.zero_grad()
-        (reading.pair[place] * torch.arange(128)).sum().backward(retain_graph=True)
+        (reading.pair_embedding[place] * torch.arange(128)).sum().backward(retain_graph=True)
         flows = sum(float(p.grad.abs().sum()) for p in network.parameters() if p.grad is not None) > 0
         assert flows == (place in learned)
 
@@ -200,19 +202,20 @@ def test_with_a_share_of_one_every_pair_goes_through_every_time_and_of_nought_no
     for _ in range(3):
         reading = all_of_them.learn(batch)
         assert sorted(all_of_them.written.learned) == sorted(set(batch.texts))
-        assert reading.pair.requires_grad
+        assert reading.pair_embedding.requires_grad
         reading = none.learn(batch)
         assert none.written.learned == []
-        assert not reading.pair.requires_grad
-        assert len(reading.anchored) == 0
+        assert not reading.pair_embedding.requires_grad
+        assert len(reading.anchor_index) == 0
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_learn_from_the_pairs_that_one_process_learns_from(size: int) -> None:
     examples = random_examples(9, seed=4)
-    whole = FeatureEncoder().encode(examples, Parents(64, 20.0), Reads(texts=True))
+    whole = FeatureEncoder().encode(examples, PriorRates(64, 20.0), FeatureNeeds(texts=True))
     shares = [
-        FeatureEncoder().encode(examples[rank::size], Parents(64, 20.0), Reads(texts=True)) for rank in range(size)
+        FeatureEncoder().encode(examples[rank::size], PriorRates(64, 20.0), FeatureNeeds(texts=True))
+        for rank in range(size)
     ]
     alone = Asked(joint=True, encoder_share=0.3)
     ranks = [Asked(joint=True, encoder_share=0.3) for _ in range(size)]
@@ -230,15 +233,15 @@ def test_ranks_come_to_hold_one_cache_of_all_that_any_has_read() -> None:
     def work(ranks: object) -> Asked:
         asked = Asked(joint=True, encoder_share=0.0)
         own = examples[ranks.rank :: 3]  # type: ignore[attr-defined]
-        batch = FeatureEncoder().encode(own, Parents(64, 20.0), Reads(texts=True))
-        kept = asked.reader.read(batch, learn=True).kept
-        summed = add_up(Gradients(1, torch.zeros(0), {"pairs": kept}), 3, ranks)  # type: ignore[arg-type]
-        asked.reader.keep(summed.tables["pairs"])
+        batch = FeatureEncoder().encode(own, PriorRates(64, 20.0), FeatureNeeds(texts=True))
+        kept = asked.reader.encode(batch, learn=True).cache_update
+        summed = all_reduce_gradients(Gradients(1, torch.zeros(0), {"pairs": kept}), 3, ranks)  # type: ignore[arg-type]
+        asked.reader.apply(summed.tables["pairs"])
         return asked
 
-    whole = FeatureEncoder().encode(examples, Parents(64, 20.0), Reads(texts=True))
-    together = in_threads(3, work)
-    exports = [asked.reader.export() for asked in together]
+    whole = FeatureEncoder().encode(examples, PriorRates(64, 20.0), FeatureNeeds(texts=True))
+    together = run_on_ranks(3, work)
+    exports = [asked.reader.state_dict() for asked in together]
     assert all(torch.equal(export[name], exports[0][name]) for export in exports for name in export)
     reading = together[1].score(whole)
     # Two of many pairs may want one slot.
@@ -258,14 +261,14 @@ def test_a_pair_is_encoded_again_after_the_configured_steps_and_not_before() -> 
     asked.wait(4)
     stale = asked.score(batch)
     assert asked.written.plain == []
-    assert torch.allclose(stale.pair, first.pair, rtol=1e-3, atol=HALF)
+    assert torch.allclose(stale.pair_embedding, first.pair_embedding, rtol=1e-3, atol=HALF)
     asked.wait(2)
     renewed = asked.learn(batch)
     assert sorted(asked.written.plain) == sorted(set(batch.texts))
     network = asked.trained
     assert network is not None
     assert torch.allclose(_of_impressions(renewed), _fresh(network, batch)[0], atol=1e-5)
-    assert not torch.allclose(renewed.pair, first.pair, atol=0.05)
+    assert not torch.allclose(renewed.pair_embedding, first.pair_embedding, atol=0.05)
     asked.wait(4)
     asked.score(batch)
     assert asked.written.plain == []
@@ -278,11 +281,11 @@ def test_what_is_learned_from_is_remembered_as_it_is_said_now() -> None:
         for parameter in asked.trained.parameters():  # type: ignore[union-attr]
             parameter.mul_(1.2)
     second = asked.learn(batch)
-    fresh = set(second.anchored.tolist())
+    fresh = set(second.anchor_index.tolist())
     third = asked.score(batch)
     cached = [place for place in sorted(fresh) if _pair_at(batch, third, place) not in set(asked.written.plain)]
     assert cached
-    assert torch.allclose(third.pair[cached], second.pair[cached], rtol=1e-3, atol=HALF)
+    assert torch.allclose(third.pair_embedding[cached], second.pair_embedding[cached], rtol=1e-3, atol=HALF)
 
 
 def test_stage_one_is_never_encoded_again_where_it_is_all() -> None:
@@ -295,11 +298,11 @@ def test_stage_one_is_never_encoded_again_where_it_is_all() -> None:
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_a_cache_of_three_slots_reads_what_a_large_one_reads(joint: bool) -> None:
-    small, large = (Asked(joint=joint, encoder_share=0.3, pair_slots=slots) for slots in (3, 1 << 16))
+    small, large = (Asked(joint=joint, encoder_share=0.3, pair_cache_size=slots) for slots in (3, 1 << 16))
     for seed in range(3):
         batch = _batch(seed)
         few, many = small.learn(batch), large.learn(batch)
-        assert torch.allclose(few.pair, many.pair, rtol=1e-3, atol=HALF)
+        assert torch.allclose(few.pair_embedding, many.pair_embedding, rtol=1e-3, atol=HALF)
 
 
 def test_a_restored_reader_goes_on_bit_for_bit() -> None:
@@ -307,12 +310,12 @@ def test_a_restored_reader_goes_on_bit_for_bit() -> None:
     for seed in range(3):
         undisturbed.learn(_batch(seed))
     restored = Asked(joint=True, encoder_share=0.3, pair_refresh=3)
-    restored.reader.restore({name: tensor.clone() for name, tensor in undisturbed.reader.export().items()})
+    restored.reader.load_state_dict({name: tensor.clone() for name, tensor in undisturbed.reader.state_dict().items()})
     assert restored.reader.step == 3
     for seed in (0, 5, 1, 2, 0):
         one, other = undisturbed.learn(_batch(seed)), restored.learn(_batch(seed))
-        assert torch.equal(one.pair, other.pair)
-        assert torch.equal(one.stage_one, other.stage_one)
+        assert torch.equal(one.pair_embedding, other.pair_embedding)
+        assert torch.equal(one.stage_one_logits, other.stage_one_logits)
         assert undisturbed.written.plain == restored.written.plain
         assert undisturbed.written.learned == restored.written.learned
 
@@ -322,24 +325,24 @@ def test_the_state_of_another_encoder_is_refused_and_says_which() -> None:
     one.learn(_batch())
     shas = [load_encoder(tiny_encoder(seed)).sha256[:12] for seed in (0, 1)]
     with pytest.raises(ValueError, match=f"{shas[0]}.*{shas[1]}.*--encoder"):
-        other.reader.restore(one.reader.export())
+        other.reader.load_state_dict(one.reader.state_dict())
     other.learn(_batch())
     assert sorted(other.written.plain) == sorted(set(_batch().texts))
 
 
-def test_a_batch_is_told_stage_ones_softmax_in_place_of_the_logged_level() -> None:
+def test_a_batch_gets_stage_ones_softmax_in_place_of_the_logged_level() -> None:
     asked, batch = Asked(joint=False), _batch()
     reading = asked.learn(batch)
-    heard = told(batch, reading, infers_levels=True)
+    heard = with_text_features(batch, reading, infers_levels=True)
     _, logits, similarity = _fresh(load_encoder(tiny_encoder()).network, batch)
     assert heard.level_weights == pytest.approx(softmax(logits.numpy(), axis=1), abs=1e-5)
     assert heard.similarity == pytest.approx(similarity.numpy(), abs=1e-5)
-    assert heard.seen_levels.tolist() == (logits.argmax(dim=1) + 1).tolist()
+    assert heard.likeliest_levels.tolist() == (logits.argmax(dim=1) + 1).tolist()
 
 
 def test_a_batch_keeps_the_logged_level_where_it_is_given() -> None:
     asked, batch = Asked(joint=False), _batch()
-    heard = told(batch, asked.learn(batch), infers_levels=False)
+    heard = with_text_features(batch, asked.learn(batch), infers_levels=False)
     assert heard.level_weights.tolist() == np.eye(4)[batch.levels - 1].tolist()
     assert heard.similarity is not None
     assert batch.similarity is None
@@ -360,6 +363,6 @@ def test_texts_of_any_kind_are_read(joint: bool) -> None:
     asked = Asked(joint=joint, encoder_share=0.5)
     for _ in range(2):
         reading = asked.learn(strange)
-        assert bool(torch.isfinite(reading.pair).all())
+        assert bool(torch.isfinite(reading.pair_embedding).all())
         assert bool(torch.isfinite(reading.similarity).all())
-        assert bool(torch.isfinite(reading.stage_one).all())
+        assert bool(torch.isfinite(reading.stage_one_logits).all())

@@ -14,20 +14,20 @@ from typer.testing import CliRunner
 from prectr.model.text.encoder import pretrain as pretrain_module
 from prectr.model.text.encoder.artifact import load_encoder
 from prectr.model.text.encoder.graded import GradedPair, read_graded, read_pairs
-from prectr.model.text.encoder.holdout import hold_out
-from prectr.model.text.encoder.length_bucketing import by_length, shuffled_by_length
-from prectr.model.text.encoder.network import Encoded, RelevanceEncoder, make_encoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, level_logits, pretrain
+from prectr.model.text.encoder.holdout import split_holdout
+from prectr.model.text.encoder.length_bucketing import length_bucketed_batches, length_sorted_batches
+from prectr.model.text.encoder.network import EncoderOutput, RelevanceEncoder, make_encoder
+from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits, pretrain
 from prectr.model.text.encoder.tokens import PairTokenizer
 from prectr.model.text.encoder.vocabulary import train_vocabulary
-from prectr.model.text.teacher.distillation import distillation_loss, reduce_vectors, start_from_vectors, vector_loss
-from prectr.model.text.teacher.labels import FORMAT, Manifest, SoftLabels, texts_of
+from prectr.model.text.teacher.distillation import distillation_loss, init_from_vectors, reduce_vectors, vector_loss
+from prectr.model.text.teacher.labels import FORMAT, LabelManifest, SoftLabels, texts_of
 from prectr.ops.cli.main import app
 from prectr.state.errors import InputError, TrainingError, UsageError
-from prectr.stream.simulator.chorus import graded_pairs
+from prectr.stream.simulator.chorus import graded_products
 from tests.kit.models.teachers import PAIRS
 
-QUICK = PretrainConfig(vocabulary=200, batch=8, tune_epochs=12, distil_epochs=12, held_out=0.0, tune_rate=2e-3)
+QUICK = PretrainConfig(vocab_size=200, batch_size=8, tune_epochs=12, distil_epochs=12, held_out=0.0, tune_lr=2e-3)
 
 
 def graded_by_words() -> list[GradedPair]:
@@ -52,12 +52,12 @@ def one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 def soft_labels(log_levels: NDArray[np.float32], *, vectors: bool = False) -> SoftLabels:
     texts = {text: place for place, text in enumerate(texts_of(PAIRS))} if vectors else {}
     drawn = np.random.default_rng(1).normal(size=(len(texts), 40)).astype(np.float32)
-    manifest = Manifest(format=FORMAT, teacher={"model": "made up"}, pairs=len(PAIRS), pairs_sha256="", part=9)
+    manifest = LabelManifest(format=FORMAT, teacher={"model": "made up"}, pairs=len(PAIRS), pairs_sha256="", part=9)
     return SoftLabels(log_levels, texts, drawn, manifest)
 
 
 def test_the_same_texts_give_the_same_vocabulary() -> None:
-    texts = [f"{pair.title} {pair.query}" for pair in graded_pairs()[:600]]
+    texts = [f"{pair.title} {pair.query}" for pair in graded_products()[:600]]
     one, two = (train_vocabulary(texts, size=1000) for _ in range(2))
     assert one.to_str() == two.to_str()
     assert one.get_vocab_size() == 1000
@@ -74,7 +74,7 @@ def test_distillation_against_a_hand_calculation() -> None:
 
 def test_vectors_that_point_the_same_way_cost_nothing_and_opposite_ones_two() -> None:
     one = torch.nn.functional.normalize(torch.randn(3, 32, generator=torch.Generator().manual_seed(1)))
-    same = Encoded(torch.zeros(3, 128), torch.zeros(3, 4), one, one)
+    same = EncoderOutput(torch.zeros(3, 128), torch.zeros(3, 4), one, one)
     assert float(vector_loss(same, 2 * one, 7 * one)) == pytest.approx(0.0, abs=1e-6)
     assert float(vector_loss(same, one, -one)) == pytest.approx(1.0, abs=1e-6)
     assert float(vector_loss(same, -one, -one)) == pytest.approx(2.0, abs=1e-6)
@@ -94,7 +94,7 @@ def test_words_that_mean_alike_start_alike() -> None:
     vectors[1] = vectors[0]
     texts = {f"word{place}": place for place in range(30)}
     embeddings = torch.zeros(12, 16)
-    started = start_from_vectors(embeddings, {"word0": 5, "word1": 6, "word2": 7, "##x": 8}, texts, vectors)
+    started = init_from_vectors(embeddings, {"word0": 5, "word1": 6, "word2": 7, "##x": 8}, texts, vectors)
     assert started == 3
     torch.testing.assert_close(embeddings[5], embeddings[6])
     assert not torch.allclose(embeddings[5], embeddings[7], atol=1e-3)
@@ -103,30 +103,30 @@ def test_words_that_mean_alike_start_alike() -> None:
 
 def test_every_pair_is_in_one_batch_and_batches_are_of_like_length() -> None:
     lengths = np.random.default_rng(1).integers(4, 48, size=1000)
-    batches = shuffled_by_length(lengths, 16, np.random.default_rng(2))
+    batches = length_bucketed_batches(lengths, 16, np.random.default_rng(2))
     assert sorted(np.concatenate(batches).tolist()) == list(range(1000))
     padded = sum(len(batch) * lengths[batch].max() for batch in batches)
     assert padded < 1.1 * lengths.sum()
-    longest_first = list(by_length(lengths, 16))
+    longest_first = list(length_sorted_batches(lengths, 16))
     assert lengths[longest_first[0][0]] == lengths.max()
     assert sorted(np.concatenate(longest_first).tolist()) == list(range(1000))
 
 
 def test_a_held_out_query_is_on_one_side_only() -> None:
-    learned, aside = hold_out(graded_by_words(), 0.25, seed=1)
+    learned, aside = split_holdout(graded_by_words(), 0.25, seed=1)
     assert len({pair.query for pair in aside}) == 1
     assert {pair.query for pair in aside}.isdisjoint(pair.query for pair in learned)
     assert len(learned) + len(aside) == len(PAIRS)
-    assert hold_out(graded_by_words(), 0.25, seed=1) == (learned, aside)
-    assert hold_out(graded_by_words(), 0.0, seed=1)[1] == []
+    assert split_holdout(graded_by_words(), 0.25, seed=1) == (learned, aside)
+    assert split_holdout(graded_by_words(), 0.0, seed=1)[1] == []
     with pytest.raises(UsageError, match="cannot be held out"):
-        hold_out(graded_by_words()[:6], 0.1, seed=1)
+        split_holdout(graded_by_words()[:6], 0.1, seed=1)
 
 
 def test_fine_tuning_learns_the_grades() -> None:
     graded = graded_by_words()
-    made = pretrain(graded, dataclasses.replace(QUICK, tune_epochs=40, hidden_words=0.0))
-    found = level_logits(made.network, made.tokenizer, [pair.pair for pair in graded]).argmax(dim=1) + 1
+    made = pretrain(graded, dataclasses.replace(QUICK, tune_epochs=40, mask_probability=0.0))
+    found = predict_level_logits(made.network, made.tokenizer, [pair.pair for pair in graded]).argmax(dim=1) + 1
     assert found.tolist() == [pair.level for pair in graded]
     assert not made.network.training
 
@@ -134,47 +134,47 @@ def test_fine_tuning_learns_the_grades() -> None:
 def test_distillation_learns_what_the_teacher_says_and_tuning_changes_it() -> None:
     levels = np.log(np.full((len(PAIRS), 4), 0.1, dtype=np.float32))
     levels[np.arange(len(PAIRS)), np.arange(len(PAIRS)) % 4] = np.log(0.7)
-    config = dataclasses.replace(QUICK, distil_epochs=60, tune_epochs=1, tune_rate=1e-9, distil_rate=3e-3)
+    config = dataclasses.replace(QUICK, distil_epochs=60, tune_epochs=1, tune_lr=1e-9, distil_lr=3e-3)
     labels = soft_labels(levels)
     made = pretrain(graded_by_words(), config, unlabelled=PAIRS, labels=labels)
-    found = level_logits(made.network, made.tokenizer, PAIRS).argmax(dim=1).numpy()
+    found = predict_level_logits(made.network, made.tokenizer, PAIRS).argmax(dim=1).numpy()
     assert (found == np.arange(len(PAIRS)) % 4).mean() > 0.9
-    losses = [row.loss for row in made.passes if row.stage == "distil"]
+    losses = [row.loss for row in made.epochs if row.stage == "distil"]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_the_vectors_of_the_labels_are_learned_too() -> None:
     labels = soft_labels(np.log(np.full((len(PAIRS), 4), 0.25, dtype=np.float32)), vectors=True)
-    config = dataclasses.replace(QUICK, distil_epochs=40, tune_epochs=1, tune_rate=1e-9, distil_rate=3e-3)
+    config = dataclasses.replace(QUICK, distil_epochs=40, tune_epochs=1, tune_lr=1e-9, distil_lr=3e-3)
     made = pretrain(graded_by_words(), config, unlabelled=PAIRS, labels=labels)
     with torch.inference_mode():
         encoded = made.network(made.tokenizer.encode(PAIRS))
     reduced = torch.from_numpy(reduce_vectors(labels.vectors, 32))
-    item = reduced[[labels.texts[title] for _, title in PAIRS]]
-    assert float(torch.cosine_similarity(encoded.item, item).mean()) > 0.8
+    item = reduced[[labels.text_index[title] for _, title in PAIRS]]
+    assert float(torch.cosine_similarity(encoded.item_vector, item).mean()) > 0.8
 
 
 def test_the_same_seed_gives_the_same_encoder_and_another_another() -> None:
     labels = soft_labels(np.log(np.full((len(PAIRS), 4), 0.25, dtype=np.float32)), vectors=True)
     config = dataclasses.replace(QUICK, distil_epochs=2, tune_epochs=2)
     one, two = (pretrain(graded_by_words(), config, unlabelled=PAIRS, labels=labels) for _ in range(2))
-    assert one.passes == two.passes
+    assert one.epochs == two.epochs
     same = zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True)
     assert all(torch.equal(left, right) for left, right in same)
     other = pretrain(graded_by_words(), dataclasses.replace(config, seed=1), unlabelled=PAIRS, labels=labels)
-    assert other.passes != one.passes
+    assert other.epochs != one.epochs
 
 
 def test_it_stops_when_the_held_out_queries_gain_no_more_and_keeps_the_best_pass() -> None:
     graded = graded_by_words()
-    config = dataclasses.replace(QUICK, held_out=0.25, tune_epochs=60, patience=3, tune_rate=1e-2, hidden_words=0.0)
+    config = dataclasses.replace(QUICK, held_out=0.25, tune_epochs=60, patience=3, tune_lr=1e-2, mask_probability=0.0)
     made = pretrain(graded, config)
-    held = [row.held_out_loss for row in made.passes if row.held_out_loss is not None]
-    assert made.best is not None
-    assert held[made.best - 1] == min(held)
-    assert len(held) == made.best + 3 < 60
-    _, aside = hold_out(graded, 0.25, seed=0)
-    logits = level_logits(made.network, made.tokenizer, [pair.pair for pair in aside])
+    held = [row.held_out_loss for row in made.epochs if row.held_out_loss is not None]
+    assert made.best_epoch is not None
+    assert held[made.best_epoch - 1] == min(held)
+    assert len(held) == made.best_epoch + 3 < 60
+    _, aside = split_holdout(graded, 0.25, seed=0)
+    logits = predict_level_logits(made.network, made.tokenizer, [pair.pair for pair in aside])
     kept = torch.nn.functional.cross_entropy(logits, torch.tensor([pair.level - 1 for pair in aside]))
     assert float(kept) == pytest.approx(min(held), rel=1e-5)
 
@@ -227,7 +227,7 @@ def test_a_line_that_is_no_graded_pair_is_named(tmp_path: Path, line: str, messa
         read_graded(tmp_path / "graded.jsonl")
 
 
-def test_a_file_without_pairs_is_told(tmp_path: Path) -> None:
+def test_a_file_without_pairs_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no graded pairs"):
         read_graded(tmp_path / "empty.jsonl")

@@ -52,7 +52,7 @@ def test_a_checkpoint_may_move_to_another_device(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.PROGRESS, checkpoint.HEADER])
-def test_a_file_cut_short_is_refused_by_name(saved: Path, name: str) -> None:
+def test_a_truncated_file_is_rejected_by_name(saved: Path, name: str) -> None:
     path = saved / name
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(CheckpointError, match=name):

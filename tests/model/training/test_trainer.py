@@ -48,7 +48,7 @@ def test_a_resumed_trainer_ends_like_an_undisturbed_one_bit_for_bit(model: str, 
 
 @settings(max_examples=8)
 @given(cuts=st.lists(st.integers(0, 60), max_size=8), model=st.sampled_from(ALL), line=st.integers(0, START * 2))
-def test_weights_do_not_depend_on_how_examples_are_cut_into_calls(cuts: list[int], model: str, line: int) -> None:
+def test_weights_do_not_depend_on_how_examples_are_split_into_calls(cuts: list[int], model: str, line: int) -> None:
     whole = Trainer(small_config(model=model))
     whole.consume(EXAMPLES, 0)
     pieces = Trainer(small_config(model=model))
@@ -81,7 +81,7 @@ def test_a_batch_ends_at_batch_pages() -> None:
 def test_the_open_batch_is_neither_trained_nor_measured_until_flushed() -> None:
     trainer = Trainer(small_config(batch_pages=16, batch_span=1e9))
     start = trainer.weights_sha256()
-    trainer.consume(EXAMPLES[:15], line=2**60)
+    trainer.consume(EXAMPLES[:15], watermark=2**60)
     assert trainer.weights_sha256() == start
     assert trainer.quality.segments()["all"].pages == trainer.pages_trained == trainer.batches == 0
     trainer.flush()
@@ -144,7 +144,7 @@ def test_quality_is_that_of_the_scores_measured() -> None:
     trainer.flush()
     labels = np.concatenate([scores.batch.labels for scores in seen])
     logits = np.concatenate([scores.logits for scores in seen])
-    figures = trainer.quality.segments()["all"].figures()
+    figures = trainer.quality.segments()["all"].stats()
     assert figures.auc == pytest.approx(roc_auc_score(labels, logits), abs=2e-3)
     assert figures.log_loss == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-logits))), abs=1e-6)
     assert figures.impressions == len(labels)
@@ -153,7 +153,9 @@ def test_quality_is_that_of_the_scores_measured() -> None:
 @pytest.mark.parametrize("model", ALL)
 def test_models_learn_that_position_and_level_matter(model: str) -> None:
     # Levels here are at random, so no text tells them.
-    seen = _scores(random_examples(1500, seed=9), model=model, levels="logged", batch_pages=8, batch_span=1e9)[90:]
+    seen = _scores(random_examples(1500, seed=9), model=model, level_source="logged", batch_pages=8, batch_span=1e9)[
+        90:
+    ]
     labels = np.concatenate([scores.batch.labels for scores in seen])
     logits = np.concatenate([scores.logits for scores in seen])
     # The clicks' own rate, 0.1 · level / √position, has an AUC of about 0.68 here.

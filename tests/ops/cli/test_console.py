@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import prectr.ops.cli.console
-from prectr.ops.cli.console import meter, set_up_logging
+from prectr.ops.cli.console import progress_bar, set_up_logging
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_elsewhere_than_on_a_terminal_progress_is_log_lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(prectr.ops.cli.console, "_LINE_EVERY", 0.0)
-    with caplog.at_level(logging.INFO), meter("replay", 200) as shown:
+    with caplog.at_level(logging.INFO), progress_bar("replay", 200) as shown:
         shown.update(50, "12 pages")
         shown.update(200)
     assert caplog.messages[:2] == ["replay: 25 %, 12 pages", "replay: 100 %"]
@@ -40,7 +40,7 @@ def test_elsewhere_than_on_a_terminal_progress_is_log_lines(
 
 
 def test_log_lines_are_far_apart_and_nothing_to_do_is_done(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), meter("empty", 0) as shown:
+    with caplog.at_level(logging.INFO), progress_bar("empty", 0) as shown:
         for _ in range(1000):
             shown.update(0)
     assert len(caplog.messages) == 1
@@ -49,7 +49,7 @@ def test_log_lines_are_far_apart_and_nothing_to_do_is_done(caplog: pytest.LogCap
 
 @pytest.mark.parametrize("total", [0, 200])
 def test_on_a_terminal_progress_is_a_bar_with_a_note(terminal: io.StringIO, total: int) -> None:
-    with meter("replay", total) as shown:
+    with progress_bar("replay", total) as shown:
         shown.update(total, "12 pages")
     text = terminal.getvalue()
     assert "replay" in text

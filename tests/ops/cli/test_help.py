@@ -50,9 +50,9 @@ def test_every_option_says_what_it_is(every: dict[str, Any]) -> None:
 
 def test_help_fills_the_terminals_lines_not_the_sources() -> None:
     wide = prectr("dlq", "retry", "--help", COLUMNS="150").stdout
-    assert "Lines of --from that name no letter are sent at each call." in wide
+    assert "Lines of --file that name no letter are sent at each call." in wide
     assert [line.strip() for line in wide.splitlines() if line.strip().startswith("Example")] == [
-        "Example: prectr dlq retry --from letters.jsonl --bootstrap localhost:9092 --dry-run"
+        "Example: prectr dlq retry --file letters.jsonl --bootstrap localhost:9092 --dry-run"
     ]
     narrow = prectr("dlq", "retry", "--help", COLUMNS="70").stdout
     prose = narrow.partition("Usage")[2].partition("╭")[0]

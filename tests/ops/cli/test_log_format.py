@@ -13,12 +13,12 @@ import pytest
 from rich.console import Console
 
 import prectr.ops.cli.console
-from prectr.ops.cli.console import Logging, chosen, draws, say, set_up_logging
+from prectr.ops.cli.console import LogSettings, is_interactive, log_settings, print_error, set_up_logging
 from prectr.ops.cli.log_format import LogLine, decode_line, encode_line
-from prectr.ops.live.run import LiveRun, _children
-from prectr.ops.live.supervisor import Child, Patience, supervise
+from prectr.ops.live.run import LiveRun, _processes
+from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
 from prectr.state.errors import UsageError
-from prectr.state.snapshots import task_of
+from prectr.state.snapshots import task_log_fields
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from testkit.command import PRECTR, environment, prectr
@@ -44,7 +44,7 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.StringI
     yield heard
     root.handlers = kept
     root.setLevel(level)
-    chosen.level, chosen.form = "info", "console"
+    log_settings.severity, log_settings.log_format = "info", "console"
 
 
 def test_a_json_line_has_time_level_logger_message_and_where_it_is_of_a_task(
@@ -52,9 +52,7 @@ def test_a_json_line_has_time_level_logger_message_and_where_it_is_of_a_task(
 ) -> None:
     stderr = listen("info", "json")
     before = datetime.now(UTC)
-    logging.getLogger("prectr.stream.kafka.tasks.task").info(
-        "open at %d", 5, extra={"stage": "sessions", "partition": 3}
-    )
+    logging.getLogger("prectr.stream.kafka.tasks.task").info("open at %d", 5, extra={"stage": "join", "partition": 3})
     logging.getLogger("ops").warning('two\nlines, "quoted"')
     first, second = map(json.loads, stderr.getvalue().splitlines())
     at = datetime.fromisoformat(first.pop("time"))
@@ -64,11 +62,11 @@ def test_a_json_line_has_time_level_logger_message_and_where_it_is_of_a_task(
         "level": "INFO",
         "logger": "prectr.stream.kafka.tasks.task",
         "message": "open at 5",
-        "stage": "sessions",
+        "stage": "join",
     }
     assert first == expected | {"partition": 3}
     del second["time"]
-    assert second == {"level": "WARNING", "logger": "ops", "message": 'two\nlines, "quoted"'}
+    assert second == {"severity": "WARNING", "logger": "ops", "message": 'two\nlines, "quoted"'}
 
 
 def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_text(
@@ -95,7 +93,7 @@ def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_tex
     ],
 )
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_the_level_is_that_of_our_own_lines_and_libraries_only_speak_of_trouble(
+def test_the_severity_applies_to_our_logs_and_libraries_log_warnings_only(
     level: str, heard: list[str], form: str, listen: Callable[..., io.StringIO]
 ) -> None:
     stderr = listen(level, form)
@@ -120,18 +118,18 @@ def test_a_log_for_a_program_is_never_drawn_on(
     for form in ("console", "json"):
         listen("info", form)
         monkeypatch.setattr(prectr.ops.cli.console, "console", Console(file=io.StringIO(), force_terminal=True))
-        assert draws() == (form == "console")
+        assert is_interactive() == (form == "console")
 
 
-def test_the_last_words_are_a_line_of_the_log(listen: Callable[..., io.StringIO]) -> None:
+def test_the_final_error_is_a_log_line(listen: Callable[..., io.StringIO]) -> None:
     stderr = listen()
-    say("no broker")
+    print_error("no broker")
     assert stderr.getvalue() == "prectr: no broker\n"
     stderr = listen("info", "json")
-    say("no broker")
+    print_error("no broker")
     line = decode_line(stderr.getvalue())
     assert line is not None
-    assert (line.level, line.logger, line.message) == ("ERROR", "prectr", "no broker")
+    assert (line.severity, line.logger, line.message) == ("ERROR", "prectr", "no broker")
 
 
 def test_what_is_no_json_line_is_nothing() -> None:
@@ -142,37 +140,39 @@ def test_what_is_no_json_line_is_nothing() -> None:
 
 
 def test_a_task_is_named_by_its_folder() -> None:
-    assert task_of("sessions-12") == {"stage": "sessions", "partition": 12}
-    assert task_of("elsewhere") == task_of("-3") == task_of("a-b") == {}
+    assert task_log_fields("join-12") == {"stage": "join", "partition": 12}
+    assert task_log_fields("elsewhere") == task_log_fields("-3") == task_log_fields("a-b") == {}
 
 
 def test_a_process_logs_as_its_parent_does() -> None:
-    assert Logging("debug", "json").flags == ["--log-level=debug", "--log-format=json"]
+    assert LogSettings("debug", "json").flags == ["--log-level=debug", "--log-format=json"]
 
 
 def test_prectr_run_starts_every_process_with_its_own_way_to_log(tmp_path: Path) -> None:
-    flags = Logging("debug", "json").flags
+    flags = LogSettings("debug", "json").flags
     run = LiveRun(
         connection=Connection("127.0.0.1:1"),
         topics=Topics(),
         group_prefix="",
         state_dir=tmp_path / "state",
         run_dir=tmp_path / "run",
-        monitor=[],
-        log=flags,
+        monitor_flags=[],
+        log_flags=flags,
     )
-    commands = {child.name: child._command for child in _children(run)}
+    commands = {child.name: child._command for child in _processes(run)}
     assert commands.keys() == {"stream-1", "train", "monitor"}
     for name, command in commands.items():
         # Behind `python -m …parent_watchdog`, before the command's name: they are flags of prectr itself.
         assert command[3:6] == [*flags, name.partition("-")[0]]
 
 
-def test_a_supervisor_hears_what_its_children_say_in_json(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_supervisor_parses_the_json_logs_of_its_processes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     warning = encode_line(LogLine("t", "WARNING", "prectr.stream.kafka.tasks.task_manager", "opening the tasks again"))
     passing = encode_line(LogLine("t", "INFO", "prectr", "all is well"))
     last = encode_line(LogLine("t", "ERROR", "prectr", "no such topic"))
-    child = Child("stream-1", [], tmp_path / "log", may_end=True, patience=Patience(first=0.01))
+    child = ManagedProcess(
+        "stream-1", [], tmp_path / "log", may_exit=True, restart_policy=RestartPolicy(initial_delay=0.01)
+    )
     program = f"import sys; sys.stderr.write({(warning + chr(10) + passing + chr(10) + last + chr(10))!r}); sys.exit(2)"
     child._command = [sys.executable, "-c", program]
     with pytest.raises(UsageError, match="stream-1: no such topic"), caplog.at_level(logging.WARNING, "ops"):
@@ -202,7 +202,7 @@ def searches(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_a_replay_says_nothing_of_who_searched_or_for_what(form: str, tmp_path: Path) -> None:
+def test_a_replay_logs_no_user_ids_or_queries(form: str, tmp_path: Path) -> None:
     flags = [*PRECTR, "--log-format", form]
     done = subprocess.run(
         [*flags, "replay", searches(tmp_path), "--run-dir", tmp_path / "run", "--model", "lr", "--metrics-port", "0"],
@@ -220,10 +220,10 @@ def test_a_replay_says_nothing_of_who_searched_or_for_what(form: str, tmp_path: 
     for secret in (*PEOPLE, *WORDS, *(word for words in WORDS for word in words.split())):
         assert secret not in done.stderr
     if form == "json":
-        assert [json.loads(line)["level"] for line in done.stderr.splitlines()]
+        assert [json.loads(line)["severity"] for line in done.stderr.splitlines()]
 
 
-def test_level_and_format_come_from_the_environment_too_and_flags_go_before(tmp_path: Path) -> None:
+def test_severity_and_format_come_from_the_environment_and_flags_win(tmp_path: Path) -> None:
     missing = tmp_path / "missing.jsonl"
     loud = {"PRECTR_LOG_FORMAT": "json", "PRECTR_LOG_LEVEL": "warning"}
     done = prectr("replay", missing, "--run-dir", tmp_path / "run", **loud)

@@ -18,7 +18,7 @@ from scipy.special import expit
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.main import main
 from prectr.ops.ranking.result import Ranked, Ranking
-from prectr.ops.ranking.service import Question, RunChoice
+from prectr.ops.ranking.service import RankQuery, RunRef
 from prectr.ops.ranking.service import rank as rank_by
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
@@ -28,12 +28,12 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item
 from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 from prectr.stream.records import decode_example
-from prectr.stream.replay.run_checkpoint import cuts
+from prectr.stream.replay.run_checkpoint import list_checkpoints
 from testkit.command import write_log
 from tests.kit.models.encoder import tiny_encoder
 from tests.kit.models.examples import small_config
 from tests.kit.stages.events import DAY, MINUTE, T, click, page
-from tests.kit.stages.replays import ran
+from tests.kit.stages.replays import replay_to_end
 
 PIPELINE = PipelineConfig(partitions=2)
 MODELS = ("prectr-v2", "wide-deep+")
@@ -65,7 +65,7 @@ ITEMS = [Item(f"i{number}", f"title of i{number}", None, 7.5 * number, "cables",
 
 def _settings(**more: object) -> Settings:
     trainer = small_config(
-        model="prectr-v2", batch_pages=10, embedding_scale=0.3, embedding_rate=0.3, dense_rate=0.02, **more
+        model="prectr-v2", batch_pages=10, embedding_scale=0.3, embedding_lr=0.3, dense_lr=0.02, **more
     )
     return Settings(pipeline=PIPELINE, trainer=trainer)
 
@@ -83,14 +83,14 @@ def _trainer(run_dir: Path, model: str) -> Trainer:
     """The run's newest, opened by itself."""
     settings = _settings()
     trainer = Trainer(replace(settings.trainer, model=model))
-    trainer.load(cuts(run_dir / "checkpoints")[0] / "sinks" / model)
+    trainer.load(list_checkpoints(run_dir / "checkpoints")[0] / "sinks" / model)
     return trainer
 
 
 def _ranked(made: Path, **more: Any) -> Ranking:
     question = {"query": " QUERY  1", "user_id": "u1", "items": ITEMS, "at": ASKED} | more
-    choice = RunChoice(run_dir=question.pop("run_dir", made / "run"), **question.pop("choice", {}))
-    return rank_by(choice, Question(**question))
+    choice = RunRef(run_dir=question.pop("run_dir", made / "run"), **question.pop("choice", {}))
+    return rank_by(choice, RankQuery(**question))
 
 
 def _log_odds(ranking: Ranking) -> dict[str, float]:
@@ -107,8 +107,10 @@ def test_scores_are_the_trainers_on_the_page_that_the_stages_make(
     shown = [{name: value for name, value in item.items() if value is not None} for item in shown]
     event = {"type": "impression", "request_id": "x", "user_id": "u1", "query": " QUERY  1", "ts": ASKED}
     last = json.dumps(event | {"items": shown}).encode()
-    collected = ran([write_log(tmp_path / "longer.jsonl", [*_lines(), last])], tmp_path / "run", config=PIPELINE)
-    example = decode_example(collected.collected[-1])
+    collected = replay_to_end(
+        [write_log(tmp_path / "longer.jsonl", [*_lines(), last])], tmp_path / "run", config=PIPELINE
+    )
+    example = decode_example(collected.emitted[-1])
     assert example.request_id == "x"
     assert sum(example.query_stats) > 50
     assert sum(example.user_stats) > 40
@@ -118,11 +120,11 @@ def test_scores_are_the_trainers_on_the_page_that_the_stages_make(
         dict(zip([item.item_id for item in ITEMS], expected.tolist(), strict=True)), abs=1e-6
     )
     assert np.ptp(expected) > 0.05
-    assert tuple(ranking.asked.impressions.values()) == example.query_stats[:4]
-    assert tuple(ranking.asked.clicks.values()) == example.query_stats[4:]
-    assert tuple(ranking.user.impressions.values()) == example.user_stats[:4]
-    assert tuple(ranking.user.clicks.values()) == example.user_stats[4:]
-    assert ranking.user.past_clicks == example.user_activity
+    assert tuple(ranking.query_preference.impressions.values()) == example.query_stats[:4]
+    assert tuple(ranking.query_preference.clicks.values()) == example.query_stats[4:]
+    assert tuple(ranking.user_preference.impressions.values()) == example.user_stats[:4]
+    assert tuple(ranking.user_preference.clicks.values()) == example.user_stats[4:]
+    assert ranking.user_preference.past_clicks == example.user_activity
 
 
 def test_the_ranking_is_by_falling_click_probability_and_adds_up(made: Path) -> None:
@@ -133,27 +135,32 @@ def test_the_ranking_is_by_falling_click_probability_and_adds_up(made: Path) -> 
     assert {each.item_id for each in ranking.ranked} == {item.item_id for item in ITEMS}
     for each in ranking.ranked:
         assert each.click_probability == pytest.approx(float(expit(each.log_odds)))
-        assert sum(each.levels.values()) == pytest.approx(1.0, abs=1e-6)
+        assert sum(each.level_probabilities.values()) == pytest.approx(1.0, abs=1e-6)
         assert each.click_given_level is not None
-        mixed = sum(each.levels[level] * each.click_given_level[level] for level in each.levels)
+        mixed = sum(
+            each.level_probabilities[level] * each.click_given_level[level] for level in each.level_probabilities
+        )
         assert each.click_probability == pytest.approx(mixed, abs=1e-6)
-        assert each.levels[str(each.level)] == max(each.levels.values())
+        assert each.level_probabilities[str(each.relevance_level)] == max(each.level_probabilities.values())
         assert each.incentives is not None
-        assert each.incentive == each.incentives[str(each.level)] != 0.0
-        assert each.level_from == "inferred"
+        assert each.incentive == each.incentives[str(each.relevance_level)] != 0.0
+        assert each.relevance_source == "inferred"
 
 
-def test_it_says_which_level_user_and_query_prefer(made: Path) -> None:
+def test_it_prints_the_preferred_level_of_user_and_query(made: Path) -> None:
     """Items of level 3 were clicked seven times of ten, those of other levels far less."""
     ranking = _ranked(made)
-    assert ranking.user.preferred == 3
-    assert ranking.asked.preferred == 3
-    rates = {level: ranking.asked.clicks[level] / max(ranking.asked.impressions[level], 1) for level in "1234"}
+    assert ranking.user_preference.preferred == 3
+    assert ranking.query_preference.preferred == 3
+    rates = {
+        level: ranking.query_preference.clicks[level] / max(ranking.query_preference.impressions[level], 1)
+        for level in "1234"
+    }
     assert max(rates, key=lambda level: rates[level]) == "3"
-    assert ranking.asked.rates["3"] == max(ranking.asked.rates.values())
+    assert ranking.query_preference.rates["3"] == max(ranking.query_preference.rates.values())
 
 
-def test_more_candidates_than_a_page_holds_score_as_they_do_by_themselves(made: Path) -> None:
+def test_more_candidates_than_a_page_holds_score_as_they_do_alone(made: Path) -> None:
     many = [Item(f"i{number}", f"title {number % 40}", None, None, None, None, None) for number in range(450)]
     ranking = _ranked(made, items=many)
     assert len(ranking.ranked) == 450
@@ -165,7 +172,7 @@ def test_more_candidates_than_a_page_holds_score_as_they_do_by_themselves(made: 
 def test_the_state_may_lie_elsewhere_as_that_of_a_live_run_does(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(made / "run", run)
-    newest = cuts(run / "checkpoints")[0]
+    newest = list_checkpoints(run / "checkpoints")[0]
     (newest / "state").rename(tmp_path / "live")
     shutil.rmtree(run / "state", ignore_errors=True)
     with pytest.raises(UsageError, match=r"is a live trainer's.*--state-dir"):
@@ -176,11 +183,11 @@ def test_the_state_may_lie_elsewhere_as_that_of_a_live_run_does(made: Path, tmp_
         _ranked(made, run_dir=run, choice={"state_dirs": [tmp_path / "nothing"]})
 
 
-def test_half_of_the_state_is_not_taken_for_the_whole(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(cuts(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
+def test_partial_state_is_rejected(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(list_checkpoints(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
     for path in tmp_path.glob("live/**/sessions-*"):
         shutil.rmtree(path)
-    with pytest.raises(StateError, match=r"sessions-\d, which user 'u1' belongs to, is not in .*--state-dir"):
+    with pytest.raises(StateError, match=r"join-\d, which user 'u1' belongs to, is not in .*--state-dir"):
         _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
 
 
@@ -195,13 +202,13 @@ def _owned(state: Path, cluster: str, config: PipelineConfig, stage: str) -> Non
 
 def test_stores_of_a_live_system_bring_their_own_settings_and_must_be_of_one(made: Path, tmp_path: Path) -> None:
     """The live stages keep the last two clicks of a query: what was clicked before is not known to them."""
-    shutil.copytree(cuts(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
+    shutil.copytree(list_checkpoints(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
     live = replace(PIPELINE, query_clicks=2)
-    for stage in ("sessions", "queries"):
+    for stage in ("join", "aggregate"):
         _owned(tmp_path / "live", "one", live, stage)
     ranking = _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
-    assert ranking.asked.past_clicks == 2 < _ranked(made).asked.past_clicks
-    _owned(tmp_path / "live", "other", live, "queries")
+    assert ranking.query_preference.past_clicks == 2 < _ranked(made).query_preference.past_clicks
+    _owned(tmp_path / "live", "other", live, "aggregate")
     with pytest.raises(StateError, match="are of two systems"):
         _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
 
@@ -241,7 +248,7 @@ def test_a_setting_of_another_run_is_refused_by_name(made: Path, monkeypatch: py
         _ranked(made)
 
 
-def test_another_encoder_in_the_place_of_the_runs_is_refused(made: Path, tmp_path: Path) -> None:
+def test_another_encoder_than_the_runs_is_rejected(made: Path, tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
     shutil.copytree(tiny_encoder(), encoder)
     log = write_log(tmp_path / "log.jsonl", _lines()[:9])
@@ -253,9 +260,9 @@ def test_another_encoder_in_the_place_of_the_runs_is_refused(made: Path, tmp_pat
         _ranked(made, run_dir=tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_says_so(made: Path, tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_is_reported(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "run", tmp_path / "run")
-    tensors = cuts(tmp_path / "run" / "checkpoints")[0] / "sinks" / "prectr-v2" / "trainer.safetensors"
+    tensors = list_checkpoints(tmp_path / "run" / "checkpoints")[0] / "sinks" / "prectr-v2" / "trainer.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"trainer\.safetensors is damaged"):
         _ranked(made, run_dir=tmp_path / "run")
@@ -263,10 +270,10 @@ def test_a_damaged_checkpoint_says_so(made: Path, tmp_path: Path) -> None:
 
 def test_a_user_and_a_query_never_seen_are_ranked_as_new(made: Path) -> None:
     ranking = _ranked(made, user_id="nobody", query="never asked")
-    assert ranking.user.preferred is None
-    assert ranking.asked.preferred is None
-    assert not ranking.user.seen
-    assert sum(ranking.asked.impressions.values()) == 0
+    assert ranking.user_preference.preferred is None
+    assert ranking.query_preference.preferred is None
+    assert not ranking.user_preference.known
+    assert sum(ranking.query_preference.impressions.values()) == 0
     assert {
         "user 'nobody' is not known: ranked as a new one",
         "query 'never asked' is not known: ranked as a new one",
@@ -295,16 +302,18 @@ def test_strange_titles_and_prices_have_sensible_scores(made: Path, model: str) 
     assert any(note.startswith("3 of 9 candidates have no title") for note in ranking.notes)
     # A price that means nothing is none, but the ids differ: all else that the model reads is the same.
     by_id = {each.item_id: each for each in ranking.ranked}
-    assert by_id["nan"].levels == pytest.approx(by_id["plain"].levels)
-    assert by_id["none"].levels == pytest.approx(by_id["empty"].levels, abs=1e-5)
+    assert by_id["nan"].level_probabilities == pytest.approx(by_id["plain"].level_probabilities)
+    assert by_id["none"].level_probabilities == pytest.approx(by_id["empty"].level_probabilities, abs=1e-5)
 
 
-def test_levels_in_the_file_count_where_the_model_is_told_of_levels(made: Path) -> None:
+def test_levels_in_the_file_count_for_models_with_logged_levels(made: Path) -> None:
     given = [msgspec.structs.replace(item, relevance=1 + place % 4) for place, item in enumerate(ITEMS)]
     told = _ranked(made, items=given, choice={"model": "wide-deep+"})
-    assert {each.item_id: each.level for each in told.ranked} == {item.item_id: item.relevance for item in given}
-    assert {each.level_from for each in told.ranked} == {"given"}
-    assert {each.level_from for each in _ranked(made, choice={"model": "wide-deep+"}).ranked} == {"labelled"}
+    assert {each.item_id: each.relevance_level for each in told.ranked} == {
+        item.item_id: item.relevance for item in given
+    }
+    assert {each.relevance_source for each in told.ranked} == {"given"}
+    assert {each.relevance_source for each in _ranked(made, choice={"model": "wide-deep+"}).ranked} == {"labelled"}
     inferred = _ranked(made, items=given)
     assert _log_odds(inferred) == _log_odds(_ranked(made))
     assert "6 candidates carry a relevance: not looked at, this model infers it from the text" in inferred.notes
@@ -352,19 +361,19 @@ def test_the_command_prints_the_ranking_and_writes_all_of_it(made: Path, tmp_pat
     printed = [line for line in out.splitlines() if line.count("│") > 10]
     assert len(printed) == 4
     for row, best in zip(printed, written.ranked, strict=False):
-        assert all(said in row for said in _figures(best))
+        assert all(said in row for said in _numbers_of(best))
     assert "… and 2 more" in out
     assert "user 'u1' prefers level 3" in out
     assert "query 'query 1' prefers level 3" in out
 
 
-def _figures(of: Ranked) -> list[str]:
+def _numbers_of(of: Ranked) -> list[str]:
     assert of.incentive is not None
     return [
         of.item_id,
         f"{of.click_probability:.4f}",
         f"{of.incentive:+.3f}",
-        *(f"{p:.2f}" for p in of.levels.values()),
+        *(f"{p:.2f}" for p in of.level_probabilities.values()),
     ]
 
 
@@ -411,6 +420,6 @@ def test_a_price_that_is_no_number_in_csv_is_scored_as_none(tmp_path: Path, run:
 
 
 def test_a_time_that_is_none_is_wrong_use(tmp_path: Path, run: Run) -> None:
-    code, _, err = run(_write(tmp_path / "items.jsonl", ITEMS), "--at", "soon")
+    code, _, err = run(_write(tmp_path / "items.jsonl", ITEMS), "--as-of", "soon")
     assert code == 2
     assert "'soon' is no time" in err

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from testkit.command import prectr, replayed, write_log, written_examples
+from testkit.command import prectr, read_written_examples, run_replay_command, write_log
 from tests.kit.stages.events import DAY, MINUTE, WINDOW, T, click, page
-from tests.oracle.oracle import replay as brute_force
+from tests.oracle.oracle import expected_replay as brute_force
 from tests.oracle.world import Disorder, make_world
 
 DISORDER = Disorder(pages=150, users=15, gap=20.0, malformed=0.05)
@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ts, user = T + 30 * DAY + number * MINUTE, f"v{number}"
         lines += [page(f"cable{number}", user, ts, query="USB Cable"), click(f"cable{number}", user, ts + 1)]
     write_log(folder / "log.jsonl", lines)
-    replayed(
+    run_replay_command(
         folder / "log.jsonl",
         "--no-train",
         "--partitions",
@@ -51,12 +51,12 @@ def test_replay_writes_examples_dead_letters_and_the_report_for_a_program(made: 
     assert report == json.loads((made / "run" / "report.json").read_bytes())
     assert report["outcomes"] == oracle["outcomes"]
     assert report["pages"] == len(oracle["examples"])
-    assert written_examples(made / "out.jsonl.gz") == oracle["examples"]
+    assert read_written_examples(made / "out.jsonl.gz") == oracle["examples"]
     assert len((made / "run" / "dead-letters.jsonl").read_bytes().splitlines()) == len(oracle["dead"]) > 0
     assert (made / "run" / "report.html").stat().st_size > 1000
 
 
-def test_replay_says_where_the_records_ended_and_where_the_report_is(made: Path, tmp_path: Path) -> None:
+def test_replay_prints_record_outcomes_and_the_report_path(made: Path, tmp_path: Path) -> None:
     done = prectr("replay", made / "log.jsonl", "--no-train", "--partitions", "2", "--run-dir", tmp_path / "run")
     outcomes = expected(made)["outcomes"]
     assert f"{outcomes['clicks']['joined']:,} clicks joined" in done.stdout

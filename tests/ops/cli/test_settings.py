@@ -16,7 +16,7 @@ def load(environ: dict[str, str] | None = None, file: Path | None = None, **flag
     return load_settings(file, flags, environ or {})
 
 
-def refused(environ: dict[str, str] | None = None, file: Path | None = None, **flags: object) -> str:
+def error_of(environ: dict[str, str] | None = None, file: Path | None = None, **flags: object) -> str:
     with pytest.raises(ConfigError) as caught:
         load(environ, file, **flags)
     assert "\n" not in str(caught.value)
@@ -56,7 +56,13 @@ def test_the_environment_can_name_the_file_and_a_flag_names_another(toml: Path, 
 @pytest.mark.parametrize("config", [PipelineConfig, TrainerConfig])
 def test_every_setting_has_an_environment_variable_and_a_flag_that_change_it(config: type) -> None:
     other = {"labeller": "lexical", "device": "cpu", "model": "lr", "without": "x,y", "hidden": "3, 4"}
-    other |= {"levels": "logged", "encoder": "folder", "debias": "shift", "encoder_share": "0.5", "exposure": "off"}
+    other |= {
+        "level_source": "logged",
+        "encoder": "folder",
+        "debias": "prior_adjustment",
+        "encoder_share": "0.5",
+        "exposure": "off",
+    }
     for field in dataclasses.fields(config):
         default = getattr(config(), field.name)
         value = other.get(field.name) or str(type(default)(default + 1))
@@ -86,7 +92,7 @@ def test_durations_are_seconds_or_have_a_unit(text: str, seconds: float) -> None
 
 @pytest.mark.parametrize("text", ["", "x", "10 weeks", "1,5", "nan", "inf", "1e", "--1", "1m30s", "0x10"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    message = refused({"PRECTR_ATTRIBUTION_WINDOW": text})
+    message = error_of({"PRECTR_ATTRIBUTION_WINDOW": text})
     assert message.startswith(f"attribution_window: {text!r} (environment variable PRECTR_ATTRIBUTION_WINDOW)")
     assert "ms, s, m, h or d" in message
 
@@ -105,7 +111,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("batch_span", float("inf"), "out of range"),
         ("batch_span", "1e300", "out of range"),
         ("allowed_lateness", -1, "at least 0"),
-        ("embedding_rate", "fast", "not a number"),
+        ("embedding_lr", "fast", "not a number"),
         ("hidden", "64,0", "at least 1"),
         ("hidden", "64,x", "not a whole number"),
         ("hidden", 64, "wrong kind"),
@@ -117,7 +123,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     ],
 )
 def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_with_its_source(key: str, value: object, what: str) -> None:
-    message = refused(**{key: value})
+    message = error_of(**{key: value})
     assert message.startswith(f"{key}: {value!r} (--{key.replace('_', '-')}) ")
     assert what in message
 
@@ -125,11 +131,11 @@ def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_with_its_source(key:
 def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
     path = tmp_path / "prectr.toml"
     path.write_text("batch_pagse = 3")
-    assert refused(file=path) == f"{path}: there is no setting 'batch_pagse'; the nearest is batch_pages"
-    assert "the nearest is PRECTR_BATCH_PAGES" in refused({"PRECTR_BATCHPAGES": "3"})
-    assert "the nearest is PRECTR_DEBUG" in refused({"PRECTR_DEBG": "3"})
-    assert "the nearest is half_life" in refused(half_live=3)
-    assert "attribution_window" in refused(xyzzy=1)
+    assert error_of(file=path) == f"{path}: there is no setting 'batch_pagse'; the nearest is batch_pages"
+    assert "the nearest is PRECTR_BATCH_PAGES" in error_of({"PRECTR_BATCHPAGES": "3"})
+    assert "the nearest is PRECTR_DEBUG" in error_of({"PRECTR_DEBG": "3"})
+    assert "the nearest is half_life" in error_of(half_live=3)
+    assert "attribution_window" in error_of(xyzzy=1)
 
 
 def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
@@ -141,13 +147,13 @@ def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
         ("partitions = 1\npartitions = 2", "is not TOML"),
     ):
         path.write_text(text)
-        message = refused(file=path)
+        message = error_of(file=path)
         assert str(path) in message
         assert what in message
     path.write_bytes(b"\xff")
-    assert "is not TOML" in refused(file=path)
-    assert "cannot be read: No such file" in refused(file=tmp_path / "missing.toml")
-    assert "cannot be read" in refused(file=tmp_path)
+    assert "is not TOML" in error_of(file=path)
+    assert "cannot be read: No such file" in error_of(file=tmp_path / "missing.toml")
+    assert "cannot be read" in error_of(file=tmp_path)
 
 
 def test_a_description_names_every_setting_and_can_be_written_as_json() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from prectr.ops.top.scrape import endpoint, monitor_page
+from prectr.ops.top.scrape import exporter_url, monitor_url
 from prectr.state.errors import UsageError
 from testkit.command import PRECTR, environment, prectr
-from tests.kit.observe.top import AWAY, Served, row, sessions
+from tests.kit.observe.top import UNREACHABLE_URL, TextServer, join_task_metrics, table_row
 
 
 @pytest.mark.parametrize(
@@ -26,52 +26,56 @@ from tests.kit.observe.top import AWAY, Served, row, sessions
     ],
 )
 def test_an_address_may_be_short(given_address: str, metrics: str, page: str) -> None:
-    assert endpoint(given_address) == metrics
-    assert monitor_page(given_address) == page
+    assert exporter_url(given_address) == metrics
+    assert monitor_url(given_address) == page
 
 
 @pytest.mark.parametrize("address", ["", "file:///etc/passwd", "ftp://host:1", "host:port", "http://:1", "host:99999"])
 def test_what_is_no_address_is_wrong_use(address: str) -> None:
     with pytest.raises(UsageError, match=r"is not an address over HTTP.*--endpoint"):
-        endpoint(address)
+        exporter_url(address)
 
 
 def test_once_prints_a_screen_and_writes_the_same_for_a_program(tmp_path: Path) -> None:
-    with Served(sessions(0) + sessions(1)) as served:
-        done = prectr("top", "--once", "--endpoint", served.url, "--monitor", AWAY, "--json", tmp_path / "top.json")
+    with TextServer(join_task_metrics(0) + join_task_metrics(1)) as served:
+        done = prectr(
+            "top", "--once", "--endpoint", served.url, "--monitor", UNREACHABLE_URL, "--json", tmp_path / "top.json"
+        )
     assert (done.returncode, done.stderr) == (0, "")
     written = json.loads((tmp_path / "top.json").read_text())
     assert written["pages"] == {"in": 200, "open": 36, "emitted": 160, "dead_letter": 4}
     assert [task["partition"] for task in written["tasks"]] == [0, 1]
-    assert row(done.stdout, "pages") == "pages in 200 open 36 emitted 160 dead letter 4"
+    assert table_row(done.stdout, "pages") == "pages in 200 open 36 emitted 160 dead letter 4"
     assert "\x1b" not in done.stdout
     assert list(tmp_path.iterdir()) == [tmp_path / "top.json"]
 
 
-def test_once_with_nobody_there_fails_and_says_what_to_do(tmp_path: Path) -> None:
-    done = prectr("top", "--once", "--endpoint", "127.0.0.1:1", "--monitor", AWAY, "--json", tmp_path / "top.json")
+def test_once_without_any_process_fails_and_says_what_to_do(tmp_path: Path) -> None:
+    done = prectr(
+        "top", "--once", "--endpoint", "127.0.0.1:1", "--monitor", UNREACHABLE_URL, "--json", tmp_path / "top.json"
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert "http://127.0.0.1:1/metrics: Connection refused" in done.stderr
     assert "--metrics-port 9401" in done.stderr
-    assert not json.loads((tmp_path / "top.json").read_text())["exporters"][0]["answers"]
+    assert not json.loads((tmp_path / "top.json").read_text())["exporters"][0]["up"]
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with Served(sessions(0)) as served:
+    with TextServer(join_task_metrics(0)) as served:
         done = prectr("top", "--once", "--endpoint", served.url, "--json", tmp_path / "missing" / "top.json")
     assert done.returncode == 1
     assert "missing/top.json: No such file or directory; name another file with --json" in done.stderr
 
 
-def test_it_goes_on_until_it_is_asked_to_end() -> None:
-    with Served(sessions(0)) as served:
-        flags = ["--endpoint", served.url, "--monitor", AWAY, "--every", "0.2"]
+def test_it_runs_until_it_is_terminated() -> None:
+    with TextServer(join_task_metrics(0)) as served:
+        flags = ["--endpoint", served.url, "--monitor", UNREACHABLE_URL, "--interval", "0.2"]
         process = subprocess.Popen([*PRECTR, "top", *flags], stdout=subprocess.PIPE, text=True, env=environment())
         try:
             assert process.stdout is not None
             lines = (line for line in process.stdout if line.startswith("pages"))
             assert "in 100 " in next(lines)
-            served.text = sessions(0, pages=7100)
+            served.text = join_task_metrics(0, pages=7100)
             assert any("in 7,100 " in line for line in lines)
             process.terminate()
             assert process.wait(60) == 0
@@ -83,13 +87,13 @@ def test_it_goes_on_until_it_is_asked_to_end() -> None:
 def test_on_a_terminal_it_draws_in_place_and_ctrl_c_gives_the_screen_back() -> None:
     ours, its = pty.openpty()
     plain = environment(TERM="xterm-256color", COLUMNS="100", LINES="40")
-    with Served(sessions(0)) as served:
-        flags = ["--endpoint", served.url, "--monitor", AWAY, "--every", "0.2"]
+    with TextServer(join_task_metrics(0)) as served:
+        flags = ["--endpoint", served.url, "--monitor", UNREACHABLE_URL, "--interval", "0.2"]
         process = subprocess.Popen([*PRECTR, "top", *flags], stdin=its, stdout=its, stderr=its, env=plain)
         os.close(its)
         try:
             shown = ""
-            while shown.count("sessions") < 3:
+            while shown.count("join") < 3:
                 shown += os.read(ours, 65_536).decode(errors="replace")
             process.send_signal(signal.SIGINT)
             with suppress(OSError):
@@ -101,7 +105,7 @@ def test_on_a_terminal_it_draws_in_place_and_ctrl_c_gives_the_screen_back() -> N
             process.wait()
             os.close(ours)
     # The other screen, and back again; the cursor is shown at the end.
-    assert shown.index("\x1b[?1049h") < shown.index("sessions") < shown.index("\x1b[?1049l")
+    assert shown.index("\x1b[?1049h") < shown.index("join") < shown.index("\x1b[?1049l")
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert "Ctrl-C ends" in shown
     assert "Traceback" not in shown

@@ -81,7 +81,7 @@ def test_settings_of_the_environment_are_settings_of_the_program(name: str) -> N
     assert {key for key in environ if not key.startswith(ENVIRONMENT_PREFIX)} <= {"OMP_NUM_THREADS"}
 
 
-def test_kafka_is_where_the_commands_look_for_it() -> None:
+def test_kafka_is_at_the_default_bootstrap_address() -> None:
     environ = SERVICES["kafka"]["environment"]
     advertised = dict(each.split("://") for each in environ["KAFKA_ADVERTISED_LISTENERS"].split(","))
     listening = dict(each.split("://") for each in environ["KAFKA_LISTENERS"].split(","))
@@ -182,7 +182,7 @@ def test_what_is_waited_for_can_come() -> None:
             assert done or how["condition"] == "service_healthy"
 
 
-def test_the_health_check_of_the_image_tells_who_answers() -> None:
+def test_the_health_check_of_the_image_detects_who_answers() -> None:
     check = next(line for line in dockerfile()[-1] if line.startswith("HEALTHCHECK "))
     _, *words = json.loads(check[check.index("[") :])
     assert {parsed(service["command"])["metrics_port"] for service in SERVING.values()} == {9400}
@@ -226,7 +226,7 @@ def normal(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def test_the_image_runs_as_nobody_special_and_without_build_tools() -> None:
+def test_the_image_runs_unprivileged_and_without_build_tools() -> None:
     final = dockerfile()[-1]
     user = next(line for line in final if line.startswith("USER ")).split()[1]
     made = next(line for line in final if "useradd" in line)

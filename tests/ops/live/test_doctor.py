@@ -18,57 +18,57 @@ from prectr.model.training import checkpoint
 from prectr.ops.doctor import disk
 from prectr.ops.doctor.checkpoint import check_checkpoint
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import Commits, Place
-from prectr.ops.doctor.lock_holder import holder
+from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
+from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.ops.doctor.snapshots import check_snapshots
 from prectr.ops.doctor.stores import check_stores
-from prectr.ops.doctor.topic_checks import Snapshots as Kept
+from prectr.ops.doctor.topic_checks import SnapshotTarget as Kept
 from prectr.ops.doctor.versions import check_versions
 from prectr.state.lock import FolderLock
-from prectr.state.snapshot_storage import Location
-from prectr.state.snapshots import Snapshots
+from prectr.state.snapshot_storage import SnapshotStorage
+from prectr.state.snapshots import TaskSnapshots
 from prectr.state.store import Store
-from prectr.stream.join.state import META_KEY, SessionsMeta
+from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.kafka.io.example_reader import ReaderState
-from prectr.stream.kafka.io.sink_runner import LiveCut
+from prectr.stream.kafka.io.sink_runner import LiveCheckpoint
 from prectr.stream.kafka.tasks.task import StoreIdentity
-from prectr.stream.kafka.transactions.producer import Committed
-from prectr.stream.ordering.watermark import no_progress
-from prectr.stream.replay.run_checkpoint import CutWriter
-from prectr.stream.sinks.run_digest import Tally
+from prectr.stream.kafka.transactions.producer import CommitMetadata
+from prectr.stream.ordering.watermark import initial_watermark
+from prectr.stream.replay.run_checkpoint import CheckpointWriter
+from prectr.stream.sinks.run_digest import RunDigest
 
 TOPIC_ID = "topic-1"
 EVENTS = TopicPartition("search-events", 0)
 
 
-def commits(first: int = 0, end: int = 100, committed: int | None = 50, began: int = 0) -> Commits:
+def commits(first: int = 0, end: int = 100, committed: int | None = 50, began: int = 0) -> GroupOffsets:
     """One partition a topic; `committed` by sessions, nothing by queries."""
-    said = None if committed is None else (committed, Committed(TOPIC_ID, began=began))
+    said = None if committed is None else (committed, CommitMetadata(TOPIC_ID, start_offset=began))
     places = {
-        "sessions": [Place(EVENTS, first, end, said)],
-        "queries": [Place(TopicPartition("search-activity", 0), 0, 0, None)],
+        "join": [PartitionOffsets(EVENTS, first, end, said)],
+        "aggregate": [PartitionOffsets(TopicPartition("joined-pages", 0), 0, 0, None)],
     }
-    return Commits("cluster-1", {"sessions": TOPIC_ID, "queries": "topic-2"}, places, [(first, end)])
+    return GroupOffsets("cluster-1", {"join": TOPIC_ID, "aggregate": "topic-2"}, places, [(first, end)])
 
 
 def identity(topic_id: str = TOPIC_ID) -> StoreIdentity:
-    return StoreIdentity("cluster-1", "search-events", topic_id, "sessions", 0, {})
+    return StoreIdentity("cluster-1", "search-events", topic_id, "join", 0, {})
 
 
 def store(state_dir: Path, position: int, owner: StoreIdentity | None = None) -> Path:
-    folder = state_dir / "sessions-0"
+    folder = state_dir / "join-0"
     made = Store(folder)
     made.write(
         {
             b"i": msgspec.msgpack.encode(owner or identity()),
-            META_KEY: msgspec.msgpack.encode(SessionsMeta(position=position)),
+            META_KEY: msgspec.msgpack.encode(JoinMeta(next_offset=position)),
         }
     )
     made.close()
     return folder
 
 
-def state(state_dir: Path, found: Commits, snapshots: bool = False) -> Finding:
+def state(state_dir: Path, found: GroupOffsets, snapshots: bool = False) -> Finding:
     (finding,) = check_stores(state_dir, found, snapshots)
     return finding
 
@@ -78,12 +78,12 @@ def written(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(("position", "seen"), [(50, "at the commit"), (20, "30 records behind the commit")])
-def test_a_state_at_or_behind_the_commit_is_well_and_untouched(tmp_path: Path, position: int, seen: str) -> None:
+def test_a_state_at_or_before_the_commit_is_fine_and_untouched(tmp_path: Path, position: int, seen: str) -> None:
     store(tmp_path, position)
     before = written(tmp_path)
     finding = state(tmp_path, commits())
-    assert finding.level == "ok"
-    assert seen in finding.seen
+    assert finding.severity == "ok"
+    assert seen in finding.observed
     assert written(tmp_path) == before
 
 
@@ -97,26 +97,26 @@ def test_a_state_at_or_behind_the_commit_is_well_and_untouched(tmp_path: Path, p
     ],
 )
 def test_a_state_that_cannot_be_used(
-    tmp_path: Path, position: int, topic_id: str, found: Commits, seen: str, advice: str
+    tmp_path: Path, position: int, topic_id: str, found: GroupOffsets, seen: str, advice: str
 ) -> None:
     store(tmp_path, position, identity(topic_id))
     finding = state(tmp_path, found)
-    assert finding.level == "error"
-    assert seen in finding.seen
+    assert finding.severity == "error"
+    assert seen in finding.observed
     assert advice in finding.advice
 
 
 def test_a_state_that_began_with_the_log_is_not_lost_to_retention(tmp_path: Path) -> None:
     store(tmp_path, 0)
-    assert state(tmp_path, commits(first=30, began=30)).level == "ok"
+    assert state(tmp_path, commits(first=30, began=30)).severity == "ok"
 
 
-def test_a_damaged_state_is_told_by_its_own_name(tmp_path: Path) -> None:
+def test_a_corrupt_state_is_reported_by_name(tmp_path: Path) -> None:
     folder = store(tmp_path, 50)
     (folder / "CURRENT").write_text("nonsense\n")
     finding = state(tmp_path, commits(), snapshots=True)
-    assert finding.level == "error"
-    assert str(folder) in finding.seen
+    assert finding.severity == "error"
+    assert str(folder) in finding.observed
     assert "rebuilt from its snapshot" in finding.advice
 
 
@@ -124,24 +124,24 @@ def test_a_state_in_use_is_left_alone(tmp_path: Path) -> None:
     folder = store(tmp_path, 60)
     lock = FolderLock(tmp_path)
     finding = state(tmp_path, commits())
-    assert finding.level == "ok"
-    assert f"in use by running process {os.getpid()}" in finding.seen
+    assert finding.severity == "ok"
+    assert f"in use by running process {os.getpid()}" in finding.observed
     lock.release()
-    assert state(tmp_path, commits()).level == "error", "ahead of the commit, now that it can be looked at"
+    assert state(tmp_path, commits()).severity == "error", "ahead of the commit, now that it can be looked at"
     shutil.rmtree(folder)
 
 
 def test_the_states_of_all_processes_of_a_run_are_found(tmp_path: Path) -> None:
     store(tmp_path / "stream-1", 50)
     store(tmp_path / "stream-2", 50)
-    assert [finding.seen.partition(":")[0] for finding in check_stores(tmp_path, commits(), False)] == [
+    assert [finding.observed.partition(":")[0] for finding in check_stores(tmp_path, commits(), False)] == [
         str(tmp_path / "stream-1"),
         str(tmp_path / "stream-2"),
     ]
 
 
-def test_who_holds_a_lock_is_found_without_taking_it(tmp_path: Path) -> None:
-    assert holder(tmp_path / ".lock") is None
+def test_the_lock_holder_is_found_without_locking(tmp_path: Path) -> None:
+    assert lock_holder(tmp_path / ".lock") is None
     child = subprocess.Popen(
         [
             sys.executable,
@@ -155,9 +155,9 @@ def test_who_holds_a_lock_is_found_without_taking_it(tmp_path: Path) -> None:
     )
     assert child.stdout is not None
     child.stdout.readline()
-    assert holder(tmp_path / ".lock") == child.pid
+    assert lock_holder(tmp_path / ".lock") == child.pid
     child.communicate()
-    assert holder(tmp_path / ".lock") is None
+    assert lock_holder(tmp_path / ".lock") is None
     FolderLock(tmp_path).release()
 
 
@@ -166,104 +166,106 @@ def snapshot(url: Path, position: int, created: float, owner: StoreIdentity | No
     made = Store(store(folder, position, owner))
     made.checkpoint(folder / "checkpoint")
     made.close()
-    Snapshots(Location(str(url)), "sessions-0", owner or identity()).save(folder / "checkpoint", position, created)
+    TaskSnapshots(SnapshotStorage(str(url)), "join-0", owner or identity()).save(
+        folder / "checkpoint", position, created
+    )
 
 
-def kept(url: Path, found: Commits) -> Finding:
+def kept(url: Path, found: GroupOffsets) -> Finding:
     (finding,) = check_snapshots(Kept(str(url), 60.0), found)
     return finding
 
 
 def test_a_fresh_snapshot_is_well_and_an_old_one_only_where_nothing_came_since(tmp_path: Path) -> None:
     url, now = tmp_path / "snapshots", time.time()
-    assert "there is none" in kept(url, commits()).seen
+    assert "there is none" in kept(url, commits()).observed
     snapshot(url, 40, now - 3600)
     old = kept(url, commits())
-    assert old.level == "warning"
-    assert "60 min old, 10 records behind" in old.seen
-    assert kept(url, commits(committed=40)).level == "ok"
+    assert old.severity == "warning"
+    assert "60 min old, 10 records behind" in old.observed
+    assert kept(url, commits(committed=40)).severity == "ok"
     snapshot(url, 50, now)
-    assert kept(url, commits()).level == "ok"
+    assert kept(url, commits()).severity == "ok"
 
 
-def test_a_damaged_snapshot_and_one_of_another_system(tmp_path: Path) -> None:
+def test_a_corrupt_snapshot_and_one_of_another_system(tmp_path: Path) -> None:
     url, now = tmp_path / "snapshots", time.time()
     snapshot(url, 40, now)
     snapshot(url, 50, now)
-    newest = max((url / "sessions-0" / "manifests").iterdir())
+    newest = max((url / "join-0" / "manifests").iterdir())
     whole = newest.read_bytes()
     newest.write_bytes(whole[: len(whole) // 2])
-    assert "the newest is damaged" in kept(url, commits()).seen
+    assert "the newest is damaged" in kept(url, commits()).observed
     newest.write_bytes(whole)
-    shutil.rmtree(url / "sessions-0" / "files")
-    assert kept(url, commits()).level == "error"
+    shutil.rmtree(url / "join-0" / "files")
+    assert kept(url, commits()).severity == "error"
     other = tmp_path / "other" / "snapshots"
     snapshot(other, 40, now, identity("older"))
-    assert "another system" in kept(other, commits()).seen
+    assert "another system" in kept(other, commits()).observed
 
 
-def test_a_snapshot_that_the_log_has_left_behind(tmp_path: Path) -> None:
+def test_a_snapshot_older_than_the_log_start(tmp_path: Path) -> None:
     url = tmp_path / "snapshots"
     snapshot(url, 20, time.time())
     finding = kept(url, commits(first=30))
-    assert finding.level == "error"
-    assert "the log begins at 30" in finding.seen
+    assert finding.severity == "error"
+    assert "the log begins at 30" in finding.observed
 
 
-def cut(run_dir: Path, offset: int) -> Path:
-    writer = CutWriter(run_dir / "checkpoints")
-    reader = ReaderState(offsets=[offset], sequences=[0], progress=no_progress(1), held=[[]])
-    (writer.aside / "reader.msgpack").write_bytes(msgspec.msgpack.encode(reader))
-    sink = writer.aside / "sinks" / "lr"
+def make_checkpoint(run_dir: Path, offset: int) -> Path:
+    writer = CheckpointWriter(run_dir / "checkpoints")
+    reader = ReaderState(offsets=[offset], sequences=[0], merged_watermark=initial_watermark(1), buffered=[[]])
+    (writer.staging / "reader.msgpack").write_bytes(msgspec.msgpack.encode(reader))
+    sink = writer.staging / "sinks" / "lr"
     sink.mkdir(parents=True)
-    progress = checkpoint.Progress(batches=0, pages_trained=0, open_batch=(), quality=Quality().state())
+    progress = checkpoint.TrainerProgress(batches=0, pages_trained=0, open_batch=(), quality=Quality().state())
     checkpoint.write(sink, TrainerConfig(model="lr"), progress, {})
-    return writer.commit(LiveCut(config={}, topic="training-examples", tally=Tally().state(), seconds=1.0))
+    return writer.commit(LiveCheckpoint(config={}, topic="training-examples", digest=RunDigest().state(), seconds=1.0))
 
 
-def newest(run_dir: Path, found: Commits | None) -> Finding:
+def newest(run_dir: Path, found: GroupOffsets | None) -> Finding:
     *_, finding = check_checkpoint(run_dir, found)
     return finding
 
 
 def test_the_newest_checkpoint_is_read_to_its_last_byte(tmp_path: Path) -> None:
-    assert "none yet" in newest(tmp_path, None).seen
-    folder = cut(tmp_path, 50)
-    assert newest(tmp_path, commits()).level == "ok"
+    assert "none yet" in newest(tmp_path, None).observed
+    folder = make_checkpoint(tmp_path, 50)
+    assert newest(tmp_path, commits()).severity == "ok"
     file = folder / "sinks" / "lr" / checkpoint.PROGRESS
     file.write_bytes(file.read_bytes()[:-1] + b"\x00")
     finding = newest(tmp_path, commits())
-    assert finding.level == "error"
-    assert "SHA-256" in finding.seen
+    assert finding.severity == "error"
+    assert "SHA-256" in finding.observed
     assert f"delete {folder}" in finding.advice
 
 
 @pytest.mark.parametrize("found", [commits(first=60), commits(end=40)])
-def test_a_checkpoint_whose_next_example_is_gone(tmp_path: Path, found: Commits) -> None:
-    cut(tmp_path, 50)
+def test_a_checkpoint_whose_next_example_is_gone(tmp_path: Path, found: GroupOffsets) -> None:
+    make_checkpoint(tmp_path, 50)
     finding = newest(tmp_path, found)
-    assert finding.level == "error"
-    assert "offset 50 of partition 0 is next" in finding.seen
+    assert finding.severity == "error"
+    assert "offset 50 of partition 0 is next" in finding.observed
 
 
 @pytest.mark.parametrize(("found", "level"), [(commits(end=40), "ok"), (commits(first=60), "error")])
-def test_a_trainer_at_work_may_have_read_past_the_end_that_was_asked_for_before(
-    tmp_path: Path, found: Commits, level: str
+def test_a_running_trainer_may_have_read_past_the_end_offset_fetched_before(
+    tmp_path: Path, found: GroupOffsets, level: str
 ) -> None:
-    cut(tmp_path, 50)
+    make_checkpoint(tmp_path, 50)
     lock = FolderLock(tmp_path)
-    assert newest(tmp_path, found).level == level
+    assert newest(tmp_path, found).severity == level
     lock.release()
 
 
 def test_whether_the_trainer_runs(tmp_path: Path) -> None:
     first, *_ = check_checkpoint(tmp_path, None)
-    assert first.level == "warning"
+    assert first.severity == "warning"
     lock = FolderLock(tmp_path)
     first, *_ = check_checkpoint(tmp_path, None)
     lock.release()
-    assert first.level == "ok"
-    assert str(os.getpid()) in first.seen
+    assert first.severity == "ok"
+    assert str(os.getpid()) in first.observed
 
 
 @pytest.mark.parametrize(
@@ -276,20 +278,20 @@ def test_room_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: i
 
     monkeypatch.setattr(disk.os, "statvfs", lambda path: Disk)
     found = list(disk.check_disk(tmp_path / "not" / "yet", tmp_path, f"file://{tmp_path}/snapshots"))
-    assert [finding.level for finding in found] == [level] * 3
+    assert [finding.severity for finding in found] == [level] * 3
     assert not (tmp_path / "not").exists()
 
 
-def test_a_place_of_snapshots_that_is_no_disk_is_not_looked_at() -> None:
+def test_remote_snapshot_storage_is_not_checked() -> None:
     assert list(disk.check_disk(None, None, "s3://bucket/snapshots")) == []
 
 
 def test_an_old_client_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [finding.level for finding in check_versions()] == ["ok"]
+    assert [finding.severity for finding in check_versions()] == ["ok"]
     monkeypatch.setattr(
         "prectr.ops.doctor.versions._version", lambda name: "2.3.1" if name == "kafka-python" else "9.9"
     )
     (finding,) = check_versions()
-    assert finding.level == "error"
-    assert "kafka-python 2.3.1" in finding.seen
+    assert finding.severity == "error"
+    assert "kafka-python 2.3.1" in finding.observed
     assert json.loads(msgspec.json.encode(finding))["advice"]

@@ -5,7 +5,13 @@ import os
 from pathlib import Path
 
 from prectr.ops.metrics.train import train_metrics, train_snapshot
-from prectr.ops.training.failure_marker import REFUSED, SEEN_AFTER, leave_word, refused_since, wait_to_be_seen
+from prectr.ops.training.failure_marker import (
+    FAILURE_FILE,
+    LINGER_SECONDS,
+    failed_since,
+    linger_for_scrape,
+    write_failure,
+)
 from prectr.state.errors import TrainingError
 from tests.ops.metrics.test_live import Learned
 from tests.ops.metrics.test_replay import quality_of
@@ -27,11 +33,11 @@ def checkpoint(run_dir: Path, name: str, at: float) -> None:
     os.utime(folder, (at, at))
 
 
-def test_it_is_told_from_the_end_until_something_is_saved_again(tmp_path: Path) -> None:
+def test_a_failure_is_reported_until_the_next_checkpoint(tmp_path: Path) -> None:
     assert shown(tmp_path) == 0
-    leave_word(tmp_path, ERROR)
-    ended = (tmp_path / REFUSED).stat().st_mtime
-    assert json.loads((tmp_path / REFUSED).read_bytes()) == {"error": str(ERROR)}
+    write_failure(tmp_path, ERROR)
+    ended = (tmp_path / FAILURE_FILE).stat().st_mtime
+    assert json.loads((tmp_path / FAILURE_FILE).read_bytes()) == {"error": str(ERROR)}
     assert shown(tmp_path) == 1
     checkpoint(tmp_path, "00000001", ended - 30)
     assert shown(tmp_path) == 1
@@ -39,23 +45,23 @@ def test_it_is_told_from_the_end_until_something_is_saved_again(tmp_path: Path) 
     assert shown(tmp_path) == 0
 
 
-def test_a_second_end_counts_again(tmp_path: Path) -> None:
-    leave_word(tmp_path, ERROR)
-    os.utime(tmp_path / REFUSED, (1_700_000_000, 1_700_000_000))
-    assert not refused_since(tmp_path, 1_700_000_060.0)
-    leave_word(tmp_path, ERROR)
-    assert refused_since(tmp_path, 1_700_000_060.0)
+def test_a_second_failure_is_reported_again(tmp_path: Path) -> None:
+    write_failure(tmp_path, ERROR)
+    os.utime(tmp_path / FAILURE_FILE, (1_700_000_000, 1_700_000_000))
+    assert not failed_since(tmp_path, 1_700_000_060.0)
+    write_failure(tmp_path, ERROR)
+    assert failed_since(tmp_path, 1_700_000_060.0)
 
 
-def test_the_end_waits_to_be_seen_and_for_nobody_who_asks_it_to_stop() -> None:
+def test_exit_lingers_for_a_scrape_unless_stopped() -> None:
     now = 100.0
 
     def sleep(seconds: float) -> None:
         nonlocal now
         now += seconds
 
-    wait_to_be_seen(lambda: False, lambda: now, sleep)
-    assert SEEN_AFTER <= now - 100 < SEEN_AFTER + 1
+    linger_for_scrape(lambda: False, lambda: now, sleep)
+    assert LINGER_SECONDS <= now - 100 < LINGER_SECONDS + 1
     now = 100.0
-    wait_to_be_seen(lambda: now >= 103, lambda: now, sleep)
+    linger_for_scrape(lambda: now >= 103, lambda: now, sleep)
     assert now < 104

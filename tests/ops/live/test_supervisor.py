@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from prectr.ops.live.supervisor import Child, Patience, supervise
+from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
 from prectr.state.errors import PrectrError, UsageError
 
-HASTE = Patience(attempts=3, first=0.01, longest=0.02, grace=60)
+HASTE = RestartPolicy(max_failures=3, initial_delay=0.01, max_delay=0.02, grace_period=60)
 DEADLINE = 60.0
 
 
@@ -44,41 +44,41 @@ def alive(pid: int) -> bool:
 
 def test_one_that_ends_as_it_should_is_done(tmp_path: Path) -> None:
     log = tmp_path / "schema.log"
-    child = Child("schema", ["schema"], log, may_end=True, patience=HASTE)
-    supervise([child], stop=lambda: False, patience=HASTE)
-    assert child.done
+    child = ManagedProcess("schema", ["schema"], log, may_exit=True, restart_policy=HASTE)
+    supervise([child], stop=lambda: False, restart_policy=HASTE)
+    assert child.completed
     assert child.restarts == 0
     assert "search" in log.read_text()
 
 
-def test_one_that_keeps_dying_is_given_up_with_its_own_words_and_the_others_end(tmp_path: Path) -> None:
-    well = Child("well", forever(tmp_path), tmp_path / "well.log", may_end=False, patience=HASTE)
-    ill = Child("ill", failing(tmp_path), tmp_path / "ill.log", may_end=False, patience=HASTE)
+def test_a_crash_looping_process_fails_the_supervisor_with_its_log_tail_and_the_others_end(tmp_path: Path) -> None:
+    well = ManagedProcess("well", forever(tmp_path), tmp_path / "well.log", may_exit=False, restart_policy=HASTE)
+    ill = ManagedProcess("ill", failing(tmp_path), tmp_path / "ill.log", may_exit=False, restart_policy=HASTE)
     with pytest.raises(PrectrError, match=r"ill has ended 3 times in a row.*nowhere"):
-        supervise([well, ill], stop=lambda: False, patience=HASTE)
+        supervise([well, ill], stop=lambda: False, restart_policy=HASTE)
     assert ill.restarts == 2
     assert not well.running
 
 
-def test_an_end_nobody_asked_for_is_a_death(tmp_path: Path) -> None:
-    child = Child("schema", ["schema"], tmp_path / "schema.log", may_end=False, patience=HASTE)
+def test_an_unrequested_exit_is_a_crash(tmp_path: Path) -> None:
+    child = ManagedProcess("schema", ["schema"], tmp_path / "schema.log", may_exit=False, restart_policy=HASTE)
     with pytest.raises(PrectrError, match="though it was not asked to"):
-        supervise([child], stop=lambda: False, patience=HASTE)
+        supervise([child], stop=lambda: False, restart_policy=HASTE)
 
 
-def test_wrong_use_is_not_tried_again(tmp_path: Path) -> None:
-    child = Child(
-        "stream", ["stream", *["--bootstrap", "x:1", "--state-dir", "s", "--flush"]], tmp_path / "x.log", may_end=True
+def test_a_usage_error_is_not_retried(tmp_path: Path) -> None:
+    child = ManagedProcess(
+        "stream", ["stream", *["--bootstrap", "x:1", "--state-dir", "s", "--flush"]], tmp_path / "x.log", may_exit=True
     )
     with pytest.raises(UsageError, match="stream: --flush goes with --until-end"):
         supervise([child], stop=lambda: False)
     assert child.restarts == 0
 
 
-def test_one_that_is_killed_is_started_again_and_ends_when_asked(
+def test_a_killed_process_is_restarted_and_terminates_on_request(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    child = Child("well", forever(tmp_path), tmp_path / "well.log", may_end=False, patience=HASTE)
+    child = ManagedProcess("well", forever(tmp_path), tmp_path / "well.log", may_exit=False, restart_policy=HASTE)
     killed: list[int] = []
 
     def look() -> None:
@@ -89,32 +89,32 @@ def test_one_that_is_killed_is_started_again_and_ends_when_asked(
     def again() -> bool:
         return child.running and child.restarts == 1
 
-    supervise([child], stop=again, look=look, patience=HASTE)
+    supervise([child], stop=again, on_poll=look, restart_policy=HASTE)
     assert not child.running
     assert "killed by SIGKILL; starting it again" in caplog.text
 
 
 def test_deaths_that_lie_far_apart_are_not_in_a_row(tmp_path: Path) -> None:
-    child = Child("ill", failing(tmp_path), tmp_path / "ill.log", may_end=False, patience=HASTE)
+    child = ManagedProcess("ill", failing(tmp_path), tmp_path / "ill.log", may_exit=False, restart_policy=HASTE)
     now = 0.0
     child.start(now)
-    for restarts in range(1, HASTE.attempts + 2):
+    for restarts in range(1, HASTE.max_failures + 2):
 
         def died(at: float = now, count: int = restarts) -> bool:
-            child.look(at + HASTE.steady * 2)
-            child.look(at + HASTE.steady * 4)
+            child.poll(at + HASTE.reset_after * 2)
+            child.poll(at + HASTE.reset_after * 4)
             return child.restarts == count
 
         until(died)
-        now += HASTE.steady * 4
+        now += HASTE.reset_after * 4
     child.kill()
 
 
 def test_warnings_are_passed_on_and_the_rest_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = tmp_path / "schema.log"
-    child = Child("schema", ["schema"], log, may_end=True, patience=HASTE)
+    child = ManagedProcess("schema", ["schema"], log, may_exit=True, restart_policy=HASTE)
     log.write_text("2026-01-02 03:04:05,678 WARNING the broker is slow\n2026-01-02 03:04:05,678 INFO all is well\n")
-    supervise([child], stop=lambda: False, patience=HASTE)
+    supervise([child], stop=lambda: False, restart_policy=HASTE)
     assert "schema: the broker is slow" in caplog.text
     assert "all is well" not in caplog.text
 

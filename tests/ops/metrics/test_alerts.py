@@ -14,7 +14,7 @@ import yaml
 import prectr.ops.dashboards
 from prectr.ops.cli.main import COMMANDS, _load
 from prectr.stream.events.decode import Reason
-from tests.kit.observe.promql import RULES, alerts, metrics_of, recorded, rules, unknown
+from tests.kit.observe.promql import RULES, alerts, exporter_metrics_of, recording_rules, rules, unknown_parts
 from tests.kit.observe.promtool import promtool
 
 TESTS = sorted((RULES.parent / "tests").glob("*.yml"))
@@ -47,12 +47,12 @@ def test_there_is_a_test_that_fires_each_alert_and_one_that_does_not() -> None:
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
-def test_rules_ask_only_for_what_is_exported(rule: dict[str, Any]) -> None:
-    assert list(unknown(rule["expr"])) == []
+def test_rules_use_only_exported_metrics(rule: dict[str, Any]) -> None:
+    assert list(unknown_parts(rule["expr"])) == []
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
-def test_each_alert_waits_and_says_how_bad_and_where_to_look(alert: dict[str, Any]) -> None:
+def test_each_alert_has_for_severity_and_runbook_link(alert: dict[str, Any]) -> None:
     assert re.fullmatch(r"\d+[smh]", alert["for"])
     assert alert["labels"]["severity"] in {"critical", "warning"}
     said = alert["annotations"]
@@ -63,18 +63,20 @@ def test_each_alert_waits_and_says_how_bad_and_where_to_look(alert: dict[str, An
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
-def test_each_alert_links_to_a_panel_that_shows_what_it_looks_at(alert: dict[str, Any]) -> None:
+def test_each_alert_links_to_a_panel_of_its_metric(alert: dict[str, Any]) -> None:
     uid, number = re.fullmatch(r"/d/([a-z-]+)\?viewPanel=(\d+)", alert["annotations"]["dashboard"]).groups()  # type: ignore[union-attr]
     board = json.loads((BOARDS / f"{uid.removeprefix('prectr-')}.json").read_text())
     assert board["uid"] == uid
     (panel,) = [panel for panel in board["panels"] if panel["id"] == int(number)]
-    shown = set().union(*(metrics_of(target["expr"].replace("$__rate_interval", "1m")) for target in panel["targets"]))
-    assert metrics_of(alert["expr"]) & shown
+    shown = set().union(
+        *(exporter_metrics_of(target["expr"].replace("$__rate_interval", "1m")) for target in panel["targets"])
+    )
+    assert exporter_metrics_of(alert["expr"]) & shown
 
 
 def test_every_recording_rule_is_used() -> None:
     boards = " ".join(path.read_text() for path in BOARDS.glob("*.json"))
-    for record in recorded():
+    for record in recording_rules():
         others = [rule["expr"] for rule in rules() if rule.get("record") != record]
         assert record in boards or any(record in expr for expr in others), record
 
@@ -128,19 +130,19 @@ def test_reasons_that_the_runbook_names_are_reasons_of_dead_letters() -> None:
     assert named <= set(get_args(Reason))
 
 
-def test_expressions_of_the_runbook_are_asked_as_prometheus_reads_them(tmp_path: Path) -> None:
+def test_expressions_of_the_runbook_parse_in_prometheus(tmp_path: Path) -> None:
     exprs = re.findall(
         r"^    promtool query instant http://127\.0\.0\.1:9090 '(.+)'$", RUNBOOK.read_text(), re.MULTILINE
     )
     assert exprs
     for expr in exprs:
-        assert list(unknown(expr)) == []
+        assert list(unknown_parts(expr)) == []
     path = tmp_path / "runbook.yml"
     made = [{"record": f"runbook:n{number}", "expr": expr} for number, expr in enumerate(exprs)]
     path.write_text(yaml.safe_dump({"groups": [{"name": "runbook", "rules": made}]}))
     assert promtool("check", "rules", "--lint=none", path).returncode == 0
 
 
-def test_the_metrics_that_the_runbook_looks_for_are_exported() -> None:
+def test_the_metrics_named_in_the_runbook_are_exported() -> None:
     for name in set(re.findall(r"(?<![:/])\bprectr_[a-z_]+\b(?![:.])", RUNBOOK.read_text())):
-        assert list(unknown(name)) == [], name
+        assert list(unknown_parts(name)) == [], name

@@ -13,9 +13,9 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 import prectr.ops.dashboards
-from prectr.ops.dashboards import BOARDS
+from prectr.ops.dashboards import DASHBOARDS
 from prectr.ops.dashboards.grafana import dashboard_json
-from tests.kit.observe.promql import asked, exported, metrics_of, recorded, unknown
+from tests.kit.observe.promql import exported, exporter_metrics_of, parse_expression, recording_rules, unknown_parts
 from tests.kit.observe.promtool import promtool
 
 FOLDER = Path(prectr.ops.dashboards.__file__).parent
@@ -44,9 +44,9 @@ def expressions(name: str) -> list[str]:
 
 
 def test_the_five_are_there_and_are_what_the_code_says() -> None:
-    assert [board.name for board in BOARDS] == NAMES
+    assert [board.name for board in DASHBOARDS] == NAMES
     assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(NAMES)
-    for board in BOARDS:
+    for board in DASHBOARDS:
         assert (FOLDER / f"{board.name}.json").read_text() == dashboard_json(board), (
             "run python -m prectr.ops.dashboards"
         )
@@ -94,17 +94,20 @@ def test_ids_are_unique_and_panels_do_not_lie_over_each_other(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_every_metric_label_and_value_is_one_that_is_exported(name: str) -> None:
     for expr in expressions(name):
-        assert asked(expr).selectors, expr
-        assert list(unknown(expr)) == []
+        assert parse_expression(expr).selectors, expr
+        assert list(unknown_parts(expr)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_legends_and_variables_name_labels_that_are_there(name: str) -> None:
     for panel in panels(name):
         for target in panel["targets"]:
-            wanted = asked(filled(target["expr"]))
+            wanted = parse_expression(filled(target["expr"]))
             level = {
-                part for one in wanted.selectors if one.metric in recorded() for part in re.split("[:_]", one.metric)
+                part
+                for one in wanted.selectors
+                if one.metric in recording_rules()
+                for part in re.split("[:_]", one.metric)
             }
             for label in re.findall(r"\{\{(.*?)\}\}", target.get("legendFormat", "")):
                 assert label in wanted.labels | level, f"{panel['title']}: {label}"
@@ -114,11 +117,13 @@ def test_legends_and_variables_name_labels_that_are_there(name: str) -> None:
 
 
 def test_the_check_finds_what_is_not_exported() -> None:
-    assert list(unknown('rate(prectr_event_total{job="stream"}[5m])')) == ["no stream has prectr_event_total"]
-    assert list(unknown('prectr_auc{job="stream"}')) == ["no stream has prectr_auc"]
-    assert list(unknown('prectr_auc{job="monitor",window="2h"}')) == ["window of prectr_auc is never 2h"]
-    assert list(unknown('prectr_auc{job="monitor",level="1"}')) == ["prectr_auc has no label level"]
-    assert [text.rpartition(" ")[2] for text in unknown('sum by (stage) (prectr_auc{job="monitor"})')] == ["stage"]
+    assert list(unknown_parts('rate(prectr_event_total{job="stream"}[5m])')) == ["no stream has prectr_event_total"]
+    assert list(unknown_parts('prectr_auc{job="stream"}')) == ["no stream has prectr_auc"]
+    assert list(unknown_parts('prectr_auc{job="monitor",window="2h"}')) == ["window of prectr_auc is never 2h"]
+    assert list(unknown_parts('prectr_auc{job="monitor",level="1"}')) == ["prectr_auc has no label level"]
+    assert [text.rpartition(" ")[2] for text in unknown_parts('sum by (stage) (prectr_auc{job="monitor"})')] == [
+        "stage"
+    ]
 
 
 def test_promtool_reads_every_expression(tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_each_dashboard_links_to_the_others() -> None:
 
 def test_the_dashboards_show_every_metric_but_those_that_are_named_here() -> None:
     """What is exported is shown somewhere; what is not is left out for a reason."""
-    shown = set().union(*(metrics_of(expr) for name in NAMES for expr in expressions(name)))
+    shown = set().union(*(exporter_metrics_of(expr) for name in NAMES for expr in expressions(name)))
     served = {metric for job in exported().values() for metric in job}
     left_out = {
         # The transaction and the batch are shown by their quantiles.
@@ -153,9 +158,9 @@ def test_the_dashboards_show_every_metric_but_those_that_are_named_here() -> Non
         # The trainer's own is shown; this one is for when it is gone (docs/runbook.md).
         "prectr_published_checkpoint_age_seconds",
         # How a monitor is read into: its page says it.
-        "prectr_received_sketches_total",
-        "prectr_refused_sketches_total",
-        "prectr_held_sketches",
+        "prectr_quality_records_received_total",
+        "prectr_quality_records_rejected_total",
+        "prectr_quality_windows_retained",
         # A sum for other spans than those shown.
         "prectr_log_loss_nats_total",
     }

@@ -12,107 +12,113 @@ from msgspec.structs import replace
 from prometheus_client.metrics_core import Metric
 
 from prectr.model.quality.quality import Quality
-from prectr.ops.cli.metrics_options import exporter_if_wanted
+from prectr.ops.cli.metrics_options import optional_exporter
 from prectr.ops.metrics.exporter import Exporter
 from prectr.ops.metrics.replay import replay_metrics
 from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import TrainSnapshot, train_metrics, train_snapshot
 from prectr.state.errors import UsageError
 from prectr.state.snapshotter import SnapshotProgress
-from prectr.state.store import StoreFigures
-from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
-from prectr.stream.kafka.tasks.task_metrics import Durations, StageCounts, Stopwatch
-from prectr.stream.kafka.tasks.task_status import TaskFacts
+from prectr.state.store import StoreStats
+from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
+from prectr.stream.kafka.tasks.task_metrics import DurationBuckets, DurationHistogram, TaskCounts
+from prectr.stream.kafka.tasks.task_status import TaskStatus
 from testkit.command import prectr
-from tests.kit.observe.promtool import has_nothing_to_say
-from tests.kit.observe.scrape import ALLOWED_LABELS, Samples, by_task, exposition, scraped
+from tests.kit.observe.promtool import assert_lint_clean
+from tests.kit.observe.scrape import ALLOWED_LABELS, Samples, exposition, scrape_samples, values_by_task
 from tests.ops.metrics.test_replay import quality_of, snapshot_of
 
 NOW = 1_700_000_100.0
 
 
-def durations(*seconds: float) -> Durations:
-    watch = Stopwatch()
+def durations(*seconds: float) -> DurationBuckets:
+    watch = DurationHistogram()
     for each in seconds:
-        watch.add(each)
-    return watch.durations()
+        watch.observe(each)
+    return watch.buckets()
 
 
-SESSIONS = TaskFacts(
-    stage="sessions",
+JOIN_STATUS = TaskStatus(
+    stage="join",
     partition=0,
-    position=120,
-    behind=7,
+    next_offset=120,
+    restore_remaining=7,
     emitted=45,
     watermark=1_700_000_000_500,
     snapshots=SnapshotProgress(
-        offset=100, created=NOW - 12.5, seconds=0.25, uploaded=4096, failures=2, damaged=1, size=9000
+        offset=100,
+        created_at=NOW - 12.5,
+        seconds=0.25,
+        uploaded_bytes=4096,
+        failures=2,
+        corrupt_count=1,
+        total_bytes=9000,
     ),
     lag=33,
-    replayed=11,
-    restored=1.5,
-    records=120,
-    batches=durations(0.004, 0.2, 99.0),
-    transactions=durations(0.025),
-    counts=StageCounts(
-        outcomes=Outcomes(ImpressionOutcomes(100, 80, 15, 3, 2), ClickOutcomes(50, 30, 5, 4, 3, 2, 5, 1), 7),
-        dead_letters={"json": 7, "unconfirmed_clock": 3},
-        heard=1_700_000_000_500,
+    restored_records=11,
+    restore_seconds=1.5,
+    processed_records=120,
+    batch_durations=durations(0.004, 0.2, 99.0),
+    commit_durations=durations(0.025),
+    counts=TaskCounts(
+        outcomes=Outcomes(PageOutcomes(100, 80, 15, 3, 2), ClickOutcomes(50, 30, 5, 4, 3, 2, 5, 1), 7),
+        dead_letters={"json": 7, "future_timestamp": 3},
+        max_watermark=1_700_000_000_500,
     ),
-    store=StoreFigures(keys=70, size=5000, memory=800, cache_hits=60, cache_misses=40, stalled=0.125),
+    store_stats=StoreStats(keys=70, size=5000, memory=800, cache_hits=60, cache_misses=40, stall_seconds=0.125),
 )
-QUERIES = TaskFacts(
-    stage="queries",
+AGGREGATE_STATUS = TaskStatus(
+    stage="aggregate",
     partition=3,
-    position=30,
-    behind=0,
+    next_offset=30,
+    restore_remaining=0,
     emitted=20,
     watermark=None,
     snapshots=SnapshotProgress(),
-    counts=StageCounts(levels=(10, 20, 30, 40, 1, 2, 3, 8), heard=1_700_000_020_500),
+    counts=TaskCounts(level_counts=(10, 20, 30, 40, 1, 2, 3, 8), max_watermark=1_700_000_020_500),
 )
 GAUGES_AND_COUNTERS = {
-    "prectr_task_position": {("sessions", 0): 120, ("queries", 3): 30},
-    "prectr_replayed_records_behind": {("sessions", 0): 7, ("queries", 3): 0},
-    "prectr_emitted_records_total": {("sessions", 0): 45, ("queries", 3): 20},
-    "prectr_consumer_lag_records": {("sessions", 0): 33},
-    "prectr_replayed_records_total": {("sessions", 0): 11, ("queries", 3): 0},
-    "prectr_restore_seconds": {("sessions", 0): 1.5},
-    "prectr_microbatch_records_total": {("sessions", 0): 120, ("queries", 3): 0},
-    "prectr_microbatch_seconds_count": {("sessions", 0): 3, ("queries", 3): 0},
-    "prectr_microbatch_seconds_sum": {("sessions", 0): 99.204, ("queries", 3): 0},
-    "prectr_transaction_seconds_count": {("sessions", 0): 1, ("queries", 3): 0},
-    "prectr_transaction_seconds_sum": {("sessions", 0): 0.025, ("queries", 3): 0},
-    "prectr_store_keys": {("sessions", 0): 70},
-    "prectr_store_bytes": {("sessions", 0): 5000},
-    "prectr_store_memory_bytes": {("sessions", 0): 800},
-    "prectr_store_cache_hits_total": {("sessions", 0): 60},
-    "prectr_store_cache_misses_total": {("sessions", 0): 40},
-    "prectr_store_stall_seconds_total": {("sessions", 0): 0.125},
-    "prectr_pages_open": {("sessions", 0): 15},
-    "prectr_clicks_waiting": {("sessions", 0): 5},
-    "prectr_watermark_timestamp_seconds": {("sessions", 0): 1_700_000_000.5},
+    "prectr_task_offset": {("join", 0): 120, ("aggregate", 3): 30},
+    "prectr_restore_remaining_records": {("join", 0): 7, ("aggregate", 3): 0},
+    "prectr_emitted_records_total": {("join", 0): 45, ("aggregate", 3): 20},
+    "prectr_consumer_lag_records": {("join", 0): 33},
+    "prectr_restored_records_total": {("join", 0): 11, ("aggregate", 3): 0},
+    "prectr_restore_seconds": {("join", 0): 1.5},
+    "prectr_microbatch_records_total": {("join", 0): 120, ("aggregate", 3): 0},
+    "prectr_microbatch_seconds_count": {("join", 0): 3, ("aggregate", 3): 0},
+    "prectr_microbatch_seconds_sum": {("join", 0): 99.204, ("aggregate", 3): 0},
+    "prectr_transaction_seconds_count": {("join", 0): 1, ("aggregate", 3): 0},
+    "prectr_transaction_seconds_sum": {("join", 0): 0.025, ("aggregate", 3): 0},
+    "prectr_store_keys": {("join", 0): 70},
+    "prectr_store_bytes": {("join", 0): 5000},
+    "prectr_store_memory_bytes": {("join", 0): 800},
+    "prectr_store_block_cache_hits_total": {("join", 0): 60},
+    "prectr_store_block_cache_misses_total": {("join", 0): 40},
+    "prectr_store_write_stall_seconds_total": {("join", 0): 0.125},
+    "prectr_pending_pages": {("join", 0): 15},
+    "prectr_pending_clicks": {("join", 0): 5},
+    "prectr_watermark_timestamp_seconds": {("join", 0): 1_700_000_000.5},
     # The other task has heard of a watermark 20 s further on.
-    "prectr_watermark_lag_seconds": {("sessions", 0): 20},
-    "prectr_snapshot_bytes": {("sessions", 0): 9000},
-    "prectr_snapshot_age_seconds": {("sessions", 0): 12.5},
-    "prectr_snapshot_seconds": {("sessions", 0): 0.25},
-    "prectr_snapshot_uploaded_bytes": {("sessions", 0): 4096},
-    "prectr_snapshot_failures_total": {("sessions", 0): 2, ("queries", 3): 0},
-    "prectr_snapshots_damaged_total": {("sessions", 0): 1, ("queries", 3): 0},
+    "prectr_watermark_lag_seconds": {("join", 0): 20},
+    "prectr_snapshot_bytes": {("join", 0): 9000},
+    "prectr_snapshot_age_seconds": {("join", 0): 12.5},
+    "prectr_snapshot_seconds": {("join", 0): 0.25},
+    "prectr_snapshot_uploaded_bytes": {("join", 0): 4096},
+    "prectr_snapshot_failures_total": {("join", 0): 2, ("aggregate", 3): 0},
+    "prectr_snapshots_corrupt_total": {("join", 0): 1, ("aggregate", 3): 0},
 }
 COUNTED = {
-    "prectr_events_total": ("sessions", "0", "outcome", {"impression": 100, "click": 50, "unreadable": 7}),
-    "prectr_impressions_total": ("sessions", "0", "outcome", {"emitted": 80, "duplicate": 3, "dead_letter": 2}),
+    "prectr_events_total": ("join", "0", "type", {"page": 100, "click": 50, "unreadable": 7}),
+    "prectr_pages_total": ("join", "0", "outcome", {"emitted": 80, "duplicate": 3, "dead_letter": 2}),
     "prectr_clicks_total": (
-        "sessions",
+        "join",
         "0",
         "outcome",
         {"joined": 30, "duplicate": 5, "late": 4, "orphan": 3, "foreign": 2, "dead_letter": 1},
     ),
-    "prectr_dead_letters_total": ("sessions", "0", "reason", {"json": 7, "unconfirmed_clock": 3}),
-    "prectr_level_impressions_total": ("queries", "3", "level", {"1": 10, "2": 20, "3": 30, "4": 40}),
-    "prectr_level_clicks_total": ("queries", "3", "level", {"1": 1, "2": 2, "3": 3, "4": 8}),
+    "prectr_dead_letters_total": ("join", "0", "reason", {"json": 7, "future_timestamp": 3}),
+    "prectr_aggregated_impressions_total": ("aggregate", "3", "relevance_level", {"1": 10, "2": 20, "3": 30, "4": 40}),
+    "prectr_aggregated_clicks_total": ("aggregate", "3", "relevance_level", {"1": 1, "2": 2, "3": 3, "4": 8}),
 }
 """By stage and partition, and by one label more."""
 
@@ -121,18 +127,18 @@ def streaming(now: float = NOW) -> Callable[..., Iterator[Metric]]:
     return partial(stream_metrics, clock=lambda: now)
 
 
-def seen(tasks: list[TaskFacts], now: float = NOW) -> Samples:
+def seen(tasks: list[TaskStatus], now: float = NOW) -> Samples:
     with Exporter(streaming(now), 0) as exporter:
         exporter.update(tasks)
-        return scraped(exporter.port)
+        return scrape_samples(exporter.port)
 
 
 def test_each_task_is_shown_by_stage_and_partition_and_what_it_does_not_know_is_left_out() -> None:
-    samples = seen([SESSIONS, QUERIES])
+    samples = seen([JOIN_STATUS, AGGREGATE_STATUS])
     buckets = {f"prectr_{what}_seconds_bucket" for what in ("microbatch", "transaction")}
     assert {name for name, _ in samples} == {*GAUGES_AND_COUNTERS, *buckets, *COUNTED}
     for name, expected in GAUGES_AND_COUNTERS.items():
-        assert by_task(samples, name) == expected
+        assert values_by_task(samples, name) == expected
     for name, (stage, partition, label, counts) in COUNTED.items():
         found = {labels: value for (sample, labels), value in samples.items() if sample == name}
         assert found == {
@@ -142,8 +148,8 @@ def test_each_task_is_shown_by_stage_and_partition_and_what_it_does_not_know_is_
 
 
 def test_a_duration_is_in_every_bucket_that_is_large_enough() -> None:
-    samples = seen([SESSIONS])
-    task = {"stage": "sessions", "partition": "0"}
+    samples = seen([JOIN_STATUS])
+    task = {"stage": "join", "partition": "0"}
     for name, bound, count in (
         ("microbatch", "0.01", 1),
         ("microbatch", "0.1", 1),
@@ -158,32 +164,36 @@ def test_a_duration_is_in_every_bucket_that_is_large_enough() -> None:
 
 
 def test_a_task_that_has_not_reached_its_commit_has_counts_of_nothing_or_they_would_go_back() -> None:
-    names = {name for name, _ in seen([replace(SESSIONS, counts=None), replace(QUERIES, counts=None)])}
-    assert not names & {"prectr_pages_open", "prectr_clicks_waiting", *COUNTED}
+    names = {name for name, _ in seen([replace(JOIN_STATUS, counts=None), replace(AGGREGATE_STATUS, counts=None)])}
+    assert not names & {"prectr_pending_pages", "prectr_pending_clicks", *COUNTED}
 
 
-def test_a_stage_without_snapshots_has_no_figures_of_them() -> None:
-    task = TaskFacts(stage="queries", partition=0, position=1, behind=0, emitted=1, watermark=0, snapshots=None)
+def test_a_stage_without_snapshots_has_no_snapshot_metrics() -> None:
+    task = TaskStatus(
+        stage="aggregate", partition=0, next_offset=1, restore_remaining=0, emitted=1, watermark=0, snapshots=None
+    )
     samples = seen([task])
-    assert by_task(samples, "prectr_task_position") == {("queries", 0): 1}
+    assert values_by_task(samples, "prectr_task_offset") == {("aggregate", 0): 1}
     assert not [name for name, _ in samples if "snapshot" in name]
 
 
 def test_a_partition_that_has_gone_takes_its_gauges_and_counters_with_it() -> None:
     with Exporter(streaming(), 0) as exporter:
-        exporter.update([SESSIONS, QUERIES])
-        assert any(("partition", "0") in labels for _, labels in scraped(exporter.port))
-        exporter.update([QUERIES])
-        assert {dict(labels)["partition"] for _, labels in scraped(exporter.port)} == {"3"}
+        exporter.update([JOIN_STATUS, AGGREGATE_STATUS])
+        assert any(("partition", "0") in labels for _, labels in scrape_samples(exporter.port))
+        exporter.update([AGGREGATE_STATUS])
+        assert {dict(labels)["partition"] for _, labels in scrape_samples(exporter.port)} == {"3"}
         exporter.update([])
-        assert scraped(exporter.port) == {}
+        assert scrape_samples(exporter.port) == {}
 
 
 def test_an_age_goes_on_between_two_updates_and_is_never_negative() -> None:
     times = iter([NOW, NOW + 30, NOW - 3600])
     with Exporter(partial(stream_metrics, clock=lambda: next(times)), 0) as exporter:
-        exporter.update([SESSIONS])
-        ages = [by_task(scraped(exporter.port), "prectr_snapshot_age_seconds")["sessions", 0] for _ in range(3)]
+        exporter.update([JOIN_STATUS])
+        ages = [
+            values_by_task(scrape_samples(exporter.port), "prectr_snapshot_age_seconds")["join", 0] for _ in range(3)
+        ]
     assert ages == [12.5, 42.5, 0]
 
 
@@ -206,9 +216,9 @@ def trained(tmp_path: Path, checkpoint: float | None) -> TrainSnapshot:
 def test_a_trainer_shows_pages_quality_and_the_age_of_its_newest_checkpoint(tmp_path: Path) -> None:
     with Exporter(partial(train_metrics, clock=lambda: NOW), 0) as exporter:
         exporter.update(trained(tmp_path, NOW - 20))
-        samples = scraped(exporter.port)
+        samples = scrape_samples(exporter.port)
     assert samples["prectr_trained_pages_total", frozenset({("model", "lr")})] == 64
-    assert samples["prectr_out_of_order_total", frozenset()] == 5
+    assert samples["prectr_late_records_total", frozenset()] == 5
     assert samples["prectr_checkpoint_age_seconds", frozenset()] == 20
 
 
@@ -216,7 +226,7 @@ def test_a_trainer_without_a_checkpoint_has_no_age_of_one(tmp_path: Path) -> Non
     assert "prectr_checkpoint_age_seconds" not in {metric.name for metric in train_metrics(trained(tmp_path, None))}
 
 
-def test_a_trainers_quality_has_the_names_and_figures_of_a_replays(tmp_path: Path) -> None:
+def test_a_trainers_quality_metrics_match_a_replays(tmp_path: Path) -> None:
     def quality(metrics: Iterator[Metric]) -> dict[str, Metric]:
         return {metric.name: metric for metric in metrics if "model" in str(metric.samples)}
 
@@ -227,7 +237,7 @@ def test_a_trainers_quality_has_the_names_and_figures_of_a_replays(tmp_path: Pat
 
 def every(tmp_path: Path) -> dict[str, tuple[Callable[..., Iterator[Metric]], object]]:
     return {
-        "stream": (streaming(), [SESSIONS, QUERIES]),
+        "stream": (streaming(), [JOIN_STATUS, AGGREGATE_STATUS]),
         "train": (train_metrics, trained(tmp_path, NOW)),
         "replay": (replay_metrics, snapshot_of({"lr": quality_of(0)})),
     }
@@ -238,7 +248,7 @@ def test_every_exporter_keeps_the_conventions(which: str, tmp_path: Path) -> Non
     render, snapshot = every(tmp_path)[which]
     with Exporter(render, 0) as exporter:
         exporter.update(snapshot)
-        samples, text = scraped(exporter.port), exposition(exporter.port)
+        samples, text = scrape_samples(exporter.port), exposition(exporter.port)
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     helps = dict(re.findall(r"^# HELP (\S+) (\S.*)$", text, re.MULTILINE))
     assert samples.keys()
@@ -258,20 +268,20 @@ def test_promtool_finds_nothing_to_say(which: str, tmp_path: Path) -> None:
     with Exporter(render, 0) as exporter:
         exporter.update(snapshot)
         text = exposition(exporter.port)
-    has_nothing_to_say(text)
+    assert_lint_clean(text)
 
 
-def test_an_exporter_says_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "ops"), exporter_if_wanted(stream_metrics, 0, None) as exporter:
+def test_an_exporter_logs_its_address(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ops"), optional_exporter(stream_metrics, 0, None) as exporter:
         assert exporter is not None
         assert f"metrics: http://127.0.0.1:{exporter.port}/metrics" in caplog.messages
 
 
 def test_without_a_port_nothing_is_served_and_an_address_alone_is_wrong_use() -> None:
-    with exporter_if_wanted(stream_metrics, None, None) as exporter:
+    with optional_exporter(stream_metrics, None, None) as exporter:
         assert exporter is None
     with pytest.raises(UsageError, match=r"--metrics-address 0\.0\.0\.0 goes with --metrics-port"):
-        exporter_if_wanted(stream_metrics, None, "0.0.0.0")
+        optional_exporter(stream_metrics, None, "0.0.0.0")
 
 
 def test_the_command_refuses_an_address_without_a_port(tmp_path: Path) -> None:

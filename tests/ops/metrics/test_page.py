@@ -16,7 +16,7 @@ from prectr.ops.metrics.train import TrainSnapshot, train_metrics
 from prectr.ops.monitor.metrics import monitor_metrics
 from tests.kit.observe.promtool import promtool
 from tests.kit.observe.scrape import ALLOWED_LABELS
-from tests.ops.metrics.test_live import NOW, QUERIES, SESSIONS
+from tests.ops.metrics.test_live import AGGREGATE_STATUS, JOIN_STATUS, NOW
 from tests.ops.metrics.test_replay import quality_of, snapshot_of
 from tests.ops.metrics.test_train import learning
 from tests.ops.monitor.test_page import reading
@@ -52,11 +52,11 @@ def exporters() -> Iterator[Iterator[Metric]]:
     trainer = TrainSnapshot(
         pages_trained={"lr": 64},
         quality={"lr": quality_of(0).segments()},
-        out_of_order=0,
-        checkpoint=NOW,
-        learning=learning(),
+        late_records=0,
+        checkpoint_time=NOW,
+        status=learning(),
     )
-    yield stream_metrics([SESSIONS, QUERIES], clock=lambda: NOW)
+    yield stream_metrics([JOIN_STATUS, AGGREGATE_STATUS], clock=lambda: NOW)
     yield train_metrics(trainer, clock=lambda: NOW)
     yield monitor_metrics(reading(version=1), clock=lambda: NOW)
     yield replay_metrics(snapshot_of({"lr": quality_of(0)}))
@@ -106,7 +106,7 @@ def test_every_example_asks_for_its_metric_and_prometheus_reads_it(tmp_path: Pat
     assert f"{len(examples)} rules found" in done.stdout
 
 
-def test_what_two_kinds_of_process_tell_is_asked_of_one_by_name() -> None:
+def test_metrics_exported_by_two_jobs_are_selected_by_job() -> None:
     for name, (row, example) in rows().items():
         told = row.jobs - {"replay"}
         if len(told) > 1 and name != "prectr_consumer_lag_records":

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from prectr.model.quality.quality import Quality
-from prectr.ops.metrics.replay import PartitionProgress, ReplayMetrics, ReplaySnapshot, start_metrics
+from prectr.ops.metrics.replay import PartitionProgress, ReplayMetrics, ReplaySnapshot, serve_metrics
 from prectr.state.errors import PrectrError, UsageError
-from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
-from tests.kit.observe.scrape import ALLOWED_LABELS, Samples, scraped
+from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
+from tests.kit.observe.scrape import ALLOWED_LABELS, Samples, scrape_samples
 
 
 def quality_of(seed: int, pages: int = 64) -> Quality:
@@ -22,7 +22,7 @@ def quality_of(seed: int, pages: int = 64) -> Quality:
         (rng.random(len(logits)) < 1 / (1 + np.exp(-logits))).astype(np.uint8),
         np.arange(0, pages * 10 + 1, 10),
         # Nobody is active yet: that segment has no figures.
-        activity=rng.integers(0, 9, pages),
+        user_activity=rng.integers(0, 9, pages),
         levels=np.full(len(logits), 4, np.uint8),
         positions=np.tile(np.arange(1, 11), pages),
         closes_at=np.full(pages, 1_700_000_000_000),
@@ -32,26 +32,26 @@ def quality_of(seed: int, pages: int = 64) -> Quality:
 
 def snapshot_of(quality: dict[str, Quality]) -> ReplaySnapshot:
     return ReplaySnapshot(
-        outcomes=Outcomes(ImpressionOutcomes(100, 80, 15, 3, 2), ClickOutcomes(50, 30, 5, 4, 3, 2, 5, 1), 7),
-        dead_letters={"json": 7, "clock_jump": 3},
-        out_of_order=0,
+        outcomes=Outcomes(PageOutcomes(100, 80, 15, 3, 2), ClickOutcomes(50, 30, 5, 4, 3, 2, 5, 1), 7),
+        dead_letters={"json": 7, "future_timestamp": 3},
+        late_records=0,
         pages_trained=dict.fromkeys(quality, 64),
         quality={model: one.segments() for model, one in quality.items()},
         partitions=(
-            PartitionProgress(stage="sessions", partition=0, watermark_lag_seconds=5.0),
-            PartitionProgress(stage="sessions", partition=1, watermark_lag_seconds=7.5),
+            PartitionProgress(stage="join", partition=0, watermark_lag_seconds=5.0),
+            PartitionProgress(stage="join", partition=1, watermark_lag_seconds=7.5),
         ),
-        levels=(10, 20, 30, 40, 1, 2, 3, 8),
-        event_time_ms=1_700_000_000_000,
+        level_counts=(10, 20, 30, 40, 1, 2, 3, 8),
+        low_watermark_ms=1_700_000_000_000,
     )
 
 
 def scrape(metrics: ReplayMetrics) -> Samples:
-    return scraped(metrics.port)
+    return scrape_samples(metrics.port)
 
 
 def test_a_scrape_shows_the_counts_of_the_snapshot() -> None:
-    with start_metrics(0) as metrics:
+    with serve_metrics(0) as metrics:
         metrics.update(snapshot_of({}))
         seen = scrape(metrics)
 
@@ -61,24 +61,24 @@ def test_a_scrape_shows_the_counts_of_the_snapshot() -> None:
     events = {"impression": 100, "click": 50, "unreadable": 7}
     pages = {"emitted": 80, "duplicate": 3, "dead_letter": 2}
     clicks = {"joined": 30, "duplicate": 5, "late": 4, "orphan": 3, "foreign": 2, "dead_letter": 1}
-    for name, ends in (("events", events), ("impressions", pages), ("clicks", clicks)):
+    for name, ends in (("events", events), ("pages", pages), ("clicks", clicks)):
         found = {labels: n for (metric, labels), n in seen.items() if metric == f"prectr_{name}_total"}
-        assert found == {frozenset({"stage": "sessions", "outcome": end}.items()): n for end, n in ends.items()}
-    assert at("prectr_clicks_waiting", stage="sessions") == 5
-    assert at("prectr_dead_letters_total", stage="sessions", reason="json") == 7
-    assert at("prectr_dead_letters_total", stage="sessions", reason="clock_jump") == 3
+        assert found == {frozenset({"stage": "join", "outcome": end}.items()): n for end, n in ends.items()}
+    assert at("prectr_pending_clicks", stage="join") == 5
+    assert at("prectr_dead_letters_total", stage="join", reason="json") == 7
+    assert at("prectr_dead_letters_total", stage="join", reason="future_timestamp") == 3
     for level, (impressions, clicked) in enumerate(((10, 1), (20, 2), (30, 3), (40, 8)), 1):
-        assert at("prectr_level_impressions_total", stage="queries", level=str(level)) == impressions
-        assert at("prectr_level_clicks_total", stage="queries", level=str(level)) == clicked
-    assert at("prectr_out_of_order_total") == 0
-    assert at("prectr_pages_open", stage="sessions") == 15
-    assert at("prectr_watermark_lag_seconds", stage="sessions", partition="1") == 7.5
-    assert at("prectr_event_time_seconds") == 1_700_000_000
+        assert at("prectr_aggregated_impressions_total", stage="aggregate", relevance_level=str(level)) == impressions
+        assert at("prectr_aggregated_clicks_total", stage="aggregate", relevance_level=str(level)) == clicked
+    assert at("prectr_late_records_total") == 0
+    assert at("prectr_pending_pages", stage="join") == 15
+    assert at("prectr_watermark_lag_seconds", stage="join", partition="1") == 7.5
+    assert at("prectr_low_watermark_timestamp_seconds") == 1_700_000_000
 
 
-def test_a_scrape_shows_each_models_figures_by_segment_and_leaves_undefined_ones_out() -> None:
+def test_a_scrape_shows_each_models_metrics_by_segment_and_omits_undefined_ones() -> None:
     quality = {"lr": quality_of(0), "wide-deep": quality_of(1)}
-    with start_metrics(0) as metrics:
+    with serve_metrics(0) as metrics:
         metrics.update(snapshot_of(quality))
         seen = scrape(metrics)
     for model, one in quality.items():
@@ -105,7 +105,7 @@ def test_a_scrape_shows_each_models_figures_by_segment_and_leaves_undefined_ones
 
 
 def test_names_and_labels_keep_the_conventions() -> None:
-    with start_metrics(0) as metrics:
+    with serve_metrics(0) as metrics:
         metrics.update(snapshot_of({"lr": quality_of(0)}))
         seen = scrape(metrics)
     assert len(seen) > 50
@@ -115,21 +115,20 @@ def test_names_and_labels_keep_the_conventions() -> None:
 
 
 def test_a_scrape_sees_the_latest_snapshot_and_nothing_before_the_first() -> None:
-    with start_metrics(0) as metrics:
+    with serve_metrics(0) as metrics:
         assert scrape(metrics) == {}
         for emitted in (1, 2):
             metrics.update(
                 ReplaySnapshot(
-                    outcomes=Outcomes(ImpressionOutcomes(emitted, emitted)),
+                    outcomes=Outcomes(PageOutcomes(emitted, emitted)),
                     dead_letters={},
-                    out_of_order=0,
+                    late_records=0,
                     pages_trained={},
                     quality={},
                 )
             )
             assert (
-                scrape(metrics)["prectr_impressions_total", frozenset({("stage", "sessions"), ("outcome", "emitted")})]
-                == emitted
+                scrape(metrics)["prectr_pages_total", frozenset({("stage", "join"), ("outcome", "emitted")})] == emitted
             )
 
 
@@ -139,28 +138,28 @@ def test_a_port_in_use_is_a_clear_error() -> None:
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(PrectrError, match=rf"cannot serve metrics on 127\.0\.0\.1:{port}.*in use.*--metrics-port"):
-            start_metrics(port)
+            serve_metrics(port)
 
 
 @pytest.mark.parametrize("port", [-1, 70_000])
 def test_a_port_out_of_range_is_wrong_use(port: int) -> None:
     with pytest.raises(UsageError, match=f"port {port} is out of range"):
-        start_metrics(port)
+        serve_metrics(port)
 
 
 def test_an_address_that_is_not_ours_is_a_clear_error() -> None:
     with pytest.raises(PrectrError, match=r"cannot serve metrics on 192\.0\.2\.1:0"):
-        start_metrics(0, address="192.0.2.1")
+        serve_metrics(0, address="192.0.2.1")
 
 
 @pytest.mark.parametrize("address", ["no.such.host.invalid", "", "a..b", "x" * 300])
 def test_an_address_that_is_none_is_a_clear_error(address: str) -> None:
     with pytest.raises(PrectrError, match=r"cannot serve metrics on .*address of this machine"):
-        start_metrics(0, address=address)
+        serve_metrics(0, address=address)
 
 
 def test_a_closed_exporter_frees_its_port() -> None:
-    first = start_metrics(0)
+    first = serve_metrics(0)
     port = first.port
     first.close()
-    start_metrics(port).close()
+    serve_metrics(port).close()

@@ -16,7 +16,7 @@ def made(**settings: object) -> object:
     return credentials(Connection("localhost:9092", settings))
 
 
-def test_without_settings_nobody_logs_in() -> None:
+def test_without_settings_there_is_no_login() -> None:
     assert made() is None
     assert made(security_protocol="PLAINTEXT", request_timeout_ms=5000) is None
 
@@ -37,7 +37,7 @@ def test_passwords_are_handed_on(mechanism: str, protocol: str) -> None:
     assert SECRET not in repr(found)
 
 
-def test_tls_checks_the_brokers_name_unless_told_not_to() -> None:
+def test_tls_checks_the_brokers_name_unless_disabled() -> None:
     strict = made(security_protocol="SSL")
     lax = made(security_protocol="SSL", ssl_check_hostname=False)
     assert isinstance(strict, SSLCredentials)

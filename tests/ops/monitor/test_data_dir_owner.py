@@ -5,13 +5,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prectr.ops.monitor.data_dir_owner import Belonging, claim
+from prectr.ops.monitor.data_dir_owner import DataDirOwner, claim
 from prectr.state.errors import StateError
 
-OURS = Belonging("cluster-1", "model-quality", "topic-1", "prectr-monitor")
+OURS = DataDirOwner("cluster-1", "model-quality", "topic-1", "prectr-monitor")
 
 
-def test_an_empty_folder_is_taken_and_known_again(tmp_path: Path) -> None:
+def test_an_empty_folder_is_claimed_and_recognised(tmp_path: Path) -> None:
     claim(tmp_path, OURS)
     claim(tmp_path, OURS)
     with pytest.raises(StateError, match="of another system") as found:
@@ -22,7 +22,7 @@ def test_an_empty_folder_is_taken_and_known_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"cluster": 1}'])
-def test_a_damaged_note_is_an_error_that_says_what_to_do(content: str, tmp_path: Path) -> None:
-    (tmp_path / "belongs-to.json").write_text(content)
-    with pytest.raises(StateError, match=r"belongs-to\.json: .*delete the folder"):
+def test_a_corrupt_owner_file_is_an_error_that_says_what_to_do(content: str, tmp_path: Path) -> None:
+    (tmp_path / "owner.json").write_text(content)
+    with pytest.raises(StateError, match=r"owner\.json: .*delete the folder"):
         claim(tmp_path, OURS)

@@ -14,29 +14,29 @@ from typing import Any
 import pytest
 
 from prectr.ops.metrics.exporter import Exporter
-from prectr.ops.monitor.current_quality import ALIVE_SECONDS, Reading
+from prectr.ops.monitor.current_quality import LIVENESS_TIMEOUT, MonitorSnapshot
 from prectr.ops.monitor.metrics import monitor_metrics
-from prectr.ops.monitor.quality_table import Board
+from prectr.ops.monitor.quality_table import QualityTable
 from prectr.ops.monitor.server import PageServer
 from prectr.state.errors import PrectrError, UsageError
-from tests.kit.observe.scrape import ALLOWED_LABELS, Samples, exposition, scraped
+from tests.kit.observe.scrape import ALLOWED_LABELS, Samples, exposition, scrape_samples
 from tests.ops.monitor.test_quality_table import HEAD, entry, record
 
 NOW = 1_700_000_100.0
 FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration", "pages", "impressions", "clicks")
 
 
-def reading(standing: str = "reading", **refused: int) -> Reading:
+def reading(reader_state: str = "reading", **rejected: int) -> MonitorSnapshot:
     """Two models: one that was heard 20 s ago, one that has been silent for an hour."""
-    board = Board()
+    board = QualityTable()
     for age in range(0, 400, 3):
         board.put(entry(record(HEAD - age, age, pages=12), round((NOW - 20) * 1000)))
     board.put(entry(record(HEAD - 90, 7, run="dnn-<b>", model="dnn & co"), round((NOW - 3600) * 1000)))
-    return Reading(
-        standing=standing,
+    return MonitorSnapshot(
+        status=reader_state,
         received=140,
-        refused=refused,
-        stretches=board.stretches,
+        rejected=rejected,
+        retained_windows=board.retained_windows,
         sources=board.sources(),
         quality=board.quality(),
     )
@@ -69,7 +69,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         named = dict(attrs)
-        self._figure = named.get("data-figure")
+        self._figure = named.get("data-stat")
         for name in ("src", "href"):
             address = named.get(name)
             if address is not None and tag != "a":
@@ -91,7 +91,7 @@ def shown(figures: dict[str, Any], name: str) -> str:
     return f"{value:.3f}" if name == "calibration" else f"{value:.4f}"
 
 
-def test_every_figure_on_the_page_is_that_of_the_json(server: PageServer) -> None:
+def test_every_number_on_the_page_matches_the_json(server: PageServer) -> None:
     server.update(reading())
     page, now = Page(get(server, "/")), json.loads(get(server, "/quality.json"))
     found = {}
@@ -117,27 +117,32 @@ def test_the_page_is_one_file_and_runs_nothing(server: PageServer) -> None:
     assert not re.search(r"https?://|@import|url\(", text)
 
 
-def test_before_any_sketch_the_page_says_what_it_waits_for(server: PageServer) -> None:
+def test_before_any_record_the_page_says_what_it_waits_for(server: PageServer) -> None:
     assert get(server, "/health") == "starting"
-    server.update(Reading(standing="reading", received=0, refused={}, stretches=0, sources=[], quality={}))
+    server.update(
+        MonitorSnapshot(status="reading", received=0, rejected={}, retained_windows=0, sources=[], quality={})
+    )
     page = Page(get(server, "/")).text
     assert "No trainer has published anything yet" in page
     assert "nothing published yet" in page
     now = json.loads(get(server, "/quality.json"))
-    assert (now["models"], now["sources"], now["last_checkpoint"]) == ([], [], None)
+    assert (now["models"], now["sources"], now["last_checkpoint_time"]) == ([], [], None)
 
 
-def test_sources_are_alive_while_they_are_heard(server: PageServer) -> None:
+def test_sources_are_alive_while_they_send(server: PageServer) -> None:
     server.update(reading(damaged=3, version=1))
     now = json.loads(get(server, "/quality.json"))
     assert {source["model"]: source["alive"] for source in now["sources"]} == {"lr": True, "dnn & co": False}
-    assert {source["model"]: source["silent_seconds"] for source in now["sources"]} == {"lr": 20.0, "dnn & co": 3600.0}
-    assert now["refused"] == {"damaged": 3, "version": 1}
+    assert {source["model"]: source["last_record_age_seconds"] for source in now["sources"]} == {
+        "lr": 20.0,
+        "dnn & co": 3600.0,
+    }
+    assert now["rejected"] == {"corrupt": 3, "version": 1}
     assert "3 damaged, 1 version" in Page(get(server, "/")).text
 
 
 @pytest.mark.parametrize(
-    ("standing", "later", "verdict"),
+    ("status", "later", "verdict"),
     [
         ("reading", 0, "✓ reading"),
         ("reading", 60, "✗ no source is alive"),
@@ -164,20 +169,20 @@ def test_a_port_that_cannot_be_is_wrong_use(port: int) -> None:
         PageServer(port, "127.0.0.1")
 
 
-def test_an_address_that_is_not_ours_or_a_port_that_is_taken_is_said(server: PageServer) -> None:
+def test_a_foreign_address_or_a_port_in_use_is_reported(server: PageServer) -> None:
     with pytest.raises(PrectrError, match=r"192\.0\.2\.1.*must be an address of this machine"):
         PageServer(0, "192.0.2.1")
     with pytest.raises(PrectrError, match=r"another process may hold the port: give another one with --port"):
         PageServer(server.port, "127.0.0.1")
 
 
-def exported(given: Reading) -> tuple[Samples, str]:
+def exported(given: MonitorSnapshot) -> tuple[Samples, str]:
     with Exporter(partial(monitor_metrics, clock=lambda: NOW), 0) as exporter:
         exporter.update(given)
-        return scraped(exporter.port), exposition(exporter.port)
+        return scrape_samples(exporter.port), exposition(exporter.port)
 
 
-def test_the_metrics_are_the_figures_of_the_json_and_the_sums_that_they_are_made_of(server: PageServer) -> None:
+def test_the_metrics_match_the_json_and_its_sums(server: PageServer) -> None:
     given = reading()
     server.update(given)
     samples, _ = exported(given)
@@ -193,17 +198,18 @@ def test_the_metrics_are_the_figures_of_the_json_and_the_sums_that_they_are_made
         assert samples["prectr_gauc_weighted_total", labels] == whole.gauc_sum
         assert samples["prectr_scored_pages_total", labels] == whole.pages
         assert (
-            samples["prectr_quality_timestamp_seconds", frozenset({("model", model["model"])})] * 1000 == model["until"]
+            samples["prectr_quality_timestamp_seconds", frozenset({("model", model["model"])})] * 1000
+            == model["event_time_end"]
         )
 
 
-def test_a_model_whose_trainer_is_gone_is_told_by_its_silence() -> None:
+def test_a_model_whose_trainer_is_gone_shows_a_growing_record_age() -> None:
     samples, _ = exported(reading())
     lr, gone = frozenset({("model", "lr")}), frozenset({("model", "dnn & co")})
-    assert ALIVE_SECONDS == 45
-    assert samples["prectr_quality_sources", lr] == 1
-    assert samples["prectr_quality_sources", gone] == 0
-    assert samples["prectr_quality_silence_seconds", gone] == 3600
+    assert LIVENESS_TIMEOUT == 45
+    assert samples["prectr_live_trainers", lr] == 1
+    assert samples["prectr_live_trainers", gone] == 0
+    assert samples["prectr_quality_last_record_age_seconds", gone] == 3600
     # When the checkpoint was written is told with each record: here, a second for each minute since 1970.
     assert samples["prectr_published_checkpoint_age_seconds", lr] == NOW - HEAD
 
@@ -212,7 +218,7 @@ def test_the_metrics_keep_the_conventions() -> None:
     samples, text = exported(reading(version=2))
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     helps = dict(re.findall(r"^# HELP (\S+) (\S.*)$", text, re.MULTILINE))
-    assert samples["prectr_refused_sketches_total", frozenset({("reason", "version")})] == 2
+    assert samples["prectr_quality_records_rejected_total", frozenset({("reason", "version")})] == 2
     for name, labels in samples:
         assert re.fullmatch(r"prectr_[a-z_]+", name)
         assert {label for label, _ in labels} <= ALLOWED_LABELS

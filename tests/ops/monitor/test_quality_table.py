@@ -9,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.model.quality.quality import SEGMENTS
-from prectr.model.quality.record import VERSION, QualityRecord, RefusedRecord, decode_record, encode_record, run_name
+from prectr.model.quality.record import (
+    RECORD_VERSION,
+    InvalidQualityRecord,
+    QualityRecord,
+    decode_record,
+    encode_record,
+    run_name,
+)
 from prectr.model.quality.sketch import QualitySketch
-from prectr.model.quality.windows import STRETCH_MS, Stretch
+from prectr.model.quality.windows import WINDOW_MS, QualityWindow
 from prectr.ops.monitor import quality_table as module
-from prectr.ops.monitor.quality_table import Board, Entry, Past
+from prectr.ops.monitor.quality_table import QualityTable, RetiredTotal, StoredRecord
 
 HEAD = 28_333_333
 MINUTES = {"5m": 5, "1h": 60, "24h": 1440}
@@ -34,15 +41,17 @@ def record(
     sequence: int, seed: int = 0, *, run: str = "lr-1", model: str = "lr", rank: int = 0, pages: int = 2
 ) -> QualityRecord:
     new, low, active = (sketch(seed * 3 + place, pages + place - 1).encode() for place in range(3))
-    return QualityRecord(VERSION, run, rank, model, 1_000 * sequence, Stretch(sequence, (new, low, active)))
+    return QualityRecord(
+        RECORD_VERSION, run, rank, model, 1_000 * sequence, QualityWindow(sequence, (new, low, active))
+    )
 
 
-def entry(given: QualityRecord, heard: int = 5) -> Entry:
-    return Entry(heard, given)
+def entry(given: QualityRecord, heard: int = 5) -> StoredRecord:
+    return StoredRecord(heard, given)
 
 
-def board_of(records: Iterable[QualityRecord]) -> Board:
-    board = Board()
+def board_of(records: Iterable[QualityRecord]) -> QualityTable:
+    board = QualityTable()
     for each in records:
         board.put(entry(each))
     return board
@@ -57,7 +66,7 @@ def summed(records: Iterable[QualityRecord]) -> dict[str, QualitySketch]:
     return {"all": QualitySketch.total(parts.values()), **parts}
 
 
-def test_a_window_holds_the_stretches_of_its_minutes_before_the_newest_page() -> None:
+def test_a_display_window_holds_the_quality_windows_of_its_minutes_before_the_newest_page() -> None:
     ages = (0, 4, 5, 59, 60, 1439, 1440, 3000)
     records = [record(HEAD - age, seed) for seed, age in enumerate(ages)]
     quality = board_of(records).quality()["lr"]
@@ -65,10 +74,10 @@ def test_a_window_holds_the_stretches_of_its_minutes_before_the_newest_page() ->
         inside = [each for each, age in zip(records, ages, strict=True) if age < minutes]
         assert quality.windows[window] == summed(inside)
     assert quality.windows["run"] == summed(records)
-    assert quality.until == (HEAD + 1) * STRETCH_MS
+    assert quality.event_time_end == (HEAD + 1) * WINDOW_MS
     ends = [slot.end for slot in quality.timeline]
     # Half hours that have pages, oldest first.
-    assert ends == [quality.until - number * 1_800_000 for number in (47, 2, 1, 0)]
+    assert ends == [quality.event_time_end - number * 1_800_000 for number in (47, 2, 1, 0)]
     assert quality.timeline[-1].segments == summed(records[:3])
 
 
@@ -82,12 +91,12 @@ def test_records_add_up_to_the_same_in_any_order_and_however_often_they_come(
     assert board_of(records[number] for number in (*order, *again)).quality()["lr"].windows == expected
 
 
-def test_a_record_replaces_the_one_before_it_of_the_same_run_rank_and_stretch() -> None:
+def test_a_record_replaces_the_previous_one_of_the_same_run_rank_and_window() -> None:
     first, more = record(HEAD, 1, pages=1), record(HEAD, 2, pages=4)
     others = [record(HEAD, 3, rank=1), record(HEAD, 4, run="lr-2")]
     board = board_of([first, *others, more])
     assert board.quality()["lr"].windows["5m"] == summed([more, *others])
-    assert board.stretches == 3
+    assert board.retained_windows == 3
 
 
 def test_models_have_windows_of_their_own_that_end_with_their_own_newest_page() -> None:
@@ -101,9 +110,9 @@ def test_what_is_too_old_for_any_window_is_kept_as_a_sum_and_never_counted_again
     """Through every kill: with the sum stored or not, and with none, some or all of its entries deleted."""
     records = [record(HEAD - age, seed) for seed, age in enumerate(range(0, 1_600, 40))]
     expected = summed(records)
-    stored: dict[bytes, Entry] = {}
-    pasts: dict[bytes, Past] = {}
-    board = Board()
+    stored: dict[bytes, StoredRecord] = {}
+    pasts: dict[bytes, RetiredTotal] = {}
+    board = QualityTable()
     for each in reversed(records):
         if board.put(entry(each)):
             stored[each.key] = entry(each)
@@ -114,7 +123,7 @@ def test_what_is_too_old_for_any_window_is_kept_as_a_sum_and_never_counted_again
                 del stored[key]
                 survivors.append(dict(stored))
             for left in survivors:
-                again = Board(pasts.values())
+                again = QualityTable(pasts.values())
                 taken = {key: again.put(value) for key, value in left.items()}
                 assert {key for key, new in taken.items() if new} == left.keys() - set(old)
                 assert again.quality()["lr"].windows == board.quality()["lr"].windows
@@ -127,41 +136,41 @@ def test_what_is_too_old_for_any_window_is_kept_as_a_sum_and_never_counted_again
 
 
 def test_what_is_held_of_a_run_is_bounded() -> None:
-    board = Board()
+    board = QualityTable()
     most = 0
     for sequence in range(HEAD, HEAD + 4_000):
         board.put(entry(record(sequence, 1, pages=1)))
         board.retire()
-        most = max(most, board.stretches)
+        most = max(most, board.retained_windows)
     assert most == 1_500
 
 
-def test_the_source_that_has_been_silent_longest_is_forgotten_where_there_are_too_many(
+def test_the_longest_inactive_source_is_evicted_where_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert module.MOST_SOURCES == 64
+    assert module.MAX_SOURCES == 64
     monkeypatch.setattr(module, "MOST_SOURCES", 2)
-    board = Board()
+    board = QualityTable()
     for number, heard in enumerate((30, 10, 20)):
         board.put(entry(record(HEAD + number, run=f"lr-{number}"), heard))
-    (gone,) = board.forget()
-    assert gone.entries == [record(HEAD + 1, run="lr-1").key]
-    assert gone.past == b"lr-1/0"
+    (gone,) = board.evict()
+    assert gone.record_keys == [record(HEAD + 1, run="lr-1").key]
+    assert gone.total_key == b"lr-1/0"
     assert [source.run for source in board.sources()] == ["lr-0", "lr-2"]
-    assert board.forget() == []
+    assert board.evict() == []
 
 
-def test_sources_say_when_they_were_heard_and_what_they_have_saved() -> None:
-    board = Board()
-    board.put(Entry(100, record(HEAD)))
-    board.put(Entry(200, record(HEAD - 1)))
+def test_sources_show_their_last_record_and_checkpoint() -> None:
+    board = QualityTable()
+    board.put(StoredRecord(100, record(HEAD)))
+    board.put(StoredRecord(200, record(HEAD - 1)))
     (source,) = board.sources()
-    assert (source.run, source.rank, source.model, source.heard) == ("lr-1", 0, "lr", 200)
-    assert (source.checkpoint, source.until) == (1_000 * HEAD, (HEAD + 1) * STRETCH_MS)
+    assert (source.run, source.rank, source.model, source.received_at) == ("lr-1", 0, "lr", 200)
+    assert (source.checkpoint_time, source.event_time_end) == (1_000 * HEAD, (HEAD + 1) * WINDOW_MS)
 
 
 def refusal(key: bytes | None, value: bytes | None) -> str:
-    with pytest.raises(RefusedRecord) as found:
+    with pytest.raises(InvalidQualityRecord) as found:
         decode_record(key, value)
     return found.value.reason
 
@@ -170,17 +179,17 @@ def test_a_record_comes_back_as_it_was_and_only_whole_ones_of_this_version_do() 
     good = record(HEAD, 4)
     value = encode_record(good)
     assert decode_record(good.key, value) == good
-    newer = [VERSION + 1, "whatever it may hold"]
+    newer = [RECORD_VERSION + 1, "whatever it may hold"]
     assert refusal(good.key, msgspec.msgpack.encode(newer)) == "version"
     fields = msgspec.msgpack.decode(value)
     fields[5][1][0][0] = 2
     assert refusal(good.key, msgspec.msgpack.encode(fields)) == "version"
-    for damaged in (None, b"", b"text", value[:-1], value + b"\x00", msgspec.msgpack.encode([VERSION])):
-        assert refusal(good.key, damaged) == "damaged"
+    for damaged in (None, b"", b"text", value[:-1], value + b"\x00", msgspec.msgpack.encode([RECORD_VERSION])):
+        assert refusal(good.key, damaged) == "corrupt"
     for key in (None, b"lr-1/0/1"):
-        assert refusal(key, value) == "damaged"
+        assert refusal(key, value) == "corrupt"
     for wrong in (record(-1), record(2**40), record(HEAD, run=""), record(HEAD, model="m" * 200)):
-        assert refusal(wrong.key, encode_record(wrong)) == "damaged"
+        assert refusal(wrong.key, encode_record(wrong)) == "corrupt"
 
 
 @settings(max_examples=200, deadline=None)
@@ -191,7 +200,7 @@ def test_a_record_with_a_wrong_byte_is_refused_or_read_and_never_fails_otherwise
     value[at % len(value)] = byte
     try:
         found = decode_record(good.key, bytes(value))
-    except RefusedRecord:
+    except InvalidQualityRecord:
         return
     board_of([found]).quality()
 

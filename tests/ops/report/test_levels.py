@@ -48,7 +48,7 @@ def test_it_sums_up_what_the_model_says_of_the_newest_pages() -> None:
     assert [item.click_probability for item in last.items] == pytest.approx((1 / (1 + np.exp(-expected))).tolist())
 
 
-def test_a_model_that_is_told_of_levels_has_none() -> None:
+def test_a_model_with_logged_levels_has_none() -> None:
     trainer = Trainer(small_config(model="wide-deep+"))
     trainer.consume(random_examples(20), 0)
     assert trainer.explain_newest() is None
@@ -82,7 +82,7 @@ def test_the_page_shows_it_as_in_the_json(tmp_path: Path) -> None:
     text = (tmp_path / "run" / "report.html").read_text()
     assert "Relevance as inferred from the text" in text
     assert "query &lt;1&gt;" in text
-    figures = dict(re.findall(r'data-figure="(models/0/inferred_levels/[^"]*)">([^<]*)<', text))
+    figures = dict(re.findall(r'data-stat="(models/0/inferred_levels/[^"]*)">([^<]*)<', text))
     assert len(figures) > 40
     for path, shown in figures.items():
         value = report

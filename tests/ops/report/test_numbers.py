@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.model.quality.sketch import Figures
+from prectr.model.quality.sketch import QualityStats
 from prectr.ops.report.markup import Markup, join, tag
-from prectr.ops.report.numbers import count, duration, fixed, moment, percent, places_of, ratio, ticks, time_ticks
+from prectr.ops.report.numbers import count, decimals_for, duration, fixed, moment, percent, ratio, ticks, time_ticks
 from prectr.ops.report.quality_sections import auc_error
 
 
@@ -51,7 +51,7 @@ def test_ticks_are_round_within_the_axis_and_few(low: float, span: float, most: 
 @given(st.floats(0, 1), st.floats(1e-5, 1))
 def test_tick_labels_tell_ticks_apart(low: float, span: float) -> None:
     marks = ticks(low, low + span)
-    labels = [fixed(mark, places_of(marks)) for mark in marks]
+    labels = [fixed(mark, decimals_for(marks)) for mark in marks]
     assert len(set(labels)) == len(labels)
 
 
@@ -85,7 +85,7 @@ def test_the_error_of_an_auc_is_the_spread_of_repeated_measurements() -> None:
     # Exponential scores, for which Hanley and McNeil's formula is derived.
     won = rng.exponential(2.0, (1000, clicked, 1)) > rng.exponential(1.0, (1000, 1, unclicked))
     aucs = won.mean(axis=(1, 2))
-    figures = Figures(
+    figures = QualityStats(
         pages=1,
         impressions=clicked + unclicked,
         clicks=clicked,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from prectr.model.quality.quality import Quality
-from prectr.ops.report import ModelReport, QueryPreference, Report, RunFacts, build_report, model_report, write_report
+from prectr.ops.report import ModelReport, QueryPreference, Report, RunSummary, build_report, model_report, write_report
 from prectr.ops.report.html import render
 from prectr.state.errors import PrectrError
-from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
+from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
 
 START = 1_767_225_600_000
 HOUR = 3_600_000
@@ -30,7 +30,7 @@ def quality_of(seed: int, pages: int = 600) -> Quality:
             logits,
             (rng.random(200) < 1 / (1 + np.exp(-logits))).astype(np.uint8),
             np.arange(0, 201, 10),
-            activity=rng.integers(0, 15, 20),
+            user_activity=rng.integers(0, 15, 20),
             levels=rng.integers(1, 5, 200).astype(np.uint8),
             positions=np.tile(np.arange(1, 11), 20),
             closes_at=np.full(20, START + i * HOUR // 10),
@@ -42,17 +42,17 @@ def model_of(name: str, seed: int, pages: int = 600) -> ModelReport:
     return model_report(name, quality_of(seed, pages).summary(), f"{seed:02x}" * 32)
 
 
-BALANCED = Outcomes(ImpressionOutcomes(620, 600, 4, 9, 7), ClickOutcomes(1530, 1500, 8, 9, 6, 4, 2, 1), 3)
+BALANCED = Outcomes(PageOutcomes(620, 600, 4, 9, 7), ClickOutcomes(1530, 1500, 8, 9, 6, 4, 2, 1), 3)
 
 
-def facts(**changes: object) -> RunFacts:
-    plain = RunFacts(
+def facts(**changes: object) -> RunSummary:
+    plain = RunSummary(
         pages=600,
         impressions=6000,
         outcomes=BALANCED,
         dead_letters={"json": 3, "wrong_type": 8},
-        out_of_order=0,
-        busiest_queries=[
+        late_records=0,
+        top_queries=[
             QueryPreference(query="hdmi cable", impressions=(40, 80, 160, 320), clicks=(1, 8, 40, 160)),
             QueryPreference(query="mouse", impressions=(0, 5, 100, 200), clicks=(0, 2, 20, 40)),
         ],
@@ -112,7 +112,7 @@ def test_report_json_has_what_the_design_promises_to_programs(tmp_path: Path) ->
         assert got["second_half"][name] == getattr(quality.second_half().sketch, name)
     assert got["model"] == "lr"
     assert got["outcomes"] == {
-        "impressions": {"in": 620, "emitted": 600, "open": 4, "duplicate": 9, "dead_letter": 7},
+        "pages": {"in": 620, "emitted": 600, "open": 4, "duplicate": 9, "dead_letter": 7},
         "clicks": {
             "in": 1530,
             "joined": 1500,
@@ -129,7 +129,7 @@ def test_report_json_has_what_the_design_promises_to_programs(tmp_path: Path) ->
     assert got["weights_sha256"] == "0f" * 32
     assert (got["seconds"], got["pages_per_second"]) == (12.0, 50.0)
     assert got["config"] == {"model": "lr", "partitions": 4, "attribution_window": 120.0, "without": []}
-    assert got["busiest_queries"][0] == {
+    assert got["top_queries"][0] == {
         "query": "hdmi cable",
         "impressions": [40, 80, 160, 320],
         "clicks": [1, 8, 40, 160],
@@ -148,7 +148,7 @@ def test_the_first_model_is_the_one_at_the_top_and_all_are_listed(tmp_path: Path
     assert got["models"][1]["segments"]["new"]["auc"] == models[1].segments.new.auc
 
 
-def test_undefined_figures_are_null_and_dashes(tmp_path: Path) -> None:
+def test_undefined_metrics_are_null_and_dashes(tmp_path: Path) -> None:
     report = build_report(facts(seconds=0.0), [model_report("lr", Quality().summary(), "00" * 32)])
     got = read_json(report, tmp_path)
     assert (got["pages"], got["impressions"]) == (0, 0)
@@ -173,7 +173,7 @@ def test_report_json_reads_back_as_it_was(tmp_path: Path) -> None:
     assert msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=Report) == report
 
 
-def test_the_page_shows_the_figures_of_the_json() -> None:
+def test_the_page_shows_the_numbers_of_the_json() -> None:
     report = build_report(facts(), [model_of("lr", 1)])
     text = page_of(report).text
     for shown in (
@@ -215,7 +215,7 @@ def test_where_records_ended_is_shown_with_the_check_that_it_adds_up() -> None:
 
 
 def test_records_that_are_unaccounted_for_are_not_hidden() -> None:
-    lost = Outcomes(ImpressionOutcomes(620, 600, 4, 9, 7), ClickOutcomes(1531, 1500, 8, 9, 6, 4, 2, 1), 3)
+    lost = Outcomes(PageOutcomes(620, 600, 4, 9, 7), ClickOutcomes(1531, 1500, 8, 9, 6, 4, 2, 1), 3)
     text = page_of(build_report(facts(outcomes=lost), [])).text
     assert "records unaccounted for" in text
     assert "sum 1,530 ✗ but 1,531 came in" in text
@@ -254,7 +254,7 @@ def test_several_models_stand_side_by_side_with_the_best_marked_but_not_the_orac
     oracle = msgspec.structs.replace(better, model="oracle", auc=0.99, weights_sha256=None)
     source = render(build_report(facts(), [worse, better, oracle]))
     assert "Models side by side" in source
-    marked = re.findall(r'<td class="best"><span data-figure="[^"]+">([0-9.]+)</span>', source)
+    marked = re.findall(r'<td class="best"><span data-stat="[^"]+">([0-9.]+)</span>', source)
     assert f"{better.auc:.4f}" in marked
     assert f"{worse.auc:.4f}" not in marked
     assert "0.9900" in source
@@ -278,7 +278,7 @@ def test_with_hardly_any_clicks_the_page_says_so_instead_of_drawing_noise() -> N
         np.zeros(30),
         np.tile(np.array([1, 0, 0], np.uint8), 10),
         np.array([0, 30]),
-        activity=np.zeros(1, np.int64),
+        user_activity=np.zeros(1, np.int64),
         levels=np.ones(30, np.uint8),
         positions=np.arange(1, 31),
         closes_at=np.full(1, START),

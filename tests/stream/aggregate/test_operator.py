@@ -11,15 +11,22 @@ from hypothesis import strategies as st
 
 from prectr.state.aggregates import NO_COUNTS, LevelCounts
 from prectr.state.errors import StateError
-from prectr.stream.aggregate.operator import Queries
+from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.config import PipelineConfig
-from prectr.stream.join.event_clock import BEFORE_TIME
+from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.frames import Frame as WireFrame
 from prectr.stream.ordering.frames import decode_frame, encode_frames
-from prectr.stream.ordering.watermark import Silence
-from prectr.stream.records import Activity, Example, QueryClick, decode_activity, decode_query_clicks, encode_record
-from tests.kit.stages.aggregate_driver import Frame, QueriesDriver
+from prectr.stream.ordering.watermark import SourceIdleness
+from prectr.stream.records import (
+    Example,
+    JoinedPage,
+    QueryClick,
+    decode_joined_page,
+    decode_query_clicks,
+    encode_record,
+)
+from tests.kit.stages.aggregate_driver import AggregateDriver, SourceFrame
 from tests.kit.stages.events import DAY, HOUR, T
 from tests.kit.stages.store import DictStore
 
@@ -35,16 +42,16 @@ def activity(
     name: str = "r",
     counts: LevelCounts = (1, 0, 0, 0, 0, 0, 0, 0),
     clicks: Sequence[str] = (),
-) -> Activity:
+) -> JoinedPage:
     clicked = tuple(encode_record(QueryClick(ts, item, 1, None, None, None)) for item in clicks)
-    return Activity(
+    return JoinedPage(
         closes_at, name, "u", ts, query, b"\0", b"\1", counts, 3, (1, 2, 3, 4, 0, 0, 1, 1), NOTHING, NOTHING, clicked
     )
 
 
-def emitted(*records: Activity, config: PipelineConfig | None = None) -> list[Example]:
-    driver = QueriesDriver(1, config)
-    driver.run([Frame(0, [record], record.closes_at) for record in records])
+def emitted(*records: JoinedPage, config: PipelineConfig | None = None) -> list[Example]:
+    driver = AggregateDriver(1, config)
+    driver.run([SourceFrame(0, [record], record.closes_at) for record in records])
     driver.end()
     return driver.examples
 
@@ -111,12 +118,12 @@ def test_an_entry_is_absent_after_its_time_to_live_and_not_before() -> None:
         assert third.query_stats[0] == seen + 1
 
 
-def test_a_source_that_is_silent_holds_everything_and_its_end_releases_it() -> None:
-    driver = QueriesDriver(2)
-    driver.run([Frame(0, [activity(T, T)], T + DAY)])
+def test_an_idle_source_holds_everything_and_its_end_releases_it() -> None:
+    driver = AggregateDriver(2)
+    driver.run([SourceFrame(0, [activity(T, T)], T + DAY)])
     assert driver.examples == []
-    assert driver.task.watermark == BEFORE_TIME
-    driver.run([Frame(0, [activity(T, T)], T + DAY), Frame(1, [], T)])
+    assert driver.task.watermark == MIN_WATERMARK
+    driver.run([SourceFrame(0, [activity(T, T)], T + DAY), SourceFrame(1, [], T)])
     assert len(driver.examples) == 1
     assert driver.task.watermark == T
 
@@ -124,7 +131,7 @@ def test_a_source_that_is_silent_holds_everything_and_its_end_releases_it() -> N
 # --- random pages against brute force ------------------------------------------------------------------------------
 
 
-def drawn_pages(seed: int, pages: int) -> list[Activity]:
+def drawn_pages(seed: int, pages: int) -> list[JoinedPage]:
     """Pages of a few queries in the one order, some late, some at the very close of another."""
     rng = Random(seed)
     now, drawn = T, []
@@ -149,7 +156,7 @@ def drawn_pages(seed: int, pages: int) -> list[Activity]:
     return drawn
 
 
-def as_of(pages: Sequence[Activity], number: int) -> list[Activity]:
+def as_of(pages: Sequence[JoinedPage], number: int) -> list[JoinedPage]:
     """What page `number` sees, from the rules: pages of its query in front of it, closed by the latest time that any
     page of the query up to this one has asked for."""
     same = [page for page in pages[: number + 1] if page.query == pages[number].query]
@@ -158,20 +165,20 @@ def as_of(pages: Sequence[Activity], number: int) -> list[Activity]:
 
 
 @cache
-def pages_of(seed: int) -> list[Activity]:
+def pages_of(seed: int) -> list[JoinedPage]:
     return drawn_pages(seed, 60)
 
 
 @cache
-def seen_by(seed: int) -> list[list[Activity]]:
+def seen_by(seed: int) -> list[list[JoinedPage]]:
     pages = pages_of(seed)
     return [as_of(pages, number) for number in range(len(pages))]
 
 
-def frames_of(pages: list[Activity], sources: int, seed: int) -> list[Frame]:
+def frames_of(pages: list[JoinedPage], sources: int, seed: int) -> list[SourceFrame]:
     """The pages over so many sources; each source's frames say how far it has come, some without records."""
     rng = Random(seed)
-    frames: list[list[Frame]] = []
+    frames: list[list[SourceFrame]] = []
     whose = [rng.randrange(sources) for _ in pages]
     for source in range(sources):
         own = [page for page, owner in zip(pages, whose, strict=True) if owner == source]
@@ -182,7 +189,7 @@ def frames_of(pages: list[Activity], sources: int, seed: int) -> list[Frame]:
             # pages that close together with the last one belong to the same frame
             while end < len(own) and own[end].closes_at <= last:
                 end += 1
-            made.append(Frame(source, own[start:end], last))
+            made.append(SourceFrame(source, own[start:end], last))
             start = end
         frames.append(made)
     mixed = []
@@ -207,9 +214,9 @@ def test_snapshots_equal_brute_force_whatever_the_sources_batches_memory_and_cra
 ) -> None:
     pages = pages_of(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prectr.stream.aggregate.operator.HELD_RECORDS", held)
+        patch.setattr("prectr.stream.aggregate.operator.MAX_BUFFERED_RECORDS", held)
         patch.setattr("prectr.stream.aggregate.operator.CACHED_QUERIES", cached)
-        driver = QueriesDriver(sources)
+        driver = AggregateDriver(sources)
         driver.run(frames_of(pages, sources, cut), together, crashes)
         driver.end()
     assert [example.request_id for example in driver.examples] == [page.request_id for page in pages]
@@ -220,7 +227,7 @@ def test_snapshots_equal_brute_force_whatever_the_sources_batches_memory_and_cra
         weights = [2.0 ** ((page.closes_at - at) / HALF_LIFE) for page in seen]
         sums = [sum(w * page.counts[place] for w, page in zip(weights, seen, strict=True)) for place in range(8)]
         assert example.query_decayed == pytest.approx(sums, rel=1e-9)
-        last = [click for page in seen for click in page.clicked][-64:]
+        last = [click for page in seen for click in page.clicks][-64:]
         shown = decode_query_clicks(example.query_clicks)
         assert [encode_record(click) for click in shown] == last
     assert driver.task.emitted == len(pages)
@@ -233,7 +240,7 @@ def test_sums_are_the_same_to_the_last_bit_however_the_pages_come(seed: int) -> 
     pages = pages_of(seed)
     found = []
     for sources, together in ((1, 1), (3, 7), (4, 100)):
-        driver = QueriesDriver(sources)
+        driver = AggregateDriver(sources)
         driver.run(frames_of(pages, sources, seed), together)
         driver.end()
         found.append([encode_record(example) for example in driver.examples])
@@ -242,37 +249,37 @@ def test_sums_are_the_same_to_the_last_bit_however_the_pages_come(seed: int) -> 
 
 def test_memory_is_bounded_with_many_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prectr.stream.aggregate.operator.CACHED_QUERIES", 50)
-    driver = QueriesDriver(1)
+    driver = AggregateDriver(1)
     for number in range(400):
         driver.task.add(0, [activity(T + number, T, query=f"q{number}")], T + number)
         driver.drain()
         assert len(driver.task._queries) <= 51
-        assert driver.task._touched == set()
+        assert driver.task._accessed_queries == set()
     assert len(driver.store.keys(b"q")) == 400
 
 
-def test_a_task_is_behind_until_what_is_due_has_left_its_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prectr.stream.aggregate.operator.HELD_RECORDS", 4)
+def test_a_task_has_backlog_until_due_records_have_left_its_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prectr.stream.aggregate.operator.MAX_BUFFERED_RECORDS", 4)
     store = DictStore()
-    task = Queries(PipelineConfig(), store, 2)
+    task = Aggregate(PipelineConfig(), store, 2)
     task.add(0, [activity(T + number, T, name=f"r{number}") for number in range(20)], T + DAY)
     assert task.process() == []
-    store.write(task.take_changes())
-    assert not task.behind
+    store.write(task.drain_changes())
+    assert not task.has_backlog
     task.add(1, [], T + DAY)
     rounds: list[list[str]] = []
-    while task.behind:
+    while task.has_backlog:
         rounds.append([example.request_id for example in task.process()])
-        store.write(task.take_changes())
+        store.write(task.drain_changes())
     assert [name for names in rounds for name in names] == [f"r{number}" for number in range(20)]
     assert len(rounds) > 5
-    assert task.positions == [1, 1]
+    assert task.next_sequences == [1, 1]
 
 
 # --- frames as they go over the wire -------------------------------------------------------------------------------
 
 
-def on_the_wire(frames: list[Frame], sources: int) -> list[WireFrame]:
+def on_the_wire(frames: list[SourceFrame], sources: int) -> list[WireFrame]:
     """The parts of every frame, encoded and decoded again; numbered by source."""
     following, parts = [0] * sources, []
     for frame in frames:
@@ -288,8 +295,8 @@ def on_the_wire(frames: list[Frame], sources: int) -> list[WireFrame]:
     return parts
 
 
-def take(driver: QueriesDriver, part: WireFrame) -> None:
-    driver.task.take_frame(part, [decode_activity(record) for record in part.records])
+def take(driver: AggregateDriver, part: WireFrame) -> None:
+    driver.task.add_frame(part, [decode_joined_page(record) for record in part.records])
 
 
 @pytest.mark.parametrize("most", [1, 300, 512 << 10])
@@ -298,48 +305,48 @@ def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: py
     monkeypatch.setattr("prectr.stream.ordering.frames.MAX_FRAME_BYTES", most)
     pages, sources = pages_of(2), 3
     frames = frames_of(pages, sources, 2)
-    whole = QueriesDriver(sources)
+    whole = AggregateDriver(sources)
     whole.run(frames)
     whole.end()
-    driver = QueriesDriver(sources)
+    driver = AggregateDriver(sources)
     parts = on_the_wire(frames, sources)
     assert (len(parts) > len(frames)) == (most < 1000)
     for part in parts:
         take(driver, part)
         driver.drain()
-        driver.task = Queries(driver.config, driver.store, sources)
-        assert not driver.task.ends
+        driver.task = Aggregate(driver.config, driver.store, sources)
+        assert not driver.task.reached_end_offsets
     said = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
     assert driver.task.outcomes == said
-    for source, position in enumerate(driver.task.positions):
+    for source, position in enumerate(driver.task.next_sequences):
         take(driver, WireFrame(source, position, True, 1 << 60, 0, None, {source: 7}, {}, 0, []))
     driver.drain()
-    assert driver.task.ends == dict.fromkeys(range(sources), 7)
-    assert driver.task.out_of_order == 0
+    assert driver.task.reached_end_offsets == dict.fromkeys(range(sources), 7)
+    assert driver.task.late_records == 0
     assert driver.examples == whole.examples
 
 
 def _last_numbered(parts: list[WireFrame], source: int) -> int:
     """Sequence of the first part of the source's last frame, which its outcomes were made of."""
     own = [part for part in parts if part.source == source]
-    ends = [at for at, part in enumerate(own) if part.last]
+    ends = [at for at, part in enumerate(own) if part.is_last_part]
     return own[ends[-2] + 1].sequence if len(ends) > 1 else 0
 
 
-def test_how_far_a_source_was_asked_to_read_stays_known_when_it_goes_on() -> None:
-    driver = QueriesDriver(1)
+def test_the_requested_read_offset_of_a_source_survives_a_resume() -> None:
+    driver = AggregateDriver(1)
     for sequence, (said, known) in enumerate([({0: 5}, {0: 5}), ({}, {0: 5}), ({0: 9}, {0: 9})]):
         take(driver, WireFrame(0, sequence, True, T + sequence, 0, None, said, {}, 0, []))
         driver.drain()
-        driver.task = Queries(driver.config, driver.store, 1)
-        assert driver.task.ends == known
+        driver.task = Aggregate(driver.config, driver.store, 1)
+        assert driver.task.reached_end_offsets == known
 
 
 @pytest.mark.parametrize("sequence", [0, 2])
 def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
-    driver = QueriesDriver(2)
+    driver = AggregateDriver(2)
     take(driver, WireFrame(1, 0, True, T, 0, None, {}, {}, 0, []))
-    with pytest.raises(StateError, match=f"frame {sequence} of sessions task 1 came where 1 was due"):
+    with pytest.raises(StateError, match=f"frame {sequence} of join task 1 came where 1 was due"):
         take(driver, WireFrame(1, sequence, True, T, 0, None, {}, {}, 0, []))
 
 
@@ -347,22 +354,28 @@ def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> No
     ("value", "said"),
     [(b"", "format nothing"), (b"\1\x90", "format 1, this program reads 2"), (b"\2{}", "is no frame")],
 )
-def test_bytes_that_are_no_frame_are_an_error_that_names_the_place(value: bytes, said: str) -> None:
-    with pytest.raises(StateError, match=f"search-activity/0/7.*{said}"):
-        decode_frame(value, "search-activity/0/7")
+def test_bytes_that_are_no_frame_are_an_error_that_names_the_offset(value: bytes, said: str) -> None:
+    with pytest.raises(StateError, match=f"joined-pages/0/7.*{said}"):
+        decode_frame(value, "joined-pages/0/7")
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
 def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes: list[int], most: int) -> None:
     records = [msgspec.msgpack.encode(b"x" * size) for size in sizes]
-    silence = Silence([4, 9], T + 5)
+    silence = SourceIdleness([4, 9], T + 5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prectr.stream.ordering.frames.MAX_FRAME_BYTES", most)
-        values = encode_frames(3, 5, records, T, read=7, silence=silence, ends={3: 9})
+        values = encode_frames(3, 5, records, T, read_offset=7, idleness=silence, reached_end_offsets={3: 9})
         parts = [decode_frame(value, "here") for value in values]
     assert [bytes(record) for part in parts for record in part.records] == records
     assert [part.sequence for part in parts] == list(range(5, 5 + len(parts)))
-    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert [part.is_last_part for part in parts] == [False] * (len(parts) - 1) + [True]
     for part in parts:
         assert len(part.records) <= 1 or sum(len(bytes(record)) for record in part.records) <= most
-        assert (part.source, part.watermark, part.read, part.silence, part.ends) == (3, T, 7, silence, {3: 9})
+        assert (part.source, part.watermark, part.read_offset, part.idleness, part.reached_end_offsets) == (
+            3,
+            T,
+            7,
+            silence,
+            {3: 9},
+        )

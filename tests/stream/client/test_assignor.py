@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment, ConsumerProtocolSubscription
 
-from prectr.stream.kafka.tasks.assignor import LocalStateAssignor, fair_shares
+from prectr.stream.kafka.tasks.assignor import LocalStateAssignor, balanced_assignment
 
 TOPIC = "search-events"
 States = dict[str, dict[int, int]]
@@ -21,10 +21,8 @@ groups = st.dictionaries(names, ages, min_size=1, max_size=7)
 
 
 @given(partitions=st.integers(1, 16), states=groups)
-def test_every_partition_goes_to_one_member_and_shares_differ_by_one_at_the_most(
-    partitions: int, states: States
-) -> None:
-    shares = fair_shares(partitions, states)
+def test_every_partition_has_one_member_and_assignments_differ_by_at_most_one(partitions: int, states: States) -> None:
+    shares = balanced_assignment(partitions, states)
     assert shares.keys() == states.keys()
     assert sorted(number for share in shares.values() for number in share) == list(range(partitions))
     sizes = {len(share) for share in shares.values()}
@@ -38,27 +36,27 @@ def test_the_order_in_which_members_and_their_tasks_are_named_decides_nothing(
 ) -> None:
     members = data.draw(st.permutations(list(states)))
     other = {member: dict(data.draw(st.permutations(list(states[member].items())))) for member in members}
-    assert fair_shares(partitions, other) == fair_shares(partitions, states)
+    assert balanced_assignment(partitions, other) == balanced_assignment(partitions, states)
 
 
 @given(partitions=st.integers(1, 12), members=st.integers(1, 5), data=st.data())
-def test_a_group_that_comes_back_as_it_was_gets_what_it_had(partitions: int, members: int, data: st.DataObject) -> None:
+def test_a_restarted_group_keeps_its_assignment(partitions: int, members: int, data: st.DataObject) -> None:
     """Whatever the ages, where nobody else claims the same."""
-    before = fair_shares(partitions, {f"m{number}": {} for number in range(members)})
+    before = balanced_assignment(partitions, {f"m{number}": {} for number in range(members)})
     states = {
         member: {number: data.draw(st.integers(0, 1 << 50)) for number in share} for member, share in before.items()
     }
-    assert fair_shares(partitions, states) == before
+    assert balanced_assignment(partitions, states) == before
 
 
 @settings(max_examples=200)
 @given(partitions=st.integers(1, 12), states=groups)
-def test_nobody_is_passed_over_for_an_older_state_while_there_was_room(partitions: int, states: States) -> None:
+def test_no_member_with_newer_state_is_passed_over_while_it_has_capacity(partitions: int, states: States) -> None:
     """Whoever claims a task and has not got it, has a full share, or another's state of it is as new or newer.
 
     A share is full where it has the most that any may have, or where all the larger shares have been given away.
     """
-    shares = fair_shares(partitions, states)
+    shares = balanced_assignment(partitions, states)
     owner = {number: member for member, share in shares.items() for number in share}
     for member, ages_of_tasks in states.items():
         for number, age in ages_of_tasks.items():
@@ -73,13 +71,18 @@ def test_nobody_is_passed_over_for_an_older_state_while_there_was_room(partition
 
 
 def test_the_newest_state_decides_and_lower_numbers_and_names_break_ties() -> None:
-    assert fair_shares(4, {"a": {0: 5, 1: 5}, "b": {0: 6, 1: 4}}) == {"a": [1, 2], "b": [0, 3]}
-    assert fair_shares(2, {"b": {0: 7, 1: 7}, "a": {0: 7, 1: 7}}) == {"a": [0], "b": [1]}
-    assert fair_shares(3, {"a": {0: 1, 1: 1, 2: 1}, "b": {}}) == {"a": [0, 1], "b": [2]}
+    assert balanced_assignment(4, {"a": {0: 5, 1: 5}, "b": {0: 6, 1: 4}}) == {"a": [1, 2], "b": [0, 3]}
+    assert balanced_assignment(2, {"b": {0: 7, 1: 7}, "a": {0: 7, 1: 7}}) == {"a": [0], "b": [1]}
+    assert balanced_assignment(3, {"a": {0: 1, 1: 1, 2: 1}, "b": {}}) == {"a": [0, 1], "b": [2]}
 
 
 def test_more_members_than_partitions_leave_the_ones_without_state_idle() -> None:
-    assert fair_shares(2, {"a": {}, "b": {1: 3}, "c": {0: 2}, "d": {}}) == {"a": [], "b": [1], "c": [0], "d": []}
+    assert balanced_assignment(2, {"a": {}, "b": {1: 3}, "c": {0: 2}, "d": {}}) == {
+        "a": [],
+        "b": [1],
+        "c": [0],
+        "d": [],
+    }
 
 
 def joined(assignor: LocalStateAssignor, member: str) -> SimpleNamespace:
@@ -105,15 +108,15 @@ def assigned(partitions: int, members: list[SimpleNamespace]) -> dict[str, list[
 
 
 @given(partitions=st.integers(1, 9), states=groups)
-def test_what_members_say_comes_through_the_protocol_as_it_was_said(partitions: int, states: States) -> None:
+def test_member_state_survives_the_protocol(partitions: int, states: States) -> None:
     def said_by(state: Mapping[int, int]) -> LocalStateAssignor:
         return LocalStateAssignor(partitions, lambda: state)
 
     members = [joined(said_by(state), member) for member, state in states.items()]
-    assert assigned(partitions, members) == fair_shares(partitions, states)
+    assert assigned(partitions, members) == balanced_assignment(partitions, states)
 
 
-def test_the_state_is_looked_up_at_each_join() -> None:
+def test_the_state_is_read_at_each_group_join() -> None:
     state: dict[int, int] = {}
     assignor = LocalStateAssignor(2, lambda: state)
     members = [joined(LocalStateAssignor(2, dict), "a"), joined(assignor, "b")]
@@ -140,11 +143,11 @@ RUBBISH = [
 
 
 @pytest.mark.parametrize("data", RUBBISH, ids=map(str, range(len(RUBBISH))))
-def test_rubbish_in_place_of_a_state_is_taken_for_none(data: bytes | None) -> None:
+def test_undecodable_state_counts_as_none(data: bytes | None) -> None:
     odd = seen("a", ConsumerProtocolSubscription(0, [TOPIC], data).encode())
     members = [odd, joined(LocalStateAssignor(3, lambda: {0: 1}), "b")]
-    assert assigned(3, members) == fair_shares(3, {"a": {}, "b": {0: 1}})
+    assert assigned(3, members) == balanced_assignment(3, {"a": {}, "b": {0: 1}})
 
 
 def test_claims_on_partitions_that_there_are_not_are_passed_over() -> None:
-    assert fair_shares(2, {"a": {-1: 9, 2: 9, 7: 9}, "b": {0: 1}}) == {"a": [1], "b": [0]}
+    assert balanced_assignment(2, {"a": {-1: 9, 2: 9, 7: 9}, "b": {0: 1}}) == {"a": [1], "b": [0]}

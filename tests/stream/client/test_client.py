@@ -39,7 +39,7 @@ def test_settings_are_passed_on_and_secrets_are_fetched(tmp_path: Path, monkeypa
     }
 
 
-def test_a_token_is_read_anew_at_each_connection(tmp_path: Path) -> None:
+def test_a_token_is_reread_at_each_connection(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("first\n")
     provider = settings_of(tmp_path, 'sasl_oauth_token_file = "token"')["sasl_oauth_token_provider"]
     assert provider.token() == "first"  # type: ignore[attr-defined]
@@ -79,35 +79,35 @@ def test_a_setting_that_cannot_be_is_named_and_its_value_is_not(tmp_path: Path, 
 def test_a_secret_is_in_no_message_and_in_no_representation() -> None:
     made = Connection("broker:1", {"sasl_plain_password": SECRET, "sasl_plain_username": "ada"})
     assert SECRET not in repr(made)
-    with pytest.raises(PrectrError) as refused, made.errors():
+    with pytest.raises(PrectrError) as refused, made.translate_errors():
         raise KafkaConnectionError(f"refused ada with {SECRET}")
     assert "refused ada with ***" in str(refused.value)
 
 
-def test_no_broker_is_said_at_once_and_again_while_it_is_waited_for(
+def test_a_missing_broker_is_logged_at_once_and_repeatedly_while_waiting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prectr.stream.kafka.client.client, "_SAY_EVERY", 0.0)
-    monkeypatch.setattr(prectr.stream.kafka.client.client, "_ATTEMPT_MS", 100)
+    monkeypatch.setattr(prectr.stream.kafka.client.client, "_LOG_INTERVAL", 0.0)
+    monkeypatch.setattr(prectr.stream.kafka.client.client, "_FIRST_ATTEMPT_MS", 100)
     with pytest.raises(PrectrError, match="no answer from Kafka in 1 s"), caplog.at_level(logging.WARNING):
-        Connection("127.0.0.1:9", wait=1.0).producer()
+        Connection("127.0.0.1:9", connect_timeout=1.0).producer()
     said = [message for message in caplog.messages if "no answer from Kafka, trying for another" in message]
     assert len(said) > 1
 
 
-def test_the_wait_is_told_on_stderr_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_waiting_is_logged_to_stderr_without_a_terminal(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        done = prectr("topics", "create", "--bootstrap", address, "--wait", "4")
+        done = prectr("topics", "create", "--bootstrap", address, "--connect-timeout", "4")
     assert done.returncode == 1
     assert f"WARNING {address}: no answer from Kafka, trying for another" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(f"prectr: {address}: no answer from Kafka in 4 s")
 
 
-def test_why_there_is_no_connection_is_said() -> None:
-    done = prectr("topics", "create", "--bootstrap", "127.0.0.1:9", "--wait", "1")
+def test_the_reason_for_a_failed_connection_is_reported() -> None:
+    done = prectr("topics", "create", "--bootstrap", "127.0.0.1:9", "--connect-timeout", "1")
     assert "(the last attempt: KafkaConnectionError: 111 ECONNREFUSED)" in done.stderr
     assert all("WARNING" in line or line.startswith("prectr: ") for line in done.stderr.splitlines())
 
@@ -122,9 +122,9 @@ def test_why_there_is_no_connection_is_said() -> None:
         ["dlq", "retry", "0:1", "--yes"],
     ],
 )
-def test_each_command_says_that_there_is_no_broker(command: list[str], tmp_path: Path) -> None:
+def test_each_command_reports_a_missing_broker(command: list[str], tmp_path: Path) -> None:
     given = [part.replace("DIR", str(tmp_path)) for part in command]
-    done = prectr(*given, "--bootstrap", "127.0.0.1:9", "--wait", "1")
+    done = prectr(*given, "--bootstrap", "127.0.0.1:9", "--connect-timeout", "1")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("prectr: 127.0.0.1:9: no answer from Kafka in 1 s")
     assert "Traceback" not in done.stderr

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from testkit.command import PRECTR, TIMEOUT, environment, prectr, replayed, write_log, written_examples
-from tests.oracle.oracle import replay
+from testkit.command import PRECTR, TIMEOUT, environment, prectr, read_written_examples, run_replay_command, write_log
+from tests.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 T = 1_700_000_000_000
@@ -48,9 +48,9 @@ def run(tmp_path: Path, lines: list[bytes]) -> tuple[dict[str, Any], list[dict[s
     """Replay these lines: the report, the examples, the dead letters."""
     log = write_log(tmp_path / "events.jsonl", lines)
     out = tmp_path / "examples.jsonl.gz"
-    report = replayed(log, "--no-train", "--partitions", "1", "--examples", out, run_dir=tmp_path / "run")
+    report = run_replay_command(log, "--no-train", "--partitions", "1", "--examples", out, run_dir=tmp_path / "run")
     letters = [json.loads(one) for one in (tmp_path / "run" / "dead-letters.jsonl").read_bytes().splitlines()]
-    return report, written_examples(out), sorted(letters, key=lambda letter: letter["offset"])
+    return report, read_written_examples(out), sorted(letters, key=lambda letter: letter["offset"])
 
 
 def assert_clear_failure(done: subprocess.CompletedProcess[str], *named: str, code: int = 1) -> None:
@@ -89,7 +89,7 @@ BAD_EVENTS = {
 }
 
 
-def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_place(tmp_path: Path) -> None:
+def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_location(tmp_path: Path) -> None:
     """Good events stand before, between and after; none is lost. Of a line beyond 1 MiB the first 1 MiB + 1 is kept."""
     lines = []
     for number, bad in enumerate(BAD_EVENTS.values()):
@@ -104,7 +104,7 @@ def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_place(tmp_path: Path)
     places = [letter["offset"] for letter in letters]
     assert [later - earlier for earlier, later in pairwise(places)] == [3] * (len(places) - 1)
     outcomes = report["outcomes"]
-    counted = outcomes["unreadable"] + outcomes["impressions"]["dead_letter"] + outcomes["clicks"]["dead_letter"]
+    counted = outcomes["unreadable"] + outcomes["pages"]["dead_letter"] + outcomes["clicks"]["dead_letter"]
     assert counted == len(BAD_EVENTS)
 
 
@@ -133,7 +133,7 @@ def test_one_clock_that_jumps_leaves_other_pages_alone(leap: int, tmp_path: Path
     assert report["outcomes"]["impressions"]["dead_letter"] == (1 if leap > 0 else 0)
 
 
-def test_ids_with_newlines_and_nuls_come_out_as_they_came(tmp_path: Path) -> None:
+def test_ids_with_newlines_and_nuls_are_preserved(tmp_path: Path) -> None:
     ids = ["a\nb", "a\x00b", "a\x00", "a", '"', "\\", "\u2028", "\uffff", "😀", " ", "../../etc", "a\rb"]
     lines = [line(event) for name in ids for event in (page(name, user=name), click(name, user=name))]
     _, examples, letters = run(tmp_path, lines)
@@ -174,14 +174,14 @@ def flipped(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_damaged_file_is_named_with_the_place(damage: str, world: list[bytes], tmp_path: Path) -> None:
+def test_a_corrupt_file_is_named_with_the_offset(damage: str, world: list[bytes], tmp_path: Path) -> None:
     name, make = DAMAGED[damage]
     (tmp_path / name).write_bytes(make(world))
     done = prectr("replay", tmp_path / name, "--no-train", "--run-dir", tmp_path / "run")
     assert_clear_failure(done, name, "lines")
 
 
-def test_after_a_cut_off_file_is_made_whole_the_run_goes_on(world: list[bytes], tmp_path: Path) -> None:
+def test_after_a_truncated_file_is_completed_the_run_resumes(world: list[bytes], tmp_path: Path) -> None:
     """A transfer was cut off. As the message promises, with the whole file in its place nothing is lost or doubled."""
     log, out = tmp_path / "log.jsonl.gz", tmp_path / "examples.jsonl.gz"
     flags: list[str | Path] = ["--no-train", "--partitions", "2", "--examples", out]
@@ -189,23 +189,23 @@ def test_after_a_cut_off_file_is_made_whole_the_run_goes_on(world: list[bytes], 
     log.write_bytes(whole[:-3000])
     assert_clear_failure(prectr("replay", log, *flags, "--run-dir", tmp_path / "run"), "log.jsonl.gz", "cut off")
     log.write_bytes(whole)
-    report = replayed(log, *flags, run_dir=tmp_path / "run")
-    expected = replay(world, 2)
+    report = run_replay_command(log, *flags, run_dir=tmp_path / "run")
+    expected = expected_replay(world, 2)
     assert report["outcomes"] == expected["outcomes"]
-    assert written_examples(out) == expected["examples"]
+    assert read_written_examples(out) == expected["examples"]
 
 
 @pytest.mark.parametrize("name", ["empty.jsonl", "empty.jsonl.gz"])
 def test_an_empty_file_is_an_empty_log(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"")
-    report = replayed(tmp_path / name, "--no-train", run_dir=tmp_path / "run")
-    assert report["outcomes"] == replay([], 1)["outcomes"]
+    report = run_replay_command(tmp_path / name, "--no-train", run_dir=tmp_path / "run")
+    assert report["outcomes"] == expected_replay([], 1)["outcomes"]
     assert report["pages"] == 0
 
 
 def test_training_on_an_empty_log_ends_well(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
-    report = replayed(tmp_path / "empty.jsonl", "--model", "lr", run_dir=tmp_path / "run")
+    report = run_replay_command(tmp_path / "empty.jsonl", "--model", "lr", run_dir=tmp_path / "run")
     assert report["impressions"] == 0
 
 
@@ -214,21 +214,21 @@ def test_empty_files_among_others_change_nothing(world: list[bytes], tmp_path: P
     logs.mkdir()
     for name, lines in (("0", []), ("1", world[:100]), ("2", []), ("3", world[100:]), ("4", [])):
         write_log(logs / f"{name}.jsonl", lines)
-    report = replayed(logs, "--no-train", run_dir=tmp_path / "run")
-    assert report["outcomes"] == replay(world, 4)["outcomes"]
+    report = run_replay_command(logs, "--no-train", run_dir=tmp_path / "run")
+    assert report["outcomes"] == expected_replay(world, 4)["outcomes"]
 
 
 def test_a_last_line_without_line_end_counts(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(line(page("r")) + b"\n" + line(click("r")))
-    assert replayed(log, "--no-train", run_dir=tmp_path / "run")["outcomes"]["clicks"]["joined"] == 1
+    assert run_replay_command(log, "--no-train", run_dir=tmp_path / "run")["outcomes"]["clicks"]["joined"] == 1
 
 
 @pytest.mark.parametrize(
     ("name", "code"),
     [("gone.jsonl", 1), ("gone*.jsonl", 1), ("folder", 1), ("notes.txt", 2), ("dangling.jsonl", 1), ("loop.jsonl", 1)],
 )
-def test_no_log_to_read_is_said_by_name(name: str, code: int, tmp_path: Path) -> None:
+def test_a_missing_log_is_named(name: str, code: int, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "notes.txt").write_text("no log")
     (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
@@ -242,7 +242,7 @@ def test_no_files_is_wrong_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["logs", "logs/a.jsonl"])
-def test_unreadable_directory_or_file_is_said_by_name(hidden: str, world: list[bytes], tmp_path: Path) -> None:
+def test_an_unreadable_directory_or_file_is_named(hidden: str, world: list[bytes], tmp_path: Path) -> None:
     """Root reads everything, so as root the command is run without the two capabilities that let it."""
     drop = []
     if os.geteuid() == 0:
@@ -285,7 +285,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_full_disk_under_the_run_folder_is_a_clear_error(tiny_disk: Path, tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", make_world(5, Disorder(pages=2000, users=100)))
-    done = prectr("replay", log, "--no-train", "--cut-every", "0", "--run-dir", tiny_disk / "run")
+    done = prectr("replay", log, "--no-train", "--checkpoint-interval", "0", "--run-dir", tiny_disk / "run")
     assert_clear_failure(done, str(tiny_disk / "run"), "No space left")
 
 
@@ -296,7 +296,7 @@ def test_full_disk_under_the_examples_is_a_clear_error(tiny_disk: Path, tmp_path
     assert_clear_failure(done, str(out), "No space left")
 
 
-def test_after_writing_failed_the_same_command_goes_on(world: list[bytes], tmp_path: Path) -> None:
+def test_after_a_failed_write_the_same_command_resumes(world: list[bytes], tmp_path: Path) -> None:
     """No file may pass 24 KiB at first, as on a disk that fills up; with room again no event is lost."""
     log, out = write_log(tmp_path / "log.jsonl", world), tmp_path / "examples.jsonl"
     command: list[str | Path] = [
@@ -307,7 +307,7 @@ def test_after_writing_failed_the_same_command_goes_on(world: list[bytes], tmp_p
         "2",
         "--examples",
         out,
-        "--cut-every",
+        "--checkpoint-interval",
         "0",
     ]
     done = subprocess.run(
@@ -320,14 +320,14 @@ def test_after_writing_failed_the_same_command_goes_on(world: list[bytes], tmp_p
         check=False,
     )
     assert_clear_failure(done, str(tmp_path))
-    report = replayed(*command[1:], run_dir=tmp_path / "run")
-    expected = replay(world, 2)
+    report = run_replay_command(*command[1:], run_dir=tmp_path / "run")
+    expected = expected_replay(world, 2)
     assert report["outcomes"] == expected["outcomes"]
     assert [json.loads(one) for one in out.read_bytes().splitlines()] == expected["examples"]
 
 
 @pytest.mark.parametrize("flag", ["--run-dir", "--examples"])
-def test_a_file_in_the_way_of_a_folder_is_said_by_name(flag: str, world: list[bytes], tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_named(flag: str, world: list[bytes], tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", world)
     (tmp_path / "in-the-way").write_text("")
     places = {"--run-dir": tmp_path / "run", "--examples": tmp_path / "examples.jsonl"}

@@ -16,9 +16,9 @@ from prectr.stream.events.contract import (
     MAX_TS,
     Click,
     Event,
-    Impression,
+    InvalidEvent,
     Item,
-    Rejected,
+    ResultPage,
 )
 from prectr.stream.events.decode import MAX_DEPTH, Reason, decode_lines
 
@@ -38,16 +38,16 @@ PAGE: dict[str, Any] = {
 CLICK: dict[str, Any] = {"type": "click", "request_id": "r1", "user_id": "u1", "item_id": "a", "ts": 1_700_000_000_001}
 
 
-def one(line: bytes | str | dict[str, Any]) -> Event | Rejected:
+def one(line: bytes | str | dict[str, Any]) -> Event | InvalidEvent:
     if isinstance(line, dict):
         line = json.dumps(line)
     (event,) = decode_lines([line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass")])
     return event
 
 
-def refused(line: bytes | str | dict[str, Any]) -> tuple[str, str, str | None]:
+def decode_error(line: bytes | str | dict[str, Any]) -> tuple[str, str, str | None]:
     event = one(line)
-    assert isinstance(event, Rejected), event
+    assert isinstance(event, InvalidEvent), event
     assert event.detail
     assert event.reason in Reason.__args__
     return event.reason, event.kind, event.user_id
@@ -57,8 +57,8 @@ def item(**fields: Any) -> dict[str, Any]:
     return {**PAGE, "items": [{"item_id": "a", **fields}]}
 
 
-def test_an_impression_is_read_and_positions_are_the_places_in_the_list() -> None:
-    assert one(PAGE) == Impression(
+def test_a_page_is_decoded_and_positions_default_to_the_list_order() -> None:
+    assert one(PAGE) == ResultPage(
         "r1",
         "u1",
         "red shoes",
@@ -76,9 +76,9 @@ def test_a_click_is_read() -> None:
     assert one(CLICK) == Click("r1", "u1", "a", 1_700_000_000_001)
 
 
-def test_order_is_kept_and_each_line_has_its_answer() -> None:
+def test_order_is_kept_and_each_line_has_its_result() -> None:
     lines = [json.dumps(CLICK).encode(), b"no", json.dumps(PAGE).encode(), b"", json.dumps(CLICK).encode()]
-    assert [type(event) for event in decode_lines(lines)] == [Click, Rejected, Impression, Rejected, Click]
+    assert [type(event) for event in decode_lines(lines)] == [Click, InvalidEvent, ResultPage, InvalidEvent, Click]
     assert decode_lines([]) == []
 
 
@@ -109,7 +109,7 @@ def test_unknown_fields_are_ignored_and_white_space_is_free() -> None:
     ],
 )
 def test_bytes_that_are_no_event_say_why_and_what_they_are(line: bytes, expected: tuple[str, str, str | None]) -> None:
-    assert refused(line) == expected
+    assert decode_error(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_bytes_that_are_no_event_say_why_and_what_they_are(line: bytes, expected
         {"context": {"a": "b" * 257}},
     ],
 )
-def test_a_page_outside_the_contract_is_a_rejected_impression(wrong: dict[str, Any]) -> None:
-    reason, kind, user_id = refused({**PAGE, **wrong})
+def test_a_page_outside_the_contract_is_an_invalid_event(wrong: dict[str, Any]) -> None:
+    reason, kind, user_id = decode_error({**PAGE, **wrong})
     assert kind == "impression"
     assert reason == ("missing_field" if wrong.get("items") == [{}] else "invalid_field")
     assert user_id == wrong.get("user_id", "u1")
@@ -170,7 +170,7 @@ def test_a_page_outside_the_contract_is_a_rejected_impression(wrong: dict[str, A
     ],
 )
 def test_an_item_outside_the_contract_rejects_its_page(wrong: dict[str, Any]) -> None:
-    assert refused(item(**wrong)) == ("invalid_field", "impression", "u1")
+    assert decode_error(item(**wrong)) == ("invalid_field", "impression", "u1")
 
 
 def test_200_items_the_longest_texts_and_the_last_millisecond_are_accepted() -> None:
@@ -182,26 +182,26 @@ def test_200_items_the_longest_texts_and_the_last_millisecond_are_accepted() -> 
         "items": [{"item_id": f"i{n}", "title": "ü" * 2000, "price": 0} for n in range(200)],
     }
     event = one(json.dumps(page, ensure_ascii=False))
-    assert isinstance(event, Impression)
+    assert isinstance(event, ResultPage)
     assert [entry.position for entry in event.items] == list(range(1, 201))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "nan", "01", "1.", "+1", "0x10"])
 def test_numbers_that_are_not_json_make_a_line_unreadable(number: str) -> None:
     line = json.dumps(item(price=0.125)).replace("0.125", number)
-    assert refused(line) == ("not_json", "unreadable", None)
+    assert decode_error(line) == ("not_json", "unreadable", None)
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1e999999999", "9" * 5000])
 def test_numbers_beyond_float64_are_an_invalid_field(number: str) -> None:
     line = json.dumps(item(price=0.125)).replace("0.125", number)
-    assert refused(line) == ("invalid_field", "impression", "u1")
+    assert decode_error(line) == ("invalid_field", "impression", "u1")
 
 
 @pytest.mark.parametrize("number", [0.1, -0.0, 5e-324, 1.7976931348623157e308, 17, -3])
 def test_prices_keep_their_value(number: float) -> None:
     event = one(item(price=number))
-    assert isinstance(event, Impression)
+    assert isinstance(event, ResultPage)
     assert repr(event.items[0].price) == repr(float(number))
 
 
@@ -214,8 +214,8 @@ def test_ids_are_at_most_256_bytes_of_utf8(field: str, character: str, size: int
         for event in (CLICK, {**PAGE, "items": [{"item_id": "a"}, {"item_id": text}]}):
             wrong = event if field == "item_id" and event is not CLICK else {**event, field: text}
             got = one(json.dumps(wrong, ensure_ascii=escaped))
-            assert isinstance(got, Rejected) is not good
-            if isinstance(got, Rejected):
+            assert isinstance(got, InvalidEvent) is not good
+            if isinstance(got, InvalidEvent):
                 assert (got.reason, got.kind) == ("invalid_field", event["type"])
 
 
@@ -230,13 +230,13 @@ def test_ids_keep_newlines_nuls_and_every_character() -> None:
 @pytest.mark.parametrize("where", ["request_id", "unknown"])
 def test_bytes_that_are_not_utf8_are_rejected_wherever_they_are(where: str) -> None:
     line = json.dumps({**CLICK, where: "§"}, ensure_ascii=False).encode().replace("§".encode(), b"\xc3\x28")
-    assert refused(line) == ("not_utf8", "unreadable", None)
+    assert decode_error(line) == ("not_utf8", "unreadable", None)
     surrogate = json.dumps({**CLICK, where: "§"}, ensure_ascii=False).replace("§", "\ud800")
-    assert refused(surrogate) == ("not_utf8", "unreadable", None)
+    assert decode_error(surrogate) == ("not_utf8", "unreadable", None)
 
 
 def test_a_lone_surrogate_makes_no_id() -> None:
-    reason, kind, _ = refused(json.dumps(CLICK).replace('"r1"', '"\\ud800"'))
+    reason, kind, _ = decode_error(json.dumps(CLICK).replace('"r1"', '"\\ud800"'))
     assert (reason, kind) in {("invalid_field", "click"), ("not_json", "unreadable")}
 
 
@@ -244,8 +244,8 @@ def test_an_event_of_more_than_1_mib_is_too_large_whatever_it_is() -> None:
     line = json.dumps(CLICK).encode()
     padded = line[:-1] + b" " * (MAX_EVENT_BYTES - len(line)) + b"}"
     assert isinstance(one(padded), Click)
-    assert refused(padded + b" ") == ("too_large", "unreadable", None)
-    assert refused(b"\x00" * (MAX_EVENT_BYTES + 1)) == ("too_large", "unreadable", None)
+    assert decode_error(padded + b" ") == ("too_large", "unreadable", None)
+    assert decode_error(b"\x00" * (MAX_EVENT_BYTES + 1)) == ("too_large", "unreadable", None)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
@@ -260,7 +260,7 @@ def test_depth_is_judged_alike_from_every_depth_of_the_callers_stack(opening: st
         if frames:
             return judged(line, frames - 1)
         (event,) = decode_lines([line])
-        return event.reason if isinstance(event, Rejected) else type(event).__name__
+        return event.reason if isinstance(event, InvalidEvent) else type(event).__name__
 
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(1000)
@@ -282,18 +282,18 @@ def test_an_interpreter_that_allows_less_depth_rejects_what_it_cannot_read(monke
 
     limit = sys.getrecursionlimit()
     monkeypatch.setattr("prectr.stream.events.decode._decode_event", out_of_stack)
-    assert refused(CLICK) == ("too_deep", "unreadable", None)
+    assert decode_error(CLICK) == ("too_deep", "unreadable", None)
     assert sys.getrecursionlimit() == limit
 
 
 def test_deep_bytes_that_are_not_json_are_rejected() -> None:
     for line in (b"[" * 500_000, b'{"a":' * 100_000, b'{"x":"' + b'\\"' * 300_000, b'"' + b"[" * 900_000):
-        assert refused(line)[1] == "unreadable"
+        assert decode_error(line)[1] == "unreadable"
 
 
 def test_a_field_given_twice_has_its_last_value_and_a_type_given_twice_is_rejected() -> None:
     assert one(b'{"item_id":"z",' + json.dumps(CLICK).encode()[1:]) == one(CLICK)
-    assert isinstance(one(b'{"type":"impression",' + json.dumps(CLICK).encode()[1:]), Rejected)
+    assert isinstance(one(b'{"type":"impression",' + json.dumps(CLICK).encode()[1:]), InvalidEvent)
 
 
 @settings(max_examples=300)
@@ -301,7 +301,7 @@ def test_a_field_given_twice_has_its_last_value_and_a_type_given_twice_is_reject
 @example(b"\xf4\x90\x80\x80")
 @example(b'{"type":"click","request_id":"\\ud83d"}')
 def test_no_bytes_raise(data: bytes) -> None:
-    assert isinstance(one(data), Rejected)
+    assert isinstance(one(data), InvalidEvent)
 
 
 @settings(max_examples=300, deadline=None)
@@ -323,7 +323,7 @@ def test_mutated_events_are_events_of_the_contract_or_rejected(seed: int) -> Non
             line[place : place + 10] = line[other : other + 10]
         line = line or bytearray(b" ")
     event = one(bytes(line))
-    if isinstance(event, Rejected):
+    if isinstance(event, InvalidEvent):
         assert event.reason in Reason.__args__
         assert event.kind in {"impression", "click", "unreadable"}
         if event.kind != "unreadable":
@@ -340,7 +340,7 @@ def texts(size: int) -> st.SearchStrategy[str]:
 
 @given(
     st.builds(
-        Impression,
+        ResultPage,
         request_id=texts(60),
         user_id=texts(60),
         query=texts(100),
@@ -360,7 +360,7 @@ def texts(size: int) -> st.SearchStrategy[str]:
     ),
     st.booleans(),
 )
-def test_every_valid_page_comes_back_as_it_was_written(page: Impression, escaped: bool) -> None:
+def test_every_valid_page_comes_back_as_it_was_written(page: ResultPage, escaped: bool) -> None:
     line = json.dumps(msgspec.to_builtins(page), ensure_ascii=escaped).encode()
     for place, entry in enumerate(page.items, 1):
         entry.position = entry.position or place

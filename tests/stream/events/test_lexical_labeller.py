@@ -2,8 +2,8 @@
 
 import pytest
 
-from prectr.stream.events.contract import Impression, Item
-from prectr.stream.events.lexical_labeller import LexicalLabeller, level_of
+from prectr.stream.events.contract import Item, ResultPage
+from prectr.stream.events.lexical_labeller import LexicalLabeller, lexical_level
 from prectr.stream.events.query_key import normalise_query
 
 
@@ -28,10 +28,10 @@ from prectr.stream.events.query_key import normalise_query
     ],
 )
 def test_the_level_is_the_share_of_the_querys_words_in_the_title(query: str, title: str | None, level: int) -> None:
-    assert level_of(normalise_query(query), title) == level
+    assert lexical_level(normalise_query(query), title) == level
 
 
 def test_only_missing_levels_are_filled_in() -> None:
-    page = Impression("r", "u", "Red shoes", 1, [Item("a", "red shoes", 2), Item("b", "red shoes"), Item("c")])
+    page = ResultPage("r", "u", "Red shoes", 1, [Item("a", "red shoes", 2), Item("b", "red shoes"), Item("c")])
     LexicalLabeller()(normalise_query(page.query), page)
     assert [item.relevance for item in page.items] == [2, 4, 1]

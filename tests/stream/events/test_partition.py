@@ -40,7 +40,7 @@ def test_partitions_are_those_of_kafkas_producer_and_lines_without_a_user_are_in
 
 
 def test_a_full_memo_changes_nothing_and_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prectr.stream.events.partition, "_REMEMBERED", 10)
+    monkeypatch.setattr(prectr.stream.events.partition, "_MAX_CACHED_HASHES", 10)
     monkeypatch.setattr(prectr.stream.events.partition, "_hashes", {})
     keys = [f"user-{n}" for n in range(100)]
     expected = [(kafka_murmur2(key.encode()) & 0x7FFFFFFF) % 7 for key in keys]

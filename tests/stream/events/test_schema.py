@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prectr.stream.events.contract import Click, Impression, Item
+from prectr.stream.events.contract import Click, Item, ResultPage
 from prectr.stream.events.schema import event_schema, event_schema_text
 
 SHIPPED = Path(__file__).parents[3] / "docs" / "search-events.schema.json"
@@ -19,7 +19,7 @@ def test_the_schema_says_what_the_contract_says() -> None:
     assert schema == json.loads(json.dumps(event_schema()))
     parts = schema["$defs"]
     page, click, item = parts["Impression"], parts["Click"], parts["Item"]
-    assert set(page["properties"]) == {"type", *Impression.__struct_fields__}
+    assert set(page["properties"]) == {"type", *ResultPage.__struct_fields__}
     assert set(click["properties"]) == {"type", *Click.__struct_fields__}
     assert set(item["properties"]) == set(Item.__struct_fields__)
     assert sorted(page["required"]) == ["items", "query", "request_id", "ts", "type", "user_id"]

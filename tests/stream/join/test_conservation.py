@@ -11,16 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from testkit.command import prectr, replayed, write_log
-from tests.oracle.oracle import replay
-from tests.oracle.world import Disorder, make_world, malform
+from testkit.command import prectr, run_replay_command, write_log
+from tests.oracle.oracle import expected_replay
+from tests.oracle.world import Disorder, corrupt_line, make_world
 
 SMALL = Disorder(pages=120, users=15, gap=30.0, late=0.1, jump=0.03, nights=1, confirmed_jumps=1, malformed=0.1)
 
 
 def assert_conserved(outcomes: dict[str, Any], lines: int) -> None:
     """DESIGN's equations. (After a replay no merge holds anything, so emitted = examples.)"""
-    pages, clicks = outcomes["impressions"], outcomes["clicks"]
+    pages, clicks = outcomes["pages"], outcomes["clicks"]
     assert pages["in"] == pages["open"] + pages["emitted"] + pages["duplicate"] + pages["dead_letter"]
     ends = ("joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter")
     assert clicks["in"] == sum(clicks[end] for end in ends)
@@ -44,7 +44,7 @@ def _damaged(line: bytes, lines: list[bytes], rng: random.Random) -> bytes:
     if kind == 3:
         return line[:at] + rng.choice(lines)[at:]
     if kind == 4 and _is_event(line):
-        return malform(rng, line)
+        return corrupt_line(rng, line)
     return line
 
 
@@ -65,7 +65,7 @@ def test_mutated_events_are_conserved(
     lines = mutated(make_world(seed, SMALL), random.Random(seed))
     log = write_log(folder / "events.jsonl", lines)
     flags = ["--partitions", str(partitions), "--no-train", *([] if flush else ["--no-flush"])]
-    report = replayed(log, *flags, run_dir=folder / "run")
+    report = run_replay_command(log, *flags, run_dir=folder / "run")
     assert_conserved(report["outcomes"], len(lines))
     verified = prectr("verify", "--run-dir", folder / "run")
     assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -74,7 +74,7 @@ def test_mutated_events_are_conserved(
 def test_verify_finds_a_count_that_was_tampered_with(tmp_path: Path) -> None:
     """`verify` is no formality: it fails when the counts do not add up."""
     log = write_log(tmp_path / "events.jsonl", make_world(3, SMALL))
-    replayed(log, "--no-train", run_dir=tmp_path / "run")
+    run_replay_command(log, "--no-train", run_dir=tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())
     report["outcomes"]["clicks"]["joined"] += 1
     (tmp_path / "run" / "report.json").write_text(json.dumps(report))
@@ -86,8 +86,8 @@ def test_verify_finds_a_count_that_was_tampered_with(tmp_path: Path) -> None:
 def test_dead_letters_hold_the_bytes_of_each_rejected_line(tmp_path: Path) -> None:
     lines = make_world(5, SMALL)
     log = write_log(tmp_path / "events.jsonl", lines)
-    replayed(log, "--no-train", "--partitions", "3", run_dir=tmp_path / "run")
-    expected = replay(lines, 3)["dead"]
+    run_replay_command(log, "--no-train", "--partitions", "3", run_dir=tmp_path / "run")
+    expected = expected_replay(lines, 3)["dead"]
     assert Counter(dead_bytes(tmp_path / "run")) == Counter(expected)
     assert len(expected) > 20
 

@@ -5,154 +5,154 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.stream.join.event_clock import BEFORE_TIME, END_OF_TIME, Clock, Suspect
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK, EventClock, FutureEvent
 from tests.kit.stages.events import DAY, HOUR, LATENESS, MINUTE, SECOND, T
 
 YEAR = 365 * DAY
 
 
-def clock_at(accepted: int | None = T) -> Clock:
-    return Clock(LATENESS, HOUR, accepted)
+def clock_at(accepted: int | None = T) -> EventClock:
+    return EventClock(LATENESS, HOUR, accepted)
 
 
-def see(clock: Clock, ts: int, user_id: str, place: int = 0) -> bool:
+def observe(clock: EventClock, ts: int, user_id: str, offset: int = 0) -> bool:
     """One record, as a stage handles it: observed, and held if it is a suspect."""
     suspect = clock.observe(ts, user_id)
     if suspect:
-        clock.hold(ts, user_id, place, b"the line")
+        clock.quarantine(ts, user_id, offset, b"the line")
     return suspect
 
 
 def test_the_watermark_is_the_largest_accepted_time_less_the_lateness() -> None:
     clock = clock_at(None)
-    assert clock.watermark == BEFORE_TIME
+    assert clock.watermark == MIN_WATERMARK
     for ts, expected in ((T, T), (T + 7, T + 7), (T - HOUR, T + 7), (T + HOUR, T + HOUR)):
-        assert not see(clock, ts, "u")
+        assert not observe(clock, ts, "u")
         assert clock.watermark == expected - LATENESS
 
 
 def test_the_first_record_is_accepted_whatever_its_time() -> None:
     clock = clock_at(None)
-    assert not see(clock, T + 10 * YEAR, "u")
+    assert not observe(clock, T + 10 * YEAR, "u")
     assert clock.watermark == T + 10 * YEAR - LATENESS
 
 
-def test_one_hour_ahead_is_accepted_and_one_millisecond_more_is_a_suspect() -> None:
+def test_one_hour_ahead_is_accepted_and_one_millisecond_more_is_quarantined() -> None:
     clock = clock_at()
-    assert see(clock, T + HOUR + 1, "u")
+    assert observe(clock, T + HOUR + 1, "u")
     assert clock.watermark == T - LATENESS
-    assert not see(clock, T + HOUR, "u")
+    assert not observe(clock, T + HOUR, "u")
     assert clock.watermark == T + HOUR - LATENESS
 
 
 def test_a_bad_clock_moves_nothing_however_often_its_user_repeats_it() -> None:
     clock = clock_at()
     for second in range(100):
-        assert see(clock, T + YEAR + second * SECOND, "bad")
+        assert observe(clock, T + YEAR + second * SECOND, "bad")
     assert clock.watermark == T - LATENESS
-    assert not see(clock, T + SECOND, "good")
+    assert not observe(clock, T + SECOND, "good")
     assert clock.watermark == T + SECOND - LATENESS
-    assert len(clock.suspects) == 100
+    assert len(clock.future_events) == 100
 
 
-def test_two_suspects_of_different_users_confirm_each_other() -> None:
+def test_two_future_events_of_different_users_confirm_each_other() -> None:
     """A quiet night: the first two records of the morning."""
     clock = clock_at()
-    assert see(clock, T + 8 * HOUR, "first")
-    assert not see(clock, T + 8 * HOUR + MINUTE, "second")
+    assert observe(clock, T + 8 * HOUR, "first")
+    assert not observe(clock, T + 8 * HOUR + MINUTE, "second")
     assert clock.watermark == T + 8 * HOUR + MINUTE - LATENESS
-    assert clock.suspects == []
+    assert clock.future_events == []
 
 
 def test_a_confirming_record_may_itself_be_the_earlier_one() -> None:
     clock = clock_at()
-    assert see(clock, T + 8 * HOUR, "first")
-    assert not see(clock, T + 7 * HOUR, "second")
+    assert observe(clock, T + 8 * HOUR, "first")
+    assert not observe(clock, T + 7 * HOUR, "second")
     assert clock.watermark == T + 8 * HOUR - LATENESS
 
 
 def test_a_record_confirms_within_one_hour_on_either_side_and_not_beyond() -> None:
     for distance, confirms in ((HOUR, True), (-HOUR, True), (HOUR + 1, False), (-HOUR - 1, False)):
         clock = clock_at()
-        assert see(clock, T + DAY, "first")
-        assert see(clock, T + DAY + distance, "second") is not confirms
+        assert observe(clock, T + DAY, "first")
+        assert observe(clock, T + DAY + distance, "second") is not confirms
         expected = T + DAY + max(0, distance) if confirms else T
         assert clock.watermark == expected - LATENESS
 
 
-def test_an_accepted_record_of_another_user_confirms_a_suspect_within_reach() -> None:
+def test_an_accepted_record_of_another_user_confirms_a_future_event_within_the_skew() -> None:
     clock = clock_at()
-    assert see(clock, T + 90 * MINUTE, "ahead")
-    assert not see(clock, T + 29 * MINUTE, "other")
+    assert observe(clock, T + 90 * MINUTE, "ahead")
+    assert not observe(clock, T + 29 * MINUTE, "other")
     assert clock.watermark == T + 29 * MINUTE - LATENESS
-    assert not see(clock, T + 30 * MINUTE, "other")
+    assert not observe(clock, T + 30 * MINUTE, "other")
     assert clock.watermark == T + 90 * MINUTE - LATENESS
 
 
-def test_one_record_confirms_all_suspects_of_others_around_it() -> None:
+def test_one_record_confirms_all_future_events_of_other_users_around_it() -> None:
     clock = clock_at()
     for user, ts in (("a", T + DAY), ("b", T + DAY + 110 * MINUTE), ("c", T + 2 * DAY)):
-        assert see(clock, ts, user)
-    assert not see(clock, T + DAY + 55 * MINUTE, "d")
+        assert observe(clock, ts, user)
+    assert not observe(clock, T + DAY + 55 * MINUTE, "d")
     assert clock.watermark == T + DAY + 110 * MINUTE - LATENESS
-    assert [suspect.user_id for suspect in clock.suspects] == ["c"]
+    assert [suspect.user_id for suspect in clock.future_events] == ["c"]
 
 
-def test_a_user_does_not_confirm_the_own_suspect_while_another_is_confirmed() -> None:
+def test_a_user_does_not_confirm_its_own_future_event_while_another_is_confirmed() -> None:
     clock = clock_at()
-    assert see(clock, T + DAY, "a")
-    assert see(clock, T + DAY + 100 * MINUTE, "b")
-    assert not see(clock, T + DAY + 50 * MINUTE, "a")
+    assert observe(clock, T + DAY, "a")
+    assert observe(clock, T + DAY + 100 * MINUTE, "b")
+    assert not observe(clock, T + DAY + 50 * MINUTE, "a")
     assert clock.watermark == T + DAY + 100 * MINUTE - LATENESS
-    assert [suspect.ts for suspect in clock.suspects] == [T + DAY]
+    assert [suspect.ts for suspect in clock.future_events] == [T + DAY]
 
 
-def test_a_suspect_is_given_up_when_the_watermark_has_moved_on_by_one_hour() -> None:
+def test_a_future_event_expires_when_the_watermark_has_advanced_by_one_hour() -> None:
     clock = clock_at()
-    assert see(clock, T + YEAR, "bad")
+    assert observe(clock, T + YEAR, "bad")
     assert clock.next_expiry == T - LATENESS + HOUR
-    assert not see(clock, T + HOUR - 1, "good")
-    assert list(clock.expired()) == []
-    assert not see(clock, T + HOUR, "good")
-    assert [suspect.ts for suspect in clock.expired()] == [T + YEAR]
-    assert clock.suspects == []
-    assert clock.next_expiry == END_OF_TIME
+    assert not observe(clock, T + HOUR - 1, "good")
+    assert list(clock.pop_expired()) == []
+    assert not observe(clock, T + HOUR, "good")
+    assert [suspect.ts for suspect in clock.pop_expired()] == [T + YEAR]
+    assert clock.future_events == []
+    assert clock.next_expiry == MAX_WATERMARK
 
 
-def test_suspects_are_given_up_in_the_order_they_came() -> None:
+def test_future_events_expire_in_arrival_order() -> None:
     clock = clock_at()
     for place, (ts, user) in enumerate([(T + 3 * YEAR, "b"), (T + YEAR, "a"), (T + 2 * YEAR, "b")]):
-        assert see(clock, ts, user, place)
-    assert not see(clock, T + 20 * MINUTE, "good")
-    assert see(clock, T + 4 * YEAR, "a", 3)
-    assert not see(clock, T + HOUR, "good")
-    assert [suspect.place for suspect in clock.expired()] == [0, 1, 2]
-    assert not see(clock, T + 80 * MINUTE, "good")
-    assert [suspect.place for suspect in clock.expired()] == [3]
+        assert observe(clock, ts, user, place)
+    assert not observe(clock, T + 20 * MINUTE, "good")
+    assert observe(clock, T + 4 * YEAR, "a", 3)
+    assert not observe(clock, T + HOUR, "good")
+    assert [suspect.offset for suspect in clock.pop_expired()] == [0, 1, 2]
+    assert not observe(clock, T + 80 * MINUTE, "good")
+    assert [suspect.offset for suspect in clock.pop_expired()] == [3]
 
 
-def test_a_given_up_suspect_confirms_nothing() -> None:
+def test_an_expired_future_event_confirms_nothing() -> None:
     clock = clock_at()
-    assert see(clock, T + YEAR, "bad")
-    assert not see(clock, T + HOUR, "good")
-    assert len(list(clock.expired())) == 1
-    assert see(clock, T + YEAR, "other")
+    assert observe(clock, T + YEAR, "bad")
+    assert not observe(clock, T + HOUR, "good")
+    assert len(list(clock.pop_expired())) == 1
+    assert observe(clock, T + YEAR, "other")
 
 
-def test_a_suspect_that_the_accepted_time_has_reached_was_right() -> None:
+def test_a_future_event_that_the_accepted_time_has_reached_was_right() -> None:
     """An hour and a minute ahead, and never confirmed, for it is the other records that came up to it."""
     clock = clock_at()
-    assert see(clock, T + 61 * MINUTE, "u")
-    assert not see(clock, T + 30 * MINUTE, "u")
-    assert not see(clock, T + 80 * MINUTE, "u")
-    assert list(clock.expired()) == []
-    assert clock.suspects == []
+    assert observe(clock, T + 61 * MINUTE, "u")
+    assert not observe(clock, T + 30 * MINUTE, "u")
+    assert not observe(clock, T + 80 * MINUTE, "u")
+    assert list(clock.pop_expired()) == []
+    assert clock.future_events == []
 
 
 def test_is_ahead_is_more_than_one_hour_past_the_accepted_time() -> None:
-    assert not clock_at(None).is_ahead(T + YEAR)
-    assert not clock_at().is_ahead(T + HOUR)
-    assert clock_at().is_ahead(T + HOUR + 1)
+    assert not clock_at(None).exceeds_max_skew(T + YEAR)
+    assert not clock_at().exceeds_max_skew(T + HOUR)
+    assert clock_at().exceeds_max_skew(T + HOUR + 1)
 
 
 class ByList:
@@ -191,7 +191,7 @@ _records = st.lists(
 
 
 @given(records=_records, reopen=st.sets(st.integers(0, 40)))
-def test_agrees_with_plain_lists_and_goes_on_from_what_is_stored(
+def test_agrees_with_plain_lists_and_resumes_from_stored_state(
     records: list[tuple[int, str]], reopen: set[int]
 ) -> None:
     clock, rules = clock_at(None), ByList()
@@ -201,17 +201,17 @@ def test_agrees_with_plain_lists_and_goes_on_from_what_is_stored(
         assert rules.accepted is not None
         assert clock.watermark == rules.accepted - LATENESS
         if clock.watermark >= clock.next_expiry:
-            assert [gone.ts for gone in clock.expired()] == rules.expired()
+            assert [gone.ts for gone in clock.pop_expired()] == rules.expired()
         else:
             assert rules.expired() == []
         if suspect:
-            clock.hold(ts, user, place, b"")
+            clock.quarantine(ts, user, place, b"")
             rules.suspects.append((ts, user, clock.watermark))
-        assert [(held.ts, held.user_id) for held in clock.suspects] == [held[:2] for held in rules.suspects]
+        assert [(held.ts, held.user_id) for held in clock.future_events] == [held[:2] for held in rules.suspects]
         if place in reopen:
-            stored: list[Any] = [Suspect(*_fields(held)) for held in clock.suspects]
-            clock = Clock(LATENESS, HOUR, clock.accepted, stored)
+            stored: list[Any] = [FutureEvent(*_fields(held)) for held in clock.future_events]
+            clock = EventClock(LATENESS, HOUR, clock.max_event_time, stored)
 
 
-def _fields(suspect: Suspect) -> tuple[Any, ...]:
-    return tuple(getattr(suspect, name) for name in suspect.__struct_fields__)
+def _fields(future_event: FutureEvent) -> tuple[Any, ...]:
+    return tuple(getattr(future_event, name) for name in future_event.__struct_fields__)

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prectr.stream.join.event_clock import END_OF_TIME
+from prectr.stream.join.event_clock import MAX_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.join.user_state import UserEntry
+from prectr.stream.join.user_state import StoredUser
 from tests.kit.stages.events import DAY, HOUR, LATENESS, MINUTE, SECOND, WINDOW, T, click, page
 from tests.kit.stages.join_driver import (
     DISORDER,
-    Crash,
-    SessionsDriver,
+    CrashPoint,
+    JoinDriver,
+    advance_watermark,
     all_at_once,
     clicks_of,
     encoded,
     history_of,
-    later,
     one_by_one,
     pages_of,
     random_sizes,
@@ -28,7 +28,7 @@ from tests.kit.stages.join_driver import (
     world,
 )
 from tests.kit.stages.store import DictStore
-from tests.oracle.oracle import replay
+from tests.oracle.oracle import expected_replay
 from tests.oracle.world import make_world
 
 # --- micro-batches and crashes -------------------------------------------------------------------------------------
@@ -37,8 +37,8 @@ from tests.oracle.world import make_world
 Result = tuple[list[bytes], list[bytes], Outcomes, dict[bytes, bytes]]
 
 
-def result(driver: SessionsDriver) -> Result:
-    return encoded(driver.activities), encoded(driver.refused), driver.outcomes, driver.store.entries
+def result(driver: JoinDriver) -> Result:
+    return encoded(driver.joined_pages), encoded(driver.dead_letters), driver.outcomes, driver.store.entries
 
 
 @cache
@@ -48,9 +48,9 @@ def undisturbed(seed: int, flush: bool) -> Result:
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 9), sizes=st.integers(0, 1 << 30), flush=st.booleans())
-def test_results_do_not_depend_on_how_records_are_cut_into_micro_batches(seed: int, sizes: int, flush: bool) -> None:
+def test_results_do_not_depend_on_how_records_are_split_into_micro_batches(seed: int, sizes: int, flush: bool) -> None:
     """Outputs, refused records, counts and the store itself, bit for bit."""
-    driver = SessionsDriver()
+    driver = JoinDriver()
     driver.run(world(seed), random_sizes(sizes, 40))
     if flush:
         driver.flush()
@@ -64,8 +64,8 @@ def test_results_do_not_depend_on_how_records_are_cut_into_micro_batches(seed: i
 def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
     lines = world(seed)
     expected = undisturbed(seed, True)
-    for point in Crash:
-        driver = SessionsDriver()
+    for point in CrashPoint:
+        driver = JoinDriver()
         driver.run(lines, one_by_one(), dict.fromkeys(range(1, len(lines) + 1), point))
         driver.flush()
         found = result(driver)
@@ -77,11 +77,13 @@ def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
 @given(
     seed=st.integers(0, 9),
     sizes=st.integers(0, 1 << 30),
-    crashes=st.dictionaries(st.integers(1, 200), st.sampled_from(Crash), max_size=12),
+    crashes=st.dictionaries(st.integers(1, 200), st.sampled_from(CrashPoint), max_size=12),
 )
-def test_crashes_between_random_micro_batches_change_nothing(seed: int, sizes: int, crashes: dict[int, Crash]) -> None:
+def test_crashes_between_random_micro_batches_change_nothing(
+    seed: int, sizes: int, crashes: dict[int, CrashPoint]
+) -> None:
     """The batches after a crash are cut otherwise than those before it were."""
-    driver = SessionsDriver()
+    driver = JoinDriver()
     driver.run(world(seed), random_sizes(sizes), crashes)
     driver.flush()
     assert result(driver)[:3] == undisturbed(seed, True)[:3]
@@ -97,53 +99,55 @@ def _without_closed(entries: dict[bytes, bytes]) -> dict[bytes, object]:
 @given(seed=st.integers(0, 1 << 30), sizes=st.integers(0, 1 << 30), flush=st.booleans())
 def test_agrees_with_the_brute_force_oracle(seed: int, sizes: int, flush: bool) -> None:
     lines = make_world(seed, DISORDER)
-    driver = SessionsDriver()
+    driver = JoinDriver()
     driver.run(lines, random_sizes(sizes, 60))
     if flush:
         driver.flush()
-    expected = replay(lines, 1, flush=flush, snapshots=True)
-    assert len(driver.activities) == len(expected["examples"])
-    for activity, example, snapshot in zip(driver.activities, expected["examples"], expected["snapshots"], strict=True):
+    expected = expected_replay(lines, 1, flush=flush, snapshots=True)
+    assert len(driver.joined_pages) == len(expected["examples"])
+    for activity, example, snapshot in zip(
+        driver.joined_pages, expected["examples"], expected["snapshots"], strict=True
+    ):
         assert (activity.request_id, activity.user_id) == (example["request_id"], example["user_id"])
         assert list(activity.labels) == [item["click"] for item in example["items"]]
         assert activity.user_activity == example["user_activity"]
         assert history_of(activity) == [tuple(entry) for entry in snapshot["history"]]
         levels = example["user_stats"].values()
         assert list(activity.user_stats) == [shown for shown, _ in levels] + [clicked for _, clicked in levels]
-    assert Counter(refused.value for refused in driver.refused) == Counter(expected["dead"])
+    assert Counter(refused.value for refused in driver.dead_letters) == Counter(expected["dead"])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_record_is_accounted_for_at_any_time(seed: int) -> None:
-    driver = SessionsDriver()
+    driver = JoinDriver()
     lines = world(seed)
     for end in range(1, len(lines) + 1):
         driver.run(lines[:end], one_by_one())
-        assert driver.outcomes.imbalance() == []
+        assert driver.outcomes.imbalances() == []
         assert driver.outcomes.records == end
-        assert driver.outcomes.impressions.emitted == len(driver.activities)
+        assert driver.outcomes.pages.emitted == len(driver.joined_pages)
         counts = driver.outcomes
-        dead = counts.impressions.dead_letter + counts.clicks.dead_letter + counts.unreadable
-        assert dead == len(driver.refused)
+        dead = counts.pages.dead_letter + counts.clicks.dead_letter + counts.unreadable
+        assert dead == len(driver.dead_letters)
 
 
 # --- bounds --------------------------------------------------------------------------------------------------------
 
 
-def resident(driver: SessionsDriver) -> dict[str, int]:
+def resident(driver: JoinDriver) -> dict[str, int]:
     """Sizes of everything that the task keeps in memory, by attribute; what is empty is left out."""
     sizes = {
         name: len(value)
         for name, value in vars(driver.task).items()
         if isinstance(value, dict | list | set) and name not in ("_out", "_refused")
     }
-    sizes["suspects"] = len(driver.task._clock._queue) + len(driver.task._clock._by_user)
+    sizes["suspects"] = len(driver.task._clock._quarantine) + len(driver.task._clock._by_user)
     return {name: size for name, size in sizes.items() if size}
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_stays_in_memory_or_under_pages_in_the_store_when_all_is_closed(seed: int) -> None:
-    driver = SessionsDriver()
+    driver = JoinDriver()
     driver.run(world(seed), random_sizes(seed))
     assert resident(driver)
     driver.flush()
@@ -155,7 +159,7 @@ def test_nothing_stays_in_memory_or_under_pages_in_the_store_when_all_is_closed(
 
 
 def test_memory_is_bounded_by_the_window_not_by_the_length_of_the_log() -> None:
-    driver = SessionsDriver()
+    driver = JoinDriver()
     most: list[int] = []
     lines = []
     for number in range(1500):
@@ -171,14 +175,14 @@ def test_memory_is_bounded_by_the_window_not_by_the_length_of_the_log() -> None:
     assert len(driver.store.keys(b"w")) <= 13
 
 
-def test_bad_clocks_leave_nothing_behind_when_they_are_given_up() -> None:
+def test_expired_future_events_leave_no_state() -> None:
     """One bad clock "closes no page and holds no state", for pages and for clicks."""
-    driver = SessionsDriver()
+    driver = JoinDriver()
     lines = [page("r", "u", T)]
     for number in range(50):
         lines.append(page(f"bad{number}", "bad", T + DAY * (400 - number)))
         lines.append(click(f"unknown{number}", "bad", T + DAY * (800 - number)))
-    lines += [later(T + HOUR - LATENESS), later(T + HOUR), page("r2", "u", T + HOUR + LATENESS)]
+    lines += [advance_watermark(T + HOUR - LATENESS), advance_watermark(T + HOUR), page("r2", "u", T + HOUR + LATENESS)]
     lines.append(click("none", "w", T + 2 * HOUR))
     driver.run(lines, random_sizes(5))
     assert pages_of(driver) == {"emitted": 2, "dead_letter": 50}
@@ -189,27 +193,32 @@ def test_bad_clocks_leave_nothing_behind_when_they_are_given_up() -> None:
 
 
 def test_closed_ids_leave_a_users_entry_with_the_next_write_after_an_hour() -> None:
-    driver = SessionsDriver()
+    driver = JoinDriver()
     lines = [page(f"r{number}", "u", T + number * 10 * MINUTE) for number in range(100)]
     driver.run(lines, one_by_one())
-    entry = msgspec.msgpack.decode(driver.store.entries[b"uu"], type=UserEntry)
-    assert len(entry.closed) <= 7  # ten minutes apart, remembered for an hour
+    entry = msgspec.msgpack.decode(driver.store.entries[b"uu"], type=StoredUser)
+    assert len(entry.closed_pages) <= 7  # ten minutes apart, remembered for an hour
 
 
 def test_an_id_that_comes_again_and_again_keeps_no_other_from_leaving() -> None:
     lines = []
     for number in range(60):
         ts = T + number * 65 * MINUTE
-        lines += [later(ts, "v"), later(ts, "w"), page("again", "u", ts), page(f"r{number}", "u", ts)]
-    lines.append(later(ts + WINDOW))
-    driver = SessionsDriver()
+        lines += [
+            advance_watermark(ts, "v"),
+            advance_watermark(ts, "w"),
+            page("again", "u", ts),
+            page(f"r{number}", "u", ts),
+        ]
+    lines.append(advance_watermark(ts + WINDOW))
+    driver = JoinDriver()
     driver.run(lines, all_at_once())
-    assert driver.outcomes.impressions.emitted == 120
-    assert len(msgspec.msgpack.decode(driver.store.entries[b"uu"], type=UserEntry).closed) == 2
+    assert driver.outcomes.pages.emitted == 120
+    assert len(msgspec.msgpack.decode(driver.store.entries[b"uu"], type=StoredUser).closed_pages) == 2
 
 
 def test_a_task_over_an_empty_store_has_seen_nothing() -> None:
-    driver = SessionsDriver(store=DictStore())
-    assert driver.task.position == 0
+    driver = JoinDriver(store=DictStore())
+    assert driver.task.next_offset == 0
     assert driver.outcomes == Outcomes()
-    assert driver.task.watermark < 0 < END_OF_TIME
+    assert driver.task.watermark < 0 < MAX_WATERMARK

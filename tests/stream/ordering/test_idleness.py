@@ -5,178 +5,188 @@ from pathlib import Path
 
 import pytest
 
-from prectr.stream.join.event_clock import BEFORE_TIME, END_OF_TIME
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.ordering.frames import Frame
-from prectr.stream.ordering.watermark import Silence
+from prectr.stream.ordering.watermark import SourceIdleness
 from tests.kit.stages.events import LATENESS, SECOND, WINDOW, T, click, page
-from tests.kit.stages.live_join_task import OURS, PARTITIONS, LiveSessions
+from tests.kit.stages.live_join_task import OWN_PARTITION, PARTITIONS, JoinTaskHarness
 
 
 @pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveSessions]:
-    task = LiveSessions(tmp_path, monkeypatch)
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JoinTaskHarness]:
+    task = JoinTaskHarness(tmp_path, monkeypatch)
     yield task
     task.close()
 
 
-def logs(task: LiveSessions, *others: int) -> list[int]:
+def sampled_ends(task: JoinTaskHarness, *others: int) -> list[int]:
     """How far all logs reach, where this task has read its own to the end."""
     ends = list(others)
-    ends.insert(OURS, task.offset)
+    ends.insert(OWN_PARTITION, task.offset)
     return ends
 
 
-def silence_in(frames: Sequence[Frame]) -> Silence | None:
+def idleness_in(frames: Sequence[Frame]) -> SourceIdleness | None:
     """What all partitions are told, as all must be."""
     assert len(frames) == PARTITIONS
-    assert all(frame.silence == frames[0].silence for frame in frames)
-    return frames[0].silence
+    assert all(frame.idleness == frames[0].idleness for frame in frames)
+    return frames[0].idleness
 
 
-def with_two_pages(task: LiveSessions) -> int:
+def with_two_pages(task: JoinTaskHarness) -> int:
     """Two pages are open; the effective close of the first."""
-    task.take(page("a", "u", T), page("b", "u", T + 2 * SECOND))
+    task.process(page("a", "u", T), page("b", "u", T + 2 * SECOND))
     return T + WINDOW
 
 
-def test_before_five_seconds_nobody_is_told_of_any_silence(task: LiveSessions) -> None:
+def test_idleness_is_not_reported_before_five_seconds(task: JoinTaskHarness) -> None:
     with_two_pages(task)
-    task.wait(4.9)
-    assert task.look(logs(task, 10, 10)) == []
-    assert task.look(logs(task, 11, 10)) == []
+    task.advance_time(4.9)
+    assert task.punctuate(sampled_ends(task, 10, 10)) == []
+    assert task.punctuate(sampled_ends(task, 11, 10)) == []
 
 
-def test_a_pause_of_the_whole_log_is_no_silence(task: LiveSessions) -> None:
+def test_a_pause_of_the_whole_log_is_not_idleness(task: JoinTaskHarness) -> None:
     with_two_pages(task)
     for _ in range(27):
-        task.wait(2)
-        assert task.look(logs(task, 10, 10)) == []
+        task.advance_time(2)
+        assert task.punctuate(sampled_ends(task, 10, 10)) == []
 
 
-def test_while_others_grow_they_may_go_on_to_just_before_the_next_page_that_is_open_here(task: LiveSessions) -> None:
+def test_while_others_grow_they_may_advance_to_just_before_the_next_open_page_here(task: JoinTaskHarness) -> None:
     closes_at = with_two_pages(task)
-    task.wait(6)
-    assert task.look(logs(task, 10, 10)) == []
-    task.wait(1)
-    assert silence_in(task.look(logs(task, 10, 11), logs(task, 10, 15))) == Silence(logs(task, 10, 11), closes_at - 1)
+    task.advance_time(6)
+    assert task.punctuate(sampled_ends(task, 10, 10)) == []
+    task.advance_time(1)
+    assert idleness_in(task.punctuate(sampled_ends(task, 10, 11), sampled_ends(task, 10, 15))) == SourceIdleness(
+        sampled_ends(task, 10, 11), closes_at - 1
+    )
 
 
-def test_what_others_write_right_now_is_not_covered_yet(task: LiveSessions) -> None:
+def test_what_others_write_right_now_is_not_covered_yet(task: JoinTaskHarness) -> None:
     """`seen` is of the look before: that this task has read its own partition to its end is known since then only."""
     with_two_pages(task)
-    task.wait(6)
-    task.look(logs(task, 10, 10))
-    task.wait(1)
-    assert task.look(logs(task, 10, 10), logs(task, 10, 11)) == []
+    task.advance_time(6)
+    task.punctuate(sampled_ends(task, 10, 10))
+    task.advance_time(1)
+    assert task.punctuate(sampled_ends(task, 10, 10), sampled_ends(task, 10, 11)) == []
 
 
-def test_the_claim_is_renewed_as_the_others_go_on(task: LiveSessions) -> None:
+def test_idleness_is_renewed_as_the_others_grow(task: JoinTaskHarness) -> None:
     closes_at = with_two_pages(task)
-    task.wait(6)
-    task.look(logs(task, 10, 10))
+    task.advance_time(6)
+    task.punctuate(sampled_ends(task, 10, 10))
     for end in (20, 30, 40):
-        task.wait(1)
-        found = silence_in(task.look(logs(task, 10, end), logs(task, 10, end + 5)))
-        assert found == Silence(logs(task, 10, end), closes_at - 1)
-        assert task.no_look() == []
+        task.advance_time(1)
+        found = idleness_in(task.punctuate(sampled_ends(task, 10, end), sampled_ends(task, 10, end + 5)))
+        assert found == SourceIdleness(sampled_ends(task, 10, end), closes_at - 1)
+        assert task.punctuate_without_sample() == []
 
 
-def test_without_open_pages_nothing_here_holds_the_others_up(task: LiveSessions) -> None:
+def test_without_open_pages_others_are_not_held(task: JoinTaskHarness) -> None:
     """A click that waits for its page has moved the clock on, and both pages have closed."""
     with_two_pages(task)
-    task.take(click("c", "u", T + WINDOW + LATENESS + 3 * SECOND))
-    task.wait(6)
-    task.look(logs(task, 10, 10))
-    task.wait(1)
-    found = silence_in(task.look(logs(task, 11, 10)))
+    task.process(click("c", "u", T + WINDOW + LATENESS + 3 * SECOND))
+    task.advance_time(6)
+    task.punctuate(sampled_ends(task, 10, 10))
+    task.advance_time(1)
+    found = idleness_in(task.punctuate(sampled_ends(task, 11, 10)))
     assert found is not None
-    assert found.seen == logs(task, 11, 10)
-    assert found.bound >= END_OF_TIME - 1
+    assert found.observed_offsets == sampled_ends(task, 11, 10)
+    assert found.hold_until >= MAX_WATERMARK - 1
 
 
-def test_after_the_idle_timeout_the_others_wait_for_nothing_while_they_go_on(task: LiveSessions) -> None:
+def test_after_the_idle_timeout_others_are_not_held_while_they_grow(task: JoinTaskHarness) -> None:
     closes_at = with_two_pages(task)
-    task.wait(30)
-    task.look(logs(task, 10, 10))
-    task.wait(29)
-    assert silence_in(task.look(logs(task, 20, 10))) == Silence(logs(task, 20, 10), closes_at - 1)
-    task.wait(2)
-    assert silence_in(task.look(logs(task, 30, 10))) == Silence(logs(task, 30, 10), END_OF_TIME)
+    task.advance_time(30)
+    task.punctuate(sampled_ends(task, 10, 10))
+    task.advance_time(29)
+    assert idleness_in(task.punctuate(sampled_ends(task, 20, 10))) == SourceIdleness(
+        sampled_ends(task, 20, 10), closes_at - 1
+    )
+    task.advance_time(2)
+    assert idleness_in(task.punctuate(sampled_ends(task, 30, 10))) == SourceIdleness(
+        sampled_ends(task, 30, 10), MAX_WATERMARK
+    )
 
 
-def test_a_pause_of_all_beyond_the_idle_timeout_leaves_no_open_page_behind(task: LiveSessions) -> None:
+def test_a_pause_of_all_beyond_the_idle_timeout_makes_no_open_page_late(task: JoinTaskHarness) -> None:
     closes_at = with_two_pages(task)
-    task.wait(40)
-    assert task.look(logs(task, 10, 10)) == []
-    task.wait(30)
-    assert silence_in(task.look(logs(task, 10, 10))) == Silence(logs(task, 10, 10), closes_at - 1)
+    task.advance_time(40)
+    assert task.punctuate(sampled_ends(task, 10, 10)) == []
+    task.advance_time(30)
+    assert idleness_in(task.punctuate(sampled_ends(task, 10, 10))) == SourceIdleness(
+        sampled_ends(task, 10, 10), closes_at - 1
+    )
 
 
-def test_with_never_any_valid_event_nobody_waits(task: LiveSessions) -> None:
+def test_without_any_valid_event_no_source_is_held(task: JoinTaskHarness) -> None:
     """Neither an empty partition nor one with dead letters alone has a time to be held by."""
-    task.take(b"no event", b"{}")
-    task.wait(4.9)
-    assert task.look(logs(task, 10, 10)) == []
-    task.wait(0.2)
-    (first, *_) = frames = task.look(logs(task, 10, 10))
-    assert silence_in(frames) == Silence(logs(task, 10, 10), END_OF_TIME)
-    assert first.watermark == BEFORE_TIME
+    task.process(b"no event", b"{}")
+    task.advance_time(4.9)
+    assert task.punctuate(sampled_ends(task, 10, 10)) == []
+    task.advance_time(0.2)
+    (first, *_) = frames = task.punctuate(sampled_ends(task, 10, 10))
+    assert idleness_in(frames) == SourceIdleness(sampled_ends(task, 10, 10), MAX_WATERMARK)
+    assert first.watermark == MIN_WATERMARK
 
 
-def test_what_is_unread_is_no_silence_and_time_is_counted_anew(task: LiveSessions) -> None:
+def test_unread_records_are_not_idleness_and_restart_the_timer(task: JoinTaskHarness) -> None:
     """Also where it cannot be read yet, since a transaction of the loader's is open."""
     with_two_pages(task)
-    task.wait(100)
-    behind = logs(task, 10, 10)
-    behind[OURS] += 1
-    assert task.look(behind) == []
-    task.wait(4)
-    assert task.look(logs(task, 20, 10)) == []
-    task.wait(2)
-    assert task.look(logs(task, 30, 10)) == []  # what others wrote meanwhile was not written in its silence
-    task.wait(1)
-    assert silence_in(task.look(logs(task, 31, 10))) is not None
+    task.advance_time(100)
+    behind = sampled_ends(task, 10, 10)
+    behind[OWN_PARTITION] += 1
+    assert task.punctuate(behind) == []
+    task.advance_time(4)
+    assert task.punctuate(sampled_ends(task, 20, 10)) == []
+    task.advance_time(2)
+    assert (
+        task.punctuate(sampled_ends(task, 30, 10)) == []
+    )  # what others wrote meanwhile was not written in its silence
+    task.advance_time(1)
+    assert idleness_in(task.punctuate(sampled_ends(task, 31, 10))) is not None
 
 
-def test_what_others_wrote_while_it_still_had_something_to_read_is_no_reason(task: LiveSessions) -> None:
+def test_growth_of_others_before_this_log_was_drained_does_not_count(task: JoinTaskHarness) -> None:
     with_two_pages(task)
-    task.wait(6)
-    task.look(logs(task, 10, 10))
-    task.wait(1)
-    assert silence_in(task.look(logs(task, 11, 10))) is not None
-    task.take(page("c", "u", T + 3 * SECOND))
-    task.wait(6)
-    assert task.look(logs(task, 50, 50)) == []
-    task.wait(1)
-    assert task.look(logs(task, 50, 50)) == []
+    task.advance_time(6)
+    task.punctuate(sampled_ends(task, 10, 10))
+    task.advance_time(1)
+    assert idleness_in(task.punctuate(sampled_ends(task, 11, 10))) is not None
+    task.process(page("c", "u", T + 3 * SECOND))
+    task.advance_time(6)
+    assert task.punctuate(sampled_ends(task, 50, 50)) == []
+    task.advance_time(1)
+    assert task.punctuate(sampled_ends(task, 50, 50)) == []
 
 
-def test_what_grows_here_is_no_growth_of_others(task: LiveSessions) -> None:
+def test_own_growth_is_not_growth_of_others(task: JoinTaskHarness) -> None:
     """The end of a loader's transaction takes an offset, and is nothing to read."""
     with_two_pages(task)
-    task.wait(6)
-    task.look(logs(task, 10, 10))
+    task.advance_time(6)
+    task.punctuate(sampled_ends(task, 10, 10))
     task.offset += 1
-    task.wait(1)
-    assert task.look(logs(task, 10, 10)) == []
+    task.advance_time(1)
+    assert task.punctuate(sampled_ends(task, 10, 10)) == []
 
 
-def test_whoever_speaks_again_tells_everybody_at_once(task: LiveSessions) -> None:
+def test_a_source_that_resumes_ends_its_idleness_at_once(task: JoinTaskHarness) -> None:
     """Also the partitions that it has no record for, or they would go on without it."""
     with_two_pages(task)
-    task.wait(6)
-    task.look(logs(task, 10, 10))
-    task.wait(1)
-    assert silence_in(task.look(logs(task, 11, 10))) is not None
-    frames = task.take(page("c", "u", T + 3 * SECOND))
-    assert silence_in(frames) is None
-    assert all(frame.read == task.offset for frame in frames)
+    task.advance_time(6)
+    task.punctuate(sampled_ends(task, 10, 10))
+    task.advance_time(1)
+    assert idleness_in(task.punctuate(sampled_ends(task, 11, 10))) is not None
+    frames = task.process(page("c", "u", T + 3 * SECOND))
+    assert idleness_in(frames) is None
+    assert all(frame.read_offset == task.offset for frame in frames)
 
 
-def test_one_look_after_a_long_time_is_no_growth_within_the_silence(task: LiveSessions) -> None:
+def test_one_sample_after_a_long_time_is_no_growth_within_the_idle_period(task: JoinTaskHarness) -> None:
     """Of two looks, the first may be of long ago: what was written between them may have come before the silence."""
     with_two_pages(task)
-    task.wait(6)
-    assert task.look(logs(task, 10, 10), logs(task, 50, 50)) == []
-    task.wait(1)
-    assert task.look(logs(task, 50, 50)) == []
+    task.advance_time(6)
+    assert task.punctuate(sampled_ends(task, 10, 10), sampled_ends(task, 50, 50)) == []
+    task.advance_time(1)
+    assert task.punctuate(sampled_ends(task, 50, 50)) == []

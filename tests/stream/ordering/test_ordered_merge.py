@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prectr.stream.join.event_clock import BEFORE_TIME, END_OF_TIME
-from prectr.stream.ordering.ordered_merge import Merge, Spill
-from prectr.stream.ordering.watermark import LineProgress, Silence
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
+from prectr.stream.ordering.ordered_merge import OrderedMerge, Spill
+from prectr.stream.ordering.watermark import MergedWatermark, SourceIdleness
 from tests.kit.stages.store import DictStore
 
-SILENT = Silence([0, 0], END_OF_TIME)
+SILENT = SourceIdleness([0, 0], MAX_WATERMARK)
 """Of one of two sources, for whatever the other reads."""
 
 
@@ -67,19 +67,19 @@ def drawn_frames(seed: int, sources: int, records: int) -> list[Frame]:
     return mixed
 
 
-def add(merge: Merge[Rec], frame: Frame) -> None:
-    silence = Silence([0] * len(merge.progress.watermarks), END_OF_TIME) if frame.idle else None
-    merge.add(frame.source, frame.records, frame.watermark, silence=silence)
+def add(merge: OrderedMerge[Rec], frame: Frame) -> None:
+    silence = SourceIdleness([0] * len(merge.merged_watermark.source_watermarks), MAX_WATERMARK) if frame.idle else None
+    merge.add(frame.source, frame.records, frame.watermark, idleness=silence)
 
 
 def lowest(watermarks: dict[int, int], sources: int) -> int:
-    return min(watermarks.get(source, BEFORE_TIME) for source in range(sources))
+    return min(watermarks.get(source, MIN_WATERMARK) for source in range(sources))
 
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 30), sources=st.integers(1, 5))
 def test_in_memory_it_releases_the_sorted_union_as_soon_as_it_is_due(seed: int, sources: int) -> None:
-    merge: Merge[Rec] = Merge(sources)
+    merge: OrderedMerge[Rec] = OrderedMerge(sources)
     seen, watermarks, released = [], {}, []
     for frame in drawn_frames(seed, sources, 30):
         add(merge, frame)
@@ -88,32 +88,32 @@ def test_in_memory_it_releases_the_sorted_union_as_soon_as_it_is_due(seed: int, 
         records, passed = merge.release()
         released += records
         line = lowest(watermarks, sources)
-        assert passed == merge.line == line
+        assert passed == merge.watermark == line
         assert released == sorted((record for record in seen if record.closes_at <= line), key=place)
     for source in range(sources):
-        merge.end(source)
+        merge.end_source(source)
     released += merge.release()[0]
     assert released == sorted(seen, key=place)
-    assert merge.held == 0
-    assert merge.line == END_OF_TIME
+    assert merge.buffered == 0
+    assert merge.watermark == MAX_WATERMARK
 
 
-def test_a_source_that_was_not_heard_from_holds_the_line() -> None:
-    merge: Merge[Rec] = Merge(3)
+def test_a_source_without_a_report_holds_the_watermark() -> None:
+    merge: OrderedMerge[Rec] = OrderedMerge(3)
     merge.add(0, [Rec(5, "r", "u", 0)], 10)
     merge.add(1, [Rec(4, "r", "v", 1)], 10)
-    assert merge.release() == ([], BEFORE_TIME)
+    assert merge.release() == ([], MIN_WATERMARK)
     merge.add(2, [], 4)
     assert merge.release() == ([Rec(4, "r", "v", 1)], 4)
-    merge.end(2)
+    merge.end_source(2)
     assert merge.release() == ([Rec(5, "r", "u", 0)], 10)
 
 
 def test_a_watermark_never_goes_back() -> None:
-    merge: Merge[Rec] = Merge(1)
+    merge: OrderedMerge[Rec] = OrderedMerge(1)
     merge.add(0, [], 10)
     merge.add(0, [], 3)
-    assert merge.line == 10
+    assert merge.watermark == 10
 
 
 class SpillingTask:
@@ -126,16 +126,16 @@ class SpillingTask:
         self.sources = sources
         self.limit = limit
         self.store = DictStore()
-        self.progress: LineProgress | None = None
+        self.progress: MergedWatermark | None = None
         self.next_frame = 0
         self.committed: list[Rec] = []
         self.written = 0
         self.reopen()
 
     def reopen(self) -> None:
-        self.merge = Merge(self.sources, Spill(self.store, _decode, self.limit), copy.deepcopy(self.progress))
+        self.merge = OrderedMerge(self.sources, Spill(self.store, _decode, self.limit), copy.deepcopy(self.progress))
         self.released = self.written
-        self.passed = BEFORE_TIME
+        self.passed = MIN_WATERMARK
 
     def round(self, *, lose: bool) -> None:
         records, self.passed = self.merge.release()
@@ -152,10 +152,10 @@ class SpillingTask:
         self.released += len(records)
 
     def write(self) -> None:
-        self.store.write(self.merge.take_changes())
-        self.progress = copy.deepcopy(self.merge.progress)
+        self.store.write(self.merge.drain_changes())
+        self.progress = copy.deepcopy(self.merge.merged_watermark)
         self.written = self.released
-        assert self.merge.held <= self.limit
+        assert self.merge.buffered <= self.limit
 
 
 @settings(max_examples=150)
@@ -178,22 +178,22 @@ def test_with_a_spill_it_releases_the_same_never_early_never_twice(
             taken = written_frames
             continue
         written_frames = taken
-        while task.passed < task.merge.line:
+        while task.passed < task.merge.watermark:
             task.round(lose=False)
         expected = _due(frames[:taken], sources)
         assert task.committed[: len(expected)] == expected  # what a lost round put out early is checked when it returns
         assert task.released == len(expected)
         if crashes and rng.random() < 0.2:
             task.reopen()
-            while task.passed < task.merge.line:
+            while task.passed < task.merge.watermark:
                 task.round(lose=False)
     for source in range(sources):
-        task.merge.end(source)
-    while task.passed < task.merge.line:
+        task.merge.end_source(source)
+    while task.passed < task.merge.watermark:
         task.round(lose=False)
     assert task.committed == sorted((record for frame in frames for record in frame.records), key=place)
     assert task.store.entries == {}
-    assert task.merge.held == 0
+    assert task.merge.buffered == 0
 
 
 def _due(frames: list[Frame], sources: int) -> list[Rec]:
@@ -202,16 +202,16 @@ def _due(frames: list[Frame], sources: int) -> list[Rec]:
     return sorted((record for frame in frames for record in frame.records if record.closes_at <= line), key=place)
 
 
-def test_what_it_tells_to_have_passed_is_behind_what_still_lies_in_the_store() -> None:
+def test_the_released_bound_is_before_everything_still_stored() -> None:
     """A record that the store alone holds keeps the time that it tells below its own."""
     task = SpillingTask(1, 4)
     records = [Rec(closes_at, "r", f"u{number}", 0) for number, closes_at in enumerate([1, 2, 3, 3, 3, 3, 3, 4, 5, 6])]
     task.merge.add(0, records, 0)
     task.round(lose=False)
-    assert task.merge.held == 2
+    assert task.merge.buffered == 2
     task.merge.add(0, [], 5)
     told = []
-    while task.passed < task.merge.line:
+    while task.passed < task.merge.watermark:
         task.round(lose=False)
         missing = [record.closes_at for record in records[:9] if record not in task.committed]
         assert all(task.passed < closes_at for closes_at in missing)
@@ -222,78 +222,78 @@ def test_what_it_tells_to_have_passed_is_behind_what_still_lies_in_the_store() -
     assert len(task.store.entries) == 1
 
 
-def test_memory_stays_below_the_limit_while_a_source_is_silent() -> None:
+def test_memory_stays_below_the_limit_while_a_source_is_idle() -> None:
     task = SpillingTask(2, 10)
     total = 0
     for number in range(100):
         task.merge.add(0, [Rec(number + 1, f"r{more}", "u", 0) for more in range(7)], number + 1)
         total += 7
         task.round(lose=False)
-        assert task.merge.held <= 10
+        assert task.merge.buffered <= 10
     assert task.committed == []
     assert len(task.store.entries) == total
-    task.merge.end(1)
-    while task.passed < task.merge.line:
+    task.merge.end_source(1)
+    while task.passed < task.merge.watermark:
         task.round(lose=False)
     assert [record.closes_at for record in task.committed] == [number + 1 for number in range(100) for _ in range(7)]
     assert task.store.entries == {}
 
 
 def test_without_a_spill_there_are_no_changes_to_write() -> None:
-    merge: Merge[Rec] = Merge(1)
+    merge: OrderedMerge[Rec] = OrderedMerge(1)
     merge.add(0, [Rec(1, "r", "u", 0)], 1)
     merge.release()
-    assert merge.take_changes() == {}
+    assert merge.drain_changes() == {}
 
 
 @pytest.mark.parametrize("limit", [2, 100])
-def test_a_reopened_merge_takes_up_what_it_held(limit: int) -> None:
+def test_a_reopened_merge_restores_its_buffer(limit: int) -> None:
     task = SpillingTask(2, limit)
     records = [Rec(number, "r", "u", 0) for number in range(1, 8)]
     task.merge.add(0, records, 9)
     task.round(lose=False)
     task.reopen()
-    assert task.merge.progress.watermarks == [9, BEFORE_TIME]
+    assert task.merge.merged_watermark.source_watermarks == [9, MIN_WATERMARK]
     task.merge.add(1, [], 9)
-    while task.passed < task.merge.line:
+    while task.passed < task.merge.watermark:
         task.round(lose=False)
     assert task.committed == records
     assert task.store.entries == {}
 
 
-def test_an_idle_source_holds_nobody_up_and_what_it_says_late_stands_behind_the_line() -> None:
-    merge: Merge[Rec] = Merge(2)
+def test_an_idle_source_holds_no_other_and_its_late_records_follow_the_watermark() -> None:
+    merge: OrderedMerge[Rec] = OrderedMerge(2)
     merge.add(0, [Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
-    assert merge.release() == ([], BEFORE_TIME)
-    merge.add(1, [], 3, silence=SILENT)
+    assert merge.release() == ([], MIN_WATERMARK)
+    merge.add(1, [], 3, idleness=SILENT)
     assert merge.release() == ([Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
     # It speaks again, with two records behind the line 30 and one before it.
     merge.add(1, [Rec(7, "z", "u", 1), Rec(9, "c", "u", 1), Rec(40, "d", "u", 1)], 40)
     merge.add(0, [Rec(31, "b2", "u", 0)], 35)
     assert merge.release() == ([Rec(31, "b2", "u", 0), Rec(31, "c", "u", 1), Rec(31, "z", "u", 1)], 35)
-    assert merge.progress.out_of_order == 2
+    assert merge.merged_watermark.late_records == 2
 
 
-def test_where_all_sources_are_idle_the_line_is_the_largest_watermark_and_never_goes_back() -> None:
-    merge: Merge[Rec] = Merge(2)
-    merge.add(0, [Rec(5, "a", "u", 0)], 10, silence=SILENT)
-    merge.add(1, [Rec(8, "b", "u", 1)], 8, silence=SILENT)
+def test_where_all_sources_are_idle_the_watermark_is_the_largest_and_monotonic() -> None:
+    merge: OrderedMerge[Rec] = OrderedMerge(2)
+    merge.add(0, [Rec(5, "a", "u", 0)], 10, idleness=SILENT)
+    merge.add(1, [Rec(8, "b", "u", 1)], 8, idleness=SILENT)
     assert merge.release()[1] == 10
     merge.add(1, [], 9)
-    assert merge.line == 10
+    assert merge.watermark == 10
 
 
 def test_late_records_survive_a_reopen_and_leave_nothing_in_the_store() -> None:
     task = SpillingTask(2, 100)
     task.merge.add(0, [Rec(number, f"r{number}", "u", 0) for number in range(1, 6)], 100)
-    task.merge.add(1, [], 50, silence=SILENT)
+    task.merge.add(1, [], 50, idleness=SILENT)
     task.round(lose=False)
     assert len(task.committed) == 5
     task.merge.add(1, [Rec(70, "later", "u", 1), Rec(80, "late", "u", 1)], 90)
     task.merge.add(1, [Rec(95, "last", "u", 1)], 99)
     task.round(lose=False)
     task.reopen()
-    assert task.merge.held == 3
+    assert task.merge.buffered == 3
     task.merge.add(0, [], 200)
     task.merge.add(1, [], 200)
     task.round(lose=False)
@@ -303,8 +303,8 @@ def test_late_records_survive_a_reopen_and_leave_nothing_in_the_store() -> None:
 
 def by_the_rules(frames: list[Frame], sources: int) -> tuple[list[Rec], list[int], int]:
     """Every record with the place that it is given, the line after each frame, and how many came behind it."""
-    watermarks, idle = [BEFORE_TIME] * sources, [False] * sources
-    line, late, placed, lines = BEFORE_TIME, 0, [], []
+    watermarks, idle = [MIN_WATERMARK] * sources, [False] * sources
+    line, late, placed, lines = MIN_WATERMARK, 0, [], []
     for frame in frames:
         for record in frame.records:
             behind = record.closes_at <= line
@@ -363,18 +363,18 @@ def test_with_idle_sources_the_frames_alone_decide_the_order(
         written_frames = taken
         if crashes and rng.random() < 0.2:
             task.reopen()
-        while task.passed < task.merge.line:
+        while task.passed < task.merge.watermark:
             task.round(lose=False)
-        assert task.merge.line == lines[taken - 1]
+        assert task.merge.watermark == lines[taken - 1]
         assert task.released == sum(
             record.closes_at <= lines[taken - 1] for record in placed_by(frames[:taken], sources)
         )
     for source in range(sources):
-        task.merge.end(source)
-    while task.passed < task.merge.line:
+        task.merge.end_source(source)
+    while task.passed < task.merge.watermark:
         task.round(lose=False)
     assert task.committed == placed
-    assert task.merge.progress.out_of_order == late
+    assert task.merge.merged_watermark.late_records == late
     assert task.store.entries == {}
 
 
@@ -382,10 +382,10 @@ def placed_by(frames: list[Frame], sources: int) -> list[Rec]:
     return by_the_rules(frames, sources)[0]
 
 
-def test_the_same_ids_twice_behind_one_line_take_places_of_their_own() -> None:
+def test_equal_ids_behind_one_watermark_get_distinct_order() -> None:
     task = SpillingTask(2, 100)
     task.merge.add(0, [], 100)
-    task.merge.add(1, [], 1, silence=SILENT)
+    task.merge.add(1, [], 1, idleness=SILENT)
     task.round(lose=False)
     task.merge.add(1, [Rec(70, "r", "u", 1), Rec(80, "r", "u", 1)], 90)
     task.merge.add(1, [Rec(95, "r", "u", 1)], 99)

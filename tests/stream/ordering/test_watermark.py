@@ -8,8 +8,8 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prectr.stream.join.event_clock import BEFORE_TIME, END_OF_TIME
-from prectr.stream.ordering.watermark import LineProgress, Silence, hear, no_progress
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
+from prectr.stream.ordering.watermark import MergedWatermark, SourceIdleness, initial_watermark, observe
 
 SEEDS = st.integers(0, 1 << 30)
 
@@ -20,56 +20,56 @@ class Said(NamedTuple):
     source: int
     watermark: int
     read: int
-    silence: Silence | None = None
+    silence: SourceIdleness | None = None
 
 
-def tell(progress: LineProgress, said: Said) -> None:
-    hear(progress, said.source, said.watermark, said.read, said.silence)
+def report(progress: MergedWatermark, said: Said) -> None:
+    observe(progress, said.source, said.watermark, said.read, said.silence)
 
 
-def lines(said: list[Said], sources: int) -> list[int]:
+def watermarks(said: list[Said], sources: int) -> list[int]:
     """The line after each."""
-    progress = no_progress(sources)
+    progress = initial_watermark(sources)
     found = []
     for each in said:
-        tell(progress, each)
-        found.append(progress.line)
+        report(progress, each)
+        found.append(progress.watermark)
     return found
 
 
-def lines_by_the_words(said: list[Said], sources: int) -> list[int]:
+def watermarks_by_definition(said: list[Said], sources: int) -> list[int]:
     """The same by a reader who forgets nothing, and looks everything up from the beginning each time."""
     found: list[int] = []
     for count in range(1, len(said) + 1):
         heard = said[:count]
-        line = min(_lets_go(heard, source, sources) for source in range(sources))
+        line = min(_source_limit_by_definition(heard, source, sources) for source in range(sources))
         found.append(max([line, *found[-1:]]))
     return found
 
 
-def _lets_go(heard: list[Said], source: int, sources: int) -> int:
-    own = _highest(heard, source)
-    last = next((each for each in reversed(heard) if each.source == source), None)
+def _source_limit_by_definition(reports: list[Said], source: int, sources: int) -> int:
+    own = _highest_watermark(reports, source)
+    last = next((each for each in reversed(reports) if each.source == source), None)
     if last is None or last.silence is None:
         return own
-    seen = last.silence.seen
-    others = [_highest(heard, other, upto=seen[other]) for other in range(sources) if other != source]
-    return max(own, min(last.silence.bound, max(others, default=BEFORE_TIME)))
+    seen = last.silence.observed_offsets
+    others = [_highest_watermark(reports, other, upto=seen[other]) for other in range(sources) if other != source]
+    return max(own, min(last.silence.hold_until, max(others, default=MIN_WATERMARK)))
 
 
-def _highest(heard: list[Said], source: int, upto: int | None = None) -> int:
+def _highest_watermark(reports: list[Said], source: int, upto: int | None = None) -> int:
     """The highest watermark of a source; with `upto`, of when it had read no further, and had not ended for good."""
     return max(
         (
             each.watermark
-            for each in heard
-            if each.source == source and (upto is None or (each.read <= upto and each.watermark < END_OF_TIME))
+            for each in reports
+            if each.source == source and (upto is None or (each.read <= upto and each.watermark < MAX_WATERMARK))
         ),
-        default=BEFORE_TIME,
+        default=MIN_WATERMARK,
     )
 
 
-def drawn(rng: Random, sources: int, count: int, *, may_be_silent: range) -> list[Said]:
+def drawn(rng: Random, sources: int, count: int, *, idle_sources: range) -> list[Said]:
     """Sources that read on, each at its own pace, some of them silent now and then, for whatever the others read."""
     watermarks, reads = [0] * sources, [0] * sources
     claims = [[0] * sources for _ in range(sources)]
@@ -81,96 +81,100 @@ def drawn(rng: Random, sources: int, count: int, *, may_be_silent: range) -> lis
             reads[source] += rng.choice([0, 1, 1, 5])
             watermarks[source] += rng.choice([0, 1, 3, 40])
         silence = None
-        if source in may_be_silent and rng.random() < 0.6:
+        if source in idle_sources and rng.random() < 0.6:
             # A source's looks at the logs never go back.
             claims[source] = [
                 max(at, rng.randint(at, max(at, read) + 3)) for at, read in zip(claims[source], reads, strict=True)
             ]
-            bound = rng.choice([END_OF_TIME, watermarks[source] + rng.choice([0, 1, 10, 200])])
-            silence = Silence(list(claims[source]), bound)
+            bound = rng.choice([MAX_WATERMARK, watermarks[source] + rng.choice([0, 1, 10, 200])])
+            silence = SourceIdleness(list(claims[source]), bound)
         if rng.random() < 0.02:  # for good: it says nothing more
             living.remove(source)
-            said.append(Said(source, END_OF_TIME, reads[source]))
+            said.append(Said(source, MAX_WATERMARK, reads[source]))
         else:
             said.append(Said(source, watermarks[source], reads[source], silence))
     return said
 
 
 @given(seed=SEEDS, sources=st.integers(1, 4))
-def test_without_silences_it_is_the_lowest_watermark(seed: int, sources: int) -> None:
-    said = drawn(Random(seed), sources, 40, may_be_silent=range(0))
-    expected = [min(_highest(said[: count + 1], source) for source in range(sources)) for count in range(len(said))]
-    assert lines(said, sources) == expected
+def test_without_idle_sources_it_is_the_lowest_watermark(seed: int, sources: int) -> None:
+    said = drawn(Random(seed), sources, 40, idle_sources=range(0))
+    expected = [
+        min(_highest_watermark(said[: count + 1], source) for source in range(sources)) for count in range(len(said))
+    ]
+    assert watermarks(said, sources) == expected
 
 
 @settings(max_examples=200)
 @given(seed=SEEDS, sources=st.integers(2, 4))
-def test_one_silent_source_is_left_out_exactly_as_the_words_say(seed: int, sources: int) -> None:
+def test_one_idle_source_is_excluded_exactly_as_defined(seed: int, sources: int) -> None:
     """Silent from the beginning, and renewing its claims: then nothing is forgotten that it may ask for."""
-    claim = Silence([0] * sources, 0)
+    claim = SourceIdleness([0] * sources, 0)
     said = [Said(0, 0, 0, claim)]
-    for each in drawn(Random(seed), sources, 60, may_be_silent=range(1)):
+    for each in drawn(Random(seed), sources, 60, idle_sources=range(1)):
         claim = each.silence or claim
         said.append(each if each.source else each._replace(silence=claim))
-    assert lines(said, sources) == lines_by_the_words(said, sources)
+    assert watermarks(said, sources) == watermarks_by_definition(said, sources)
 
 
 @settings(max_examples=300)
 @given(seed=SEEDS, sources=st.integers(1, 4))
-def test_any_of_them_silent_it_never_goes_back_nor_beyond_what_the_words_allow(seed: int, sources: int) -> None:
-    said = drawn(Random(seed), sources, 60, may_be_silent=range(sources))
-    found = lines(said, sources)
+def test_with_any_idle_sources_it_is_monotonic_and_within_the_definition(seed: int, sources: int) -> None:
+    said = drawn(Random(seed), sources, 60, idle_sources=range(sources))
+    found = watermarks(said, sources)
     assert found == sorted(found)
-    assert all(line <= allowed for line, allowed in zip(found, lines_by_the_words(said, sources), strict=True))
+    assert all(line <= allowed for line, allowed in zip(found, watermarks_by_definition(said, sources), strict=True))
 
 
 @settings(max_examples=200)
 @given(seed=SEEDS, sources=st.integers(2, 4), most=st.integers(2, 9))
 def test_steps_that_are_dropped_only_delay(seed: int, sources: int, most: int) -> None:
     """However few are kept: never beyond what the words allow, and just there after claims of all that is read."""
-    said = drawn(Random(seed), sources, 80, may_be_silent=range(sources))
+    said = drawn(Random(seed), sources, 80, idle_sources=range(sources))
     reads = [max((each.read for each in said if each.source == source), default=0) for source in range(sources)]
-    said += [Said(source, BEFORE_TIME, reads[source], Silence(reads, END_OF_TIME)) for source in range(sources)]
-    allowed = lines_by_the_words(said, sources)
-    with patch("prectr.stream.ordering.watermark._REMEMBERED", most):
-        found = lines(said, sources)
-        progress = no_progress(sources)
+    said += [
+        Said(source, MIN_WATERMARK, reads[source], SourceIdleness(reads, MAX_WATERMARK)) for source in range(sources)
+    ]
+    allowed = watermarks_by_definition(said, sources)
+    with patch("prectr.stream.ordering.watermark._MAX_HISTORY", most):
+        found = watermarks(said, sources)
+        progress = initial_watermark(sources)
         for each in said:
-            tell(progress, each)
-            assert all(len(steps) <= most for steps in progress.steps)
+            report(progress, each)
+            assert all(len(steps) <= most for steps in progress.watermark_history)
     assert all(line <= most_allowed for line, most_allowed in zip(found, allowed, strict=True))
     assert found[-1] == allowed[-1]
 
 
-def test_what_is_remembered_of_a_source_is_bounded_while_another_is_silent_for_long() -> None:
-    progress = no_progress(2)
-    hear(progress, 1, 0, 0, Silence([0, 0], END_OF_TIME))
+def test_memory_of_a_source_is_bounded_while_another_is_idle_for_long() -> None:
+    progress = initial_watermark(2)
+    observe(progress, 1, 0, 0, SourceIdleness([0, 0], MAX_WATERMARK))
     for number in range(5_000):
-        hear(progress, 0, number, number, None)
-    assert len(progress.steps[0]) < 300
-    assert progress.line == 0
-    hear(progress, 1, 0, 0, Silence([4_999, 0], END_OF_TIME))
-    assert progress.line == 4_999
+        observe(progress, 0, number, number, None)
+    assert len(progress.watermark_history[0]) < 300
+    assert progress.watermark == 0
+    observe(progress, 1, 0, 0, SourceIdleness([4_999, 0], MAX_WATERMARK))
+    assert progress.watermark == 4_999
 
 
-def test_a_pause_of_all_lifts_the_line_past_nobody() -> None:
+def test_a_pause_of_all_sources_advances_past_none_of_them() -> None:
     """Whoever is read first after it waits for what the others have still to read."""
-    progress = no_progress(2)
-    hear(progress, 0, 100, 5, Silence([5, 7], 109))
-    hear(progress, 1, 80, 7, Silence([5, 7], 89))
-    assert progress.line == 89  # source 1 holds a page that closes at 90
-    hear(progress, 0, 500, 6, None)
-    assert progress.line == 89
-    hear(progress, 1, 480, 8, None)
-    assert progress.line == 480
+    progress = initial_watermark(2)
+    observe(progress, 0, 100, 5, SourceIdleness([5, 7], 109))
+    observe(progress, 1, 80, 7, SourceIdleness([5, 7], 89))
+    assert progress.watermark == 89  # source 1 holds a page that closes at 90
+    observe(progress, 0, 500, 6, None)
+    assert progress.watermark == 89
+    observe(progress, 1, 480, 8, None)
+    assert progress.watermark == 480
 
 
-def test_a_source_that_has_ended_for_good_tells_nothing_of_the_time() -> None:
-    progress = no_progress(2)
-    hear(progress, 0, 50, 5, None)
-    hear(progress, 0, END_OF_TIME, 5, None)
-    hear(progress, 1, 10, 3, Silence([9, 3], END_OF_TIME))
-    assert progress.line == 50
+def test_a_finished_source_does_not_hold_the_watermark() -> None:
+    progress = initial_watermark(2)
+    observe(progress, 0, 50, 5, None)
+    observe(progress, 0, MAX_WATERMARK, 5, None)
+    observe(progress, 1, 10, 3, SourceIdleness([9, 3], MAX_WATERMARK))
+    assert progress.watermark == 50
 
 
 # --- a simulated group of tasks --------------------------------------------------------------------------------
@@ -199,7 +203,7 @@ class Reader:
         self.log = log
         self.lateness, self.window = lateness, window
         self.read = 0
-        self.watermark = BEFORE_TIME
+        self.watermark = MIN_WATERMARK
         self.open: list[int] = []
 
     def take(self, count: int) -> tuple[Said, list[int]]:
@@ -212,18 +216,18 @@ class Reader:
             self.open.append(max(event.ts + self.window, self.watermark + 1))
         return self.said(None), closed
 
-    def said(self, silence: Silence | None) -> Said:
+    def said(self, silence: SourceIdleness | None) -> Said:
         return Said(self.number, self.watermark, self.read, silence)
 
     def claim(self, claim: Claim) -> Said | None:
         """The frame that says that there is nothing to say, if that is true."""
         if self.read < ends(self.log, claim.at)[self.number]:
             return None
-        bound = END_OF_TIME if self.watermark == BEFORE_TIME else min(self.open, default=END_OF_TIME) - 1
-        return self.said(Silence(ends(self.log, claim.since), bound))
+        bound = MAX_WATERMARK if self.watermark == MIN_WATERMARK else min(self.open, default=MAX_WATERMARK) - 1
+        return self.said(SourceIdleness(ends(self.log, claim.since), bound))
 
     def flush(self) -> tuple[Said, list[int]]:
-        return Said(self.number, END_OF_TIME, self.read), sorted(self.open)
+        return Said(self.number, MAX_WATERMARK, self.read), sorted(self.open)
 
     def _close(self) -> list[int]:
         closed = sorted(at for at in self.open if at <= self.watermark)
@@ -280,25 +284,23 @@ def interleaved(rng: Random, queues: list[list[tuple[Said, list[int]]]]) -> Iter
 @given(
     seed=SEEDS, partitions=st.integers(1, 4), lateness=st.sampled_from([0, 3, 50]), window=st.sampled_from([1, 4, 90])
 )
-def test_no_record_of_an_orderly_log_ever_comes_behind_the_line(
-    seed: int, partitions: int, lateness: int, window: int
-) -> None:
+def test_no_record_of_an_orderly_log_is_ever_late(seed: int, partitions: int, lateness: int, window: int) -> None:
     """Whatever is quiet for how long, whoever reads how fast, and in whatever order the merge hears of it."""
     rng = Random(seed)
     log = world(rng, partitions, lateness)
     readers = [Reader(number, log, lateness, window) for number in range(partitions)]
     upto = max(event.arrived for events in log for event in events) + 500
     queues = [[*frames_of(rng, reader, upto), reader.flush()] for reader in readers]
-    progress = no_progress(partitions)
+    progress = initial_watermark(partitions)
     for said, closed in interleaved(rng, queues):
-        assert all(at > progress.line for at in closed)
-        tell(progress, said)
-    assert progress.line == END_OF_TIME
+        assert all(at > progress.watermark for at in closed)
+        report(progress, said)
+    assert progress.watermark == MAX_WATERMARK
 
 
 @settings(max_examples=200)
 @given(seed=SEEDS, partitions=st.integers(2, 4))
-def test_what_the_others_say_comes_out_while_one_is_silent_and_renews_its_claims(seed: int, partitions: int) -> None:
+def test_records_are_released_while_one_source_is_idle_and_renews_its_idleness(seed: int, partitions: int) -> None:
     """The line follows the others up to the silent one's next open page, one claim behind them."""
     rng = Random(seed)
     lateness, window = 5, 30
@@ -309,9 +311,9 @@ def test_what_the_others_say_comes_out_while_one_is_silent_and_renews_its_claims
         if number != silent:  # everybody else goes on, and long enough
             log[number] += [Event(now, now, number) for now in range(20_000 + number, 21_000, 10)]
     readers = [Reader(number, log, lateness, window) for number in range(partitions)]
-    progress = no_progress(partitions)
-    tell(progress, readers[silent].take(len(log[silent]))[0])
-    bound = min(readers[silent].open, default=END_OF_TIME) - 1
+    progress = initial_watermark(partitions)
+    report(progress, readers[silent].take(len(log[silent]))[0])
+    bound = min(readers[silent].open, default=MAX_WATERMARK) - 1
     since = 0
     for now in range(19_000, 21_100, 100):
         for number in rng.sample(range(partitions), partitions):
@@ -319,25 +321,25 @@ def test_what_the_others_say_comes_out_while_one_is_silent_and_renews_its_claims
             if number == silent:
                 said = reader.claim(Claim(now, since))
                 assert said is not None
-                tell(progress, said)
+                report(progress, said)
             else:
-                tell(progress, reader.take(ends(log, now)[number] - reader.read)[0])
+                report(progress, reader.take(ends(log, now)[number] - reader.read)[0])
         # What was read before the claim's look has come out, at the latest at the next claim.
         others = [reader.watermark for reader in readers if reader.number != silent]
-        behind = min(others) - 250 if now > 20_300 else BEFORE_TIME
-        assert progress.line >= min(bound, behind)
+        behind = min(others) - 250 if now > 20_300 else MIN_WATERMARK
+        assert progress.watermark >= min(bound, behind)
         since = now
-    assert progress.line >= min(bound, 20_970 - lateness - 120)
+    assert progress.watermark >= min(bound, 20_970 - lateness - 120)
 
 
-def test_a_claim_whose_look_came_after_the_silence_would_let_the_line_past_what_is_unread() -> None:
+def test_idleness_sampled_after_the_pause_would_advance_the_watermark_past_unread_records() -> None:
     """Why `seen` is of a time before nothing was unread; and that the simulation would notice."""
     log = [[Event(10, 10, 0), Event(300, 300, 0)], [Event(5, 5, 1), Event(200, 200, 1)]]
     readers = [Reader(number, log, 0, 1) for number in range(2)]
-    progress = no_progress(2)
+    progress = initial_watermark(2)
     for reader in readers:
-        tell(progress, reader.take(1)[0])
-    tell(progress, readers[1].said(Silence(ends(log, 300), END_OF_TIME)))
-    tell(progress, readers[0].take(1)[0])
+        report(progress, reader.take(1)[0])
+    report(progress, readers[1].said(SourceIdleness(ends(log, 300), MAX_WATERMARK)))
+    report(progress, readers[0].take(1)[0])
     readers[1].take(1)
-    assert min(readers[1].open) <= progress.line
+    assert min(readers[1].open) <= progress.watermark

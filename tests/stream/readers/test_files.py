@@ -52,7 +52,7 @@ def test_every_line_is_read_once_and_in_order(tmp_path: Path, name: str, end: st
 
 @pytest.mark.parametrize("end", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("start", [0, 1, 2999, 3000])
-def test_reading_goes_on_at_the_line_where_it_stopped(tmp_path: Path, end: str, start: int) -> None:
+def test_reading_resumes_at_the_line_where_it_stopped(tmp_path: Path, end: str, start: int) -> None:
     (file,) = open_log([write(tmp_path / f"log.jsonl{end}", LINES)])
     assert read(file, start, 1000) == LINES[start:]
 
@@ -105,7 +105,7 @@ def test_lines_do_not_depend_on_where_blocks_end(lines: list[bytes], cuts: list[
 
 @pytest.mark.parametrize("end", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("size", [MAX_EVENT_BYTES - 1, MAX_EVENT_BYTES, MAX_EVENT_BYTES + 1, 5 * MAX_EVENT_BYTES])
-def test_of_a_line_that_is_too_long_only_the_beginning_is_held(tmp_path: Path, end: str, size: int) -> None:
+def test_only_the_beginning_of_a_too_long_line_is_buffered(tmp_path: Path, end: str, size: int) -> None:
     lines = [b"before", b"x" * size, b"after"]
     (file,) = open_log([write(tmp_path / f"log.jsonl{end}", lines)])
     assert read(file) == [b"before", b"x" * min(size, MAX_EVENT_BYTES + 1), b"after"]
@@ -128,7 +128,7 @@ def test_more_than_one_member_or_frame_is_read(tmp_path: Path, end: str) -> None
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.999])
 @pytest.mark.parametrize("end", [".gz", ".zst"])
-def test_a_cut_off_file_gives_its_lines_and_then_an_error_that_names_the_place(
+def test_a_truncated_file_gives_its_lines_and_then_an_error_that_names_the_offset(
     tmp_path: Path, end: str, share: float
 ) -> None:
     path = write(tmp_path / f"log.jsonl{end}", LINES)
@@ -145,7 +145,7 @@ def test_a_cut_off_file_gives_its_lines_and_then_an_error_that_names_the_place(
 
 
 @pytest.mark.parametrize("end", [".gz", ".zst"])
-def test_a_damaged_file_gives_the_lines_before_the_damage_and_then_an_error(tmp_path: Path, end: str) -> None:
+def test_a_corrupt_file_gives_the_lines_before_the_corruption_and_then_an_error(tmp_path: Path, end: str) -> None:
     path = write(tmp_path / f"log.jsonl{end}", LINES)
     whole = bytearray(path.read_bytes())
     middle = len(whole) // 2

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from prectr.state.errors import InputError
-from prectr.stream.events.contract import Click, Impression, Item, Rejected
+from prectr.stream.events.contract import Click, InvalidEvent, Item, ResultPage
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.readers import LogFile
 
-PAGE = Impression(
+PAGE = ResultPage(
     "r1",
     "u1",
     "red shoes",
@@ -74,16 +74,16 @@ def test_a_map_of_context_is_read(tmp_path: Path) -> None:
     )
     row = {**ROWS[0], "items": [{"item_id": "a", "unknown": datetime(2026, 1, 1)}], "context": [("device", "phone")]}
     (event,) = decode_lines(read(write(tmp_path / "log.parquet", [row], schema=schema)))
-    assert isinstance(event, Impression)
+    assert isinstance(event, ResultPage)
     assert event.context == {"device": "phone"}
     assert event.items == [Item("a", position=1)]
 
 
 @pytest.mark.parametrize("price", [float("nan"), float("inf")])
-def test_a_price_that_is_no_number_is_rejected_as_an_impression(tmp_path: Path, price: float) -> None:
+def test_a_price_that_is_no_number_is_an_invalid_page(tmp_path: Path, price: float) -> None:
     row = {**ROWS[0], "items": [{"item_id": "a", "price": price}]}
     (event,) = decode_lines(read(write(tmp_path / "log.parquet", [row])))
-    assert isinstance(event, Rejected)
+    assert isinstance(event, InvalidEvent)
     assert (event.reason, event.kind, event.user_id) == ("invalid_field", "impression", "u1")
 
 
@@ -91,9 +91,9 @@ def test_decimal_prices_and_bytes_of_text_are_read_and_other_bytes_rejected(tmp_
     good = {**ROWS[0], "user_id": "é".encode(), "items": [{"item_id": "a", "price": Decimal("9.99")}]}
     bad = {**good, "user_id": b"\xff\xfe"}
     events = decode_lines(read(write(tmp_path / "log.parquet", [good, bad])))
-    assert isinstance(events[0], Impression)
+    assert isinstance(events[0], ResultPage)
     assert (events[0].user_id, events[0].items[0].price) == ("é", 9.99)
-    assert isinstance(events[1], Rejected)
+    assert isinstance(events[1], InvalidEvent)
     assert (events[1].reason, events[1].kind) == ("invalid_field", "impression")
 
 
@@ -101,14 +101,14 @@ def test_wrong_types_and_missing_fields_are_rejected_row_by_row(tmp_path: Path) 
     click = msgspec.to_builtins(CLICK)
     rows = [click, {**click, "item_id": None}, {**click, "type": None}, {**click, "ts": None}, click]
     events = decode_lines(read(write(tmp_path / "log.parquet", rows)))
-    reasons = [event.reason if isinstance(event, Rejected) else "" for event in events]
+    reasons = [event.reason if isinstance(event, InvalidEvent) else "" for event in events]
     assert reasons == ["", "missing_field", "unknown_type", "missing_field", ""]
     (event,) = decode_lines(read(write(tmp_path / "null.parquet", [{**ROWS[0], "items": [None, {"item_id": "a"}]}])))
-    assert isinstance(event, Rejected)
+    assert isinstance(event, InvalidEvent)
     assert (event.reason, event.kind) == ("invalid_field", "impression")
     dated = write(tmp_path / "dates.parquet", [{**click, "ts": datetime(2026, 1, 1).date()}])
     (event,) = decode_lines(read(dated))
-    assert isinstance(event, Rejected)
+    assert isinstance(event, InvalidEvent)
     assert event.reason == "invalid_field"
 
 
@@ -126,7 +126,7 @@ def test_columns_that_are_no_events_are_an_error_that_names_them(tmp_path: Path)
         read(write(tmp_path / "log.parquet", [{"foo": 1, "bar": 2}]))
 
 
-def test_a_cut_off_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_truncated_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = write(tmp_path / "log.parquet", ROWS)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"log\.parquet: it is not readable Parquet"):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from testkit.command import replayed, write_log, written_examples
-from tests.oracle.oracle import replay
+from testkit.command import read_written_examples, run_replay_command, write_log
+from tests.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 SMALL = Disorder(pages=300, users=40, gap=20.0, late=0.1, jump=0.03, nights=2, confirmed_jumps=1, malformed=0.05)
@@ -38,9 +38,9 @@ def assert_equal_to_oracle(
         out,
         *([] if flush else ["--no-flush"]),
     ]
-    report = replayed(log, *flags, run_dir=folder / "run")
-    expected = replay(world, partitions, flush=flush)
-    found = written_examples(out)
+    report = run_replay_command(log, *flags, run_dir=folder / "run")
+    expected = expected_replay(world, partitions, flush=flush)
+    found = read_written_examples(out)
     for place, (theirs, ours) in enumerate(zip(found, expected["examples"], strict=False)):
         assert theirs == ours, f"example {place}"
     assert len(found) == len(expected["examples"])
@@ -50,9 +50,9 @@ def assert_equal_to_oracle(
 
 def test_the_world_holds_all_kinds_of_disorder(world: list[bytes]) -> None:
     """Guards the tests below: a world without disorder would prove nothing."""
-    outcomes = replay(world, 3)["outcomes"]
-    assert outcomes["impressions"]["emitted"] >= 20_000
-    assert min(outcomes["impressions"][kind] for kind in ("duplicate", "dead_letter")) > 100
+    outcomes = expected_replay(world, 3)["outcomes"]
+    assert outcomes["pages"]["emitted"] >= 20_000
+    assert min(outcomes["pages"][kind] for kind in ("duplicate", "dead_letter")) > 100
     kinds = ("joined", "duplicate", "late", "orphan", "foreign", "dead_letter")
     assert min(outcomes["clicks"][kind] for kind in kinds) > 100
     assert outcomes["unreadable"] > 100
@@ -71,9 +71,14 @@ def test_without_flush_open_pages_stay_open(tmp_path: Path) -> None:
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), partitions=st.integers(1, 5), flush=st.booleans(), cut_every=st.sampled_from("0 9"))
+@given(
+    seed=st.integers(0, 2**32),
+    partitions=st.integers(1, 5),
+    flush=st.booleans(),
+    checkpoint_interval=st.sampled_from("0 9"),
+)
 def test_small_random_worlds(
-    seed: int, partitions: int, flush: bool, cut_every: str, tmp_path_factory: pytest.TempPathFactory
+    seed: int, partitions: int, flush: bool, checkpoint_interval: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("small")
     world = make_world(seed, SMALL)
@@ -105,7 +110,7 @@ def test_an_entry_is_absent_one_millisecond_after_its_time_to_live(tmp_path: Pat
         _page("d2", "y", window + ttl + 1, "of d"),
     )
     assert_equal_to_oracle(write_log(tmp_path / "events.jsonl", world), world, tmp_path, 1)
-    examples = {page["request_id"]: page for page in written_examples(tmp_path / "examples.jsonl.gz")}
+    examples = {page["request_id"]: page for page in read_written_examples(tmp_path / "examples.jsonl.gz")}
     assert [examples[request]["user_stats"]["3"] for request in ("a2", "b2")] == [[1, 0], [0, 0]]
     assert [examples[request]["query_stats"]["3"] for request in ("c2", "d2")] == [[1, 0], [0, 0]]
 
@@ -127,7 +132,7 @@ def test_time_to_live_holds_after_a_quiet_night_too(tmp_path: Path) -> None:
     assert_equal_to_oracle(write_log(tmp_path / "events.jsonl", world), world, tmp_path, 1)
 
 
-def test_examples_do_not_depend_on_how_the_log_is_cut_into_files(tmp_path: Path) -> None:
+def test_examples_do_not_depend_on_how_the_log_is_split_into_files(tmp_path: Path) -> None:
     world = make_world(11, SMALL)
     folder = tmp_path / "parts"
     folder.mkdir()
@@ -146,8 +151,8 @@ def test_missing_relevance_is_filled_in_the_same_for_the_same_query_and_title(tm
     log = [page | {"request_id": f"r{n}", "user_id": f"u{n}", "ts": 10**12 + n * 500_000} for n in range(3)]
     out = tmp_path / "examples.jsonl.gz"
     path = write_log(tmp_path / "events.jsonl", [json.dumps(event).encode() for event in log])
-    replayed(path, "--no-train", "--examples", out, run_dir=tmp_path / "run")
-    first, second, third = written_examples(out)
+    run_replay_command(path, "--no-train", "--examples", out, run_dir=tmp_path / "run")
+    first, second, third = read_written_examples(out)
     levels = [item["relevance"] for item in first["items"]]
     assert all(level in (1, 2, 3, 4) for level in levels)
     assert levels == [item["relevance"] for item in third["items"]]

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from prectr.model.features.batch import Batch
-from prectr.model.models.online_model import Forward
+from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.prectr.model import Prectr
 from prectr.model.training.trainer import Trainer
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import TrainingError
 from prectr.stream.config import PipelineConfig
-from prectr.stream.replay.run_checkpoint import cuts
+from prectr.stream.replay.run_checkpoint import list_checkpoints
 from testkit.command import write_log
 from tests.kit.models.examples import small_config
 from tests.kit.stages.events import MINUTE, T, click, page
@@ -42,10 +42,10 @@ def test_a_replay_keeps_its_last_checkpoint_and_goes_on_from_it(
     assert _resumed(tmp_path / "run").pages_trained == 4
     forward = Prectr.forward
 
-    def poisoned(model: Prectr, batch: Batch) -> Forward:
+    def poisoned(model: Prectr, batch: Batch) -> ForwardOutput:
         made = forward(model, batch)
         if "r9" in batch.request_ids:
-            made.losses["order"] = made.losses["order"] * torch.nan
+            made.losses["monotonicity"] = made.losses["monotonicity"] * torch.nan
         return made
 
     with monkeypatch.context() as patch:
@@ -61,5 +61,5 @@ def test_a_replay_keeps_its_last_checkpoint_and_goes_on_from_it(
 
 def _resumed(run_dir: Path) -> Trainer:
     trainer = Trainer(SETTINGS.trainer)
-    trainer.load(cuts(run_dir / "checkpoints")[0] / "sinks" / "prectr-v2")
+    trainer.load(list_checkpoints(run_dir / "checkpoints")[0] / "sinks" / "prectr-v2")
     return trainer

@@ -13,13 +13,13 @@ from prectr.state.store import Store, StoreOptions
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
-from prectr.stream.join.event_clock import BEFORE_TIME, END_OF_TIME
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.records import Example, encode_record
-from prectr.stream.replay.local_tasks import EmbeddedTasks, Step
+from prectr.stream.replay.local_tasks import EmbeddedTasks, ReleasedBatch
 from prectr.stream.sinks.example_file import example_line
 from tests.kit.stages.events import HOUR, LATENESS, MINUTE, WINDOW, T, click, page
 from tests.oracle.contract import partition_of
-from tests.oracle.oracle import replay
+from tests.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 DISORDER = Disorder(pages=150, users=12, gap=20.0, late=0.1, jump=0.03, nights=1, confirmed_jumps=1, malformed=0.05)
@@ -34,16 +34,16 @@ def opened(folder: Path, partitions: int) -> EmbeddedTasks:
     return EmbeddedTasks(folder, PipelineConfig(partitions=partitions), LexicalLabeller())
 
 
-def fed(tasks: EmbeddedTasks, lines: Sequence[bytes], sizes: Random, most: int) -> list[Step]:
+def fed(tasks: EmbeddedTasks, lines: Sequence[bytes], sizes: Random, most: int) -> list[ReleasedBatch]:
     steps, start = [], 0
     while start < len(lines):
         end = start + sizes.randint(1, most)
-        steps += tasks.step(lines[start:end], start)
+        steps += tasks.process(lines[start:end], start)
         start = end
     return steps
 
 
-def put_out(steps: Sequence[Step]) -> list[bytes]:
+def put_out(steps: Sequence[ReleasedBatch]) -> list[bytes]:
     return [encode_record(example) for step in steps for example in step.examples]
 
 
@@ -58,17 +58,17 @@ def test_what_comes_out_does_not_depend_on_the_size_of_the_steps(
         monkeypatch.setattr("prectr.stream.replay.local_tasks.COMMIT_LINES", commit)
         tasks = opened(tmp_path / str(most), partitions)
         steps = fed(tasks, lines, Random(most), most) + tasks.flush()
-        refused = sorted((refused.place, refused.reason) for step in steps for refused in step.refused)
+        refused = sorted((refused.offset, refused.reason) for step in steps for refused in step.rejected)
         found.append((put_out(steps), refused, tasks.outcomes))
-        told = BEFORE_TIME
+        told = MIN_WATERMARK
         for step in steps:
-            assert all(told < example.closes_at <= step.line for example in step.examples)
-            assert step.line >= told
-            told = step.line
-        assert told == END_OF_TIME
+            assert all(told < example.closes_at <= step.watermark for example in step.examples)
+            assert step.watermark >= told
+            told = step.watermark
+        assert told == MAX_WATERMARK
         tasks.close()
     assert found[0] == found[1] == found[2]
-    expected = replay(lines, partitions)
+    expected = expected_replay(lines, partitions)
     assert [as_written(step_example) for step in steps for step_example in step.examples] == expected["examples"]
     assert sorted(lines[place] for place, _ in found[0][1]) == sorted(expected["dead"])
 
@@ -85,11 +85,11 @@ def test_a_copy_of_the_stores_goes_on_as_the_run_itself(tmp_path: Path) -> None:
     tasks = opened(tmp_path / "run", 3)
     fed(tasks, lines[:half], Random(0), 50)
     tasks.checkpoint(tmp_path / "copy")
-    expected = put_out(tasks.step(lines[half:], half) + tasks.flush())
+    expected = put_out(tasks.process(lines[half:], half) + tasks.flush())
     outcomes = tasks.outcomes
     tasks.close()
     copy = opened(tmp_path / "copy", 3)
-    assert put_out(copy.step(lines[half:], half) + copy.flush()) == expected
+    assert put_out(copy.process(lines[half:], half) + copy.flush()) == expected
     assert copy.outcomes == outcomes
     copy.close()
 
@@ -97,11 +97,11 @@ def test_a_copy_of_the_stores_goes_on_as_the_run_itself(tmp_path: Path) -> None:
 def test_end_puts_out_all_that_has_closed_and_leaves_open_pages_open(tmp_path: Path) -> None:
     lines = world(3)
     tasks = opened(tmp_path, 3)
-    steps = tasks.step(lines, 0) + tasks.end()
-    expected = replay(lines, 3, flush=False)
+    steps = tasks.process(lines, 0) + tasks.end_sources()
+    expected = expected_replay(lines, 3, flush=False)
     assert [as_written(example) for step in steps for example in step.examples] == expected["examples"]
-    assert tasks.outcomes.impressions.open == expected["outcomes"]["impressions"]["open"] > 0
-    assert tasks.outcomes.imbalance() == []
+    assert tasks.outcomes.pages.open == expected["outcomes"]["impressions"]["open"] > 0
+    assert tasks.outcomes.imbalances() == []
     tasks.close()
 
 
@@ -121,16 +121,16 @@ def test_a_quiet_partition_with_more_pages_than_memory_ends_with_the_same_result
 ) -> None:
     lines, partitions = quiet_log(300, 3), 3
     whole = opened(tmp_path / "memory", partitions)
-    expected = put_out(whole.step(lines, 0) + whole.flush())
+    expected = put_out(whole.process(lines, 0) + whole.flush())
     whole.close()
-    monkeypatch.setattr("prectr.stream.aggregate.operator.HELD_RECORDS", held)
+    monkeypatch.setattr("prectr.stream.aggregate.operator.MAX_BUFFERED_RECORDS", held)
     monkeypatch.setattr("prectr.stream.replay.local_tasks.COMMIT_LINES", 1)
     tasks = opened(tmp_path / "spilled", partitions)
     assert put_out(fed(tasks, lines[:400], Random(held), 40)) == []
-    assert all(task._merge.held <= held for task in tasks._queries)
+    assert all(task._merge.buffered <= held for task in tasks._aggregates)
     tasks.close()
     tasks = opened(tmp_path / "spilled", partitions)
-    rest = tasks.step(lines[400:], 400)
+    rest = tasks.process(lines[400:], 400)
     assert put_out(rest) == []
     last = tasks.flush()
     assert len(last) > 1
@@ -144,19 +144,19 @@ def test_a_quiet_partition_with_more_pages_than_memory_ends_with_the_same_result
         store.close()
 
 
-def test_a_partition_that_speaks_again_lets_the_others_go_on(tmp_path: Path) -> None:
+def test_a_partition_that_resumes_lets_the_others_advance(tmp_path: Path) -> None:
     lines, partitions = quiet_log(50, 2), 2
     other = next(name for number in range(100) if partition_of(name := f"other{number}", partitions) == 1)
     last = T + 49 * 7000 + 2000
     tasks = opened(tmp_path, partitions)
-    assert put_out(tasks.step(lines, 0)) == []
-    assert tasks.watermark == BEFORE_TIME
-    (step,) = tasks.step([click("none", other, last - MINUTE)], len(lines))
-    assert tasks.watermark == step.line == last - MINUTE - LATENESS
+    assert put_out(tasks.process(lines, 0)) == []
+    assert tasks.watermark == MIN_WATERMARK
+    (step,) = tasks.process([click("none", other, last - MINUTE)], len(lines))
+    assert tasks.watermark == step.watermark == last - MINUTE - LATENESS
     assert [example.ts for example in step.examples] == list(range(T, tasks.watermark - WINDOW + 1, 7000))
     assert tasks.watermarks() == {
-        "sessions": [last - LATENESS, tasks.watermark],
-        "queries": [tasks.watermark, tasks.watermark],
+        "join": [last - LATENESS, tasks.watermark],
+        "aggregate": [tasks.watermark, tasks.watermark],
     }
     tasks.close()
 
@@ -176,9 +176,9 @@ def test_no_user_stays_in_memory_after_the_last_page_has_closed(
     lines = [page(f"r{number}", f"u{number}", T + number) for number in range(500)]
     lines.append(click("none", "last", T + HOUR))
     tasks = opened(tmp_path, 1)
-    tasks.step(lines, 0)
-    (task,) = tasks._sessions
+    tasks.process(lines, 0)
+    (task,) = tasks._joins
     assert list(task._users) == ["last"]
-    assert task._pages == {}
-    assert tasks.outcomes.impressions.emitted == 500
+    assert task._pending_pages == {}
+    assert tasks.outcomes.pages.emitted == 500
     tasks.close()

@@ -11,17 +11,17 @@ import pytest
 
 from prectr.state.errors import CheckpointError, PrectrError
 from prectr.state.store import Store
-from prectr.stream.aggregate.query_state import decode_query_entry
-from prectr.stream.join.outcomes import ClickOutcomes, ImpressionOutcomes, Outcomes
-from prectr.stream.join.state import META_KEY, SessionsMeta
-from prectr.stream.replay.run_checkpoint import cuts
+from prectr.stream.aggregate.query_state import decode_stored_query
+from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
+from prectr.stream.join.state import META_KEY, JoinMeta
+from prectr.stream.replay.run_checkpoint import list_checkpoints
 from prectr.stream.replay.runner import Replay
-from prectr.stream.replay.verify import newest_cut, read_metas, verify
+from prectr.stream.replay.verify import newest_checkpoint, read_metas, verify
 from prectr.stream.serving.query_lookup import look_up_query
 from tests.kit.stages.events import HOUR, MINUTE, WINDOW, T, click, page
-from tests.kit.stages.replays import open_replay, ran
+from tests.kit.stages.replays import open_replay, replay_to_end
 from tests.oracle.contract import normalise
-from tests.oracle.oracle import replay as brute_force
+from tests.oracle.oracle import expected_replay as brute_force
 from tests.oracle.world import Disorder, make_world
 
 DISORDER = Disorder(pages=120, users=12, gap=20.0, late=0.1, jump=0.03, nights=1, confirmed_jumps=1, malformed=0.08)
@@ -38,8 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, and `open`, one that can go on."""
     folder = tmp_path_factory.mktemp("made")
     log = log_of(folder, make_world(5, DISORDER))
-    ran([log], folder / "finished")
-    ran([log], folder / "open", flush=False)
+    replay_to_end([log], folder / "finished")
+    replay_to_end([log], folder / "open", flush=False)
     return folder
 
 
@@ -60,26 +60,26 @@ def test_every_check_holds_for_a_finished_run_and_one_that_can_go_on(made: Path)
         assert failed(run_dir) == []
         names = [check.name for check in verify(run_dir)]
         assert [name for name in names if "conservation" in name] == [
-            "sessions-0: conservation",
-            "sessions-1: conservation",
+            "join-0: conservation",
+            "join-1: conservation",
         ]
         assert {"records", "lines", "examples", "pages emitted", "frames", "dead letters"} <= set(names)
 
 
-def test_a_run_is_accounted_for_at_every_cut_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_accounted_for_at_every_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a quiet partition leaves every page in the merges."""
     monkeypatch.setattr("prectr.stream.replay.runner.STEP_LINES", 50)
     busy = log_of(tmp_path, make_world(6, DISORDER))
     quiet = log_of(tmp_path, [page(f"r{number}", "u", T + number * MINUTE) for number in range(200)], "quiet.jsonl")
     for log in (busy, quiet):
         run_dir = tmp_path / f"run of {log.stem}"
-        ran([log], run_dir, cut_every=0, progress=check_its_newest_cut)
+        replay_to_end([log], run_dir, checkpoint_interval=0, progress=check_newest_checkpoint)
         assert failed(run_dir) == []
 
 
-def check_its_newest_cut(replay: Replay) -> None:
+def check_newest_checkpoint(replay: Replay) -> None:
     run_dir = replay._run_dir
-    if cuts(run_dir / "checkpoints"):
+    if list_checkpoints(run_dir / "checkpoints"):
         assert failed(run_dir) == []
 
 
@@ -114,37 +114,37 @@ def _dead(cut: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("tamper", "names"),
     [
-        (_more("place"), {"records", "lines", "sessions-0: position", "sessions-1: position"}),
+        (_more("lines_read"), {"records", "lines", "join-0: position", "join-1: position"}),
         (_more("pages"), {"examples", "all released"}),
         (_more("dead_letter_bytes"), {"dead-letters.jsonl"}),
         (_lines, {"lines"}),
         (_dead, {"dead letters"}),
     ],
 )
-def test_a_figure_of_the_manifest_that_is_off_is_found(finished: Path, tamper: Tampering, names: set[str]) -> None:
-    manifest = cuts(finished / "checkpoints")[0] / "cut.json"
+def test_a_wrong_number_in_the_manifest_is_found(finished: Path, tamper: Tampering, names: set[str]) -> None:
+    manifest = list_checkpoints(finished / "checkpoints")[0] / "checkpoint.json"
     cut = json.loads(manifest.read_bytes())
     tamper(cut)
     manifest.write_text(json.dumps(cut))
     assert set(failed(finished)) == names
 
 
-def test_a_count_of_a_task_that_is_off_is_found_with_its_figures(finished: Path) -> None:
-    store = Store(cuts(finished / "checkpoints")[0] / "state" / "sessions-1")
+def test_a_wrong_count_of_a_task_is_found_with_its_numbers(finished: Path) -> None:
+    store = Store(list_checkpoints(finished / "checkpoints")[0] / "state" / "join-1")
     (value,) = store.get_many([META_KEY])
     assert value is not None
-    meta = msgspec.msgpack.decode(value, type=SessionsMeta)
+    meta = msgspec.msgpack.decode(value, type=JoinMeta)
     meta.outcomes.clicks.joined += 1
     store.write({META_KEY: msgspec.msgpack.encode(meta)})
     store.close()
     wrong = [check for check in verify(finished) if not check.holds]
-    assert [check.name for check in wrong] == ["sessions-1: conservation"]
+    assert [check.name for check in wrong] == ["join-1: conservation"]
     clicks = meta.outcomes.clicks
     assert wrong[0].detail.startswith(f"clicks: {clicks.received} in, but {clicks.joined} joined + ")
     assert wrong[0].detail.endswith(f"= {clicks.received + 1}")
 
 
-def test_dead_letters_that_were_cut_short_are_found(finished: Path) -> None:
+def test_truncated_dead_letters_are_found(finished: Path) -> None:
     path = finished / "dead-letters.jsonl"
     path.write_bytes(path.read_bytes()[:-1])
     assert failed(finished) == ["dead-letters.jsonl"]
@@ -157,8 +157,8 @@ def test_a_run_that_has_written_nothing_to_its_stores_is_accounted_for(tmp_path:
     replay, _ = open_replay([log_of(tmp_path, [])], tmp_path / "run")
     replay.run(flush=False)
     replay.close()
-    folder, _ = newest_cut(tmp_path / "run")
-    for stage in ("sessions", "queries"):
+    folder, _ = newest_checkpoint(tmp_path / "run")
+    for stage in ("join", "aggregate"):
         for task in range(2):
             store = Store(folder / "state" / f"{stage}-{task}")
             store.write({b"m": None})
@@ -178,15 +178,15 @@ def test_a_folder_without_a_checkpoint_is_an_error_that_says_what_to_name(tmp_pa
 
 
 def test_outcomes_add_up_and_say_what_does_not() -> None:
-    a = Outcomes(ImpressionOutcomes(5, 1, 2, 1, 1), ClickOutcomes(7, 1, 1, 1, 1, 1, 1, 1), 2)
-    b = Outcomes(ImpressionOutcomes(1, 1, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 1), 3)
+    a = Outcomes(PageOutcomes(5, 1, 2, 1, 1), ClickOutcomes(7, 1, 1, 1, 1, 1, 1, 1), 2)
+    b = Outcomes(PageOutcomes(1, 1, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 1), 3)
     total = a + b
     assert (total.records, total.unreadable) == (5 + 7 + 2 + 1 + 1 + 3, 5)
-    assert (total.impressions.emitted, total.clicks.dead_letter) == (2, 2)
-    assert a.imbalance() == b.imbalance() == total.imbalance() == []
-    total.impressions.open += 1
+    assert (total.pages.emitted, total.clicks.dead_letter) == (2, 2)
+    assert a.imbalances() == b.imbalances() == total.imbalances() == []
+    total.pages.open += 1
     total.clicks.received += 1
-    assert total.imbalance() == [
+    assert total.imbalances() == [
         "impressions: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
         "clicks: 9 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 2 dead_letter = 8",
     ]
@@ -207,7 +207,7 @@ def test_every_query_is_found_with_the_counts_of_its_pages(made: Path) -> None:
     assert len(totals) > 10
     for query, counts in totals.items():
         found = look_up_query(made / "finished", query)
-        assert [a + b for a, b in zip(found.totals, found.pending_counts, strict=True)] == counts
+        assert [a + b for a, b in zip(found.totals, found.unapplied_counts, strict=True)] == counts
         assert found.query == query == normalise(query)
 
 
@@ -220,15 +220,15 @@ def test_a_query_is_looked_up_as_a_user_types_it_with_its_clicks_and_sums(tmp_pa
         click("r2", "v", T + WINDOW + 5, "a"),
         page("r3", "w", T + HOUR // 2, query="another"),
     ]
-    ran([log_of(tmp_path, lines)], tmp_path / "run")
+    replay_to_end([log_of(tmp_path, lines)], tmp_path / "run")
     found = look_up_query(tmp_path / "run", " usb\tCABLE ")
     assert found.query == "usb cable"
     assert found.totals == (1, 0, 0, 1, 1, 0, 0, 1)
-    assert found.decayed == (1.0, 0, 0, 1.0, 1.0, 0, 0, 1.0)
-    assert (found.since, found.updated) == (T + WINDOW, T + 2 * WINDOW)
-    assert (found.pending, found.pending_counts) == (1, (1, 0, 0, 1, 0, 0, 0, 1))
+    assert found.decayed_sums == (1.0, 0, 0, 1.0, 1.0, 0, 0, 1.0)
+    assert (found.decayed_to, found.updated_at) == (T + WINDOW, T + 2 * WINDOW)
+    assert (found.unapplied_pages, found.unapplied_counts) == (1, (1, 0, 0, 1, 0, 0, 0, 1))
     assert [(last.ts, last.item_id, last.level) for last in found.last_clicks] == [(T + 1, "b", 1), (T + 2, "a", 4)]
-    assert look_up_query(tmp_path / "run", "another").pending_counts == (1, 0, 0, 1, 0, 0, 0, 0)
+    assert look_up_query(tmp_path / "run", "another").unapplied_counts == (1, 0, 0, 1, 0, 0, 0, 0)
 
 
 def test_a_query_without_pending_pages_has_zero_counts_of_them(tmp_path: Path) -> None:
@@ -237,17 +237,17 @@ def test_a_query_without_pending_pages_has_zero_counts_of_them(tmp_path: Path) -
     replay.run(flush=True)
     replay.close()
     found = look_up_query(tmp_path / "run", "usb cable")
-    assert found.pending == 1
-    folder, _ = newest_cut(tmp_path / "run")
+    assert found.unapplied_pages == 1
+    folder, _ = newest_checkpoint(tmp_path / "run")
     store = Store(folder / "state" / f"queries-{found.partition}")
     (value,) = store.get_many([b"qusb cable"])
     assert value is not None
-    entry = decode_query_entry(value)
-    entry.pending.clear()
+    entry = decode_stored_query(value)
+    entry.unapplied_pages.clear()
     store.write({b"qusb cable": msgspec.msgpack.encode(entry)})
     store.close()
     found = look_up_query(tmp_path / "run", "usb cable")
-    assert (found.pending, found.pending_counts) == (0, (0,) * 8)
+    assert (found.unapplied_pages, found.unapplied_counts) == (0, (0,) * 8)
 
 
 def test_an_unknown_query_is_an_error_that_names_it(made: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from testkit.command import PRECTR, environment, prectr, replayed, write_log, written_examples
+from testkit.command import PRECTR, environment, prectr, read_written_examples, run_replay_command, write_log
 from tests.oracle.world import Disorder, make_world
 
 HASHES = ("examples_sha256", "aggregates_sha256", "weights_sha256")
@@ -57,10 +57,10 @@ def undisturbed(model: str, log: Path, folder: Path) -> Undisturbed:
     startup = time.monotonic() - began
     assert process.wait() == 0
     report = json.loads((run_dir / "report.json").read_bytes())
-    return Undisturbed(report, written_examples(out), startup)
+    return Undisturbed(report, read_written_examples(out), startup)
 
 
-def cuts(run_dir: Path) -> list[str]:
+def checkpoints(run_dir: Path) -> list[str]:
     return sorted(cut.name for cut in run_dir.glob("checkpoints/*"))
 
 
@@ -69,8 +69,8 @@ def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: f
     if rng.random() < 0.2:
         time.sleep(startup * rng.random())
     else:
-        before = cuts(run_dir)
-        while process.poll() is None and cuts(run_dir) == before:
+        before = checkpoints(run_dir)
+        while process.poll() is None and checkpoints(run_dir) == before:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.6))
     if process.poll() is not None:
@@ -90,14 +90,14 @@ def test_killed_anywhere_ends_the_same(model: str, kills: int, log: Path, tmp_pa
         round_number += 1
         run_dir = tmp_path / f"killed-{round_number}"
         out = tmp_path / f"killed-{round_number}.jsonl.gz"
-        flags = [*replay_flags(model, out), "--cut-every", "0"]
+        flags = [*replay_flags(model, out), "--checkpoint-interval", "0"]
         while left > 0 and killed_at_random(process := start(log, run_dir, *flags), run_dir, whole.startup, rng):
             left -= 1
         assert process.wait() in (0, -signal.SIGKILL)
-        report = replayed(log, *flags, run_dir=run_dir)
+        report = run_replay_command(log, *flags, run_dir=run_dir)
         assert {name: report[name] for name in HASHES} == {name: whole.report[name] for name in HASHES}
         assert report["outcomes"] == whole.report["outcomes"]
-        assert written_examples(out) == whole.examples
+        assert read_written_examples(out) == whole.examples
         for metric in ("auc", "gauc", "log_loss", "impressions", "clicks"):
             assert report[metric] == whole.report[metric]
 
@@ -110,19 +110,19 @@ def test_further_files_after_no_flush_equal_one_run_over_all(tmp_path: Path) -> 
     )
     parted, whole = tmp_path / "parted.jsonl.gz", tmp_path / "whole.jsonl.gz"
     flags = ["--model", "lr", "--partitions", "3"]
-    replayed(first, *flags, "--no-flush", "--examples", parted, run_dir=tmp_path / "parted")
-    got = replayed(first, second, *flags, "--examples", parted, run_dir=tmp_path / "parted")
-    expected = replayed(first, second, *flags, "--examples", whole, run_dir=tmp_path / "whole")
+    run_replay_command(first, *flags, "--no-flush", "--examples", parted, run_dir=tmp_path / "parted")
+    got = run_replay_command(first, second, *flags, "--examples", parted, run_dir=tmp_path / "parted")
+    expected = run_replay_command(first, second, *flags, "--examples", whole, run_dir=tmp_path / "whole")
     assert {name: got[name] for name in HASHES} == {name: expected[name] for name in HASHES}
     assert got["outcomes"] == expected["outcomes"]
-    assert written_examples(parted) == written_examples(whole)
+    assert read_written_examples(parted) == read_written_examples(whole)
 
 
 def test_a_finished_run_is_not_run_twice(tmp_path: Path) -> None:
     log = write_log(tmp_path / "events.jsonl", make_world(9, Disorder(pages=200, users=20, gap=20.0)))
     out = tmp_path / "examples.jsonl.gz"
-    first = replayed(log, "--model", "lr", "--examples", out, run_dir=tmp_path / "run")
-    again = replayed(log, "--model", "lr", "--examples", out, run_dir=tmp_path / "run")
+    first = run_replay_command(log, "--model", "lr", "--examples", out, run_dir=tmp_path / "run")
+    again = run_replay_command(log, "--model", "lr", "--examples", out, run_dir=tmp_path / "run")
     assert again["outcomes"] == first["outcomes"]
     assert {name: again[name] for name in HASHES} == {name: first[name] for name in HASHES}
 
@@ -156,14 +156,14 @@ def log_of_the_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(log_of_the_finished: Path) -> Path:
     """A run that has begun with 3 partitions and `lr`, and could go on."""
     run_dir = log_of_the_finished.parent / "run"
-    replayed(log_of_the_finished, "--partitions", "3", "--model", "lr", "--no-flush", run_dir=run_dir)
+    run_replay_command(log_of_the_finished, "--partitions", "3", "--model", "lr", "--no-flush", run_dir=run_dir)
     return run_dir
 
 
 def test_restart_starts_over(tmp_path: Path) -> None:
     log = write_log(tmp_path / "events.jsonl", make_world(12, Disorder(pages=150, users=20, gap=20.0)))
-    replayed(log, "--partitions", "2", "--model", "lr", "--no-flush", run_dir=tmp_path / "run")
-    over = replayed(log, "--partitions", "4", "--model", "lr", "--restart", run_dir=tmp_path / "run")
-    fresh = replayed(log, "--partitions", "4", "--model", "lr", run_dir=tmp_path / "fresh")
+    run_replay_command(log, "--partitions", "2", "--model", "lr", "--no-flush", run_dir=tmp_path / "run")
+    over = run_replay_command(log, "--partitions", "4", "--model", "lr", "--restart", run_dir=tmp_path / "run")
+    fresh = run_replay_command(log, "--partitions", "4", "--model", "lr", run_dir=tmp_path / "fresh")
     assert {name: over[name] for name in HASHES} == {name: fresh[name] for name in HASHES}
     assert over["outcomes"] == fresh["outcomes"]

@@ -10,25 +10,25 @@ from prectr.state.errors import CheckpointError, UsageError
 from prectr.state.store import Store
 from prectr.stream.records import Example
 from prectr.stream.replay.run_checkpoint import (
-    FORMAT,
-    Cut,
-    CutWriter,
-    ReadFile,
-    cuts,
+    CHECKPOINT_FORMAT,
+    CheckpointWriter,
+    LogFileProgress,
+    ReplayCheckpoint,
+    check_config,
+    list_checkpoints,
     load_sinks,
-    read_cut,
-    refuse_other_config,
+    read_checkpoint,
     restore_stores,
 )
-from prectr.stream.sinks.run_digest import TallyState
+from prectr.stream.sinks.run_digest import RunDigestState
 
 
-def manifest(place: int = 0) -> Cut:
-    return Cut(
+def manifest(place: int = 0) -> ReplayCheckpoint:
+    return ReplayCheckpoint(
         config={"partitions": "2"},
-        files=[ReadFile("log.jsonl", 10, "abc", 0, place, done=True)],
-        place=place,
-        tally=TallyState("00", "11", 1, 2, 3),
+        files=[LogFileProgress("log.jsonl", 10, "abc", 0, place, done=True)],
+        lines_read=place,
+        digest=RunDigestState("00", "11", 1, 2, 3),
         examples_bytes=None,
         dead_letter_bytes=4,
         dead_letters={"blank": 1},
@@ -36,88 +36,90 @@ def manifest(place: int = 0) -> Cut:
     )
 
 
-def write_cut(folder: Path, place: int) -> Path:
-    writer = CutWriter(folder)
-    (writer.aside / "sinks").mkdir()
-    (writer.aside / "sinks" / "state").write_text(str(place))
+def write_checkpoint(folder: Path, place: int) -> Path:
+    writer = CheckpointWriter(folder)
+    (writer.staging / "sinks").mkdir()
+    (writer.staging / "sinks" / "state").write_text(str(place))
     return writer.commit(manifest(place))
 
 
-def test_a_cut_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    folder = write_cut(tmp_path / "checkpoints", 7)
+def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoints", 7)
     assert folder.name == "00000001"
-    assert read_cut(folder) == manifest(7)
+    assert read_checkpoint(folder) == manifest(7)
     assert (folder / "sinks" / "state").read_text() == "7"
 
 
-def test_where_there_is_no_folder_there_is_no_cut(tmp_path: Path) -> None:
-    assert cuts(tmp_path / "checkpoints") == []
+def test_where_there_is_no_folder_there_is_no_checkpoint(tmp_path: Path) -> None:
+    assert list_checkpoints(tmp_path / "checkpoints") == []
 
 
 def test_the_newest_two_are_kept_and_the_newest_comes_first(tmp_path: Path) -> None:
     for place in range(12):
-        write_cut(tmp_path, place)
-    assert [folder.name for folder in cuts(tmp_path)] == ["00000012", "00000011"]
-    assert [read_cut(folder).place for folder in cuts(tmp_path)] == [11, 10]
+        write_checkpoint(tmp_path, place)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["00000012", "00000011"]
+    assert [read_checkpoint(folder).lines_read for folder in list_checkpoints(tmp_path)] == [11, 10]
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_half_written_cut_is_none_and_is_cleared_by_the_next(tmp_path: Path) -> None:
-    write_cut(tmp_path, 1)
-    begun = CutWriter(tmp_path)
-    (begun.aside / "cut.json").write_text("{}")
-    (begun.aside / "left over").write_text("")
-    assert [folder.name for folder in cuts(tmp_path)] == ["00000001"]
-    second = write_cut(tmp_path, 2)
-    assert [folder.name for folder in cuts(tmp_path)] == ["00000002", "00000001"]
+def test_a_half_written_checkpoint_is_ignored_and_is_removed_by_the_next(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1)
+    begun = CheckpointWriter(tmp_path)
+    (begun.staging / "checkpoint.json").write_text("{}")
+    (begun.staging / "left over").write_text("")
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["00000001"]
+    second = write_checkpoint(tmp_path, 2)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["00000002", "00000001"]
     assert not (second / "left over").exists()
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_other_things_in_the_folder_are_no_cuts(tmp_path: Path) -> None:
-    write_cut(tmp_path, 1)
+def test_other_files_in_the_folder_are_no_checkpoints(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1)
     (tmp_path / "00000009").write_text("a file")
     (tmp_path / "notes").mkdir()
-    assert [folder.name for folder in cuts(tmp_path)] == ["00000001"]
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["00000001"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"place": "many"}', b"\xff\xfe", None])
-def test_a_damaged_manifest_is_an_error_that_names_it_and_what_to_do(tmp_path: Path, damage: bytes | None) -> None:
-    folder = write_cut(tmp_path, 1)
+def test_a_corrupt_manifest_is_an_error_that_names_it_and_what_to_do(tmp_path: Path, damage: bytes | None) -> None:
+    folder = write_checkpoint(tmp_path, 1)
     if damage is None:
-        (folder / "cut.json").unlink()
+        (folder / "checkpoint.json").unlink()
     else:
-        (folder / "cut.json").write_bytes(damage)
+        (folder / "checkpoint.json").write_bytes(damage)
     with pytest.raises(
         CheckpointError, match=r"cut\.json: the checkpoint cannot be read .* delete the folder .*00000001"
     ):
-        read_cut(folder)
+        read_checkpoint(folder)
 
 
 def test_another_format_version_is_an_error_that_names_both(tmp_path: Path) -> None:
-    folder = write_cut(tmp_path, 1)
-    written = json.loads((folder / "cut.json").read_bytes())
-    (folder / "cut.json").write_text(json.dumps(written | {"format": FORMAT + 1}))
-    with pytest.raises(CheckpointError, match=f"has format {FORMAT + 1}, this program reads {FORMAT}: start over"):
-        read_cut(folder)
+    folder = write_checkpoint(tmp_path, 1)
+    written = json.loads((folder / "checkpoint.json").read_bytes())
+    (folder / "checkpoint.json").write_text(json.dumps(written | {"format": CHECKPOINT_FORMAT + 1}))
+    with pytest.raises(
+        CheckpointError, match=f"has format {CHECKPOINT_FORMAT + 1}, this program reads {CHECKPOINT_FORMAT}: start over"
+    ):
+        read_checkpoint(folder)
 
 
-def test_restored_stores_hold_what_the_cut_holds_and_leave_it_alone(tmp_path: Path) -> None:
+def test_restored_stores_hold_the_checkpoints_content_and_leave_it_unchanged(tmp_path: Path) -> None:
     """Twice from one cut, with writes to the live stores in between."""
     live = tmp_path / "state"
-    store = Store(live / "sessions-0")
+    store = Store(live / "join-0")
     store.write({b"a": b"1"})
-    writer = CutWriter(tmp_path / "checkpoints")
-    (writer.aside / "state").mkdir()
-    store.checkpoint(writer.aside / "state" / "sessions-0")
+    writer = CheckpointWriter(tmp_path / "checkpoints")
+    (writer.staging / "state").mkdir()
+    store.checkpoint(writer.staging / "state" / "join-0")
     folder = writer.commit(manifest())
     store.write({b"a": b"later"})
     store.close()
     (live / "stray").write_text("")
     for _ in range(2):
         restore_stores(folder, live)
-        assert [path.name for path in live.iterdir()] == ["sessions-0"]
-        store = Store(live / "sessions-0")
+        assert [path.name for path in live.iterdir()] == ["join-0"]
+        store = Store(live / "join-0")
         assert store.get_many([b"a", b"b"]) == [b"1", None]
         store.write({b"a": b"2", b"b": b"2"})
         store.close()
@@ -129,7 +131,7 @@ class Word:
     def __init__(self, word: str) -> None:
         self.word = word
 
-    def consume(self, examples: Sequence[Example], line: int) -> None:
+    def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Nothing is taken."""
 
     def flush(self) -> None:
@@ -142,8 +144,8 @@ class Word:
         self.word = (folder / "word").read_text()
 
 
-def test_every_sink_takes_up_what_it_was_at_the_cut(tmp_path: Path) -> None:
-    writer = CutWriter(tmp_path)
+def test_every_sink_restores_its_state_at_the_checkpoint(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path)
     writer.save_sinks({"wide-deep+": Word("one"), "lr": Word("two")})
     cut = writer.commit(manifest())
     sinks = {"lr": Word(""), "wide-deep+": Word("")}
@@ -152,6 +154,6 @@ def test_every_sink_takes_up_what_it_was_at_the_cut(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_by_the_name_of_each_setting(tmp_path: Path) -> None:
-    refuse_other_config(tmp_path, {"seed": "1"}, {"seed": "1"}, "or start over")
+    check_config(tmp_path, {"seed": "1"}, {"seed": "1"}, "or start over")
     with pytest.raises(UsageError, match=r"model is lr, was not set; seed is 1, was 2\. Go on .* one, or start over$"):
-        refuse_other_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, "or start over")
+        check_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, "or start over")

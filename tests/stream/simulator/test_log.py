@@ -12,9 +12,9 @@ import pytest
 
 import prectr.stream.simulator.world as world_module
 from prectr.state.errors import PrectrError, UsageError
-from prectr.stream.events.contract import Click, Event, Impression
+from prectr.stream.events.contract import Click, Event, ResultPage
 from prectr.stream.simulator import SimulatedLog, simulate
-from prectr.stream.simulator.corruption import MALFORMATIONS, PAGE_MALFORMATIONS
+from prectr.stream.simulator.corruption import CORRUPTIONS, PAGE_CORRUPTIONS
 from prectr.stream.simulator.ground_truth import SCHEMA
 
 PAGES = 6000
@@ -26,14 +26,14 @@ class Read:
 
     def __init__(self, path: Path) -> None:
         self.lines = path.read_bytes().splitlines()
-        self.events: list[Impression | Click] = []
+        self.events: list[ResultPage | Click] = []
         self.bad: list[bytes] = []
         for line in self.lines:
             try:
                 self.events.append(decode(line))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 self.bad.append(line)
-        self.pages = {e.request_id: e for e in self.events if isinstance(e, Impression)}
+        self.pages = {e.request_id: e for e in self.events if isinstance(e, ResultPage)}
         self.clicks = [e for e in self.events if isinstance(e, Click)]
 
 
@@ -76,20 +76,20 @@ def test_counts_are_what_the_file_holds(made: tuple[Path, SimulatedLog], read: R
     assert len(read.lines) == log.lines
     assert len(read.pages) == log.pages == PAGES
     assert sum(len(page.items) for page in read.pages.values()) == log.impressions == 10 * PAGES
-    assert len(read.clicks) == log.clicks + log.duplicated_clicks + log.unknown_clicks
-    assert len(read.bad) == log.malformed
+    assert len(read.clicks) == log.clicks + log.duplicated_clicks + log.unknown_page_clicks
+    assert len(read.bad) == log.malformed_events
     assert (made[0] / "log.jsonl").stat().st_size == log.bytes
     assert log.seconds_of_log == pytest.approx(3 * 86400, rel=0.01)
 
 
-def test_disorder_has_the_shares_of_the_world(tmp_path: Path) -> None:
+def test_disorder_has_the_configured_rates(tmp_path: Path) -> None:
     log = simulate(tmp_path / "log.jsonl", pages=40_000, seed=1, queries=100, items=1000)
     read = Read(tmp_path / "log.jsonl")
     again = sum(n - 1 for n in Counter((c.request_id, c.item_id, c.ts) for c in read.clicks).values())
     unknown = sum(c.request_id not in read.pages for c in read.clicks)
     beyond = sum(c.ts > read.pages[c.request_id].ts + 120_000 for c in read.clicks if c.request_id in read.pages)
     delays = [c.ts - read.pages[c.request_id].ts for c in read.clicks if c.request_id in read.pages]
-    good = log.lines - log.malformed
+    good = log.lines - log.malformed_events
     assert again / log.clicks == pytest.approx(0.003, abs=0.001)
     assert unknown / log.clicks == pytest.approx(0.002, abs=0.001)
     assert beyond / log.clicks == pytest.approx(0.010, abs=0.002)
@@ -108,8 +108,8 @@ def test_events_are_out_of_order_by_at_most_two_seconds(read: Read) -> None:
 def test_every_malformation_of_a_page_or_a_click_is_no_event(read: Read) -> None:
     page = next(line for line in read.lines if line.startswith(b'{"type":"impression"') and line not in read.bad)
     click = next(line for line in read.lines if line.startswith(b'{"type":"click"') and line not in read.bad)
-    cases = [(page, kind) for kind in {**MALFORMATIONS, **PAGE_MALFORMATIONS}.items()]
-    cases += [(click, kind) for kind in MALFORMATIONS.items()]
+    cases = [(page, kind) for kind in {**CORRUPTIONS, **PAGE_CORRUPTIONS}.items()]
+    cases += [(click, kind) for kind in CORRUPTIONS.items()]
     for line, (name, break_it) in cases:
         broken = break_it(line)
         assert b"\n" not in broken, name

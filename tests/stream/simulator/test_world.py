@@ -7,18 +7,18 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bench.quality.ranking_quality import auc, page_gauc
-from bench.world.benchmark import Figures, Row, measure, read_log, reference, row
-from bench.world.reference_learner import Learns
+from bench.world.benchmark import Row, WorldStats, measure_row, measure_world, read_log, run_reference_learner
+from bench.world.reference_learner import LearnedParts
 from prectr.stream.simulator import Catalogue, World, WorldSettings, make_catalogue, make_world
 from prectr.stream.simulator.catalogue import item_groups
-from prectr.stream.simulator.chorus import GradedPair, chorus_category, graded_pairs
-from prectr.stream.simulator.clicks import logit_parts
+from prectr.stream.simulator.chorus import GradedProduct, chorus_category, graded_products
+from prectr.stream.simulator.clicks import logit_components
 from prectr.stream.simulator.synthetic import grade
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[dict[str, Row], Figures]:
-    rows, figures = measure(WorldSettings(pages=60_000, seed=0), learners=False)
+def measured() -> tuple[dict[str, Row], WorldStats]:
+    rows, figures = measure_world(WorldSettings(pages=60_000, seed=0), learners=False)
     return {row.name: row for row in rows}, figures
 
 
@@ -32,7 +32,7 @@ def world() -> World:
     return make_world(WorldSettings(pages=1000, seed=7))
 
 
-def test_oracle_and_floors_are_those_of_the_description(measured: tuple[dict[str, Row], Figures]) -> None:
+def test_oracle_and_floors_are_those_of_the_description(measured: tuple[dict[str, Row], WorldStats]) -> None:
     rows = measured[0]
     assert rows["oracle"].auc == pytest.approx(0.782, abs=0.01)
     assert rows["oracle"].gauc == pytest.approx(0.765, abs=0.01)
@@ -43,7 +43,7 @@ def test_oracle_and_floors_are_those_of_the_description(measured: tuple[dict[str
 
 
 def test_levels_candidates_and_users_have_the_shares_of_the_description(
-    measured: tuple[dict[str, Row], Figures],
+    measured: tuple[dict[str, Row], WorldStats],
 ) -> None:
     figures = measured[1]
     np.testing.assert_allclose(figures.candidate_levels, [0.30, 0.25, 0.25, 0.20], atol=0.015)
@@ -97,8 +97,8 @@ def test_grades_of_items_are_those_of_the_definition() -> None:
 
 
 def test_half_the_variance_of_taste_and_popularity_is_the_groups(world: World) -> None:
-    groups, appeal = item_groups(world.catalogue), world.appeal
-    for values, variance in ((appeal.pop, 0.25), (appeal.taste[:, 0], 0.25)):
+    groups, appeal = item_groups(world.catalogue), world.click_weights
+    for values, variance in ((appeal.item_popularity, 0.25), (appeal.taste[:, 0], 0.25)):
         size = np.bincount(groups)
         within = values - (np.bincount(groups, values) / size)[groups]
         own = (within**2).sum() / (size - 1).sum()
@@ -107,7 +107,7 @@ def test_half_the_variance_of_taste_and_popularity_is_the_groups(world: World) -
 
 
 def test_query_preferences_are_of_three_kinds(world: World) -> None:
-    kind, beta = world.appeal.kind, world.appeal.beta
+    kind, beta = world.click_weights.kind, world.click_weights.beta
     assert np.bincount(kind) / len(kind) == pytest.approx([0.45, 0.35, 0.20], abs=0.04)
     for number, centre in enumerate((1.3, 0.7, 0.1)):
         assert beta[kind == number].mean() == pytest.approx(centre, abs=0.03)
@@ -116,42 +116,42 @@ def test_query_preferences_are_of_three_kinds(world: World) -> None:
 
 def test_parts_of_z_are_the_formula_written_out(world: World) -> None:
     user, query, item, level = 11, 17, 23, 4
-    parts = logit_parts(
-        world.appeal,
+    parts = logit_components(
+        world.click_weights,
         world.users,
         user=np.array([user]),
         query=np.array([query]),
         item=np.array([item]),
         level=np.array([level], dtype=np.uint8),
-        late=np.array([False]),
+        second_half=np.array([False]),
     )[0]
-    taste = sum(world.users.taste[user, k] * world.appeal.taste[item, k] for k in range(4))
+    taste = sum(world.users.taste[user, k] * world.click_weights.taste[item, k] for k in range(4))
     expected = [
-        world.appeal.beta[query] * 1.5,
+        world.click_weights.beta[query] * 1.5,
         0.6 * world.users.strictness[user] * 1.5,
         0.6 * taste,
-        world.appeal.pop[item],
+        world.click_weights.item_popularity[item],
     ]
     np.testing.assert_allclose(parts, expected, rtol=1e-12)
 
 
 def test_drift_changes_the_kind_of_thirty_percent_of_the_queries() -> None:
-    plain = make_world(WorldSettings(pages=10, seed=2, queries=1000, items=1000)).appeal
-    drifted = make_world(WorldSettings(pages=10, seed=2, queries=1000, items=1000, drift=True)).appeal
-    np.testing.assert_array_equal(plain.beta, plain.late_beta)
+    plain = make_world(WorldSettings(pages=10, seed=2, queries=1000, items=1000)).click_weights
+    drifted = make_world(WorldSettings(pages=10, seed=2, queries=1000, items=1000, drift=True)).click_weights
+    np.testing.assert_array_equal(plain.beta, plain.second_half_beta)
     np.testing.assert_array_equal(plain.beta, drifted.beta)
-    changed = drifted.kind != drifted.late_kind
+    changed = drifted.kind != drifted.second_half_kind
     assert changed.sum() == 300
-    np.testing.assert_array_equal(drifted.beta[~changed], drifted.late_beta[~changed])
-    np.testing.assert_array_equal(plain.pop, drifted.pop)
+    np.testing.assert_array_equal(drifted.beta[~changed], drifted.second_half_beta[~changed])
+    np.testing.assert_array_equal(plain.item_popularity, drifted.item_popularity)
 
 
 def test_chorus_levels_are_the_grades_and_candidates_the_graded_products() -> None:
     catalogue = make_catalogue(WorldSettings(pages=1, catalogue="chorus"))
-    by_query: dict[str, list[GradedPair]] = {}
-    for pair in graded_pairs():
+    by_query: dict[str, list[GradedProduct]] = {}
+    for pair in graded_products():
         by_query.setdefault(pair.query, []).append(pair)
-    assert len(graded_pairs()) == 3668
+    assert len(graded_products()) == 3668
     assert len(catalogue.queries) == sum(len(pairs) >= 10 for pairs in by_query.values()) == 122
     for q, query in enumerate(catalogue.queries):
         graded = {pair.doc: pair.grade + 1 for pair in by_query[query]}
@@ -191,7 +191,7 @@ def test_reference_learner_lies_between_floor_and_oracle() -> None:
     settings = WorldSettings(pages=2500, seed=0, queries=100, items=1000)
     world = make_world(settings)
     log = read_log(world)
-    learned = row(log, 0, "reference", *reference(world, log, Learns()))
-    fixed = row(log, 0, "neither", *reference(world, log, Learns(user=False, query=False)))
-    oracle = row(log, 0, "oracle", log.probability, log.u_probability)
+    learned = measure_row(log, 0, "reference", *run_reference_learner(world, log, LearnedParts()))
+    fixed = measure_row(log, 0, "neither", *run_reference_learner(world, log, LearnedParts(user=False, query=False)))
+    oracle = measure_row(log, 0, "oracle", log.probability, log.u_probability)
     assert fixed.auc_expected < learned.auc_expected < oracle.auc_expected

@@ -13,7 +13,7 @@ from prectr.state.errors import PrectrError, StateError
 from prectr.stream.sinks.dead_letters import DeadLetter, DeadLetterFile
 
 
-def letter(value: bytes, offset: int = 0) -> DeadLetter:
+def dead_letter(value: bytes, offset: int = 0) -> DeadLetter:
     return DeadLetter(value, "log.jsonl", 0, offset, "not_json", "a detail\nin two lines")
 
 
@@ -22,17 +22,17 @@ def read(path: Path) -> list[DeadLetter]:
 
 
 @given(st.binary(), st.text(st.characters(exclude_categories=("Cs",))), st.integers(0, 2**62))
-def test_a_letter_is_one_line_that_gives_back_every_byte(value: bytes, text: str, offset: int) -> None:
+def test_a_dead_letter_is_one_line_that_preserves_every_byte(value: bytes, text: str, offset: int) -> None:
     whole = DeadLetter(value, text, 3, offset, "not_utf8", text)
     line = msgspec.json.encode(whole)
     assert b"\n" not in line
     assert msgspec.json.decode(line, type=DeadLetter) == whole
 
 
-def test_letters_are_appended_in_order_and_counted_in_bytes(tmp_path: Path) -> None:
+def test_dead_letters_are_appended_in_order_and_counted_in_bytes(tmp_path: Path) -> None:
     path = tmp_path / "dead-letters.jsonl"
     file = DeadLetterFile(path)
-    letters = [letter(os.urandom(1000), offset) for offset in range(3000)]
+    letters = [dead_letter(os.urandom(1000), offset) for offset in range(3000)]
     for one in letters:
         file.append(one)
     length = file.length
@@ -41,23 +41,23 @@ def test_letters_are_appended_in_order_and_counted_in_bytes(tmp_path: Path) -> N
     assert read(path) == letters
 
 
-def test_a_resumed_file_is_cut_back_to_what_it_was_at_the_cut(tmp_path: Path) -> None:
+def test_a_resumed_file_is_truncated_to_its_length_at_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "dead-letters.jsonl"
     file = DeadLetterFile(path)
-    file.append(letter(b"kept"))
+    file.append(dead_letter(b"kept"))
     at_cut = file.flush()
-    file.append(letter(b"taken back"))
+    file.append(dead_letter(b"taken back"))
     file.close()
     again = DeadLetterFile(path, at_cut)
     assert again.length == at_cut
-    again.append(letter(b"after"))
+    again.append(dead_letter(b"after"))
     again.close()
     assert [one.value for one in read(path)] == [b"kept", b"after"]
     DeadLetterFile(path, 0).close()
     assert read(path) == []
 
 
-def test_a_file_that_has_lost_letters_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_has_lost_dead_letters_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "dead-letters.jsonl"
     path.write_bytes(b"short")
     with pytest.raises(StateError, match=r"has 5 bytes, and the run had written 9.*--restart"):
@@ -76,13 +76,13 @@ def test_a_full_disk_is_an_error_that_names_the_file(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync" if call == "sync" else "write", full)
-    file.append(letter(b"x"))
-    calls = {"append": lambda: file.append(letter(b"x" * 2_000_000)), "close": file.close}
+    file.append(dead_letter(b"x"))
+    calls = {"append": lambda: file.append(dead_letter(b"x" * 2_000_000)), "close": file.close}
     with pytest.raises(PrectrError, match=r"dead-letters\.jsonl cannot be written: No space left.*again"):
         calls.get(call, file.flush)()
 
 
-def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(PrectrError, match="cannot be written"):
         DeadLetterFile(tmp_path / "missing" / "dead-letters.jsonl")
 

@@ -9,7 +9,7 @@ import pytest
 
 from prectr.state.aggregates import NO_SUMS
 from prectr.state.errors import PrectrError
-from prectr.stream.events.contract import Impression, Item
+from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.records import Example, encode_record
 from prectr.stream.sinks.example_file import ExampleFile, example_line
 
@@ -17,7 +17,7 @@ NOTHING = msgspec.Raw(b"\x90")
 
 
 def example(number: int = 0, items: int = 2) -> Example:
-    page = Impression(f"r{number}", "u", "Ünï\n", 5, [Item(f"i{place}", position=place + 1) for place in range(items)])
+    page = ResultPage(f"r{number}", "u", "Ünï\n", 5, [Item(f"i{place}", position=place + 1) for place in range(items)])
     return Example(
         closes_at=9,
         request_id=f"r{number}",
@@ -56,7 +56,7 @@ def test_a_line_has_the_fields_that_design_names() -> None:
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-def test_every_length_told_ends_a_whole_file_that_a_run_can_go_on_from(tmp_path: Path, name: str) -> None:
+def test_every_reported_length_is_a_complete_file_to_resume_from(tmp_path: Path, name: str) -> None:
     path = tmp_path / "new" / name
     file, lengths = ExampleFile(path), [(0, 0)]
     for number in range(9):
@@ -81,7 +81,7 @@ def test_every_length_told_ends_a_whole_file_that_a_run_can_go_on_from(tmp_path:
     assert path.read_bytes() == whole
 
 
-def test_what_stood_behind_the_length_is_cut_off(tmp_path: Path) -> None:
+def test_content_beyond_the_length_is_truncated(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"old\nolder\n")
     file = ExampleFile(path, 4)

@@ -5,12 +5,12 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.stream.sinks.hash_chain import Chain
+from prectr.stream.sinks.hash_chain import HashChain
 
 
 @given(st.lists(st.binary(max_size=10), max_size=10))
 def test_each_link_is_the_sha256_of_the_one_before_and_the_record(records: list[bytes]) -> None:
-    chain, digest = Chain(), bytes(32)
+    chain, digest = HashChain(), bytes(32)
     for record in records:
         chain.add(record)
         digest = hashlib.sha256(digest + record).digest()
@@ -19,21 +19,21 @@ def test_each_link_is_the_sha256_of_the_one_before_and_the_record(records: list[
 
 
 @given(st.lists(st.binary(max_size=5), min_size=1, max_size=8), st.data())
-def test_a_chain_goes_on_from_its_digest(records: list[bytes], data: st.DataObject) -> None:
-    whole, first = Chain(), Chain()
+def test_a_chain_resumes_from_its_digest(records: list[bytes], data: st.DataObject) -> None:
+    whole, first = HashChain(), HashChain()
     at = data.draw(st.integers(0, len(records)))
     for record in records:
         whole.add(record)
     for record in records[:at]:
         first.add(record)
-    second = Chain(bytes.fromhex(first.hex()), first.length)
+    second = HashChain(bytes.fromhex(first.hex()), first.length)
     for record in records[at:]:
         second.add(record)
     assert (second.hex(), second.length) == (whole.hex(), whole.length)
 
 
 def test_where_one_record_ends_and_the_next_begins_matters() -> None:
-    one, other = Chain(), Chain()
+    one, other = HashChain(), HashChain()
     for record in (b"ab", b"c"):
         one.add(record)
     for record in (b"a", b"bc"):

@@ -8,7 +8,7 @@ import pytest
 
 from prectr.state.aggregates import NO_COUNTS, NO_SUMS, count_levels
 from prectr.stream.records import Example
-from prectr.stream.sinks.top_queries import BusiestQueries
+from prectr.stream.sinks.top_queries import TopQueries
 
 _EMPTY = msgspec.Raw(b"\x90")
 
@@ -41,40 +41,40 @@ def brute_force(examples: list[Example]) -> list[tuple[str, tuple[int, ...]]]:
 
 def test_counts_every_page_and_orders_by_impressions_then_name() -> None:
     examples = drawn(0, 3000, 300)
-    busiest = BusiestQueries()
+    busiest = TopQueries()
     for start in range(0, len(examples), 70):
         busiest.consume(examples[start : start + 70], 0)
     busiest.flush()
-    assert busiest.busiest(1000) == brute_force(examples)
-    assert busiest.busiest(7) == brute_force(examples)[:7]
+    assert busiest.top(1000) == brute_force(examples)
+    assert busiest.top(7) == brute_force(examples)[:7]
 
 
 def test_ties_go_by_name() -> None:
-    busiest = BusiestQueries()
+    busiest = TopQueries()
     busiest.consume([example(query, b"\4", b"\0") for query in "cab"], 0)
-    assert [query for query, _ in busiest.busiest(3)] == ["a", "b", "c"]
+    assert [query for query, _ in busiest.top(3)] == ["a", "b", "c"]
 
 
-def test_goes_on_from_what_was_saved(tmp_path: Path) -> None:
+def test_resumes_from_saved_state(tmp_path: Path) -> None:
     examples = drawn(1, 1000, 200)
-    first, second = BusiestQueries(), BusiestQueries()
+    first, second = TopQueries(), TopQueries()
     first.consume(examples[:500], 0)
     first.save(tmp_path)
     second.load(tmp_path)
     second.consume(examples[500:], 0)
-    assert second.busiest(200) == brute_force(examples)
+    assert second.top(200) == brute_force(examples)
 
 
 def test_memory_is_bounded_and_busy_queries_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prectr.stream.sinks.top_queries._KEPT", 50)
-    busiest = BusiestQueries()
+    monkeypatch.setattr("prectr.stream.sinks.top_queries._MAX_QUERIES", 50)
+    busiest = TopQueries()
     busy = [example(f"busy {number}", b"\1\2\3\4", b"\0\0\0\1") for number in range(40)]
     for number in range(200):
         rare = [example(f"rare {number}-{more}", b"\1", b"\0") for more in range(5)]
         busiest.consume(busy + rare, 0)
         assert len(busiest._totals) < 100
-    assert {query for query, _ in busiest.busiest(40)} == {page.query for page in busy}
+    assert {query for query, _ in busiest.top(40)} == {page.query for page in busy}
     assert all(
         counts == tuple(200 * count for count in count_levels(b"\1\2\3\4", b"\0\0\0\1"))
-        for _, counts in busiest.busiest(40)
+        for _, counts in busiest.top(40)
     )

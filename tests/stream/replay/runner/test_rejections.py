@@ -5,81 +5,88 @@ from pathlib import Path
 import pytest
 
 from prectr.state.errors import CheckpointError, PrectrError, StateError, UsageError
-from prectr.stream.replay.run_checkpoint import cuts
-from tests.kit.stages.disordered import StopHere, letters, parts_of, stopping_at, world, write
-from tests.kit.stages.replays import Ran, open_replay, ran, read_examples
-from tests.oracle.oracle import replay as brute_force
+from prectr.stream.replay.run_checkpoint import list_checkpoints
+from tests.kit.stages.disordered import (
+    StopReplay,
+    disordered_log,
+    read_dead_letters,
+    split_log,
+    stop_at_step,
+    write_lines,
+)
+from tests.kit.stages.replays import ReplayResult, open_replay, read_examples, replay_to_end
+from tests.oracle.oracle import expected_replay as brute_force
 
 
-def test_a_finished_run_is_not_run_twice_and_takes_nothing_more(log: Path, tmp_path: Path, whole: Ran) -> None:
+def test_a_finished_run_is_not_run_twice_and_takes_nothing_more(log: Path, tmp_path: Path, whole: ReplayResult) -> None:
     out = tmp_path / "out.jsonl"
-    ran([log], tmp_path / "run", examples=out)
+    replay_to_end([log], tmp_path / "run", examples=out)
     written = out.read_bytes()
-    assert ran([log], tmp_path / "run", examples=out) == whole
+    assert replay_to_end([log], tmp_path / "run", examples=out) == whole
     assert out.read_bytes() == written
-    more = write(tmp_path / "more.jsonl", world(1))
+    more = write_lines(tmp_path / "more.jsonl", disordered_log(1))
     with pytest.raises(UsageError, match=r"the run is finished .* so .*more\.jsonl cannot follow: use --no-flush"):
-        ran([log, more], tmp_path / "run", examples=out)
-    write(log, world() + world(1))
+        replay_to_end([log, more], tmp_path / "run", examples=out)
+    write_lines(log, disordered_log() + disordered_log(1))
     with pytest.raises(UsageError, match=r"log\.jsonl cannot follow"):
-        ran([log], tmp_path / "run", examples=out)
+        replay_to_end([log], tmp_path / "run", examples=out)
 
 
 def test_a_file_that_is_another_now_is_refused(tmp_path: Path) -> None:
-    lines = world()
-    log = write(tmp_path / "log.jsonl", lines[:150])
-    ran([log], tmp_path / "run", flush=False)
+    lines = disordered_log()
+    log = write_lines(tmp_path / "log.jsonl", lines[:150])
+    replay_to_end([log], tmp_path / "run", flush=False)
     for changed in (lines[1:], lines[:100], [b"x" + lines[0][1:], *lines[1:]]):
-        write(log, changed)
+        write_lines(log, changed)
         with pytest.raises(CheckpointError, match=r"log\.jsonl: is another file now .* put the old one back"):
-            ran([log], tmp_path / "run")
-    write(log, lines[:150])
-    ran([log], tmp_path / "run")
+            replay_to_end([log], tmp_path / "run")
+    write_lines(log, lines[:150])
+    replay_to_end([log], tmp_path / "run")
 
 
 def test_a_file_that_grew_in_the_middle_of_the_log_is_refused(tmp_path: Path) -> None:
-    first, second, third = parts_of(tmp_path)
-    ran([first, second], tmp_path / "run", flush=False)
+    first, second, third = split_log(tmp_path)
+    replay_to_end([first, second], tmp_path / "run", flush=False)
     with first.open("ab") as file:
-        file.write(world(1)[0] + b"\n")
+        file.write(disordered_log(1)[0] + b"\n")
     with pytest.raises(UsageError, match=r"part0\.jsonl: was read before .*part1\.jsonl and has grown since"):
-        ran([first, second, third], tmp_path / "run")
+        replay_to_end([first, second, third], tmp_path / "run")
 
 
 def test_the_last_file_may_not_grow_behind_a_new_one(tmp_path: Path) -> None:
-    first, second, _ = parts_of(tmp_path)
-    ran([first], tmp_path / "run", flush=False)
+    first, second, _ = split_log(tmp_path)
+    replay_to_end([first], tmp_path / "run", flush=False)
     with first.open("ab") as file:
-        file.write(world(1)[0] + b"\n")
+        file.write(disordered_log(1)[0] + b"\n")
     with pytest.raises(UsageError, match=r"part0\.jsonl: was read before .*part1\.jsonl and has grown since"):
-        ran([second, first], tmp_path / "run")
+        replay_to_end([second, first], tmp_path / "run")
 
 
 def test_a_file_that_the_run_stopped_in_must_be_named_again(tmp_path: Path) -> None:
-    parts = parts_of(tmp_path)
-    with pytest.raises(StopHere):
-        ran(parts, tmp_path / "run", cut_every=0, progress=stopping_at(2))
+    parts = split_log(tmp_path)
+    with pytest.raises(StopReplay):
+        replay_to_end(parts, tmp_path / "run", checkpoint_interval=0, progress=stop_at_step(2))
     with pytest.raises(UsageError, match=r"part0\.jsonl: the run stopped in the middle of it: name it again"):
-        ran(parts[1:], tmp_path / "run")
+        replay_to_end(parts[1:], tmp_path / "run")
 
 
 def test_a_file_is_named_once(log: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match=r"log\.jsonl: named twice"):
-        ran([log, tmp_path / "folder" / ".." / "log.jsonl"], tmp_path / "run")
+        replay_to_end([log, tmp_path / "folder" / ".." / "log.jsonl"], tmp_path / "run")
 
 
 def test_a_missing_file_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(PrectrError, match=r"missing\.jsonl"):
-        ran([tmp_path / "missing.jsonl"], tmp_path / "run")
+        replay_to_end([tmp_path / "missing.jsonl"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_changed_configuration_is_refused_with_every_difference(log: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    ran([log], run_dir, flush=False, named={"partitions": "2", "seed": "0", "gone": "x"})
+    replay_to_end([log], run_dir, flush=False, named={"partitions": "2", "seed": "0", "gone": "x"})
     with pytest.raises(UsageError) as refused:
-        ran([log], run_dir, named={"partitions": "2", "seed": "1", "new": "y"})
+        replay_to_end([log], run_dir, named={"partitions": "2", "seed": "1", "new": "y"})
     said = str(refused.value)
     assert "seed is 1, was 0" in said
     assert "new is y, was not set" in said
@@ -89,21 +96,21 @@ def test_a_changed_configuration_is_refused_with_every_difference(log: Path, tmp
 
 
 def test_an_examples_file_is_written_from_the_first_page_or_not_at_all(log: Path, tmp_path: Path) -> None:
-    ran([log], tmp_path / "without", flush=False)
+    replay_to_end([log], tmp_path / "without", flush=False)
     with pytest.raises(UsageError, match="begun without --examples"):
-        ran([log], tmp_path / "without", examples=tmp_path / "out.jsonl")
-    ran([log], tmp_path / "with", flush=False, examples=tmp_path / "out.jsonl")
+        replay_to_end([log], tmp_path / "without", examples=tmp_path / "out.jsonl")
+    replay_to_end([log], tmp_path / "with", flush=False, examples=tmp_path / "out.jsonl")
     with pytest.raises(UsageError, match="begun with --examples"):
-        ran([log], tmp_path / "with")
+        replay_to_end([log], tmp_path / "with")
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "dead-letters.jsonl"])
-def test_an_output_that_was_cut_short_is_refused(log: Path, tmp_path: Path, name: str) -> None:
+def test_a_truncated_output_is_rejected(log: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "run" / "out.jsonl"
-    ran([log], tmp_path / "run", flush=False, examples=out)
+    replay_to_end([log], tmp_path / "run", flush=False, examples=out)
     (tmp_path / "run" / name).write_bytes(b"")
     with pytest.raises(PrectrError, match=f"{name}.* has 0 bytes, .* had written [1-9].*--restart"):
-        ran([log], tmp_path / "run", examples=out)
+        replay_to_end([log], tmp_path / "run", examples=out)
 
 
 def test_a_run_folder_in_use_is_refused(log: Path, tmp_path: Path) -> None:
@@ -111,23 +118,23 @@ def test_a_run_folder_in_use_is_refused(log: Path, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="another process is working in it"):
         open_replay([log], tmp_path / "run")
     replay.close()
-    ran([log], tmp_path / "run")
+    replay_to_end([log], tmp_path / "run")
 
 
 def test_a_refused_run_folder_is_free_again(log: Path, tmp_path: Path) -> None:
     """Also while the error of the refusal is still held."""
-    ran([log], tmp_path / "run", flush=False)
+    replay_to_end([log], tmp_path / "run", flush=False)
     with pytest.raises(UsageError) as refused:
-        ran([log], tmp_path / "run", named={"partitions": "3"})
-    ran([log], tmp_path / "run")
+        replay_to_end([log], tmp_path / "run", named={"partitions": "3"})
+    replay_to_end([log], tmp_path / "run")
     assert "partitions" in str(refused.value)
 
 
-def test_restart_starts_over_whatever_is_there(log: Path, tmp_path: Path, whole: Ran) -> None:
-    other = write(tmp_path / "other.jsonl", world(1))
+def test_restart_starts_over_whatever_is_there(log: Path, tmp_path: Path, whole: ReplayResult) -> None:
+    other = write_lines(tmp_path / "other.jsonl", disordered_log(1))
     out = tmp_path / "out.jsonl"
-    ran([other], tmp_path / "run", examples=out)
-    (cuts(tmp_path / "run" / "checkpoints")[0] / "cut.json").write_text("damaged")
-    assert ran([log], tmp_path / "run", examples=out, restart=True) == whole
-    assert read_examples(out) == brute_force(world(), 2)["examples"]
-    assert letters(tmp_path / "run")
+    replay_to_end([other], tmp_path / "run", examples=out)
+    (list_checkpoints(tmp_path / "run" / "checkpoints")[0] / "checkpoint.json").write_text("damaged")
+    assert replay_to_end([log], tmp_path / "run", examples=out, restart=True) == whole
+    assert read_examples(out) == brute_force(disordered_log(), 2)["examples"]
+    assert read_dead_letters(tmp_path / "run")
