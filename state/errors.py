@@ -1,8 +1,43 @@
-"""The one tree of errors; each message names the thing, the value seen and what to do next."""
+"""The tree of errors: each message names the thing and the value seen; remedies say what to do next."""
+
+from collections.abc import Mapping
+from enum import Enum
+
+
+class Remedy(Enum):
+    """What the user can do about an error. The value words it for a library; `ops.cli.remedies` words it as flags."""
+
+    RESTART = "start the run over"
+    OTHER_RUN_DIR = "use another run folder"
+    EMPTY_RUN_DIR = "start over in an empty run folder"
+    OTHER_STATE_DIR = "use another state folder"
+    OTHER_GROUP_PREFIX = "use another group prefix"
+    OTHER_TOPIC_PREFIX = "use another topic prefix"
+    OTHER_SNAPSHOTS = "use another snapshot location"
+    START_OVER_LIVE = "start over with another topic prefix, group prefix and state folder, and load the log again"
 
 
 class PrectrError(Exception):
-    """Something went wrong that the user can act on; the command ends with exit code 1."""
+    """Something went wrong that the user can act on; the command ends with exit code 1.
+
+    Args:
+        message: names the thing, its place and the value seen, without any flag of a command.
+        remedies: alternatives, the best first; `str(error)` appends them to the message.
+    """
+
+    def __init__(self, message: str, *remedies: Remedy) -> None:
+        super().__init__(message, *remedies)
+        self.message = message
+        self.remedies = remedies
+
+    def __str__(self) -> str:
+        return self.worded({remedy: remedy.value for remedy in self.remedies})
+
+    def worded(self, words: Mapping[Remedy, str]) -> str:
+        """Return the message followed by its remedies, each in the words given for it."""
+        if not self.remedies:
+            return self.message
+        return f"{self.message}: {', or '.join(words[remedy] for remedy in self.remedies)}"
 
 
 class UsageError(PrectrError):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from prectr.ops.cli.remedies import with_flags
 from prectr.state.errors import PrectrError, UsageError
 
 _TABLE: Final = {
@@ -148,7 +149,7 @@ def main() -> None:
     try:
         app()
     except PrectrError as error:
-        _print_error(str(error))
+        _print_error(with_flags(error))
         sys.exit(USAGE_ERROR if isinstance(error, UsageError) else FAILED)
     except OSError as error:
         _print_error(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))

@@ -1,0 +1,23 @@
+"""The remedies of errors, worded as flags of the command line."""
+
+from typing import Final
+
+from prectr.state.errors import PrectrError, Remedy
+
+_FLAGS: Final = {
+    Remedy.RESTART: "start over with --restart",
+    Remedy.OTHER_RUN_DIR: "name another --run-dir",
+    Remedy.EMPTY_RUN_DIR: "start over in an empty --run-dir",
+    Remedy.OTHER_STATE_DIR: "use another --state-dir",
+    Remedy.OTHER_GROUP_PREFIX: "use another --group-prefix",
+    Remedy.OTHER_TOPIC_PREFIX: "use another --topic-prefix",
+    Remedy.OTHER_SNAPSHOTS: "use another --snapshots",
+    Remedy.START_OVER_LIVE: (
+        "start over with other --topic-prefix, --group-prefix and --state-dir, and load the log again"
+    ),
+}
+
+
+def with_flags(error: PrectrError) -> str:
+    """Return the message of an error, its remedies worded as flags."""
+    return error.worded(_FLAGS)
