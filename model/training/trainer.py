@@ -30,7 +30,8 @@ from prectr.model.quality.quality import Quality
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
-from prectr.state.errors import CheckpointError, ConfigError, TrainingError
+from prectr.state.errors import CheckpointError, TrainingError
+from prectr.state.setting import check_config
 from prectr.stream.records import Example
 
 NEWEST_PAGES: Final = 32
@@ -73,7 +74,7 @@ class Trainer:
 
         ConfigError: no such model, switch or device, or a setting out of its range.
         """
-        _check_config(config)
+        check_config(config)
         self.config = config
         self.quality = Quality()
         self.batches = 0
@@ -273,13 +274,3 @@ def _make_deterministic(device: torch.device) -> None:
     torch.set_deterministic_debug_mode("error")
     # Filling what is about to be written anyway costs time and changes nothing here.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _check_config(config: TrainerConfig) -> None:
-    if config.batch_pages < 1:
-        raise ConfigError(f"batch_pages is {config.batch_pages}; a batch has at least 1 page")
-    if not config.batch_span >= 0:
-        raise ConfigError(f"batch_span is {config.batch_span}; it is a time in seconds, 0 or more")
-    for name in ("embedding_rows", "wide_rows"):
-        if getattr(config, name) < 4096:
-            raise ConfigError(f"{name} is {getattr(config, name)}; a table needs at least 4096 rows")
