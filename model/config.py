@@ -36,7 +36,7 @@ class TrainerConfig:
         ),
     ] = 60.0
     seed: Annotated[
-        int, Setting(help="Seed of the initial weights and of everything random in training.", ge=0, le=(1 << 63) - 1)
+        int, Setting(help="Seed of the initial weights and of everything random in training.", ge=0, le=(1 << 32) - 1)
     ] = 0
     device: Annotated[
         str,
