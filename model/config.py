@@ -41,7 +41,7 @@ class TrainerConfig:
     device: Annotated[
         str,
         Setting(
-            help="Where to train; `auto`: CUDA if there is a GPU. The only setting in which a resumed run may differ.",
+            help="Where to train; `auto`: CUDA if there is a GPU.",
             choices=("auto", "cpu", "cuda"),
         ),
     ] = "auto"
@@ -105,10 +105,14 @@ class TrainerConfig:
         ),
     ] = 32.0
     slope_prior: Annotated[
-        float, Setting(help="The same for the slopes of users and queries over the relevance level.", ge=0.01, le=1e9)
+        float,
+        Setting(
+            help="Prior of SC-Adagrad for the slopes of users and queries over the relevance level.", ge=0.01, le=1e9
+        ),
     ] = 16.0
     pair_prior: Annotated[
-        float, Setting(help="The same for the weights of an item under a query (`prectr-v2`).", ge=0.01, le=1e9)
+        float,
+        Setting(help="Prior of SC-Adagrad for the weights of an item under a query (`prectr-v2`).", ge=0.01, le=1e9),
     ] = 24.0
     prior_rates_size: Annotated[
         int,
@@ -161,7 +165,9 @@ class TrainerConfig:
     rehearsal_pairs: Annotated[
         int, Setting(help="Graded pairs of stage one that each batch replays.", unit="pairs", ge=1, le=1 << 16)
     ] = 4
-    rehearsal_weight: Annotated[float, Setting(help="Weight of the loss of these pairs.", ge=0, le=1000)] = 0.1
+    rehearsal_weight: Annotated[
+        float, Setting(help="Weight of the loss of the replayed pairs of stage one.", ge=0, le=1000)
+    ] = 0.1
     monotonicity_weight: Annotated[
         float,
         Setting(

@@ -10,6 +10,10 @@ from prectr.state.errors import ConfigError
 
 YEAR: Final = 366 * 86400.0
 """Seconds; the upper limit of durations."""
+UNIT_SECONDS: Final[Mapping[str, float]] = MappingProxyType(
+    {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+)
+"""The units of durations, largest first."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,11 @@ class Setting:
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         bounds = (("at least", self.ge), ("at most", self.le))
-        return ", ".join(f"{word} {format_number(bound)}" for word, bound in bounds if bound is not None)
+        return ", ".join(f"{word} {self.format_bound(bound)}" for word, bound in bounds if bound is not None)
+
+    def format_bound(self, bound: float) -> str:
+        """Return a bound as documentation and messages show it."""
+        return format_duration(bound) if self.unit == "s" else format_number(bound)
 
     def refusal(self) -> str:
         """Return what is wrong with a value that is not allowed, as the end of a message."""
@@ -91,5 +99,16 @@ def check_config(config: Any) -> None:
 
 
 def format_number(number: float) -> str:
-    """Return a number as documentation and messages show it: thousands grouped, without trailing zeros."""
-    return f"{int(number):,}" if float(number).is_integer() and abs(number) < 1e15 else f"{number:g}"
+    """Return a number as documentation and messages show it: thousands grouped, no trailing zeros, `1e-6`."""
+    if float(number).is_integer() and abs(number) < 1e15:
+        return f"{int(number):,}"
+    return f"{number:g}".replace("e-0", "e-")
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its largest whole unit, such as `90s` or `7d`; reading it gives the same number."""
+    for unit, size in UNIT_SECONDS.items():
+        count = round(seconds / size)
+        if count >= 1 and count * size == seconds:
+            return f"{count}{unit}"
+    return "0s" if seconds == 0 else f"{seconds!r}s"

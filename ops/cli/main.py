@@ -34,6 +34,7 @@ _TABLE: Final = {
     "top": ("observe", "Watch the live system: pages, lag, outcomes, quality and tasks on one screen."),
     "doctor": ("observe", "Look the live system over: broker, topics, state, checkpoint; what to do about each."),
     "rank": ("training", "Rank candidates by a run's newest checkpoint and state, and say why."),
+    "settings": ("pipeline", "Print every setting: value, default, range, meaning, and where the value came from."),
     "schema": ("data", "Print the JSON Schema of the events."),
 }
 """By command: its folder in `ops.commands`, and its summary. Its code is imported only when it is called."""

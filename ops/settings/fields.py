@@ -8,13 +8,12 @@ import msgspec
 
 from prectr.model.config import TrainerConfig
 from prectr.state.errors import ConfigError
-from prectr.state.setting import SettingField, fields_of
+from prectr.state.setting import UNIT_SECONDS, SettingField, fields_of
 from prectr.stream.config import PipelineConfig
 
 FIELDS: Final[Mapping[str, SettingField]] = fields_of(PipelineConfig, TrainerConfig)
 
 _DURATION: Final = re.compile(r"([0-9.eE+-]+)\s*(ms|s|m|h|d)?")
-_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
 def read_value(field: SettingField, given: object, source: str) -> object:
@@ -59,19 +58,10 @@ def _parse_number(text: str, kind: Any) -> object:
 def _parse_duration(text: str) -> float:
     if match := _DURATION.fullmatch(text):
         try:
-            return float(match[1]) * _UNIT_SECONDS[match[2]]
+            return float(match[1]) * UNIT_SECONDS[match[2] or "s"]
         except ValueError:
             pass
     raise ValueError("is not a duration: give seconds, or a number with ms, s, m, h or d")
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in its largest whole unit, such as `90s` or `7d`; `read_value` reads it back exactly."""
-    for unit in ("d", "h", "m", "s"):
-        count = seconds / _UNIT_SECONDS[unit]
-        if count >= 1 and count.is_integer():
-            return f"{int(count)}{unit}"
-    return "0s" if seconds == 0 else f"{seconds!r}s"
 
 
 def _invalid(field: SettingField, given: object, source: str, reason: str) -> ConfigError:

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,8 +18,15 @@ from prectr.state.errors import ConfigError
 from prectr.stream.config import PipelineConfig
 
 ENVIRONMENT_PREFIX: Final = "PRECTR_"
-OTHER_VARIABLES: Final = ("PRECTR_CONFIG", "PRECTR_DEBUG", "PRECTR_LOG_LEVEL", "PRECTR_LOG_FORMAT")
-"""Variables that are no settings: the file to read, tracebacks instead of one-line errors, and how to log."""
+OTHER_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "PRECTR_CONFIG": "TOML file with settings, where a command is given no `--config`.",
+        "PRECTR_DEBUG": "`1`: an error shows its traceback.",
+        "PRECTR_LOG_LEVEL": "Least severity to log: `debug`, `info`, `warning` or `error`.",
+        "PRECTR_LOG_FORMAT": "`console` or `json`.",
+    }
+)
+"""Environment variables that are no settings, and what each is for."""
 
 _KUBERNETES_NAME: Final = re.compile(
     r"PRECTR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"

@@ -7,11 +7,13 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from prectr.model.config import TrainerConfig
-from prectr.ops.settings.fields import FIELDS, format_duration, read_value
+from prectr.model.config import MODEL_NAMES, TrainerConfig
+from prectr.ops.commands.pipeline.settings import settings
+from prectr.ops.settings.fields import FIELDS, read_value
 from prectr.ops.settings.loader import Settings, describe, environment_variable, load_settings
+from prectr.ops.settings.reference import SettingRow, markdown_text, toml_text
 from prectr.state.errors import ConfigError, UsageError
-from prectr.state.setting import Setting, SettingField, fields_of
+from prectr.state.setting import Setting, SettingField, fields_of, format_duration
 from prectr.stream.config import PipelineConfig
 
 
@@ -110,7 +112,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("partitions", True, "wrong type"),
         ("partitions", "2.5", "not a whole number"),
         ("batch_pages", "many", "not a whole number"),
-        ("batch_span", 0, "at least 0.001"),
+        ("batch_span", 0, "at least 1ms"),
         ("batch_span", float("nan"), "out of range"),
         ("batch_span", float("inf"), "out of range"),
         ("batch_span", "1e300", "out of range"),
@@ -270,3 +272,54 @@ def test_a_field_without_a_declaration_or_with_a_name_that_is_taken_is_a_mistake
         fields_of(Bare)
     with pytest.raises(TypeError, match="two settings have the name seed"):
         fields_of(TrainerConfig, Same)
+
+
+def test_the_configuration_page_is_up_to_date() -> None:
+    page = Path(__file__).parents[3] / "docs" / "configuration.md"
+    assert page.read_text() == markdown_text(), "run: prectr settings --markdown docs/configuration.md"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"batch_span": "1d", "hidden": "8", "without": "debias,incentive", "encoder": 'a "b"\\c\n\x7f é', "seed": 7},
+        {"attribution_window": 0.1 + 0.2, "half_life": 1e9 / 3, "dense_lr": 1e-5, "ftrl_l1": 1e-7},
+    ],
+)
+def test_settings_written_as_toml_load_back_to_the_same(overrides: dict[str, object], tmp_path: Path) -> None:
+    written = load(**overrides)
+    path = tmp_path / "prectr.toml"
+    path.write_text(toml_text(written), encoding="utf-8")
+    assert load(file=path) == written
+    assert set(load(file=path).sources) == set(FIELDS)
+
+
+def test_the_command_shows_each_value_and_its_source(
+    toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRECTR_SEED", "5")
+    settings(config=toml, json=tmp_path / "settings.json")
+    rows = {row.name: row for row in read_rows(tmp_path / "settings.json")}
+    assert list(rows) == list(FIELDS)
+    assert (rows["seed"].value, rows["seed"].default) == (5, 0)
+    assert rows["seed"].source == "environment variable PRECTR_SEED"
+    assert (rows["half_life"].value, rows["half_life"].default, rows["half_life"].unit) == (43_200.0, 604_800.0, "s")
+    assert (rows["half_life"].allowed, rows["half_life"].source) == ("1ms – 36600d", str(toml))
+    assert (rows["hidden"].value, rows["hidden"].default) == ([8], [64, 32])
+    assert (rows["model"].source, rows["model"].choices) == ("default", list(MODEL_NAMES))
+    assert rows["labeller"].environment_variable == "PRECTR_LABELLER"
+    table = " ".join(capsys.readouterr().out.split())
+    assert all(name in table for name in FIELDS)
+    assert "12h │ 7d │ 1ms – 36600d" in table
+
+
+def test_the_command_writes_files_instead_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings(toml=tmp_path / "prectr.toml", markdown=tmp_path / "page.md")
+    assert load(file=tmp_path / "prectr.toml") == load()
+    assert (tmp_path / "page.md").read_text() == markdown_text()
+    assert capsys.readouterr().out == ""
+
+
+def read_rows(path: Path) -> list[SettingRow]:
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, list[SettingRow]])["settings"]
