@@ -1,21 +1,24 @@
 """`prectr settings`: every setting with its value, and where the value came from."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from prectr.ops.settings.reference import SettingRow
+from prectr.ops.settings.fields import FIELDS
+from prectr.ops.settings.loader import load_settings
+from prectr.ops.settings.option import with_setting_options
+from prectr.ops.settings.reference import SettingRow, markdown_text, setting_rows, toml_text, value_text
 
 _FILE_WIDTH: Final = 200
 """Columns where the output is not a terminal: wide enough for the table."""
 
 
+@with_setting_options(FIELDS)
 def settings(
+    overrides: Mapping[str, object],
     config: Annotated[Path | None, typer.Option(help="Read settings from this TOML file.")] = None,
     toml: Annotated[
         Path | None, typer.Option(help="Write every setting with its value to this file: commented TOML for --config.")
@@ -25,14 +28,11 @@ def settings(
 ) -> None:
     """Print every setting: value, default, allowed values, unit, meaning, and where the value came from.
 
-    Values come from defaults, then the TOML file, then environment variables such as PRECTR_BATCH_PAGES=32.
+    A flag replaces an environment variable such as PRECTR_BATCH_PAGES=32, that the TOML file, that the default.
 
-    Example: prectr settings --config prectr.toml
+    Example: prectr settings --batch-span 1d --toml prectr.toml
     """
-    from prectr.ops.settings.loader import load_settings  # noqa: PLC0415 (not needed for --help)
-    from prectr.ops.settings.reference import markdown_text, setting_rows, toml_text  # noqa: PLC0415
-
-    loaded = load_settings(config)
+    loaded = load_settings(config, overrides)
     rows = setting_rows(loaded)
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode({"settings": rows})) + b"\n")
@@ -44,12 +44,10 @@ def settings(
         _print_table(rows)
 
 
-def _print_table(rows: "Sequence[SettingRow]") -> None:
+def _print_table(rows: Sequence[SettingRow]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
-
-    from prectr.ops.settings.reference import value_text  # noqa: PLC0415
 
     console = Console()
     if not console.is_terminal:

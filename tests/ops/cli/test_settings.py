@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from prectr.model.config import MODEL_NAMES, TrainerConfig
+from prectr.ops.cli.main import app
 from prectr.ops.commands.pipeline.settings import settings
 from prectr.ops.settings.fields import FIELDS, read_value
 from prectr.ops.settings.loader import Settings, describe, environment_variable, load_settings
@@ -299,10 +300,11 @@ def test_the_command_shows_each_value_and_its_source(
     toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PRECTR_SEED", "5")
-    settings(config=toml, json=tmp_path / "settings.json")
+    settings(markdown=None, toml=None, config=toml, json=tmp_path / "settings.json", dense_lr="0.01")
     rows = {row.name: row for row in read_rows(tmp_path / "settings.json")}
     assert list(rows) == list(FIELDS)
     assert (rows["seed"].value, rows["seed"].default) == (5, 0)
+    assert (rows["dense_lr"].value, rows["dense_lr"].source) == (0.01, "--dense-lr")
     assert rows["seed"].source == "environment variable PRECTR_SEED"
     assert (rows["half_life"].value, rows["half_life"].default, rows["half_life"].unit) == (43_200.0, 604_800.0, "s")
     assert (rows["half_life"].allowed, rows["half_life"].source) == ("1ms – 36600d", str(toml))
@@ -315,11 +317,18 @@ def test_the_command_shows_each_value_and_its_source(
 
 
 def test_the_command_writes_files_instead_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings(toml=tmp_path / "prectr.toml", markdown=tmp_path / "page.md")
-    assert load(file=tmp_path / "prectr.toml") == load()
+    settings(config=None, json=None, toml=tmp_path / "prectr.toml", markdown=tmp_path / "page.md", batch_span="1d")
+    assert load(file=tmp_path / "prectr.toml") == load(batch_span=86_400)
     assert (tmp_path / "page.md").read_text() == markdown_text()
     assert capsys.readouterr().out == ""
 
 
 def read_rows(path: Path) -> list[SettingRow]:
     return msgspec.json.decode(path.read_bytes(), type=dict[str, list[SettingRow]])["settings"]
+
+
+def test_a_flag_of_a_setting_shows_its_meaning_default_and_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        app(["settings", "--help"])
+    out = " ".join(word for word in capsys.readouterr().out.split() if word != "│")
+    assert "--hidden LIST Widths of the hidden layers of the deep part. Default 64,32; 1 – 65,536 each." in out
