@@ -1,12 +1,14 @@
 """README and docs against the project: links, paths, anchors and commands exist, and the README stays short."""
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
-from prectr.ops.cli.main import COMMANDS
+from prectr.ops.cli.main import COMMANDS, _load
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -63,6 +65,21 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
     for name in re.findall(r"^python -m (bench[\w.]*)", code, re.MULTILINE):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{page.name} names {name}"
+
+
+@per_page
+def test_every_flag_of_a_command_line_exists(page: Path) -> None:
+    blocks = "\n".join(re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL))
+    for line in re.findall(r"^(?:\.venv/bin/)?prectr (.+)$", blocks, re.MULTILINE):
+        arguments = shlex.split(line, comments=True)
+        start = next(index for index, argument in enumerate(arguments) if argument in COMMANDS)
+        command: Any = _load(arguments[start])
+        if hasattr(command, "commands"):
+            start += 1
+            command = command.commands[arguments[start]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        for flag in arguments[start:]:
+            assert not flag.startswith("--") or flag.partition("=")[0] in known, f"{page.name}: prectr {line}: {flag}"
 
 
 def test_the_readme_stays_short() -> None:
