@@ -12,6 +12,7 @@ _FLAGS: Final = {
     Remedy.OTHER_GROUP_PREFIX: "use another --group-prefix",
     Remedy.OTHER_TOPIC_PREFIX: "use another --topic-prefix",
     Remedy.OTHER_SNAPSHOTS: "use another --snapshots",
+    Remedy.ADDITIONAL_STATE_DIR: "add the state folder of the process that runs the task with another --state-dir",
     Remedy.START_OVER_LIVE: (
         "start over with other --topic-prefix, --group-prefix and --state-dir, and load the log again"
     ),

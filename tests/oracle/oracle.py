@@ -16,6 +16,7 @@ TTL = 90 * 24 * HOUR
 HISTORY_CLICKS = 50
 QUERY_CLICKS = 64
 HALF_LIFE = 7 * 24 * HOUR
+OUTCOME_KINDS = {"impression": "pages", "click": "clicks"}
 SNAPSHOT_FIELDS = ("history", "query_clicks", "query_decayed")
 
 Page = dict[str, Any]
@@ -40,11 +41,11 @@ def expected_replay(
         if kind == "unreadable":
             outcomes["unreadable"] += 1
         else:
-            outcomes[kind + "s"]["in"] += 1
+            outcomes[OUTCOME_KINDS[kind]]["in"] += 1
         if event is None:
             dead.append(line)
             if kind != "unreadable":
-                outcomes[kind + "s"]["dead_letter"] += 1
+                outcomes[OUTCOME_KINDS[kind]]["dead_letter"] += 1
             continue
         event |= {"kind": kind, "line": line}
         _process(tasks[partition_of(event["user_id"], partitions)], event, outcomes, dead)

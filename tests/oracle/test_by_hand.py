@@ -26,7 +26,7 @@ def clicks(result: dict[str, Any]) -> dict[str, int]:
 
 
 def pages(result: dict[str, Any]) -> dict[str, int]:
-    return {name: count for name, count in result["outcomes"]["impressions"].items() if count}
+    return {name: count for name, count in result["outcomes"]["pages"].items() if count}
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from prectr.state.aggregates import (
     count_levels,
     decay,
 )
-from prectr.state.encoding import encode_order_key
-from prectr.state.rings import append_bounded, encode_array
+from prectr.state.encoding import append_bounded, encode_array, encode_order_key
 
 _times = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3)
 _ids = st.text(alphabet=st.sampled_from("\0\x01\xff\uffffa😀"), max_size=4) | st.text(max_size=3)

@@ -107,14 +107,14 @@ def test_a_storage_error_is_passed_on_with_a_fix(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda location, file: location.names("a"),
-        lambda location, file: location.sizes("a"),
+        lambda location, file: location.list_names("a"),
+        lambda location, file: location.file_sizes("a"),
         lambda location, file: location.read("a"),
         lambda location, file: location.write("a", b""),
         lambda location, file: location.upload(file, "a"),
         lambda location, file: location.download("a", file),
         lambda location, file: location.delete("a"),
-        lambda location, file: location.modified("a"),
+        lambda location, file: location.modified_at("a"),
     ],
 )
 def test_no_secret_comes_out_of_an_error(

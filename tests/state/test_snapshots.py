@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prectr.state.errors import StateError
+from prectr.state.failpoints import Failpoint
 from prectr.state.snapshots import SnapshotResult, TaskSnapshots
 from prectr.state.store import Store
 from tests.kit.stages.snapshots import (
@@ -262,7 +263,7 @@ def test_a_checkpoint_that_cannot_be_read_and_a_target_that_cannot_be_written(tm
 def test_a_crash_in_a_restore_leaves_the_old_store_and_the_next_start_restores(times: int, tmp_path: Path) -> None:
     save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (tmp_path / "store").mkdir()
-    kill_at_failpoint("restore", times)
+    kill_at_failpoint(Failpoint.RESTORE, times)
     with pytest.raises(SimulatedKill):
         open_snapshots(tmp_path / "remote").restore(tmp_path / "store")
     assert files_of(tmp_path / "store") == {}
@@ -306,7 +307,7 @@ def test_what_a_killed_restore_leaves_is_removed_by_the_next_even_if_there_is_no
 
 def test_a_crash_before_the_manifest_is_no_snapshot_and_the_same_writer_reuses_the_files(tmp_path: Path) -> None:
     owner = open_snapshots(tmp_path / "remote")
-    kill_at_failpoint("snapshot")
+    kill_at_failpoint(Failpoint.SNAPSHOT)
     with pytest.raises(SimulatedKill):
         owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     assert open_snapshots(tmp_path / "remote").newest() is None

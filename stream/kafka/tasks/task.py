@@ -12,7 +12,8 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import StateError
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity, encode_identity
 from prectr.state.snapshot_storage import SnapshotStorage
 from prectr.state.snapshots import TaskSnapshots
 from prectr.state.snapshotter import SNAPSHOT_INTERVAL, Snapshotter
@@ -27,7 +28,6 @@ from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.kafka.transactions.hanging import recover_and_open
 from prectr.stream.kafka.transactions.producer import CommitMetadata, CommittedOffsets, PendingOutput
 
-IDENTITY_KEY: Final = b"i"
 WATERMARK_FRAME_INTERVAL: Final = 1.0
 """Seconds between frames that carry only a watermark."""
 _COMMIT_VISIBLE_TIMEOUT: Final = 10.0
@@ -43,21 +43,6 @@ _STORE_SAMPLE_INTERVAL: Final = 10.0
 """RocksDB takes half a millisecond to tell how it does."""
 _STORE_OPTIONS: Final = StoreOptions(statistics=True)
 _log = logging.getLogger(__name__)
-
-
-class StoreIdentity(msgspec.Struct, frozen=True):
-    """What a state folder belongs to; refused where any of it differs. topic_id: of the topic that is read."""
-
-    cluster: str
-    topic: str
-    topic_id: str
-    stage: str
-    partition: int
-    config: dict[str, Any]
-
-
-_decode_identity: Final = msgspec.msgpack.Decoder(StoreIdentity).decode
-"""Made at once: msgspec 0.22 crashes where two threads are the first to decode a type."""
 
 
 class SnapshotSettings(msgspec.Struct, frozen=True):
@@ -300,7 +285,7 @@ class Task(ABC):
         output = produce_output()
         commit_started = time.monotonic()
         self._producer.commit(output, offset, self.committed_metadata, group_metadata)
-        failpoint("after_commit")
+        failpoint(Failpoint.AFTER_COMMIT)
         self._commit_durations.observe(time.monotonic() - commit_started)
         self._committed_offset, self._emitted = offset, self.committed_metadata.emitted
         self._counts = self._current_counts()
@@ -325,7 +310,7 @@ class Task(ABC):
         self.store.write(self._changes())
         self._unwritten = 0
         self._written_at = time.monotonic()
-        failpoint("after_write")
+        failpoint(Failpoint.AFTER_WRITE)
         if self._written_at - self._store_sampled_at >= _STORE_SAMPLE_INTERVAL:
             self._sample_store()
         if self._snapshotter is not None and self._snapshotter.is_due():
@@ -391,10 +376,10 @@ class Task(ABC):
         ours = self._identity
         (stored,) = self.store.get_many([IDENTITY_KEY])
         if stored is None:
-            self.store.write({IDENTITY_KEY: msgspec.msgpack.encode(ours)})
+            self.store.write({IDENTITY_KEY: encode_identity(ours)})
             return
         try:
-            theirs = _decode_identity(stored)
+            theirs = decode_identity(stored)
         except msgspec.MsgspecError as error:
             raise StateError(
                 f"{self.store.path}: the state is of another version of this program: delete the folder to rebuild it "
@@ -402,7 +387,7 @@ class Task(ABC):
             ) from error
         if theirs != ours:
             raise StateError(
-                f"{self.store.path}: the state is of another system: {'; '.join(_identity_diff(ours, theirs))}. "
+                f"{self.store.path}: the state is of another system: {ours.diff(theirs)}. "
                 "Use another --state-dir, or the settings that it was made with"
             )
 
@@ -414,19 +399,3 @@ def offset_out_of_range_message(topic: str, next_offset: int, log_start: int) ->
         "or is needed to rebuild the state. Nothing is skipped: bring back a --state-dir that is further on, or begin "
         "again with other --topic-prefix, --group-prefix and --state-dir, and load the log anew"
     )
-
-
-def _identity_diff(ours: StoreIdentity, theirs: StoreIdentity) -> list[str]:
-    """What differs, in words; of the configuration only the settings that do."""
-    found = []
-    for name in StoreIdentity.__struct_fields__:
-        mine, other = getattr(ours, name), getattr(theirs, name)
-        if name == "config":
-            found += [
-                f"{key} is {mine.get(key)!r}, was {other.get(key)!r}"
-                for key in sorted(mine.keys() | other.keys())
-                if mine.get(key) != other.get(key)
-            ]
-        elif mine != other:
-            found.append(f"{name} is {mine!r}, was {other!r}")
-    return found

@@ -15,7 +15,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from prectr.state.errors import StateError
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.kafka.client.client import Connection, close_producer
 from prectr.stream.kafka.transactions.admin import TransactionAdmin
 
@@ -199,13 +199,13 @@ class TransactionalProducer:
             ]
             metadata = msgspec.json.encode(commit_metadata).decode()
             producer.flush(timeout=_FLUSH_TIMEOUT)
-            failpoint("after_produce")
+            failpoint(Failpoint.AFTER_PRODUCE)
             offsets = {self._topic_partition: OffsetAndMetadata(offset, metadata, _NO_LEADER_EPOCH)}
             _with_timeout(_REQUEST_TIMEOUT, lambda: producer.send_offsets_to_transaction(offsets, group_metadata))
             for future in futures:
                 if not future.succeeded():
                     raise future.exception or KafkaTimeoutError("a record was not taken in time")
-            failpoint("before_commit")
+            failpoint(Failpoint.BEFORE_COMMIT)
             _with_timeout(_REQUEST_TIMEOUT, producer.commit_transaction)
             self._written_partitions = added
             self._ended_at = time.monotonic()

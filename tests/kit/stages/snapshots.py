@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from prectr.state.failpoints import set_failpoint_hook
+from prectr.state.failpoints import Failpoint, set_failpoint_hook
 from prectr.state.snapshot_storage import SnapshotStorage
 from prectr.state.snapshots import SnapshotResult, TaskSnapshots
 
@@ -58,11 +58,11 @@ class HookedStorage(SnapshotStorage):
         self.before_call = before
         self.after_write = written
 
-    def names(self, folder: str) -> list[str]:
+    def list_names(self, folder: str) -> list[str]:
         self.before_call(f"list {folder}")
         return super().list_names(folder)
 
-    def sizes(self, folder: str) -> dict[str, int]:
+    def file_sizes(self, folder: str) -> dict[str, int]:
         self.before_call(f"list {folder}")
         return super().file_sizes(folder)
 
@@ -92,7 +92,7 @@ def complete_snapshots_in_memory(root: str) -> dict[int, dict[str, bytes]]:
         manifest = json.loads(store[path].getvalue())
         files = {}
         for file in manifest["files"]:
-            stored = store.get(f"/{root}/files/{manifest['owner']}/{file['save']:08}-{file['sha256']}")
+            stored = store.get(f"/{root}/files/{manifest['writer_epoch']}/{file['save_number']:08}-{file['sha256']}")
             if stored is None or hashlib.sha256(stored.getvalue()).hexdigest() != file["sha256"]:
                 break
             files[file["name"]] = stored.getvalue()
@@ -133,12 +133,12 @@ class SimulatedKill(BaseException):
     """Stands for a kill: nothing catches it. (What a process does on its way out of one is tidying at most.)"""
 
 
-def kill_at_failpoint(name_to_kill_at: str, times: int = 1) -> None:
-    calls = []
+def kill_at_failpoint(kill_point: Failpoint, times: int = 1) -> None:
+    passed = []
 
-    def hook(name: str) -> None:
-        calls.append(name)
-        if name == name_to_kill_at and calls.count(name_to_kill_at) == times:
+    def hook(point: Failpoint) -> None:
+        passed.append(point)
+        if point is kill_point and passed.count(kill_point) == times:
             set_failpoint_hook(None)
             raise SimulatedKill
 

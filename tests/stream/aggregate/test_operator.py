@@ -16,7 +16,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.frames import Frame as WireFrame
-from prectr.stream.ordering.frames import decode_frame, encode_frames
+from prectr.stream.ordering.frames import SourceProgress, decode_frame, encode_frames
 from prectr.stream.ordering.watermark import SourceIdleness
 from prectr.stream.records import (
     Example,
@@ -287,8 +287,9 @@ def on_the_wire(frames: list[SourceFrame], sources: int) -> list[WireFrame]:
             frame.source,
             following[frame.source],
             [encode_record(record) for record in frame.records],
-            frame.watermark,
-            outcomes={frame.source: Outcomes(unreadable=following[frame.source])},
+            SourceProgress(
+                watermark=frame.watermark, outcomes={frame.source: Outcomes(unreadable=following[frame.source])}
+            ),
         )
         following[frame.source] += len(values)
         parts += [decode_frame(value, "here") for value in values]
@@ -362,10 +363,11 @@ def test_bytes_that_are_no_frame_are_an_error_that_names_the_offset(value: bytes
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
 def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes: list[int], most: int) -> None:
     records = [msgspec.msgpack.encode(b"x" * size) for size in sizes]
-    silence = SourceIdleness([4, 9], T + 5)
+    idleness = SourceIdleness([4, 9], T + 5)
+    progress = SourceProgress(watermark=T, read_offset=7, idleness=idleness, reached_end_offsets={3: 9})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prectr.stream.ordering.frames.MAX_FRAME_BYTES", most)
-        values = encode_frames(3, 5, records, T, read_offset=7, idleness=silence, reached_end_offsets={3: 9})
+        values = encode_frames(3, 5, records, progress)
         parts = [decode_frame(value, "here") for value in values]
     assert [bytes(record) for part in parts for record in part.records] == records
     assert [part.sequence for part in parts] == list(range(5, 5 + len(parts)))
@@ -376,6 +378,6 @@ def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes
             3,
             T,
             7,
-            silence,
+            idleness,
             {3: 9},
         )

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from prectr.stream.coordination.process_group import SingleProcess
 from prectr.stream.coordination.synchronized_steps import StepSynchronizer, SyncedStep
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example
-from prectr.stream.replay.local_tasks import ReleasedBatch
 from tests.kit.models.examples import random_examples
 from tests.kit.models.threads import ThreadExchange
 
@@ -42,7 +42,7 @@ class Source:
     def poll(self) -> ReleasedBatch:
         examples = EXAMPLES[self.given : self.given + self._random.randrange(self._most + 1)]
         self.given += len(examples)
-        return ReleasedBatch(examples, EXAMPLES[self.given - 1].closes_at if self.given else 0, [])
+        return ReleasedBatch(examples, EXAMPLES[self.given - 1].closes_at if self.given else 0)
 
     def all_given(self) -> bool:
         return self.given == len(EXAMPLES)

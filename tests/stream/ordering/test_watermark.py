@@ -14,20 +14,20 @@ from prectr.stream.ordering.watermark import MergedWatermark, SourceIdleness, in
 SEEDS = st.integers(0, 1 << 30)
 
 
-class Said(NamedTuple):
-    """What one source says of itself."""
+class Report(NamedTuple):
+    """What one source reports of itself."""
 
     source: int
     watermark: int
     read: int
-    silence: SourceIdleness | None = None
+    idleness: SourceIdleness | None = None
 
 
-def report(progress: MergedWatermark, said: Said) -> None:
-    observe(progress, said.source, said.watermark, said.read, said.silence)
+def report(progress: MergedWatermark, said: Report) -> None:
+    observe(progress, said.source, said.watermark, said.read, said.idleness)
 
 
-def watermarks(said: list[Said], sources: int) -> list[int]:
+def watermarks(said: list[Report], sources: int) -> list[int]:
     """The line after each."""
     progress = initial_watermark(sources)
     found = []
@@ -37,7 +37,7 @@ def watermarks(said: list[Said], sources: int) -> list[int]:
     return found
 
 
-def watermarks_by_definition(said: list[Said], sources: int) -> list[int]:
+def watermarks_by_definition(said: list[Report], sources: int) -> list[int]:
     """The same by a reader who forgets nothing, and looks everything up from the beginning each time."""
     found: list[int] = []
     for count in range(1, len(said) + 1):
@@ -47,17 +47,17 @@ def watermarks_by_definition(said: list[Said], sources: int) -> list[int]:
     return found
 
 
-def _source_limit_by_definition(reports: list[Said], source: int, sources: int) -> int:
+def _source_limit_by_definition(reports: list[Report], source: int, sources: int) -> int:
     own = _highest_watermark(reports, source)
     last = next((each for each in reversed(reports) if each.source == source), None)
-    if last is None or last.silence is None:
+    if last is None or last.idleness is None:
         return own
-    seen = last.silence.observed_offsets
+    seen = last.idleness.observed_offsets
     others = [_highest_watermark(reports, other, upto=seen[other]) for other in range(sources) if other != source]
-    return max(own, min(last.silence.hold_until, max(others, default=MIN_WATERMARK)))
+    return max(own, min(last.idleness.hold_until, max(others, default=MIN_WATERMARK)))
 
 
-def _highest_watermark(reports: list[Said], source: int, upto: int | None = None) -> int:
+def _highest_watermark(reports: list[Report], source: int, upto: int | None = None) -> int:
     """The highest watermark of a source; with `upto`, of when it had read no further, and had not ended for good."""
     return max(
         (
@@ -69,30 +69,30 @@ def _highest_watermark(reports: list[Said], source: int, upto: int | None = None
     )
 
 
-def drawn(rng: Random, sources: int, count: int, *, idle_sources: range) -> list[Said]:
+def drawn(rng: Random, sources: int, count: int, *, idle_sources: range) -> list[Report]:
     """Sources that read on, each at its own pace, some of them silent now and then, for whatever the others read."""
     watermarks, reads = [0] * sources, [0] * sources
     claims = [[0] * sources for _ in range(sources)]
-    said: list[Said] = []
+    said: list[Report] = []
     living = list(range(sources))
     while living and len(said) < count:
         source = rng.choice(living)
         if rng.random() < 0.8:
             reads[source] += rng.choice([0, 1, 1, 5])
             watermarks[source] += rng.choice([0, 1, 3, 40])
-        silence = None
+        idleness = None
         if source in idle_sources and rng.random() < 0.6:
             # A source's looks at the logs never go back.
             claims[source] = [
                 max(at, rng.randint(at, max(at, read) + 3)) for at, read in zip(claims[source], reads, strict=True)
             ]
             bound = rng.choice([MAX_WATERMARK, watermarks[source] + rng.choice([0, 1, 10, 200])])
-            silence = SourceIdleness(list(claims[source]), bound)
+            idleness = SourceIdleness(list(claims[source]), bound)
         if rng.random() < 0.02:  # for good: it says nothing more
             living.remove(source)
-            said.append(Said(source, MAX_WATERMARK, reads[source]))
+            said.append(Report(source, MAX_WATERMARK, reads[source]))
         else:
-            said.append(Said(source, watermarks[source], reads[source], silence))
+            said.append(Report(source, watermarks[source], reads[source], idleness))
     return said
 
 
@@ -110,10 +110,10 @@ def test_without_idle_sources_it_is_the_lowest_watermark(seed: int, sources: int
 def test_one_idle_source_is_excluded_exactly_as_defined(seed: int, sources: int) -> None:
     """Silent from the beginning, and renewing its claims: then nothing is forgotten that it may ask for."""
     claim = SourceIdleness([0] * sources, 0)
-    said = [Said(0, 0, 0, claim)]
+    said = [Report(0, 0, 0, claim)]
     for each in drawn(Random(seed), sources, 60, idle_sources=range(1)):
-        claim = each.silence or claim
-        said.append(each if each.source else each._replace(silence=claim))
+        claim = each.idleness or claim
+        said.append(each if each.source else each._replace(idleness=claim))
     assert watermarks(said, sources) == watermarks_by_definition(said, sources)
 
 
@@ -133,7 +133,7 @@ def test_steps_that_are_dropped_only_delay(seed: int, sources: int, most: int) -
     said = drawn(Random(seed), sources, 80, idle_sources=range(sources))
     reads = [max((each.read for each in said if each.source == source), default=0) for source in range(sources)]
     said += [
-        Said(source, MIN_WATERMARK, reads[source], SourceIdleness(reads, MAX_WATERMARK)) for source in range(sources)
+        Report(source, MIN_WATERMARK, reads[source], SourceIdleness(reads, MAX_WATERMARK)) for source in range(sources)
     ]
     allowed = watermarks_by_definition(said, sources)
     with patch("prectr.stream.ordering.watermark._MAX_HISTORY", most):
@@ -206,7 +206,7 @@ class Reader:
         self.watermark = MIN_WATERMARK
         self.open: list[int] = []
 
-    def take(self, count: int) -> tuple[Said, list[int]]:
+    def take(self, count: int) -> tuple[Report, list[int]]:
         """Read so many events; the frame, and the effective closes of its records."""
         closed: list[int] = []
         for event in self.log[self.number][self.read : self.read + count]:
@@ -214,20 +214,20 @@ class Reader:
             self.watermark = max(self.watermark, event.ts - self.lateness)
             closed += self._close()
             self.open.append(max(event.ts + self.window, self.watermark + 1))
-        return self.said(None), closed
+        return self.report(None), closed
 
-    def said(self, silence: SourceIdleness | None) -> Said:
-        return Said(self.number, self.watermark, self.read, silence)
+    def report(self, idleness: SourceIdleness | None) -> Report:
+        return Report(self.number, self.watermark, self.read, idleness)
 
-    def claim(self, claim: Claim) -> Said | None:
+    def claim(self, claim: Claim) -> Report | None:
         """The frame that says that there is nothing to say, if that is true."""
         if self.read < ends(self.log, claim.at)[self.number]:
             return None
         bound = MAX_WATERMARK if self.watermark == MIN_WATERMARK else min(self.open, default=MAX_WATERMARK) - 1
-        return self.said(SourceIdleness(ends(self.log, claim.since), bound))
+        return self.report(SourceIdleness(ends(self.log, claim.since), bound))
 
-    def flush(self) -> tuple[Said, list[int]]:
-        return Said(self.number, MAX_WATERMARK, self.read), sorted(self.open)
+    def flush(self) -> tuple[Report, list[int]]:
+        return Report(self.number, MAX_WATERMARK, self.read), sorted(self.open)
 
     def _close(self) -> list[int]:
         closed = sorted(at for at in self.open if at <= self.watermark)
@@ -253,7 +253,7 @@ def world(rng: Random, partitions: int, lateness: int) -> list[list[Event]]:
     return log
 
 
-def frames_of(rng: Random, reader: Reader, upto: int) -> Iterator[tuple[Said, list[int]]]:
+def frames_of(rng: Random, reader: Reader, upto: int) -> Iterator[tuple[Report, list[int]]]:
     """A task's life from the first to the last event of the world: it reads, rests, and claims only what is true."""
     now = 0
     looked = 0
@@ -270,7 +270,7 @@ def frames_of(rng: Random, reader: Reader, upto: int) -> Iterator[tuple[Said, li
     yield reader.take(len(reader.log[reader.number]))
 
 
-def interleaved(rng: Random, queues: list[list[tuple[Said, list[int]]]]) -> Iterator[tuple[Said, list[int]]]:
+def interleaved(rng: Random, queues: list[list[tuple[Report, list[int]]]]) -> Iterator[tuple[Report, list[int]]]:
     """Frames of every source in its order, and of any two sources in any; some are ahead by far."""
     queues = [list(queue) for queue in queues]
     while any(queues):
@@ -339,7 +339,7 @@ def test_idleness_sampled_after_the_pause_would_advance_the_watermark_past_unrea
     progress = initial_watermark(2)
     for reader in readers:
         report(progress, reader.take(1)[0])
-    report(progress, readers[1].said(SourceIdleness(ends(log, 300), MAX_WATERMARK)))
+    report(progress, readers[1].report(SourceIdleness(ends(log, 300), MAX_WATERMARK)))
     report(progress, readers[0].take(1)[0])
     readers[1].take(1)
     assert min(readers[1].open) <= progress.watermark

@@ -14,8 +14,9 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example, encode_record
-from prectr.stream.replay.local_tasks import EmbeddedTasks, ReleasedBatch
+from prectr.stream.replay.local_tasks import EmbeddedTasks
 from prectr.stream.sinks.example_file import example_line
 from tests.kit.stages.events import HOUR, LATENESS, MINUTE, WINDOW, T, click, page
 from tests.oracle.contract import partition_of
@@ -139,7 +140,7 @@ def test_a_quiet_partition_with_more_pages_than_memory_ends_with_the_same_result
     tasks.checkpoint(tmp_path / "copy")
     tasks.close()
     for task in range(partitions):
-        store = Store(tmp_path / "copy" / f"queries-{task}", StoreOptions(read_only=True))
+        store = Store(tmp_path / "copy" / f"aggregate-{task}", StoreOptions(read_only=True))
         assert not list(store.scan(b"h", b"i"))
         store.close()
 
@@ -178,7 +179,7 @@ def test_no_user_stays_in_memory_after_the_last_page_has_closed(
     tasks = opened(tmp_path, 1)
     tasks.process(lines, 0)
     (task,) = tasks._joins
-    assert list(task._users) == ["last"]
-    assert task._pending_pages == {}
+    assert task._users.resident_ids == ["last"]
+    assert len(task._pending_pages) == 0
     assert tasks.outcomes.pages.emitted == 500
     tasks.close()

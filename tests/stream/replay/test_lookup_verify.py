@@ -239,7 +239,7 @@ def test_a_query_without_pending_pages_has_zero_counts_of_them(tmp_path: Path) -
     found = look_up_query(tmp_path / "run", "usb cable")
     assert found.unapplied_pages == 1
     folder, _ = newest_checkpoint(tmp_path / "run")
-    store = Store(folder / "state" / f"queries-{found.partition}")
+    store = Store(folder / "state" / f"aggregate-{found.partition}")
     (value,) = store.get_many([b"qusb cable"])
     assert value is not None
     entry = decode_stored_query(value)

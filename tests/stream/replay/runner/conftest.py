@@ -11,9 +11,9 @@ from tests.oracle.oracle import expected_replay as brute_force
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many steps of a small log; and no waiting for the disk, which no test here takes the power from."""
+    """Many steps of a small log; and no fsync, since no test here cuts the power."""
     monkeypatch.setattr("prectr.stream.replay.runner.STEP_LINES", 40)
-    monkeypatch.setattr("prectr.stream.replay.run_checkpoint._fsync", lambda path: None)
+    monkeypatch.setattr("prectr.stream.replay.run_checkpoint.fsync_path", lambda path: None)
 
 
 @pytest.fixture

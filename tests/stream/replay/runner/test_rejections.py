@@ -84,9 +84,9 @@ def test_a_missing_file_is_an_error_before_anything_is_made(tmp_path: Path) -> N
 
 def test_a_changed_configuration_is_refused_with_every_difference(log: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    replay_to_end([log], run_dir, flush=False, named={"partitions": "2", "seed": "0", "gone": "x"})
+    replay_to_end([log], run_dir, flush=False, named_config={"partitions": "2", "seed": "0", "gone": "x"})
     with pytest.raises(UsageError) as refused:
-        replay_to_end([log], run_dir, named={"partitions": "2", "seed": "1", "new": "y"})
+        replay_to_end([log], run_dir, named_config={"partitions": "2", "seed": "1", "new": "y"})
     said = str(refused.value)
     assert "seed is 1, was 0" in said
     assert "new is y, was not set" in said
@@ -125,7 +125,7 @@ def test_a_refused_run_folder_is_free_again(log: Path, tmp_path: Path) -> None:
     """Also while the error of the refusal is still held."""
     replay_to_end([log], tmp_path / "run", flush=False)
     with pytest.raises(UsageError) as refused:
-        replay_to_end([log], tmp_path / "run", named={"partitions": "3"})
+        replay_to_end([log], tmp_path / "run", named_config={"partitions": "3"})
     replay_to_end([log], tmp_path / "run")
     assert "partitions" in str(refused.value)
 
