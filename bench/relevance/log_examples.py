@@ -1,4 +1,4 @@
-"""Examples of a simulated log, as the stages make them."""
+"""Training examples of a simulated log, made by both stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,27 +14,27 @@ Catalogue = Literal["synthetic", "chorus"]
 
 
 class _CollectingSink:
-    """An `ExampleSink` that keeps what comes."""
+    """An `ExampleSink` that collects all examples."""
 
     def __init__(self) -> None:
         self.examples: list[Example] = []
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Keep them."""
+        """Collect the examples."""
         self.examples.extend(examples)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def save(self, folder: Path) -> None:
-        """Nothing outlives the run."""
+        """Nothing to save."""
 
     def load(self, folder: Path) -> None:
-        """Nothing was saved."""
+        """Nothing to load."""
 
 
 def collect_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Example]:
-    """What the stages make of a log that is simulated in `folder`, in the one order."""
+    """Simulate a log in `folder`, and return its examples in total event-time order."""
     log = folder / "log.jsonl"
     simulate(log, WorldSettings(pages=pages, catalogue=catalogue))
     sink = _CollectingSink()
