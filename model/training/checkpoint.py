@@ -138,11 +138,13 @@ def _settings(config: TrainerConfig) -> dict[str, SettingValue]:
     return msgspec.json.decode(_encode_json(dataclasses.asdict(config)), type=dict[str, SettingValue])
 
 
+def _identifying(settings: dict[str, SettingValue]) -> dict[str, SettingValue]:
+    """The settings that must be the same for a checkpoint to be resumed."""
+    return {name: value for name, value in settings.items() if name not in _IGNORED_SETTINGS}
+
+
 def _check_config(folder: Path, header: CheckpointHeader, config: TrainerConfig) -> None:
-    current, saved = _settings(config), header.config
-    different = config_diff(
-        *({name: value for name, value in each.items() if name not in _IGNORED_SETTINGS} for each in (current, saved))
-    )
+    different = config_diff(_identifying(_settings(config)), _identifying(header.config))
     if different:
         raise CheckpointError(
             f"checkpoint {folder} was written under another configuration: {different}. "

@@ -62,7 +62,7 @@ class _LazyGroup(TyperGroup):
             hint = f"the nearest is {near[0]!r}" if near else f"there are {', '.join(COMMANDS)}"
             raise UsageError(f"there is no command {name!r}; {hint}")
         found, command, rest = super().resolve_command(ctx, args)
-        return found, _load(name) if name in COMMANDS else command, rest
+        return found, load_command(name) if name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C ends it with a message."""
@@ -73,7 +73,7 @@ class _LazyGroup(TyperGroup):
             raise typer.Exit(FAILED) from None
 
 
-def _load(name: str) -> Any:
+def load_command(name: str) -> Any:
     """Import a command: the Typer app of its file, if it has commands of its own, or else its function."""
     module = importlib.import_module(f"prectr.ops.commands.{_TABLE[name][0]}.{name}")
     own = getattr(module, "app", None)

@@ -37,7 +37,7 @@ TRAINING: Final = Dashboard(
                         Query(
                             f"{_rate('prectr_train_seconds_total', 'model, phase')} / on (model) group_left "
                             f"{_rate('prectr_trained_batches_total', 'model')}",
-                            "{{model}} {{stage}}",
+                            "{{model}} {{phase}}",
                         ),
                     ),
                     kind="stack",
@@ -115,7 +115,7 @@ TRAINING: Final = Dashboard(
                     queries=(
                         Query(
                             'max by (model, param_group) (prectr_learning_rate{job="train",model=~"$model"})',
-                            "{{model}} {{stage}}",
+                            "{{model}} {{param_group}}",
                         ),
                     ),
                     axis_min=0,

@@ -7,8 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
+from prectr.ops.cli.client_config import connection
 from prectr.ops.cli.console import progress_bar, set_up_logging
-from prectr.ops.cli.kafka_options import Bootstrap, connection
+from prectr.ops.cli.options import Bootstrap
 from prectr.ops.cli.signals import stop_signals
 from prectr.state.errors import UsageError
 from prectr.stream.kafka.client.end_offsets import fetch_end_offsets

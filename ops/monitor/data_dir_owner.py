@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from prectr.ops.json_file import write_json
 from prectr.state.errors import StateError
 from prectr.state.identity import config_diff
 
@@ -29,7 +30,7 @@ def claim(folder: Path, owner: DataDirOwner) -> None:
     path = folder / _FILE
     try:
         if not path.exists():
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(owner)))
+            write_json(path, owner)
             return
         recorded = msgspec.json.decode(path.read_bytes(), type=DataDirOwner)
     except (OSError, msgspec.DecodeError) as error:

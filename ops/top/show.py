@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from prectr.ops.json_file import to_json
 from prectr.ops.top.poller import Poller
 from prectr.ops.top.screen import no_response_hint, render
 from prectr.ops.top.stats import SystemStatus
@@ -79,7 +79,7 @@ def _write(path: Path | None, status: SystemStatus) -> None:
         return
     temporary = path.with_name(path.name + ".new")
     try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
+        temporary.write_bytes(to_json(status))
         os.replace(temporary, path)
     except OSError as error:
         raise PrectrError(f"cannot write {path}: {error.strerror}; name another file with --json") from error

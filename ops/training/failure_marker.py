@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from prectr.ops.json_file import write_json
 from prectr.state.errors import TrainingError
 
 FAILURE_FILE: Final = "training-failed.json"
@@ -22,7 +21,7 @@ _POLL_INTERVAL: Final = 0.1
 
 def write_failure(run_dir: Path, error: TrainingError) -> None:
     """Write down why nothing was learned from a batch."""
-    (run_dir / FAILURE_FILE).write_bytes(msgspec.json.encode({"error": str(error)}) + b"\n")
+    write_json(run_dir / FAILURE_FILE, {"error": str(error)})
 
 
 def failed_since(run_dir: Path, checkpoint_time: float | None) -> bool:

@@ -88,7 +88,7 @@ def _trainer(run_dir: Path, model: str) -> Trainer:
 
 
 def _ranked(made: Path, **more: Any) -> Ranking:
-    question = {"query": " QUERY  1", "user_id": "u1", "items": ITEMS, "at": ASKED} | more
+    question = {"query": " QUERY  1", "user_id": "u1", "items": ITEMS, "as_of": ASKED} | more
     choice = RunRef(run_dir=question.pop("run_dir", made / "run"), **question.pop("choice", {}))
     return rank_by(choice, RankQuery(**question))
 
@@ -185,7 +185,7 @@ def test_the_state_may_lie_elsewhere_as_that_of_a_live_run_does(made: Path, tmp_
 
 def test_partial_state_is_rejected(made: Path, tmp_path: Path) -> None:
     shutil.copytree(list_checkpoints(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
-    for path in tmp_path.glob("live/**/sessions-*"):
+    for path in tmp_path.glob("live/**/join-*"):
         shutil.rmtree(path)
     with pytest.raises(StateError, match=r"join-\d, which user 'u1' belongs to, is not in .*--state-dir"):
         _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
@@ -355,7 +355,7 @@ def test_the_command_prints_the_ranking_and_writes_all_of_it(made: Path, tmp_pat
     code, out, err = run(_write(tmp_path / name, ITEMS), "--json", str(tmp_path / "out.json"), "--top", "4")
     assert code == 0, err
     written = msgspec.json.decode((tmp_path / "out.json").read_bytes(), type=Ranking)
-    of_log = _ranked(made, at=None)
+    of_log = _ranked(made, as_of=None)
     assert _log_odds(written) == pytest.approx(_log_odds(of_log), abs=1e-6)
     assert (written.query, written.user_id, written.candidates, written.model) == ("query 1", "u1", 6, "prectr-v2")
     printed = [line for line in out.splitlines() if line.count("│") > 10]
@@ -422,4 +422,4 @@ def test_a_price_that_is_no_number_in_csv_is_scored_as_none(tmp_path: Path, run:
 def test_a_time_that_is_none_is_wrong_use(tmp_path: Path, run: Run) -> None:
     code, _, err = run(_write(tmp_path / "items.jsonl", ITEMS), "--as-of", "soon")
     assert code == 2
-    assert "'soon' is no time" in err
+    assert "'soon' is not a time" in err

@@ -70,7 +70,7 @@ def test_a_usage_error_is_not_retried(tmp_path: Path) -> None:
     child = ManagedProcess(
         "stream", ["stream", *["--bootstrap", "x:1", "--state-dir", "s", "--flush"]], tmp_path / "x.log", may_exit=True
     )
-    with pytest.raises(UsageError, match="stream: --flush goes with --until-end"):
+    with pytest.raises(UsageError, match="stream: --flush requires --until-end"):
         supervise([child], stop=lambda: False)
     assert child.restarts == 0
 
@@ -124,8 +124,8 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from prectr.ops.live.supervisor import Child\n"
-            "child = Child('well', sys.argv[2:], Path(sys.argv[1]), may_end=False)\n"
+            "import sys, time; from pathlib import Path; from prectr.ops.live.supervisor import ManagedProcess\n"
+            "child = ManagedProcess('well', sys.argv[2:], Path(sys.argv[1]), may_exit=False)\n"
             "child.start(0.0); print(child.pid, flush=True); time.sleep(600)",
             tmp_path / "well.log",
             *forever(tmp_path),

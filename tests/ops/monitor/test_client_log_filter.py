@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def test_warnings_are_limited_to_one_line_in_ten_seconds_and_their_end_is_logged(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "ops"), ClientLogFilter("h:1") as trouble:
+    with caplog.at_level(logging.INFO, "prectr.ops"), ClientLogFilter("h:1") as trouble:
         assert not trouble.is_failing()
         for _ in range(120):
             logging.getLogger("aiokafka.consumer").error("no connection\nto node %d", 1)
@@ -47,7 +47,7 @@ def test_warnings_are_limited_to_one_line_in_ten_seconds_and_their_end_is_logged
 def test_small_talk_rebalances_and_what_comes_of_stopping_are_no_trouble(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "ops"), ClientLogFilter("h:1") as trouble:
+    with caplog.at_level(logging.INFO, "prectr.ops"), ClientLogFilter("h:1") as trouble:
         logging.getLogger("faust.producer").warning("producer buffer full")
         logging.getLogger("aiokafka").info("joined")
         logging.getLogger("aiokafka").warning("Heartbeat failed for group g because it is rebalancing")

@@ -130,7 +130,7 @@ def test_before_any_record_the_page_says_what_it_waits_for(server: PageServer) -
 
 
 def test_sources_are_alive_while_they_send(server: PageServer) -> None:
-    server.update(reading(damaged=3, version=1))
+    server.update(reading(corrupt=3, version=1))
     now = json.loads(get(server, "/quality.json"))
     assert {source["model"]: source["alive"] for source in now["sources"]} == {"lr": True, "dnn & co": False}
     assert {source["model"]: source["last_record_age_seconds"] for source in now["sources"]} == {
@@ -138,7 +138,7 @@ def test_sources_are_alive_while_they_send(server: PageServer) -> None:
         "dnn & co": 3600.0,
     }
     assert now["rejected"] == {"corrupt": 3, "version": 1}
-    assert "3 damaged, 1 version" in Page(get(server, "/")).text
+    assert "3 corrupt, 1 version" in Page(get(server, "/")).text
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_sources_are_alive_while_they_send(server: PageServer) -> None:
         ("waiting for Kafka", 0, "✗ waiting for Kafka"),
     ],
 )
-def test_the_page_begins_with_whether_all_is_well(standing: str, later: float, verdict: str) -> None:
+def test_the_page_begins_with_whether_all_is_well(status: str, later: float, verdict: str) -> None:
     with PageServer(0, "127.0.0.1", clock=lambda: NOW + later) as server:
-        server.update(reading(standing))
+        server.update(reading(status))
         assert verdict in Page(get(server, "/")).text
-        assert get(server, "/health") == standing
+        assert get(server, "/health") == status
 
 
 def test_what_is_not_there_is_not_found(server: PageServer) -> None:
@@ -228,7 +228,7 @@ def test_the_metrics_keep_the_conventions() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: it is in Debian's package prometheus")
 def test_promtool_finds_nothing_to_say() -> None:
-    _, text = exported(reading(damaged=1))
+    _, text = exported(reading(corrupt=1))
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=text, check=False, capture_output=True, text=True, timeout=60
     )

@@ -68,7 +68,7 @@ def test_a_tasks_watermark_lag_is_measured_from_the_furthest_watermark() -> None
     assert [task.watermark_lag_seconds for task in seen.status.tasks] == [0.0, 90.0, None]
     assert seen.status.watermark_lag_seconds == 90.0
     text = text_of(seen)
-    assert table_row(text, "join", "1") == "sessions 1 130 20 1 min 30 s 80 0 12.5 s ago"
+    assert table_row(text, "join", "1") == "join 1 130 20 1 min 30 s 80 0 12.5 s ago"
     assert table_row(text, "lag") == "lag unread 60 slowest task behind 1 min 30 s checkpoint –"
 
 
