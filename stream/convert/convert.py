@@ -17,7 +17,6 @@ from prectr.stream.convert.ubi import UbiDocuments
 
 SOURCES: Final = ("ubi", "metarank")
 CLICK_ACTIONS: Final = ("click",)
-_PROGRESS_ROWS: Final = 1024
 
 
 class _Converter(Protocol):
@@ -34,7 +33,7 @@ def convert(
     out: Path,
     *,
     click_actions: Sequence[str] = CLICK_ACTIONS,
-    on_progress: Callable[[str, int], None] = lambda _doing, _rows: None,
+    on_progress: Callable[[int], None] = lambda _read: None,
 ) -> ConversionReport:
     """Convert foreign files to one log of events, sorted by event time, in bounded memory.
 
@@ -43,7 +42,7 @@ def convert(
         inputs: the files, together one log; their order does not matter.
         out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; replaced as a whole once everything is converted.
         click_actions: of UBI and Metarank, the actions that are clicks.
-        on_progress: called now and then with what is being done and the rows so far.
+        on_progress: called now and then with the bytes of the inputs that have been read.
 
     Raises:
         UsageError: the source or a name says nothing.
@@ -75,11 +74,12 @@ def convert(
             file_format, delimiter = mapping.input.format, mapping.input.delimiter  # type: ignore[assignment]
         else:
             raise UsageError(f"source {source!r} is none of {', '.join(SOURCES)} and no mapping file (.toml)")
+        read_before = 0
         for path in inputs:
-            for row in read_rows(path, file_format, delimiter):
+            # Bound now, since the lambda outlives the turn of the loop.
+            for row in read_rows(path, file_format, delimiter, lambda read, base=read_before: on_progress(base + read)):  # type: ignore[misc]
                 converter.add(row)
-                if report.rows % _PROGRESS_ROWS == 0:
-                    on_progress("read", report.rows)
+            read_before += path.stat().st_size
         converter.finish()
-        log.write(out, lambda written: on_progress("write", written))
+        log.write(out)
     return report

@@ -3,7 +3,7 @@
 import gzip
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -46,13 +46,13 @@ class EventLog:
             self._report.impressions += len(decoded.items)
         self._sorter.add((decoded.ts, isinstance(decoded, Click)), line)
 
-    def write(self, out: Path, on_progress: Callable[[int], None]) -> None:
+    def write(self, out: Path) -> None:
         """Write everything to `out`, whole or not at all; the suffix chooses the format.
 
         Raises PrectrError where it cannot be written.
         """
         partial = out.with_name(f".{out.name}.partial")
-        lines = self._lines(on_progress)
+        lines = self._lines()
         try:
             if out.name.endswith(".parquet"):
                 _write_parquet(partial, lines)
@@ -66,11 +66,8 @@ class EventLog:
             partial.unlink(missing_ok=True)
             raise
 
-    def _lines(self, on_progress: Callable[[int], None]) -> Iterator[bytes]:
-        for number, (_, line) in enumerate(self._sorter, 1):
-            yield line
-            if number % 1024 == 0:
-                on_progress(number)
+    def _lines(self) -> Iterator[bytes]:
+        return (line for _, line in self._sorter)
 
 
 def check_suffix(out: Path) -> None:

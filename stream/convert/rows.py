@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -36,6 +36,13 @@ _MAX_BATCH_BYTES: Final = 1 << 30
 _SAMPLE_BYTES: Final = 1 << 16
 
 
+OnBytes = Callable[[int], None]
+
+
+def _ignore(_read: int) -> None:
+    """Report no progress."""
+
+
 class Row(NamedTuple):
     """A row and its place for messages, such as `file.csv row 12`; `value` is Unmappable where it cannot be read."""
 
@@ -60,12 +67,18 @@ def detect_format(path: Path) -> Format:
     return found
 
 
-def read_rows(path: Path, file_format: Format | None = None, delimiter: str | None = None) -> Iterator[Row]:
+def read_rows(
+    path: Path,
+    file_format: Format | None = None,
+    delimiter: str | None = None,
+    on_bytes: OnBytes = _ignore,
+) -> Iterator[Row]:
     """Yield the rows of a file in their order.
 
     Args:
         path: the file; .gz and .zst are decompressed.
         file_format: of the file; by default by `detect_format`.
+        on_bytes: called with the bytes of the file that have been read so far.
         delimiter: of a CSV file; by default the one of comma, semicolon, tab and bar that the header has most of.
 
     Raises:
@@ -75,13 +88,13 @@ def read_rows(path: Path, file_format: Format | None = None, delimiter: str | No
     try:
         chosen = file_format or detect_format(path)
         if chosen == "csv":
-            yield from _read_csv(path, delimiter)
+            yield from _read_csv(path, delimiter, on_bytes)
         elif chosen == "parquet":
-            yield from _read_parquet(path)
+            yield from _read_parquet(path, on_bytes)
         elif chosen == "json":
-            yield from _read_array(path)
+            yield from _read_array(path, on_bytes)
         else:
-            yield from _read_lines(path)
+            yield from _read_lines(path, on_bytes)
     except CorruptLogError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
@@ -92,12 +105,12 @@ def _uncompressed_suffix(path: Path) -> str:
     return Path(path.stem).suffix.lower() if path.suffix.lower() in _COMPRESSIONS else path.suffix.lower()
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    return _COMPRESSIONS.get(path.suffix.lower(), plain_blocks)(path, lambda _: None)
+def _blocks(path: Path, on_bytes: OnBytes) -> Iterator[bytes]:
+    return _COMPRESSIONS.get(path.suffix.lower(), plain_blocks)(path, on_bytes)
 
 
 def _first_character(path: Path) -> bytes:
-    head = next(_blocks(path), b"")[:_SAMPLE_BYTES]
+    head = next(_blocks(path, _ignore), b"")[:_SAMPLE_BYTES]
     return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
@@ -123,9 +136,9 @@ class _BlockStream(io.RawIOBase):
         return size
 
 
-def _read_csv(path: Path, delimiter: str | None) -> Iterator[Row]:
+def _read_csv(path: Path, delimiter: str | None, on_bytes: OnBytes) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CELL)
-    raw = io.BufferedReader(_BlockStream(_blocks(path)), 1 << 20)
+    raw = io.BufferedReader(_BlockStream(_blocks(path, on_bytes)), 1 << 20)
     head = raw.peek(_SAMPLE_BYTES)
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = io.TextIOWrapper(raw, encoding=encoding, errors="surrogateescape", newline="")
@@ -154,9 +167,9 @@ def _read_csv(path: Path, delimiter: str | None) -> Iterator[Row]:
         raise InputError(f"{path} line {reader.line_num}: {error}") from error
 
 
-def _read_lines(path: Path) -> Iterator[Row]:
+def _read_lines(path: Path, on_bytes: OnBytes) -> Iterator[Row]:
     number = 0
-    for lines in split_lines(_blocks(path)):
+    for lines in split_lines(_blocks(path, on_bytes)):
         for line in lines:
             number += 1
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -175,8 +188,8 @@ def _json_row(place: str, content: bytes) -> Row:
     return Row(place, value)
 
 
-def _read_array(path: Path) -> Iterator[Row]:
-    stream = io.BufferedReader(_BlockStream(_blocks(path)), 1 << 16)
+def _read_array(path: Path, on_bytes: OnBytes) -> Iterator[Row]:
+    stream = io.BufferedReader(_BlockStream(_blocks(path, on_bytes)), 1 << 16)
     number = 0
     try:
         for value in ijson.items(stream, "item", use_float=True):
@@ -190,17 +203,18 @@ def _read_array(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: not JSON after element {number}: {error}") from error
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path, on_bytes: OnBytes) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             duplicates = {name for name in names if names.count(name) > 1}
             if duplicates:
                 raise InputError(f"{path}: two columns are named {sorted(duplicates)[0]!r}; rename one")
-            number = 0
+            number, size = 0, path.stat().st_size
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
                 if batch.nbytes > _MAX_BATCH_BYTES:
                     raise InputError(f"{path} row {number + 1}: {batch.nbytes:,} bytes in {batch.num_rows} rows")
+                on_bytes(size * (number + batch.num_rows) // file.metadata.num_rows)
                 for index in range(batch.num_rows):
                     number += 1
                     yield _parquet_row(f"{path} row {number}", batch, index)
