@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol, get_args
+from typing import Final, Protocol
 
-from prectr.state.errors import ConfigError, UsageError
+from prectr.state.errors import InputError, UsageError
 from prectr.stream.convert.event_log import EventLog, check_suffix
 from prectr.stream.convert.external_sort import ExternalSorter
 from prectr.stream.convert.mapped import MappedRows
-from prectr.stream.convert.mapping import load_mapping
+from prectr.stream.convert.mapping import MappingFile, load_mapping
 from prectr.stream.convert.metarank import MetarankEvents
 from prectr.stream.convert.outcome import ConversionReport
-from prectr.stream.convert.rows import Format, Row, read_rows
+from prectr.stream.convert.rows import Row, read_rows
 from prectr.stream.convert.ubi import UbiDocuments
 
 SOURCES: Final = ("ubi", "metarank")
-CLICK_ACTIONS: Final = ("click",)
+CLICK_ACTIONS: Final = ("click", "click_through")
 
 
 class _Converter(Protocol):
@@ -24,7 +25,7 @@ class _Converter(Protocol):
         """Add a row."""
 
     def finish(self) -> None:
-        """Convert what was gathered."""
+        """Convert the rows that have been collected."""
 
 
 def convert(
@@ -33,53 +34,75 @@ def convert(
     out: Path,
     *,
     click_actions: Sequence[str] = CLICK_ACTIONS,
+    max_rows: int | None = None,
     on_progress: Callable[[int], None] = lambda _read: None,
 ) -> ConversionReport:
     """Convert foreign files to one log of events, sorted by event time, in bounded memory.
 
     Args:
         source: "ubi", "metarank", or the path of a mapping file (.toml).
-        inputs: the files, together one log; their order does not matter.
+        inputs: the files, together one log; their order decides nothing but the order of events of equal time.
         out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; replaced as a whole once everything is converted.
         click_actions: of UBI and Metarank, the actions that are clicks.
-        on_progress: called now and then with the bytes of the inputs that have been read.
+        max_rows: the most rows to convert of each input; None for all.
+        on_progress: called from time to time with the bytes of the inputs that have been read.
 
     Raises:
-        UsageError: the source or a name says nothing.
+        UsageError: the source or a name is unknown, or the output is one of the inputs.
         ConfigError: the mapping file is wrong.
         InputError: a file cannot be read.
     """
     check_suffix(out)
-    if not inputs:
-        raise UsageError("no input is named")
+    _check_inputs(inputs, out)
+    mapping = _mapping_of(source)
     report = ConversionReport()
     out.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        events, gathered = (stack.enter_context(ExternalSorter(out.parent)) for _ in range(2))
+        events, collected = (stack.enter_context(ExternalSorter(out.parent)) for _ in range(2))
         log = EventLog(events, report)
-        file_format: Format | None = None
-        delimiter: str | None = None
         converter: _Converter
-        if source == "ubi":
-            converter, file_format = UbiDocuments(log, gathered, report, click_actions), "jsonl"
-        elif source == "metarank":
-            converter = MetarankEvents(log, gathered, report, click_actions)
-        elif source.endswith(".toml"):
-            mapping = load_mapping(Path(source))
-            converter = MappedRows(mapping, Path(source).parent, log, gathered, report)
-            if mapping.input.format is not None and mapping.input.format not in get_args(Format):
-                raise ConfigError(
-                    f"input.format is {mapping.input.format!r}; it is one of {', '.join(get_args(Format))}"
-                )
-            file_format, delimiter = mapping.input.format, mapping.input.delimiter  # type: ignore[assignment]
+        if mapping is not None:
+            converter = MappedRows(mapping, Path(source).parent, log, collected, report)
+        elif source == "ubi":
+            converter = UbiDocuments(log, collected, report, click_actions)
         else:
-            raise UsageError(f"source {source!r} is none of {', '.join(SOURCES)} and no mapping file (.toml)")
+            converter = MetarankEvents(log, collected, report, click_actions)
         read_before = 0
+
+        def on_bytes(read: int) -> None:
+            on_progress(read_before + read)
+
         for path in inputs:
-            # Bound now, since the lambda outlives the turn of the loop.
-            for row in read_rows(path, file_format, delimiter, lambda read, base=read_before: on_progress(base + read)):  # type: ignore[misc]
+            if mapping is None:
+                rows = read_rows(path, on_bytes=on_bytes, default_format="jsonl")
+            else:
+                rows = read_rows(path, mapping.input.format, mapping.input.delimiter, on_bytes)
+            for row in islice(rows, max_rows):
                 converter.add(row)
             read_before += path.stat().st_size
         converter.finish()
         log.write(out)
     return report
+
+
+def _check_inputs(inputs: Sequence[Path], out: Path) -> None:
+    if not inputs:
+        raise UsageError("no input is named")
+    resolved = set()
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        if path.resolve() in resolved:
+            raise UsageError(f"{path} is named twice")
+        resolved.add(path.resolve())
+    if out.resolve() in resolved:
+        raise UsageError(f"the output {out} is one of the inputs; choose another name")
+
+
+def _mapping_of(source: str) -> MappingFile | None:
+    """Return the mapping that a source names; None for UBI and Metarank."""
+    if source in SOURCES:
+        return None
+    if not source.endswith(".toml"):
+        raise UsageError(f"source {source!r} is none of {', '.join(SOURCES)}, and no mapping file (.toml)")
+    return load_mapping(Path(source))

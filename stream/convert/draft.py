@@ -1,8 +1,7 @@
-"""Proposes a mapping for files that nobody has described: columns are recognised by their names and values."""
+"""Proposes a mapping for files of unknown layout: columns are recognised by their names and values."""
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -10,184 +9,58 @@ from typing import Any, Final
 import msgspec
 
 from prectr.state.errors import InputError
+from prectr.stream.convert.draft_columns import (
+    CLICK_WORDS,
+    FIELD_NAMES,
+    PAGE_WORDS,
+    Column,
+    candidates,
+    columns_of,
+    ids_of,
+    is_flag,
+    normalised,
+    numbers_of,
+    separator_of_ids,
+    split_expression,
+)
 from prectr.stream.convert.outcome import Unmappable
 from prectr.stream.convert.rows import read_rows
 from prectr.stream.convert.times import to_millis
 
 SAMPLE_ROWS: Final = 500
-_SEPARATORS: Final = "|;,"
-_NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "request_id": (
-        "request_id",
-        "search_id",
-        "query_id",
-        "page_id",
-        "impression_id",
-        "serp_id",
-        "search_uuid",
-        "list_id",
-        "ranking_id",
-        "ranking",
-        "srch_id",
-        "page_view_id",
-    ),
-    "user_id": (
-        "user_id",
-        "user",
-        "customer_id",
-        "customer",
-        "visitor_id",
-        "visitor",
-        "client_id",
-        "member_id",
-        "account_id",
-        "uid",
-        "profile_id",
-        "cookie_id",
-        "cookie",
-        "device_id",
-        "person_id",
-    ),
-    "session_id": ("session_id", "session", "sid", "visit_id"),
-    "query": (
-        "query",
-        "search_query",
-        "user_query",
-        "search_term",
-        "searchterm",
-        "search_text",
-        "keyword",
-        "keywords",
-        "q",
-        "term",
-        "search",
-        "phrase",
-    ),
-    "ts": (
-        "ts",
-        "timestamp",
-        "event_time",
-        "time",
-        "datetime",
-        "event_timestamp",
-        "created_at",
-        "date_time",
-        "searched_at",
-        "shown_at",
-        "date",
-        "when",
-    ),
-    "items": (
-        "items",
-        "results",
-        "products",
-        "item_ids",
-        "shown_items",
-        "shown",
-        "product_ids",
-        "result_ids",
-        "impressions",
-        "hits",
-        "docs",
-        "documents",
-        "list",
-        "slate",
-        "candidates",
-        "displayed",
-        "skus",
-    ),
-    "item_id": (
-        "item_id",
-        "product_id",
-        "sku",
-        "asin",
-        "doc_id",
-        "object_id",
-        "article_id",
-        "item",
-        "product",
-        "listing_id",
-        "offer_id",
-        "document_id",
-        "id",
-        "clicked_item",
-    ),
-    "clicked": (
-        "clicked",
-        "is_clicked",
-        "click",
-        "is_click",
-        "clicks",
-        "clicked_item",
-        "clicked_items",
-        "clicked_item_id",
-        "clicked_item_ids",
-        "clicked_ids",
-        "clicked_id",
-        "clicked_product",
-        "clicked_products",
-        "clicked_product_id",
-        "clicked_sku",
-        "click_item",
-        "click_item_id",
-        "label",
-    ),
-    "click_ts": ("click_ts", "click_time", "clicked_at", "click_timestamp"),
-    "event": ("event", "event_type", "type", "action", "action_name", "event_name", "action_type"),
-    "position": ("position", "rank", "pos", "ordinal", "slot", "item_position"),
-    "title": ("title", "name", "product_name", "product_title", "item_title", "description", "label"),
-    "price": ("price", "sale_price", "unit_price", "price_eur", "price_usd", "amount"),
-    "category": ("category", "category_name", "department", "cat", "genre", "product_type"),
-    "brand": ("brand", "manufacturer", "vendor", "brand_name", "maker"),
-    "relevance": ("relevance", "relevance_level", "grade"),
-}
+"""Rows of each input that are sampled."""
+_MAX_SAMPLED_INPUTS: Final = 8
 _ITEM_FIELDS: Final = ("title", "relevance", "price", "category", "brand", "position")
-_CLICK_WORDS: Final = ("click", "item_click", "product_click", "select_item", "open", "tap")
-_PAGE_WORDS: Final = (
-    "impression",
-    "search",
-    "view",
-    "page",
-    "ranking",
-    "view_search_results",
-    "search_results",
-    "serp",
-)
-_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_CATALOGUE_FIELDS: Final = ("title", "price", "category", "brand")
+_NO_CLICKS: Final = "no column looks like clicks; if they are in another file, add a [[click]] for it"
+
+Fields = dict[str, str]
+"""Expressions by the field of a section."""
+Build = Callable[[str], str]
+"""Makes an expression with a prefix to its columns: "" over a row, "row." where the row is a part of the scope."""
 
 
 class Draft(msgspec.Struct):
-    """A proposed mapping file. unsure: what a person has to look at, also written into `text` as comments."""
+    """A proposed mapping file. unsure: what a person has to check, also written into `text` as comments."""
 
     text: str
     unsure: list[str]
 
 
-class _Column(msgspec.Struct):
-    """A column of the sample. values: those that are not empty. array: the expression that makes a list of it."""
-
-    name: str
-    values: list[Any]
-    array: str | None
-    elements: list[Any]
-
-
 def draft_mapping(inputs: Sequence[Path], catalogue: Path | None = None) -> Draft:
-    """Look at the first rows of a file and propose a mapping for it.
+    """Propose a mapping from the first rows of some files.
 
     Args:
-        inputs: files of one kind; the first is looked at.
-        catalogue: a file with one row an item, whose title, price and so on belong to the items shown.
+        inputs: the files of one log.
+        catalogue: a file with one row for each item, with its title, price and so on.
 
     Raises:
-        InputError: the file has no row that can be read, or nothing in it looks like the items of a page.
+        InputError: no row can be read, or no column looks like a time or like items.
     """
-    rows = _sample(inputs[0])
+    rows = [row for path in inputs[:_MAX_SAMPLED_INPUTS] for row in _sample(path)]
     if not rows:
-        raise InputError(f"{inputs[0]}: no row of it can be read")
-    columns = _columns(rows)
-    draft = _Draft(inputs, columns, _columns(_sample(catalogue)) if catalogue is not None else {}, catalogue, rows)
-    return draft.build()
+        raise InputError(f"{inputs[0]}: it has no row that can be read")
+    return _Draft(inputs[0], rows, catalogue).build()
 
 
 def _sample(path: Path) -> list[dict[str, Any]]:
@@ -196,329 +69,372 @@ def _sample(path: Path) -> list[dict[str, Any]]:
 
 
 class _Draft:
-    """Chooses columns and writes them down, each once."""
+    """Assigns columns to fields, each once, and writes the sections of the mapping."""
 
-    def __init__(
-        self,
-        inputs: Sequence[Path],
-        columns: dict[str, _Column],
-        catalogue_columns: dict[str, _Column],
-        catalogue: Path | None,
-        rows: list[dict[str, Any]],
-    ) -> None:
-        self._inputs = inputs
-        self._columns = columns
-        self._catalogue_columns = catalogue_columns
+    def __init__(self, source: Path, rows: list[dict[str, Any]], catalogue: Path | None) -> None:
+        self._source = source
+        self._rows = len(rows)
+        self._columns = columns_of(rows)
         self._catalogue = catalogue
-        self._rows = rows
+        self._catalogue_columns = columns_of(_sample(catalogue)) if catalogue is not None else []
         self._used: set[str] = set()
         self._unsure: list[str] = []
+        self._zone_missing = False
 
     def build(self) -> Draft:
         """Return the whole file."""
         event = self._event_column()
         items = self._items_column()
-        head = self._head()
-        sections = [self._time_section(head["ts"])]
-        if items is not None:
-            sections.append(self._array_page(head, items))
-            sections.append(self._array_clicks(head, items))
-        elif event is not None:
-            sections += self._event_sections(head, event)
-        else:
-            sections += self._row_sections(head)
+        time = self._time()
+        head = self._head(time, items)
+        sections = self._array_sections(head, items, event) if items is not None else self._row_sections(head, event)
         sections.append(self._catalogue_section())
-        unused = [name for name in self._columns if name not in self._used]
+        if self._zone_missing:
+            self._unsure.append("times have no zone; UTC is assumed")
+            sections.insert(0, _section("time", {"zone": "UTC"}))
+        unused = [column.path for column in self._columns if column.path not in self._used]
         top = [
-            f"# A mapping of {self._inputs[0].name} to events, proposed from its first {len(self._rows)} rows.",
-            "# Values are JMESPath expressions (https://jmespath.org) over one row; see prectr convert --help.",
-            *(f"# LOOK: {each}" for each in self._unsure),
+            f"A mapping of {self._source.name} to events, proposed from the first {self._rows} rows.",
+            "Values are JMESPath expressions (https://jmespath.org) over one row; docs/convert.md explains them.",
+            *(f"LOOK: {each}" for each in self._unsure),
+            *([f"Columns not used: {', '.join(unused)}"] if unused else []),
         ]
-        if unused:
-            top.append(f"# Columns not used: {', '.join(unused)}")
-        return Draft("\n\n".join(["\n".join(top), *filter(None, sections)]) + "\n", self._unsure)
+        comment = "\n".join(f"# {_escaped(line)}" for line in top)
+        return Draft("\n\n".join([comment, *filter(None, sections)]) + "\n", self._unsure)
 
-    def _head(self) -> dict[str, str]:
-        head = {name: self._expression(name) for name in ("request_id", "user_id", "session_id", "query", "ts")}
-        found = {name: text for name, text in head.items() if text is not None}
-        if "ts" not in found:
-            raise InputError(f"{self._inputs[0]}: no column looks like a time, among {', '.join(self._columns)}")
-        if "user_id" not in found and "session_id" not in found:
+    # Columns of the sample
+
+    def _free(self, field: str) -> list[Column]:
+        return [column for column in candidates(field, self._columns) if column.path not in self._used]
+
+    def _use(self, column: Column) -> Column:
+        self._used.add(column.path)
+        return column
+
+    def _scalar(self, field: str) -> Column | None:
+        found = next((column for column in self._free(field) if column.array is None), None)
+        return None if found is None else self._use(found)
+
+    def _event_column(self) -> Column | None:
+        for column in candidates("event", self._columns):
+            words = {normalised(str(each)) for each in column.values}
+            if words & CLICK_WORDS and words & PAGE_WORDS:
+                return self._use(column)
+        return None
+
+    def _items_column(self) -> Column | None:
+        arrays = [column for column in self._columns if column.array is not None]
+        named = candidates("items", arrays)
+        if named:
+            return self._use(named[0])
+        if any(column.array is None for column in candidates("item_id", self._columns)):
+            return None
+        known = {column.path for field in FIELD_NAMES for column in candidates(field, arrays)}
+        others = [column for column in arrays if column.path not in known]
+        found = max(others, key=lambda column: len(column.elements), default=None)
+        return None if found is None else self._use(found)
+
+    # Fields of both pages and clicks
+
+    def _time(self) -> Build:
+        """Choose the column of times, or one of dates and one of times of day."""
+        named = [column for column in candidates("ts", self._columns) if column.array is None]
+        of_clicks = {column.path for column in candidates("click_ts", self._columns)}
+        others = [
+            column
+            for column in self._columns
+            if column not in named and column.path not in of_clicks and ("time" in column.key or "date" in column.key)
+        ]
+        for column in [*named, *others]:
+            if _are_times(column.values):
+                self._zone_missing = _have_no_zone(column.values)
+                return _path(self._use(column))
+        days = next((column for column in named if column.key == "date"), None)
+        hours = next((column for column in named if column.key == "time"), None)
+        if days is not None and hours is not None:
+            moments = [f"{day}T{hour}" for day, hour in zip(days.values, hours.values, strict=False)]
+            if _are_times(moments):
+                self._zone_missing = _have_no_zone(moments)
+                day, hour = self._use(days).path, self._use(hours).path
+                return lambda prefix: f"join('T', [{prefix}{day}, {prefix}{hour}])"
+        if named and named[0].values:
+            example = str(named[0].values[0])[:60]
+            raise InputError(f"{self._source}: {named[0].path} is {example!r}, neither a number nor ISO 8601")
+        names = ", ".join(column.path for column in self._columns)
+        raise InputError(f"{self._source}: no column looks like a time, among {names}")
+
+    def _head(self, time: Build, items: Column | None) -> dict[str, Build]:
+        fields = ("request_id", "user_id", "session_id", "query")
+        found = {field: self._scalar(field) for field in fields}
+        head = {field: _path(column) for field, column in found.items() if column is not None}
+        if "request_id" not in head and items is not None:
+            row_id = next((column for column in self._columns if column.key == "id"), None)
+            if row_id is not None and len({str(each) for each in row_id.values}) == self._rows:
+                head["request_id"] = _path(self._use(row_id))
+        if "user_id" not in head and "session_id" not in head:
             self._unsure.append("no column looks like a user or a session; clicks are joined to pages by it")
-            found["user_id"] = "'everyone'"
-        if "request_id" not in found:
-            user = found.get("user_id") or found["session_id"]
-            self._unsure.append("no column identifies a result page; made of user and time")
-            found["request_id"] = f"join('-', [to_string({user}), to_string({found['ts']})])"
-        if "query" not in found:
-            self._unsure.append("no column looks like a query; pages count as browsing")
-        return found
+            head["user_id"] = lambda _prefix: "'everyone'"
+        if "request_id" not in head:
+            user = head.get("user_id") or head["session_id"]
+            self._unsure.append("no column identifies a result page; the id is made of user and time")
+            head["request_id"] = lambda at: f"join('-', [to_string({user(at)}), to_string({time(at)})])"
+        if "query" not in head:
+            self._unsure.append("no column looks like a query; the pages count as browsing")
+        return {**{field: head[field] for field in fields if field in head}, "ts": time}
 
-    def _time_section(self, ts: str) -> str:
-        column = next(each for each in self._columns.values() if _reference(each.name) == ts)
-        try:
-            to_millis(column.values[0] if column.values else None, "auto", None)
-        except Unmappable as error:
-            if error.reason == "time_without_zone":
-                self._unsure.append("times have no zone; UTC is assumed")
-                return '[time]\nzone = "UTC"'
-            self._unsure.append(f"{column.name} may be no time: {error.detail}")
-        return ""
+    # One array of items to a row
 
-    def _array_page(self, head: dict[str, str], items: _Column) -> str:
-        lines = ["[page]", *_assignments(head), "", "[page.items]", f"each = {_quoted(items.array or '')}"]
-        element = next((each for each in items.elements if each is not None), None)
-        if isinstance(element, dict):
-            keys = _columns([each for each in items.elements if isinstance(each, dict)])
-            fields = {}
-            for name in ("item_id", *_ITEM_FIELDS):
-                found = _best(name, keys)
-                if found is not None:
-                    fields[name] = f"item.{_reference(found.name)}"
+    def _array_sections(self, head: dict[str, Build], items: Column, event: Column | None) -> list[str]:
+        page = {field: build("") for field, build in head.items()}
+        keys = columns_of(each for each in items.elements if isinstance(each, dict))
+        fields = self._array_items(items, keys)
+        clicks = self._array_clicks(head, items, keys, fields["item_id"])
+        if event is not None:
+            page["when"] = _one_of(event, PAGE_WORDS)
+        if clicks is None:
+            clicks = self._click_rows(head, items, event)
+            if clicks is not None and event is None:
+                page["when"] = items.path
+        sections = [_section("page", page), _section("page.items", {"each": items.list_expression(), **fields})]
+        if clicks is None:
+            self._unsure.append(_NO_CLICKS)
+            return sections
+        return [*sections, _section("[click]", clicks)]
+
+    def _array_items(self, items: Column, keys: list[Column]) -> Fields:
+        """Return the fields of the elements of an array; `keys`: those of the elements, where they are objects."""
+        if keys:
+            fields = self._item_fields(keys, "item.")
             if "item_id" not in fields:
-                self._unsure.append(f"no field of the elements of {items.name} looks like an id: {', '.join(keys)}")
-                fields["item_id"] = f"item.{_reference(next(iter(keys)))}"
+                names = ", ".join(key.path for key in keys)
+                self._unsure.append(f"no field of the elements of {items.path} looks like an id: {names}")
+                fields = {"item_id": f"item.{keys[0].path}", **fields}
         else:
             fields = {"item_id": "item"}
-            for name in _ITEM_FIELDS:
-                parallel = self._parallel(name, items)
+            for field in _ITEM_FIELDS:
+                parallel = next((column for column in self._columns if self._is_parallel(column, field)), None)
                 if parallel is not None:
-                    fields[name] = f"at({_in_row(parallel.array or '', self._columns)}, index)"
-        fields |= self._catalogue_fields(fields)
-        return "\n".join([*lines, *_assignments(fields)])
+                    element = f"at({self._use(parallel).list_expression('row.')}, index)"
+                    fields |= self._item_field(field, element, parallel.key, parallel.elements)
+        return {**fields, **self._catalogue_fields(fields)}
 
-    def _array_clicks(self, head: dict[str, str], items: _Column) -> str:
-        element = next((each for each in items.elements if each is not None), None)
-        fields = {
-            name: _in_row(head[name], self._columns)
-            for name in ("request_id", "user_id", "session_id", "ts")
-            if name in head
-        }
-        if isinstance(element, dict):
-            keys = _columns([each for each in items.elements if isinstance(each, dict)])
-            clicked = _best("clicked", keys)
-            item_id = _best("item_id", keys)
-            if clicked is not None and item_id is not None:
-                click_ts = _best("click_ts", keys)
-                if click_ts is not None:
-                    fields["ts"] = f"item.{_reference(click_ts.name)}"
-                fields |= {"each": items.array or "", "when": f"item.{_reference(clicked.name)}"}
-                fields["item_id"] = f"item.{_reference(item_id.name)}"
-                return "\n".join(["[[click]]", *_assignments(fields)])
-        column = self._column("clicked")
-        if column is None:
-            self._unsure.append("no column looks like clicks; if they are in another file, add a [[click]] for it")
-            return ""
-        flags = column.array is not None and all(_is_flag(each) for each in column.elements)
-        click_ts = self._column("click_ts")
+    def _is_parallel(self, column: Column, field: str) -> bool:
+        names = FIELD_NAMES[field]
+        is_named = (
+            column.key in names or column.key.removesuffix("s") in names or column.key.removeprefix("item_") in names
+        )
+        return column.array is not None and column.path not in self._used and is_named
+
+    def _array_clicks(self, head: dict[str, Build], items: Column, keys: list[Column], item_id: str) -> Fields | None:
+        """Return the clicks that the row of a page has itself; None where it has none."""
+        in_scope = {field: build("row.") for field, build in head.items() if field != "query"}
+        flags = candidates("clicked", keys)
         if flags:
-            clicked_expression = _in_row(column.array or "", self._columns)
-            fields |= {"each": items.array or "", "when": f"at({clicked_expression}, index)", "item_id": "item"}
-        elif column.array is not None:
-            fields |= {"each": column.array, "item_id": "item"}
+            times = candidates("click_ts", keys)
+            ts = {"ts": f"item.{times[0].path}"} if times else {}
+            return {
+                **in_scope,
+                **ts,
+                "each": items.list_expression(),
+                "when": f"item.{flags[0].path}",
+                "item_id": item_id,
+            }
+        ids = next((key.values for key in keys if f"item.{key.path}" == item_id), items.elements)
+        for column in self._free("clicked"):
+            clicks = self._clicks_of(column, items, item_id, ids_of(ids))
+            if clicks is not None:
+                self._use(column)
+                over_row = {field: build("") for field, build in head.items() if field != "query"}
+                return {**(in_scope if "each" in clicks else over_row), **self._click_time(clicks), **clicks}
+        return self._clicks_by_position(head, items, item_id)
+
+    def _clicks_of(self, column: Column, items: Column, item_id: str, known: set[str]) -> Fields | None:
+        """Return how a column of clicks is read, or None where it is none; `known`: ids of items on pages."""
+        clicked = ids_of(column.elements or column.values)
+        objects = columns_of(each for each in column.elements if isinstance(each, dict))
+        if objects:
+            item_ids = candidates("item_id", objects)
+            times = candidates("click_ts", objects) or candidates("ts", objects)
+            ts = {"ts": f"item.{times[0].path}"} if times else {}
+            return {"each": column.list_expression(), **ts, "item_id": f"item.{item_ids[0].path}"} if item_ids else None
+        are_flags = all(is_flag(each) for each in column.elements or column.values) and not clicked <= known
+        if column.array is not None and are_flags:
+            when = f"at({column.list_expression('row.')}, index)"
+            return {"each": items.list_expression(), "when": when, "item_id": item_id}
+        if column.array is not None:
+            return {"each": column.list_expression(), "item_id": "item"}
+        separator = separator_of_ids(column.values, known)
+        if separator is not None:
+            return {"each": split_expression(column.path, separator), "item_id": "item"}
+        if are_flags:
+            return None
+        # Data frames make floats of whole numbers with gaps.
+        are_floats = not clicked <= known and {each.removesuffix(".0") for each in clicked} <= known
+        return {"when": column.path, "item_id": f"to_number({column.path})" if are_floats else column.path}
+
+    def _clicks_by_position(self, head: dict[str, Build], items: Column, item_id: str) -> Fields | None:
+        column = next((column for column in self._free("click_position") if column.array is None), None)
+        if column is None:
+            return None
+        index = f"to_number({self._use(column).path})"
+        lowest = 0 if 0 in numbers_of(column.values) else 1
+        self._unsure.append(f"{column.path} is taken as the position of the clicked item, from {lowest}")
+        clicked = f"at({items.list_expression()}, {index if lowest == 0 else f'sum([{index}, `-1`])'})"
+        fields = {field: build("") for field, build in head.items() if field != "query"}
+        clicks = {"when": f"{index} >= `{lowest}`", "item_id": clicked + item_id.removeprefix("item")}
+        return {**fields, **self._click_time(clicks), **clicks}
+
+    def _click_time(self, clicks: Fields) -> Fields:
+        """Return the time of clicks where a column has it; else they take the time of their page."""
+        column = next(iter(self._free("click_ts")), None)
+        if column is None or "ts" in clicks:
+            return {}
+        self._use(column)
+        if "each" not in clicks:
+            return {"ts": column.path if column.array is None else f"{column.list_expression()} | [0]"}
+        of_row = column.list_expression("row.")
+        return {"ts": of_row if column.array is None else f"at({of_row}, index)"}
+
+    def _click_rows(self, head: dict[str, Build], items: Column, event: Column | None) -> Fields | None:
+        """Return clicks that are rows of their own, beside rows of pages with arrays."""
+        item_id = self._scalar("item_id")
+        if item_id is None:
+            return None
+        click = {field: build("") for field, build in head.items() if field != "query"}
+        click_ts = next((column for column in self._free("click_ts") if column.array is None), None)
+        if click_ts is not None:
+            click["ts"] = f"{self._use(click_ts).path} || {click['ts']}"
+        when = _one_of(event, CLICK_WORDS) if event is not None else f"{item_id.path} && !{items.path}"
+        return {**click, "when": when, "item_id": item_id.path}
+
+    # One item to a row
+
+    def _row_sections(self, head: dict[str, Build], event: Column | None) -> list[str]:
+        free = [column for column in self._columns if column.path not in self._used]
+        fields = self._item_fields(free, "item.")
+        if "item_id" not in fields:
+            raise InputError(f"{self._source}: no column looks like the items of a page or an item's id")
+        fields |= self._catalogue_fields(fields)
+        page = {field: build("") for field, build in head.items()}
+        click = {field: text for field, text in page.items() if field != "query"}
+        item_id = fields["item_id"].removeprefix("item.")
+        if event is not None:
+            page["when"] = _one_of(event, PAGE_WORDS)
+            click |= {"when": _one_of(event, CLICK_WORDS), "item_id": item_id}
         else:
-            fields = _click_head(head)
-            fields |= {"when": _reference(column.name), "item_id": _reference(column.name)}
-        if click_ts is not None:
-            fields["ts"] = (
-                _reference(click_ts.name)
-                if "each" not in fields
-                else f"at({_in_row(click_ts.array, self._columns)}, index)"
-                if click_ts.array is not None
-                else _in_row(_reference(click_ts.name), self._columns)
-            )
-        return "\n".join(["[[click]]", *_assignments(fields)])
-
-    def _event_sections(self, head: dict[str, str], event: _Column) -> list[str]:
-        """Rows of pages and rows of clicks in one file, told by a column."""
-        values = list(dict.fromkeys(str(each) for each in event.values))
-        clicks = [each for each in values if each.lower() in _CLICK_WORDS]
-        pages = [each for each in values if each.lower() in _PAGE_WORDS]
-        reference = _reference(event.name)
-        item = self._column("item_id")
-        if item is None:
-            raise InputError(f"{self._inputs[0]}: no column looks like the items of a page or an item's id")
-        fields = {"item_id": f"item.{_reference(item.name)}"}
-        for name in _ITEM_FIELDS:
-            found = self._column(name)
-            if found is not None:
-                fields[name] = f"item.{_reference(found.name)}"
-        fields |= self._catalogue_fields(fields)
-        page = {**head, "when": _one_of(reference, pages)}
-        click = _click_head(head)
-        click |= {"when": _one_of(reference, clicks), "item_id": _reference(item.name)}
+            click |= {"when": self._row_clicked(item_id), "item_id": item_id}
+        click |= self._click_time(click) if event is None else {}
         self._unsure.append("a row is one item of its page; rows with the same request_id and user are one page")
-        return [
-            "\n".join(["[page]", *_assignments(page), "", "[page.items]", *_assignments(fields)]),
-            "\n".join(["[[click]]", *_assignments(click)]),
-        ]
-
-    def _row_sections(self, head: dict[str, str]) -> list[str]:
-        """One row an item shown, with a flag for its click."""
-        item = self._column("item_id")
-        if item is None:
-            raise InputError(f"{self._inputs[0]}: no column looks like the items of a page or an item's id")
-        fields = {"item_id": f"item.{_reference(item.name)}"}
-        for name in _ITEM_FIELDS:
-            found = self._column(name)
-            if found is not None:
-                fields[name] = f"item.{_reference(found.name)}"
-        fields |= self._catalogue_fields(fields)
-        self._unsure.append("a row is one item of its page; rows with the same request_id and user are one page")
-        sections = ["\n".join(["[page]", *_assignments(head), "", "[page.items]", *_assignments(fields)])]
-        clicked = self._column("clicked")
-        if clicked is None:
-            self._unsure.append("no column looks like clicks; if they are in another file, add a [[click]] for it")
+        sections = [_section("page", page), _section("page.items", fields)]
+        if not click["when"]:
+            self._unsure.append(_NO_CLICKS)
             return sections
-        click = _click_head(head)
-        click_ts = self._column("click_ts")
-        if click_ts is not None:
-            click["ts"] = _reference(click_ts.name)
-        click |= {"when": _reference(clicked.name), "item_id": _reference(item.name)}
-        return [*sections, "\n".join(["[[click]]", *_assignments(click)])]
+        return [*sections, _section("[click]", click)]
 
-    def _catalogue_fields(self, known: dict[str, str]) -> dict[str, str]:
-        fields = {}
-        for name in ("title", "price", "category", "brand"):
-            found = _best(name, self._catalogue_columns)
-            if found is not None and name not in known:
-                fields[name] = f"catalogue.{_reference(found.name)}"
+    def _row_clicked(self, item_id: str) -> str:
+        """Return the condition for a click on the item of a row; empty where no column looks like one."""
+        known = ids_of(next(column.values for column in self._columns if column.path == item_id))
+        for column in self._free("clicked"):
+            if len(numbers_of(column.values)) == len(column.values) or all(map(is_flag, column.values)):
+                return self._use(column).path
+            if ids_of(column.values) & known:
+                return f"{self._use(column).path} == {item_id}"
+        return ""
+
+    # Fields of items
+
+    def _item_fields(self, columns: Sequence[Column], prefix: str) -> Fields:
+        """Return the fields of items that columns have, each used once."""
+        fields: Fields = {}
+        used: set[str] = set()
+        for field in ("item_id", *_ITEM_FIELDS):
+            column = next((each for each in candidates(field, columns) if each.path not in used), None)
+            if column is None or (field == "item_id" and column.array is not None):
+                continue
+            first = "[0]" if column.array == "list" else ""
+            found = self._item_field(field, f"{prefix}{column.path}{first}", column.key, column.values)
+            if found:
+                used.add(column.path)
+                fields |= found
+        self._used |= used if prefix == "item." and columns and columns[0] in self._columns else set()
+        return fields
+
+    def _item_field(self, field: str, expression: str, key: str, values: Sequence[Any]) -> Fields:
+        """Return the expression of a field in the unit of events; nothing where its values do not fit."""
+        numbers = numbers_of(values)
+        if field == "position" and 0 in numbers:
+            return {field: f"sum([to_number({expression}), `1`])"}
+        if field == "price" and "cents" in key:
+            return {field: f"times({expression}, `0.01`)"}
+        if field == "relevance" and numbers:
+            if not set(numbers) <= {0, 1, 2, 3, 4} or {0, 4} <= set(numbers):
+                self._unsure.append(f"{key} is left out: it is not a level from 1 to 4")
+                return {}
+            if 0 in numbers:
+                self._unsure.append(f"{key} counts from 0; relevance levels count from 1 (irrelevant) to 4")
+                return {field: f"sum([to_number({expression}), `1`])"}
+        return {field: expression}
+
+    def _catalogue_fields(self, known: Fields) -> Fields:
+        if self._catalogue is None:
+            return {}
+        fields: Fields = {}
+        key = candidates("item_id", self._catalogue_columns)
+        for field in _CATALOGUE_FIELDS:
+            column = next((each for each in candidates(field, self._catalogue_columns) if each not in key[:1]), None)
+            if column is not None and field not in known:
+                first = "[0]" if column.array == "list" else ""
+                fields |= self._item_field(field, f"catalogue.{column.path}{first}", column.key, column.values)
         return fields
 
     def _catalogue_section(self) -> str:
         if self._catalogue is None:
             return ""
-        key = _best("item_id", self._catalogue_columns)
-        if key is None:
-            self._unsure.append(f"no column of {self._catalogue.name} looks like an item's id")
-            return ""
-        return "\n".join(
-            [
-                "[catalogue]",
-                f"file = {_quoted(str(self._catalogue.resolve()))}",
-                f"key = {_quoted(_reference(key.name))}",
-            ]
-        )
-
-    def _event_column(self) -> _Column | None:
-        column = _best("event", self._columns)
-        if column is None:
-            return None
-        values = {str(each).lower() for each in column.values}
-        if values & set(_CLICK_WORDS) and values & set(_PAGE_WORDS):
-            self._used.add(column.name)
-            return column
-        return None
-
-    def _items_column(self) -> _Column | None:
-        arrays = {name: each for name, each in self._columns.items() if each.array is not None}
-        found = _best("items", arrays)
-        if found is None:
-            clicked = _best("clicked", arrays)
-            others = [each for each in arrays.values() if each is not clicked]
-            found = max(others, key=lambda each: len(each.elements), default=None)
-        if found is not None:
-            self._used.add(found.name)
-        return found
-
-    def _parallel(self, name: str, items: _Column) -> _Column | None:
-        """A column of arrays as long as those of the items, by one of a field's names or its plural."""
-        for column in self._columns.values():
-            wanted = {*_NAMES[name], *(f"{each}s" for each in _NAMES[name])}
-            if column.array is not None and column is not items and _normalised(column.name) in wanted:
-                self._used.add(column.name)
-                return column
-        return None
-
-    def _column(self, name: str) -> _Column | None:
-        found = _best(name, {key: each for key, each in self._columns.items() if key not in self._used})
-        if found is not None:
-            self._used.add(found.name)
-        return found
-
-    def _expression(self, name: str) -> str | None:
-        found = self._column(name)
-        return None if found is None else _reference(found.name)
+        keys = candidates("item_id", self._catalogue_columns)
+        if not keys:
+            raise InputError(f"{self._catalogue}: no column looks like an item's id")
+        return _section("catalogue", {"file": str(self._catalogue.resolve()), "key": keys[0].path})
 
 
-def _click_head(head: dict[str, str]) -> dict[str, str]:
-    return {name: head[name] for name in ("request_id", "user_id", "session_id", "ts") if name in head}
+def _path(column: Column) -> Build:
+    return lambda prefix: f"{prefix}{column.path}"
 
 
-def _columns(rows: Iterable[dict[str, Any]]) -> dict[str, _Column]:
-    found: dict[str, _Column] = {}
-    for row in rows:
-        for name, value in row.items():
-            column = found.setdefault(name, _Column(name, [], None, []))
-            if value is not None and value != "":
-                column.values.append(value)
-    for column in found.values():
-        column.array, column.elements = _as_array(column)
-    return found
+def _are_times(values: Sequence[Any]) -> bool:
+    """Return whether most values are times, UTC where they have no zone."""
+    return sum(_is_time(each, datetime.UTC) for each in values) * 2 > len(values)
 
 
-def _as_array(column: _Column) -> tuple[str | None, list[Any]]:
-    """The expression that makes a list of a column's values, and the elements of all of them."""
-    reference = _reference(column.name)
-    values = column.values
-    if values and all(isinstance(each, list) for each in values):
-        return reference, [element for each in values for element in each]
-    texts = [each for each in values if isinstance(each, str)]
-    if not texts or len(texts) != len(values):
-        return None, []
-    if all(each.lstrip().startswith("[") for each in texts):
-        parsed = _parsed(texts)
-        return (None, []) if parsed is None else (f"parse_json({reference})", parsed)
-    # Titles and queries have commas too, and blanks beside them.
-    separators = () if any(" " in each.strip() for each in texts) else _SEPARATORS
-    for separator in separators:
-        if sum(separator in each for each in texts) * 2 > len(texts):
-            parts = [part for each in texts for part in each.split(separator)]
-            return f"split({reference}, '{separator}')", parts
-    return None, []
+def _have_no_zone(values: Sequence[Any]) -> bool:
+    return any(_is_time(each, datetime.UTC) and not _is_time(each, None) for each in values)
 
 
-def _parsed(texts: Sequence[str]) -> list[Any] | None:
-    """The elements of all arrays that the texts hold as JSON; None where one is no JSON."""
+def _is_time(value: Any, zone: datetime.tzinfo | None) -> bool:
     try:
-        return [element for each in texts for element in json.loads(each)]
-    except ValueError:
-        return None
+        to_millis(value, "auto", zone)
+    except Unmappable:
+        return False
+    return True
 
 
-def _best(name: str, columns: dict[str, _Column]) -> _Column | None:
-    by_name = {_normalised(each): column for each, column in columns.items()}
-    return next((by_name[each] for each in _NAMES[name] if each in by_name), None)
+def _one_of(event: Column, words: frozenset[str]) -> str:
+    """Return the condition for an event column to have one of its values that are among the words."""
+    values = dict.fromkeys(str(each) for each in event.values if normalised(str(each)) in words)
+    literals = (value.replace("\\", "\\\\").replace("'", "\\'") for value in values)
+    return " || ".join(f"{event.path} == '{literal}'" for literal in literals)
 
 
-def _normalised(name: str) -> str:
-    """Lower case with underscores: `userId`, `User ID` and `user-id` are all `user_id`."""
-    return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
-
-
-def _reference(name: str) -> str:
-    return name if _PLAIN.match(name) else json.dumps(name)
-
-
-def _in_row(expression: str, columns: dict[str, _Column]) -> str:
-    """An expression over the row as one over a scope in which the row is `row`."""
-    for name in sorted(columns, key=len, reverse=True):
-        reference = re.escape(_reference(name))
-        expression = re.sub(rf"(?<![\w.'\"]){reference}(?![\w'\"(])", f"row.{_reference(name)}", expression)
-    return expression
-
-
-def _one_of(reference: str, values: Sequence[str]) -> str:
-    return " || ".join(f"{reference} == '{each}'" for each in values)
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool) or value in (0, 1, 0.0, 1.0) or (isinstance(value, str) and value in ("0", "1"))
-
-
-def _assignments(fields: dict[str, str]) -> list[str]:
-    return [f"{name} = {_quoted(text)}" for name, text in fields.items()]
+def _section(name: str, fields: Fields) -> str:
+    return "\n".join([f"[{name}]", *(f"{field} = {_quoted(text)}" for field, text in fields.items())])
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """Return a TOML string; literal where that saves escapes."""
+    if text.isprintable() and ('"' in text or "\\" in text) and "'" not in text:
+        return f"'{text}'"
+    return '"' + _escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _escaped(text: str) -> str:
+    """Return a text with the escapes of TOML for characters that are not printable."""
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)

@@ -1,4 +1,4 @@
-"""Sorting more records than fit into memory: sorted runs in a temporary folder, merged at the end."""
+"""External merge sort: sorted runs in a temporary folder, merged at the end."""
 
 import heapq
 import tempfile
@@ -10,10 +10,10 @@ from typing import BinaryIO, Final, Self
 import msgspec
 
 RUN_BYTES: Final = 64 << 20
-"""Bytes of payload that are sorted in memory at a time."""
+"""Bytes of records that are sorted in memory at a time."""
 _MAX_OPEN_RUNS: Final = 64
 _RECORD_OVERHEAD: Final = 200
-"""Bytes that Python needs for a record beside its payload, roughly."""
+"""Bytes of Python objects for a record beside its payload, roughly."""
 
 SortKey = tuple[str | int, ...]
 Record = tuple[SortKey, bytes]
@@ -29,7 +29,7 @@ class ExternalSorter:
     """
 
     def __init__(self, folder: Path, run_bytes: int = RUN_BYTES) -> None:
-        """`folder`: where runs are spilled to, in a temporary folder that `close` removes."""
+        """`folder`: runs are spilled into a temporary folder in it, which `close` removes."""
         self._spill = tempfile.TemporaryDirectory(prefix=".convert-", dir=folder)
         self._run_bytes = run_bytes
         self._buffer: list[Record] = []
@@ -51,15 +51,16 @@ class ExternalSorter:
             self._spill_buffer()
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield all records in order; nothing may be added afterwards."""
+        """Yield all records in order; no record may be added afterwards."""
         self._buffer.sort(key=_key_of)
         while len(self._runs) > _MAX_OPEN_RUNS:
-            merged = self._write_run(_merge(self._runs[:_MAX_OPEN_RUNS]))
-            self._runs = [merged, *self._runs[_MAX_OPEN_RUNS:]]
+            # Neighbours are merged, so that records with equal keys keep their order.
+            starts = range(0, len(self._runs), _MAX_OPEN_RUNS)
+            self._runs = [self._write_run(_merge(self._runs[start : start + _MAX_OPEN_RUNS])) for start in starts]
         yield from heapq.merge(*map(_read_run, self._runs), self._buffer, key=_key_of)
 
     def close(self) -> None:
-        """Remove what was spilled."""
+        """Remove the runs."""
         self._buffer = []
         self._spill.cleanup()
 

@@ -1,11 +1,10 @@
-"""Applies a mapping to rows."""
+"""Rows to events by a mapping."""
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import jmespath.exceptions
 import msgspec
 
 from prectr.state.errors import ConfigError, InputError
@@ -15,22 +14,39 @@ from prectr.stream.convert.mapping import ClickSection, Expression, ItemsSection
 from prectr.stream.convert.outcome import ConversionReport, Unmappable
 from prectr.stream.convert.rows import Row, read_rows
 from prectr.stream.convert.times import to_millis
-from prectr.stream.convert.values import is_true, to_id, to_number, to_optional_id, to_text, to_whole
+from prectr.stream.convert.values import (
+    MAX_ITEMS,
+    MAX_LABEL,
+    MAX_TEXT,
+    is_true,
+    shown,
+    to_feature,
+    to_id,
+    to_number,
+    to_text,
+    to_visitor,
+    to_whole,
+)
 
-MAX_ITEMS: Final = 200
-_TITLE_CHARACTERS: Final = 2000
-_LABEL_CHARACTERS: Final = 256
+_ITEM_FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
+    "title": lambda value: to_text("title", value, MAX_TEXT),
+    "relevance": lambda value: to_whole("relevance", value, 1, 4),
+    "price": lambda value: to_number("price", value),
+    "category": lambda value: to_text("category", value, MAX_LABEL),
+    "brand": lambda value: to_text("brand", value, MAX_LABEL),
+    "position": lambda value: to_whole("position", value, 1, 1_000_000),
+}
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
 class MappedRows:
-    """Turns rows into events. Pages whose items come a row each are gathered in `fragments` until `finish`."""
+    """Converts rows to events. Items that come one to a row are collected in `fragments` until `finish`."""
 
     def __init__(
         self, mapping: MappingFile, folder: Path, log: EventLog, fragments: ExternalSorter, report: ConversionReport
     ) -> None:
-        """`folder`: where a relative catalogue file is looked for. Raises ConfigError and InputError."""
+        """`folder`: of a relative catalogue file. Raises ConfigError and InputError."""
         self._mapping = mapping
         self._log = log
         self._fragments = fragments
@@ -41,54 +57,55 @@ class MappedRows:
         self._clicks = [_ClickMapping(number, click) for number, click in enumerate(mapping.click)]
 
     def add(self, row: Row) -> None:
-        """Convert one row; what cannot be mapped of it is counted by reason."""
+        """Convert one row; a page or click that cannot be mapped is counted by reason."""
         self._report.rows += 1
         if isinstance(row.value, Unmappable):
             self._report.skip(row.value.reason, row.place, row.value.detail)
             return
+        applies = False
         if self._page is not None:
-            self._attempt(row, self._add_page)
+            applies |= self._attempt(partial(self._add_page, self._page), row.value, row.place)
         for click in self._clicks:
-            self._attempt(row, lambda value, place, click=click: self._add_clicks(click, value, place))
+            applies |= self._attempt(partial(self._add_clicks, click), row.value, row.place)
+        if not applies:
+            self._report.skip("no_section_applies", row.place, "neither a page nor a click by any `when`")
 
     def finish(self) -> None:
-        """Put the pages together whose items came a row each."""
-        for page, place in _gathered(self._fragments):
-            if len(page["items"]) > MAX_ITEMS:
-                self._report.skip("too_many_items", place, f"{len(page['items'])} items, of at most {MAX_ITEMS}")
+        """Write the pages whose items came one to a row."""
+        for page, shown_items, place in self._collected():
+            if shown_items > MAX_ITEMS:
+                self._report.skip("too_many_items", place, f"{shown_items} items, of at most {MAX_ITEMS}")
             else:
+                if all("position" in item for item in page["items"]):
+                    page["items"].sort(key=lambda item: item["position"])
                 self._log.add(page, place)
 
-    def _attempt(self, row: Row, convert: Any) -> None:
+    def _attempt(self, convert: Callable[[dict[str, Any], str], bool], row: dict[str, Any], place: str) -> bool:
+        """Return whether a section applies to a row, also where the row then cannot be mapped."""
         try:
-            convert(row.value, row.place)
+            return convert(row, place)
         except Unmappable as error:
-            self._report.skip(error.reason, row.place, error.detail)
-        except jmespath.exceptions.JMESPathError as error:
-            self._report.skip("expression_failed", row.place, str(error))
+            self._report.skip(error.reason, place, error.detail)
+            return True
 
-    def _add_page(self, row: dict[str, Any], place: str) -> None:
-        page = self._page
-        assert page is not None
+    def _add_page(self, page: "_PageMapping", row: dict[str, Any], place: str) -> bool:
         if page.when is not None and not is_true(page.when(row)):
-            return
+            return False
         event: dict[str, Any] = {"type": "impression", **self._head(page.fields, row)}
-        query = to_text("query", _value(page.fields, "query", row), _TITLE_CHARACTERS)
-        event["query"] = query if query is not None else ""
+        event["query"] = to_text("query", _value(page.fields, "query", row), MAX_TEXT) or ""
         for name, found in (("context", _texts(page.context, row)), ("features", _features(page.features, row))):
             if found:
                 event[name] = found
         if page.each is None:
             item = self._item(page, {"item": row, "row": row, "index": 0, "catalogue": None}, place)
-            key = (event.get("user_id") or event.get("session_id") or "", event["request_id"])
-            self._fragments.add(key, _encode((event, item, place)))
-            return
+            self._fragments.add((event["user_id"], event["request_id"]), _encode((event, item, place)))
+            return True
         elements = page.each(row)
         if not elements:
             self._report.empty_pages += 1
-            return
+            return True
         if not isinstance(elements, list):
-            raise Unmappable("items_not_an_array", f"{page.each.name} gives {elements!r}"[:200])
+            raise Unmappable("items_not_an_array", f"{page.each.name} gives {shown(elements)}")
         if len(elements) > MAX_ITEMS:
             raise Unmappable("too_many_items", f"{len(elements)} items, of at most {MAX_ITEMS}")
         event["items"] = [
@@ -96,61 +113,52 @@ class MappedRows:
             for index, element in enumerate(elements)
         ]
         self._log.add(event, place)
+        return True
 
-    def _add_clicks(self, click: "_ClickMapping", row: dict[str, Any], place: str) -> None:
+    def _add_clicks(self, click: "_ClickMapping", row: dict[str, Any], place: str) -> bool:
         if click.each is None:
-            if click.when is None or is_true(click.when(row)):
-                self._add_click(click, row, place)
-            return
+            if click.when is not None and not is_true(click.when(row)):
+                return False
+            self._add_click(click, row, place)
+            return True
         elements = click.each(row)
         if elements is None:
-            return
+            return False
         if not isinstance(elements, list):
             elements = [elements]
+        applies = False
         for index, element in enumerate(elements):
             scope = {"item": element, "row": row, "index": index, "catalogue": None}
             if click.when is None or is_true(click.when(scope)):
+                applies = True
                 self._add_click(click, scope, place)
+        return applies
 
     def _add_click(self, click: "_ClickMapping", scope: dict[str, Any], place: str) -> None:
         event = {"type": "click", **self._head(click.fields, scope)}
         event["item_id"] = to_id("item_id", click.fields["item_id"](scope))
-        action = to_text("action", _value(click.fields, "action", scope), _LABEL_CHARACTERS)
+        action = to_text("action", _value(click.fields, "action", scope), MAX_LABEL)
         if action:
             event["action"] = action
         self._log.add(event, place)
 
     def _head(self, fields: dict[str, Expression], scope: dict[str, Any]) -> dict[str, Any]:
-        """What pages and clicks have in common."""
-        head: dict[str, Any] = {"request_id": to_id("request_id", fields["request_id"](scope))}
-        user = to_optional_id("user_id", _value(fields, "user_id", scope))
-        session = to_optional_id("session_id", _value(fields, "session_id", scope))
-        if user is None and session is None:
-            raise Unmappable("missing_user_id", "neither user_id nor session_id has a value")
-        if user is not None:
-            head["user_id"] = user
-        if session is not None:
-            head["session_id"] = session
-        head["ts"] = to_millis(fields["ts"](scope), self._mapping.time.unit, self._zone)
-        return head
+        """Return the fields that pages and clicks have in common."""
+        return {
+            "request_id": to_id("request_id", fields["request_id"](scope)),
+            **to_visitor("user_id", _value(fields, "user_id", scope), _value(fields, "session_id", scope)),
+            "ts": to_millis(fields["ts"](scope), self._mapping.time.unit, self._zone),
+        }
 
     def _item(self, page: "_PageMapping", scope: dict[str, Any], place: str) -> dict[str, Any]:
         fields = page.item_fields
         item_id = to_id("item_id", fields["item_id"](scope))
-        if self._catalogue:
+        if self._catalogue is not None:
             scope["catalogue"] = self._catalogue.get(item_id)
             if scope["catalogue"] is None:
-                self._report.skip("item_not_in_catalogue", place, f"item {item_id!r}")
+                self._report.skip("item_not_in_catalogue", place, f"item {shown(item_id)}")
         item: dict[str, Any] = {"item_id": item_id}
-        conversions = {
-            "title": lambda value: to_text("title", value, _TITLE_CHARACTERS),
-            "relevance": lambda value: to_whole("relevance", value, 1, 4),
-            "price": lambda value: to_number("price", value),
-            "category": lambda value: to_text("category", value, _LABEL_CHARACTERS),
-            "brand": lambda value: to_text("brand", value, _LABEL_CHARACTERS),
-            "position": lambda value: to_whole("position", value, 1, 1_000_000),
-        }
-        for name, convert in conversions.items():
+        for name, convert in _ITEM_FIELDS.items():
             if name not in fields:
                 continue
             try:
@@ -166,6 +174,33 @@ class MappedRows:
             item["features"] = features
         return item
 
+    def _collected(self) -> Iterator[tuple[dict[str, Any], int, str]]:
+        """Yield pages made of their rows, with the number of different items and the place of the first row.
+
+        The time of a page is that of its earliest row. A row that repeats an item of its page is counted and left out.
+        """
+        page: dict[str, Any] = {}
+        current: Any = None
+        place, seen, items = "", set[bytes](), 0
+        for key, (event, item, row_place) in _decoded(self._fragments):
+            if key != current:
+                if current is not None:
+                    yield page, items, place
+                page, place, current = {**event, "items": []}, row_place, key
+                seen, items = set(), 0
+            page["ts"] = min(page["ts"], event["ts"])
+            content = _encode(item)
+            if content in seen:
+                self._report.skip("repeated_item", row_place, f"{shown(item['item_id'])} is on its page already")
+                continue
+            items += 1
+            # A page that has become too large is only counted on, in bounded memory.
+            if items <= MAX_ITEMS:
+                seen.add(content)
+                page["items"].append(item)
+        if current is not None:
+            yield page, items, place
+
 
 class _PageMapping:
     """The expressions of `[page]`."""
@@ -177,12 +212,12 @@ class _PageMapping:
         self.fields = expressions("page", head)
         _check_user("page", self.fields)
         self.when = Expression("page.when", page.when) if page.when is not None else None
-        self.context = expressions("page.context", dict(page.context))
-        self.features = expressions("page.features", dict(page.features))
+        self.context = expressions("page.context", page.context)
+        self.features = expressions("page.features", page.features)
         self.each = Expression("page.items.each", page.items.each) if page.items.each is not None else None
         names = [name for name in ItemsSection.__struct_fields__ if name not in ("each", "features")]
         self.item_fields = expressions("page.items", {name: getattr(page.items, name) for name in names})
-        self.item_features = expressions("page.items.features", dict(page.items.features))
+        self.item_features = expressions("page.items.features", page.items.features)
 
 
 class _ClickMapping:
@@ -208,61 +243,35 @@ def _value(fields: dict[str, Expression], name: str, scope: Any) -> Any:
 
 
 def _texts(fields: dict[str, Expression], scope: Any) -> dict[str, str]:
-    found = {name: to_text(name, expression(scope), _LABEL_CHARACTERS) for name, expression in fields.items()}
+    found = {name: to_text(name, expression(scope), MAX_LABEL) for name, expression in fields.items()}
     return {name: text for name, text in found.items() if text}
 
 
 def _features(fields: dict[str, Expression], scope: Any) -> dict[str, float | str]:
-    """Numbers and short texts by name; what is missing, or neither, is left out."""
-    found: dict[str, float | str] = {}
-    for name, expression in fields.items():
-        value = expression(scope)
-        if isinstance(value, bool):
-            found[name] = float(value)
-        elif isinstance(value, int | float) and math.isfinite(value):
-            found[name] = value
-        elif isinstance(value, str) and value:
-            found[name] = value[:_LABEL_CHARACTERS]
-    return found
+    """Return numbers and short texts by name; missing values and those of other types are left out."""
+    found = {name: to_feature(name, expression(scope)) for name, expression in fields.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _read_catalogue(mapping: MappingFile, folder: Path, report: ConversionReport) -> dict[str, dict[str, Any]]:
-    """Rows of the catalogue by item id; of several rows of an item the last."""
+def _read_catalogue(mapping: MappingFile, folder: Path, report: ConversionReport) -> dict[str, dict[str, Any]] | None:
+    """Return the rows of the catalogue by item id, of several rows of an item the last; None without a catalogue."""
     section = mapping.catalogue
     if section is None:
-        return {}
-    path = Path(section.file)
-    path = path if path.is_absolute() else folder / path
+        return None
+    path = folder / section.file
     if not path.exists():
         raise InputError(f"catalogue.file: {path} does not exist")
     key = Expression("catalogue.key", section.key)
     found: dict[str, dict[str, Any]] = {}
-    for row in read_rows(path, section.format, section.delimiter):  # type: ignore[arg-type]
+    for row in read_rows(path, section.format, section.delimiter):
         if isinstance(row.value, Unmappable):
             report.skip(f"catalogue_{row.value.reason}", row.place, row.value.detail)
             continue
         try:
             found[to_id("key", key(row.value))] = row.value
         except Unmappable as error:
-            report.skip("catalogue_without_key", row.place, error.detail)
+            report.skip(f"catalogue_{error.reason}", row.place, error.detail)
     return found
-
-
-def _gathered(fragments: ExternalSorter) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield pages put together from their rows, and the place of each page's first row."""
-    page: dict[str, Any] | None = None
-    current: Any = None
-    place = ""
-    for key, payload in _decoded(fragments):
-        event, item, row_place = payload
-        if key != current or page is None:
-            if page is not None:
-                yield page, place
-            page, place, current = {**event, "items": []}, row_place, key
-        page["ts"] = min(page["ts"], event["ts"])
-        page["items"].append(item)
-    if page is not None:
-        yield page, place
 
 
 def _decoded(fragments: Iterable[tuple[Any, bytes]]) -> Iterator[tuple[Any, Any]]:

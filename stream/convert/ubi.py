@@ -1,10 +1,11 @@
 """OpenSearch User Behavior Insights (spec 1.0 to 1.3) to events: `ubi_queries` and `ubi_events`, bulk or plain NDJSON.
 
-UBI records an event for each item shown. They are gathered into pages by client and query id; an ordinal that comes
-again begins another page, since one query id often spans several (type-ahead, a new visit to the results).
+UBI records one event for each item shown. They are collected into pages by query id and client; an ordinal that is
+repeated begins another page, since one query id often spans several (type-ahead, a return to the results).
 """
 
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -15,24 +16,34 @@ from prectr.stream.convert.external_sort import ExternalSorter
 from prectr.stream.convert.outcome import ConversionReport, Unmappable
 from prectr.stream.convert.rows import Row
 from prectr.stream.convert.times import to_millis
-from prectr.stream.convert.values import to_id, to_number, to_optional_id, to_text, to_whole
+from prectr.stream.convert.values import (
+    MAX_ITEMS,
+    MAX_TEXT,
+    shown,
+    to_id,
+    to_number,
+    to_text,
+    to_visitor,
+    to_whole,
+)
 
-MAX_ITEMS: Final = 200
 PAGE_GAP: Final = 30 * 60 * 1000
 """Milliseconds between two impressions of a query after which the later one begins another page."""
-_IMPRESSIONS: Final = ("impression", "view")
-"""Chorus called impressions `view` before `impression` (chorus-opensearch-edition#134)."""
+MAX_RECORDS: Final = 5_000
+"""Records of one query and client, and query documents of one query id, that are held in memory; more are left out."""
+_VIEW: Final = "view"
+"""Name of impressions in early Chorus (chorus-opensearch-edition#134); elsewhere, a look at a product's own page."""
+_IMPRESSIONS: Final = ("impression", _VIEW)
 _MAX_ORDINAL: Final = 999_999
 _BULK_ACTIONS: Final = ({"index"}, {"create"})
 
 
 class _Record(msgspec.Struct, array_like=True):
-    """A UBI document, reduced to what pages and clicks are made of. kind: query, impression, or an action."""
+    """The parts of a UBI document that make pages and clicks. kind: query, impression or click."""
 
     kind: str
     ts: int
-    user: str
-    is_session: bool
+    visitor: dict[str, str]
     query: str | None
     application: str
     place: str
@@ -41,9 +52,14 @@ class _Record(msgspec.Struct, array_like=True):
     hits: list[str] = []
     action: str = ""
 
+    @property
+    def client(self) -> str:
+        """The key of the join."""
+        return self.visitor["user_id"]
+
 
 class _Page(msgspec.Struct):
-    """A page that is being gathered. ordinals: as recorded, from 0 or from 1."""
+    """A page under construction. ordinals: as recorded, from 0 or from 1."""
 
     first: _Record
     items: list[dict[str, Any]]
@@ -57,7 +73,7 @@ _decode = msgspec.msgpack.Decoder(_Record).decode
 
 
 class UbiDocuments:
-    """Gathers UBI documents, in any order and from any number of files, until `finish`."""
+    """Collects UBI documents, in any order and from any number of files, until `finish`."""
 
     def __init__(
         self, log: EventLog, sorter: ExternalSorter, report: ConversionReport, click_actions: Sequence[str]
@@ -68,10 +84,11 @@ class UbiDocuments:
         self._report = report
         self._click_actions = frozenset(click_actions)
         self._lowest_ordinal: dict[str, int] = {}
-        report.clicks_on_page = report.clicks_off_page = report.clicks_without_page = 0
+        self._with_impressions: set[str] = set()
+        self._on_page = self._off_page = self._without_page = 0
 
     def add(self, row: Row) -> None:
-        """Add a line of the file: a document, or an action line of the bulk format, which is passed over."""
+        """Add a line of the file: a document, or an action line of the bulk format, which is ignored."""
         if isinstance(row.value, Unmappable):
             self._report.rows += 1
             self._report.skip(row.value.reason, row.place, row.value.detail)
@@ -85,32 +102,58 @@ class UbiDocuments:
         except Unmappable as error:
             self._report.skip(error.reason, row.place, error.detail)
             return
-        self._sorter.add((query_id, record.ts, record.kind != "query"), _encode(record))
+        # Query documents come first: their texts and hits are used by all clients of the query id.
+        key = (query_id, record.kind != "query", record.client if record.kind != "query" else "", record.ts)
+        self._sorter.add(key, _encode(record))
 
     def finish(self) -> None:
-        """Convert everything that was added."""
-        records = ((key[0], _decode(payload)) for key, payload in self._sorter)
-        for query_id, group in groupby(records, key=lambda record: record[0]):
-            self._convert_query(str(query_id), [record for _, record in group])
+        """Convert all documents."""
+        records = ((key, _decode(payload)) for key, payload in self._sorter)
+        for query_id, documents in groupby(records, key=lambda entry: entry[0][0]):
+            queries: list[_Record] = []
+            clients: set[str] = set()
+            for (_, is_event, client), group in groupby(documents, key=lambda entry: entry[0][:3]):
+                own = self._first_records(record for _, record in group)
+                if not is_event:
+                    queries = own
+                else:
+                    clients.add(str(client))
+                    self._convert_client(str(query_id), own, queries)
+            without_events: dict[str, list[_Record]] = {}
+            for query in queries:
+                if query.client not in clients:
+                    without_events.setdefault(query.client, []).append(query)
+            for own in without_events.values():
+                self._convert_client(str(query_id), own, queries)
+        report = self._report
+        report.clicks_on_page, report.clicks_off_page = self._on_page, self._off_page
+        report.clicks_without_page = self._without_page
+
+    def _first_records(self, records: Iterable[_Record]) -> list[_Record]:
+        """Return the first `MAX_RECORDS`, and count the others."""
+        kept: list[_Record] = []
+        for record in records:
+            if len(kept) < MAX_RECORDS:
+                kept.append(record)
+            else:
+                self._report.skip("too_many_events_of_a_query", record.place, f"more than {MAX_RECORDS} of one client")
+        return kept
 
     def _record(self, document: Any, place: str) -> tuple[str, _Record]:
         if not isinstance(document, dict):
-            raise Unmappable("not_an_object", f"{document!r}")
-        action = document.get("action_name")
+            raise Unmappable("not_an_object", shown(document))
+        action = to_text("action_name", document.get("action_name"), 100)
         attributes = _table(document, "event_attributes")
         if action is not None and action not in _IMPRESSIONS and action not in self._click_actions:
             raise Unmappable(f"action_{action}"[:60], "neither an impression nor one of the click actions")
         query_id = to_id("query_id", document.get("query_id"))
-        user = to_optional_id("client_id", document.get("client_id"))
-        session = to_optional_id("session_id", document.get("session_id") or attributes.get("session_id"))
-        if user is None and session is None:
-            raise Unmappable("missing_client_id", "neither client_id nor session_id")
+        session = document.get("session_id") or attributes.get("session_id")
         record = _Record(
             "query" if action is None else "impression" if action in _IMPRESSIONS else "click",
-            to_millis(document.get("timestamp"), "auto", None),
-            user or session or "",
-            user is None,
-            to_text("user_query", document.get("user_query"), 2000),
+            # OpenSearch stores a date without a zone as UTC.
+            to_millis(document.get("timestamp"), "auto", datetime.UTC),
+            to_visitor("client_id", document.get("client_id") or document.get("user_id"), session),
+            to_text("user_query", document.get("user_query"), MAX_TEXT),
             str(document.get("application") or ""),
             place,
             action=action or "",
@@ -120,25 +163,46 @@ class UbiDocuments:
             record.hits = [to_id("hit", hit) for hit in hits] if isinstance(hits, list) else []
             return query_id, record
         record.item = _item(_table(attributes, "object"))
-        record.ordinal = to_whole("ordinal", _table(attributes, "position").get("ordinal"), 0, _MAX_ORDINAL)
-        if record.kind == "impression" and record.ordinal is not None:
-            lowest = self._lowest_ordinal.get(record.application, record.ordinal)
-            self._lowest_ordinal[record.application] = min(lowest, record.ordinal)
+        if record.kind == "impression":
+            if action != _VIEW:
+                self._with_impressions.add(record.application)
+            record.ordinal = self._ordinal(attributes, place)
+            if record.ordinal is not None:
+                lowest = self._lowest_ordinal.get(record.application, record.ordinal)
+                self._lowest_ordinal[record.application] = min(lowest, record.ordinal)
         return query_id, record
 
-    def _convert_query(self, query_id: str, records: list[_Record]) -> None:
-        text = next((record.query for record in records if record.query), None)
-        by_user: dict[str, list[_Record]] = {}
+    def _ordinal(self, attributes: dict[str, Any], place: str) -> int | None:
+        """Return the position as recorded; in UBI 1.0 it is an object with an `index`."""
+        ordinal = _table(attributes, "position").get("ordinal")
+        if isinstance(ordinal, dict):
+            ordinal = ordinal.get("index")
+        try:
+            return to_whole("ordinal", ordinal, 0, _MAX_ORDINAL)
+        except Unmappable as error:
+            self._report.skip(error.reason, place, error.detail)
+            return None
+
+    def _convert_client(self, query_id: str, own: list[_Record], queries: list[_Record]) -> None:
+        """Convert the events of one query id and client, or its query documents where it has no events."""
+        client = own[0].client
+        text = next((record.query for record in (*queries, *own) if record.query), None)
+        pages = list(_pages(self._impressions(own)))
+        if not pages:
+            pages = [_hits_page(query) for query in queries if query.client == client and query.hits]
+        for number, page in enumerate(pages, 1):
+            page.request_id = query_id if number == 1 else f"{query_id}#{number}"
+            self._add_page(page, text)
+        for record in own:
+            if record.kind == "click":
+                self._add_click(record, _page_of(record, pages), query_id)
+
+    def _impressions(self, records: Iterable[_Record]) -> Iterator[_Record]:
         for record in records:
-            by_user.setdefault(record.user, []).append(record)
-        for own in by_user.values():
-            pages = _pages(own)
-            for number, page in enumerate(pages, 1):
-                page.request_id = query_id if number == 1 else f"{query_id}#{number}"
-                self._add_page(page, text)
-            for record in own:
-                if record.kind == "click":
-                    self._add_click(record, _page_of(record, pages), query_id)
+            if record.action == _VIEW and record.application in self._with_impressions:
+                self._report.skip("view_beside_impressions", record.place, "the application has impressions as well")
+            elif record.kind == "impression":
+                yield record
 
     def _add_page(self, page: _Page, text: str | None) -> None:
         if len(page.items) > MAX_ITEMS:
@@ -152,7 +216,7 @@ class UbiDocuments:
         event = {
             "type": "impression",
             "request_id": page.request_id,
-            **_user(page.first),
+            **page.first.visitor,
             "query": page.first.query or text or "",
             "ts": page.first.ts,
             "items": page.items,
@@ -161,21 +225,20 @@ class UbiDocuments:
 
     def _add_click(self, record: _Record, page: _Page | None, query_id: str) -> None:
         assert record.item is not None
-        report = self._report
         event = {
             "type": "click",
             "request_id": query_id if page is None else page.request_id,
-            **_user(record),
+            **record.visitor,
             "item_id": record.item["item_id"],
             "ts": record.ts,
             "action": record.action,
         }
         if page is None:
-            report.clicks_without_page = (report.clicks_without_page or 0) + 1
+            self._without_page += 1
         elif _shows(page, record.item["item_id"]):
-            report.clicks_on_page = (report.clicks_on_page or 0) + 1
+            self._on_page += 1
         else:
-            report.clicks_off_page = (report.clicks_off_page or 0) + 1
+            self._off_page += 1
         self._log.add(event, record.place)
 
 
@@ -185,9 +248,9 @@ def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _item(found: dict[str, Any]) -> dict[str, Any]:
-    """The item of an event; UBI 1.0 has its title in `name`, later ones in `description`."""
+    """Return the item of an event; its title is in `description`, or in `name` (UBI 1.0)."""
     item: dict[str, Any] = {"item_id": to_id("object_id", found.get("object_id") or found.get("internal_id"))}
-    title = to_text("description", found.get("description") or found.get("name"), 2000)
+    title = to_text("description", found.get("description") or found.get("name"), MAX_TEXT)
     if title:
         item["title"] = title
     detail = _table(found, "object_detail")
@@ -197,34 +260,35 @@ def _item(found: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-def _pages(records: Iterable[_Record]) -> list[_Page]:
-    """Gather the impressions of one client and query, by time; of the hits of the query where there are none."""
-    pages: list[_Page] = []
-    for record in records:
-        if record.kind != "impression":
-            continue
+def _pages(impressions: Iterable[_Record]) -> Iterator[_Page]:
+    """Yield the pages of the impressions of one client and query, which come by time."""
+    page: _Page | None = None
+    for record in impressions:
         assert record.item is not None
-        page = pages[-1] if pages else None
-        again = page is not None and (
-            _shows(page, record.item["item_id"]) if record.ordinal is None else record.ordinal in page.ordinals
-        )
-        if page is None or again or record.ts - page.last_ts > PAGE_GAP:
+        if page is None or record.ts - page.last_ts > PAGE_GAP or _has_position_of(page, record):
+            if page is not None:
+                yield page
             page = _Page(record, [], [], record.ts)
-            pages.append(page)
         page.items.append(record.item)
         page.ordinals.append(record.ordinal)
         page.last_ts = record.ts
-    if pages:
-        return pages
-    return [
-        _Page(record, [{"item_id": hit} for hit in record.hits], [None] * len(record.hits), record.ts)
-        for record in records
-        if record.kind == "query" and record.hits
-    ]
+    if page is not None:
+        yield page
+
+
+def _has_position_of(page: _Page, record: _Record) -> bool:
+    """Return whether a page has an item at the ordinal of an impression, or has its item where it has no ordinal."""
+    assert record.item is not None
+    return _shows(page, record.item["item_id"]) if record.ordinal is None else record.ordinal in page.ordinals
+
+
+def _hits_page(query: _Record) -> _Page:
+    """Return the page of the hits that the search engine returned, for clients that record no impressions."""
+    return _Page(query, [{"item_id": hit} for hit in query.hits], [None] * len(query.hits), query.ts)
 
 
 def _page_of(click: _Record, pages: Sequence[_Page]) -> _Page | None:
-    """The newest page before a click that shows its item; else the newest page before it, else any that shows it."""
+    """Return the newest page before a click with its item; else the newest before it; else the first with its item."""
     assert click.item is not None
     item_id = click.item["item_id"]
     before = [page for page in pages if page.first.ts <= click.ts]
@@ -238,7 +302,3 @@ def _page_of(click: _Record, pages: Sequence[_Page]) -> _Page | None:
 
 def _shows(page: _Page, item_id: str) -> bool:
     return any(item["item_id"] == item_id for item in page.items)
-
-
-def _user(record: _Record) -> dict[str, str]:
-    return {"session_id" if record.is_session else "user_id": record.user}
