@@ -15,11 +15,11 @@ _MAX_OPEN_RUNS: Final = 64
 _RECORD_OVERHEAD: Final = 200
 """Bytes of Python objects for a record beside its payload, roughly."""
 
-SortKey = tuple[str | int, ...]
+SortKey = tuple[str | int | bool, ...]
 Record = tuple[SortKey, bytes]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[tuple[str | int, ...], bytes]).decode
+_decode = msgspec.msgpack.Decoder(tuple[SortKey, bytes]).decode
 
 
 class ExternalSorter:

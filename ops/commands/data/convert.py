@@ -46,9 +46,9 @@ def convert(
 ) -> None:
     """Convert a log of another system to events, sorted by event time, in bounded memory.
 
-    UBI (OpenSearch User Behavior Insights 1.0 to 1.3) and Metarank's events are built in. Any other log needs a mapping:
-    a TOML file whose values are JMESPath expressions over one row. --draft proposes one; docs/convert.md explains it.
-    Rows that cannot be mapped are counted by reason, each with an example.
+    UBI (OpenSearch User Behavior Insights 1.0 to 1.3) and Metarank's events are built in. Any other log needs a
+    mapping: a TOML file whose values are JMESPath expressions over one row. --draft proposes one; docs/convert.md
+    explains it. Rows that cannot be mapped are counted by reason, each with an example.
 
     Example: prectr convert ubi ubi_events.ndjson.gz --out log.jsonl.gz
 
