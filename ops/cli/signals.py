@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a wish that work grants between two of its steps."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,8 +14,11 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Yield what tells whether the process has been asked to stop; asked a second time, it stops at once.
 
-    Only the main thread may do this.
+    Only the main thread can handle signals; in another one, the answer is always no.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     requested = False
 
     def request_stop(number: int, _frame: FrameType | None) -> None:

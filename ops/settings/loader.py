@@ -1,4 +1,4 @@
-"""Settings: defaults, replaced by a TOML file's, those by `PRECTR_*`, those by flags; each value is checked."""
+"""Settings: defaults, replaced by a TOML file's, those by `PRECTR_*`, those by flags; each is checked."""
 
 import dataclasses
 import difflib
@@ -55,11 +55,14 @@ def load_settings(
     config_file: str | os.PathLike[str] | None = None,
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
+    *,
+    overrides_are_flags: bool = True,
 ) -> Settings:
     """Return the settings: the defaults, replaced by the file's, those by `PRECTR_*`, those by `overrides`.
 
     config_file: TOML with the settings' names as top-level keys; if None, the file that PRECTR_CONFIG names.
-    overrides: values of flags by setting; None: the flag was not given. environ: by default that of the process.
+    overrides: values of flags, or of arguments of a function, by setting; None: not given. environ: by default that of
+    the process.
     Durations are seconds, or text such as `500ms`, `90s`, `10m`, `2h`, `1d`; lists are separated by commas.
 
     Raises ConfigError for an unknown name (with the nearest one), a wrong type or a value that is not allowed,
@@ -72,7 +75,7 @@ def load_settings(
     for key, value, source in (
         *_from_file(config_file),
         *_from_environment(environ),
-        *_from_flags(overrides or {}),
+        *_from_overrides(overrides or {}, overrides_are_flags),
     ):
         values[key] = read_value(FIELDS[key], value, source)
         sources[key] = source
@@ -135,12 +138,13 @@ def _is_injected(variable: str, value: str) -> bool:
     return bool(_KUBERNETES_NAME.fullmatch(variable) or _KUBERNETES_PORT.fullmatch(f"{variable}={value}"))
 
 
-def _from_flags(overrides: Mapping[str, object]) -> Iterator[_GivenSetting]:
+def _from_overrides(overrides: Mapping[str, object], are_flags: bool) -> Iterator[_GivenSetting]:
     for key, value in overrides.items():
         if key not in FIELDS:
             raise ConfigError(f"there is no setting {key!r}{_suggestion(key, FIELDS)}")
         if value is not None:
-            yield _GivenSetting(key, value, f"--{key.replace('_', '-')}")
+            source = f"--{key.replace('_', '-')}" if are_flags else f"argument {key}"
+            yield _GivenSetting(key, value, source)
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -1,13 +1,16 @@
 """The examples file: one page per line in the total order, as JSON for other programs."""
 
 import gzip
+import zlib
+from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
 from prectr.state.aggregates import LEVELS, LevelCounts
-from prectr.state.errors import PrectrError, Remedy
+from prectr.state.errors import InputError, PrectrError, Remedy
 from prectr.stream.records import Example, decode_page
 
 _encode = msgspec.json.Encoder().encode
@@ -33,6 +36,9 @@ class ExampleLine(msgspec.Struct):
     query_stats: dict[str, tuple[int, int]]
     user_stats: dict[str, tuple[int, int]]
     user_activity: int
+
+
+_decode = msgspec.json.Decoder(ExampleLine).decode
 
 
 def example_line(example: Example) -> ExampleLine:
@@ -112,6 +118,28 @@ class ExampleFile:
 
     def _write_error(self, error: OSError) -> PrectrError:
         return PrectrError(f"{self._path}: the examples cannot be written: {error.strerror}")
+
+
+def read_examples(path: str | PathLike[str]) -> Iterator[ExampleLine]:
+    """Yield the lines of a file of examples, .jsonl or .jsonl.gz.
+
+        >>> import prectr
+        >>> clicks = sum(item.click for example in prectr.read_examples("examples.jsonl.gz") for item in example.items)
+
+    Raises:
+        InputError: the file cannot be read, or a line is not an example.
+    """
+    number = 0
+    try:
+        with gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb") as file:
+            for number, line in enumerate(file, 1):  # noqa: B007 (named in the error)
+                yield _decode(line)
+    except OSError as error:
+        raise InputError(f"{path}: the examples cannot be read: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: corrupt after line {number}: {error}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: line {number} is not an example: {error}") from error
 
 
 def _by_level(counts: LevelCounts) -> dict[str, tuple[int, int]]:

@@ -16,10 +16,9 @@ from prectr.state.errors import ConfigError
 from prectr.state.setting import fields_of
 from prectr.stream.config import PipelineConfig
 from prectr.stream.records import Example
-from testkit.command import write_log
 from tests.kit.models.examples import random_examples, small_config
-from tests.kit.stages.events import SECOND, T, click, page
 from tests.kit.stages.replays import replay_to_end
+from tests.prectr.short_log import short_log
 
 PAGES = 14
 """Four batches: what the first has made infinite, the others read."""
@@ -81,23 +80,12 @@ def test_a_trainer_setting_at_its_bounds_trains_with_finite_results(
 
 @pytest.mark.parametrize(("setting", "value"), corners(PipelineConfig))
 def test_a_pipeline_setting_at_its_bounds_accounts_for_every_page(setting: str, value: object, tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log.jsonl", some_events())
+    log = short_log(tmp_path)
     result = replay_to_end(
         [log], tmp_path / "run", config=msgspec.convert({"partitions": 1, setting: value}, PipelineConfig)
     )
     assert result.pages == result.outcomes.pages.received == 30
     assert result.outcomes.clicks.received == 30
-
-
-def some_events() -> list[bytes]:
-    events = []
-    for number in range(30):
-        ts, user = T + 30 * SECOND * number, f"u{number % 7}"
-        events += [
-            page(f"r{number}", user, ts, query=f"query {number % 3}"),
-            click(f"r{number}", user, ts + 5 * SECOND),
-        ]
-    return events
 
 
 @pytest.mark.parametrize(

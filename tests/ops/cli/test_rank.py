@@ -18,8 +18,7 @@ from scipy.special import expit
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.main import main
 from prectr.ops.ranking.result import Ranked, Ranking
-from prectr.ops.ranking.service import RankQuery, RunRef
-from prectr.ops.ranking.service import rank as rank_by
+from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import CheckpointError, StateError, UsageError
@@ -90,7 +89,7 @@ def _trainer(run_dir: Path, model: str) -> Trainer:
 def _ranked(made: Path, **more: Any) -> Ranking:
     question = {"query": " QUERY  1", "user_id": "u1", "items": ITEMS, "as_of": ASKED} | more
     choice = RunRef(run_dir=question.pop("run_dir", made / "run"), **question.pop("choice", {}))
-    return rank_by(choice, RankQuery(**question))
+    return RunRanker(choice).rank(RankQuery(**question))
 
 
 def _log_odds(ranking: Ranking) -> dict[str, float]:
