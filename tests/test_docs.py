@@ -7,8 +7,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import typer
+from click import Context
 
-from prectr.ops.cli.main import COMMANDS, _load
+from prectr.ops.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -73,7 +75,8 @@ def test_every_flag_of_a_command_line_exists(page: Path) -> None:
     for line in re.findall(r"^(?:\.venv/bin/)?prectr (.+)$", blocks, re.MULTILINE):
         arguments = shlex.split(line, comments=True)
         start = next(index for index, argument in enumerate(arguments) if argument in COMMANDS)
-        command: Any = _load(arguments[start])
+        group: Any = typer.main.get_command(app)
+        _, command, _ = group.resolve_command(Context(group), arguments[start:])
         if hasattr(command, "commands"):
             start += 1
             command = command.commands[arguments[start]]
