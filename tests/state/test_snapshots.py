@@ -142,7 +142,7 @@ def test_a_corrupt_file_falls_back_to_the_previous_snapshot(
     assert files_of(tmp_path / "store") == contents(4)
     assert reader.corrupt_count == 1
     (record,) = caplog.records
-    assert f"snapshot {manifests(place)[-1]} is damaged: {said}: trying the one before" in record.getMessage()
+    assert f"snapshot {manifests(place)[-1]} is corrupt: {said}: trying the previous one" in record.getMessage()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b"\xff"])
@@ -221,9 +221,9 @@ def test_a_snapshot_pruned_during_restore_is_not_corrupt_and_the_next_one_is_res
 def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_path: Path) -> None:
     save_snapshots(open_snapshots(url), tmp_path, 4)
     other = open_snapshots(url, origin=Origin(cluster="c2", config={"window": 300, "new": 1}))
-    said = (
-        "cluster is 'c2', was 'c1'; config.new is 1, was None; config.window is 300, was 600. "
-        "Use another --snapshots, or the settings"
+    message = (
+        "cluster is c2, was c1; config.new is 1, was not set; config.window is 300, was 600: "
+        "use the settings that it was made with, or use another snapshot location"
     )
     for call in (
         other.newest,
@@ -233,7 +233,7 @@ def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_
     ):
         with pytest.raises(StateError) as caught:
             call()
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "join-0" in str(caught.value)
     assert (found := open_snapshots(url).newest()) is not None
     assert found.offset == 4
@@ -252,7 +252,7 @@ def test_a_checkpoint_that_cannot_be_read_and_a_target_that_cannot_be_written(tm
         owner.save(tmp_path / "gone", 4, 0.0)
     save_snapshots(owner, tmp_path, 4)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StateError, match=r"file/store: snapshot \d+-.*\.json cannot be put there: Not a directory"):
+    with pytest.raises(StateError, match=r"file/store: snapshot \d+-.*\.json cannot be restored there: Not a dir"):
         open_snapshots(tmp_path / "remote").restore(tmp_path / "file" / "store")
 
 
@@ -318,6 +318,6 @@ def test_a_crash_before_the_manifest_is_no_snapshot_and_the_same_writer_reuses_t
 def test_stop_ends_a_save_without_a_snapshot(tmp_path: Path) -> None:
     owner = open_snapshots(tmp_path / "remote")
     owner.stop()
-    with pytest.raises(StateError, match="snapshot at offset 4 given up: the task closes"):
+    with pytest.raises(StateError, match="snapshot at offset 4 cancelled: the task is closing"):
         owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     assert open_snapshots(tmp_path / "remote").newest() is None

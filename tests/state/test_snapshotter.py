@@ -98,7 +98,7 @@ def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_
         snapshotter._upload.join(FOREVER)
     assert (snapshotter.progress.offset, snapshotter.progress.failures) == (None, 1)
     (record,) = caplog.records
-    assert record.getMessage() == "join-0: no snapshot this time: no answer: trying again with the next"
+    assert record.getMessage() == "join-0: snapshot failed: no answer: will retry at the next interval"
     assert names(tmp_path) == ["join-0"]
     gate.error = None
     snapshotter.start(8)

@@ -347,13 +347,13 @@ def test_the_requested_read_offset_of_a_source_survives_a_resume() -> None:
 def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
     driver = AggregateDriver(2)
     take(driver, WireFrame(1, 0, True, T, 0, None, {}, {}, 0, []))
-    with pytest.raises(StateError, match=f"frame {sequence} of join task 1 came where 1 was due"):
+    with pytest.raises(StateError, match=f"frame {sequence} of join task 1 arrived where 1 was due"):
         take(driver, WireFrame(1, sequence, True, T, 0, None, {}, {}, 0, []))
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(b"", "format nothing"), (b"\1\x90", "format 1, this program reads 2"), (b"\2{}", "is no frame")],
+    [(b"", "format nothing"), (b"\1\x90", "format 1, this program reads 2"), (b"\2{}", "not a frame")],
 )
 def test_bytes_that_are_no_frame_are_an_error_that_names_the_offset(value: bytes, said: str) -> None:
     with pytest.raises(StateError, match=f"joined-pages/0/7.*{said}"):

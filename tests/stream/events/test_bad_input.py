@@ -111,7 +111,7 @@ def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_location(tmp_path: Pa
 def test_same_request_id_with_other_content_is_a_dead_letter(tmp_path: Path) -> None:
     lines = [line(page("r")), line(page("r", query="other")), line(page("r")), line(page("r", user="u2"))]
     report, examples, letters = run(tmp_path, lines)
-    assert report["outcomes"]["impressions"] == {"in": 4, "emitted": 2, "open": 0, "duplicate": 1, "dead_letter": 1}
+    assert report["outcomes"]["pages"] == {"in": 4, "emitted": 2, "open": 0, "duplicate": 1, "dead_letter": 1}
     assert [example["query"] for example in examples] == ["q", "q"]
     assert [base64.b64decode(letter["value"]) for letter in letters] == [lines[1]]
 
@@ -130,7 +130,7 @@ def test_one_clock_that_jumps_leaves_other_pages_alone(leap: int, tmp_path: Path
     steady = [example for example in examples if example["request_id"] != "jump"]
     assert [example["request_id"] for example in steady] == ["before", *(f"r{n}" for n in range(1, 90))]
     assert [item["click"] for item in steady[0]["items"]] == [1, 0]
-    assert report["outcomes"]["impressions"]["dead_letter"] == (1 if leap > 0 else 0)
+    assert report["outcomes"]["pages"]["dead_letter"] == (1 if leap > 0 else 0)
 
 
 def test_ids_with_newlines_and_nuls_are_preserved(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_without_flush_open_pages_stay_open(tmp_path: Path) -> None:
     world = make_world(7, Disorder(pages=3000, users=200))
     log = write_log(tmp_path / "events.jsonl", world)
     expected = assert_equal_to_oracle(log, world, tmp_path, 3, flush=False)
-    assert expected["outcomes"]["impressions"]["open"] > 0
+    assert expected["outcomes"]["pages"]["open"] > 0
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

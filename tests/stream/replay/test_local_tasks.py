@@ -179,7 +179,7 @@ def test_no_user_stays_in_memory_after_the_last_page_has_closed(
     tasks = opened(tmp_path, 1)
     tasks.process(lines, 0)
     (task,) = tasks._joins
-    assert task._users.resident_ids == ["last"]
+    assert list(task._users.resident) == ["last"]
     assert len(task._pending_pages) == 0
     assert tasks.outcomes.pages.emitted == 500
     tasks.close()

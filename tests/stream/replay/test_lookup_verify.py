@@ -170,7 +170,7 @@ def test_a_run_that_has_written_nothing_to_its_stores_is_accounted_for(tmp_path:
 
 
 def test_a_folder_without_a_checkpoint_is_an_error_that_says_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint in it: name the --run-dir of a replay"):
+    with pytest.raises(CheckpointError, match="contains no checkpoint of a replay: use another run folder"):
         verify(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_outcomes_add_up_and_say_what_does_not() -> None:
     total.pages.open += 1
     total.clicks.received += 1
     assert total.imbalances() == [
-        "impressions: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
+        "pages: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
         "clicks: 9 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 2 dead_letter = 8",
     ]
 

@@ -63,7 +63,7 @@ def test_a_truncated_gzip_keeps_what_was_readable_and_resumes_when_fixed(tmp_pat
     data = log.read_bytes()
     log.write_bytes(data[: len(data) // 2])
     out = tmp_path / "out.jsonl.gz"
-    with pytest.raises(InputError, match=r"log\.jsonl\.gz: .* lines in front of it are read and kept"):
+    with pytest.raises(InputError, match=r"log\.jsonl\.gz: .* lines before it have been read and are kept"):
         replay_to_end([log], tmp_path / "run", examples=out)
     read = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[0])
     assert 0 < read.lines_read < len(disordered_log())

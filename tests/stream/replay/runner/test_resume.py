@@ -211,7 +211,7 @@ def test_without_flush_further_files_go_on_as_one_run(
             [line for part in parts[:number] for line in part.read_bytes().splitlines()], 2, flush=number == 3
         )
         assert read_examples(out) == expected["examples"]
-        assert found.outcomes.pages.open == expected["outcomes"]["impressions"]["open"]
+        assert found.outcomes.pages.open == expected["outcomes"]["pages"]["open"]
     assert found == whole
 
 
