@@ -1,4 +1,4 @@
-"""Keys that sort as what they stand for, arrays as msgpack has them, counts and decayed sums."""
+"""Keys that sort like the values they encode, msgpack arrays, counts and decayed sums."""
 
 import msgspec
 import pytest

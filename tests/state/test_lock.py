@@ -1,4 +1,4 @@
-"""One process at a time works in a folder."""
+"""The folder lock: one process at a time."""
 
 import subprocess
 import sys

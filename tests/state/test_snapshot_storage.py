@@ -1,4 +1,4 @@
-"""A location for snapshots: what fsspec makes of a URL, errors that name it, and no secret in any of them."""
+"""Snapshot storage: URLs of fsspec, and errors that name the location without any secret."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Snapshots of a task: what is saved comes back, damage falls back, others' are refused, crashes leave nothing."""
+"""Snapshots of a task: restored as saved, fallback from corruption, rejection of another system's, crashes."""
 
 import hashlib
 import logging
@@ -37,7 +37,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """The folder of the task in tests that reach into it."""
+    """The folder of the task in the storage."""
     return tmp_path / "remote" / "join-0"
 
 
@@ -73,7 +73,7 @@ def test_a_real_store_s_checkpoint_comes_back(url: str, tmp_path: Path) -> None:
 def test_only_new_files_are_uploaded_and_a_new_writer_epoch_uploads_everything(url: str, tmp_path: Path) -> None:
     owner = open_snapshots(url)
     sizes = {offset: {name: len(content) for name, content in contents(offset).items()} for offset in (4, 5)}
-    # CURRENT and SAME are alike, and so stored once.
+    # CURRENT and SAME have equal content and are stored once.
     first, second = save_snapshots(owner, tmp_path, 4, 5)
     assert first == SnapshotResult(4, sum(sizes[4].values()) - len(b"MANIFEST"), sum(sizes[4].values()))
     assert second == SnapshotResult(5, sum(sizes[5][name] for name in ("000007.sst", "000009.log", "MANIFEST-1")), 39)

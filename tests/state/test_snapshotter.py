@@ -1,4 +1,4 @@
-"""The snapshotter: uploads beside the work, at most one at a time, and never ends a task."""
+"""The snapshotter: background uploads, at most one at a time, whose failures never stop a task."""
 
 import logging
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Gate:
-    """Holds an upload at its first step until it is opened; then each step raises `error`, if there is one."""
+    """Blocks an upload at its first operation until it is opened; then each operation raises `error`, if any."""
 
     def __init__(self, error: Exception | None = None, *, is_open: bool = False) -> None:
         self.error = error

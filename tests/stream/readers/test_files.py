@@ -1,4 +1,4 @@
-"""Promises of the log readers: every line once, in order, from any line on, and never a silent end."""
+"""The log readers: every line once, in order, from any line on, and an error wherever reading stops early."""
 
 import contextlib
 import gzip
@@ -99,7 +99,7 @@ def test_lines_do_not_depend_on_where_blocks_end(lines: list[bytes], cuts: list[
     got = [line for part in split_lines(block for block in blocks if block) for line in part]
     expected = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if blocks[0][:3] != b"\xef\xbb\xbf" and data[:3] == b"\xef\xbb\xbf":
-        return  # A mark that is spread over blocks cannot come from a file: the first block holds 1 MiB.
+        return  # A mark split over blocks cannot come from a file: the first block has 1 MiB.
     assert got == (expected if expected[-1] else expected[:-1])
 
 
@@ -137,7 +137,7 @@ def test_a_truncated_file_gives_its_lines_and_then_an_error_that_names_the_offse
     lines, message = read_until_error(LogFile(path))
     assert lines == LINES[: len(lines)]
     if end == ".gz":
-        # What zlib itself makes of the same bytes.
+        # What zlib decodes of the same bytes.
         assert lines == zlib.decompressobj(31).decompress(path.read_bytes()).split(b"\n")[:-1]
     assert str(path) in message
     assert "cut off" in message

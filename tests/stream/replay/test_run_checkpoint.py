@@ -105,7 +105,7 @@ def test_another_format_version_is_an_error_that_names_both(tmp_path: Path) -> N
 
 
 def test_restored_stores_hold_the_checkpoints_content_and_leave_it_unchanged(tmp_path: Path) -> None:
-    """Twice from one cut, with writes to the live stores in between."""
+    """Twice from one checkpoint, with writes to the live stores in between."""
     live = tmp_path / "state"
     store = Store(live / "join-0")
     store.write({b"a": b"1"})
@@ -132,10 +132,10 @@ class Word:
         self.word = word
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Nothing is taken."""
+        """Examples are ignored."""
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing."""
 
     def save(self, folder: Path) -> None:
         (folder / "word").write_text(self.word)

@@ -1,4 +1,4 @@
-"""Promises of dead letters: the bytes, the place and the reason are kept, and a cut takes back what came after it."""
+"""Dead letters: bytes, location and reason are kept, and resuming truncates what came after the checkpoint."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The `--examples` file: what a line says, and lengths that a run can be taken back to."""
+"""The examples file: the content of a line, and truncation to the length at a checkpoint."""
 
 import gzip
 import json

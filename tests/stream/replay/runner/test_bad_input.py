@@ -1,4 +1,4 @@
-"""The embedded runner on bad input: dead letters name file and line, and what was cut off goes on when mended."""
+"""The embedded runner on bad input: dead letters name file and line, and a repaired file is resumed."""
 
 import base64
 from pathlib import Path
@@ -20,7 +20,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 def test_dead_letters_name_the_file_and_the_line(tmp_path: Path, way: str) -> None:
-    """Across files, empty ones among them; also of a suspect that is given up three files later."""
+    """Across files, some of them empty; also for a future event that expires three files later."""
     bad = page("bad", "bad", T + 99 * HOUR)
     contents: list[list[bytes]] = [
         [],

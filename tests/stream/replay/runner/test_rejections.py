@@ -1,4 +1,4 @@
-"""The embedded runner refuses what it could not go on with, names it, and says what to do."""
+"""The embedded runner rejects what it cannot continue with, names it, and names a remedy."""
 
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def test_a_run_folder_in_use_is_refused(log: Path, tmp_path: Path) -> None:
 
 
 def test_a_refused_run_folder_is_free_again(log: Path, tmp_path: Path) -> None:
-    """Also while the error of the refusal is still held."""
+    """Even while the error is still referenced."""
     replay_to_end([log], tmp_path / "run", flush=False)
     with pytest.raises(UsageError) as refused:
         replay_to_end([log], tmp_path / "run", named_config={"partitions": "3"})
