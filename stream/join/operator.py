@@ -108,7 +108,7 @@ class Join:
             watermark = clock.watermark
             if watermark >= self._next_timer:
                 rejected += self._expire_future_events()
-                joined_pages += self._close_pages(watermark)
+                joined_pages += map(self._close_page, self._pending_pages.pop_closed(watermark))
                 self._expire_clicks(watermark)
                 self._next_timer = self._earliest_timer()
             future_event = clock.quarantine(event.ts, event.user_id, offset, line) if is_future else None
@@ -123,7 +123,7 @@ class Join:
 
     def flush(self) -> list[JoinedPage]:
         """End the log: close every pending page and count the remaining pending clicks as orphans."""
-        joined_pages = list(self._close_pages(MAX_WATERMARK))
+        joined_pages = [self._close_page(page) for page in self._pending_pages.pop_closed(MAX_WATERMARK)]
         self._expire_clicks(MAX_WATERMARK)
         self._next_timer = self._earliest_timer()
         return joined_pages
@@ -154,7 +154,7 @@ class Join:
         """
         request_id = event.request_id
         users = self._users
-        user = users[event.user_id]
+        user = users.resident[event.user_id]
         outcomes = self.outcomes.pages
         outcomes.received += 1
         if event.context:
@@ -190,7 +190,7 @@ class Join:
         if future_event is not None:
             future_event.pending_page_id = pending_id
         self._pending_pages.add(page)
-        users.touch(event.user_id, user)
+        users.accessed[event.user_id] = user
         if closes_at < self._next_timer:
             self._next_timer = closes_at
         outcomes.open += 1
@@ -201,7 +201,7 @@ class Join:
 
     def _on_click(self, click: Click, watermark: int, future_event: FutureEvent | None) -> None:
         self.outcomes.clicks.received += 1
-        user = self._users[click.user_id]
+        user = self._users.resident[click.user_id]
         page = user.pending_pages.get(click.request_id)
         if page is not None:
             self._join_click(click, page)
@@ -219,7 +219,7 @@ class Join:
             if future_event is not None:
                 future_event.pending_click_id = pending_click.pending_id
             self._pending_clicks.add(pending_click, user)
-            self._users.touch(click.user_id, user)
+            self._users.accessed[click.user_id] = user
             if expires_at < self._next_timer:
                 self._next_timer = expires_at
             self.outcomes.clicks.waiting += 1
@@ -258,7 +258,7 @@ class Join:
             self._history_clicks,
         )
         user.dirty = True
-        self._users.touch(click.user_id, user)
+        self._users.accessed[click.user_id] = user
 
     def _count_invalid_event(self, event: InvalidEvent) -> None:
         if event.kind == "impression":
@@ -280,21 +280,12 @@ class Join:
     def _earliest_timer(self) -> int:
         return min(self._clock.next_expiry, self._pending_pages.next_close, self._pending_clicks.next_expiry)
 
-    def _close_pages(self, watermark: int) -> Iterator[JoinedPage]:
-        """Emit every page whose close time the watermark has reached, in the order of closing.
-
-        A page is emitted once and removed; its labels are final.
-        """
-        pending_pages = self._pending_pages
-        while (page := pending_pages.pop_closed(watermark)) is not None:
-            yield self._close_page(page)
-
     def _close_page(self, page: PendingPage) -> JoinedPage:
-        """Return a closed page with its user's state as of the page's ts."""
+        """Return a closed page, whose labels are final, with its user's state as of the page's ts."""
         user, event = page.user, page.event
         ts = event.ts
         user.dirty = True
-        self._users.touch(event.user_id, user)
+        self._users.accessed[event.user_id] = user
         user.expire(ts, self._time_to_live)
         stats = user.apply_closed_pages(ts)
         activity, history = user.activity_at(ts, self._history_clicks)
@@ -330,9 +321,9 @@ class Join:
 
     def _remove_pending_click(self, pending_click: PendingClick) -> None:
         user_id = pending_click.click.user_id
-        user = self._users[user_id]
+        user = self._users.resident[user_id]
         self._pending_clicks.remove(pending_click, user)
-        self._users.touch(user_id, user)
+        self._users.accessed[user_id] = user
         self.outcomes.clicks.waiting -= 1
 
     def _expire_future_events(self) -> Iterator[RejectedRecord]:
@@ -346,7 +337,7 @@ class Join:
             if page is not None:
                 self._pending_pages.discard(page)
                 page.user.dirty = True
-                self._users.touch(page.event.user_id, page.user)
+                self._users.accessed[page.event.user_id] = page.user
                 page.user.evict_clicks(self._history_clicks)
                 self.outcomes.pages.open -= 1
                 self.outcomes.pages.dead_letter += 1

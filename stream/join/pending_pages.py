@@ -76,7 +76,7 @@ class PendingPages:
         for page in _read_pages(store, get_user):
             page.user.pending_pages[page.event.request_id] = page
             self._by_id[page.pending_id] = page
-            self._close_queue.append(_queue_entry(page))
+            self._close_queue.append((page.closes_at, page.event.request_id, page.event.user_id, page))
         heapify(self._close_queue)
 
     def __len__(self) -> int:
@@ -93,23 +93,23 @@ class PendingPages:
 
     def add(self, page: PendingPage) -> None:
         """Add a new page."""
+        event = page.event
         self._by_id[page.pending_id] = self._dirty[page.pending_id] = page
-        page.user.pending_pages[page.event.request_id] = page
-        heappush(self._close_queue, _queue_entry(page))
+        page.user.pending_pages[event.request_id] = page
+        heappush(self._close_queue, (page.closes_at, event.request_id, event.user_id, page))
 
     def mark_dirty(self, page: PendingPage) -> None:
         """Have a changed page stored with the next changes."""
         page.dirty = True
         self._dirty[page.pending_id] = page
 
-    def pop_closed(self, watermark: int) -> PendingPage | None:
-        """Remove the page that closes first, in the order (close time, request_id, user_id), if it closes by now."""
+    def pop_closed(self, watermark: int) -> Iterator[PendingPage]:
+        """Remove and yield the pages that close up to `watermark`, in the order (close time, request_id, user_id)."""
         queue = self._close_queue
-        if not queue or queue[0][0] > watermark:
-            return None
-        page = heappop(queue)[3]
-        self._remove(page)
-        return page
+        while queue and queue[0][0] <= watermark:
+            page = heappop(queue)[3]
+            self._remove(page)
+            yield page
 
     def discard(self, page: PendingPage) -> None:
         """Remove a page before it closes."""
@@ -142,10 +142,6 @@ class PendingPages:
 
 def _key(pending_id: int) -> bytes:
     return _KEY + pending_id.to_bytes(8, "big")
-
-
-def _queue_entry(page: PendingPage) -> tuple[int, str, str, PendingPage]:
-    return page.closes_at, page.event.request_id, page.event.user_id, page
 
 
 def _read_pages(store: ReadableStore, get_user: Callable[[str], "UserState"]) -> Iterator[PendingPage]:

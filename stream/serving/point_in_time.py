@@ -142,7 +142,7 @@ class TaskStores:
         return max(times, default=None)
 
     def user(self, user_id: str, ts: int, config: PipelineConfig) -> UserFeatures:
-        """Return a user as of `ts` (ms); raises StateError if the store of the user's task is in none of the folders."""
+        """Return a user as of `ts` (ms); raises StateError if its task's store is not found."""
         (number,) = partitions_of([user_id], config.partitions)
         if number not in self._joins:
             raise self._missing("join", number, f"user {user_id!r}")
@@ -150,7 +150,7 @@ class TaskStores:
         return user_features_at(stored, ts, config)
 
     def query(self, query: str, ts: int, config: PipelineConfig) -> QueryFeatures:
-        """Return a normalised query as of `ts` (ms); raises StateError if its task's store is in none of the folders."""
+        """Return a normalised query as of `ts` (ms); raises StateError if its task's store is not found."""
         path = self._aggregates[self._task_of(query, config)][0]
         (stored,) = read_live_store(path, [QUERY_KEY + query.encode()])
         return query_features_at(stored, ts, config)

@@ -239,7 +239,7 @@ def _truncated_snapshot(system: LiveSystem) -> Injected:
     shutil.rmtree(system.state_dir(name))
     restarted = _restart(system, name)
     # Where it comes back slowly, the others take over with state of their own, and store newer snapshots meanwhile.
-    noticed = system.wait_until(lambda: system.any_logged("is damaged"), _FAILOVER_TIMEOUT)
+    noticed = system.wait_until(lambda: system.any_logged("is corrupt"), _FAILOVER_TIMEOUT)
     detection = "which is said" if noticed else "which nobody had to read"
     return Injected(
         f"kill -9 of stream process {name}, its state deleted; {description}, {detection}{restarted}", recovery

@@ -1,4 +1,4 @@
-"""Snapshots of a task: which of them stay, and which files go with those that do not."""
+"""Pruning: which snapshots are kept, and which files are deleted with the others."""
 
 import hashlib
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.kit.stages.snapshots import (
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """The folder of the task in tests that reach into it."""
+    """The folder of the task in the storage."""
     return tmp_path / "remote" / "join-0"
 
 

@@ -1,6 +1,6 @@
-"""A `sessions` task of the live system without a broker: it is fed, time passes, and its frames are read.
+"""A `join` task of the live system without a broker: records and time are given, its frames are collected.
 
-What stands in for the broker only takes: no transaction fails, nothing was committed before.
+The replacement of the broker accepts everything: no transaction fails, nothing was committed before.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Sent(NamedTuple):
 
 
 class _RecordingProducer:
-    """Takes everything."""
+    """Accepts and records everything."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
@@ -47,7 +47,7 @@ class _RecordingProducer:
 
 
 class JoinTaskHarness:
-    """The task of partition `OURS` of three. offset: behind the last record that it was given."""
+    """The task of partition `OWN_PARTITION` of three. offset: after the last record given."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, idle_timeout: float = 60.0) -> None:
         self._clock = 1_000.0
@@ -67,7 +67,7 @@ class JoinTaskHarness:
         self.task = JoinTask(context, log_ends, offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
 
     def process(self, *lines: bytes) -> list[Frame]:
-        """Give it records; the frames that it sends."""
+        """Process records; return the frames sent."""
         records: list[Any] = []
         for line in lines:
             records.append(SimpleNamespace(offset=self.offset, value=line, key=None, headers=[]))
@@ -76,17 +76,17 @@ class JoinTaskHarness:
         return self._frames()
 
     def advance_time(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self._clock += seconds
 
     def punctuate(self, sampled_ends: Sequence[int], ends: Sequence[int] | None = None) -> list[Frame]:
-        """Let it look how far the logs reached a while ago, and reach now; the frames that it sends, if any."""
+        """Punctuate with samples of the logs' ends a while ago and now; return the frames sent."""
         now = list(sampled_ends if ends is None else ends)
         self.task.punctuate(_GROUP, EndOffsetsSample(list(sampled_ends), now), self.offset)
         return self._frames()
 
     def punctuate_without_sample(self) -> list[Frame]:
-        """The same where nobody has asked the broker just now."""
+        """Punctuate without a sample of the broker's end offsets."""
         self.task.punctuate(_GROUP, None, -1)
         return self._frames()
 
@@ -94,9 +94,9 @@ class JoinTaskHarness:
         self.task.close()
 
     def _frames(self) -> list[Frame]:
-        """By partition, each the only one since the last call; none where nothing was sent."""
+        """Return the frames sent since the last call, at most one per partition."""
         new = [sent for sent in self._transactions.sent[self._frames_read :] if sent.topic == Topics().joined_pages]
         self._frames_read = len(self._transactions.sent)
         partitions = [sent.partition for sent in new]
-        assert partitions == sorted(set(partitions), key=lambda place: place or 0)
+        assert partitions == sorted(set(partitions), key=lambda partition: partition or 0)
         return [decode_frame(sent.value, "here") for sent in new]

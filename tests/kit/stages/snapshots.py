@@ -1,4 +1,4 @@
-"""Checkpoint folders, snapshots of them, damage and kills, and a location that stops before each of its steps."""
+"""Checkpoint folders, snapshots of them, corruption and kills, and a storage with a hook before each operation."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from prectr.state.snapshot_storage import SnapshotStorage
 from prectr.state.snapshots import SnapshotResult, TaskSnapshots
 
 TABLE_COUNT = 3
-"""Tables that a checkpoint made by `checkpoint` has."""
+"""Number of tables in a checkpoint made by `checkpoint`."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What the state in these tests belongs to."""
+    """The identity of the state in these tests."""
 
     cluster: str = "c1"
     stage: str = "join"
@@ -27,14 +27,14 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def contents(offset: int) -> dict[str, bytes]:
-    """Files of the state at an offset: tables come and go, a log is empty now and then, two files are alike."""
+    """Files of the state at an offset: tables come and go, the log is empty at odd offsets, two files are equal."""
     files = {f"{number:06}.sst": f"table {number}".encode() for number in range(offset, offset + TABLE_COUNT)}
     log = b"" if offset % 2 else b"log %d" % offset
     return files | {"000009.log": log, "CURRENT": b"MANIFEST", "SAME": b"MANIFEST", "MANIFEST-1": b"m%d" % offset}
 
 
 def checkpoint(folder: Path, offset: int) -> Path:
-    """The state at `offset` as a folder, made once."""
+    """Return the state at `offset` as a folder, created once."""
     path = folder / f"checkpoint-{offset}"
     if not path.exists():
         path.mkdir(parents=True)
@@ -44,12 +44,12 @@ def checkpoint(folder: Path, offset: int) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What a folder holds."""
+    """Read the files of a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 class HookedStorage(SnapshotStorage):
-    """A location that calls `before` before each thing that is asked of it, and `written` after a write."""
+    """A storage that calls `before` before each operation, and `written` after a write."""
 
     def __init__(
         self, url: str, before: Callable[[str], None], written: Callable[[str], None] = lambda path: None
@@ -85,7 +85,7 @@ class HookedStorage(SnapshotStorage):
 
 
 def complete_snapshots_in_memory(root: str) -> dict[int, dict[str, bytes]]:
-    """An oracle for `memory://` that shares no code with the program: offset to files of each whole snapshot."""
+    """An oracle for `memory://` that shares no code with the program: the files of each complete snapshot by offset."""
     store: dict[str, Any] = MemoryFileSystem.store
     found = {}
     for path in [path for path in store if path.startswith(f"/{root}/manifests/")]:
@@ -130,7 +130,7 @@ def corrupt_last_byte(path: Path) -> None:
 
 
 class SimulatedKill(BaseException):
-    """Stands for a kill: nothing catches it. (What a process does on its way out of one is tidying at most.)"""
+    """Simulates a kill: nothing catches it. (The code that runs while it propagates only cleans up.)"""
 
 
 def kill_at_failpoint(kill_point: Failpoint, times: int = 1) -> None:

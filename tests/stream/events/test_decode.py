@@ -1,4 +1,4 @@
-"""Promises of decoding: an event or the reason why it is none, in its place, whatever the bytes."""
+"""Decoding: an event or an InvalidEvent for every line, in order, whatever the bytes."""
 
 import json
 import random

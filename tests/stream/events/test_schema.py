@@ -1,4 +1,4 @@
-"""Promises of the JSON Schema: it is the contract that the decoder keeps, and the shipped file is it."""
+"""The JSON Schema: it agrees with the decoder's contract, and the shipped file is up to date."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Processes that poll the same order in their own pieces act on it at the same places."""
+"""Processes that poll the same order in different batches act on it at the same records."""
 
 import random
 import threading
@@ -20,7 +20,7 @@ EXAMPLES = random_examples(60, seed=4)
 
 
 class ThreadPeer:
-    """A process of several, as a thread."""
+    """One of several processes, as a thread."""
 
     def __init__(self, rank: int, meeting: ThreadExchange) -> None:
         self.rank = rank
@@ -32,7 +32,7 @@ class ThreadPeer:
 
 
 class Source:
-    """Gives the examples in pieces of its own, some of them empty, and the line behind each piece."""
+    """Returns the examples in batches of its own, some of them empty, and the watermark after each."""
 
     def __init__(self, seed: int, most: int) -> None:
         self._random = random.Random(seed)

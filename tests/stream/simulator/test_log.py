@@ -1,4 +1,4 @@
-"""What the simulated log promises: reproducible bytes, arrival order, and exactly the disorder it says."""
+"""The simulated log: reproducible bytes, arrival order, and exactly the documented disorder."""
 
 import gzip
 from collections import Counter, defaultdict
@@ -21,7 +21,7 @@ decode = msgspec.json.Decoder(Event).decode
 
 
 class Read:
-    """A log as it is read back: good events in order, and the lines that are none."""
+    """A log read back: valid events in order, and invalid lines."""
 
     def __init__(self, path: Path) -> None:
         self.lines = path.read_bytes().splitlines()

@@ -1,4 +1,4 @@
-"""Many small steps, the log of `tests.kit.stages.disordered`, and its undisturbed run."""
+"""Small steps, the log of `tests.kit.stages.disordered`, and its uninterrupted run."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> ReplayResult:
-    """The log of `world()` in one undisturbed run, checked against the oracle."""
+    """The log in one uninterrupted run, checked against the oracle."""
     folder = tmp_path_factory.mktemp("whole")
     found = replay_to_end(
         [write_lines(folder / "log.jsonl", disordered_log())], folder / "run", examples=folder / "out.jsonl"
