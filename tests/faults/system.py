@@ -1,7 +1,6 @@
 """The whole live system of one scenario: two stream processes and a trainer, kept at work, watched, and restarted."""
 
 import random
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
+from testkit.command import RunningCommand
 from testkit.kafka_broker import Broker
 from tests.faults.feed import LogFeeder
 from tests.faults.output_probe import CheckpointRecovery, OutputProbe, RecoveryTimer
@@ -37,7 +37,7 @@ class LiveSystem:
         self.live = live
         self.rng = rng
         self.snapshots = live.folder / "snapshots" if snapshots else None
-        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.running: dict[str, RunningCommand] = {}
         self.started_at = time.monotonic()
         self._volumes: dict[str, TmpfsVolume] = {}
         live.create()

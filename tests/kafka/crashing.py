@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
-from prectr.ops.cli.main import main
+from prectr.ops.cli.main import main as run_command
 from prectr.state.failpoints import Failpoint, set_failpoint_hook
 
 
@@ -43,7 +43,8 @@ def _read_order(file: Path) -> tuple[Failpoint, int] | None:
     return Failpoint(point), int(number)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Arm the crash that the first arguments name, and run the command with the others."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     if sys.argv[1].startswith("@"):
@@ -54,4 +55,8 @@ if __name__ == "__main__":
         given = (Failpoint(sys.argv[1]), int(sys.argv[2]))
         _kill_at_failpoint(lambda: given, lambda: None)
         del sys.argv[1:3]
+    run_command()
+
+
+if __name__ == "__main__":
     main()

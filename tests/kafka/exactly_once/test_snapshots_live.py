@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prectr.state.manifest import SnapshotManifest, decode_manifest
-from testkit.command import prectr, write_log
+from testkit.command import RunningCommand, prectr, write_log
 from tests.kafka.exactly_once.test_misuse import assert_usage_error
 from tests.kafka.live import Live, RunResult, replay_log
 from tests.kafka.parts import lines_of
@@ -54,7 +54,7 @@ def newest(live: Live) -> dict[str, int]:
     return {task: found[-1].offset for task, found in manifests(live).items() if found}
 
 
-def until(process: subprocess.Popen[str], live: Live, condition: Callable[[], bool]) -> None:
+def until(process: RunningCommand, live: Live, condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, live.stderr_of(process)
@@ -62,7 +62,7 @@ def until(process: subprocess.Popen[str], live: Live, condition: Callable[[], bo
         time.sleep(0.1)
 
 
-def at_work(live: Live, world: Path, parts: int) -> subprocess.Popen[str]:
+def at_work(live: Live, world: Path, parts: int) -> RunningCommand:
     """A stream process that has taken the log in so many parts, and a snapshot of every task in each of them.
 
     Nobody has said that the log has ended, so there is more to come of it.
@@ -85,7 +85,7 @@ def _all_are_newer(now: dict[str, int], before: dict[str, int], tasks: int) -> b
     return sum(offset > before.get(task, -1) for task, offset in now.items()) == tasks
 
 
-def lost(live: Live, process: subprocess.Popen[str]) -> None:
+def lost(live: Live, process: RunningCommand) -> None:
     """The machine of the process has gone, with its disk."""
     live.kill(process)
     shutil.rmtree(live.state_dir("1"))
