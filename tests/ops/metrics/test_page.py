@@ -77,7 +77,7 @@ def test_the_catalogue_has_every_exported_metric_as_it_is_exported_and_no_other(
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m prectr.ops.metrics.reference --write"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m prectr.ops.metrics.reference"
 
 
 def test_labels_are_those_agreed_on_and_the_page_names_them_all() -> None:
