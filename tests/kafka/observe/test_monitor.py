@@ -207,7 +207,7 @@ def test_a_port_in_use_is_one_clear_line(live: Live, flag: str) -> None:
         port = taken.getsockname()[1]
         said = MonitorProcess(live).start(flag, str(port)).wait_for_end(code=1)
     assert f"on 127.0.0.1:{port}: Address already in use; another process may hold the port" in said
-    assert f"give another one with {flag}" in said
+    assert f"choose another {flag}" in said
 
 
 def test_missing_topics_and_a_folder_in_use_are_clear_lines(live: Live) -> None:

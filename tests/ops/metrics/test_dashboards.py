@@ -183,11 +183,11 @@ def test_the_command_says_what_is_out_of_date_and_writes_nothing(tmp_path: Path)
     (tmp_path / "state.json").unlink()
     stale = command("--out", str(tmp_path), "--check")
     assert stale.returncode == 1
-    assert re.findall(r"(\w+)\.json is not what the code says", stale.stderr) == ["quality", "state"]
+    assert re.findall(r"(\w+)\.json is out of date", stale.stderr) == ["quality", "state"]
     assert (tmp_path / "quality.json").read_text() == "{}\n"
     nowhere = command("--out", str(tmp_path / "none"))
     assert nowhere.returncode == 2
-    assert "is no folder" in nowhere.stderr
+    assert "is not a folder" in nowhere.stderr
 
 
 def test_without_grafanas_package_the_command_says_what_to_install_and_nothing_else_needs_it() -> None:

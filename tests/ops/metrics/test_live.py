@@ -272,10 +272,8 @@ def test_promtool_finds_nothing_to_say(which: str, tmp_path: Path) -> None:
 
 
 def test_an_exporter_logs_its_address(caplog: pytest.LogCaptureFixture) -> None:
-    with (
-        caplog.at_level(logging.INFO, "prectr.ops"),
-        MetricsOptions(metrics_port=0).exporter(stream_metrics) as exporter,
-    ):
+    options = MetricsOptions(metrics_port=0)
+    with caplog.at_level(logging.INFO, "prectr.ops"), options.exporter(stream_metrics) as exporter:
         assert exporter is not None
         assert f"metrics: http://127.0.0.1:{exporter.port}/metrics" in caplog.messages
 
