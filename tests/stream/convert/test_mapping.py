@@ -33,7 +33,8 @@ def test_an_array_of_objects_is_a_page_with_its_clicks(tmp_path: Path) -> None:
     mapping = page_mapping(
         'each = "items"\nitem_id = "item.sku"\ntitle = "item.name"\nprice = "times(item.cents, `0.01`)"'
     )
-    clicks = f'[[click]]\n{IN_ROW.replace("row.ts", "item.at || row.ts")}each = "items"\nwhen = "item.clicked"\nitem_id = "item.sku"'
+    head = IN_ROW.replace("row.ts", "item.at || row.ts")
+    clicks = f'[[click]]\n{head}each = "items"\nwhen = "item.clicked"\nitem_id = "item.sku"'
     events, report = mapped(tmp_path, mapping + clicks, rows)
     assert events == [
         {**PAGE, "items": [{"item_id": "7", "title": "a", "price": 9.5}, {"item_id": "b"}]},
@@ -147,7 +148,8 @@ def test_a_catalogue_adds_fields_and_items_without_one_are_counted(tmp_path: Pat
     (tmp_path / "items.csv").write_text("sku;name;price;brand\n1;old;3;x\n1;shoe;9.5;acme\n;none;1;\n2;hat;oops;\n")
     rows = write_lines(tmp_path / "a.jsonl", [{**ROW, "items": [1.0, "2", 3]}])
     mapping = page_mapping(
-        'each = "items"\nitem_id = "item"\ntitle = "catalogue.name"\nprice = "catalogue.price"\nbrand = "catalogue.brand"'
+        'each = "items"\nitem_id = "item"\ntitle = "catalogue.name"\n'
+        'price = "catalogue.price"\nbrand = "catalogue.brand"'
     )
     events, report = mapped(tmp_path, f'{mapping}[catalogue]\nfile = "items.csv"\nkey = "sku"', rows)
     assert events[0]["items"] == [
