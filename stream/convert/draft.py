@@ -114,7 +114,7 @@ class _Draft:
         return column
 
     def _scalar(self, field: str) -> Column | None:
-        found = next((column for column in self._free(field) if column.array is None), None)
+        found = next((column for column in self._free(field) if not column.is_list), None)
         return None if found is None else self._use(found)
 
     def _event_column(self) -> Column | None:
@@ -356,7 +356,7 @@ class _Draft:
         used: set[str] = set()
         for field in ("item_id", *_ITEM_FIELDS):
             column = next((each for each in candidates(field, columns) if each.path not in used), None)
-            if column is None or (field == "item_id" and column.array is not None):
+            if column is None or (field == "item_id" and column.is_list):
                 continue
             first = "[0]" if column.array == "list" else ""
             found = self._item_field(field, f"{prefix}{column.path}{first}", column.key, column.values)

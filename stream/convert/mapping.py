@@ -5,7 +5,6 @@ In `[page]`, in `each` and in a `[[click]]` without `each`, expressions see the 
 page without `each`, the item is the row.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from prectr.state.errors import ConfigError
 from prectr.stream.convert.outcome import Unmappable
 from prectr.stream.convert.rows import Format
 from prectr.stream.convert.times import TimeUnit
-from prectr.stream.convert.values import shown
+from prectr.stream.convert.values import parse_json, shown, split_list
 
 Delimiter = Annotated[str, msgspec.Meta(pattern=r'\A[^"\r\n]\Z')]
 
@@ -110,15 +109,13 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
 
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_split(self, text: str | None, separator: str) -> list[str]:
-        """split(text, separator): the parts of a text, without blanks around them; none of an empty one."""
-        if not separator:
-            raise ValueError("split: the separator is empty")
-        return [part.strip() for part in text.split(separator)] if text and text.strip() else []
+        """split(text, separator): the parts of a text, as `split_list` makes them; none of an empty text."""
+        return split_list(text, separator) if text is not None else []
 
     @jmespath.functions.signature({"types": ["string", "null"]})  # type: ignore[untyped-decorator]
     def _func_parse_json(self, text: str | None) -> Any:
-        """parse_json(text): what a cell with JSON in it holds."""
-        return json.loads(text) if text and text.strip() else None
+        """parse_json(text): the value of a cell with JSON, or with a list or dict as Python writes it."""
+        return parse_json(text) if text and text.strip() else None
 
     @jmespath.functions.signature({"types": ["number", "string", "null"]}, {"types": ["number"]})  # type: ignore[untyped-decorator]
     def _func_times(self, value: float | str | None, factor: float) -> float | None:

@@ -1,7 +1,7 @@
 """Promises of drafts: for each layout of a log, the drafted mapping converts it to the events that are meant.
 
-Most logs are these two searches: "red shoe" of user 7 shows i1, i2, i3, and i3 is clicked, 5 s later if the log has times of
-clicks; "hat" of user 8 a minute later shows i4, i5 without a click.
+Most logs are these two searches: "red shoe" of user 7 shows i1, i2, i3, and i3 is clicked, 5 s later if there are times
+of clicks; "hat" of user 8 a minute later shows i4, i5 without a click.
 """
 
 import csv
@@ -219,6 +219,61 @@ def click_position(folder: Path) -> Path:
     )
 
 
+def python_lists(folder: Path) -> Path:
+    """As pandas writes lists into a CSV file."""
+    return table(
+        folder / "a.csv",
+        "search_id,user_id,query,ts,results,clicked",
+        ["s1", 7, "red shoe", T, "['i1', 'i2', 'i3']", "['i3']"],
+        ["s2", 8, "hat", LATER, "['i4', 'i5']", "[]"],
+    )
+
+
+def python_objects(folder: Path) -> Path:
+    return table(
+        folder / "a.csv",
+        "search_id,user_id,query,ts,results",
+        ["s1", 7, "red shoe", T, str([{"id": f"i{n}", "clicked": n == 3} for n in (1, 2, 3)])],
+        ["s2", 8, "hat", LATER, "[{'id': 'i4', 'clicked': False}, {'id': 'i5', 'clicked': False}]"],
+    )
+
+
+def numpy_arrays(folder: Path) -> Path:
+    return table(
+        folder / "a.csv",
+        "search_id,user_id,query,ts,results,clicked_item",
+        ["s1", 7, "red shoe", T, "['i1' 'i2'\n 'i3']", "i3"],
+        ["s2", 8, "hat", LATER, "['i4' 'i5']", ""],
+    )
+
+
+def postgresql_arrays(folder: Path) -> Path:
+    return table(
+        folder / "a.csv",
+        "search_id,user_id,query,ts,results,clicked_items",
+        ["s1", 7, "red shoe", "2025-03-01 10:00:00+00", "{i1,i2,i3}", "{i3}"],
+        ["s2", 8, "hat", "2025-03-01 10:01:00+00", "{i4,i5}", "{}"],
+    )
+
+
+def blanks_between_items(folder: Path) -> Path:
+    return table(
+        folder / "a.csv",
+        "search_id,user_id,query,ts,results,clicked_item",
+        ["s1", 7, "red shoe", T, "i1 i2 i3", "i3"],
+        ["s2", 8, "hat", LATER, "i4 i5", ""],
+    )
+
+
+def counts_of_clicks(folder: Path) -> Path:
+    rows = [
+        [request, user, query, ts, item, 2 if item == "i3" else 0]
+        for request, user, query, ts, items in TWO_PAGES
+        for item in items.split()
+    ]
+    return table(folder / "a.csv", "search_id,user_id,query,ts,product_id,clicks", *rows)
+
+
 LAYOUTS: list[tuple[Callable[[Path], Path], list[Click]]] = [
     (json_in_cells, AT_PAGE),
     (bars_and_flags, AT_PAGE),
@@ -233,6 +288,12 @@ LAYOUTS: list[tuple[Callable[[Path], Path], list[Click]]] = [
     (date_and_time, AT_PAGE),
     (times_of_bigquery, AT_PAGE),
     (click_position, AT_PAGE),
+    (python_lists, AT_PAGE),
+    (python_objects, AT_PAGE),
+    (numpy_arrays, AT_PAGE),
+    (postgresql_arrays, AT_PAGE),
+    (blanks_between_items, AT_PAGE),
+    (counts_of_clicks, AT_PAGE),
 ]
 
 
@@ -327,6 +388,21 @@ def test_lists_that_are_no_items_are_not_taken_for_them(tmp_path: Path) -> None:
     [page], clicks, _ = drafted(tmp_path, path)
     assert [item["item_id"] for item in page["items"]] == ["i1", "i2"]
     assert clicks == [("s1", "7", "i2", T)]
+
+
+def test_ids_with_separators_are_ids(tmp_path: Path) -> None:
+    rows = [["a;1", "auth0|7", "hat,red", T, item, int(item == "shop|2")] for item in ("shop|1", "shop|2")]
+    path = table(tmp_path / "a.csv", "search_id,user_id,query,ts,product_id,clicked", *rows)
+    [page], clicks, _ = drafted(tmp_path, path)
+    assert summary([page]) == [("a;1", "auth0|7", "hat,red", T, "shop|1 shop|2")]
+    assert clicks == [("a;1", "auth0|7", "shop|2", T)]
+
+
+def test_pages_of_mostly_one_item_are_lists_all_the_same(tmp_path: Path) -> None:
+    rows = [[f"s{n}", 7, "hat", T + n, "i1|i2" if n == 4 else "i1", "i1"] for n in range(9)]
+    pages, clicks, _ = drafted(tmp_path, table(tmp_path / "a.csv", "search_id,user_id,query,ts,items,clicked", *rows))
+    assert [len(page["items"]) for page in pages] == [1, 1, 1, 1, 2, 1, 1, 1, 1]
+    assert len(clicks) == 9
 
 
 def test_without_a_query_a_user_or_a_request_the_draft_says_what_it_assumes(tmp_path: Path) -> None:
