@@ -148,6 +148,7 @@ class Expression:
         except jmespath.exceptions.JMESPathError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{name} = {text!r} is no JMESPath expression: {reason}") from error
+        self._path = _path_of(self._compiled.parsed)
         for function in _functions_in(self._compiled.parsed):
             if function not in _FUNCTIONS.FUNCTION_TABLE:
                 known = ", ".join(sorted(_FUNCTIONS.FUNCTION_TABLE))
@@ -155,11 +156,26 @@ class Expression:
 
     def __call__(self, row: Any) -> Any:
         """Return the value for a row. Raises Unmappable `expression_failed` where a function does not fit it."""
+        if self._path is not None:
+            # Most expressions are paths, which need no interpreter.
+            for name in self._path:
+                row = row.get(name) if isinstance(row, dict) else None
+            return row
         try:
             return self._compiled.search(row, options=_OPTIONS)
         except _EVALUATION_ERRORS as error:
             detail = f"{self.name} = {self.text!r}: {shown(str(error))}"
             raise Unmappable("expression_failed", detail) from error
+
+
+def _path_of(node: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return the names of a parsed expression that is a path, such as `row.user.id`; None for any other."""
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] != "subexpression":
+        return None
+    paths = [_path_of(child) for child in node["children"]]
+    return None if None in paths else tuple(name for path in paths for name in path or ())
 
 
 def _functions_in(node: Any) -> Iterator[str]:

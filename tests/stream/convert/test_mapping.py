@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jmespath
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from prectr.state.errors import ConfigError, InputError
-from prectr.stream.convert.mapping import load_mapping
+from prectr.stream.convert.mapping import Expression, load_mapping
 from tests.stream.convert.conversion import T, clicks_of, mapped, pages_of, skipped, write_lines
 
 HEAD = 'request_id = "sid"\nuser_id = "uid"\nquery = "q"\nts = "ts"\n'
@@ -347,3 +348,13 @@ def test_a_failing_key_of_a_catalogue_is_counted(tmp_path: Path) -> None:
     events, report = mapped(tmp_path, f'{ARRAY}[catalogue]\nfile = "items.json"\nkey = "split(sku, \'|\') | [0]"', rows)
     assert len(events) == 1
     assert skipped(report) == {"catalogue_expression_failed": 1}
+
+
+@pytest.mark.parametrize(
+    "row", [{"a": {"b c": {"d": 1}}, "b c": 2}, {"a": 3}, {"a": None}, {}, {"a": [{"b c": 1}]}, [1], None]
+)
+@pytest.mark.parametrize(
+    "expression", ["a", "a.b", 'a."b c".d', '"b c"', 'a.["b c"]', "a[0]", "a[0].d", "@", "a || `7`"]
+)
+def test_expressions_have_the_values_of_jmespath(row: Any, expression: str) -> None:
+    assert Expression("page.query", expression)(row) == jmespath.search(expression, row)
