@@ -1,6 +1,7 @@
 """Proposes a mapping for files of unknown layout: columns are recognised by their names and values."""
 
 import datetime
+import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,7 @@ SAMPLE_ROWS: Final = 500
 _MAX_SAMPLED_INPUTS: Final = 8
 _ITEM_FIELDS: Final = ("title", "relevance", "price", "category", "brand", "position")
 _CATALOGUE_FIELDS: Final = ("title", "price", "category", "brand")
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _NO_CLICKS: Final = "no column looks like clicks; if they are in another file, add a [[click]] for it"
 
 Fields = dict[str, str]
@@ -112,7 +114,7 @@ class _Draft:
         return column
 
     def _scalar(self, field: str) -> Column | None:
-        found = next((column for column in self._free(field) if column.array is None), None)
+        found = next((column for column in self._free(field) if not column.is_list), None)
         return None if found is None else self._use(found)
 
     def _event_column(self) -> Column | None:
@@ -145,18 +147,20 @@ class _Draft:
             for column in self._columns
             if column not in named and column.path not in of_clicks and ("time" in column.key or "date" in column.key)
         ]
-        for column in [*named, *others]:
-            if _are_times(column.values):
-                self._zone_missing = _have_no_zone(column.values)
-                return _path(self._use(column))
-        days = next((column for column in named if column.key == "date"), None)
+        of_times = [column for column in [*named, *others] if _are_times(column.values)]
+        exact = next((column for column in of_times if not all(map(_is_day, column.values))), None)
+        days = next((column for column in of_times if all(map(_is_day, column.values))), None)
         hours = next((column for column in named if column.key == "time"), None)
-        if days is not None and hours is not None:
+        if exact is None and days is not None and hours is not None:
             moments = [f"{day}T{hour}" for day, hour in zip(days.values, hours.values, strict=False)]
             if _are_times(moments):
                 self._zone_missing = _have_no_zone(moments)
                 day, hour = self._use(days).path, self._use(hours).path
-                return lambda prefix: f"join('T', [{prefix}{day}, {prefix}{hour}])"
+                return lambda prefix: f"join('T', [to_string({prefix}{day}), to_string({prefix}{hour})])"
+        column = exact or days
+        if column is not None:
+            self._zone_missing = _have_no_zone(column.values)
+            return _path(self._use(column))
         if named and named[0].values:
             example = str(named[0].values[0])[:60]
             raise InputError(f"{self._source}: {named[0].path} is {example!r}, neither a number nor ISO 8601")
@@ -245,7 +249,8 @@ class _Draft:
             if clicks is not None:
                 self._use(column)
                 over_row = {field: build("") for field, build in head.items() if field != "query"}
-                return {**(in_scope if "each" in clicks else over_row), **self._click_time(clicks), **clicks}
+                fields = in_scope if "each" in clicks else over_row
+                return {**fields, **self._click_time(fields["ts"], "each" in clicks), **clicks}
         return self._clicks_by_position(head, items, item_id)
 
     def _clicks_of(self, column: Column, items: Column, item_id: str, known: set[str]) -> Fields | None:
@@ -282,18 +287,22 @@ class _Draft:
         clicked = f"at({items.list_expression()}, {index if lowest == 0 else f'sum([{index}, `-1`])'})"
         fields = {field: build("") for field, build in head.items() if field != "query"}
         clicks = {"when": f"{index} >= `{lowest}`", "item_id": clicked + item_id.removeprefix("item")}
-        return {**fields, **self._click_time(clicks), **clicks}
+        return {**fields, **self._click_time(fields["ts"]), **clicks}
 
-    def _click_time(self, clicks: Fields) -> Fields:
-        """Return the time of clicks where a column has it; else they take the time of their page."""
+    def _click_time(self, page_ts: str, index_of_each: bool = False) -> Fields:
+        """Return the time of clicks where a column has it; a click without one takes the time of its page.
+
+        index_of_each: whether a list of times is parallel to the array of the clicks; the expressions are then over
+        the scope of an element.
+        """
         column = next(iter(self._free("click_ts")), None)
-        if column is None or "ts" in clicks:
+        if column is None:
             return {}
-        self._use(column)
-        if "each" not in clicks:
-            return {"ts": column.path if column.array is None else f"{column.list_expression()} | [0]"}
-        of_row = column.list_expression("row.")
-        return {"ts": of_row if column.array is None else f"at({of_row}, index)"}
+        prefix = "row." if index_of_each else ""
+        ts = self._use(column).list_expression(prefix)
+        if column.array is not None:
+            ts = f"at({ts}, {'index' if index_of_each else '`0`'})"
+        return {"ts": f"{ts} || {page_ts}"}
 
     def _click_rows(self, head: dict[str, Build], items: Column, event: Column | None) -> Fields | None:
         """Return clicks that are rows of their own, beside rows of pages with arrays."""
@@ -301,9 +310,7 @@ class _Draft:
         if item_id is None:
             return None
         click = {field: build("") for field, build in head.items() if field != "query"}
-        click_ts = next((column for column in self._free("click_ts") if column.array is None), None)
-        if click_ts is not None:
-            click["ts"] = f"{self._use(click_ts).path} || {click['ts']}"
+        click |= self._click_time(click["ts"])
         when = _one_of(event, CLICK_WORDS) if event is not None else f"{item_id.path} && !{items.path}"
         return {**click, "when": when, "item_id": item_id.path}
 
@@ -323,7 +330,7 @@ class _Draft:
             click |= {"when": _one_of(event, CLICK_WORDS), "item_id": item_id}
         else:
             click |= {"when": self._row_clicked(item_id), "item_id": item_id}
-        click |= self._click_time(click) if event is None else {}
+        click |= self._click_time(click["ts"])
         self._unsure.append("a row is one item of its page; rows with the same request_id and user are one page")
         sections = [_section("page", page), _section("page.items", fields)]
         if not click["when"]:
@@ -349,7 +356,7 @@ class _Draft:
         used: set[str] = set()
         for field in ("item_id", *_ITEM_FIELDS):
             column = next((each for each in candidates(field, columns) if each.path not in used), None)
-            if column is None or (field == "item_id" and column.array is not None):
+            if column is None or (field == "item_id" and column.is_list):
                 continue
             first = "[0]" if column.array == "list" else ""
             found = self._item_field(field, f"{prefix}{column.path}{first}", column.key, column.values)
@@ -403,6 +410,13 @@ def _path(column: Column) -> Build:
 def _are_times(values: Sequence[Any]) -> bool:
     """Return whether most values are times, UTC where they have no zone."""
     return sum(_is_time(each, datetime.UTC) for each in values) * 2 > len(values)
+
+
+def _is_day(value: Any) -> bool:
+    """Return whether a value is a date without a time of day."""
+    if isinstance(value, str):
+        return _DAY.match(value.strip()) is not None
+    return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
 
 
 def _have_no_zone(values: Sequence[Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from prectr.stream.convert.outcome import Unmappable
-from prectr.stream.convert.values import to_optional_id
+from prectr.stream.convert.values import is_bracketed, parse_json, split_list, to_optional_id
 
 FIELD_NAMES: Final[dict[str, tuple[str, ...]]] = {
     field: tuple(names.split())
@@ -56,6 +56,7 @@ CLICK_WORDS, PAGE_WORDS = (
 _SEPARATORS: Final = "|;,"
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _MAX_DEPTH: Final = 3
+_MAX_PARTS_OF_AN_ID: Final = 3
 
 
 class Column(msgspec.Struct):
@@ -71,12 +72,17 @@ class Column(msgspec.Struct):
     array: str | None = None
     elements: list[Any] = []
 
+    @property
+    def is_list(self) -> bool:
+        """Whether its values are lists beyond doubt, and no texts with separators in them."""
+        return self.array in ("list", "json")
+
     def list_expression(self, prefix: str = "") -> str:
         """Return the expression of the list; `prefix` stands before the path."""
         path = prefix + self.path
         if self.array == "json":
             return f"parse_json({path})"
-        return path if self.array in (None, "list") else split_expression(path, self.array)
+        return path if self.array is None or self.array == "list" else split_expression(path, self.array)
 
 
 def split_expression(path: str, separator: str) -> str:
@@ -90,7 +96,7 @@ def columns_of(rows: Iterable[dict[str, Any]]) -> list[Column]:
     for row in rows:
         _collect(row, "", "", found, 1)
     for column in found.values():
-        column.array, column.elements = _as_array(column.values)
+        column.array, column.elements = _as_array(column)
     return list(found.values())
 
 
@@ -106,8 +112,9 @@ def _collect(row: dict[str, Any], path: str, key: str, found: dict[str, Column],
             column.values.append(value)
 
 
-def _as_array(values: Sequence[Any]) -> tuple[str | None, list[Any]]:
-    """Return how values are read as lists, and the elements of all of them."""
+def _as_array(column: Column) -> tuple[str | None, list[Any]]:
+    """Return how the values of a column are read as lists, and the elements of all of them."""
+    values = column.values
     if values and all(isinstance(each, list) for each in values):
         return "list", [element for each in values for element in each]
     texts = [each for each in values if isinstance(each, str)]
@@ -115,28 +122,42 @@ def _as_array(values: Sequence[Any]) -> tuple[str | None, list[Any]]:
         return None, []
     if all(each.lstrip().startswith("[") for each in texts):
         parsed = _parsed(texts)
-        return (None, []) if parsed is None else ("json", parsed)
-    # Titles and queries contain separators as well, and blanks within their parts.
-    for separator in _SEPARATORS:
-        parts = [part.strip() for each in texts for part in each.split(separator)]
-        if sum(separator in each for each in texts) * 2 > len(texts) and not any(" " in part for part in parts):
-            return separator, parts
+        if parsed is not None:
+            return "json", parsed
+    is_named = column.key in FIELD_NAMES["items"]
+    bracketed = all(is_bracketed(each.strip()) for each in texts)
+    for separator in f"{_SEPARATORS} " if is_named or bracketed else _SEPARATORS:
+        lists = [split_list(each, separator) for each in texts]
+        if _are_lists(column.key, lists, 1 if is_named else len(lists) // 2 + 1):
+            return separator, [part for parts in lists for part in parts]
     return None, []
 
 
+def _are_lists(key: str, lists: Sequence[Sequence[str]], least: int) -> bool:
+    """Return whether texts look like lists: at least `least` of them have several parts, none with a blank in it.
+
+    Titles and queries contain separators as well, and so do ids, such as `shop|7`.
+    """
+    lengths = [len(parts) for parts in lists]
+    if key.endswith("id") and len(set(lengths)) == 1 and lengths[0] <= _MAX_PARTS_OF_AN_ID:
+        return False
+    return sum(length > 1 for length in lengths) >= least and not any(" " in part for parts in lists for part in parts)
+
+
 def _parsed(texts: Sequence[str]) -> list[Any] | None:
-    """Return the elements of all arrays that the texts hold as JSON; None where one is not JSON."""
+    """Return the elements of all arrays that the texts contain; None where one does not parse."""
     try:
-        return [element for each in texts for element in json.loads(each)]
-    except (ValueError, RecursionError):
+        return [element for each in texts for element in parse_json(each)]
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
 def separator_of_ids(values: Sequence[Any], ids: set[str]) -> str | None:
     """Return the separator by which some values are lists of the ids; None where no value is one."""
-    for separator in _SEPARATORS:
-        lists = [each for each in values if isinstance(each, str) and separator in each and each.strip() not in ids]
-        if lists and all(part.strip() in ids for each in lists for part in each.split(separator)):
+    for separator in f"{_SEPARATORS} ":
+        texts = [each.strip() for each in values if isinstance(each, str) and each.strip() not in ids]
+        lists = [each for each in texts if separator in each or is_bracketed(each)]
+        if lists and all(part in ids for each in lists for part in split_list(each, separator)):
             return separator
     return None
 

@@ -5,7 +5,6 @@ In `[page]`, in `each` and in a `[[click]]` without `each`, expressions see the 
 page without `each`, the item is the row.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from prectr.state.errors import ConfigError
 from prectr.stream.convert.outcome import Unmappable
 from prectr.stream.convert.rows import Format
 from prectr.stream.convert.times import TimeUnit
-from prectr.stream.convert.values import shown
+from prectr.stream.convert.values import parse_json, shown, split_list
 
 Delimiter = Annotated[str, msgspec.Meta(pattern=r'\A[^"\r\n]\Z')]
 
@@ -110,15 +109,13 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
 
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_split(self, text: str | None, separator: str) -> list[str]:
-        """split(text, separator): the parts of a text, without blanks around them; none of an empty one."""
-        if not separator:
-            raise ValueError("split: the separator is empty")
-        return [part.strip() for part in text.split(separator)] if text and text.strip() else []
+        """split(text, separator): the parts of a text, as `split_list` makes them; none of an empty text."""
+        return split_list(text, separator) if text is not None else []
 
     @jmespath.functions.signature({"types": ["string", "null"]})  # type: ignore[untyped-decorator]
     def _func_parse_json(self, text: str | None) -> Any:
-        """parse_json(text): what a cell with JSON in it holds."""
-        return json.loads(text) if text and text.strip() else None
+        """parse_json(text): the value of a cell with JSON, or with a list or dict as Python writes it."""
+        return parse_json(text) if text and text.strip() else None
 
     @jmespath.functions.signature({"types": ["number", "string", "null"]}, {"types": ["number"]})  # type: ignore[untyped-decorator]
     def _func_times(self, value: float | str | None, factor: float) -> float | None:
@@ -151,6 +148,7 @@ class Expression:
         except jmespath.exceptions.JMESPathError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{name} = {text!r} is no JMESPath expression: {reason}") from error
+        self._path = _path_of(self._compiled.parsed)
         for function in _functions_in(self._compiled.parsed):
             if function not in _FUNCTIONS.FUNCTION_TABLE:
                 known = ", ".join(sorted(_FUNCTIONS.FUNCTION_TABLE))
@@ -158,11 +156,26 @@ class Expression:
 
     def __call__(self, row: Any) -> Any:
         """Return the value for a row. Raises Unmappable `expression_failed` where a function does not fit it."""
+        if self._path is not None:
+            # Most expressions are paths, which need no interpreter.
+            for name in self._path:
+                row = row.get(name) if isinstance(row, dict) else None
+            return row
         try:
             return self._compiled.search(row, options=_OPTIONS)
         except _EVALUATION_ERRORS as error:
             detail = f"{self.name} = {self.text!r}: {shown(str(error))}"
             raise Unmappable("expression_failed", detail) from error
+
+
+def _path_of(node: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return the names of a parsed expression that is a path, such as `row.user.id`; None for any other."""
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] != "subexpression":
+        return None
+    paths = [_path_of(child) for child in node["children"]]
+    return None if None in paths else tuple(name for path in paths for name in path or ())
 
 
 def _functions_in(node: Any) -> Iterator[str]:

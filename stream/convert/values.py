@@ -1,7 +1,10 @@
 """Values of foreign rows as the fields of events: ids, texts, numbers, features."""
 
+import ast
 import decimal
+import json
 import math
+import re
 import reprlib
 from typing import Any, Final
 
@@ -15,6 +18,8 @@ MAX_LABEL: Final = 256
 """Characters of a category, a brand, an action, a context value or a text feature."""
 _MAX_EXACT_FLOAT: Final = 2.0**53
 _FALSE_TEXTS: Final = frozenset(("", "0", "0.0", "false", "no", "f", "n", "null", "none", "nan"))
+
+_ADJACENT_TEXTS: Final = re.compile(r"""['"]\s+['"]""")
 
 _short_repr = reprlib.Repr()
 _short_repr.maxstring = _short_repr.maxother = 80
@@ -48,6 +53,45 @@ def _decoded(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.hex()
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a text: JSON, or a literal of Python, which pandas writes for lists in a CSV file.
+
+    Raises ValueError or RecursionError where it is neither.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            # Python would join the texts of a numpy array, which no comma separates, into one.
+            if _ADJACENT_TEXTS.search(text):
+                raise ValueError("no comma between texts")
+            return to_plain(ast.literal_eval(text.strip()))
+        except (ValueError, SyntaxError, MemoryError):
+            raise ValueError(f"neither JSON nor a literal: {error}") from error
+
+
+def split_list(text: str, separator: str) -> list[str]:
+    """Return the parts of a text without the blanks and quotes around them.
+
+    Brackets or braces around the whole text, as PostgreSQL and numpy write them, are no part of it. A blank as
+    separator stands for any white space. Raises ValueError for an empty separator.
+    """
+    text = text.strip()
+    if is_bracketed(text):
+        text = text[1:-1].strip()
+    parts = text.split() if separator == " " else text.split(separator)
+    return [_unquoted(part.strip()) for part in parts] if text else []
+
+
+def is_bracketed(text: str) -> bool:
+    """Return whether a text stands in brackets or braces."""
+    return text[:1] + text[-1:] in ("[]", "{}")
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def to_id(field: str, value: Any) -> str:

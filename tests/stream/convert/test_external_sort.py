@@ -43,7 +43,8 @@ def test_several_levels_of_runs_are_merged_with_few_open_files(tmp_path: Path, m
 
 
 def test_runs_are_removed_also_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(msgspec.ValidationError), ExternalSorter(tmp_path, run_bytes=1) as sorter:
+    with ExternalSorter(tmp_path, run_bytes=1) as sorter:
         sorter.add((1,), "no bytes")  # type: ignore[arg-type]
-        list(sorter)
+        with pytest.raises(msgspec.ValidationError):
+            list(sorter)
     assert list(tmp_path.iterdir()) == []

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jmespath
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from prectr.state.errors import ConfigError, InputError
-from prectr.stream.convert.mapping import load_mapping
+from prectr.stream.convert.mapping import Expression, load_mapping
 from tests.stream.convert.conversion import T, clicks_of, mapped, pages_of, skipped, write_lines
 
 HEAD = 'request_id = "sid"\nuser_id = "uid"\nquery = "q"\nts = "ts"\n'
@@ -33,7 +34,8 @@ def test_an_array_of_objects_is_a_page_with_its_clicks(tmp_path: Path) -> None:
     mapping = page_mapping(
         'each = "items"\nitem_id = "item.sku"\ntitle = "item.name"\nprice = "times(item.cents, `0.01`)"'
     )
-    clicks = f'[[click]]\n{IN_ROW.replace("row.ts", "item.at || row.ts")}each = "items"\nwhen = "item.clicked"\nitem_id = "item.sku"'
+    head = IN_ROW.replace("row.ts", "item.at || row.ts")
+    clicks = f'[[click]]\n{head}each = "items"\nwhen = "item.clicked"\nitem_id = "item.sku"'
     events, report = mapped(tmp_path, mapping + clicks, rows)
     assert events == [
         {**PAGE, "items": [{"item_id": "7", "title": "a", "price": 9.5}, {"item_id": "b"}]},
@@ -147,7 +149,8 @@ def test_a_catalogue_adds_fields_and_items_without_one_are_counted(tmp_path: Pat
     (tmp_path / "items.csv").write_text("sku;name;price;brand\n1;old;3;x\n1;shoe;9.5;acme\n;none;1;\n2;hat;oops;\n")
     rows = write_lines(tmp_path / "a.jsonl", [{**ROW, "items": [1.0, "2", 3]}])
     mapping = page_mapping(
-        'each = "items"\nitem_id = "item"\ntitle = "catalogue.name"\nprice = "catalogue.price"\nbrand = "catalogue.brand"'
+        'each = "items"\nitem_id = "item"\ntitle = "catalogue.name"\n'
+        'price = "catalogue.price"\nbrand = "catalogue.brand"'
     )
     events, report = mapped(tmp_path, f'{mapping}[catalogue]\nfile = "items.csv"\nkey = "sku"', rows)
     assert events[0]["items"] == [
@@ -345,3 +348,13 @@ def test_a_failing_key_of_a_catalogue_is_counted(tmp_path: Path) -> None:
     events, report = mapped(tmp_path, f'{ARRAY}[catalogue]\nfile = "items.json"\nkey = "split(sku, \'|\') | [0]"', rows)
     assert len(events) == 1
     assert skipped(report) == {"catalogue_expression_failed": 1}
+
+
+@pytest.mark.parametrize(
+    "row", [{"a": {"b c": {"d": 1}}, "b c": 2}, {"a": 3}, {"a": None}, {}, {"a": [{"b c": 1}]}, [1], None]
+)
+@pytest.mark.parametrize(
+    "expression", ["a", "a.b", 'a."b c".d', '"b c"', 'a.["b c"]', "a[0]", "a[0].d", "@", "a || `7`"]
+)
+def test_expressions_have_the_values_of_jmespath(row: Any, expression: str) -> None:
+    assert Expression("page.query", expression)(row) == jmespath.search(expression, row)

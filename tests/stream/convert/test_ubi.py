@@ -1,4 +1,4 @@
-"""Promises of the UBI converter: pages out of one event an item, in every shape of spec 1.0 to 1.3, and Chorus' counts."""
+"""Promises of the UBI converter: pages of one event for each item, shapes of spec 1.0 to 1.3, counts of Chorus."""
 
 import gzip
 import json
@@ -288,7 +288,7 @@ def test_the_actions_that_are_clicks_are_chosen(tmp_path: Path, actions: tuple[s
 @pytest.mark.skipif(not CHORUS.exists(), reason=f"the UBI sample of Chorus is not at {CHORUS}")
 def test_the_counts_of_chorus_are_those_of_its_readme(tmp_path: Path) -> None:
     events, report = converted(tmp_path, "ubi", [CHORUS])
-    documents = [json.loads(line) for line in gzip.open(CHORUS, "rb").readlines()[1::2]]
+    documents = [json.loads(line) for line in gzip.decompress(CHORUS.read_bytes()).splitlines()[1::2]]
     recorded = Counter((each["application"], each.get("action_name")) for each in documents)
     assert report.rows == len(documents) == 473 + 3448
     # README: 999 impressions and 227 clicks of the shop, 200 pages of 5 items and 60 clicks of the generator.

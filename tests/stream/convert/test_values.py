@@ -9,7 +9,9 @@ import pytest
 from prectr.stream.convert.outcome import ConversionReport, Unmappable
 from prectr.stream.convert.values import (
     is_true,
+    parse_json,
     shown,
+    split_list,
     to_feature,
     to_id,
     to_number,
@@ -137,3 +139,30 @@ def test_reasons_that_contain_names_of_the_input_are_bounded() -> None:
     assert len(report.skipped) == 201
     assert report.skipped["action_3"].count == 2
     assert report.skipped["other_reasons"].count == 800
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "expected"),
+    [
+        ("a|b", "|", ["a", "b"]),
+        (" a ,  b ", ",", ["a", "b"]),
+        ("a||b", "|", ["a", "", "b"]),
+        ("{a,b}", ",", ["a", "b"]),
+        ("['a', \"b\"]", ",", ["a", "b"]),
+        ("['a' 'b'\n 'c']", " ", ["a", "b", "c"]),
+        ("[]", ",", []),
+        ("  ", ",", []),
+        ("a", ",", ["a"]),
+        ("'", ",", ["'"]),
+    ],
+)
+def test_lists_in_texts(text: str, separator: str, expected: list[str]) -> None:
+    assert split_list(text, separator) == expected
+
+
+def test_json_in_texts_may_be_that_of_python() -> None:
+    assert parse_json('{"a": [1, null, true]}') == {"a": [1, None, True]}
+    assert parse_json(" {'a': [1, None, True]} ") == {"a": [1, None, True]}
+    for text in ("{a}", "['a' 'b']", "import os", "__import__('os')", "[1, 2", "{1: {2"):
+        with pytest.raises(ValueError, match="neither JSON nor"):
+            parse_json(text)
