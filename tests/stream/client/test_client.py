@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from kafka.errors import KafkaConnectionError
 
-import prectr.stream.kafka.client.client
 from prectr.ops.cli.kafka_options import connection
 from prectr.state.errors import ConfigError, PrectrError
 from prectr.stream.kafka.client.client import Connection
@@ -87,8 +86,8 @@ def test_a_secret_is_in_no_message_and_in_no_representation() -> None:
 def test_a_missing_broker_is_logged_at_once_and_repeatedly_while_waiting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prectr.stream.kafka.client.client, "_LOG_INTERVAL", 0.0)
-    monkeypatch.setattr(prectr.stream.kafka.client.client, "_FIRST_ATTEMPT_MS", 100)
+    monkeypatch.setattr("prectr.stream.kafka.client.client._LOG_INTERVAL", 0.0)
+    monkeypatch.setattr("prectr.stream.kafka.client.client._FIRST_ATTEMPT_MS", 100)
     with pytest.raises(PrectrError, match="no answer from Kafka in 1 s"), caplog.at_level(logging.WARNING):
         Connection("127.0.0.1:9", connect_timeout=1.0).producer()
     said = [message for message in caplog.messages if "no answer from Kafka, trying for another" in message]
