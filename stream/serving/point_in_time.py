@@ -14,6 +14,7 @@ import msgspec
 
 from prectr.state.aggregates import LevelCounts, LevelSums
 from prectr.state.errors import StateError
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import QUERY_KEY, AggregateMeta
@@ -28,7 +29,6 @@ from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
 from prectr.stream.join.user_state import NEVER_UPDATED as USER_NEVER
 from prectr.stream.join.user_state import UserState
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 from prectr.stream.records import Example
 
 MAX_ITEMS: Final = 200
