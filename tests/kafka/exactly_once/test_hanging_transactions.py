@@ -13,14 +13,11 @@ from kafka.structs import OffsetAndMetadata
 
 from prectr.state.errors import StateError
 from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.transactions import producer as producer_module
 from prectr.stream.kafka.transactions.admin import TransactionAdmin
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, CommittedOffsets
 from prectr.stream.kafka.transactions.hanging import recover_and_open
-from prectr.stream.kafka.transactions.producer import (
-    CommitMetadata,
-    CommittedOffsets,
-    PendingOutput,
-    TransactionalProducer,
-)
+from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
 from tests.kafka.live import Live
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -190,7 +187,7 @@ def test_an_owner_about_to_write_markers_is_given_time(
 
 def test_an_unknown_transaction_outcome_needs_an_operator(task: OneTask) -> None:
     task.about_to_tell().close()
-    with pytest.raises(StateError, match=r"no longer says how it ended.*kafka-transactions.sh"):
+    with pytest.raises(StateError, match=r"no longer has its outcome.*kafka-transactions.sh"):
         task.opened(task.producer())
 
 
@@ -245,15 +242,15 @@ def test_what_is_found_lost_once_the_next_transaction_has_begun_is_not_undone(
     transactions = task.opened(producer)
     transactions.commit(outbox_of(task), 3, CommitMetadata("topic"), task.member)
     task.lose_the_output(producer)
-    add = TransactionalProducer._add_partitions
+    add = producer_module.add_to_transaction
 
-    def away(self: TransactionalProducer, partitions: Any) -> None:
-        add(self, partitions)
+    def restart(producer: KafkaProducer, partitions: Any, timeout: float) -> None:
+        add(producer, partitions, timeout)
         monkeypatch.setattr("prectr.stream.kafka.transactions.producer._MIN_BROKER_RESTART", 0.0)
 
     monkeypatch.setattr("prectr.stream.kafka.transactions.producer._MIN_BROKER_RESTART", NEVER)
-    monkeypatch.setattr(TransactionalProducer, "_add_partitions", away)
-    with pytest.raises(KafkaError, match="told again"):
+    monkeypatch.setattr(producer_module, "add_to_transaction", restart)
+    with pytest.raises(KafkaError, match="written again"):
         transactions.commit(outbox_of(task), 9, CommitMetadata("topic"), task.member)
     transactions.close()
     assert task.readable() == [b"first", b"lost"]

@@ -113,10 +113,10 @@ def test_a_dead_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Li
     assert raw.read_bytes() == rubbish
     assert "\x1b" not in shown + prectr("dlq", "show", "0:1", *given(live)).stdout
     for address, code, said in (
-        ("0:2", 1, "holds the offsets 0 to 1"),
+        ("0:2", 1, "holds offsets 0 to 1"),
         ("1:0", 1, "partition 1 of"),
-        ("9:0", 1, "has the partitions 0 to 2"),
-        ("0", 2, "give PARTITION:OFFSET"),
+        ("9:0", 1, "has partitions 0 to 2"),
+        ("0", 2, "is not of the form PARTITION:OFFSET"),
     ):
         done = prectr("dlq", "show", address, *given(live))
         assert done.returncode == code
@@ -187,7 +187,7 @@ def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> Non
     out.write_bytes(b"\n".join([*(json.dumps(line).encode() for line in lines), b"", own, b'{"event": null}', b""]))
     result, _ = retried(live, "--file", out, code=1)
     assert (result["sent"], result["rejected"]) == (3, 2)
-    assert [each["source"] for each in result["rejected_items"]] == [f"{out} line 2 (letter 0:1)", f"{out} line 6"]
+    assert [each["source"] for each in result["rejected_items"]] == [f"{out} line 2 (dead letter 0:1)", f"{out} line 6"]
     result, _ = retried(live, "--file", out, code=1)
     assert (result["sent"], result["already_retried"]) == (1, 2)
     events = Counter((event.key, json.loads(event.value)["request_id"]) for event in read(live, "search-events"))
@@ -195,7 +195,7 @@ def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> Non
 
     out.write_text('{"dead_letter": "0-1", "event": {}}\n')
     done = prectr("dlq", "retry", *given(live, "--file", out))
-    assert (done.returncode, "line 1: letter '0-1'" in done.stderr) == (1, True)
+    assert (done.returncode, "line 1: dead letter '0-1'" in done.stderr) == (1, True)
     done = prectr("dlq", "retry", *given(live, "--file", live.folder / "none"))
     assert (done.returncode, "cannot be read" in done.stderr) == (1, True)
     assert prectr("dlq", "retry", *given(live, "0:1", "--reason", "not_json")).returncode == 2
@@ -234,7 +234,7 @@ def test_of_two_concurrent_retries_the_second_continues_and_each_dead_letter_is_
             others.append(retried(live, "--reason", "gone")[0])
         return False
 
-    with pytest.raises(PrectrError, match="another `prectr dlq retry` has begun"):
+    with pytest.raises(PrectrError, match="another retry of dead letters has started"):
         retry_dead_letters(
             Connection(live.bootstrap), Topics(live.prefix), ByReason("gone"), lambda done, total: None, stop=meanwhile
         )

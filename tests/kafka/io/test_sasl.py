@@ -78,6 +78,6 @@ def test_a_password_opens_the_broker_and_is_printed_nowhere(guarded: str, tmp_pa
         done = prectr("dlq", "list", *given, "--connect-timeout", "60", BROKER_PASSWORD=wrong, PRECTR_DEBUG=debug)
         assert done.returncode == 1
         *_, last = done.stderr.splitlines()
-        assert last.startswith(f"prectr: {guarded}: Kafka refuses the login (SaslAuthenticationFailedError: ")
+        assert last.startswith(f"prectr: {guarded}: Kafka rejects the login (SaslAuthenticationFailedError: ")
         assert "check the sasl_ settings" in last
         assert wrong not in done.stdout + done.stderr

@@ -32,7 +32,7 @@ from prectr.state.store import Store
 from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.kafka.io.example_reader import ReaderState
 from prectr.stream.kafka.io.sink_runner import LiveCheckpoint
-from prectr.stream.kafka.transactions.producer import CommitMetadata
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
 from prectr.stream.ordering.watermark import initial_watermark
 from prectr.stream.replay.run_checkpoint import CheckpointWriter
 from prectr.stream.sinks.run_digest import RunDigest
