@@ -141,7 +141,8 @@ def _settings(config: TrainerConfig) -> dict[str, SettingValue]:
 def _check_config(folder: Path, header: CheckpointHeader, config: TrainerConfig) -> None:
     current, saved = _settings(config), header.config
     different = config_diff(
-        *({name: value for name, value in each.items() if name not in _IGNORED_SETTINGS} for each in (current, saved))
+        {name: value for name, value in current.items() if name not in _IGNORED_SETTINGS},
+        {name: value for name, value in saved.items() if name not in _IGNORED_SETTINGS},
     )
     if different:
         raise CheckpointError(
