@@ -141,7 +141,7 @@ def test_a_truncated_file_gives_its_lines_and_then_an_error_that_names_the_offse
         assert lines == zlib.decompressobj(31).decompress(path.read_bytes()).split(b"\n")[:-1]
     assert str(path) in message
     assert "cut off" in message
-    assert f"the {len(lines)} lines in front" in message
+    assert f"the {len(lines)} lines before" in message
 
 
 @pytest.mark.parametrize("end", [".gz", ".zst"])
@@ -202,7 +202,7 @@ def test_a_read_error_names_the_file_and_the_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("prectr.stream.readers.logfile._COMPRESSIONS", {"": failing})
     lines, message = read_until_error(LogFile(write(tmp_path / "log.jsonl", [b"one"])))
     assert lines == [b"one", b"two"]
-    assert "Input/output error; the 2 lines in front" in message
+    assert "Input/output error; the 2 lines before" in message
 
 
 def test_the_identity_of_a_file_is_its_path_size_and_beginning(tmp_path: Path) -> None:

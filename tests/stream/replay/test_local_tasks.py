@@ -101,7 +101,7 @@ def test_end_puts_out_all_that_has_closed_and_leaves_open_pages_open(tmp_path: P
     steps = tasks.process(lines, 0) + tasks.end_sources()
     expected = expected_replay(lines, 3, flush=False)
     assert [as_written(example) for step in steps for example in step.examples] == expected["examples"]
-    assert tasks.outcomes.pages.open == expected["outcomes"]["impressions"]["open"] > 0
+    assert tasks.outcomes.pages.open == expected["outcomes"]["pages"]["open"] > 0
     assert tasks.outcomes.imbalances() == []
     tasks.close()
 

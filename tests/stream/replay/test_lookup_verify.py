@@ -97,24 +97,24 @@ Tampering = Callable[[dict[str, Any]], None]
 
 
 def _more(name: str) -> Tampering:
-    def tamper(cut: dict[str, Any]) -> None:
-        (cut if name in cut else cut["tally"])[name] += 1
+    def tamper(checkpoint: dict[str, Any]) -> None:
+        (checkpoint if name in checkpoint else checkpoint["digest"])[name] += 1
 
     return tamper
 
 
-def _lines(cut: dict[str, Any]) -> None:
-    cut["files"][0]["lines"] -= 1
+def _lines(checkpoint: dict[str, Any]) -> None:
+    checkpoint["files"][0]["lines_read"] -= 1
 
 
-def _dead(cut: dict[str, Any]) -> None:
-    cut["dead_letters"]["not_json"] += 1
+def _dead(checkpoint: dict[str, Any]) -> None:
+    checkpoint["dead_letters"]["not_json"] += 1
 
 
 @pytest.mark.parametrize(
     ("tamper", "names"),
     [
-        (_more("lines_read"), {"records", "lines", "join-0: position", "join-1: position"}),
+        (_more("lines_read"), {"records", "lines", "join-0: offset", "join-1: offset"}),
         (_more("pages"), {"examples", "all released"}),
         (_more("dead_letter_bytes"), {"dead-letters.jsonl"}),
         (_lines, {"lines"}),
@@ -123,9 +123,9 @@ def _dead(cut: dict[str, Any]) -> None:
 )
 def test_a_wrong_number_in_the_manifest_is_found(finished: Path, tamper: Tampering, names: set[str]) -> None:
     manifest = list_checkpoints(finished / "checkpoints")[0] / "checkpoint.json"
-    cut = json.loads(manifest.read_bytes())
-    tamper(cut)
-    manifest.write_text(json.dumps(cut))
+    checkpoint = json.loads(manifest.read_bytes())
+    tamper(checkpoint)
+    manifest.write_text(json.dumps(checkpoint))
     assert set(failed(finished)) == names
 
 
