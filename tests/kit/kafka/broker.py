@@ -12,7 +12,7 @@ from threading import RLock
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import CommitFailedError, KafkaError, ProducerFencedError
+from kafka.errors import CommitFailedError, ProducerFencedError
 from kafka.structs import OffsetAndMetadata
 
 from prectr.stream.kafka.client.topics import Topics
@@ -35,7 +35,7 @@ class FakeBroker:
         self.producers: dict[str, ProducerEntry] = {}
         self.calls: list[str] = []
         """Operations of producers, in order."""
-        self._errors: dict[str, deque[KafkaError]] = defaultdict(deque)
+        self._errors: dict[str, deque[Exception]] = defaultdict(deque)
         self._producer_ids: dict[int, int] = {}
         """By transaction."""
 
@@ -48,7 +48,7 @@ class FakeBroker:
     def partitions_of(self, topic: str) -> list[TopicPartition]:
         return sorted(partition for partition in self.logs if partition.topic == topic)
 
-    def fail(self, operation: str, *errors: KafkaError) -> None:
+    def fail(self, operation: str, *errors: Exception) -> None:
         """Let the next calls of an operation raise these errors, one each, instead of having an effect.
 
         `commit_acknowledgement` fails after its effect: the transaction is committed, and the producer gets an error.
