@@ -7,6 +7,8 @@ from prectr.state.setting import YEAR, Setting
 
 MODEL_NAMES: Final = ("lr", "dnn", "wide-deep", "wide-deep+", "prectr", "prectr-v2")
 """Of `prectr.model.models.registry`, which imports torch."""
+VOCAB_SIZE: Final = 8_000
+"""Tokens at most; few texts give fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,3 +250,55 @@ class TrainerConfig:
         if self.encoder == "auto":
             return self.infers_levels or self.has_relevance_component
         return self.encoder != "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Settings of pre-training, stage one of the text encoder; part of the encoder's provenance."""
+
+    seed: Annotated[
+        int, Setting(help="Seed of the initial weights and of the order of the pairs.", ge=0, le=(1 << 32) - 1)
+    ] = 0
+    vocab_size: Annotated[int, Setting(help="Greatest size of the vocabulary.", unit="tokens", ge=100, le=1 << 20)] = (
+        VOCAB_SIZE
+    )
+    batch_size: Annotated[int, Setting(help="Pairs of a training step.", unit="pairs", ge=1, le=1 << 16)] = 64
+    temperature: Annotated[
+        float,
+        Setting(
+            help="Temperature of distillation: above 1, small probabilities of the teacher count for more.",
+            ge=0.01,
+            le=1000,
+        ),
+    ] = 2.0
+    vector_weight: Annotated[
+        float,
+        Setting(
+            help="Weight of the cosine loss against the teacher's vectors, where the labels have them.", ge=0, le=1000
+        ),
+    ] = 1.0
+    distil_epochs: Annotated[int, Setting(help="Epochs over the labelled pairs.", ge=1, le=1 << 16)] = 8
+    distil_lr: Annotated[float, Setting(help="Learning rate of distillation.", ge=1e-10, le=1)] = 1e-3
+    tune_epochs: Annotated[int, Setting(help="Greatest number of epochs over the graded pairs.", ge=1, le=1 << 16)] = 40
+    tune_lr: Annotated[float, Setting(help="Learning rate of fine-tuning.", ge=1e-10, le=1)] = 5e-4
+    patience: Annotated[
+        int,
+        Setting(
+            help="Fine-tuning stops after this many epochs without a better log loss on the held-out queries.",
+            unit="epochs",
+            ge=1,
+            le=1 << 16,
+        ),
+    ] = 5
+    held_out: Annotated[
+        float,
+        Setting(
+            help="Share of the graded queries that is held out; 0: train on all of them, for `tune_epochs` epochs.",
+            ge=0,
+            le=0.9,
+        ),
+    ] = 0.1
+    mask_probability: Annotated[
+        float,
+        Setting(help="Share of the tokens that fine-tuning masks, drawn again in each epoch.", ge=0, le=0.9),
+    ] = 0.1

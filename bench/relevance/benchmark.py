@@ -32,12 +32,12 @@ from bench.relevance.chorus_queries import Product, read_products, tokenize
 from bench.relevance.joint_training import encoder_after_joint_training
 from bench.relevance.log_examples import collect_examples
 from bench.relevance.scores import Relevance, auc_difference, score_relevance
-from prectr.model.config import TrainerConfig
+from prectr.model.config import PretrainConfig, TrainerConfig
 from prectr.model.text.encoder.artifact import EncoderArtifact, load_encoder, save_encoder
 from prectr.model.text.encoder.graded import GradedPair
 from prectr.model.text.encoder.length_bucketing import length_sorted_batches
 from prectr.model.text.encoder.network import RelevanceEncoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits
+from prectr.model.text.encoder.pretrain import predict_level_logits
 from prectr.model.text.encoder.provenance import provenance_of
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.teacher import ClassifierTeacher

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from bench.relevance.chorus_queries import distillation_pairs, read_products, tokenize
 from bench.relevance.chorus_teacher import fine_tune, warm_up
 from bench.relevance.vector_cache import CachedSentenceEncoder
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.graded import GradedPair, read_pairs
-from prectr.model.text.encoder.pretrain import PretrainConfig, Pretrained, pretrain
+from prectr.model.text.encoder.pretrain import Pretrained, pretrain
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.labels import SoftLabels, read_labels, write_labels
 from prectr.model.text.teacher.teacher import ClassifierTeacher

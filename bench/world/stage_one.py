@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from bench.provenance import code_sha256
 from bench.relevance.synthetic_queries import synthetic_pairs, text_vectors
 from bench.world.ground_truth import GroundTruth, Impressions
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.artifact import load_encoder, save_encoder
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits, pretrain
+from prectr.model.text.encoder.pretrain import predict_level_logits, pretrain
 from prectr.model.text.encoder.provenance import provenance_of
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.labels import LabelManifest, SoftLabels, pairs_digest, texts_of

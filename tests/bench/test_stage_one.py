@@ -19,8 +19,9 @@ from bench.world.stage_one import (
     make_uneven,
     mean_level_metrics,
 )
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.artifact import load_encoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits
+from prectr.model.text.encoder.pretrain import predict_level_logits
 from prectr.stream.simulator import WorldSettings, make_catalogue
 from prectr.stream.simulator.vocabulary import DEPARTMENTS
 from tests.kit.models.encoder import tiny_encoder

@@ -11,47 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.graded import GradedPair
 from prectr.model.text.encoder.holdout import split_holdout
 from prectr.model.text.encoder.length_bucketing import length_bucketed_batches, length_sorted_batches
 from prectr.model.text.encoder.network import LEVELS, VECTOR_SIZE, RelevanceEncoder, make_encoder
 from prectr.model.text.encoder.schedule import ScheduledAdamW
 from prectr.model.text.encoder.tokens import MASK, SPECIAL_TOKENS, Pair, PairTokenizer, PairTokens
-from prectr.model.text.encoder.vocabulary import VOCAB_SIZE, train_vocabulary
+from prectr.model.text.encoder.vocabulary import train_vocabulary
 from prectr.model.text.teacher.distillation import distillation_loss, init_from_vectors, reduce_vectors, vector_loss
 from prectr.model.text.teacher.labels import SoftLabels
 from prectr.state.errors import UsageError
+from prectr.state.setting import check_config
 
 _EVAL_BATCH: Final = 256
 
 OnProgress = Callable[[float, str], None]
 """Hears how much is done, 0 to 1, and a few words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
-    """How an encoder is pre-trained."""
-
-    seed: int = 0
-    vocab_size: int = VOCAB_SIZE
-    """Tokens at most."""
-    batch_size: int = 64
-    """Pairs a step."""
-    temperature: float = 2.0
-    """Of distillation: above 1, the teacher's small probabilities count for more."""
-    vector_weight: float = 1.0
-    """Of the cosine against the teacher's vectors, where the labels carry them."""
-    distil_epochs: int = 8
-    distil_lr: float = 1e-3
-    tune_epochs: int = 40
-    """Passes over the graded pairs at most."""
-    tune_lr: float = 5e-4
-    patience: int = 5
-    """Passes without a better log loss on the held-out queries, after which fine-tuning stops."""
-    held_out: float = 0.1
-    """Share of the graded queries held out; 0: all are trained on, for `tune_epochs`."""
-    mask_probability: float = 0.1
-    """Share of the tokens hidden from the encoder in fine-tuning, anew each pass: it learns no pair by heart."""
 
 
 class EpochResult(NamedTuple):
@@ -92,6 +68,7 @@ def pretrain(
         UsageError: there are labels without pairs, or too few queries to hold any out.
         TrainingError: a loss is not finite.
     """
+    check_config(config)
     if labels is not None and len(labels.log_levels) != len(unlabelled):
         raise UsageError(
             f"there are labels of {len(labels.log_levels)} pairs and {len(unlabelled)} pairs: give the file of pairs "

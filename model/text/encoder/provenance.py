@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.model.text.encoder.pretrain import PretrainConfig, Pretrained
+from prectr.model.text.encoder.pretrain import Pretrained
 from prectr.model.text.teacher.labels import LabelManifest
 
 

@@ -7,10 +7,8 @@ from typing import Final
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordPiece
 
+from prectr.model.config import VOCAB_SIZE
 from prectr.model.text.encoder.tokens import CLS, SEP, SPECIAL_TOKENS, UNK
-
-VOCAB_SIZE: Final = 8_000
-"""Tokens at most; few texts give fewer."""
 
 _ALPHABET_SIZE: Final = 300
 """Characters that are known as such; rarer ones (of other scripts, emoji) make their word unknown."""

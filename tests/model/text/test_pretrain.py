@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder import pretrain as pretrain_module
 from prectr.model.text.encoder.artifact import load_encoder
 from prectr.model.text.encoder.graded import GradedPair, read_graded, read_pairs
 from prectr.model.text.encoder.holdout import split_holdout
 from prectr.model.text.encoder.length_bucketing import length_bucketed_batches, length_sorted_batches
 from prectr.model.text.encoder.network import EncoderOutput, RelevanceEncoder, make_encoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits, pretrain
+from prectr.model.text.encoder.pretrain import predict_level_logits, pretrain
 from prectr.model.text.encoder.tokens import PairTokenizer
 from prectr.model.text.encoder.vocabulary import train_vocabulary
 from prectr.model.text.teacher.distillation import distillation_loss, init_from_vectors, reduce_vectors, vector_loss
