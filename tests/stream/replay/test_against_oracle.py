@@ -41,8 +41,8 @@ def assert_equal_to_oracle(
     report = run_replay_command(log, *flags, run_dir=folder / "run")
     expected = expected_replay(world, partitions, flush=flush)
     found = read_written_examples(out)
-    for place, (theirs, ours) in enumerate(zip(found, expected["examples"], strict=False)):
-        assert theirs == ours, f"example {place}"
+    for index, (theirs, ours) in enumerate(zip(found, expected["examples"], strict=False)):
+        assert theirs == ours, f"example {index}"
     assert len(found) == len(expected["examples"])
     assert report["outcomes"] == expected["outcomes"]
     return expected
@@ -137,8 +137,8 @@ def test_examples_do_not_depend_on_how_the_log_is_split_into_files(tmp_path: Pat
     folder = tmp_path / "parts"
     folder.mkdir()
     rng = random.Random(11)
-    cuts = sorted(rng.sample(range(len(world)), 3))
-    for name, part in enumerate(zip([0, *cuts], [*cuts, len(world)], strict=True)):
+    split_points = sorted(rng.sample(range(len(world)), 3))
+    for name, part in enumerate(zip([0, *split_points], [*split_points, len(world)], strict=True)):
         write_log(folder / f"part-{name}.jsonl", world[slice(*part)])
     assert_equal_to_oracle(folder, world, tmp_path, 2)
 

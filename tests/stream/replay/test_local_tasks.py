@@ -71,7 +71,7 @@ def test_what_comes_out_does_not_depend_on_the_size_of_the_steps(
     assert found[0] == found[1] == found[2]
     expected = expected_replay(lines, partitions)
     assert [as_written(step_example) for step in steps for step_example in step.examples] == expected["examples"]
-    assert sorted(lines[place] for place, _ in found[0][1]) == sorted(expected["dead"])
+    assert sorted(lines[offset] for offset, _ in found[0][1]) == sorted(expected["dead"])
 
 
 def as_written(example: Example) -> dict[str, Any]:

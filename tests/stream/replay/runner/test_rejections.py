@@ -87,12 +87,12 @@ def test_a_changed_configuration_is_refused_with_every_difference(log: Path, tmp
     replay_to_end([log], run_dir, flush=False, named_config={"partitions": "2", "seed": "0", "gone": "x"})
     with pytest.raises(UsageError) as refused:
         replay_to_end([log], run_dir, named_config={"partitions": "2", "seed": "1", "new": "y"})
-    said = str(refused.value)
-    assert "seed is 1, was 0" in said
-    assert "new is y, was not set" in said
-    assert "gone is not set, was x" in said
-    assert "partitions" not in said
-    assert "start the run over" in said
+    message = str(refused.value)
+    assert "seed is 1, was 0" in message
+    assert "new is y, was not set" in message
+    assert "gone is not set, was x" in message
+    assert "partitions" not in message
+    assert "start the run over" in message
 
 
 def test_an_examples_file_is_written_from_the_first_page_or_not_at_all(log: Path, tmp_path: Path) -> None:

@@ -76,11 +76,11 @@ def test_after_every_checkpoint_the_compressed_examples_file_is_complete_up_to_t
 
     def check(replay: Replay) -> None:
         for folder in list_checkpoints(tmp_path / "run" / "checkpoints")[:1]:
-            cut = read_checkpoint(folder)
-            assert cut.examples_bytes is not None
-            data = gzip.decompress(out.read_bytes()[: cut.examples_bytes])
-            assert [json.loads(line) for line in data.splitlines()] == expected[: cut.digest.pages]
-            seen.append(cut.digest.pages)
+            checkpoint = read_checkpoint(folder)
+            assert checkpoint.examples_bytes is not None
+            data = gzip.decompress(out.read_bytes()[: checkpoint.examples_bytes])
+            assert [json.loads(line) for line in data.splitlines()] == expected[: checkpoint.digest.pages]
+            seen.append(checkpoint.digest.pages)
 
     replay_to_end([log], tmp_path / "run", examples=out, checkpoint_interval=0, progress=check)
     assert len(set(seen)) > 5
@@ -125,11 +125,11 @@ def test_stop_ends_between_two_steps_with_everything_in_a_checkpoint(
     replay, _ = open_replay([log], tmp_path / "run")
     answers = iter([False, False, True])
     assert replay.run(flush=True, stop=lambda: next(answers)) is False
-    place, pages = replay.lines_read, replay.pages
+    lines_read, pages = replay.lines_read, replay.pages
     replay.close()
-    assert place == 3 * 40
+    assert lines_read == 3 * 40
     replay, _ = open_replay([log], tmp_path / "run")
-    assert (replay.lines_read, replay.pages) == (place, pages)
+    assert (replay.lines_read, replay.pages) == (lines_read, pages)
     replay.close()
     assert replay_to_end([log], tmp_path / "run") == whole
 
