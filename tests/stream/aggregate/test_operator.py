@@ -344,7 +344,7 @@ def test_the_requested_read_offset_of_a_source_survives_a_resume() -> None:
 
 
 @pytest.mark.parametrize("sequence", [0, 2])
-def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
+def test_a_missing_or_repeated_frame_is_an_error(sequence: int) -> None:
     driver = AggregateDriver(2)
     take(driver, WireFrame(1, 0, True, T, 0, None, {}, {}, 0, []))
     with pytest.raises(StateError, match=f"frame {sequence} of join task 1 arrived where 1 was due"):

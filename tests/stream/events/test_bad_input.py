@@ -203,7 +203,7 @@ def test_an_empty_file_is_an_empty_log(name: str, tmp_path: Path) -> None:
     assert report["pages"] == 0
 
 
-def test_training_on_an_empty_log_ends_well(tmp_path: Path) -> None:
+def test_training_on_an_empty_log_succeeds(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     report = run_replay_command(tmp_path / "empty.jsonl", "--model", "lr", run_dir=tmp_path / "run")
     assert report["impressions"] == 0

@@ -362,7 +362,7 @@ def texts(size: int) -> st.SearchStrategy[str]:
     ),
     st.booleans(),
 )
-def test_every_valid_page_comes_back_as_it_was_written(page: ResultPage, escaped: bool) -> None:
+def test_every_valid_page_is_decoded_as_it_was_written(page: ResultPage, escaped: bool) -> None:
     line = json.dumps(msgspec.to_builtins(page), ensure_ascii=escaped).encode()
     for position, entry in enumerate(page.items, 1):
         entry.position = entry.position or position

@@ -203,7 +203,7 @@ def test_closed_ids_leave_a_users_entry_with_the_next_write_after_an_hour() -> N
     assert len(entry.closed_pages) <= 7  # ten minutes apart, kept for an hour
 
 
-def test_an_id_that_comes_again_and_again_keeps_no_other_from_leaving() -> None:
+def test_an_id_that_recurs_does_not_keep_others_from_expiring() -> None:
     lines = []
     for number in range(60):
         ts = T + number * 65 * MINUTE

@@ -115,7 +115,7 @@ def test_an_entry_is_absent_one_millisecond_after_its_time_to_live(tmp_path: Pat
     assert [examples[request]["query_stats"]["3"] for request in ("c2", "d2")] == [[1, 0], [0, 0]]
 
 
-def test_time_to_live_holds_after_a_quiet_night_too(tmp_path: Path) -> None:
+def test_the_time_to_live_holds_after_a_quiet_night(tmp_path: Path) -> None:
     """The page was a future event and was confirmed: its user's entry expires all the same."""
     night = 100 * 86_400_000
     world = [

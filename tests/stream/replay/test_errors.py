@@ -33,7 +33,7 @@ def _files(folder: Path) -> list[str]:
     return logs
 
 
-def test_a_replay_keeps_its_last_checkpoint_and_goes_on_from_it(
+def test_a_replay_keeps_its_last_checkpoint_and_resumes_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs = _files(tmp_path)

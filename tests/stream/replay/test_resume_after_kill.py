@@ -136,7 +136,7 @@ def test_a_finished_run_is_not_run_twice(tmp_path: Path) -> None:
         ([], {"PRECTR_BATCH_PAGES": "8"}, "batch_pages"),
     ],
 )
-def test_changed_configuration_is_refused_by_name(
+def test_a_changed_configuration_is_rejected_by_name(
     flags: list[str], settings: dict[str, str], named: str, finished: Path, log_of_the_finished: Path
 ) -> None:
     given = ["--partitions", "3", "--model", "lr", *flags]

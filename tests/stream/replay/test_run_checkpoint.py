@@ -153,7 +153,7 @@ def test_every_sink_restores_its_state_at_the_checkpoint(tmp_path: Path) -> None
     assert {name: sink.word for name, sink in sinks.items()} == {"lr": "two", "wide-deep+": "one"}
 
 
-def test_another_configuration_is_refused_by_the_name_of_each_setting(tmp_path: Path) -> None:
+def test_another_configuration_is_rejected_by_the_name_of_each_setting(tmp_path: Path) -> None:
     check_config(tmp_path, {"seed": "1"}, {"seed": "1"}, Remedy.RESTART)
     expected = r"model is lr, was not set; seed is 1, was 2: use the old one, or start the run over$"
     with pytest.raises(UsageError, match=expected):
