@@ -39,7 +39,7 @@ from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.tasks.task_metrics import DurationHistogram, TaskCounts, count_levels_of_pages
 from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.records import Example
-from prectr.stream.replay.runner import Replay, ReplayOptions
+from prectr.stream.replay.runner import Replay, RunnerOptions
 from prectr.stream.simulator import WorldSettings, simulate
 
 _SNAPSHOTS_PER_SECOND: Final = 2.0
@@ -198,7 +198,7 @@ def _make_examples(pages: int, days: float) -> tuple[list[Example], float]:
             config={},
             sinks={"keep": sink},
             label=LexicalLabeller(),
-            options=ReplayOptions(checkpoint_interval=1e9),
+            options=RunnerOptions(checkpoint_interval=1e9),
         )
         start = time.process_time()
         replay.run(flush=True)

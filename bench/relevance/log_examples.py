@@ -7,7 +7,7 @@ from typing import Literal
 from prectr.ops.settings.loader import load_settings
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.records import Example
-from prectr.stream.replay.runner import Replay, ReplayOptions
+from prectr.stream.replay.runner import Replay, RunnerOptions
 from prectr.stream.simulator import WorldSettings, simulate
 
 Catalogue = Literal["synthetic", "chorus"]
@@ -45,7 +45,7 @@ def collect_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Exa
         config={},
         sinks={"kept": sink},
         label=LexicalLabeller(),
-        options=ReplayOptions(checkpoint_interval=float("inf"), restart=True),
+        options=RunnerOptions(checkpoint_interval=float("inf"), restart=True),
     )
     try:
         run.run(flush=True)

@@ -13,7 +13,7 @@ from prectr.ops.settings.loader import Settings
 from prectr.ops.training.evaluated_sinks import EvaluatedSink, make_report, make_sinks, progress_note, run_identity
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
-from prectr.stream.replay.runner import Replay, ReplayOptions
+from prectr.stream.replay.runner import Replay, RunnerOptions
 
 LATE_RECORDS: Final = 0
 """In a replay no source is ever idle, so no record can be behind the merged watermark."""
@@ -27,7 +27,7 @@ def run_replay(
     models: Sequence[str],
     truth: Path | None = None,
     flush: bool = True,
-    options: ReplayOptions = ReplayOptions(),
+    options: RunnerOptions = RunnerOptions(),
     metrics_port: int | None = None,
 ) -> tuple[Report, Path]:
     """Replay `files` into `run_dir` and train each of `models`; returns the report and the path of its page.

@@ -41,7 +41,7 @@ STEP_LINES: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayOptions:
+class RunnerOptions:
     """Options of a run that do not change its result.
 
     Attributes:
@@ -67,7 +67,7 @@ class Replay:
         config: Mapping[str, str],
         sinks: Mapping[str, ExampleSink],
         label: Callable[[str, ResultPage], None],
-        options: ReplayOptions = ReplayOptions(),
+        options: RunnerOptions = RunnerOptions(),
     ) -> None:
         """Open the log and restore the newest checkpoint, if there is one.
 

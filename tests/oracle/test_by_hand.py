@@ -78,7 +78,7 @@ def test_counts_halve_in_seven_days() -> None:
     assert snapshot["query_clicks"] == [(T + 1, "b", 2)]
 
 
-def test_click_before_its_page_joins_when_the_page_comes() -> None:
+def test_a_click_before_its_page_joins_when_the_page_arrives() -> None:
     result = expected_replay([click("r1", "u1", "b", T), page("r1", "u1", T - 1)], 3)
     assert clicks(result) == {"in": 1, "joined": 1}
 
@@ -104,7 +104,7 @@ def test_an_unconfirmed_future_page_is_a_dead_letter_after_one_hour() -> None:
     assert result["dead"] == [jump]
 
 
-def test_quiet_night_passes_when_another_user_confirms() -> None:
+def test_a_quiet_night_passes_when_another_user_confirms() -> None:
     log = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u2", T + 9 * HOUR + 5_000)]
     assert pages(expected_replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
     alone = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u1", T + 9 * HOUR + 1)]

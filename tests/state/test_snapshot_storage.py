@@ -117,7 +117,7 @@ def test_a_storage_error_is_passed_on_with_a_fix(
         lambda location, file: location.modified_at("a"),
     ],
 )
-def test_no_secret_comes_out_of_an_error(
+def test_no_error_contains_a_secret(
     call: Callable[[SnapshotStorage, Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:

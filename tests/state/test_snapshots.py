@@ -44,7 +44,7 @@ def place(tmp_path: Path) -> Path:
 # --- save and restore -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_comes_back_in_another_process_s_folder(url: str, tmp_path: Path) -> None:
+def test_a_snapshot_is_restored_in_another_process_s_folder(url: str, tmp_path: Path) -> None:
     assert open_snapshots(url).newest() is None
     assert open_snapshots(url).restore(tmp_path / "store") is None
     assert not (tmp_path / "store").exists()
@@ -57,7 +57,7 @@ def test_what_is_saved_comes_back_in_another_process_s_folder(url: str, tmp_path
     assert reader.corrupt_count == 0
 
 
-def test_a_real_store_s_checkpoint_comes_back(url: str, tmp_path: Path) -> None:
+def test_a_real_store_s_checkpoint_is_restored(url: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.write({b"%06d" % number: b"x" * number for number in range(500)})
     store.checkpoint(tmp_path / "copy")
@@ -109,7 +109,7 @@ def test_restore_replaces_an_older_store_and_spares_one_as_new(url: str, tmp_pat
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_two_snapshots_at_one_offset_are_two_and_the_later_comes_back(tmp_path: Path, place: Path) -> None:
+def test_of_two_snapshots_at_one_offset_the_later_is_restored(tmp_path: Path, place: Path) -> None:
     owner = open_snapshots(tmp_path / "remote")
     owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     owner.save(checkpoint(tmp_path, 5), 4, 1.0)
@@ -218,7 +218,7 @@ def test_a_snapshot_pruned_during_restore_is_not_corrupt_and_the_next_one_is_res
 # --- refused --------------------------------------------------------------------------------------------------------
 
 
-def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_path: Path) -> None:
+def test_snapshots_of_another_system_are_rejected_with_the_differences(url: str, tmp_path: Path) -> None:
     save_snapshots(open_snapshots(url), tmp_path, 4)
     other = open_snapshots(url, origin=Origin(cluster="c2", config={"window": 300, "new": 1}))
     message = (
@@ -239,7 +239,7 @@ def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_
     assert found.offset == 4
 
 
-def test_another_format_is_refused(tmp_path: Path, place: Path) -> None:
+def test_another_format_is_rejected(tmp_path: Path, place: Path) -> None:
     save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (place / "manifests" / manifests(place)[0]).write_text('{"format": 2, "new": "field"}')
     with pytest.raises(StateError, match=r"is of format 2, this program reads format 1: use the release that wrote it"):

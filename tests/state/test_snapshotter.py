@@ -107,7 +107,7 @@ def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_
     assert reader(tmp_path).restore(tmp_path / "back") == 8
 
 
-def test_a_checkpoint_that_fails_is_a_count_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_checkpoint_is_counted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshotter = Snapshotter(snapshots(tmp_path, Gate(is_open=True)), store)
     monkeypatch.setattr("prectr.state.snapshotter.secrets.token_hex", lambda length: "taken")
     (tmp_path / "state" / ".join-0.checkpoint-taken").mkdir()

@@ -4,14 +4,12 @@ import gzip
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from prectr.model.text.encoder.tokens import Pair
+from prectr.state.aggregates import LEVELS
 from prectr.state.errors import InputError
-
-LEVELS: Final = (1, 2, 3, 4)
 
 
 class GradedPair(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ def demo(
     """
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415
     from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import)
-    from prectr.stream.replay.runner import ReplayOptions  # noqa: PLC0415
+    from prectr.stream.replay.runner import RunnerOptions  # noqa: PLC0415
     from prectr.stream.simulator import WorldSettings, simulate  # noqa: PLC0415
 
     typer.echo(
@@ -51,7 +51,7 @@ def demo(
         load_settings(None, {"batch_span": "1d"}),
         models=MODELS,
         truth=truth,
-        options=ReplayOptions(restart=True),
+        options=RunnerOptions(restart=True),
         metrics_port=metrics_port,
     )
     print_report(report, page)

@@ -13,7 +13,7 @@ from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.records import Example, encode_record
-from prectr.stream.replay.runner import Replay, ReplayOptions
+from prectr.stream.replay.runner import Replay, RunnerOptions
 
 
 class CollectingSink:
@@ -78,7 +78,7 @@ def open_replay(
         config={"partitions": str(pipeline.partitions)} if named_config is None else named_config,
         sinks={"collector": collector},
         label=LexicalLabeller(),
-        options=ReplayOptions(examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
+        options=RunnerOptions(examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
     )
     return replay, collector
 

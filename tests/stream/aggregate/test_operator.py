@@ -221,11 +221,11 @@ def test_snapshots_equal_brute_force_whatever_the_sources_batches_memory_and_cra
         driver.end()
     assert [example.request_id for example in driver.examples] == [page.request_id for page in pages]
     for example, seen in zip(driver.examples, seen_by(seed), strict=True):
-        totals = [sum(page.counts[place] for page in seen) for place in range(8)]
+        totals = [sum(page.counts[column] for page in seen) for column in range(8)]
         assert list(example.query_stats) == totals
         at = max([example.ts, *(page.closes_at for page in seen)])
         weights = [2.0 ** ((page.closes_at - at) / HALF_LIFE) for page in seen]
-        sums = [sum(w * page.counts[place] for w, page in zip(weights, seen, strict=True)) for place in range(8)]
+        sums = [sum(w * page.counts[column] for w, page in zip(weights, seen, strict=True)) for column in range(8)]
         assert example.query_decayed == pytest.approx(sums, rel=1e-9)
         last = [click for page in seen for click in page.clicks][-64:]
         shown = decode_query_clicks(example.query_clicks)
@@ -317,8 +317,8 @@ def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: py
         driver.drain()
         driver.task = Aggregate(driver.config, driver.store, sources)
         assert not driver.task.reached_end_offsets
-    said = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
-    assert driver.task.outcomes == said
+    reported = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
+    assert driver.task.outcomes == reported
     for source, position in enumerate(driver.task.next_sequences):
         take(driver, WireFrame(source, position, True, 1 << 60, 0, None, {source: 7}, {}, 0, []))
     driver.drain()
@@ -336,15 +336,15 @@ def _last_numbered(parts: list[WireFrame], source: int) -> int:
 
 def test_the_requested_read_offset_of_a_source_survives_a_resume() -> None:
     driver = AggregateDriver(1)
-    for sequence, (said, known) in enumerate([({0: 5}, {0: 5}), ({}, {0: 5}), ({0: 9}, {0: 9})]):
-        take(driver, WireFrame(0, sequence, True, T + sequence, 0, None, said, {}, 0, []))
+    for sequence, (reported, known) in enumerate([({0: 5}, {0: 5}), ({}, {0: 5}), ({0: 9}, {0: 9})]):
+        take(driver, WireFrame(0, sequence, True, T + sequence, 0, None, reported, {}, 0, []))
         driver.drain()
         driver.task = Aggregate(driver.config, driver.store, 1)
         assert driver.task.reached_end_offsets == known
 
 
 @pytest.mark.parametrize("sequence", [0, 2])
-def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
+def test_a_missing_or_repeated_frame_is_an_error(sequence: int) -> None:
     driver = AggregateDriver(2)
     take(driver, WireFrame(1, 0, True, T, 0, None, {}, {}, 0, []))
     with pytest.raises(StateError, match=f"frame {sequence} of join task 1 arrived where 1 was due"):
@@ -352,11 +352,11 @@ def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [(b"", "format nothing"), (b"\1\x90", "format 1, this program reads 2"), (b"\2{}", "not a frame")],
 )
-def test_bytes_that_are_no_frame_are_an_error_that_names_the_offset(value: bytes, said: str) -> None:
-    with pytest.raises(StateError, match=f"joined-pages/0/7.*{said}"):
+def test_bytes_that_are_no_frame_are_an_error_that_names_the_offset(value: bytes, message: str) -> None:
+    with pytest.raises(StateError, match=f"joined-pages/0/7.*{message}"):
         decode_frame(value, "joined-pages/0/7")
 
 

@@ -101,8 +101,8 @@ def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_location(tmp_path: Pa
         bad[: (1 << 20) + 1] for bad in BAD_EVENTS.values()
     ]
     assert all(letter["topic"].endswith("events.jsonl") and letter["reason"] for letter in letters)
-    places = [letter["offset"] for letter in letters]
-    assert [later - earlier for earlier, later in pairwise(places)] == [3] * (len(places) - 1)
+    offsets = [dead_letter["offset"] for dead_letter in letters]
+    assert [later - earlier for earlier, later in pairwise(offsets)] == [3] * (len(offsets) - 1)
     outcomes = report["outcomes"]
     counted = outcomes["unreadable"] + outcomes["pages"]["dead_letter"] + outcomes["clicks"]["dead_letter"]
     assert counted == len(BAD_EVENTS)
@@ -203,7 +203,7 @@ def test_an_empty_file_is_an_empty_log(name: str, tmp_path: Path) -> None:
     assert report["pages"] == 0
 
 
-def test_training_on_an_empty_log_ends_well(tmp_path: Path) -> None:
+def test_training_on_an_empty_log_succeeds(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     report = run_replay_command(tmp_path / "empty.jsonl", "--model", "lr", run_dir=tmp_path / "run")
     assert report["impressions"] == 0
@@ -330,7 +330,7 @@ def test_after_a_failed_write_the_same_command_resumes(world: list[bytes], tmp_p
 def test_a_file_in_place_of_a_folder_is_named(flag: str, world: list[bytes], tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", world)
     (tmp_path / "in-the-way").write_text("")
-    places = {"--run-dir": tmp_path / "run", "--examples": tmp_path / "examples.jsonl"}
-    places[flag] = tmp_path / "in-the-way" / "below.jsonl"
-    flags = [part for name, place in places.items() for part in (name, place)]
+    paths = {"--run-dir": tmp_path / "run", "--examples": tmp_path / "examples.jsonl"}
+    paths[flag] = tmp_path / "in-the-way" / "below.jsonl"
+    flags = [part for name, path in paths.items() for part in (name, path)]
     assert_clear_failure(prectr("replay", log, "--no-train", *flags), str(tmp_path / "in-the-way"))

@@ -10,11 +10,11 @@ from prectr.stream.events.schema import event_schema, event_schema_text
 SHIPPED = Path(__file__).parents[3] / "docs" / "search-events.schema.json"
 
 
-def test_the_shipped_file_is_what_the_code_says() -> None:
+def test_the_shipped_file_is_up_to_date() -> None:
     assert SHIPPED.read_text() == event_schema_text(), "run: prectr schema --out docs/search-events.schema.json"
 
 
-def test_the_schema_says_what_the_contract_says() -> None:
+def test_the_schema_agrees_with_the_contract() -> None:
     schema: dict[str, Any] = json.loads(event_schema_text())
     assert schema == json.loads(json.dumps(event_schema()))
     parts = schema["$defs"]

@@ -44,7 +44,7 @@ from tests.kit.stages.join_driver import (
         ([page("r", "u", T), click("r", "other user", T)], {"waiting": 1}),
     ],
 )
-def test_a_click_ends_as_design_says(lines: list[bytes], outcome: dict[str, int]) -> None:
+def test_a_click_has_the_documented_outcome(lines: list[bytes], outcome: dict[str, int]) -> None:
     assert clicks_of(run(*lines)) == outcome
 
 
@@ -86,7 +86,7 @@ def test_a_waiting_click_is_orphan_when_the_watermark_reaches_its_time_and_windo
     assert clicks_of(run(click("r", "u", T), advance_watermark(T + WINDOW))) == {"orphan": 1, "waiting": 1}
 
 
-def test_a_click_after_that_is_an_orphan_at_once() -> None:
+def test_a_click_after_that_is_immediately_an_orphan() -> None:
     assert clicks_of(run(advance_watermark(T + WINDOW), click("r", "u", T))) == {"orphan": 1, "waiting": 1}
     assert clicks_of(run(advance_watermark(T + WINDOW), click("r", "u", T + 1))) == {"waiting": 2}
 
@@ -154,7 +154,7 @@ def test_a_page_closes_when_the_watermark_reaches_its_time_and_window() -> None:
     assert activity.closes_at == T + WINDOW
 
 
-def test_a_page_that_comes_late_closes_one_millisecond_after_the_watermark_it_met() -> None:
+def test_a_late_page_closes_one_millisecond_after_the_watermark_at_its_arrival() -> None:
     driver = run(advance_watermark(T + DAY), page("r", "u", T), click("r", "u", T + 1), advance_watermark(T + DAY + 1))
     (activity,) = driver.joined_pages
     assert activity.closes_at == T + DAY + 1
@@ -352,7 +352,7 @@ def test_a_click_from_the_future_that_found_its_page_is_late_and_no_dead_letter(
     assert driver.dead_letters == []
 
 
-def test_a_quiet_night_passes_when_two_users_are_back() -> None:
+def test_after_a_quiet_night_two_users_advance_the_watermark() -> None:
     lines = [page("r1", "u", T), page("r2", "v", T + 8 * HOUR), page("r3", "w", T + 8 * HOUR + 1)]
     driver = run(*lines)
     assert [found.request_id for found in driver.joined_pages] == ["r1"]

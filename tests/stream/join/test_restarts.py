@@ -42,7 +42,7 @@ def result(driver: JoinDriver) -> Result:
 
 
 @cache
-def undisturbed(seed: int, flush: bool) -> Result:
+def uninterrupted(seed: int, flush: bool) -> Result:
     return result(run(*world(seed), flush=flush))
 
 
@@ -54,7 +54,7 @@ def test_results_do_not_depend_on_how_records_are_split_into_micro_batches(seed:
     driver.run(world(seed), random_sizes(sizes, 40))
     if flush:
         driver.flush()
-    expected = undisturbed(seed, flush)
+    expected = uninterrupted(seed, flush)
     found = result(driver)
     assert found[:3] == expected[:3]
     assert _without_closed(found[3]) == _without_closed(expected[3])
@@ -63,7 +63,7 @@ def test_results_do_not_depend_on_how_records_are_split_into_micro_batches(seed:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
     lines = world(seed)
-    expected = undisturbed(seed, True)
+    expected = uninterrupted(seed, True)
     for point in CrashPoint:
         driver = JoinDriver()
         driver.run(lines, one_by_one(), dict.fromkeys(range(1, len(lines) + 1), point))
@@ -86,7 +86,7 @@ def test_crashes_between_random_micro_batches_change_nothing(
     driver = JoinDriver()
     driver.run(world(seed), random_sizes(sizes), crashes)
     driver.flush()
-    assert result(driver)[:3] == undisturbed(seed, True)[:3]
+    assert result(driver)[:3] == uninterrupted(seed, True)[:3]
 
 
 def _without_closed(entries: dict[bytes, bytes]) -> dict[bytes, object]:
@@ -203,7 +203,7 @@ def test_closed_ids_leave_a_users_entry_with_the_next_write_after_an_hour() -> N
     assert len(entry.closed_pages) <= 7  # ten minutes apart, kept for an hour
 
 
-def test_an_id_that_comes_again_and_again_keeps_no_other_from_leaving() -> None:
+def test_an_id_that_recurs_does_not_keep_others_from_expiring() -> None:
     lines = []
     for number in range(60):
         ts = T + number * 65 * MINUTE

@@ -171,7 +171,7 @@ def test_own_growth_is_not_growth_of_others(task: JoinTaskHarness) -> None:
     assert task.punctuate(sampled_ends(task, 10, 10)) == []
 
 
-def test_a_source_that_resumes_ends_its_idleness_at_once(task: JoinTaskHarness) -> None:
+def test_a_source_that_resumes_ends_its_idleness_immediately(task: JoinTaskHarness) -> None:
     """Also to the partitions without records, which would advance without it otherwise."""
     with_two_pages(task)
     task.advance_time(6)

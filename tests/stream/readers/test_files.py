@@ -88,13 +88,13 @@ def test_an_empty_file_has_no_events(tmp_path: Path, name: str) -> None:
     st.lists(st.integers(1, 40), min_size=1, max_size=10),
     st.booleans(),
 )
-def test_lines_do_not_depend_on_where_blocks_end(lines: list[bytes], cuts: list[int], ended: bool) -> None:
+def test_lines_do_not_depend_on_where_blocks_end(lines: list[bytes], splits: list[int], ended: bool) -> None:
     data = b"\n".join(lines) + (b"\n" if ended else b"")
     blocks = []
     rest = data
-    for cut in cuts:
-        blocks.append(rest[:cut])
-        rest = rest[cut:]
+    for split in splits:
+        blocks.append(rest[:split])
+        rest = rest[split:]
     blocks.append(rest)
     got = [line for part in split_lines(block for block in blocks if block) for line in part]
     expected = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")

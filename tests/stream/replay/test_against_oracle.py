@@ -41,8 +41,8 @@ def assert_equal_to_oracle(
     report = run_replay_command(log, *flags, run_dir=folder / "run")
     expected = expected_replay(world, partitions, flush=flush)
     found = read_written_examples(out)
-    for place, (theirs, ours) in enumerate(zip(found, expected["examples"], strict=False)):
-        assert theirs == ours, f"example {place}"
+    for index, (theirs, ours) in enumerate(zip(found, expected["examples"], strict=False)):
+        assert theirs == ours, f"example {index}"
     assert len(found) == len(expected["examples"])
     assert report["outcomes"] == expected["outcomes"]
     return expected
@@ -115,7 +115,7 @@ def test_an_entry_is_absent_one_millisecond_after_its_time_to_live(tmp_path: Pat
     assert [examples[request]["query_stats"]["3"] for request in ("c2", "d2")] == [[1, 0], [0, 0]]
 
 
-def test_time_to_live_holds_after_a_quiet_night_too(tmp_path: Path) -> None:
+def test_the_time_to_live_holds_after_a_quiet_night(tmp_path: Path) -> None:
     """The page was a future event and was confirmed: its user's entry expires all the same."""
     night = 100 * 86_400_000
     world = [
@@ -137,8 +137,8 @@ def test_examples_do_not_depend_on_how_the_log_is_split_into_files(tmp_path: Pat
     folder = tmp_path / "parts"
     folder.mkdir()
     rng = random.Random(11)
-    cuts = sorted(rng.sample(range(len(world)), 3))
-    for name, part in enumerate(zip([0, *cuts], [*cuts, len(world)], strict=True)):
+    split_points = sorted(rng.sample(range(len(world)), 3))
+    for name, part in enumerate(zip([0, *split_points], [*split_points, len(world)], strict=True)):
         write_log(folder / f"part-{name}.jsonl", world[slice(*part)])
     assert_equal_to_oracle(folder, world, tmp_path, 2)
 

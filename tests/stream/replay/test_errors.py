@@ -33,11 +33,11 @@ def _files(folder: Path) -> list[str]:
     return logs
 
 
-def test_a_replay_keeps_its_last_checkpoint_and_goes_on_from_it(
+def test_a_replay_keeps_its_last_checkpoint_and_resumes_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs = _files(tmp_path)
-    undisturbed, _ = run_replay(logs, tmp_path / "undisturbed", SETTINGS, models=["prectr-v2"])
+    uninterrupted, _ = run_replay(logs, tmp_path / "uninterrupted", SETTINGS, models=["prectr-v2"])
     run_replay(logs[:1], tmp_path / "run", SETTINGS, models=["prectr-v2"], flush=False)
     assert _resumed(tmp_path / "run").pages_trained == 4
     forward = Prectr.forward
@@ -54,9 +54,9 @@ def test_a_replay_keeps_its_last_checkpoint_and_goes_on_from_it(
             run_replay(logs, tmp_path / "run", SETTINGS, models=["prectr-v2"])
     # The batch before may have been saved since.
     assert _resumed(tmp_path / "run").pages_trained in (4, 8)
-    mended, _ = run_replay(logs, tmp_path / "run", SETTINGS, models=["prectr-v2"])
-    assert mended.weights_sha256 == undisturbed.weights_sha256
-    assert mended.examples_sha256 == undisturbed.examples_sha256
+    resumed, _ = run_replay(logs, tmp_path / "run", SETTINGS, models=["prectr-v2"])
+    assert resumed.weights_sha256 == uninterrupted.weights_sha256
+    assert resumed.examples_sha256 == uninterrupted.examples_sha256
 
 
 def _resumed(run_dir: Path) -> Trainer:

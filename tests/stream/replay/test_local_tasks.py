@@ -49,7 +49,7 @@ def put_out(steps: Sequence[ReleasedBatch]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 5])
-def test_what_comes_out_does_not_depend_on_the_size_of_the_steps(
+def test_the_output_does_not_depend_on_the_size_of_the_steps(
     tmp_path: Path, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it equals the output of the oracle."""
@@ -71,7 +71,7 @@ def test_what_comes_out_does_not_depend_on_the_size_of_the_steps(
     assert found[0] == found[1] == found[2]
     expected = expected_replay(lines, partitions)
     assert [as_written(step_example) for step in steps for step_example in step.examples] == expected["examples"]
-    assert sorted(lines[place] for place, _ in found[0][1]) == sorted(expected["dead"])
+    assert sorted(lines[offset] for offset, _ in found[0][1]) == sorted(expected["dead"])
 
 
 def as_written(example: Example) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def as_written(example: Example) -> dict[str, Any]:
     return written
 
 
-def test_a_copy_of_the_stores_goes_on_as_the_run_itself(tmp_path: Path) -> None:
+def test_a_copy_of_the_stores_continues_like_the_run_itself(tmp_path: Path) -> None:
     lines = world(2)
     half = len(lines) // 2
     tasks = opened(tmp_path / "run", 3)
@@ -95,7 +95,7 @@ def test_a_copy_of_the_stores_goes_on_as_the_run_itself(tmp_path: Path) -> None:
     copy.close()
 
 
-def test_end_puts_out_all_that_has_closed_and_leaves_open_pages_open(tmp_path: Path) -> None:
+def test_end_sources_emits_all_closed_pages_and_leaves_pending_pages_open(tmp_path: Path) -> None:
     lines = world(3)
     tasks = opened(tmp_path, 3)
     steps = tasks.process(lines, 0) + tasks.end_sources()
@@ -117,7 +117,7 @@ def quiet_log(pages: int, partitions: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("held", [2, 17, 100])
-def test_a_quiet_partition_with_more_pages_than_memory_ends_with_the_same_result(
+def test_an_idle_partition_with_more_pages_than_memory_ends_with_the_same_result(
     tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines, partitions = quiet_log(300, 3), 3

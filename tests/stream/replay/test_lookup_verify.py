@@ -55,7 +55,7 @@ def failed(run_dir: Path) -> list[str]:
 # --- verify --------------------------------------------------------------------------------------------------------
 
 
-def test_every_check_holds_for_a_finished_run_and_one_that_can_go_on(made: Path) -> None:
+def test_every_check_holds_for_a_finished_run_and_for_an_incomplete_one(made: Path) -> None:
     for run_dir in (made / "finished", made / "open"):
         assert failed(run_dir) == []
         names = [check.name for check in verify(run_dir)]
@@ -169,7 +169,7 @@ def test_a_run_that_has_written_nothing_to_its_stores_is_accounted_for(tmp_path:
     assert failed(tmp_path / "run") == []
 
 
-def test_a_folder_without_a_checkpoint_is_an_error_that_says_what_to_name(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="contains no checkpoint of a replay: use another run folder"):
         verify(tmp_path)
 
@@ -177,7 +177,7 @@ def test_a_folder_without_a_checkpoint_is_an_error_that_says_what_to_name(tmp_pa
 # --- outcomes ------------------------------------------------------------------------------------------------------
 
 
-def test_outcomes_add_up_and_say_what_does_not() -> None:
+def test_outcomes_add_up_and_imbalances_name_what_does_not() -> None:
     a = Outcomes(PageOutcomes(5, 1, 2, 1, 1), ClickOutcomes(7, 1, 1, 1, 1, 1, 1, 1), 2)
     b = Outcomes(PageOutcomes(1, 1, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 1), 3)
     total = a + b

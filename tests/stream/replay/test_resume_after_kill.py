@@ -19,7 +19,7 @@ FILES = 40
 """Number of files of the log: each ends a step of the runner, after which a checkpoint is possible."""
 
 
-class Undisturbed(NamedTuple):
+class Uninterrupted(NamedTuple):
     """A run that was not killed."""
 
     report: dict[str, Any]
@@ -47,9 +47,9 @@ def start(log: Path, run_dir: Path, *flags: str | Path) -> subprocess.Popen[byte
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
 
 
-def undisturbed(model: str, log: Path, folder: Path) -> Undisturbed:
-    out = folder / "undisturbed.jsonl.gz"
-    run_dir = folder / "undisturbed"
+def uninterrupted(model: str, log: Path, folder: Path) -> Uninterrupted:
+    out = folder / "uninterrupted.jsonl.gz"
+    run_dir = folder / "uninterrupted"
     began = time.monotonic()
     process = start(log, run_dir, *replay_flags(model, out))
     while process.poll() is None and not (run_dir.is_dir() and any(run_dir.iterdir())):
@@ -57,11 +57,11 @@ def undisturbed(model: str, log: Path, folder: Path) -> Undisturbed:
     startup = time.monotonic() - began
     assert process.wait() == 0
     report = json.loads((run_dir / "report.json").read_bytes())
-    return Undisturbed(report, read_written_examples(out), startup)
+    return Uninterrupted(report, read_written_examples(out), startup)
 
 
 def checkpoints(run_dir: Path) -> list[str]:
-    return sorted(cut.name for cut in run_dir.glob("checkpoints/*"))
+    return sorted(checkpoint.name for checkpoint in run_dir.glob("checkpoints/*"))
 
 
 def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: float, rng: random.Random) -> bool:
@@ -84,7 +84,7 @@ def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: f
 def test_killed_anywhere_ends_the_same(model: str, kills: int, log: Path, tmp_path: Path) -> None:
     """20 kills in total; if a run ends before that, another one is started."""
     rng = random.Random(kills)
-    whole = undisturbed(model, log, tmp_path)
+    whole = uninterrupted(model, log, tmp_path)
     left, round_number = kills, 0
     while left > 0:
         round_number += 1
@@ -136,7 +136,7 @@ def test_a_finished_run_is_not_run_twice(tmp_path: Path) -> None:
         ([], {"PRECTR_BATCH_PAGES": "8"}, "batch_pages"),
     ],
 )
-def test_changed_configuration_is_refused_by_name(
+def test_a_changed_configuration_is_rejected_by_name(
     flags: list[str], settings: dict[str, str], named: str, finished: Path, log_of_the_finished: Path
 ) -> None:
     given = ["--partitions", "3", "--model", "lr", *flags]

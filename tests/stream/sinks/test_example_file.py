@@ -17,7 +17,7 @@ NOTHING = msgspec.Raw(b"\x90")
 
 
 def example(number: int = 0, items: int = 2) -> Example:
-    page = ResultPage(f"r{number}", "u", "Ünï\n", 5, [Item(f"i{place}", position=place + 1) for place in range(items)])
+    page = ResultPage(f"r{number}", "u", "Ünï\n", 5, [Item(f"i{index}", position=index + 1) for index in range(items)])
     return Example(
         closes_at=9,
         request_id=f"r{number}",

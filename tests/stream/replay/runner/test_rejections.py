@@ -32,7 +32,7 @@ def test_a_finished_run_is_not_run_twice_and_takes_nothing_more(log: Path, tmp_p
         replay_to_end([log], tmp_path / "run", examples=out)
 
 
-def test_a_file_that_is_another_now_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_other_content_than_before_is_rejected(tmp_path: Path) -> None:
     lines = disordered_log()
     log = write_lines(tmp_path / "log.jsonl", lines[:150])
     replay_to_end([log], tmp_path / "run", flush=False)
@@ -44,7 +44,7 @@ def test_a_file_that_is_another_now_is_refused(tmp_path: Path) -> None:
     replay_to_end([log], tmp_path / "run")
 
 
-def test_a_file_that_grew_in_the_middle_of_the_log_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_grew_in_the_middle_of_the_log_is_rejected(tmp_path: Path) -> None:
     first, second, third = split_log(tmp_path)
     replay_to_end([first, second], tmp_path / "run", flush=False)
     with first.open("ab") as file:
@@ -82,17 +82,17 @@ def test_a_missing_file_is_an_error_before_anything_is_made(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_a_changed_configuration_is_refused_with_every_difference(log: Path, tmp_path: Path) -> None:
+def test_a_changed_configuration_is_rejected_with_every_difference(log: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     replay_to_end([log], run_dir, flush=False, named_config={"partitions": "2", "seed": "0", "gone": "x"})
     with pytest.raises(UsageError) as refused:
         replay_to_end([log], run_dir, named_config={"partitions": "2", "seed": "1", "new": "y"})
-    said = str(refused.value)
-    assert "seed is 1, was 0" in said
-    assert "new is y, was not set" in said
-    assert "gone is not set, was x" in said
-    assert "partitions" not in said
-    assert "start the run over" in said
+    message = str(refused.value)
+    assert "seed is 1, was 0" in message
+    assert "new is y, was not set" in message
+    assert "gone is not set, was x" in message
+    assert "partitions" not in message
+    assert "start the run over" in message
 
 
 def test_an_examples_file_is_written_from_the_first_page_or_not_at_all(log: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_truncated_output_is_rejected(log: Path, tmp_path: Path, name: str) ->
         replay_to_end([log], tmp_path / "run", examples=out)
 
 
-def test_a_run_folder_in_use_is_refused(log: Path, tmp_path: Path) -> None:
+def test_a_run_folder_in_use_is_rejected(log: Path, tmp_path: Path) -> None:
     replay, _ = open_replay([log], tmp_path / "run")
     with pytest.raises(StateError, match="another process is using it"):
         open_replay([log], tmp_path / "run")
@@ -121,7 +121,7 @@ def test_a_run_folder_in_use_is_refused(log: Path, tmp_path: Path) -> None:
     replay_to_end([log], tmp_path / "run")
 
 
-def test_a_refused_run_folder_is_free_again(log: Path, tmp_path: Path) -> None:
+def test_a_rejected_run_releases_its_folder(log: Path, tmp_path: Path) -> None:
     """Even while the error is still referenced."""
     replay_to_end([log], tmp_path / "run", flush=False)
     with pytest.raises(UsageError) as refused:
