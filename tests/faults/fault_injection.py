@@ -239,7 +239,7 @@ def _truncated_snapshot(system: LiveSystem) -> Injected:
     shutil.rmtree(system.state_dir(name))
     restarted = _restart(system, name)
     # If it restarts slowly, the others take over with their own state, and store newer snapshots meanwhile.
-    noticed = system.wait_until(lambda: system.any_logged("is damaged"), _FAILOVER_TIMEOUT)
+    noticed = system.wait_until(lambda: system.any_logged("is corrupt"), _FAILOVER_TIMEOUT)
     detection = "which is reported" if noticed else "which no process had to read"
     return Injected(
         f"kill -9 of stream process {name}, its state deleted; {description}, {detection}{restarted}", recovery

@@ -14,18 +14,18 @@ from pathlib import Path
 from threading import Lock
 
 from prectr.ops.cli.main import main
-from prectr.state.failpoints import set_failpoint_hook
+from prectr.state.failpoints import Failpoint, set_failpoint_hook
 
 
-def _kill_at_failpoint(read_order: Callable[[], tuple[str, int] | None], before_kill: Callable[[], None]) -> None:
+def _kill_at_failpoint(read_order: Callable[[], tuple[Failpoint, int] | None], before_kill: Callable[[], None]) -> None:
     hits = 0
     lock = Lock()
 
-    def on_failpoint(name: str) -> None:
+    def on_failpoint(point: Failpoint) -> None:
         nonlocal hits
         with lock:
             found = read_order()
-            if found is None or name != found[0]:
+            if found is None or point is not found[0]:
                 return
             hits += 1
             if hits == found[1]:
@@ -35,12 +35,12 @@ def _kill_at_failpoint(read_order: Callable[[], tuple[str, int] | None], before_
     set_failpoint_hook(on_failpoint)
 
 
-def _read_order(file: Path) -> tuple[str, int] | None:
+def _read_order(file: Path) -> tuple[Failpoint, int] | None:
     try:
         point, number = file.read_text().split()
     except FileNotFoundError:
         return None
-    return point, int(number)
+    return Failpoint(point), int(number)
 
 
 if __name__ == "__main__":
@@ -51,7 +51,7 @@ if __name__ == "__main__":
         _kill_at_failpoint(lambda: _read_order(armed), armed.unlink)
         del sys.argv[1]
     else:
-        given = (sys.argv[1], int(sys.argv[2]))
+        given = (Failpoint(sys.argv[1]), int(sys.argv[2]))
         _kill_at_failpoint(lambda: given, lambda: None)
         del sys.argv[1:3]
     main()

@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutError, ProducerFencedError
 
 from prectr.state.errors import InputError, PrectrError, UsageError
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.events.contract import MAX_EVENT_BYTES, InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
@@ -329,14 +329,14 @@ def _send_transaction(
                 for future in futures:
                     if not future.succeeded():
                         raise future.exception or KafkaTimeoutError("a record was not acknowledged in time")
-                failpoint("retry_before_commit")
+                failpoint(Failpoint.RETRY_BEFORE_COMMIT)
             except BaseException:
                 with suppress(KafkaError):
                     # If this fails, the next retry ends the transaction, or the broker does after a minute.
                     producer.abort_transaction()
                 raise
             producer.commit_transaction()
-            failpoint("retry_after_commit")
+            failpoint(Failpoint.RETRY_AFTER_COMMIT)
         except KafkaError as error:
             # Raised directly, or as the cause of the error of the next record.
             if not any(isinstance(each, _FENCED_ERRORS) for each in (error, *error.args)):

@@ -15,9 +15,9 @@ from prectr.stream.kafka.client.end_offsets import offset_out_of_range
 from prectr.stream.kafka.client.topics import Topics, partition_count
 from prectr.stream.ordering.frames import END_OF_LOG, decode_frame
 from prectr.stream.ordering.ordered_merge import OrderedMerge
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.ordering.watermark import MergedWatermark
 from prectr.stream.records import Example, decode_example
-from prectr.stream.replay.local_tasks import ReleasedBatch
 
 _POLL_MS: Final = 200
 _END_OFFSETS_TIMEOUT_MS: Final = 2_000
@@ -160,7 +160,7 @@ class ExampleReader:
             self._merge.end_source(source)
         examples, watermark = self._merge.release()
         released, self._released = self._released, []
-        return ReleasedBatch(released + examples, watermark, [])
+        return ReleasedBatch(released + examples, watermark)
 
     @property
     def late_records(self) -> int:
@@ -184,7 +184,7 @@ class ExampleReader:
     def _next_batch(self) -> ReleasedBatch:
         """Return a limited batch: stop requests, checkpoints and the clock are checked between batches."""
         batch, self._released = self._released[:_MAX_BATCH_EXAMPLES], self._released[_MAX_BATCH_EXAMPLES:]
-        return ReleasedBatch(batch, self._released[0].closes_at - 1 if self._released else self._merge.watermark, [])
+        return ReleasedBatch(batch, self._released[0].closes_at - 1 if self._released else self._merge.watermark)
 
     def state(self) -> ReaderState:
         """Return the state from which another reader can resume."""

@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from prectr.state.errors import UsageError
+from prectr.state.errors import Remedy, UsageError
+from prectr.state.identity import config_diff
 from prectr.state.lock import FolderLock
 from prectr.stream.coordination.process_group import ProcessGroup, SingleProcess
 from prectr.stream.coordination.synchronized_steps import StepSynchronizer
@@ -22,7 +23,6 @@ from prectr.stream.replay.run_checkpoint import (
     CHECKPOINT_FORMAT,
     CheckpointWriter,
     check_config,
-    config_diff,
     list_checkpoints,
     load_sinks,
     read_manifest,
@@ -239,7 +239,7 @@ class LiveSinkRunner:
             return None
         manifest = read_manifest(folder, LiveCheckpoint)
         saved_identity = {"topic": manifest.topic, **manifest.config}
-        check_config(self._run_dir, self._identity, saved_identity, "or name another --run-dir")
+        check_config(self._run_dir, self._identity, saved_identity, Remedy.OTHER_RUN_DIR)
         if manifest.ranks != self._process_group.world_size:
             _log.warning(
                 "%s: was trained by %d processes so far and continues with %d: sums will round differently than in a "
@@ -267,7 +267,7 @@ class LiveSinkRunner:
         join = _Join(found[0].name if found else "", self._identity)
         first, *others = (_decode(message) for message in self._process_group.all_gather_bytes(_encode(join)))
         for rank, other in enumerate(others, 1):
-            differences = config_diff(other.config, first.config, "of rank 0")
+            differences = config_diff(other.config, first.config, "on rank 0 it is")
             if differences:
                 raise UsageError(
                     f"rank {rank} was started with other settings than rank 0: {differences}: start all with the same"

@@ -16,7 +16,7 @@ from prectr.stream.kafka.tasks.task_metrics import TaskCounts, count_levels_of_p
 from prectr.stream.kafka.tasks.task_status import TaskState
 from prectr.stream.kafka.tasks.task_store import TaskStore
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
-from prectr.stream.ordering.frames import decode_frame, encode_frames
+from prectr.stream.ordering.frames import SourceProgress, decode_frame, encode_frames
 from prectr.stream.records import Example, decode_joined_page, encode_record
 
 
@@ -129,10 +129,12 @@ class AggregateTask(Task):
             self.context.partition,
             self.committed_metadata.sequences[0],
             [encode_record(example) for example in examples],
-            self._aggregate.watermark,
-            reached_end_offsets={source: end for source, end in enumerate(self.reached_end_offsets) if end >= 0},
-            outcomes=self._aggregate.outcomes,
-            late_records=self._aggregate.late_records,
+            SourceProgress(
+                watermark=self._aggregate.watermark,
+                reached_end_offsets={source: end for source, end in enumerate(self.reached_end_offsets) if end >= 0},
+                outcomes=self._aggregate.outcomes,
+                late_records=self._aggregate.late_records,
+            ),
         )
         self.committed_metadata.sequences[0] += len(frames)
         for frame in frames:

@@ -22,7 +22,7 @@ from prectr.stream.kafka.tasks.task_metrics import TaskCounts
 from prectr.stream.kafka.tasks.task_status import TaskState
 from prectr.stream.kafka.tasks.task_store import TaskStore
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
-from prectr.stream.ordering.frames import END_OF_LOG, encode_frames
+from prectr.stream.ordering.frames import END_OF_LOG, SourceProgress, encode_frames
 from prectr.stream.ordering.watermark import SourceIdleness
 from prectr.stream.records import JoinedPage, encode_record
 
@@ -237,6 +237,13 @@ class JoinTask(Task):
         if to_all:
             self._last_frame_at = time.monotonic()
         source, ended = self.context.partition, self.reached_end_offset
+        progress = SourceProgress(
+            watermark=MAX_WATERMARK if ended == END_OF_LOG else self._join.watermark,
+            read_offset=self._join.next_offset,
+            idleness=self._idleness,
+            reached_end_offsets={source: ended} if ended >= 0 else {},
+            outcomes={source: self._join.outcomes},
+        )
         for partition, encoded in enumerate(records):
             if not encoded and not to_all:
                 continue
@@ -244,11 +251,7 @@ class JoinTask(Task):
                 source,
                 self.committed_metadata.sequences[partition],
                 encoded,
-                MAX_WATERMARK if ended == END_OF_LOG else self._join.watermark,
-                read_offset=self._join.next_offset,
-                idleness=self._idleness,
-                reached_end_offsets={source: ended} if ended >= 0 else {},
-                outcomes={source: self._join.outcomes},
+                progress,
             )
             self.committed_metadata.sequences[partition] += len(frames)
             for frame in frames:

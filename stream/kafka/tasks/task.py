@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Self
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.tasks.commit_check import check_commit
@@ -284,7 +284,7 @@ class Task(ABC):
         output = produce_output()
         commit_started = time.monotonic()
         self._producer.commit(output, offset, self.committed_metadata, group_metadata)
-        failpoint("after_commit")
+        failpoint(Failpoint.AFTER_COMMIT)
         self._commit_durations.observe(time.monotonic() - commit_started)
         self._committed_offset, self._emitted = offset, self.committed_metadata.emitted
         self._counts = self._current_counts()

@@ -21,7 +21,7 @@ from kafka.errors import (
 )
 
 from prectr.state.errors import BrokerUnavailableError, Remedy, StateError
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
@@ -273,7 +273,7 @@ class TaskManager:
             self._handled_lost_count = assignment.lost_count
         revoked = [number for number in self.tasks if number not in assignment.tasks]
         if revoked:
-            failpoint("rebalance")
+            failpoint(Failpoint.REBALANCE)
         _raise_first([self._pool.submit(self.tasks.pop(number).close) for number in revoked])
         for number in revoked:
             _log.info(

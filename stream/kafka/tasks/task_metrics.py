@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 
-from prectr.state.aggregates import NO_COUNTS, LevelCounts
+from prectr.state.aggregates import LevelCounts, count_levels
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.records import LEVELS, Example
+from prectr.stream.records import Example
 
 BUCKET_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the buckets of durations, in seconds."""
@@ -57,12 +56,7 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def count_levels_of_pages(examples: Sequence[Example]) -> LevelCounts:
-    """Count impressions and clicks by level over many pages, as `count_levels` does for one."""
-    if not examples:
-        return NO_COUNTS
-    levels = np.frombuffer(b"".join([example.levels for example in examples]), np.uint8)
-    labels = np.frombuffer(b"".join([example.labels for example in examples]), np.uint8)
-    # The level, plus the number of levels if the item was clicked.
-    counts = np.bincount(levels + len(LEVELS) * labels, minlength=2 * len(LEVELS) + 1)[1:]
-    n1, n2, n3, n4, c1, c2, c3, c4 = counts.tolist()
-    return n1 + c1, n2 + c2, n3 + c3, n4 + c4, c1, c2, c3, c4
+    """Count impressions and clicks by level of many pages."""
+    return count_levels(
+        b"".join([example.levels for example in examples]), b"".join([example.labels for example in examples])
+    )

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from prectr.state.errors import Remedy, StateError
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity, encode_identity
 from prectr.state.snapshots import TaskSnapshots
 from prectr.state.snapshotter import SnapshotProgress, Snapshotter
@@ -77,7 +77,7 @@ class TaskStore:
     def write(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None:
         """Write a batch of changes, which are the state as of `next_offset`; start a snapshot if one is due."""
         self.store.write(changes)
-        failpoint("after_write")
+        failpoint(Failpoint.AFTER_WRITE)
         if time.monotonic() - self._sampled_at >= _STATS_INTERVAL:
             self.sample_stats()
         if self._snapshotter is not None and self._snapshotter.is_due():

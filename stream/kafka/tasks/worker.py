@@ -8,11 +8,11 @@ from typing import Final
 
 from prectr.state.lock import FolderLock
 from prectr.stream.events.contract import ResultPage
+from prectr.stream.gc_control import manual_gc
 from prectr.stream.kafka.client.end_offsets import EndOffsets
 from prectr.stream.kafka.tasks.task_context import EndOfInput
 from prectr.stream.kafka.tasks.task_manager import StreamSettings, TaskManager
 from prectr.stream.kafka.tasks.task_status import TaskStatus
-from prectr.stream.replay.gc_control import manual_gc
 
 _STATUS_INTERVAL: Final = 0.2
 """Seconds between two reports of progress."""

@@ -12,7 +12,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.kafka.client.client import close_producer
 from prectr.stream.kafka.client.client_internals import add_to_transaction, producer_id
 from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, CommittedOffsets
@@ -118,7 +118,7 @@ class TransactionalProducer:
             # 6. Acknowledgements
             _raise_unacknowledged(futures)
             # 7. Commit
-            failpoint("before_commit")
+            failpoint(Failpoint.BEFORE_COMMIT)
             call_with_timeout(_REQUEST_TIMEOUT, self._producer.commit_transaction)
         except _MissingMarkersError:
             self._end_in_all_partitions(commit=True)
@@ -152,7 +152,7 @@ class TransactionalProducer:
             for topic, partition, key, value, headers in output.messages
         ]
         self._producer.flush(timeout=_FLUSH_TIMEOUT)
-        failpoint("after_produce")
+        failpoint(Failpoint.AFTER_PRODUCE)
         return futures
 
     def _add_offset(self, offset: int, commit_metadata: CommitMetadata, group_metadata: Any) -> None:

@@ -135,7 +135,7 @@ def test_where_the_newest_snapshot_is_corrupt_the_previous_one_is_restored_with_
     stderr = to_the_end(live)
     for task, offset in before.items():
         assert f"{task}: restored from the snapshot at offset {offset}\n" in stderr
-    warnings = [line for line in stderr.splitlines() if " WARNING " in line and "is damaged" in line]
+    warnings = [line for line in stderr.splitlines() if " WARNING " in line and "is corrupt" in line]
     assert len(warnings) == len(before)
     assert live.train_and_read("--flush") == expected
 

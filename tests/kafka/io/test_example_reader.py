@@ -9,7 +9,7 @@ import pytest
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, create_topics
 from prectr.stream.kafka.io.example_reader import ExampleReader
-from prectr.stream.ordering.frames import encode_frames
+from prectr.stream.ordering.frames import SourceProgress, encode_frames
 from prectr.stream.records import Example, encode_record
 from tests.kafka.live import Live
 from tests.kit.models.examples import random_examples
@@ -26,7 +26,9 @@ def send(connection: Connection, topic: str, partition: int, examples: Sequence[
     producer = connection.producer()
     for number, start in enumerate(range(0, len(examples), FRAME)):
         records = examples[start : start + FRAME]
-        (frame,) = encode_frames(partition, number, [encode_record(one) for one in records], records[-1].closes_at)
+        (frame,) = encode_frames(
+            partition, number, [encode_record(one) for one in records], SourceProgress(watermark=records[-1].closes_at)
+        )
         producer.send(topic, value=frame, partition=partition)
     producer.close()
 
