@@ -14,7 +14,6 @@ class Remedy(Enum):
     OTHER_GROUP_PREFIX = "use another group prefix"
     OTHER_TOPIC_PREFIX = "use another topic prefix"
     OTHER_SNAPSHOTS = "use another snapshot location"
-    ADDITIONAL_STATE_DIR = "also name the state folder of the process that runs the task"
     CHECK_CONNECTION = "check that the broker is running, its address and the security settings"
     CHECK_CREDENTIALS = "check the SASL settings of the client"
     LONGER_CONNECT_TIMEOUT = "allow more time to connect"
@@ -26,6 +25,7 @@ class Remedy(Enum):
     ORIGINAL_SETTINGS = "use the settings with which it was made"
     SKIP_LOADED = "load the rest with that many lines skipped (lines in flight may be loaded twice, as duplicates)"
     LIST_DEAD_LETTERS = "list the dead letters"
+    ADDITIONAL_STATE_DIR = "also name the state folder of the process that runs the task"
     START_OVER_LIVE = "start over with another topic prefix, group prefix and state folder, and load the log again"
 
 

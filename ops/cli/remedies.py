@@ -12,7 +12,6 @@ _FLAGS: Final = {
     Remedy.OTHER_GROUP_PREFIX: "use another --group-prefix",
     Remedy.OTHER_TOPIC_PREFIX: "use another --topic-prefix",
     Remedy.OTHER_SNAPSHOTS: "use another --snapshots",
-    Remedy.ADDITIONAL_STATE_DIR: "add the state folder of the process that runs the task with another --state-dir",
     Remedy.CHECK_CONNECTION: (
         "check that the broker is running, --bootstrap and the security settings of --client-config"
     ),
@@ -28,6 +27,7 @@ _FLAGS: Final = {
         "rerun the command with that number as --skip-lines (lines in flight may be loaded twice, as duplicates)"
     ),
     Remedy.LIST_DEAD_LETTERS: "list the dead letters with `prectr dlq list`",
+    Remedy.ADDITIONAL_STATE_DIR: "add the state folder of the process that runs the task with another --state-dir",
     Remedy.START_OVER_LIVE: (
         "start over with other --topic-prefix, --group-prefix and --state-dir, and load the log again"
     ),

@@ -1,4 +1,4 @@
-"""A broker a test session (of each pytest worker), and the live system on it."""
+"""One broker per test session (of each pytest worker), and the live system on it."""
 
 import itertools
 import os

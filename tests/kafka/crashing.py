@@ -1,8 +1,8 @@
-"""Runs the command, and kills it with SIGKILL as it passes a named point: `POINT N COMMAND…`, or `@FILE COMMAND…`.
+"""Runs a command, and kills it with SIGKILL at a failpoint: `POINT N COMMAND…`, or `@FILE COMMAND…`.
 
-POINT N: at its N-th passing. @FILE: once there is such a file, as the `POINT N` in it says, counted from then on; the
-file goes before the process does. SIGUSR1, or a crash in native code, makes the command write the stacks of its threads
-to stderr.
+POINT N: at its N-th passing. @FILE: as the `POINT N` in the file specifies, counted from when the file exists; it is
+deleted before the process is killed. On SIGUSR1, or a crash in native code, the command writes the stacks of its
+threads to stderr.
 """
 
 import faulthandler

@@ -1,4 +1,4 @@
-"""`prectr load`: what it sends, what it leaves out and says so, and how it goes on."""
+"""`prectr load`: the lines that it sends, those that it rejects and reports, and how it resumes."""
 
 import gzip
 import json
@@ -37,11 +37,11 @@ def loaded(live: Live, *flags: str | Path, code: int = 0) -> tuple[dict[str, Any
 def test_every_line_is_sent_by_its_user_and_what_is_no_event_is_counted(live: Live) -> None:
     live.create()
     lines = [page("r1", "ada", T), b"{", click("r1", "ada", T + 1), b"", page("r2", "bob", T + 2), b"x" * (2 << 20)]
-    result, said = loaded(live, write_log(live.folder / "log.jsonl", lines))
+    result, stderr = loaded(live, write_log(live.folder / "log.jsonl", lines))
     assert (result["events"], result["lines"], result["oversized"]) == (6, 6, 0)
     assert result["invalid"] == {"not_json": 1, "blank": 1, "too_large": 1}
-    assert "log.jsonl line 6 is over 1 MiB" in said
-    assert "1 blank, 1 not_json, 1 too_large" in said
+    assert "log.jsonl line 6 is over 1 MiB" in stderr
+    assert "1 blank, 1 not_json, 1 too_large" in stderr
     found = read(live, "search-events")
     lines[5] = lines[5][: (1 << 20) + 1]
     assert sorted(record.value for record in found) == sorted(lines)
@@ -85,10 +85,10 @@ def test_a_line_that_the_topic_rejects_is_named_and_the_rest_is_loaded(live: Liv
     noise = random.Random(5).randbytes(30_000).hex()
     squeezed = page("squeezed", "ada", T, query="cable", context={"a" * 10: "b"}, extra="x" * 100_000)
     lines = [page("r1", "ada", T), page("large", "ada", T, extra=noise), squeezed, page("r2", "bob", T)]
-    result, said = loaded(live, write_log(live.folder / "log.jsonl", lines), code=1)
+    result, stderr = loaded(live, write_log(live.folder / "log.jsonl", lines), code=1)
     assert (result["events"], result["lines"], result["oversized"]) == (3, 4, 1)
     assert result["oversized_lines"] == [{"file": str(live.folder / "log.jsonl"), "line": 2, "size": len(lines[1])}]
-    assert f"log.jsonl line 2: {len(lines[1]):,} bytes are too large for {live.prefix}search-events" in said
+    assert f"log.jsonl line 2: {len(lines[1]):,} bytes are too large for {live.prefix}search-events" in stderr
     assert sorted(record.value for record in read(live, "search-events")) == sorted([lines[0], *lines[2:]])
 
 

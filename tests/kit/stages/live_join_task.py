@@ -90,7 +90,7 @@ class JoinTaskHarness:
         return self._frames()
 
     def advance_time(self, seconds: float) -> None:
-        """Advance the clock."""
+        """Let time pass."""
         self._clock += seconds
 
     def punctuate(self, sampled_ends: Sequence[int], ends: Sequence[int] | None = None) -> list[Frame]:

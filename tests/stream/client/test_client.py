@@ -1,4 +1,4 @@
-"""Settings of the Kafka clients: from a file, secrets from files or the environment, and never printed."""
+"""Settings of the Kafka clients: read from a file, with secrets from files or the environment that are never shown."""
 
 import logging
 import socket
@@ -48,7 +48,7 @@ def test_a_token_is_reread_at_each_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (f'sasl_plain_pasword = "{SECRET}"', "the nearest is sasl_plain_password"),
         (f'transactional_id = "{SECRET}"', "exactly-once processing depends on it"),
@@ -66,11 +66,11 @@ def test_a_token_is_reread_at_each_connection(tmp_path: Path) -> None:
         (f'sasl_plain_password = "{SECRET}"\nsasl_plain_password_env = "X"', "sasl_plain_password is there too"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_and_its_value_is_not(tmp_path: Path, text: str, said: str) -> None:
+def test_a_setting_that_cannot_be_is_named_and_its_value_is_not(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ConfigError) as refused:
         settings_of(tmp_path, text)
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
     assert str(refused.value).startswith(f"{tmp_path / 'client.toml'}: ")
     assert SECRET not in str(refused.value)
     assert "42424242" not in str(refused.value)
@@ -91,8 +91,8 @@ def test_a_missing_broker_is_logged_at_once_and_repeatedly_while_waiting(
     monkeypatch.setattr("prectr.stream.kafka.client.client._FIRST_ATTEMPT_MS", 100)
     with pytest.raises(PrectrError, match="no answer from Kafka in 1 s"), caplog.at_level(logging.WARNING):
         Connection("127.0.0.1:9", connect_timeout=1.0).producer()
-    said = [message for message in caplog.messages if "no answer from Kafka, retrying for another" in message]
-    assert len(said) > 1
+    logged = [message for message in caplog.messages if "no answer from Kafka, retrying for another" in message]
+    assert len(logged) > 1
 
 
 def test_waiting_is_logged_to_stderr_without_a_terminal(tmp_path: Path) -> None:

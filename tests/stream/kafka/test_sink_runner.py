@@ -11,7 +11,7 @@ from prectr.state.errors import StateError, UsageError
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io import example_reader
 from prectr.stream.kafka.io.sink_runner import LiveSinkRunner, write_examples
-from prectr.stream.ordering.frames import END_OF_LOG, encode_frames
+from prectr.stream.ordering.frames import END_OF_LOG, SourceProgress, encode_frames
 from prectr.stream.records import Example, encode_record
 from prectr.stream.sinks.run_digest import RunDigest
 from tests.kit.kafka.broker import FakeBroker
@@ -60,7 +60,10 @@ class Written:
         for partition in range(PARTITIONS):
             records = [encode_record(example) for example in examples[partition::PARTITIONS]]
             frames = encode_frames(
-                partition, self._sequences[partition], records, watermark, reached_end_offsets=ends or {}
+                partition,
+                self._sequences[partition],
+                records,
+                SourceProgress(watermark=watermark, reached_end_offsets=ends or {}),
             )
             self._sequences[partition] += len(frames)
             self._broker.append(TOPICS.examples, partition, *frames)

@@ -217,6 +217,8 @@ def test_tasks_of_a_lost_generation_are_opened_again(system: FakeSystem) -> None
     system.broker.groups["g-join"].evict()
     system.run(manager, until=lambda: bool(manager.tasks) and manager.tasks.items().isdisjoint(before.items()))
     assert {task.state for task in before.values()} == {TaskState.CLOSED}
+    # Their state was written as they were closed.
+    assert [status.restored_records for status in manager.task_statuses()] == [0, 0, 0]
     flush(system, manager)
     assert system.pages() == expected
 
