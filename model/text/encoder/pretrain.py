@@ -57,7 +57,7 @@ class PretrainConfig:
 class EpochResult(NamedTuple):
     """What one pass over the data came to."""
 
-    stage: str
+    phase: str
     epoch: int
     loss: float
     held_out_loss: float | None

@@ -101,7 +101,7 @@ def test_batches_checkpoints_and_restarts_neither_change_nor_lose_windows(
     places = [0, *sorted(batches), 60]
     published: dict[int, QualityWindow] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_TOGETHER", together)
+        patch.setattr(module, "_COUNT_BATCH", together)
         stretches = WindowBuffer()
         for number, (first, end) in enumerate(pairwise(places)):
             if first < end:
@@ -151,8 +151,8 @@ def test_without_publishing_the_buffer_is_bounded_and_drops_are_counted(
 ) -> None:
     assert MAX_BUFFERED_BYTES == 192 << 20
     # Some bytes of a few impressions, and 800 beside: five stretches fit, and never six.
-    monkeypatch.setattr(module, "MOST_WAITING", 5_500)
-    monkeypatch.setattr(module, "_BESIDE", 1_000)
+    monkeypatch.setattr(module, "MAX_BUFFERED_BYTES", 5_500)
+    monkeypatch.setattr(module, "_OVERHEAD_BYTES", 1_000)
     whole = pages(60, 3, 200.0)
     stretches = WindowBuffer()
     for first in range(0, 60, 20):

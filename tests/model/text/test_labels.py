@@ -239,7 +239,7 @@ def test_the_command_labels_and_says_what_it_did(tmp_path: Path, four: Path) -> 
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--json", str(tmp_path / "done.json")])
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "done.json").read_bytes())
-    assert (written["pairs"], written["labelled_now"]) == (24, 24)
+    assert (written["pairs"], written["newly_labelled"]) == (24, 24)
     assert read_labels(tmp_path / "labels", PAIRS).log_levels.shape == (24, 4)
 
 

@@ -80,8 +80,8 @@ def _fresh(network: RelevanceEncoder, batch: Batch) -> tuple[Tensor, Tensor, Ten
     tokenizer = load_encoder(tiny_encoder()).tokenizer
     with torch.no_grad():
         said = [network(tokenizer.encode([pair])) for pair in batch.texts]
-    pair = torch.cat([each.pair for each in said])
-    return pair, torch.cat([each.level_logits for each in said]), torch.cat([(e.query * e.item).sum(1) for e in said])
+    pair = torch.cat([each.pair_embedding for each in said])
+    return pair, torch.cat([each.level_logits for each in said]), torch.cat([(e.query_vector * e.item_vector).sum(1) for e in said])
 
 
 def _of_impressions(reading: PairEncodings) -> Tensor:

@@ -249,7 +249,7 @@ def test_the_command_makes_an_encoder_that_opens(tmp_path: Path) -> None:
     report, found = json.loads((tmp_path / "done.json").read_bytes()), load_encoder(out)
     assert report["sha256"] == found.sha256
     assert report["graded_pairs"] == len(found.pairs) == 24
-    assert [row["stage"] for row in report["passes"]] == ["tune", "tune"]
+    assert [row["phase"] for row in report["epochs"]] == ["tune", "tune"]
     assert found.header.provenance["settings"]["tune_epochs"] == 2
     again = CliRunner().invoke(app, ["pretrain", str(path), *flags])
     assert "holds an encoder already" in str(again.exception)

@@ -16,7 +16,7 @@ from prectr.model.models.online_model import ForwardOutput
 from prectr.model.quality.quality import SEGMENTS
 from prectr.model.quality.sketch import QualitySketch
 from prectr.model.quality.windows import QualityWindow
-from prectr.model.training import instrumentation as watched
+from prectr.model.training import instrumentation
 from prectr.model.training.instrumentation import PHASES, QUALITY_WINDOWS, InstrumentedTrainer, TimedModel, TrainerStats
 from prectr.model.training.trainer import Trainer
 from prectr.state.errors import CheckpointError
@@ -140,7 +140,7 @@ def test_what_is_kept_in_tables_that_are_not_trained_is_no_gradient() -> None:
     class Model:
         """Adds a huge row to a table of which it keeps account."""
 
-        reads = None
+        feature_needs = None
 
         def gradients(self, batch: object, forward: ForwardOutput) -> Gradients:
             trained = SparseGradient(torch.tensor([1]), torch.tensor([[3.0]]))
@@ -195,7 +195,7 @@ def test_a_cuda_device_is_busy_for_as_long_as_its_own_clock_says_once_it_is_thro
             return end.at - self.at
 
     class Model:
-        reads = None
+        feature_needs = None
 
         def forward(self, batch: object) -> str:
             return "scores"
@@ -203,7 +203,7 @@ def test_a_cuda_device_is_busy_for_as_long_as_its_own_clock_says_once_it_is_thro
     now = 100.0
     # Three calls, that the device works on for 40, 50 and 100 ms.
     marks = iter([Mark(10), Mark(50), Mark(50), Mark(100), Mark(150), Mark(250), Mark(999)])
-    monkeypatch.setattr(watched, "_mark", lambda: next(marks))
+    monkeypatch.setattr(instrumentation, "_record_event", lambda: next(marks))
     watch = TrainerStats()
     timed: Any = TimedModel(Model(), watch, torch.device("cuda"))  # type: ignore[arg-type]
     for busy in (0.040, 0.090, 0.090):
@@ -211,5 +211,5 @@ def test_a_cuda_device_is_busy_for_as_long_as_its_own_clock_says_once_it_is_thro
         # The third is still being computed.
         assert watch.device_busy_seconds == pytest.approx(busy)
     now = 250.0
-    timed._device.end()
+    timed._cuda_timer.stop()
     assert watch.device_busy_seconds == pytest.approx(0.190)
