@@ -139,7 +139,7 @@ def test_distillation_learns_what_the_teacher_says_and_tuning_changes_it() -> No
     made = pretrain(graded_by_words(), config, unlabelled=PAIRS, labels=labels)
     found = predict_level_logits(made.network, made.tokenizer, PAIRS).argmax(dim=1).numpy()
     assert (found == np.arange(len(PAIRS)) % 4).mean() > 0.9
-    losses = [row.loss for row in made.epochs if row.stage == "distil"]
+    losses = [row.loss for row in made.epochs if row.phase == "distil"]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -236,7 +236,7 @@ def test_a_file_without_pairs_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_pairs(tmp_path / "nowhere.jsonl")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"query": "usb"}\n' * 500)[:30])
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is corrupt"):
         read_pairs(tmp_path / "cut.jsonl.gz")
 
 
