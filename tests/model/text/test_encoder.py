@@ -200,7 +200,7 @@ def test_a_corrupt_or_missing_file_is_named(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
+    with pytest.raises(CheckpointError, match=rf"{name} is corrupt"):
         load_encoder(folder)
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=rf"{name} cannot be read"):
@@ -241,7 +241,7 @@ def test_a_folder_that_is_no_encoder_is_reported(folder: Path, tmp_path: Path) -
     with pytest.raises(CheckpointError, match="format 99"):
         load_encoder(tmp_path / "newer")
     (folder / "relevance.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"relevance.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"relevance.json is corrupt"):
         load_encoder(folder)
 
 

@@ -212,12 +212,12 @@ def test_corrupt_labels_are_named_and_remade(tmp_path: Path, four: Path) -> None
     write_labels(tmp_path, PAIRS, teacher, batch_size=8)
     part = tmp_path / "levels-000000000.safetensors"
     part.write_bytes(part.read_bytes()[:-40])
-    with pytest.raises(InputError, match=r"levels-000000000\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"levels-000000000\.safetensors is corrupt"):
         read_labels(tmp_path, PAIRS)
     assert write_labels(tmp_path, PAIRS, teacher, batch_size=8) == len(PAIRS)
     read_labels(tmp_path, PAIRS)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
+    with pytest.raises(InputError, match=r"manifest\.json is corrupt"):
         read_manifest(tmp_path)
 
 
@@ -239,7 +239,7 @@ def test_the_command_labels_and_says_what_it_did(tmp_path: Path, four: Path) -> 
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--json", str(tmp_path / "done.json")])
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "done.json").read_bytes())
-    assert (written["pairs"], written["labelled_now"]) == (24, 24)
+    assert (written["pairs"], written["newly_labelled"]) == (24, 24)
     assert read_labels(tmp_path / "labels", PAIRS).log_levels.shape == (24, 4)
 
 

@@ -66,7 +66,7 @@ def test_a_flipped_bit_is_refused(saved: Path, name: str, share: float) -> None:
     content = bytearray(path.read_bytes())
     content[int(share * len(content))] ^= 4
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="corrupt"):
         Trainer(small_config()).load(saved)
 
 
