@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that work grants between two of its steps."""
+"""Ctrl-C and SIGTERM as a stop request that work checks between two steps."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether the process has been asked to stop; asked a second time, it stops at once.
+    """Yield a function that returns whether a stop was requested; a second signal ends the process at once.
 
-    Only the main thread may do this.
+    Main thread only.
     """
     requested = False
 

@@ -127,8 +127,8 @@ def test_three_commands_equal_the_replay_though_children_are_killed(
         os.kill(pid, signal.SIGKILL)
         run.until(lambda pid=pid, command=command: run.child(command) not in (None, pid))
     said = run.ended()
-    assert "stream-1: killed by SIGKILL; starting it again" in said
-    assert "train: killed by SIGKILL; starting it again" in said
+    assert "stream-1: killed by SIGKILL; restarting it" in said
+    assert "train: killed by SIGKILL; restarting it" in said
     assert "AUC" in said
     assert "GAUC" in said
     report = json.loads((run.folder / "report.json").read_bytes())

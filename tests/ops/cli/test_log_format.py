@@ -108,7 +108,7 @@ def test_the_severity_applies_to_our_logs_and_libraries_log_warnings_only(
 
 @pytest.mark.parametrize(("level", "form"), [("loud", "console"), ("info", "xml"), ("INFO", "json")])
 def test_a_level_or_format_that_there_is_not_is_wrong_use(level: str, form: str) -> None:
-    with pytest.raises(UsageError, match=r"--log-(level|format) \w+: there are (debug|console), "):
+    with pytest.raises(UsageError, match=r"--log-(level|format) \w+: must be one of (debug|console), "):
         set_up_logging(level, form)
 
 
@@ -234,4 +234,4 @@ def test_severity_and_format_come_from_the_environment_and_flags_win(tmp_path: P
     assert done.stderr.startswith("prectr: ")
     done = prectr("--log-level", "loud", "replay", missing)
     assert done.returncode == 2
-    assert "--log-level loud: there are debug, info, warning, error" in done.stderr
+    assert "--log-level loud: must be one of debug, info, warning, error" in done.stderr
