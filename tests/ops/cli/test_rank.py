@@ -306,11 +306,11 @@ def test_strange_titles_and_prices_have_sensible_scores(made: Path, model: str) 
 
 def test_levels_in_the_file_count_for_models_with_logged_levels(made: Path) -> None:
     given = [msgspec.structs.replace(item, relevance=1 + place % 4) for place, item in enumerate(ITEMS)]
-    told = _ranked(made, items=given, choice={"model": "wide-deep+"})
-    assert {each.item_id: each.relevance_level for each in told.ranked} == {
+    logged = _ranked(made, items=given, choice={"model": "wide-deep+"})
+    assert {each.item_id: each.relevance_level for each in logged.ranked} == {
         item.item_id: item.relevance for item in given
     }
-    assert {each.relevance_source for each in told.ranked} == {"given"}
+    assert {each.relevance_source for each in logged.ranked} == {"given"}
     assert {each.relevance_source for each in _ranked(made, choice={"model": "wide-deep+"}).ranked} == {"labelled"}
     inferred = _ranked(made, items=given)
     assert _log_odds(inferred) == _log_odds(_ranked(made))
