@@ -33,7 +33,7 @@ def encoder_after_joint_training(config: TrainerConfig, examples: Sequence[Examp
     with TemporaryDirectory() as folder:
         trainer.save(Path(folder))
         tensors = checkpoint.read(Path(folder), config).tensors
-        model.load_state_dict(
+        model.load_training_state(
             {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
         )
     weights = model.weights()

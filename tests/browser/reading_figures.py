@@ -1,10 +1,10 @@
-"""What a figure on a page says, held against the number that a program is given."""
+"""Compares a number as written on a page with the number in the JSON."""
 
 from prectr.ops.report.numbers import DASH
 
 
 def equals(text: str, value: float | None) -> bool:
-    """Whether a figure as it is written is this number, rounded to the places that are written."""
+    """Whether the text is the number, rounded to the decimals that are written."""
     if value is None or text == DASH:
         return value is None and text == DASH
     plain = text.replace(",", "")

@@ -1,4 +1,4 @@
-"""The monitor's page in a real browser: nothing is complained of, and every figure on it is that of quality.json."""
+"""The monitor's page in a real browser: no console errors, and every number on it is that of quality.json."""
 
 import json
 import urllib.request

@@ -1,4 +1,4 @@
-"""The report of a replay in a real browser: nothing is complained of, and its figures are those of report.json."""
+"""The report of a replay in a real browser: no console errors, and its numbers are those of report.json."""
 
 import json
 from functools import partial
@@ -41,7 +41,7 @@ def test_every_visible_number_matches_the_json(browser: Chrome, run_dir: Path) -
     assert names >= {*FIGURES, "pages", "clicks"}
     assert names >= {f"segments/{segment}/{what}" for segment in ("new", "low", "active") for what in FIGURES}
     assert names >= {f"models/{number}/{what}" for number in (0, 1) for what in FIGURES}
-    assert names >= {f"outcomes/impressions/{end}" for end in ("emitted", "open", "duplicate", "dead_letter")}
+    assert names >= {f"outcomes/pages/{end}" for end in ("emitted", "open", "duplicate", "dead_letter")}
     ends = ("joined", "waiting", "duplicate", "late", "orphan", "foreign", "dead_letter")
     assert names >= {f"outcomes/clicks/{end}" for end in ends}
     assert names >= {f"dead_letters/{reason}" for reason in report["dead_letters"]}
@@ -70,7 +70,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Requests are not logged."""
 
 
-def test_nothing_is_complained_of_where_a_server_has_it(browser: Chrome, run_dir: Path) -> None:
+def test_there_are_no_console_errors_when_it_is_served_over_http(browser: Chrome, run_dir: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(run_dir)))
     Thread(target=server.serve_forever, daemon=True).start()
     try:

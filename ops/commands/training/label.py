@@ -46,8 +46,8 @@ def label(
     against level 1. A language model answers with a digit: its probabilities of 1 to 4 are those of the levels.
 
     Example: prectr label pairs.jsonl.gz --teacher teacher --out labels
-    Example, with a 7B model on a GPU: prectr label pairs.jsonl.gz --teacher Qwen2.5-7B-Instruct --dtype bfloat16 --device
-    cuda --batch 32 --out labels
+    Example, with a 7B model on a GPU: prectr label pairs.jsonl.gz --teacher Qwen2.5-7B-Instruct --dtype bfloat16
+    --device cuda --batch 32 --out labels
     """
     import torch  # noqa: PLC0415 (takes seconds to import, and --help needs none)
 

@@ -127,8 +127,8 @@ def test_three_commands_equal_the_replay_though_children_are_killed(
         os.kill(pid, signal.SIGKILL)
         run.until(lambda pid=pid, command=command: run.child(command) not in (None, pid))
     log = run.ended()
-    assert "stream-1: killed by SIGKILL; starting it again" in log
-    assert "train: killed by SIGKILL; starting it again" in log
+    assert "stream-1: killed by SIGKILL; restarting it" in log
+    assert "train: killed by SIGKILL; restarting it" in log
     assert "AUC" in log
     assert "GAUC" in log
     report = json.loads((run.folder / "report.json").read_bytes())

@@ -59,7 +59,7 @@ def test_a_missing_topic_is_made_with_as_many_partitions_as_the_events_have() ->
 @pytest.mark.parametrize(
     ("name", "facts", "what", "level", "advice"),
     [
-        ("joined-pages", topic(5), "partitions", "error", "must be alike"),
+        ("joined-pages", topic(5), "partitions", "error", "must be equal"),
         ("training-examples", topic(replicas=1, min_insync_replicas="1"), "replication", "warning", "--replication 3"),
         (
             "search-events",
@@ -79,7 +79,7 @@ def test_a_missing_topic_is_made_with_as_many_partitions_as_the_events_have() ->
         ("training-examples", topic(retention_ms=str(7 * DAY)), "retention", "warning", "retention.ms=-1"),
         ("search-events", topic(retention_ms=str(7 * DAY)), "retention", "warning", "--snapshots URL"),
         ("dead-letters", topic(dead=True, retention_ms="3600000"), "retention", "warning", "retention.ms=2592000000"),
-        ("search-events", TopicHealth(4, 3, [2], [], None), "replication", "warning", "behind or gone"),
+        ("search-events", TopicHealth(4, 3, [2], [], None), "replication", "warning", "lagging or down"),
         ("search-events", TopicHealth(4, 3, [], [1, 3], None), "partitions", "error", "bring their brokers back"),
         ("search-events", TopicHealth(4, 3, [], [], None), "settings", "warning", "DescribeConfigs"),
     ],

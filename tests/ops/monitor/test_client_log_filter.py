@@ -1,4 +1,4 @@
-"""What the libraries complain of is told once in a while, in one line, and that it is over."""
+"""Errors of the libraries are logged at a limited rate, one line each, and so is their end."""
 
 import logging
 import threading
@@ -35,11 +35,11 @@ def test_warnings_are_limited_to_one_line_in_ten_seconds_and_their_end_is_logged
             logging.getLogger("aiokafka.consumer").error("no connection\nto node %d", 1)
             clock.now += 0.1
         assert trouble.is_failing()
-        assert caplog.messages == ["h:1: waiting for Kafka; its client says: no connection to node 1"] * 2
+        assert caplog.messages == ["h:1: waiting for Kafka; client error: no connection to node 1"] * 2
         clock.now += 6
         assert not trouble.is_failing()
         assert not trouble.is_failing()
-        assert caplog.messages[2:] == ["h:1: all is well again"]
+        assert caplog.messages[2:] == ["h:1: Kafka is available again"]
     logging.getLogger("aiokafka").warning("afterwards the library speaks for itself")
     assert len(caplog.messages) == 4
 
@@ -68,7 +68,7 @@ def test_a_dying_library_thread_is_logged_without_a_traceback(
         thread.start()
         thread.join()
         assert trouble.is_failing()
-    assert caplog.messages == ["h:1: waiting for Kafka; its client says: ValueError: gone"]
+    assert caplog.messages == ["h:1: waiting for Kafka; client error: ValueError: gone"]
     assert "Traceback" not in capsys.readouterr().err
 
 

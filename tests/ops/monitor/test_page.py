@@ -27,7 +27,7 @@ FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration", "page
 
 
 def reading(reader_state: str = "reading", **rejected: int) -> MonitorSnapshot:
-    """Two models: one that was heard 20 s ago, one that has been silent for an hour."""
+    """Two models: one with a record 20 s ago, one without a record for an hour."""
     board = QualityTable()
     for age in range(0, 400, 3):
         board.put(entry(record(HEAD - age, age, pages=12), round((NOW - 20) * 1000)))
@@ -104,7 +104,7 @@ def test_every_number_on_the_page_matches_the_json(server: PageServer) -> None:
     assert page.figures == found
     assert len(found) == 2 * 4 * (4 * 2 + 6)
     assert page.tags.count("polyline") == 2 * 4
-    assert "1 of 2 sources alive" in page.text
+    assert "1 of 2 trainers alive" in page.text
     assert "dnn-<b>" in page.text
 
 
@@ -123,7 +123,7 @@ def test_before_any_record_the_page_says_what_it_waits_for(server: PageServer) -
         MonitorSnapshot(status="reading", received=0, rejected={}, retained_windows=0, sources=[], quality={})
     )
     page = Page(get(server, "/")).text
-    assert "No trainer has published anything yet" in page
+    assert "No trainer has published yet" in page
     assert "nothing published yet" in page
     now = json.loads(get(server, "/quality.json"))
     assert (now["models"], now["sources"], now["last_checkpoint_time"]) == ([], [], None)
@@ -145,7 +145,7 @@ def test_sources_are_alive_while_they_send(server: PageServer) -> None:
     ("status", "later", "verdict"),
     [
         ("reading", 0, "✓ reading"),
-        ("reading", 60, "✗ no source is alive"),
+        ("reading", 60, "✗ no trainer is alive"),
         ("waiting for Kafka", 0, "✗ waiting for Kafka"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_model_whose_trainer_is_gone_shows_a_growing_record_age() -> None:
     assert samples["prectr_live_trainers", lr] == 1
     assert samples["prectr_live_trainers", gone] == 0
     assert samples["prectr_quality_last_record_age_seconds", gone] == 3600
-    # When the checkpoint was written is told with each record: here, a second for each minute since 1970.
+    # Each record carries the time of the checkpoint: here, a second for each minute since 1970.
     assert samples["prectr_published_checkpoint_age_seconds", lr] == NOW - HEAD
 
 
