@@ -32,7 +32,7 @@ from prectr.ops.top.poller import Poller
 from prectr.ops.top.scrape import exporter_url, monitor_url, scrape_monitor
 from prectr.ops.top.screen import render
 from prectr.state.errors import PrectrError, UsageError
-from testkit.chromium import HOW, NARROW, WIDE, Chrome, chrome, chrome_there
+from testkit.chromium import INSTALL_HINT, NARROW, WIDE, Chrome, chrome, chrome_available
 
 IMAGES: Final = Path("docs/images")
 MAX_BYTES: Final = 200_000
@@ -56,8 +56,8 @@ def main(
 
     Example: python -m bench.screenshots
     """
-    if not chrome_there():
-        raise UsageError(f"no browser found: {HOW}")
+    if not chrome_available():
+        raise UsageError(f"no browser found: {INSTALL_HINT}")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prectr-pictures-") as folder, chrome() as browser:
         work = Path(folder)
@@ -165,7 +165,7 @@ def _free_port_range(count: int) -> int:
 def _screenshot(browser: Chrome, url: str, width: int, out: Path, height: int | None = None) -> None:
     """Save a page as a small PNG; height: CSS pixels from the top, all of it by default."""
     browser.open(url, width)
-    browser.picture(out, height)
+    browser.screenshot(out, height)
     # A page has few colours: a palette takes a third of the size.
     Image.open(out).convert("RGB").quantize(_COLOURS).save(out, optimize=True)
     _write_image(out, out.read_bytes())

@@ -36,9 +36,7 @@ def run(live: Live, parts: Sequence[Lines], *flags: str) -> None:
     live.stream(2, "--flush")
 
 
-@pytest.mark.parametrize(
-    "idle", [(), pytest.param(("--idle-timeout", "6"), marks=pytest.mark.long)], ids=["default", "idle-6"]
-)
+@pytest.mark.parametrize("idle", [(), ("--idle-timeout", "6")], ids=["default", "idle-6"])
 def test_pauses_of_an_orderly_log_split_anywhere_change_nothing(
     idle: tuple[str, ...], live: Live, tmp_path: Path
 ) -> None:
@@ -65,7 +63,6 @@ def test_partitions_that_are_or_become_idle_hold_no_other_and_change_nothing(liv
     assert live.train_and_read("--flush") == replay_log(tmp_path, join_parts(tmp_path, parts))
 
 
-@pytest.mark.long
 def test_a_late_page_that_comes_first_after_a_pause_of_all_keeps_its_order(live: Live, tmp_path: Path) -> None:
     """During the pause no partition advances past the slowest one, to which the page belongs.
 

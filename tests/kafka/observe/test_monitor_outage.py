@@ -30,7 +30,6 @@ def own(tmp_path: Path) -> Iterator[Broker]:
         broker.stop()
 
 
-@pytest.mark.long
 def test_a_minute_without_kafka_is_said_and_passes(own: Broker, tmp_path: Path) -> None:
     live = Live(own.address, "", tmp_path)
     try:

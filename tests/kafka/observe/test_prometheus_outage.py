@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from prectr.ops.metrics.replay import serve_metrics
 from testkit.kafka_broker import free_ports
@@ -53,7 +52,6 @@ def until(condition: Callable[[], bool], folder: Path) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.long
 def test_a_minute_without_prometheus_loses_no_count(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     counted = snapshot_of({})
