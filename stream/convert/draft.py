@@ -119,7 +119,7 @@ class _Draft:
 
     def _event_column(self) -> Column | None:
         for column in candidates("event", self._columns):
-            words = {normalised(str(each)) for each in column.values}
+            words = _words_of(column)
             if words & CLICK_WORDS and words & PAGE_WORDS:
                 return self._use(column)
         return None
@@ -196,7 +196,7 @@ class _Draft:
         if event is not None:
             page["when"] = _one_of(event, PAGE_WORDS)
         if clicks is None:
-            clicks = self._click_rows(head, items, event)
+            clicks = self._click_rows(head, items, fields["item_id"], event)
             if clicks is not None and event is None:
                 page["when"] = items.path
         sections = [_section("page", page), _section("page.items", {"each": items.list_expression(), **fields})]
@@ -261,20 +261,23 @@ class _Draft:
             item_ids = candidates("item_id", objects)
             times = candidates("click_ts", objects) or candidates("ts", objects)
             ts = {"ts": f"item.{times[0].path}"} if times else {}
-            return {"each": column.list_expression(), **ts, "item_id": f"item.{item_ids[0].path}"} if item_ids else None
-        are_flags = all(is_flag(each) for each in column.elements or column.values) and not clicked <= known
-        if column.array is not None and are_flags:
+            kind = next((each for each in candidates("event", objects) if _words_of(each) & CLICK_WORDS), None)
+            only = {} if kind is None else {"when": _one_of(kind, CLICK_WORDS, "item.")}
+            clicks = {"each": column.list_expression(), **ts, **only}
+            return {**clicks, "item_id": f"item.{item_ids[0].path}"} if item_ids else None
+        if all(is_flag(each) for each in column.elements or column.values) and not clicked <= known:
             when = f"at({column.list_expression('row.')}, index)"
-            return {"each": items.list_expression(), "when": when, "item_id": item_id}
+            flags = {"each": items.list_expression(), "when": when, "item_id": item_id}
+            return flags if column.array is not None else None
         if column.array is not None:
-            return {"each": column.list_expression(), "item_id": "item"}
+            return {"each": column.list_expression(), "item_id": "item"} if clicked & known else None
         separator = separator_of_ids(column.values, known)
         if separator is not None:
             return {"each": split_expression(column.path, separator), "item_id": "item"}
-        if are_flags:
-            return None
         # Data frames make floats of whole numbers with gaps.
-        are_floats = not clicked <= known and {each.removesuffix(".0") for each in clicked} <= known
+        are_floats = not clicked & known and {each.removesuffix(".0") for each in clicked} & known
+        if not are_floats and not clicked & known:
+            return None
         return {"when": column.path, "item_id": f"to_number({column.path})" if are_floats else column.path}
 
     def _clicks_by_position(self, head: dict[str, Build], items: Column, item_id: str) -> Fields | None:
@@ -304,15 +307,20 @@ class _Draft:
             ts = f"at({ts}, {'index' if index_of_each else '`0`'})"
         return {"ts": f"{ts} || {page_ts}"}
 
-    def _click_rows(self, head: dict[str, Build], items: Column, event: Column | None) -> Fields | None:
+    def _click_rows(self, head: dict[str, Build], items: Column, item_id: str, event: Column | None) -> Fields | None:
         """Return clicks that are rows of their own, beside rows of pages with arrays."""
-        item_id = self._scalar("item_id")
-        if item_id is None:
+        column = self._scalar("item_id")
+        if column is None and event is not None:
+            # The clicked items are in the same array as those of a page.
+            click = {field: build("row.") for field, build in head.items() if field != "query"}
+            clicked = {"each": items.list_expression(), "when": _one_of(event, CLICK_WORDS, "row.")}
+            return {**click, **clicked, "item_id": item_id}
+        if column is None:
             return None
         click = {field: build("") for field, build in head.items() if field != "query"}
         click |= self._click_time(click["ts"])
-        when = _one_of(event, CLICK_WORDS) if event is not None else f"{item_id.path} && !{items.path}"
-        return {**click, "when": when, "item_id": item_id.path}
+        when = _one_of(event, CLICK_WORDS) if event is not None else f"{column.path} && !{items.path}"
+        return {**click, "when": when, "item_id": column.path}
 
     # One item to a row
 
@@ -431,11 +439,15 @@ def _is_time(value: Any, zone: datetime.tzinfo | None) -> bool:
     return True
 
 
-def _one_of(event: Column, words: frozenset[str]) -> str:
+def _words_of(event: Column) -> set[str]:
+    return {normalised(str(each)) for each in event.values}
+
+
+def _one_of(event: Column, words: frozenset[str], prefix: str = "") -> str:
     """Return the condition for an event column to have one of its values that are among the words."""
     values = dict.fromkeys(str(each) for each in event.values if normalised(str(each)) in words)
     literals = (value.replace("\\", "\\\\").replace("'", "\\'") for value in values)
-    return " || ".join(f"{event.path} == '{literal}'" for literal in literals)
+    return " || ".join(f"{prefix}{event.path} == '{literal}'" for literal in literals)
 
 
 def _section(name: str, fields: Fields) -> str:
