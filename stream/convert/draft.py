@@ -208,7 +208,7 @@ class _Draft:
     def _array_items(self, items: Column, keys: list[Column]) -> Fields:
         """Return the fields of the elements of an array; `keys`: those of the elements, where they are objects."""
         if keys:
-            fields = self._item_fields(keys, "item.")
+            fields = self._item_fields(keys, set())
             if "item_id" not in fields:
                 names = ", ".join(key.path for key in keys)
                 self._unsure.append(f"no field of the elements of {items.path} looks like an id: {names}")
@@ -255,7 +255,8 @@ class _Draft:
 
     def _clicks_of(self, column: Column, items: Column, item_id: str, known: set[str]) -> Fields | None:
         """Return how a column of clicks is read, or None where it is none; `known`: ids of items on pages."""
-        clicked = ids_of(column.elements or column.values)
+        values = column.values if column.array is None else column.elements
+        clicked = ids_of(values)
         objects = columns_of(each for each in column.elements if isinstance(each, dict))
         if objects:
             item_ids = candidates("item_id", objects)
@@ -265,19 +266,19 @@ class _Draft:
             only = {} if kind is None else {"when": _one_of(kind, CLICK_WORDS, "item.")}
             clicks = {"each": column.list_expression(), **ts, **only}
             return {**clicks, "item_id": f"item.{item_ids[0].path}"} if item_ids else None
-        if all(is_flag(each) for each in column.elements or column.values) and not clicked <= known:
+        if all(map(is_flag, values)) and not clicked <= known:
             when = f"at({column.list_expression('row.')}, index)"
             flags = {"each": items.list_expression(), "when": when, "item_id": item_id}
             return flags if column.array is not None else None
-        if column.array is not None:
-            return {"each": column.list_expression(), "item_id": "item"} if clicked & known else None
         separator = separator_of_ids(column.values, known)
-        if separator is not None:
+        if column.array is None and separator is not None:
             return {"each": split_expression(column.path, separator), "item_id": "item"}
-        # Data frames make floats of whole numbers with gaps.
-        are_floats = not clicked & known and {each.removesuffix(".0") for each in clicked} & known
-        if not are_floats and not clicked & known:
+        if clicked and clicked.isdisjoint(known) and clicked.isdisjoint(f"{each}.0" for each in known):
             return None
+        if column.array is not None:
+            return {"each": column.list_expression(), "item_id": "item"}
+        # Data frames make floats of whole numbers with gaps.
+        are_floats = bool(clicked) and clicked.isdisjoint(known)
         return {"when": column.path, "item_id": f"to_number({column.path})" if are_floats else column.path}
 
     def _clicks_by_position(self, head: dict[str, Build], items: Column, item_id: str) -> Fields | None:
@@ -326,7 +327,7 @@ class _Draft:
 
     def _row_sections(self, head: dict[str, Build], event: Column | None) -> list[str]:
         free = [column for column in self._columns if column.path not in self._used]
-        fields = self._item_fields(free, "item.")
+        fields = self._item_fields(free, self._used)
         if "item_id" not in fields:
             raise InputError(f"{self._source}: no column looks like the items of a page or an item's id")
         fields |= self._catalogue_fields(fields)
@@ -358,20 +359,18 @@ class _Draft:
 
     # Fields of items
 
-    def _item_fields(self, columns: Sequence[Column], prefix: str) -> Fields:
-        """Return the fields of items that columns have, each used once."""
+    def _item_fields(self, columns: Sequence[Column], used: set[str]) -> Fields:
+        """Return the fields of items that columns have, each used once; their paths are added to `used`."""
         fields: Fields = {}
-        used: set[str] = set()
         for field in ("item_id", *_ITEM_FIELDS):
             column = next((each for each in candidates(field, columns) if each.path not in used), None)
             if column is None or (field == "item_id" and column.is_list):
                 continue
             first = "[0]" if column.array == "list" else ""
-            found = self._item_field(field, f"{prefix}{column.path}{first}", column.key, column.values)
+            found = self._item_field(field, f"item.{column.path}{first}", column.key, column.values)
             if found:
                 used.add(column.path)
                 fields |= found
-        self._used |= used if prefix == "item." and columns and columns[0] in self._columns else set()
         return fields
 
     def _item_field(self, field: str, expression: str, key: str, values: Sequence[Any]) -> Fields:

@@ -412,6 +412,18 @@ def test_ids_that_a_data_frame_made_floats_are_those_of_the_items(tmp_path: Path
     assert clicks == [("s1", "7", "3", T)]
 
 
+@pytest.mark.parametrize("empty", ["", "[]"])
+def test_a_sample_without_clicks_still_finds_their_column(tmp_path: Path, empty: str) -> None:
+    rows = [[f"s{n}", 7, "hat", T + n, "i1|i2|i3", empty] for n in range(5)]
+    draft = draft_mapping([table(tmp_path / "a.csv", "search_id,user_id,query,ts,results,clicked_item", *rows)])
+    clicked = "i2" if not empty else '["i2"]'
+    log = table(
+        tmp_path / "b.csv", "search_id,user_id,query,ts,results,clicked_item", ["s1", 7, "hat", T, "i1|i2|i3", clicked]
+    )
+    events, _ = mapped(tmp_path, draft.text, log)
+    assert clicks_of(events) == [("s1", "7", "i2", T)]
+
+
 def test_identifiers_of_clicks_are_no_items(tmp_path: Path) -> None:
     path = table(
         tmp_path / "a.csv",
