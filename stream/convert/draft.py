@@ -85,6 +85,9 @@ class _Draft:
 
     def build(self) -> Draft:
         """Return the whole file."""
+        source = _built_in_source({column.path for column in self._columns})
+        if source is not None:
+            self._unsure.append(f"it looks like a log of {source}: `prectr convert {source}` needs no mapping")
         event = self._event_column()
         items = self._items_column()
         time = self._time()
@@ -408,6 +411,13 @@ class _Draft:
         if not keys:
             raise InputError(f"{self._catalogue}: no column looks like an item's id")
         return _section("catalogue", {"file": str(self._catalogue.resolve()), "key": keys[0].path})
+
+
+def _built_in_source(paths: set[str]) -> str | None:
+    """Return the source whose documents have these fields; None where a mapping is needed."""
+    if {"query_id", "timestamp"} <= paths and any(path in paths for path in ("action_name", "query_response_id")):
+        return "ubi"
+    return "metarank" if {"event", "timestamp", "fields"} <= paths else None
 
 
 def _path(column: Column) -> Build:

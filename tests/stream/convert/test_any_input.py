@@ -153,7 +153,7 @@ def test_any_rows_by_a_mapping(tmp_path: Path, mapping: str, rows: list[dict[str
 @example(rows=[{"ts": T, "user_id": "u", "items": ["\u0085'", '"', "\\"], "event": "it's a click", "clicked": [1, 0]}])
 @example(rows=[{"ts": T, "items": [{"a": 1}], "clicked": [{"b": 1}]}])
 @settings(FEW, max_examples=80)
-def test_any_rows_are_drafted_or_refused(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_any_rows_are_drafted_or_rejected(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = write(tmp_path, rows)
     try:
         draft = draft_mapping([path], path)
@@ -170,7 +170,7 @@ def test_any_rows_are_drafted_or_refused(tmp_path: Path, rows: list[dict[str, An
 @example(content=b"[", name="a.json")
 @example(content=b"\x1f\x8b", name="a.csv")
 @settings(FEW, max_examples=80)
-def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str) -> None:
+def test_any_bytes_are_read_or_rejected(tmp_path: Path, content: bytes, name: str) -> None:
     (tmp_path / name).write_bytes(content)
     with contextlib.suppress(InputError):
         converted(tmp_path, "metarank", [tmp_path / name])

@@ -507,6 +507,18 @@ def test_a_session_alone_identifies_the_visitor(tmp_path: Path) -> None:
     assert clicks == [(page["request_id"], "v", "i2", T)]
 
 
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        ("ubi", {"action_name": "impression", "query_id": "q", "client_id": "c", "timestamp": T, "object_id": "i1"}),
+        ("metarank", {"event": "item", "item": "i1", "timestamp": T, "fields": []}),
+    ],
+)
+def test_logs_of_known_systems_are_recognised(tmp_path: Path, source: str, row: dict[str, Any]) -> None:
+    draft = draft_mapping([write_lines(tmp_path / "a.jsonl", [row])])
+    assert f"# LOOK: it looks like a log of {source}: `prectr convert {source}` needs no mapping" in draft.text
+
+
 def test_times_without_a_zone_are_noted(tmp_path: Path) -> None:
     draft = draft_mapping([names_with_blanks(tmp_path)])
     assert draft.unsure == ["times have no zone; UTC is assumed"]
@@ -535,12 +547,12 @@ def test_names_of_columns_can_be_anything(tmp_path: Path) -> None:
         ("search_id,user_id,ts", ["s1", "7", T], "no column looks like the items of a page"),
     ],
 )
-def test_a_log_without_times_or_items_is_refused(tmp_path: Path, header: str, row: list[Any], message: str) -> None:
+def test_a_log_without_times_or_items_is_rejected(tmp_path: Path, header: str, row: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         draft_mapping([table(tmp_path / "a.csv", header, row)])
 
 
-def test_a_file_without_rows_or_a_catalogue_without_ids_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_rows_or_a_catalogue_without_ids_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no row that can be read"):
         draft_mapping([table(tmp_path / "a.csv", "search_id,ts")])
     catalogue = table(tmp_path / "items.csv", "colour,size", ["red", "L"])
