@@ -85,6 +85,9 @@ class _Draft:
 
     def build(self) -> Draft:
         """Return the whole file."""
+        source = _built_in_source({column.path for column in self._columns})
+        if source is not None:
+            self._unsure.append(f"it looks like a log of {source}: `prectr convert {source}` needs no mapping")
         event = self._event_column()
         items = self._items_column()
         time = self._time()
@@ -119,7 +122,7 @@ class _Draft:
 
     def _event_column(self) -> Column | None:
         for column in candidates("event", self._columns):
-            words = {normalised(str(each)) for each in column.values}
+            words = _words_of(column)
             if words & CLICK_WORDS and words & PAGE_WORDS:
                 return self._use(column)
         return None
@@ -196,7 +199,7 @@ class _Draft:
         if event is not None:
             page["when"] = _one_of(event, PAGE_WORDS)
         if clicks is None:
-            clicks = self._click_rows(head, items, event)
+            clicks = self._click_rows(head, items, fields["item_id"], event)
             if clicks is not None and event is None:
                 page["when"] = items.path
         sections = [_section("page", page), _section("page.items", {"each": items.list_expression(), **fields})]
@@ -208,7 +211,7 @@ class _Draft:
     def _array_items(self, items: Column, keys: list[Column]) -> Fields:
         """Return the fields of the elements of an array; `keys`: those of the elements, where they are objects."""
         if keys:
-            fields = self._item_fields(keys, "item.")
+            fields = self._item_fields(keys, set())
             if "item_id" not in fields:
                 names = ", ".join(key.path for key in keys)
                 self._unsure.append(f"no field of the elements of {items.path} looks like an id: {names}")
@@ -255,26 +258,30 @@ class _Draft:
 
     def _clicks_of(self, column: Column, items: Column, item_id: str, known: set[str]) -> Fields | None:
         """Return how a column of clicks is read, or None where it is none; `known`: ids of items on pages."""
-        clicked = ids_of(column.elements or column.values)
+        values = column.values if column.array is None else column.elements
+        clicked = ids_of(values)
         objects = columns_of(each for each in column.elements if isinstance(each, dict))
         if objects:
             item_ids = candidates("item_id", objects)
             times = candidates("click_ts", objects) or candidates("ts", objects)
             ts = {"ts": f"item.{times[0].path}"} if times else {}
-            return {"each": column.list_expression(), **ts, "item_id": f"item.{item_ids[0].path}"} if item_ids else None
-        are_flags = all(is_flag(each) for each in column.elements or column.values) and not clicked <= known
-        if column.array is not None and are_flags:
+            kind = next((each for each in candidates("event", objects) if _words_of(each) & CLICK_WORDS), None)
+            only = {} if kind is None else {"when": _one_of(kind, CLICK_WORDS, "item.")}
+            clicks = {"each": column.list_expression(), **ts, **only}
+            return {**clicks, "item_id": f"item.{item_ids[0].path}"} if item_ids else None
+        if all(map(is_flag, values)) and not clicked <= known:
             when = f"at({column.list_expression('row.')}, index)"
-            return {"each": items.list_expression(), "when": when, "item_id": item_id}
+            flags = {"each": items.list_expression(), "when": when, "item_id": item_id}
+            return flags if column.array is not None else None
+        separator = separator_of_ids(column.values, known)
+        if column.array is None and separator is not None:
+            return {"each": split_expression(column.path, separator), "item_id": "item"}
+        if clicked and clicked.isdisjoint(known) and clicked.isdisjoint(f"{each}.0" for each in known):
+            return None
         if column.array is not None:
             return {"each": column.list_expression(), "item_id": "item"}
-        separator = separator_of_ids(column.values, known)
-        if separator is not None:
-            return {"each": split_expression(column.path, separator), "item_id": "item"}
-        if are_flags:
-            return None
         # Data frames make floats of whole numbers with gaps.
-        are_floats = not clicked <= known and {each.removesuffix(".0") for each in clicked} <= known
+        are_floats = bool(clicked) and clicked.isdisjoint(known)
         return {"when": column.path, "item_id": f"to_number({column.path})" if are_floats else column.path}
 
     def _clicks_by_position(self, head: dict[str, Build], items: Column, item_id: str) -> Fields | None:
@@ -304,21 +311,26 @@ class _Draft:
             ts = f"at({ts}, {'index' if index_of_each else '`0`'})"
         return {"ts": f"{ts} || {page_ts}"}
 
-    def _click_rows(self, head: dict[str, Build], items: Column, event: Column | None) -> Fields | None:
+    def _click_rows(self, head: dict[str, Build], items: Column, item_id: str, event: Column | None) -> Fields | None:
         """Return clicks that are rows of their own, beside rows of pages with arrays."""
-        item_id = self._scalar("item_id")
-        if item_id is None:
+        column = self._scalar("item_id")
+        if column is None and event is not None:
+            # The clicked items are in the same array as those of a page.
+            click = {field: build("row.") for field, build in head.items() if field != "query"}
+            clicked = {"each": items.list_expression(), "when": _one_of(event, CLICK_WORDS, "row.")}
+            return {**click, **clicked, "item_id": item_id}
+        if column is None:
             return None
         click = {field: build("") for field, build in head.items() if field != "query"}
         click |= self._click_time(click["ts"])
-        when = _one_of(event, CLICK_WORDS) if event is not None else f"{item_id.path} && !{items.path}"
-        return {**click, "when": when, "item_id": item_id.path}
+        when = _one_of(event, CLICK_WORDS) if event is not None else f"{column.path} && !{items.path}"
+        return {**click, "when": when, "item_id": column.path}
 
     # One item to a row
 
     def _row_sections(self, head: dict[str, Build], event: Column | None) -> list[str]:
         free = [column for column in self._columns if column.path not in self._used]
-        fields = self._item_fields(free, "item.")
+        fields = self._item_fields(free, self._used)
         if "item_id" not in fields:
             raise InputError(f"{self._source}: no column looks like the items of a page or an item's id")
         fields |= self._catalogue_fields(fields)
@@ -350,20 +362,18 @@ class _Draft:
 
     # Fields of items
 
-    def _item_fields(self, columns: Sequence[Column], prefix: str) -> Fields:
-        """Return the fields of items that columns have, each used once."""
+    def _item_fields(self, columns: Sequence[Column], used: set[str]) -> Fields:
+        """Return the fields of items that columns have, each used once; their paths are added to `used`."""
         fields: Fields = {}
-        used: set[str] = set()
         for field in ("item_id", *_ITEM_FIELDS):
             column = next((each for each in candidates(field, columns) if each.path not in used), None)
             if column is None or (field == "item_id" and column.is_list):
                 continue
             first = "[0]" if column.array == "list" else ""
-            found = self._item_field(field, f"{prefix}{column.path}{first}", column.key, column.values)
+            found = self._item_field(field, f"item.{column.path}{first}", column.key, column.values)
             if found:
                 used.add(column.path)
                 fields |= found
-        self._used |= used if prefix == "item." and columns and columns[0] in self._columns else set()
         return fields
 
     def _item_field(self, field: str, expression: str, key: str, values: Sequence[Any]) -> Fields:
@@ -403,6 +413,13 @@ class _Draft:
         return _section("catalogue", {"file": str(self._catalogue.resolve()), "key": keys[0].path})
 
 
+def _built_in_source(paths: set[str]) -> str | None:
+    """Return the source whose documents have these fields; None where a mapping is needed."""
+    if {"query_id", "timestamp"} <= paths and any(path in paths for path in ("action_name", "query_response_id")):
+        return "ubi"
+    return "metarank" if {"event", "timestamp", "fields"} <= paths else None
+
+
 def _path(column: Column) -> Build:
     return lambda prefix: f"{prefix}{column.path}"
 
@@ -431,11 +448,15 @@ def _is_time(value: Any, zone: datetime.tzinfo | None) -> bool:
     return True
 
 
-def _one_of(event: Column, words: frozenset[str]) -> str:
+def _words_of(event: Column) -> set[str]:
+    return {normalised(str(each)) for each in event.values}
+
+
+def _one_of(event: Column, words: frozenset[str], prefix: str = "") -> str:
     """Return the condition for an event column to have one of its values that are among the words."""
     values = dict.fromkeys(str(each) for each in event.values if normalised(str(each)) in words)
     literals = (value.replace("\\", "\\\\").replace("'", "\\'") for value in values)
-    return " || ".join(f"{event.path} == '{literal}'" for literal in literals)
+    return " || ".join(f"{prefix}{event.path} == '{literal}'" for literal in literals)
 
 
 def _section(name: str, fields: Fields) -> str:

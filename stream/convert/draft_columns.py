@@ -16,20 +16,22 @@ FIELD_NAMES: Final[dict[str, tuple[str, ...]]] = {
         "request_id": "request_id search_id query_id page_id impression_id serp_id search_uuid search_request_id"
         " list_id ranking_id ranking srch_id page_view_id request_uuid",
         "user_id": "user_id user customer_id customer visitor_id visitor client_id member_id account_id uid profile_id"
-        " cookie_id cookie device_id person_id user_pseudo_id anonymous_id",
+        " cookie_id cookie device_id person_id user_pseudo_id anonymous_id"
+        " user_token",
         "session_id": "session_id session sid visit_id",
         "query": "query search_query user_query query_text search_term searchterm search_text keyword keywords q term"
         " search phrase",
         "ts": "ts timestamp event_time time datetime event_timestamp created_at date_time searched_at shown_at"
         " requested_at received_at occurred_at event_ts ts_ms server_time unix_time time_stamp epoch date when",
         "items": "items results products item_ids shown_items shown product_ids result_ids impressions hits docs"
-        " documents doc_ids list slate candidates displayed skus shown_ids shown_item_ids search_results",
+        " documents doc_ids list slate candidates displayed skus shown_ids shown_item_ids search_results"
+        " object_ids",
         "item_id": "item_id product_id sku asin doc_id object_id article_id item product listing_id offer_id"
         " document_id item_code id",
         "clicked": "clicked is_clicked click is_click clicks clicked_items clicked_item clicked_item_ids"
         " clicked_item_id clicked_ids clicked_id clicked_products clicked_product clicked_product_ids"
         " clicked_product_id clicked_skus clicked_sku clicked_docs clicked_doc clicked_doc_id click_items click_item"
-        " click_item_id click_ids click_id was_clicked label",
+        " click_item_id click_ids click_id was_clicked label interactions feedback events",
         "click_position": "click_position clicked_position clicked_rank click_rank clicked_index clicked_pos",
         "click_ts": "click_ts click_time clicked_at click_timestamp clicked_time click_times",
         "event": "event event_type type action action_name event_name action_type",
@@ -42,6 +44,22 @@ FIELD_NAMES: Final[dict[str, tuple[str, ...]]] = {
     }.items()
 }
 """Names of columns by the field of events that they mean, the surest first."""
+_ID: Final = r".*(id|uuid|key|token|hash|code|sku|number)$"
+_NAME_PATTERNS: Final = {
+    field: re.compile(pattern)
+    for field, pattern in {
+        "request_id": rf"(search|request|query|page|impression|serp){_ID}",
+        "user_id": rf"(user|customer|visitor|client|member|account|person|shopper|buyer|guest|cookie|device){_ID}",
+        "session_id": rf"(session|visit){_ID}",
+        "query": r"(query|keyword|search_?term|search_?text|phrase)s?(_\w*(?<!id))?$",
+        "items": r"(items|products|results|hits|docs|documents|skus|listings|offers|ids)$",
+        "item_id": rf"(item|product|doc|article|listing|offer|content|variant|hotel|prop|object|movie|book|job){_ID}",
+        "clicked": r"click(?!.*(time|ts|at|date|position|rank|pos|index|url)$)",
+        "click_ts": r"click.*(time|timestamp|ts|at|date)$",
+    }.items()
+}
+"""Patterns of further names of columns, for fields that no column has a known name of."""
+_KNOWN_NAMES: Final = frozenset(name for names in FIELD_NAMES.values() for name in names)
 CLICK_WORDS, PAGE_WORDS = (
     frozenset(words.split())
     for words in (
@@ -163,7 +181,10 @@ def separator_of_ids(values: Sequence[Any], ids: set[str]) -> str | None:
 
 
 def candidates(field: str, columns: Sequence[Column]) -> list[Column]:
-    """Return the columns with a name of a field, the surest first; of nested fields, also by their last names."""
+    """Return the columns that may be a field, the surest first.
+
+    Those of a name of the field come first, then nested ones by their last name, then those that match its pattern.
+    """
     by_key: dict[str, Column] = {}
     by_last_name: dict[str, Column] = {}
     for column in columns:
@@ -171,8 +192,12 @@ def candidates(field: str, columns: Sequence[Column]) -> list[Column]:
         if "." in column.path:
             by_last_name.setdefault(normalised(column.path.rpartition(".")[2]), column)
     names = FIELD_NAMES[field]
-    nested = [by_last_name[name] for name in names if name in by_last_name and name not in ("id", "name", "type")]
-    return list({id(each): each for each in [*(by_key[name] for name in names if name in by_key), *nested]}.values())
+    pattern = _NAME_PATTERNS.get(field)
+    found = [by_key[name] for name in names if name in by_key]
+    found += [by_last_name[name] for name in names if name in by_last_name and name not in ("id", "name", "type")]
+    if pattern is not None:
+        found += [each for key, each in by_key.items() if key not in _KNOWN_NAMES and pattern.search(key)]
+    return list({id(each): each for each in found}.values())
 
 
 def ids_of(values: Iterable[Any]) -> set[str]:

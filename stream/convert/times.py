@@ -19,6 +19,8 @@ _LARGEST_NUMBER: Final = 1e19
 """More than the nanoseconds of 2100; it also keeps the arithmetic of floats finite."""
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _UTC_SUFFIX: Final = re.compile(r"\s*(UTC|GMT|Z)\Z", re.IGNORECASE)
+_SPACED_OFFSET: Final = re.compile(r"\s+([+-]\d\d:?\d\d)\Z")
+_SLASHES: Final = re.compile(r"\A(\d{4})/(\d\d)/(\d\d)")
 
 
 def to_millis(value: Any, unit: TimeUnit, zone: datetime.tzinfo | None) -> int:
@@ -54,8 +56,9 @@ def _parse(text: str) -> int | float | datetime.datetime:
         except ValueError:
             continue
     try:
-        # BigQuery and others write the zone as a word.
-        return datetime.datetime.fromisoformat(_UTC_SUFFIX.sub("+00:00", text))
+        # BigQuery writes the zone as a word, Ruby an offset behind a blank, and many the date with slashes.
+        iso = _SPACED_OFFSET.sub(r"\1", _UTC_SUFFIX.sub("+00:00", text))
+        return datetime.datetime.fromisoformat(_SLASHES.sub(r"\1-\2-\3", iso))
     except ValueError:
         raise Unmappable("invalid_time", f"{shown(text)} is neither a number nor ISO 8601") from None
 

@@ -102,6 +102,8 @@ def _write_draft(source: str, inputs: Sequence[Path], catalogue: Path | None) ->
             for line in islice(lines, _SHOWN_EVENTS):
                 typer.echo(printable(line.rstrip(b"\n")))
     _print_report(report)
+    if report.pages == 0:
+        raise PrectrError(f"{path} is written, but converts no page; correct it, then convert with it")
     names = " ".join(str(path) for path in inputs)
     todo = "check the lines that say LOOK, then" if drafted.unsure else "next"
     typer.echo(f"{path}: {todo}: prectr convert {path} {names} --out log.jsonl.gz")

@@ -76,6 +76,14 @@ def test_wrong_use_and_failures_are_one_line(
     assert sorted(Path().iterdir()) == before
 
 
+def test_a_draft_that_converts_nothing_is_a_failure(tmp_path: Path) -> None:
+    rows = write_lines(tmp_path / "a.jsonl", [{"ts": T, "user_id": None, "search_id": 1, "item_id": "a"}])
+    done = prectr("convert", tmp_path / "m.toml", rows, "--draft")
+    assert done.returncode == 1
+    assert "is written, but converts no page" in done.stderr
+    assert (tmp_path / "m.toml").exists()
+
+
 def test_a_draft_is_written_shown_and_converts_its_input(tmp_path: Path) -> None:
     (tmp_path / "searches.csv").write_text(
         "search_id,user_id,query,ts,items,clicked_items\n"

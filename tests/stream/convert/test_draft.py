@@ -183,6 +183,39 @@ def event_rows_with_arrays(folder: Path) -> Path:
     return write_lines(folder / "a.jsonl", rows)
 
 
+def events_of_google_analytics(folder: Path) -> Path:
+    """The item of a click is in an array like those of a page."""
+    rows = [
+        {
+            "event_name": kind,
+            "event_timestamp": ts * 1000,
+            "user_pseudo_id": user,
+            "params": {"search_id": request, "search_term": query},
+            "ecommerce": {"items": [{"item_id": item} for item in items.split()]},
+        }
+        for kind, request, user, query, ts, items in [
+            *(("view_search_results", *page) for page in TWO_PAGES),
+            ("select_item", "s1", "7", None, T + 5000, "i3"),
+        ]
+    ]
+    return write_lines(folder / "a.jsonl", rows)
+
+
+def events_of_segment(folder: Path) -> Path:
+    def row(event: str, user: str, ts: str, **properties: Any) -> dict[str, Any]:
+        return {"type": "track", "event": event, "userId": user, "timestamp": ts, "properties": properties}
+
+    shown = [
+        [{"product_id": item, "position": n} for n, item in enumerate(items.split(), 1)] for *_, items in TWO_PAGES
+    ]
+    rows = [
+        row("Products Searched", "7", "2025-03-01T10:00:00.000Z", search_id="s1", query="red shoe", products=shown[0]),
+        row("Products Searched", "8", "2025-03-01T10:01:00.000Z", search_id="s2", query="hat", products=shown[1]),
+        row("Product Clicked", "7", "2025-03-01T10:00:05.000Z", search_id="s1", product_id="i3"),
+    ]
+    return write_lines(folder / "a.jsonl", rows)
+
+
 def click_rows_without_a_type(folder: Path) -> Path:
     rows: list[Any] = [
         {"search_id": request, "user_id": user, "query": query, "ts": ts, "results": items.split()}
@@ -274,6 +307,30 @@ def counts_of_clicks(folder: Path) -> Path:
     return table(folder / "a.csv", "search_id,user_id,query,ts,product_id,clicks", *rows)
 
 
+def interactions_of_a_page(folder: Path) -> Path:
+    rows = [
+        {
+            "request_id": request,
+            "user_id": user,
+            "query": query,
+            "ts": ts,
+            "results": items.split(),
+            "interactions": [{"type": kind, "item_id": "i3", "ts": ts + 5000} for kind in kinds],
+        }
+        for (request, user, query, ts, items), kinds in zip(TWO_PAGES, (["hover", "click"], []), strict=True)
+    ]
+    return write_lines(folder / "a.jsonl", rows)
+
+
+def names_that_are_not_listed(folder: Path) -> Path:
+    rows = [
+        [request, user, query, "2025/03/01 10:0" + ("0" if ts == T else "1") + ":00 +0000", item, int(item == "i3")]
+        for request, user, query, ts, items in TWO_PAGES
+        for item in items.split()
+    ]
+    return table(folder / "a.csv", "SEARCH_LOG_ID,SHOPPER_ID,SEARCHED_KEYWORDS,DATE_TIME,HOTEL_ID,CLICK_BOOL", *rows)
+
+
 LAYOUTS: list[tuple[Callable[[Path], Path], list[Click]]] = [
     (json_in_cells, AT_PAGE),
     (bars_and_flags, AT_PAGE),
@@ -294,6 +351,8 @@ LAYOUTS: list[tuple[Callable[[Path], Path], list[Click]]] = [
     (postgresql_arrays, AT_PAGE),
     (blanks_between_items, AT_PAGE),
     (counts_of_clicks, AT_PAGE),
+    (interactions_of_a_page, LATER_CLICK),
+    (names_that_are_not_listed, AT_PAGE),
 ]
 
 
@@ -306,8 +365,10 @@ def test_a_draft_converts_the_log_it_was_made_from(
     assert found == clicks, draft.text
 
 
-@pytest.mark.parametrize("layout", [event_rows, event_rows_with_arrays])
-def test_rows_of_pages_and_of_clicks_are_told_by_their_event(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+@pytest.mark.parametrize("layout", [event_rows, event_rows_with_arrays, events_of_google_analytics, events_of_segment])
+def test_rows_of_pages_and_of_clicks_are_separated_by_their_event(
+    tmp_path: Path, layout: Callable[[Path], Path]
+) -> None:
     pages, clicks, draft = drafted(tmp_path, layout(tmp_path))
     assert summary(pages) == TWO_PAGES, draft.text
     assert clicks == LATER_CLICK
@@ -349,6 +410,30 @@ def test_ids_that_a_data_frame_made_floats_are_those_of_the_items(tmp_path: Path
     )
     _, clicks, _ = drafted(tmp_path, path)
     assert clicks == [("s1", "7", "3", T)]
+
+
+@pytest.mark.parametrize("empty", ["", "[]"])
+def test_a_sample_without_clicks_still_finds_their_column(tmp_path: Path, empty: str) -> None:
+    rows = [[f"s{n}", 7, "hat", T + n, "i1|i2|i3", empty] for n in range(5)]
+    draft = draft_mapping([table(tmp_path / "a.csv", "search_id,user_id,query,ts,results,clicked_item", *rows)])
+    clicked = "i2" if not empty else '["i2"]'
+    log = table(
+        tmp_path / "b.csv", "search_id,user_id,query,ts,results,clicked_item", ["s1", 7, "hat", T, "i1|i2|i3", clicked]
+    )
+    events, _ = mapped(tmp_path, draft.text, log)
+    assert clicks_of(events) == [("s1", "7", "i2", T)]
+
+
+def test_identifiers_of_clicks_are_no_items(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "a.csv",
+        "search_id,user_id,query,ts,results,click_id",
+        ["s1", 7, "hat", T, "i1|i2|i3", "0f3c"],
+        ["s2", 7, "hat", T + 1, "i1|i2|i3", "77aa"],
+    )
+    pages, clicks, draft = drafted(tmp_path, path)
+    assert (len(pages), clicks) == (2, [])
+    assert any("no column looks like clicks" in each for each in draft.unsure)
 
 
 def test_a_catalogue_and_parallel_lists_fill_the_fields_of_items(tmp_path: Path) -> None:
@@ -422,6 +507,18 @@ def test_a_session_alone_identifies_the_visitor(tmp_path: Path) -> None:
     assert clicks == [(page["request_id"], "v", "i2", T)]
 
 
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        ("ubi", {"action_name": "impression", "query_id": "q", "client_id": "c", "timestamp": T, "object_id": "i1"}),
+        ("metarank", {"event": "item", "item": "i1", "timestamp": T, "fields": []}),
+    ],
+)
+def test_logs_of_known_systems_are_recognised(tmp_path: Path, source: str, row: dict[str, Any]) -> None:
+    draft = draft_mapping([write_lines(tmp_path / "a.jsonl", [row])])
+    assert f"# LOOK: it looks like a log of {source}: `prectr convert {source}` needs no mapping" in draft.text
+
+
 def test_times_without_a_zone_are_noted(tmp_path: Path) -> None:
     draft = draft_mapping([names_with_blanks(tmp_path)])
     assert draft.unsure == ["times have no zone; UTC is assumed"]
@@ -450,12 +547,12 @@ def test_names_of_columns_can_be_anything(tmp_path: Path) -> None:
         ("search_id,user_id,ts", ["s1", "7", T], "no column looks like the items of a page"),
     ],
 )
-def test_a_log_without_times_or_items_is_refused(tmp_path: Path, header: str, row: list[Any], message: str) -> None:
+def test_a_log_without_times_or_items_is_rejected(tmp_path: Path, header: str, row: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         draft_mapping([table(tmp_path / "a.csv", header, row)])
 
 
-def test_a_file_without_rows_or_a_catalogue_without_ids_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_rows_or_a_catalogue_without_ids_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no row that can be read"):
         draft_mapping([table(tmp_path / "a.csv", "search_id,ts")])
     catalogue = table(tmp_path / "items.csv", "colour,size", ["red", "L"])

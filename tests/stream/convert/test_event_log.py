@@ -97,7 +97,7 @@ def test_events_come_by_time_with_pages_before_their_clicks_and_all_are_valid(
 
 
 @pytest.mark.parametrize("name", ["log", "log.csv", "log.json", "log.gz", "log.ndjson", "jsonl"])
-def test_other_names_of_an_output_are_refused(tmp_path: Path, source: tuple[str, Path], name: str) -> None:
+def test_other_names_of_an_output_are_rejected(tmp_path: Path, source: tuple[str, Path], name: str) -> None:
     with pytest.raises(UsageError, match="must end in one of"):
         convert(source[0], [source[1]], tmp_path / name)
 

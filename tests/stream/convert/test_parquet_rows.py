@@ -114,7 +114,7 @@ def test_a_value_that_cannot_be_represented_costs_its_row_only(tmp_path: Path) -
     assert rows_of(tmp_path / "b.parquet") == [{"text": "a"}, "unreadable_value", {"text": "c"}]
 
 
-def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_tables_are_rejected(tmp_path: Path) -> None:
     twice = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]), twice)
     with pytest.raises(InputError, match="two columns are named 'x'"):

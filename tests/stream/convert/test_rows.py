@@ -93,7 +93,7 @@ def test_csv_with_an_open_quote_names_the_cause(tmp_path: Path) -> None:
         (b"gr\xf6\xdfe,b\n1,2\n", "header is not UTF-8"),
     ],
 )
-def test_csv_without_a_usable_header_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_csv_without_a_usable_header_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         rows_of(file_with(tmp_path, "a.csv", content))
 
@@ -184,7 +184,7 @@ def test_a_name_without_meaning_needs_a_format(tmp_path: Path) -> None:
     assert rows_of(path, file_format="csv") == [{"a": "1", "b": "2"}]
 
 
-def test_utf16_json_lines_are_refused_by_name(tmp_path: Path) -> None:
+def test_utf16_json_lines_are_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="UTF-16"):
         rows_of(file_with(tmp_path, "a.jsonl", '{"a": 1}\n'.encode("utf-16")))
 

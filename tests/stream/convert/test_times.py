@@ -33,6 +33,8 @@ BERLIN = ZoneInfo("Europe/Berlin")
         ("2025-03-01 10:00:00+00", T),
         ("2025-03-01 10:00:00 UTC", T),
         ("2025-03-01 10:00:00.123456 UTC", T + 123),
+        ("2025-03-01 11:00:00 +0100", T),
+        ("2025/03/01 10:00:00Z", T),
         ("2025-03-01T10:00:00.999999999Z", T + 999),
         (datetime.datetime(2025, 3, 1, 10, tzinfo=datetime.UTC), T),
         (datetime.datetime(2025, 3, 1, 11, tzinfo=BERLIN), T),
