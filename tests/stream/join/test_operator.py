@@ -125,8 +125,8 @@ def test_a_page_with_equal_known_fields_is_a_duplicate_else_a_dead_letter() -> N
     assert pages_of(run(first, reordered)) == {"open": 1, "duplicate": 1}
     driver = run(first, other)
     assert pages_of(driver) == {"open": 1, "dead_letter": 1}
-    (refused,) = driver.dead_letters
-    assert (refused.value, refused.offset, refused.reason) == (other, 1, "conflicting_page")
+    (rejected,) = driver.dead_letters
+    assert (rejected.value, rejected.offset, rejected.reason) == (other, 1, "conflicting_page")
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -311,9 +311,9 @@ def test_a_page_from_the_future_is_dead_lettered_with_its_bytes_and_offset() -> 
     assert pages_of(driver) == {"open": 1, "emitted": 1}
     driver = run(*lines, advance_watermark(T + HOUR - LATENESS))
     assert pages_of(driver) == {"emitted": 1, "dead_letter": 1}
-    (refused,) = driver.dead_letters
-    assert (refused.value, refused.offset, refused.reason) == (bad, 1, "future_timestamp")
-    assert f"event time {T + 365 * DAY}" in refused.detail
+    (rejected,) = driver.dead_letters
+    assert (rejected.value, rejected.offset, rejected.reason) == (bad, 1, "future_timestamp")
+    assert f"event time {T + 365 * DAY}" in rejected.detail
 
 
 def test_a_future_event_expires_at_its_hour_although_nothing_else_is_due() -> None:
@@ -337,8 +337,8 @@ def test_a_pending_click_from_the_future_is_dead_lettered_with_its_bytes_and_off
     bad = click("bad", "u", T + 365 * DAY)
     driver = run(page("r", "u", T), bad, advance_watermark(T + HOUR - LATENESS))
     assert clicks_of(driver) == {"waiting": 1, "dead_letter": 1}
-    (refused,) = driver.dead_letters
-    assert (refused.value, refused.offset, refused.reason) == (bad, 1, "future_timestamp")
+    (rejected,) = driver.dead_letters
+    assert (rejected.value, rejected.offset, rejected.reason) == (bad, 1, "future_timestamp")
 
 
 def test_a_click_from_the_future_that_found_its_page_is_late_and_no_dead_letter() -> None:

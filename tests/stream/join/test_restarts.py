@@ -114,7 +114,7 @@ def test_agrees_with_the_brute_force_oracle(seed: int, sizes: int, flush: bool) 
         assert history_of(activity) == [tuple(entry) for entry in snapshot["history"]]
         levels = example["user_stats"].values()
         assert list(activity.user_stats) == [shown for shown, _ in levels] + [clicked for _, clicked in levels]
-    assert Counter(refused.value for refused in driver.dead_letters) == Counter(expected["dead"])
+    assert Counter(rejected.value for rejected in driver.dead_letters) == Counter(expected["dead"])
 
 
 @pytest.mark.parametrize("seed", range(4))

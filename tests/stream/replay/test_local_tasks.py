@@ -59,8 +59,8 @@ def test_the_output_does_not_depend_on_the_size_of_the_steps(
         monkeypatch.setattr("prectr.stream.replay.local_tasks.COMMIT_LINES", commit)
         tasks = opened(tmp_path / str(most), partitions)
         steps = fed(tasks, lines, Random(most), most) + tasks.flush()
-        refused = sorted((refused.offset, refused.reason) for step in steps for refused in step.rejected)
-        found.append((put_out(steps), refused, tasks.outcomes))
+        rejected = sorted((rejected.offset, rejected.reason) for step in steps for rejected in step.rejected)
+        found.append((put_out(steps), rejected, tasks.outcomes))
         watermark = MIN_WATERMARK
         for step in steps:
             assert all(watermark < example.closes_at <= step.watermark for example in step.examples)

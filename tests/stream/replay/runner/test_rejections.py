@@ -85,9 +85,9 @@ def test_a_missing_file_is_an_error_before_anything_is_made(tmp_path: Path) -> N
 def test_a_changed_configuration_is_rejected_with_every_difference(log: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     replay_to_end([log], run_dir, flush=False, named_config={"partitions": "2", "seed": "0", "gone": "x"})
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as rejected:
         replay_to_end([log], run_dir, named_config={"partitions": "2", "seed": "1", "new": "y"})
-    message = str(refused.value)
+    message = str(rejected.value)
     assert "seed is 1, was 0" in message
     assert "new is y, was not set" in message
     assert "gone is not set, was x" in message
@@ -124,10 +124,10 @@ def test_a_run_folder_in_use_is_rejected(log: Path, tmp_path: Path) -> None:
 def test_a_rejected_run_releases_its_folder(log: Path, tmp_path: Path) -> None:
     """Even while the error is still referenced."""
     replay_to_end([log], tmp_path / "run", flush=False)
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as rejected:
         replay_to_end([log], tmp_path / "run", named_config={"partitions": "3"})
     replay_to_end([log], tmp_path / "run")
-    assert "partitions" in str(refused.value)
+    assert "partitions" in str(rejected.value)
 
 
 def test_restart_starts_over_whatever_is_there(log: Path, tmp_path: Path, whole: ReplayResult) -> None:
