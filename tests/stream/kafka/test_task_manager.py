@@ -306,6 +306,7 @@ def test_a_flush_ends_the_watermark_and_no_event_may_follow_it(system: FakeSyste
     assert {frame.watermark for frame in last.values()} == {MAX_WATERMARK}
     assert {frame.reached_end_offsets[source] for source, frame in last.items()} == {END_OF_LOG}
     load_pages(system, T + MINUTE, "s")
+    assert not manager.group_has_ended(end_of(system))
     with pytest.raises(StateError, match="came after the flush that closed every page"):
         system.run(manager, until=lambda: False)
 
