@@ -225,15 +225,15 @@ def test_a_tokenizer_without_the_special_tokens_is_refused(folder: Path) -> None
 def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path, tokenizer: PairTokenizer) -> None:
     save_encoder(tmp_path / "deep", make_encoder(tokenizer, seed=1, layers=2), tokenizer)
     _put(folder, "model.safetensors", (tmp_path / "deep" / "model.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match="other weights"):
+    with pytest.raises(CheckpointError, match="weights that do not match"):
         load_encoder(folder)
 
 
 def test_a_folder_that_is_no_encoder_is_reported(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is no folder"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         load_encoder(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="is no encoder's folder"):
+    with pytest.raises(CheckpointError, match="is not an encoder folder"):
         load_encoder(tmp_path / "empty")
     header = json.loads((folder / "relevance.json").read_bytes())
     shutil.copytree(folder, tmp_path / "newer")

@@ -111,7 +111,7 @@ def test_a_prompt_without_a_field_is_refused(language_model: Path) -> None:
 
 
 def test_a_folder_that_is_no_model_is_reported(tmp_path: Path, four: Path) -> None:
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         open_teacher(tmp_path / "nowhere", CPU)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"has no config\.json"):
@@ -120,7 +120,7 @@ def test_a_folder_that_is_no_model_is_reported(tmp_path: Path, four: Path) -> No
     with pytest.raises(UsageError, match="has no weights"):
         open_teacher(tmp_path / "empty", CPU)
     (tmp_path / "empty" / "model.safetensors").write_bytes(b"nothing of the kind")
-    with pytest.raises(UsageError, match="no model that transformers knows"):
+    with pytest.raises(UsageError, match="is not a model that transformers knows"):
         open_teacher(tmp_path / "empty", CPU)
     (tmp_path / "empty" / "config.json").write_bytes((four / "config.json").read_bytes())
     with pytest.raises(UsageError, match="cannot be opened"):
@@ -184,7 +184,7 @@ def test_an_interrupted_run_resumes(tmp_path: Path, four: Path, monkeypatch: pyt
     write_labels(tmp_path / "whole", PAIRS, teacher, batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         write_labels(tmp_path / "cut", PAIRS, _Dies(teacher, after=3), batch_size=4)
-    with pytest.raises(InputError, match="is not complete"):
+    with pytest.raises(InputError, match="is incomplete"):
         read_labels(tmp_path / "cut", PAIRS)
     rest = _Dies(teacher, after=99)
     assert write_labels(tmp_path / "cut", PAIRS, rest, batch_size=4) == rest.asked == 16
@@ -246,7 +246,7 @@ def test_the_command_labels_and_says_what_it_did(tmp_path: Path, four: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--teacher", "nowhere"], "nowhere is no folder"),
+        (["--teacher", "nowhere"], "nowhere is not a folder"),
         (["--dtype", "int3"], "--dtype is 'int3'"),
         (["--outputs", "best"], "--outputs is 'best'"),
         (["--prompt", "no-such-file"], "the prompt no-such-file cannot be read"),

@@ -216,9 +216,9 @@ def test_grades_and_levels_are_read_alike(tmp_path: Path) -> None:
         ('{"query": "usb", "title": "hub"}', "line 2 has no level"),
         ('{"query": "usb", "title": "hub", "level": 5}', "line 2 has level 5"),
         ('{"query": "usb", "title": "hub", "grade": 4}', "line 2 has grade 4"),
-        ('{"title": "hub", "level": 1}', "line 2 is no pair"),
-        ('{"query": "usb", "title"', "line 2 is no pair"),
-        ("\udcff", "line 2 is no pair"),
+        ('{"title": "hub", "level": 1}', "line 2 is not a pair"),
+        ('{"query": "usb", "title"', "line 2 is not a pair"),
+        ("\udcff", "line 2 is not a pair"),
     ],
 )
 def test_a_line_that_is_no_graded_pair_is_named(tmp_path: Path, line: str, message: str) -> None:

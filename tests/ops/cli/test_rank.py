@@ -263,7 +263,7 @@ def test_a_corrupt_checkpoint_is_reported(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "run", tmp_path / "run")
     tensors = list_checkpoints(tmp_path / "run" / "checkpoints")[0] / "sinks" / "prectr-v2" / "trainer.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is corrupt"):
         _ranked(made, run_dir=tmp_path / "run")
 
 
