@@ -62,7 +62,7 @@ def level_report(pages: Sequence[Example], explanation: "Explanation") -> LevelR
     levels = explanation.levels
     by_logged = {
         str(level): LoggedLevelSummary(
-            impressions=int((logged == level).sum()), levels=_by_level(levels[logged == level].mean(axis=0))
+            impressions=int((logged == level).sum()), levels=by_level(levels[logged == level].mean(axis=0))
         )
         for level in LEVELS
         if (logged == level).any()
@@ -89,7 +89,7 @@ def _page(page: Example, explanation: "Explanation", start: int) -> PageLevels:
                 title=item.title,
                 position=item.position or index + 1,
                 logged=page.levels[index],
-                levels=_by_level(explanation.levels[start + index]),
+                levels=by_level(explanation.levels[start + index]),
                 click_probability=float(explanation.probability[start + index]),
                 clicked=bool(page.labels[index]),
             )
@@ -98,5 +98,6 @@ def _page(page: Example, explanation: "Explanation", start: int) -> PageLevels:
     )
 
 
-def _by_level(numbers: np.typing.NDArray[np.float64]) -> dict[str, float]:
+def by_level(numbers: np.typing.NDArray[np.float64]) -> dict[str, float]:
+    """A number for each relevance level, "1" to "4", as JSON has it."""
     return {str(level): float(number) for level, number in zip(LEVELS, numbers, strict=True)}

@@ -58,6 +58,11 @@ def moment(ms: int) -> str:
     return _utc(ms).strftime("%-d %b %Y, %H:%M")
 
 
+def timestamp(ms: int) -> str:
+    """A time, ms since the epoch, to the second in UTC."""
+    return _utc(ms).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _utc(ms: int) -> datetime:
     return datetime.fromtimestamp(min(ms // 1000, 253_402_300_799), UTC)
 

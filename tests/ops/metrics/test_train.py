@@ -86,9 +86,8 @@ def test_the_lag_is_shown_by_partition_where_it_is_known(tmp_path: Path) -> None
 def test_record_outcomes_are_exported_by_the_stages_alone(tmp_path: Path) -> None:
     samples, _ = served(learning(), tmp_path)
     exported = {name for name, _ in samples}
-    assert not exported & {
-        f"prectr_{name}" for name in ("events_total", "pages_total", "clicks_total", "pending_pages")
-    }
+    of_stages = ("events_total", "pages_total", "clicks_total", "pending_pages")
+    assert not exported & {f"prectr_{name}" for name in of_stages}
 
 
 def test_a_device_is_idle_for_what_it_did_not_compute_in_the_last_half_minute() -> None:
