@@ -31,7 +31,7 @@ from prectr.model.training.instrumentation import InstrumentedTrainer
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import ModelTrainingStatus, TrainerStatus, learning_rates, train_metrics, train_snapshot
-from prectr.state.snapshotter import SnapshotProgress
+from prectr.state.snapshots.snapshotter import SnapshotProgress
 from prectr.state.store import Store, StoreOptions, StoreStats
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller

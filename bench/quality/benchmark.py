@@ -20,7 +20,6 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from bench.provenance import command_line, machine, versions
 from bench.quality.bootstrap import BootstrapResult
 from bench.quality.page import write_page
 from bench.quality.record import QualityResults, read_results, update_results
@@ -39,6 +38,7 @@ from prectr.ops.cli.console import set_up_logging
 from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import PrectrError, UsageError
 from prectr.stream.simulator import WorldSettings
+from testkit.provenance import command_line, machine, versions
 
 RESULTS: Final = Path(__file__).parents[1] / "results" / "quality.md"
 WORK: Final = Path(__file__).parents[2] / "build" / "bench-quality"

@@ -9,13 +9,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from bench.provenance import machine, versions
 from bench.quality.bootstrap import BootstrapResult
 from bench.quality.rows import Row
 from bench.world.drift import DriftRun
 from bench.world.learning_curve import CurvePoint
 from bench.world.run_world import LevelAccuracy, WorldResults
 from prectr.state.errors import PrectrError
+from testkit.provenance import machine, versions
 
 FORMAT_VERSION: Final = 1
 

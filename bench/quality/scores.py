@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from bench.provenance import ROOT, code_sha256
 from bench.quality.variants import ABLATED_MODEL, Variant, encoder_of, trainer_config
 from bench.world.benchmark import baseline_tables
 from bench.world.ground_truth import Floats, GroundTruth, Impressions, Ints
@@ -28,6 +27,7 @@ from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.records import Example, decode_page, encode_record
 from prectr.stream.replay.runner import Replay, RunnerOptions
+from testkit.provenance import ROOT, code_sha256
 
 REFERENCE: Final = "reference learner"
 _MAX_ITEMS: Final = 200

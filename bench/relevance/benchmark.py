@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.provenance import command_line, machine, versions
 from bench.relevance.bm25 import Bm25
 from bench.relevance.chorus_encoder import CPU, LABEL_BATCH, EncoderPipeline, chorus_graded_pairs, exclude_queries
 from bench.relevance.chorus_queries import Product, read_products, tokenize
@@ -42,6 +41,7 @@ from prectr.model.text.encoder.provenance import provenance_of
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.teacher import ClassifierTeacher
 from prectr.ops.cli.console import progress_bar, set_up_logging
+from testkit.provenance import command_line, machine, versions
 
 STUDENT_CONFIG: Final = PretrainConfig(held_out=0.0, tune_epochs=4, tune_lr=3e-4)
 """Settings of every student here and of the shipped encoder; chosen on fold 0 of another split."""

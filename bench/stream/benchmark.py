@@ -17,7 +17,6 @@ import msgspec
 import typer
 from rich.console import Console
 
-from bench.provenance import command_line
 from bench.stream.broker import running_broker
 from bench.stream.client_baseline import CLIENT_MODES
 from bench.stream.competitors.runs import COMPETITORS, CompetitorRuns
@@ -29,6 +28,7 @@ from bench.stream.runs import StreamBench, run_client_baseline, run_prectr
 from bench.stream.workload import Workload, generate_workload
 from prectr.ops.cli.console import progress_bar, set_up_logging
 from prectr.state.errors import PrectrError, UsageError
+from testkit.provenance import command_line
 
 _WARM_FACTOR: Final = 5
 """Size of the warm runs' log, relative to the others."""

@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 import msgspec
 from rich.table import Table
 
-from bench.provenance import machine, versions
 from bench.stream.driver import Run
 from bench.stream.failover import SESSION_TIMEOUT_SECONDS, Failover
 from bench.stream.latency import CLOSING_SECONDS, LatencyResult
 from bench.stream.workload import WINDOW_SECONDS
 from testkit.kafka_broker import kafka_home
+from testkit.provenance import machine, versions
 
 RESULTS: Final = Path(__file__).parents[1] / "results" / "stream.md"
 

@@ -18,7 +18,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.provenance import command_line, machine, versions
 from bench.relevance.log_examples import Catalogue, collect_examples
 from bench.train.competitors import competitor_speeds
 from prectr.model.config import TrainerConfig
@@ -31,6 +30,7 @@ from prectr.ops.cli.console import progress_bar
 from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import UsageError
 from prectr.stream.records import Example
+from testkit.provenance import command_line, machine, versions
 
 _FULL_ENCODER: Final = "prectr-v2, encoder on every pair"
 

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.provenance import command_line, machine
 from bench.quality.ranking_quality import auc, page_gauc
 from bench.world.reference_learner import LearnedParts, ReferenceLearner
 from prectr.stream.simulator.catalogue import item_groups
@@ -29,6 +28,7 @@ from prectr.stream.simulator.world import (
     shown_before,
     true_probabilities,
 )
+from testkit.provenance import command_line, machine
 
 RESULTS: Final = Path(__file__).parents[1] / "results" / "world.md"
 NEW_USER_CLICKS: Final = 3

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bench.provenance import code_sha256
 from prectr.stream.simulator import World, WorldSettings, make_world, simulate
 from prectr.stream.simulator.log_writer import request_id
+from testkit.provenance import code_sha256
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.provenance import code_sha256
 from bench.relevance.synthetic_queries import synthetic_pairs, text_vectors
 from bench.world.ground_truth import GroundTruth, Impressions
 from prectr.model.config import PretrainConfig
@@ -27,6 +26,7 @@ from prectr.model.text.teacher.labels import LabelManifest, SoftLabels, pairs_di
 from prectr.ops.cli.console import progress_bar
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.simulator import Catalogue, WorldSettings, make_catalogue
+from testkit.provenance import code_sha256
 
 SLICES: Final = ("exposed", "unexposed", "never shown")
 SAMPLES_PER_SLICE: Final = 4_000

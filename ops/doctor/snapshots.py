@@ -8,8 +8,8 @@ from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.topic_checks import SnapshotTarget
 from prectr.state.errors import PrectrError
-from prectr.state.manifest import SnapshotManifest, decode_manifest, is_manifest_name
-from prectr.state.snapshot_storage import SnapshotStorage
+from prectr.state.snapshots.manifest import SnapshotManifest, decode_manifest, is_manifest_name
+from prectr.state.snapshots.storage import SnapshotStorage
 
 _MAX_AGE_INTERVALS: Final = 5
 """Snapshot intervals after which a snapshot behind the commit counts as old."""

@@ -14,7 +14,7 @@ from prectr.ops.metrics.outcome import dead_letter_metric, outcome_metrics
 from prectr.stream.kafka.tasks.task_metrics import BUCKET_BOUNDS, DurationBuckets
 
 if TYPE_CHECKING:
-    from prectr.state.snapshotter import SnapshotProgress
+    from prectr.state.snapshots.snapshotter import SnapshotProgress
     from prectr.state.store import StoreStats
     from prectr.stream.kafka.tasks.task_metrics import TaskCounts
     from prectr.stream.kafka.tasks.task_status import TaskStatus

@@ -16,7 +16,6 @@ from scipy.stats import ttest_rel  # type: ignore[import-untyped]
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 import bench.world.run_world
-from bench.provenance import command_line
 from bench.quality.benchmark import parse
 from bench.quality.rows import Row, measure_row, paired_difference, ranking_metrics
 from bench.quality.scores import (
@@ -40,6 +39,7 @@ from prectr.state.errors import PrectrError, UsageError
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.replay.runner import Replay
 from prectr.stream.simulator import WorldSettings
+from testkit.provenance import command_line
 from tests.kit.models.encoder import tiny_encoder
 
 WORLD = WorldSettings(pages=400, seed=3, days=0.2, queries=40, items=1000, users=150)

@@ -16,8 +16,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from bench.provenance import ROOT, command_line
 from testkit.kafka_broker import INSTALL_HINT, Broker, kafka_home
+from testkit.provenance import ROOT, command_line
 from tests.faults import snapshots
 from tests.faults.plan import KINDS, Scenario, make_plan
 from tests.faults.scenario import ScenarioResult, run_scenario

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from prectr.ops.commands.pipeline.stream import stream
-from prectr.state.manifest import decode_manifest
+from prectr.state.snapshots.manifest import decode_manifest
 
 _STREAM_PARAMETERS: Final = inspect.signature(stream).parameters
 AVAILABLE: Final = "snapshots" in _STREAM_PARAMETERS

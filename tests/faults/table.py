@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from bench.provenance import machine, versions
+from testkit.provenance import machine, versions
 from tests.faults.plan import KINDS
 from tests.faults.scenario import FaultRow, ScenarioResult
 

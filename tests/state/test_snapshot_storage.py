@@ -8,7 +8,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from prectr.state.errors import ConfigError, StateError
-from prectr.state.snapshot_storage import SnapshotStorage, mask_credentials
+from prectr.state.snapshots.storage import SnapshotStorage, mask_credentials
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.state.errors import StateError
-from prectr.state.snapshot_storage import SnapshotStorage
-from prectr.state.snapshots import TaskSnapshots
+from prectr.state.snapshots.storage import SnapshotStorage
+from prectr.state.snapshots.task_snapshots import TaskSnapshots
 from tests.kit.stages.snapshots import (
     HookedStorage,
     Origin,

@@ -8,7 +8,7 @@ import pytest
 
 from prectr.state.errors import StateError
 from prectr.state.failpoints import Failpoint
-from prectr.state.snapshots import SnapshotResult, TaskSnapshots
+from prectr.state.snapshots.task_snapshots import SnapshotResult, TaskSnapshots
 from prectr.state.store import Store
 from tests.kit.stages.snapshots import (
     HookedStorage,
@@ -88,7 +88,7 @@ def test_a_finished_table_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
         read.append(path.name)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr("prectr.state.snapshots.sha256_of", digest)
+    monkeypatch.setattr("prectr.state.snapshots.task_snapshots.sha256_of", digest)
     owner = open_snapshots(tmp_path / "remote")
     folder = checkpoint(tmp_path, 4)
     owner.save(folder, 4, 0.0)

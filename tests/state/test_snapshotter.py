@@ -8,9 +8,9 @@ from threading import Event
 import pytest
 
 from prectr.state.errors import StateError
-from prectr.state.snapshot_storage import SnapshotStorage
-from prectr.state.snapshots import TaskSnapshots
-from prectr.state.snapshotter import Snapshotter
+from prectr.state.snapshots.snapshotter import Snapshotter
+from prectr.state.snapshots.storage import SnapshotStorage
+from prectr.state.snapshots.task_snapshots import TaskSnapshots
 from prectr.state.store import Store, StoreOptions
 from tests.kit.stages.snapshots import HookedStorage, Origin
 
@@ -109,7 +109,7 @@ def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_
 
 def test_a_failed_checkpoint_is_counted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshotter = Snapshotter(snapshots(tmp_path, Gate(is_open=True)), store)
-    monkeypatch.setattr("prectr.state.snapshotter.secrets.token_hex", lambda length: "taken")
+    monkeypatch.setattr("prectr.state.snapshots.snapshotter.secrets.token_hex", lambda length: "taken")
     (tmp_path / "state" / ".join-0.checkpoint-taken").mkdir()
     snapshotter.start(7)
     assert snapshotter.progress.failures == 1

@@ -83,7 +83,7 @@ def _parse_stages(stages: str) -> list[str]:
 
 def _snapshot_settings(options: StreamOptions) -> "SnapshotSettings | None":
     """Where and how often to take snapshots; raises if the location cannot be written."""
-    from prectr.state.snapshot_storage import SnapshotStorage  # noqa: PLC0415
+    from prectr.state.snapshots.storage import SnapshotStorage  # noqa: PLC0415
     from prectr.stream.kafka.tasks.task_context import SnapshotSettings  # noqa: PLC0415
 
     if options.snapshots is None:

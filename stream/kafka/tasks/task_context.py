@@ -9,8 +9,8 @@ import msgspec
 from kafka import TopicPartition
 
 from prectr.state.identity import StoreIdentity
-from prectr.state.snapshot_storage import SnapshotStorage
-from prectr.state.snapshotter import SNAPSHOT_INTERVAL
+from prectr.state.snapshots.snapshotter import SNAPSHOT_INTERVAL
+from prectr.state.snapshots.storage import SnapshotStorage
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection

@@ -4,7 +4,7 @@ from enum import Enum
 
 import msgspec
 
-from prectr.state.snapshotter import SnapshotProgress
+from prectr.state.snapshots.snapshotter import SnapshotProgress
 from prectr.state.store import StoreStats
 from prectr.stream.kafka.tasks.task_metrics import DurationBuckets, TaskCounts
 

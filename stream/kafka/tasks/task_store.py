@@ -11,8 +11,8 @@ import msgspec
 from prectr.state.errors import Remedy, StateError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity, encode_identity
-from prectr.state.snapshots import TaskSnapshots
-from prectr.state.snapshotter import SnapshotProgress, Snapshotter
+from prectr.state.snapshots.snapshotter import SnapshotProgress, Snapshotter
+from prectr.state.snapshots.task_snapshots import TaskSnapshots
 from prectr.state.store import Store, StoreOptions, StoreStats
 from prectr.stream.kafka.tasks.task_context import SnapshotSettings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prectr.state.manifest import SnapshotManifest, decode_manifest
+from prectr.state.snapshots.manifest import SnapshotManifest, decode_manifest
 from testkit.command import RunningCommand, prectr, write_log
 from tests.kafka.exactly_once.test_misuse import assert_usage_error
 from tests.kafka.live import Live, RunResult, replay_log

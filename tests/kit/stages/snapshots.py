@@ -10,8 +10,8 @@ import msgspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 from prectr.state.failpoints import Failpoint, set_failpoint_hook
-from prectr.state.snapshot_storage import SnapshotStorage
-from prectr.state.snapshots import SnapshotResult, TaskSnapshots
+from prectr.state.snapshots.storage import SnapshotStorage
+from prectr.state.snapshots.task_snapshots import SnapshotResult, TaskSnapshots
 
 TABLE_COUNT = 3
 """Number of tables in a checkpoint made by `checkpoint`."""

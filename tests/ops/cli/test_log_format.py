@@ -18,7 +18,7 @@ from prectr.ops.cli.log_format import LogLine, decode_line, encode_line
 from prectr.ops.live.run import LiveRun, _processes
 from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
 from prectr.state.errors import UsageError
-from prectr.state.snapshots import task_log_fields
+from prectr.state.snapshots.task_snapshots import task_log_fields
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from testkit.command import PRECTR, environment, prectr

@@ -26,8 +26,8 @@ from prectr.ops.doctor.topic_checks import SnapshotTarget as Kept
 from prectr.ops.doctor.versions import check_versions
 from prectr.state.identity import StoreIdentity
 from prectr.state.lock import FolderLock
-from prectr.state.snapshot_storage import SnapshotStorage
-from prectr.state.snapshots import TaskSnapshots
+from prectr.state.snapshots.storage import SnapshotStorage
+from prectr.state.snapshots.task_snapshots import TaskSnapshots
 from prectr.state.store import Store
 from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.kafka.io.example_reader import ReaderState

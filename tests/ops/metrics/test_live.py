@@ -18,7 +18,7 @@ from prectr.ops.metrics.replay import replay_metrics
 from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import TrainSnapshot, train_metrics, train_snapshot
 from prectr.state.errors import UsageError
-from prectr.state.snapshotter import SnapshotProgress
+from prectr.state.snapshots.snapshotter import SnapshotProgress
 from prectr.state.store import StoreStats
 from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
 from prectr.stream.kafka.tasks.task_metrics import DurationBuckets, DurationHistogram, TaskCounts

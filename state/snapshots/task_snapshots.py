@@ -25,11 +25,11 @@ from typing import Any, Final
 
 import msgspec
 
-from prectr.state import restore
 from prectr.state.errors import Remedy, StateError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.identity import config_diff
-from prectr.state.manifest import (
+from prectr.state.snapshots import restore
+from prectr.state.snapshots.manifest import (
     SnapshotManifest,
     StoredFile,
     decode_manifest,
@@ -38,8 +38,8 @@ from prectr.state.manifest import (
     offset_of,
     writer_epoch_of,
 )
-from prectr.state.restore import sha256_of
-from prectr.state.snapshot_storage import SnapshotStorage
+from prectr.state.snapshots.restore import sha256_of
+from prectr.state.snapshots.storage import SnapshotStorage
 
 _MANIFESTS: Final = "manifests"
 _FILES: Final = "files"

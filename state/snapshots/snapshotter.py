@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from prectr.state.errors import StateError
-from prectr.state.snapshots import TaskSnapshots, task_log_fields
+from prectr.state.snapshots.task_snapshots import TaskSnapshots, task_log_fields
 from prectr.state.store import Store
 
 SNAPSHOT_INTERVAL: Final = 60.0

@@ -9,8 +9,8 @@ from typing import Final
 from prectr.state.errors import Remedy, StateError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.fsync import fsync_path
-from prectr.state.manifest import SnapshotManifest, StoredFile
-from prectr.state.snapshot_storage import SnapshotStorage
+from prectr.state.snapshots.manifest import SnapshotManifest, StoredFile
+from prectr.state.snapshots.storage import SnapshotStorage
 
 _MAX_DOWNLOADS: Final = 8
 """Parallel downloads; fetching a file from a bucket is mostly waiting."""

@@ -51,7 +51,7 @@ class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.offset:020}-{self.writer_epoch}-{self.save_number:08}.json"
 
     def path(self, file: StoredFile) -> str:
-        """Path of one of its files. A path is never reused: see `state/snapshots.py`."""
+        """Path of one of its files. A path is never reused: see `state/snapshots/task_snapshots.py`."""
         return f"{self.writer_epoch}/{file.save_number:08}-{file.sha256}"
 
     def sizes(self) -> dict[str, int]:
