@@ -93,8 +93,15 @@ class Join:
         Returns:
             The pages that closed, in the order (close time, request_id, user_id), and the rejected records.
         """
-        users = self._users
-        users.load(event.user_id for event in batch.events if not isinstance(event, InvalidEvent))
+        resident = self._users.resident
+        # Tested one by one: the difference of a set and the keys would visit all resident users.
+        self._users.load(
+            {
+                event.user_id
+                for event in batch.events
+                if not isinstance(event, InvalidEvent) and event.user_id not in resident
+            }
+        )
         joined_pages: list[JoinedPage] = []
         rejected: list[RejectedRecord] = []
         clock = self._clock

@@ -1,6 +1,6 @@
 """The users that a `join` task has in memory."""
 
-from collections.abc import Iterable
+from collections.abc import Set
 from typing import Final
 
 from prectr.state.store import ReadableStore
@@ -25,14 +25,12 @@ class UserCache:
         self.accessed: dict[str, UserState] = {}
         """Those that the next `drain_changes` visits: it writes them if dirty and evicts them if idle."""
 
-    def load(self, user_ids: Iterable[str]) -> None:
-        """Read the users that are not in memory, in one sorted multi-get."""
-        resident = self.resident
-        # Tested one by one: the difference of a set and the keys would visit all resident users.
-        missing = sorted({user_id for user_id in user_ids if user_id not in resident})
-        stored = self._store.get_many([USER_KEY + user_id.encode() for user_id in missing])
-        for user_id, value in zip(missing, stored, strict=True):
-            resident[user_id] = self.accessed[user_id] = UserState(value)
+    def load(self, missing: Set[str]) -> None:
+        """Read users that are not in memory, in one sorted multi-get."""
+        user_ids = sorted(missing)
+        stored = self._store.get_many([USER_KEY + user_id.encode() for user_id in user_ids])
+        for user_id, value in zip(user_ids, stored, strict=True):
+            self.resident[user_id] = self.accessed[user_id] = UserState(value)
 
     def get(self, user_id: str) -> UserState:
         """Return a user with pending pages or clicks, read from the store if it is not in memory."""
