@@ -218,12 +218,12 @@ def _print_result(result: Any, verb: str, topic: str) -> None:
         typer.echo(f"{event.source} {verb} {topic} {event.partition}: {event.type} {printable(event.request_id)}")
     if result.sent > _MAX_SHOWN:
         typer.echo(f"… and {result.sent - min(_MAX_SHOWN, len(result.events)):,} more")
-    for rejected in result.not_sent[:_MAX_SHOWN]:
+    for rejected in result.rejected_items[:_MAX_SHOWN]:
         typer.echo(f"{rejected.source} not sent: {rejected.reason}: {printable(rejected.detail)}")
-    if result.refused > _MAX_SHOWN:
-        typer.echo(f"… and {result.refused - min(_MAX_SHOWN, len(result.not_sent)):,} more")
+    if result.rejected > _MAX_SHOWN:
+        typer.echo(f"… and {result.rejected - min(_MAX_SHOWN, len(result.rejected_items)):,} more")
     typer.echo(
-        f"{result.sent:,} events {verb} {topic}, {result.before:,} left out (retried before), {result.refused:,} not "
+        f"{result.sent:,} events {verb} {topic}, {result.already_retried:,} left out (retried before), {result.rejected:,} not "
         "valid or not there"
     )
 
