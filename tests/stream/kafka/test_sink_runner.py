@@ -51,20 +51,19 @@ class Written:
         self.examples = random_examples(PAGES)
         self._broker = broker
         self._sequences = [0] * PARTITIONS
-        self._written = 0
+        self._written = [0] * PARTITIONS
 
-    def write(self, until: int, *, ends: dict[int, int] | None = None) -> None:
+    def write(
+        self, until: int, *, ends: dict[int, int] | None = None, partitions: Sequence[int] = range(PARTITIONS)
+    ) -> None:
         """Write the examples up to a number, with a watermark at the last of them."""
-        examples, self._written = self.examples[self._written : until], until
         watermark = self.examples[until - 1].closes_at
-        for partition in range(PARTITIONS):
-            records = [encode_record(example) for example in examples[partition::PARTITIONS]]
-            frames = encode_frames(
-                partition,
-                self._sequences[partition],
-                records,
-                SourceProgress(watermark=watermark, reached_end_offsets=ends or {}),
-            )
+        for partition in partitions:
+            numbers = range(self._written[partition], until)
+            self._written[partition] = until
+            records = [encode_record(self.examples[n]) for n in numbers if n % PARTITIONS == partition]
+            progress = SourceProgress(watermark=watermark, reached_end_offsets=ends or {})
+            frames = encode_frames(partition, self._sequences[partition], records, progress)
             self._sequences[partition] += len(frames)
             self._broker.append(TOPICS.examples, partition, *frames)
 
@@ -154,6 +153,23 @@ def test_a_stopped_run_resumes_after_the_last_example_that_it_consumed(
     run.close()
     assert sink.consumed == written.ids
     assert str(run.digest.state()) == digest_of(written.examples)
+
+
+def test_buffered_examples_are_in_the_checkpoint(broker: FakeBroker, written: Written, tmp_path: Path) -> None:
+    written.write(20)
+    written.write(PAGES, partitions=[1])
+    first = RecordingSink()
+    run = runner(broker, tmp_path, first)
+    run_until(run, first, 20)
+    run.run(stop=iter([False, False, True]).__next__)
+    run.close()
+    assert first.consumed == written.ids[:20]
+    written.write(PAGES, partitions=[0])
+    sink = RecordingSink()
+    run = runner(broker, tmp_path, sink)
+    run_until(run, sink, PAGES)
+    run.close()
+    assert sink.consumed == written.ids
 
 
 def test_a_crashed_run_repeats_what_came_after_its_last_checkpoint(

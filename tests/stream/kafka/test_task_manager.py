@@ -20,6 +20,7 @@ from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK
 from prectr.stream.kafka.client.end_offsets import EndOffsets
 from prectr.stream.kafka.tasks import task_manager as module
+from prectr.stream.kafka.tasks.aggregate_task import AggregateTask
 from prectr.stream.kafka.tasks.task_context import EndOfInput
 from prectr.stream.kafka.tasks.task_status import TaskState
 from prectr.stream.ordering.frames import END_OF_LOG
@@ -322,6 +323,14 @@ def test_the_next_stage_ends_when_every_source_has_reported_its_end(system: Fake
 
     system.run(aggregate, until=lambda: aggregate.group_has_ended(end))
     assert system.examples() == expected
+
+
+@pytest.mark.parametrize("reached", [[], [5, 9], [5, 8, 5], [-1, 9, 5]])
+def test_the_next_stage_has_not_ended_while_one_source_has_not(reached: list[int]) -> None:
+    end = EndOfInput([5, 9, 5], flush=False)
+    assert AggregateTask.has_committed_end([5, 9, 5], 0, end)
+    assert not AggregateTask.has_committed_end(reached, 0, end)
+    assert not AggregateTask.has_committed_end([5, 9, 5], 0, EndOfInput([5, 9, 5], flush=True))
 
 
 def test_a_group_that_has_read_another_topic_is_rejected(system: FakeSystem) -> None:
