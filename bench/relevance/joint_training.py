@@ -17,7 +17,7 @@ from prectr.model.training.trainer import Trainer
 from prectr.stream.records import Example
 
 _CPU: Final = torch.device("cpu")
-_ENCODER, _LEVELS = "dense.encoder.", "dense.level."
+_ENCODER, _LEVELS = "dense.encoder.", "dense.relevance_head."
 
 
 def encoder_after_joint_training(config: TrainerConfig, examples: Sequence[Example]) -> RelevanceEncoder:
@@ -33,7 +33,7 @@ def encoder_after_joint_training(config: TrainerConfig, examples: Sequence[Examp
     with TemporaryDirectory() as folder:
         trainer.save(Path(folder))
         tensors = checkpoint.read(Path(folder), config).tensors
-        model.load_state_dict(
+        model.load_training_state(
             {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
         )
     weights = model.weights()
