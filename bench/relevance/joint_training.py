@@ -17,7 +17,7 @@ from prectr.model.training.trainer import Trainer
 from prectr.stream.records import Example
 
 _CPU: Final = torch.device("cpu")
-_ENCODER, _LEVELS = "dense.encoder.", "dense.level."
+_ENCODER, _LEVELS = "dense.encoder.", "dense.relevance_head."
 
 
 def encoder_after_joint_training(config: TrainerConfig, examples: Sequence[Example]) -> RelevanceEncoder:

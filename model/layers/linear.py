@@ -51,3 +51,8 @@ class Linear(Module):
     def forward(self, x: Tensor) -> Tensor:
         """float32[…, outputs] from float32[…, inputs]."""
         return torch.nn.functional.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Shape and bias, for the module's representation."""
+        outputs, inputs = self.weight.shape
+        return f"inputs={inputs}, outputs={outputs}, bias={self.bias is not None}"

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prectr.model.features.aggregate_features import CENTERED_LEVELS
 from prectr.model.features.batch import Batch
 from prectr.model.features.hashed_features import (
     Indices,
@@ -62,12 +61,13 @@ def split_embeddings(batch: Batch, embedding: Tensor) -> tuple[Tensor, Tensor]:
     return embedding[:rows], embedding[rows:]
 
 
-def sum_linear_weights(batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
-    """float32[N, 4]: the weights of position, level, ids, crosses, slopes and, if looked up, pairs."""
+def sum_linear_weights(batch: Batch, looked_up: Mapping[str, Tensor], centered_levels: Tensor) -> Tensor:
+    """float32[N, 4]: the weights of position, level, ids, crosses, slopes and, if looked up, pairs.
+
+    centered_levels: float32[4], levels 1 to 4 around their middle, the factors of a slope.
+    """
     pages, impressions = batch.pages, batch.impressions
-    device = looked_up["wide"].device
-    page_of = torch.from_numpy(batch.page_of).to(device)
-    centered_levels = torch.from_numpy(CENTERED_LEVELS.astype(np.float32)).to(device)
+    page_of = torch.from_numpy(batch.page_of).to(centered_levels.device)
     position, level = torch.split(looked_up["position"][:, 0], [_POSITION_ROWS * impressions, LEVELS])
     ids, crosses = torch.split(looked_up["wide"][:, 0], [_IDS * impressions, pages * _CROSSES * LEVELS])
     slope = looked_up["slope"].sum(dim=(1, 2)).unsqueeze(1) * centered_levels

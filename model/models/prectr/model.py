@@ -78,6 +78,7 @@ class Prectr(NeuralModel):
     """P(click | x) = Σᵢ P(click | level=i, x) · P(level=i | query, item)."""
 
     feature_needs = FeatureNeeds(history=True, query_history=True, texts=True)
+    centered_levels: Tensor
 
     def __init__(self, config: TrainerConfig, device: torch.device, artifact: EncoderArtifact) -> None:
         """Make the model at its start; `artifact` is stage one's encoder with its graded pairs."""
@@ -104,6 +105,7 @@ class Prectr(NeuralModel):
         config, components = self._config, self._components
         generator = torch.Generator().manual_seed(config.seed)
         centered_levels = torch.from_numpy(CENTERED_LEVELS.astype(np.float32))
+        self.register_buffer("centered_levels", centered_levels, persistent=False)
         numeric_columns = (
             _POSITION_COLUMNS
             + _SIMILARITY_COLUMNS
@@ -225,7 +227,7 @@ class Prectr(NeuralModel):
         self, batch: Batch, encodings: PairEncodings, looked_up: Mapping[str, Tensor]
     ) -> ConditionalInputs:
         embedded, query_click_embeddings = split_embeddings(batch, looked_up["embedding"])
-        linear_terms = sum_linear_weights(batch, looked_up)
+        linear_terms = sum_linear_weights(batch, looked_up, self.centered_levels)
         similarity = encodings.similarity.detach().index_select(0, encodings.inverse).unsqueeze(1)
         category, query, user = self._aggregate_features(batch)
         numeric_features = [similarity, *category, *query, *user]

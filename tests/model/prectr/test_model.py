@@ -84,7 +84,7 @@ def test_a_model_is_built_without_file_access(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("builtins.open", refuse)
     for name in BOTH_MODELS:
         config = small_config(model=name, encoder="/nowhere")
-        assert Prectr(config, CPU, artifact).indices
+        assert Prectr(config, CPU, artifact).training_state()
 
 
 @pytest.mark.parametrize(("name", "without"), MODELS_AND_ABLATIONS)

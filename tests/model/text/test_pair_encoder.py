@@ -240,8 +240,8 @@ def test_ranks_come_to_hold_one_cache_of_all_that_any_has_read() -> None:
         own = examples[ranks.rank :: 3]  # type: ignore[attr-defined]
         batch = FeatureEncoder().encode(own, PriorRates(64, 20.0), FeatureNeeds(texts=True))
         kept = recorded.reader.encode(batch, learn=True).cache_update
-        own = Gradients(1, torch.zeros(0), {}, {"pair_cache": kept})
-        summed = all_reduce_gradients(own, 3, ranks)  # type: ignore[arg-type]
+        gradients = Gradients(1, torch.zeros(0), {}, {"pair_cache": kept})
+        summed = all_reduce_gradients(gradients, 3, ranks)  # type: ignore[arg-type]
         recorded.reader.apply(summed.state_updates["pair_cache"])
         return recorded
 
