@@ -47,7 +47,7 @@ def run_replay(
     """Replay `files` into `run_dir` and train each of `models`; returns the report and the path of its page.
 
     Args:
-        files: paths, folders or patterns of logs, merged by event time.
+        files: paths, folders or patterns of logs, read in this order.
         run_dir: folder for state, checkpoints and the report.
         settings: of the stages and the trainers.
         models: names; they share one pass. None of them: only examples are made.
