@@ -16,6 +16,7 @@ from prectr.ops.cli.remedies import with_flags
 from prectr.state.errors import PrectrError, UsageError
 
 _TABLE: Final = {
+    "convert": ("data", "Convert a log of another system (UBI, Metarank, CSV, JSON, Parquet) to events."),
     "simulate": ("data", "Write a simulated search log with known click probabilities."),
     "replay": ("pipeline", "Turn a log of pages and clicks into training examples, a ranker and a report."),
     "demo": ("pipeline", "Simulate a log over a real catalogue, replay it with every model, and compare them."),
@@ -34,6 +35,7 @@ _TABLE: Final = {
     "top": ("observe", "Show pages, lag, outcomes, quality and tasks of the live system on one screen."),
     "doctor": ("observe", "Check a live system: broker, topics, state, snapshots, checkpoint; with advice."),
     "rank": ("training", "Rank candidates with the newest checkpoint and state of a run, with an explanation."),
+    "settings": ("pipeline", "Print every setting: value, default, range, meaning, and where the value came from."),
     "schema": ("data", "Print the JSON Schema of the events."),
 }
 """By command: its folder in `ops.commands` and its summary. A command is imported only when it is called."""

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a stop request that work checks between two steps."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +16,9 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     Main thread only.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     requested = False
 
     def request_stop(number: int, _frame: FrameType | None) -> None:

@@ -12,12 +12,12 @@ from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.state.errors import StateError
+from prectr.state.identity import IDENTITY_KEY, decode_identity
 from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import AggregateMeta
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 
 _TASK_FOLDER: Final = re.compile(r"(join|aggregate)-(\d+)")
 
@@ -68,7 +68,7 @@ def _check_store(folder: Path, offsets: GroupOffsets, snapshots: bool) -> Findin
     if identity is None:
         return Finding(name, "ok", "empty")
     try:
-        stored_identity = msgspec.msgpack.decode(identity, type=StoreIdentity)
+        stored_identity = decode_identity(identity)
         offset = _stored_offset(stage, meta)
     except msgspec.MsgspecError:
         return Finding(name, "error", "written by another version of prectr", rebuild)

@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -34,18 +34,31 @@ def read_candidates(path: Path) -> list[Item]:
     """
     name = "standard input" if path == STANDARD_INPUT else str(path)
     text = _read_text(path, name)
-    items: list[Item] = []
-    lines: dict[str, int] = {}
-    for number, item in _read_csv(text, name) if _is_csv(path, text) else _read_json_lines(text, name):
-        if (size := len(item.item_id.encode())) > MAX_ID_BYTES:
-            raise _invalid(name, number, f"item_id has {size} bytes, of at most {MAX_ID_BYTES}")
-        first = lines.setdefault(item.item_id, number)
-        if first != number:
-            raise _invalid(name, number, f"item {item.item_id!r} is already on line {first}")
-        items.append(msgspec.structs.replace(item, position=None))
+    lines = _read_csv(text, name) if _is_csv(path, text) else _read_json_lines(text, name)
+    items = check_candidates(((f"line {number}", item) for number, item in lines), name)
     if not items:
         raise InputError(f"{name}: no candidates: expected one item per line, as JSON or as CSV with a header")
     return items
+
+
+def check_candidates(items: Iterable[tuple[str, Item]], source: str) -> list[Item]:
+    """Return candidates without the positions they were given.
+
+    items: each after its place in `source`, both of which errors name.
+    Raises InputError where an item_id is too long or occurs twice.
+    """
+    checked: list[Item] = []
+    places: dict[str, str] = {}
+    for place, item in items:
+        if (size := len(item.item_id.encode())) > MAX_ID_BYTES:
+            raise InputError(f"{source}: {place}: item_id has {size} bytes, of at most {MAX_ID_BYTES}")
+        first = places.setdefault(item.item_id, place)
+        if first != place:
+            raise InputError(
+                f"{source}: {place}: item {item.item_id!r} is on {first} already: name each candidate once"
+            )
+        checked.append(msgspec.structs.replace(item, position=None))
+    return checked
 
 
 def _read_text(path: Path, name: str) -> str:

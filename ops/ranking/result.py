@@ -9,10 +9,9 @@ import numpy as np
 from prectr.model.features.batch import NO_PRICE, Floats, price_band
 from prectr.model.quality.explanation import Explanation
 from prectr.ops.report.levels import by_level
-from prectr.state.aggregates import LevelCounts
+from prectr.state.aggregates import LEVELS, LevelCounts
 from prectr.state.errors import PrectrError
 from prectr.stream.events.contract import Item
-from prectr.stream.records import LEVELS
 
 RelevanceSource = Literal["inferred", "given", "labelled"]
 """The source of a candidate's relevance level: the model (from the text), the file, or the stages' labeller."""

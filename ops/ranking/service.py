@@ -1,7 +1,5 @@
 """Ranks with a run: the trainer of its newest checkpoint, and the state of the stages."""
 
-import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +13,9 @@ from prectr.model.training import checkpoint
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.ranking.result import Ranking, RelevanceSource, candidate_notes, preference, rank_items
-from prectr.ops.settings.loader import ENVIRONMENT_PREFIX, Settings, load_settings
+from prectr.ops.settings.loader import Settings, load_settings
 from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.identity import config_diff
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item
 from prectr.stream.events.lexical_labeller import LexicalLabeller
@@ -62,19 +61,40 @@ class RunRef:
     config: Path | None = None
 
 
-def rank(run_ref: RunRef, rank_query: RankQuery) -> Ranking:
-    """Rank the candidates with the newest checkpoint of a run.
+class RunRanker:
+    """Ranks candidates by the newest checkpoint of a run, opened once."""
 
-    Raises:
-        UsageError: a setting differs from that of the run, or the state folders must be given.
-        CheckpointError, StateError: there is no checkpoint or state, or it is corrupt or of another system.
-    """
+    def __init__(self, run_ref: RunRef) -> None:
+        """Open the run.
+
+        Raises:
+            UsageError: a setting differs from the run's, or the state folders of the stages have to be named.
+            CheckpointError, StateError: a checkpoint or the state is missing, corrupt or of another system.
+        """
+        self._run_ref = run_ref
+        self._run = _open_newest(run_ref)
+
+    def rank(self, rank_query: RankQuery) -> Ranking:
+        """Rank the candidates of a query; raises what opening the run raises."""
+        try:
+            return self._run.rank(rank_query)
+        except (CheckpointError, StateError):
+            # A run in progress keeps its newest two checkpoints: ours may be gone.
+            if self._run.checkpoint_dir in list_checkpoints(self._run_ref.run_dir / "checkpoints"):
+                raise
+        self._run = _open_newest(self._run_ref)
+        return self._run.rank(rank_query)
+
+
+def _open_newest(run_ref: RunRef) -> "_OpenRun":
     for _ in range(_MAX_ATTEMPTS):
         checkpoints = list_checkpoints(run_ref.run_dir / "checkpoints")
         if not checkpoints:
             break
         try:
-            return _rank(run_ref, checkpoints[0], rank_query)
+            trainer, folder, pipeline = _open_trainer(run_ref, checkpoints[0])
+            stores = _open_stores(run_ref, checkpoints[0])
+            return _OpenRun(run_ref.run_dir, checkpoints[0], folder, trainer, stores.config or pipeline, stores)
         except (CheckpointError, StateError):
             # An active run prunes all but its newest two checkpoints, possibly the one being read.
             if checkpoints[0] in list_checkpoints(run_ref.run_dir / "checkpoints"):
@@ -82,61 +102,70 @@ def rank(run_ref: RunRef, rank_query: RankQuery) -> Ranking:
     raise CheckpointError(f"{run_ref.run_dir}: has no checkpoint: use the --run-dir of prectr replay, train or run")
 
 
-def _rank(run_ref: RunRef, checkpoint_dir: Path, rank_query: RankQuery) -> Ranking:
-    trainer, folder, pipeline = _open_trainer(run_ref, checkpoint_dir)
-    stores = _open_stores(run_ref, checkpoint_dir)
-    pipeline = stores.config or pipeline
-    as_of = stores.max_event_time if rank_query.as_of is None else rank_query.as_of
-    if as_of is None:
-        raise StateError(
-            f"{run_ref.run_dir}: the stages have processed no event yet: set the time to rank at with --as-of"
-        )
-    query = normalise_query(rank_query.query)
-    request = RankingRequest(
-        rank_query.query,
-        rank_query.user_id,
-        as_of,
-        stores.user(rank_query.user_id, as_of, pipeline),
-        stores.query(query, as_of, pipeline),
-    )
-    examples = request_examples(request, rank_query.items, pipeline, LexicalLabeller())
-    explanation = _explain(trainer, examples, rank_query.position)
-    infers_levels = trainer.config.infers_levels
-    sources: list[RelevanceSource] = [
-        "inferred" if infers_levels else "labelled" if item.relevance is None else "given" for item in rank_query.items
-    ]
-    rates = explanation.rates
-    complete_up_to = stores.complete_up_to(query, pipeline)
-    return Ranking(
-        query=query,
-        user_id=rank_query.user_id,
-        position=rank_query.position,
-        as_of=as_of,
-        complete_up_to=complete_up_to,
-        model=trainer.config.model,
-        without=list(trainer.config.without),
-        checkpoint=str(folder),
-        pages_trained=trainer.pages_trained,
-        user_preference=preference(
+@dataclass(frozen=True, slots=True)
+class _OpenRun:
+    """One checkpoint of a run. folder: the trainer's in it."""
+
+    run_dir: Path
+    checkpoint_dir: Path
+    folder: Path
+    trainer: Trainer
+    pipeline: PipelineConfig
+    stores: TaskStores
+
+    def rank(self, rank_query: RankQuery) -> Ranking:
+        as_of = self.stores.max_event_time if rank_query.as_of is None else rank_query.as_of
+        if as_of is None:
+            raise StateError(
+                f"{self.run_dir}: the stages have processed no event yet: set the time to rank at with --as-of"
+            )
+        query = normalise_query(rank_query.query)
+        request = RankingRequest(
+            rank_query.query,
             rank_query.user_id,
-            known=request.user_features.known,
-            stats=request.user_features.stats,
-            rates=rates.user,
-            prior_rates=rates.category,
-            past_clicks=request.user_features.activity,
-        ),
-        query_preference=preference(
-            query,
-            known=request.query_features.known,
-            stats=request.query_features.stats,
-            rates=rates.query,
-            prior_rates=rates.category,
-            past_clicks=len(decode_query_clicks(request.query_features.clicks)),
-        ),
-        candidates=len(rank_query.items),
-        ranked=rank_items(rank_query.items, explanation, sources),
-        notes=[*_notes(request, query, complete_up_to, pipeline), *candidate_notes(rank_query.items, sources)],
-    )
+            as_of,
+            self.stores.user(rank_query.user_id, as_of, self.pipeline),
+            self.stores.query(query, as_of, self.pipeline),
+        )
+        examples = request_examples(request, rank_query.items, self.pipeline, LexicalLabeller())
+        explanation = _explain(self.trainer, examples, rank_query.position)
+        infers_levels = self.trainer.config.infers_levels
+        sources: list[RelevanceSource] = [
+            "inferred" if infers_levels else "labelled" if item.relevance is None else "given"
+            for item in rank_query.items
+        ]
+        rates = explanation.rates
+        complete_up_to = self.stores.complete_up_to(query, self.pipeline)
+        return Ranking(
+            query=query,
+            user_id=rank_query.user_id,
+            position=rank_query.position,
+            as_of=as_of,
+            complete_up_to=complete_up_to,
+            model=self.trainer.config.model,
+            without=list(self.trainer.config.without),
+            checkpoint=str(self.folder),
+            pages_trained=self.trainer.pages_trained,
+            user_preference=preference(
+                rank_query.user_id,
+                known=request.user_features.known,
+                stats=request.user_features.stats,
+                rates=rates.user,
+                prior_rates=rates.category,
+                past_clicks=request.user_features.activity,
+            ),
+            query_preference=preference(
+                query,
+                known=request.query_features.known,
+                stats=request.query_features.stats,
+                rates=rates.query,
+                prior_rates=rates.category,
+                past_clicks=len(decode_query_clicks(request.query_features.clicks)),
+            ),
+            candidates=len(rank_query.items),
+            ranked=rank_items(rank_query.items, explanation, sources),
+            notes=[*_notes(request, query, complete_up_to, self.pipeline), *candidate_notes(rank_query.items, sources)],
+        )
 
 
 def _explain(trainer: Trainer, examples: Sequence[Example], position: int) -> Explanation:
@@ -178,7 +207,7 @@ def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path,
     if not models:
         raise CheckpointError(f"{run_ref.run_dir}: the run has no model: replay the log without --no-train")
     given = load_settings(run_ref.config, {"model": run_ref.model, "without": run_ref.without})
-    names = _supplied_settings(run_ref)
+    names = frozenset(given.sources)
     model = given.trainer.model if "model" in names else models[0]
     if model not in models:
         raise UsageError(f"model {model!r}: the run in {run_ref.run_dir} has trained {', '.join(models)}")
@@ -192,38 +221,24 @@ def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path,
     return trainer, folder, pipeline
 
 
-def _supplied_settings(run_ref: RunRef) -> frozenset[str]:
-    """Names of the settings given by a flag, the environment or a file; `load_settings` has validated them."""
-    names = {name for name in ("model", "without") if getattr(run_ref, name) is not None}
-    names |= {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower() for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)
-    }
-    file = run_ref.config or os.environ.get("PRECTR_CONFIG")
-    if file:
-        names |= tomllib.loads(Path(file).read_text(encoding="utf-8")).keys()
-    return frozenset(names)
-
-
 def _check_settings(names: frozenset[str], given: Settings, run: Settings, folder: Path) -> None:
     """Raise UsageError if a given setting differs from that of the run."""
-    different = []
-    for name in sorted(names):
-        for wanted, has in ((given.pipeline, run.pipeline), (given.trainer, run.trainer)):
-            if hasattr(wanted, name) and _comparable(getattr(wanted, name)) != _comparable(getattr(has, name)):
-                different.append(f"{name} is {_formatted(getattr(wanted, name))}, was {_formatted(getattr(has, name))}")
-    if different:
+    wanted, has = {}, {}
+    for given_part, run_part in ((given.pipeline, run.pipeline), (given.trainer, run.trainer)):
+        for name in names:
+            if hasattr(given_part, name) and _comparable(getattr(given_part, name)) != _comparable(
+                getattr(run_part, name)
+            ):
+                wanted[name], has[name] = getattr(given_part, name), getattr(run_part, name)
+    if different := config_diff(wanted, has):
         raise UsageError(
-            f"checkpoint {folder} was trained with other settings: {'; '.join(different)}. Omit them (the "
+            f"checkpoint {folder} was trained with other settings: {different}. Omit them (the "
             "checkpoint has its own), or use the --run-dir of a run with these"
         )
 
 
 def _comparable(value: object) -> object:
     return frozenset(value) if isinstance(value, tuple) and all(isinstance(part, str) for part in value) else value
-
-
-def _formatted(value: object) -> str:
-    return (", ".join(map(str, value)) or "nothing") if isinstance(value, tuple) else str(value)
 
 
 def _open_stores(run_ref: RunRef, checkpoint_dir: Path) -> TaskStores:

@@ -1,4 +1,4 @@
-"""The pictures of the documentation: small, readable, and each used in some page."""
+"""The screenshots of the documentation: small, complete, and each shown on a page."""
 
 import re
 import xml.etree.ElementTree as ET

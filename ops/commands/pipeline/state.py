@@ -8,7 +8,7 @@ import typer
 from prectr.ops.cli.options import JsonFile
 from prectr.ops.json_file import write_json
 from prectr.ops.report.numbers import timestamp
-from prectr.stream.records import LEVELS
+from prectr.state.aggregates import LEVELS
 from prectr.stream.serving.query_lookup import QueryLookup, look_up_query
 
 app = typer.Typer(

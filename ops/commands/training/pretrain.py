@@ -60,10 +60,10 @@ def pretrain(
 
     Example: prectr pretrain graded.jsonl.gz --labels labels --pairs pairs.jsonl.gz --out encoder
     """
+    from prectr.model.config import PretrainConfig  # noqa: PLC0415
     from prectr.model.text.encoder.artifact import HEADER, save_encoder  # noqa: PLC0415
     from prectr.model.text.encoder.graded import read_graded, read_pairs  # noqa: PLC0415
     from prectr.model.text.encoder.network import count_parameters  # noqa: PLC0415
-    from prectr.model.text.encoder.pretrain import PretrainConfig  # noqa: PLC0415
     from prectr.model.text.encoder.pretrain import pretrain as run  # noqa: PLC0415
     from prectr.model.text.encoder.provenance import provenance_of  # noqa: PLC0415
     from prectr.model.text.teacher.labels import read_labels  # noqa: PLC0415

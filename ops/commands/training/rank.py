@@ -52,11 +52,12 @@ def rank(
     items = read_candidates(candidates)
     as_of_ms = None if as_of is None else _milliseconds(as_of)
     # torch takes seconds to import, and --help and an invalid file need none.
-    from prectr.ops.ranking.service import RankQuery, RunRef  # noqa: PLC0415
-    from prectr.ops.ranking.service import rank as rank_by  # noqa: PLC0415
+    from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef  # noqa: PLC0415
 
     run_ref = RunRef(run_dir=run_dir, state_dirs=state_dir or (), model=model, without=expect_without, config=config)
-    ranking = rank_by(run_ref, RankQuery(query=query, user_id=user, items=items, position=position, as_of=as_of_ms))
+    ranking = RunRanker(run_ref).rank(
+        RankQuery(query=query, user_id=user, items=items, position=position, as_of=as_of_ms)
+    )
     write_json(json, ranking)
     _print(ranking, top)
 

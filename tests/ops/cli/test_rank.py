@@ -18,15 +18,14 @@ from scipy.special import expit
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.main import main
 from prectr.ops.ranking.result import Ranked, Ranking
-from prectr.ops.ranking.service import RankQuery, RunRef
-from prectr.ops.ranking.service import rank as rank_by
+from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.store import Store
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 from prectr.stream.records import decode_example
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 from testkit.command import write_log
@@ -90,7 +89,7 @@ def _trainer(run_dir: Path, model: str) -> Trainer:
 def _ranked(made: Path, **more: Any) -> Ranking:
     question = {"query": " QUERY  1", "user_id": "u1", "items": ITEMS, "as_of": ASKED} | more
     choice = RunRef(run_dir=question.pop("run_dir", made / "run"), **question.pop("choice", {}))
-    return rank_by(choice, RankQuery(**question))
+    return RunRanker(choice).rank(RankQuery(**question))
 
 
 def _log_odds(ranking: Ranking) -> dict[str, float]:
@@ -264,7 +263,7 @@ def test_a_corrupt_checkpoint_is_reported(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "run", tmp_path / "run")
     tensors = list_checkpoints(tmp_path / "run" / "checkpoints")[0] / "sinks" / "prectr-v2" / "trainer.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is corrupt"):
         _ranked(made, run_dir=tmp_path / "run")
 
 
