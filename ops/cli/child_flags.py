@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 
-import click
 import typer
 
 from prectr.ops.cli.main import load_command
@@ -19,7 +18,7 @@ def child_flags(command: str, context: typer.Context, *, excluded: Collection[st
     accepted = {option.name for option in load_command(command).params} - set(excluded)
     flags: list[str] = []
     for option in context.command.params:
-        if not isinstance(option, click.Option) or option.name not in accepted:
+        if option.param_type_name != "option" or option.name not in accepted:
             continue
         value = context.params[option.name]
         if value is True:

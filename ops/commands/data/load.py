@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @with_option_groups
 def load(
-    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns, merged by event time.")],
+    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns, read in this order.")],
     kafka: KafkaOptions,
     speed: Annotated[
         str, typer.Option(help="Seconds of event time to send per second, or max: as fast as possible.")
