@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from prectr.model.config import MODEL_NAMES, TrainerConfig
+from prectr.model.config import MODEL_NAMES, PretrainConfig, TrainerConfig
 from prectr.ops.cli.main import app
 from prectr.ops.commands.pipeline.settings import settings
 from prectr.ops.settings.fields import FIELDS, read_value
@@ -178,7 +178,7 @@ def test_a_wrong_setting_is_wrong_use() -> None:
 NUMERIC = [field for field in FIELDS.values() if field.kind in (int, float, tuple[int, ...])]
 
 
-@pytest.mark.parametrize("field", NUMERIC, ids=lambda field: field.name)
+@pytest.mark.parametrize("field", [*NUMERIC, *fields_of(PretrainConfig).values()], ids=lambda field: field.name)
 def test_every_number_has_a_range_that_holds_its_default_and_nothing_infinite(field: SettingField) -> None:
     setting = field.setting
     assert setting.ge is not None
