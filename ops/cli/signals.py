@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that work grants between two of its steps."""
+"""Ctrl-C and SIGTERM as a stop request that work checks between two steps."""
 
 import signal
 import threading
@@ -12,9 +12,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether the process has been asked to stop; asked a second time, it stops at once.
+    """Yield a function that returns whether a stop was requested; a second signal ends the process at once.
 
-    Only the main thread can handle signals; in another one, the answer is always no.
+    In a thread other than the main one, which alone can handle signals, the answer is always no.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

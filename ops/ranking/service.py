@@ -1,4 +1,4 @@
-"""A run, opened to rank by: the newest checkpoint's trainer, and the state of the stages that feed it."""
+"""Ranks with a run: the trainer of its newest checkpoint, and the state of the stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ from prectr.stream.serving.point_in_time import MAX_ITEMS, RankingRequest, TaskS
 
 _MAX_ATTEMPTS: Final = 3
 _FREE_SETTINGS: Final = frozenset({"device", "model"})
-"""Settings that may be given as one likes: where to compute, and which of the run's models."""
+"""Settings that may differ from those of the run: the device, and which of its models."""
 
 
 class _CheckpointConfig(msgspec.Struct, kw_only=True):
-    """What a replay's cut and a live one have in common."""
+    """What the checkpoints of a replay and of a live run have in common."""
 
     config: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankQuery:
-    """What is to be ranked for whom. at: when it is asked (ms); None: at the newest event that the state has taken."""
+    """What to rank for whom. as_of: ms since the epoch; None for the newest event in the state."""
 
     query: str
     user_id: str
@@ -47,7 +47,11 @@ class RankQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRef:
-    """Which run, and what was said of it. state_dirs: of a live system's stages; given: settings that must be its."""
+    """A run to rank with.
+
+    state_dirs: of the stages of a live system. model: of the run, if it has several. without, config: settings that
+    must equal those of the run.
+    """
 
     run_dir: Path
     state_dirs: Sequence[Path] = ()
@@ -57,14 +61,14 @@ class RunRef:
 
 
 class RunRanker:
-    """Ranks candidates by the newest checkpoint of a run, opened once."""
+    """Ranks candidates with the newest checkpoint of a run, opened once."""
 
     def __init__(self, run_ref: RunRef) -> None:
         """Open the run.
 
         Raises:
-            UsageError: a setting differs from the run's, or the state folders of the stages have to be named.
-            CheckpointError, StateError: a checkpoint or the state is missing, corrupt or of another system.
+            UsageError: a setting differs from that of the run, or the state folders must be given.
+            CheckpointError, StateError: there is no checkpoint or state, or it is corrupt or of another system.
         """
         self._run_ref = run_ref
         self._run = _open_newest(run_ref)
@@ -74,7 +78,7 @@ class RunRanker:
         try:
             return self._run.rank(rank_query)
         except (CheckpointError, StateError):
-            # A run in progress keeps its newest two checkpoints: ours may be gone.
+            # An active run prunes all but its newest two checkpoints, possibly this one.
             if self._run.checkpoint_dir in list_checkpoints(self._run_ref.run_dir / "checkpoints"):
                 raise
         self._run = _open_newest(self._run_ref)
@@ -91,12 +95,10 @@ def _open_newest(run_ref: RunRef) -> "_OpenRun":
             stores = _open_stores(run_ref, checkpoints[0])
             return _OpenRun(run_ref.run_dir, checkpoints[0], folder, trainer, stores.config or pipeline, stores)
         except (CheckpointError, StateError):
-            # A run in progress removes a checkpoint while it is read here.
+            # An active run prunes all but its newest two checkpoints, possibly the one being read.
             if checkpoints[0] in list_checkpoints(run_ref.run_dir / "checkpoints"):
                 raise
-    raise CheckpointError(
-        f"{run_ref.run_dir}: there is no checkpoint in it: name the --run-dir of a replay or of prectr train"
-    )
+    raise CheckpointError(f"{run_ref.run_dir}: has no checkpoint: use the --run-dir of prectr replay, train or run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ class _OpenRun:
     def rank(self, rank_query: RankQuery) -> Ranking:
         as_of = self.stores.max_event_time if rank_query.as_of is None else rank_query.as_of
         if as_of is None:
-            raise StateError(f"{self.run_dir}: the stages have taken no event yet: say by --as-of at what time to rank")
+            raise StateError(
+                f"{self.run_dir}: the stages have processed no event yet: set the time to rank at with --as-of"
+            )
         query = normalise_query(rank_query.query)
         request = RankingRequest(
             rank_query.query,
@@ -177,22 +181,22 @@ def _explain(trainer: Trainer, examples: Sequence[Example], position: int) -> Ex
 def _notes(request: RankingRequest, query: str, complete_up_to: int | None, pipeline: PipelineConfig) -> list[str]:
     notes = []
     if not request.user_features.known:
-        notes.append(f"user {request.user_id!r} is not known: ranked as a new one")
+        notes.append(f"user {request.user_id!r} is unknown: ranked as a new one")
     if not query:
         notes.append("the query is empty")
     if not request.query_features.known:
-        notes.append(f"query {query!r} is not known: ranked as a new one")
+        notes.append(f"query {query!r} is unknown: ranked as a new one")
     lag = 0.0 if complete_up_to is None else (request.ts - complete_up_to) / 1000
     if lag > pipeline.attribution_window:
         notes.append(
-            f"pages of the query that closed in the last {lag:,.0f} s are not counted yet: the stages have not come "
-            "that far"
+            f"pages of the query that closed in the last {lag:,.0f} s are not counted: the stages lag behind the time "
+            "of the ranking"
         )
     return notes
 
 
 def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path, PipelineConfig]:
-    """The trainer as of the cut, its folder in it, and the settings of the stages, as the run was begun with them."""
+    """Restore the trainer; returns it, its folder in the checkpoint, and the stages' settings of the run."""
     config = read_manifest(checkpoint_dir, _CheckpointConfig).config
     models = [
         name
@@ -200,14 +204,12 @@ def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path,
         if (checkpoint_dir / "sinks" / name / checkpoint.HEADER).exists()
     ]
     if not models:
-        raise CheckpointError(f"{run_ref.run_dir}: the run has trained no model: replay the log without --no-train")
+        raise CheckpointError(f"{run_ref.run_dir}: the run has no model: replay the log without --no-train")
     given = load_settings(run_ref.config, {"model": run_ref.model, "without": run_ref.without})
     names = frozenset(given.sources)
     model = given.trainer.model if "model" in names else models[0]
     if model not in models:
-        raise UsageError(
-            f"model {model!r}: the run in {run_ref.run_dir} has trained {', '.join(models)}: name one of them"
-        )
+        raise UsageError(f"model {model!r}: the run in {run_ref.run_dir} has trained {', '.join(models)}")
     folder = checkpoint_dir / "sinks" / model
     pipeline = msgspec.convert(config, PipelineConfig, strict=False)
     trained = checkpoint.read_config(folder)
@@ -219,7 +221,7 @@ def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path,
 
 
 def _check_settings(names: frozenset[str], given: Settings, run: Settings, folder: Path) -> None:
-    """What is given must be what the run was trained with: a model cannot be scored under other settings."""
+    """Raise UsageError if a given setting differs from that of the run."""
     different = []
     for name in sorted(names):
         for wanted, has in ((given.pipeline, run.pipeline), (given.trainer, run.trainer)):
@@ -227,8 +229,8 @@ def _check_settings(names: frozenset[str], given: Settings, run: Settings, folde
                 different.append(f"{name} is {_formatted(getattr(wanted, name))}, was {_formatted(getattr(has, name))}")
     if different:
         raise UsageError(
-            f"checkpoint {folder} was trained with other settings: {'; '.join(different)}. Leave them out, the "
-            "checkpoint has its own, or name the --run-dir of a run that has these"
+            f"checkpoint {folder} was trained with other settings: {'; '.join(different)}. Omit them (the "
+            "checkpoint has its own), or use the --run-dir of a run with these"
         )
 
 
@@ -241,13 +243,13 @@ def _formatted(value: object) -> str:
 
 
 def _open_stores(run_ref: RunRef, checkpoint_dir: Path) -> TaskStores:
-    """The state of the stages: as named; a replay's as of the cut; or where `prectr run` has it."""
+    """Open the state of the stages: the given folders, that in the checkpoint of a replay, or that of `prectr run`."""
     if run_ref.state_dirs:
         return TaskStores(run_ref.state_dirs)
     for folder in (checkpoint_dir / "state", run_ref.run_dir / "state"):
         if folder.is_dir():
             return TaskStores([folder])
     raise UsageError(
-        f"{run_ref.run_dir} is a live trainer's, and the stages keep their state elsewhere: name the state folder of "
-        "every process of prectr stream by --state-dir"
+        f"{run_ref.run_dir} belongs to prectr train, without the state of the stages: give the state folder of every "
+        "prectr stream process with --state-dir"
     )

@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-import msgspec
-
+from prectr.ops.json_file import to_json
 from prectr.ops.report.html import render
 from prectr.ops.report.schema import Report
 from prectr.state.errors import PrectrError
@@ -16,8 +15,7 @@ def write_report(run_dir: Path, report: Report) -> Path:
     PrectrError: a file cannot be written; an earlier report is then still whole.
     """
     page = run_dir / "report.html"
-    text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-    for path, content in ((run_dir / "report.json", text), (page, render(report).encode())):
+    for path, content in ((run_dir / "report.json", to_json(report)), (page, render(report).encode())):
         temporary = path.with_name(path.name + ".new")
         try:
             temporary.write_bytes(content)

@@ -78,7 +78,7 @@ def _tracebacks(live: Live) -> list[str]:
     return [
         f"{path.name} holds a traceback or tells of a mistake in the program"
         for path in sorted((live.folder / "stderr").iterdir())
-        if any(words in path.read_text(errors="replace") for words in ("Traceback", "a mistake in prectr itself"))
+        if any(words in path.read_text(errors="replace") for words in ("Traceback", "internal error"))
     ]
 
 

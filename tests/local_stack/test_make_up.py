@@ -43,9 +43,9 @@ def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machi
     assert (repeated.returncode, "nothing is up" in repeated.stdout) == (0, True)
 
     # Once more: nothing of the log is loaded twice. Then honcho dies, and there is nobody who ends the others.
-    lines = int(re.findall(r"demo log: (\d+) lines are in", said)[-1])
+    lines = int(re.findall(r"demo log: (\d+) lines in", said)[-1])
     assert up.make("up", UP_PAGES="300", UP_SPEED="max").returncode == 0
-    said = _until(up.told().log, r"demo log: (\d+) lines are in search-events, (\d+) of them since this start")
+    said = _until(up.told().log, r"demo log: (\d+) lines in search-events, (\d+) of them loaded now")
     assert said == [str(lines), "0"]
     honcho = [process.pid for process in processes_of(up.folder) if process.service == ""]
     for pid in honcho:
@@ -100,10 +100,10 @@ def _found(name: str) -> str:
 def test_wrong_settings_are_reported(tmp_path: Path) -> None:
     made = machine(tmp_path / "up")
     for settings, words in (
-        ({"UP_KAFKA_PORT": "many"}, "UP_KAFKA_PORT=many: is not a whole number"),
+        ({"UP_KAFKA_PORT": "many"}, "UP_KAFKA_PORT=many: must be a whole number"),
         ({"UP_KAFKA_PORT": "70000"}, "must be at least 1 and at most"),
-        ({"UP_PORT": "1"}, "there is no setting UP_PORT of make up; there are UP_DIR"),
-        ({"UP_KAFKA_PORT": made.settings["UP_PROMETHEUS_PORT"]}, "two of its ports are the same"),
+        ({"UP_PORT": "1"}, "unknown setting UP_PORT of make up; the settings are UP_DIR"),
+        ({"UP_KAFKA_PORT": made.settings["UP_PROMETHEUS_PORT"]}, "two ports are equal"),
     ):
         done = made.make("up", **settings)
         assert done.returncode != 0

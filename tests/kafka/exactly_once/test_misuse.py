@@ -27,7 +27,7 @@ def assert_usage_error(done: subprocess.CompletedProcess[str], *said: str) -> No
     assert "Traceback" not in done.stderr
     *_, last = done.stderr.strip().splitlines()
     assert last.startswith("prectr: ")
-    assert "a mistake in prectr itself" not in last
+    assert "internal error" not in last
     for words in said:
         assert words in last
 

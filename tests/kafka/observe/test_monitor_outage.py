@@ -47,7 +47,7 @@ def test_a_minute_without_kafka_is_said_and_passes(own: Broker, tmp_path: Path) 
         wait_for(lambda: monitor.quality()["status"] == "waiting for Kafka", monitor.log_text)
         time.sleep(AWAY)
         assert monitor.quality()["models"] == before
-        assert f"{own.address}: waiting for Kafka; its client says: " in monitor.log_text()
+        assert f"{own.address}: waiting for Kafka; client error: " in monitor.log_text()
         assert len(monitor.log_text().splitlines()) < 20
         own.start()
         wait_for(lambda: monitor.quality()["status"] == "reading", monitor.log_text)

@@ -127,8 +127,8 @@ def test_three_commands_equal_the_replay_though_children_are_killed(
         os.kill(pid, signal.SIGKILL)
         run.until(lambda pid=pid, command=command: run.child(command) not in (None, pid))
     said = run.ended()
-    assert "stream-1: killed by SIGKILL; starting it again" in said
-    assert "train: killed by SIGKILL; starting it again" in said
+    assert "stream-1: killed by SIGKILL; restarting it" in said
+    assert "train: killed by SIGKILL; restarting it" in said
     assert "AUC" in said
     assert "GAUC" in said
     report = json.loads((run.folder / "report.json").read_bytes())
@@ -146,7 +146,7 @@ def test_it_creates_the_topics_stops_on_request_and_resumes(
     first.until(first.learning)
     first.process.send_signal(signal.SIGTERM)
     said = first.ended()
-    assert f"{live.prefix}search-events: made, {live.partitions} partitions" in said
+    assert f"{live.prefix}search-events: created, {live.partitions} partitions" in said
     assert first.left() == []
     live.load(after)
     second = start("--stream-workers", "2", "--until-end", "--flush")
@@ -186,20 +186,11 @@ def test_a_child_that_cannot_run_ends_it_with_its_error(live: Live, start: Calla
     assert run.left() == []
 
 
-def test_embedded_is_the_replay(world: Path, tmp_path: Path) -> None:
-    done = prectr("run", "--embedded", world, "--run-dir", tmp_path / "run", "--model", MODEL, "--partitions", "3")
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "run" / "report.json").read_bytes())
-    assert report["examples_sha256"] == replay_log(tmp_path, world).hashes["examples_sha256"]
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "--bootstrap localhost:9092"),
-        (["--embedded"], "name the files"),
-        (["--embedded", "x.jsonl", "--bootstrap", "b:1"], "leave one of them out"),
-        (["--bootstrap", "b:1", "x.jsonl"], "prectr load"),
+        ([], "--bootstrap"),
+        (["--bootstrap", "b:1", "x.jsonl"], "x.jsonl"),
         (["--bootstrap", "b:1", "--flush"], "--until-end"),
         (["--bootstrap", "b:1", "--batch-span", "soon"], "soon"),
     ],

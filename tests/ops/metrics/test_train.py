@@ -65,8 +65,8 @@ def test_time_losses_and_the_norm_are_shown_by_model(tmp_path: Path) -> None:
         assert at(samples, "prectr_train_seconds_total", model="lr", phase=step) == value
     # All models wait together: an empty label is none.
     assert at(samples, "prectr_train_seconds_total", model="", phase="wait") == 12.5
-    assert at(samples, "prectr_loss_nats_total", model="lr", reason="click") == 321.5
-    assert at(samples, "prectr_loss_nats_total", model="lr", reason="monotonicity") == 2.5
+    assert at(samples, "prectr_loss_nats_total", model="lr", loss="click") == 321.5
+    assert at(samples, "prectr_loss_nats_total", model="lr", loss="monotonicity") == 2.5
     assert at(samples, "prectr_trained_impressions_total", model="lr") == 640
     assert at(samples, "prectr_trained_batches_total", model="lr") == 12
     assert at(samples, "prectr_gradient_norm", model="lr") == 0.75

@@ -149,7 +149,7 @@ def test_the_longest_inactive_source_is_evicted_where_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert module.MAX_SOURCES == 64
-    monkeypatch.setattr(module, "MOST_SOURCES", 2)
+    monkeypatch.setattr(module, "MAX_SOURCES", 2)
     board = QualityTable()
     for number, heard in enumerate((30, 10, 20)):
         board.put(entry(record(HEAD + number, run=f"lr-{number}"), heard))

@@ -197,7 +197,7 @@ def test_the_page_shows_the_numbers_of_the_json() -> None:
 
 def test_queries_beyond_the_first_twelve_unfold() -> None:
     queries = [QueryPreference(query=f"query {i}", impressions=(1, 1, 1, 20), clicks=(0, 0, 0, 5)) for i in range(15)]
-    text = page_of(build_report(facts(busiest_queries=queries), [])).text
+    text = page_of(build_report(facts(top_queries=queries), [])).text
     shown, folded = text.split(" 3 more ")
     assert "query 11" in shown
     assert "query 12" not in shown
@@ -228,7 +228,7 @@ def test_text_from_outside_cannot_become_markup() -> None:
         msgspec.structs.replace(model_of(f"m{i}", i, pages=60), model=NASTY, weights_sha256=NASTY) for i in (1, 2)
     ]
     report = build_report(
-        facts(busiest_queries=queries, dead_letters={NASTY: 1}, config={NASTY: NASTY, "deep": {NASTY: [NASTY]}}), models
+        facts(top_queries=queries, dead_letters={NASTY: 1}, config={NASTY: NASTY, "deep": {NASTY: [NASTY]}}), models
     )
     source = render(report)
     page = Page(source)

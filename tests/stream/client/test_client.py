@@ -8,7 +8,7 @@ import pytest
 from kafka.errors import KafkaConnectionError
 
 import prectr.stream.kafka.client.client
-from prectr.ops.cli.kafka_options import connection
+from prectr.ops.cli.client_config import connection
 from prectr.state.errors import ConfigError, PrectrError
 from prectr.stream.kafka.client.client import Connection
 from testkit.command import prectr

@@ -1,42 +1,31 @@
-"""The options that every command against a broker has, and the connection that they make."""
+"""Builds a connection from the connection options; reads the Kafka client settings from a TOML file."""
 
 import os
 import tomllib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
-
-import typer
+from typing import Any, Final
 
 from prectr.state.errors import ConfigError
 from prectr.stream.kafka.client.client import Connection, known_settings
 from prectr.stream.kafka.client.connect_errors import silence_client_logs
 from prectr.stream.kafka.client.oauth import TokenProvider
 
-Bootstrap = Annotated[str, typer.Option(help="Kafka brokers, host:port, several with commas.")]
-TopicPrefix = Annotated[str, typer.Option(help="Put before the name of every topic; keeps systems apart.")]
-GroupPrefix = Annotated[str, typer.Option(help="Put before the name of every consumer group.")]
-ClientConfig = Annotated[
-    Path | None,
-    typer.Option(
-        help="TOML file of kafka-python client settings, such as security_protocol. A name with _file or _env behind "
-        "it, such as sasl_plain_password_file, names a file or an environment variable that holds the value."
-    ),
-]
-ConnectTimeout = Annotated[float, typer.Option(min=0, help="Seconds to go on trying while the broker does not answer.")]
-
-
 _OAUTH_TOKEN: Final = "sasl_oauth_token"
 _OAUTH_PROVIDER: Final = "sasl_oauth_token_provider"
 
 
 def connection(bootstrap: str, client_config: Path | None, connect_timeout: float) -> Connection:
-    """The connection that the options describe; secrets stay in their files or in the environment.
+    """Build a connection; secrets stay in their files or in the environment.
+
+    Args:
+        bootstrap: brokers, `host:port`, comma-separated.
+        client_config: TOML file with kafka-python client settings.
+        connect_timeout: seconds to keep retrying while the broker does not answer.
 
     Raises:
-        ConfigError: the file cannot be read or is not TOML, or holds a setting that cannot be made. Never quotes a
-            value.
+        ConfigError: the file cannot be read, is not TOML, or has an invalid setting. The message never quotes a value.
     """
     if os.environ.get("PRECTR_DEBUG", "") in ("", "0"):
         silence_client_logs()
@@ -56,23 +45,20 @@ def connection(bootstrap: str, client_config: Path | None, connect_timeout: floa
 
 
 def _client_settings(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The client's settings, those that lie in a file or in the environment fetched from there.
-
-    A file's name is relative to the folder of the settings.
-    """
+    """Resolve `NAME_file` and `NAME_env` settings; file names are relative to `folder`."""
     known = known_settings()
     settings: dict[str, Any] = {}
     for name, value in given.items():
         setting, _, source = name.rpartition("_")
         if name == _OAUTH_PROVIDER:
-            raise ConfigError(f"client setting {name}: give {_OAUTH_TOKEN}_file, a file that holds the token")
+            raise ConfigError(f"client setting {name}: set {_OAUTH_TOKEN}_file to a file with the token")
         if name in known or source not in ("file", "env") or setting not in (*known, _OAUTH_TOKEN):
             settings[name] = value
             continue
         if not isinstance(value, str):
-            raise ConfigError(f"client setting {name}: must be text, in quotes")
+            raise ConfigError(f"client setting {name}: must be a quoted string")
         if setting in given:
-            raise ConfigError(f"client setting {name}: {setting} is there too: remove one of them")
+            raise ConfigError(f"client setting {name}: {setting} is set too: remove one of them")
         fetch = partial(_from_file, name, folder / value) if source == "file" else partial(_from_variable, name, value)
         found = fetch()
         if setting == _OAUTH_TOKEN:
@@ -83,13 +69,13 @@ def _client_settings(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _from_file(name: str, path: Path) -> str:
-    """The text of a file, without the line end that editors put behind it."""
+    """Read a text file without its trailing line break."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"client setting {name}: {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"client setting {name}: {path} is not text in UTF-8") from error
+        raise ConfigError(f"client setting {name}: {path} is not UTF-8 text") from error
     if not text.strip():
         raise ConfigError(f"client setting {name}: {path} is empty")
     return text.rstrip("\r\n")
@@ -98,5 +84,5 @@ def _from_file(name: str, path: Path) -> str:
 def _from_variable(name: str, variable: str) -> str:
     text = os.environ.get(variable, "")
     if not text:
-        raise ConfigError(f"client setting {name}: the environment variable {variable} is not set, or is empty")
+        raise ConfigError(f"client setting {name}: the environment variable {variable} is not set or is empty")
     return text
