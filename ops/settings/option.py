@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from prectr.ops.settings.fields import FIELDS
-from prectr.ops.settings.reference import allowed_values, default_of, value_text
+from prectr.ops.settings.reference import ANY, allowed_values, default_of, value_text
 
 _METAVARS: Final = {int: "INTEGER", float: "NUMBER"}
 
@@ -20,9 +20,11 @@ def setting_option(name: str, remark: str = "") -> Any:
     """
     field = FIELDS[name]
     default = value_text(name, default_of(field)) or "none"
+    allowed = allowed_values(field)
+    limits = f"Default {default}." if allowed == ANY else f"Default {default}; {allowed}."
     default_is_list = isinstance(field.default, tuple)
     return typer.Option(
-        help=" ".join(filter(None, (field.setting.help, remark, f"Default {default}; {allowed_values(field)}."))),
+        help=" ".join(filter(None, (field.setting.help, remark, limits))),
         metavar="DURATION" if field.is_duration else _METAVARS.get(field.kind, "LIST" if default_is_list else "NAME"),
         show_default=False,
     )

@@ -14,7 +14,7 @@ from prectr.ops.settings.option import setting_option
 
 @with_option_groups
 def replay(
-    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns, merged by event time.")],
+    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns, read in this order.")],
     run_dir: Annotated[Path, typer.Option(help="Folder for state, checkpoints and the report.")],
     training: TrainingOptions,
     without: Annotated[str | None, setting_option("without", "Comma-separated, such as incentive,aggregates.")] = None,

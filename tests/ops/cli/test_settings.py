@@ -127,6 +127,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("without", 3, "wrong type"),
         ("model", 3, "wrong type"),
         ("seed", -1, "at least 0"),
+        ("seed", 10**400, "out of range"),
+        ("seed", "9" * 5000, "not a whole number"),
+        ("dense_lr", 10**400, "out of range"),
     ],
 )
 def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_with_its_source(key: str, value: object, what: str) -> None:
