@@ -13,9 +13,10 @@ from prectr.ops.ranking.result import Ranking
 from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.report import Report
 from prectr.ops.settings.loader import load_settings
-from prectr.ops.training.replay import ReplayOptions, run_replay
+from prectr.ops.training.replay import run_replay
 from prectr.state.errors import InputError, UsageError
 from prectr.stream.events.contract import Item
+from prectr.stream.replay.runner import RunnerOptions
 from prectr.stream.serving.point_in_time import MAX_ITEMS
 
 AnyPath = str | PathLike[str]
@@ -68,7 +69,7 @@ def replay(
         models=[loaded.trainer.model] if models is None else models,
         truth=None if truth is None else Path(truth),
         flush=flush,
-        options=ReplayOptions(examples=None if examples is None else Path(examples), restart=restart),
+        options=RunnerOptions(examples=None if examples is None else Path(examples), restart=restart),
     )
     return report
 

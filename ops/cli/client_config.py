@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from prectr.state.errors import ConfigError
 from prectr.stream.kafka.client.client import Connection, known_settings
-from prectr.stream.kafka.client.connect_errors import silence_client_logs
+from prectr.stream.kafka.client.client_internals import silence_client_logs
 from prectr.stream.kafka.client.oauth import TokenProvider
 
 _OAUTH_TOKEN: Final = "sasl_oauth_token"

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
@@ -13,16 +12,14 @@ from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.state.errors import StateError
-from prectr.state.store import Store, StoreOptions
+from prectr.state.identity import IDENTITY_KEY, decode_identity
+from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import AggregateMeta
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 
 _TASK_FOLDER: Final = re.compile(r"(join|aggregate)-(\d+)")
-_ROCKSDICT_CONFIG: Final = "rocksdict-config.json"
-"""Written by rocksdict on opening a store, even read-only."""
 
 
 def check_stores(state_dir: Path | None, offsets: GroupOffsets, snapshots: bool) -> Iterator[Finding]:
@@ -65,13 +62,13 @@ def _check_store(folder: Path, offsets: GroupOffsets, snapshots: bool) -> Findin
     name = f"state {folder}"
     rebuild = "delete the folder: it is rebuilt from " + ("its snapshot" if snapshots else "the log")
     try:
-        identity, meta = _read_values(folder, [IDENTITY_KEY, AGGREGATE_META if stage == "aggregate" else JOIN_META])
+        identity, meta = read_live_store(folder, [IDENTITY_KEY, AGGREGATE_META if stage == "aggregate" else JOIN_META])
     except StateError as error:
         return Finding(name, "error", str(error), rebuild)
     if identity is None:
         return Finding(name, "ok", "empty")
     try:
-        stored_identity = msgspec.msgpack.decode(identity, type=StoreIdentity)
+        stored_identity = decode_identity(identity)
         offset = _stored_offset(stage, meta)
     except msgspec.MsgspecError:
         return Finding(name, "error", "written by another version of prectr", rebuild)
@@ -82,27 +79,6 @@ def _check_store(folder: Path, offsets: GroupOffsets, snapshots: bool) -> Findin
         observed = f"belongs to {stored_identity.topic} in cluster {stored_identity.cluster}, not to this system"
         return Finding(name, "error", observed, advice)
     return _check_offset(name, offset, offsets.partitions[stage][number], rebuild)
-
-
-def _read_values(folder: Path, keys: list[bytes]) -> list[bytes | None]:
-    """Read values of a store that no process has open; raises StateError if it cannot be opened.
-
-    Even in read-only mode rocksdict writes a file into the folder, so the store is opened through symbolic links.
-    """
-    with TemporaryDirectory(prefix="prectr-doctor-") as temporary:
-        view = Path(temporary) / folder.name
-        view.mkdir()
-        for file in folder.iterdir():
-            if file.name != _ROCKSDICT_CONFIG:
-                (view / file.name).symlink_to(file.resolve())
-        try:
-            store = Store(view, StoreOptions(read_only=True))
-            try:
-                return store.get_many(keys)
-            finally:
-                store.close()
-        except StateError as error:
-            raise StateError(str(error).replace(str(view), str(folder))) from error
 
 
 def _stored_offset(stage: str, meta: bytes | None) -> int:

@@ -17,6 +17,7 @@ from rich.text import Text
 from prectr.ops.cli.console import console, is_interactive
 from prectr.ops.live.pipeline_status import PipelineStatus, PipelineStatusReader, TrainerReport, read_trainer_report
 from prectr.ops.live.supervisor import ManagedProcess
+from prectr.ops.report.numbers import fixed
 from prectr.state.errors import PrectrError
 
 _POLL_INTERVAL: Final = 2.0
@@ -132,7 +133,7 @@ def summary(state: DisplayState) -> str:
         f"{state.pipeline.joined_pages:,} pages closed",
         f"{state.pipeline.examples:,} examples",
         f"{state.trainer.pages:,} trained",
-        *(f"{each.model} AUC {_score(each.auc)} GAUC {_score(each.gauc)}" for each in state.trainer.models),
+        *(f"{each.model} AUC {fixed(each.auc)} GAUC {fixed(each.gauc)}" for each in state.trainer.models),
     ]
     return "; ".join([*parts, state.error] if state.error else parts)
 
@@ -163,7 +164,7 @@ def render(title: str, seconds: float, process_list: Sequence[ManagedProcess], s
     for each in state.trainer.models:
         auc, gauc = (state.quality_change or {}).get(each.model, (0.0, 0.0))
         change = f"{auc:+.4f}, {gauc:+.4f} since the previous checkpoint" if auc or gauc else ""
-        table.add_row(each.model, f"AUC {_score(each.auc)}  GAUC {_score(each.gauc)}", change)
+        table.add_row(each.model, f"AUC {fixed(each.auc)}  GAUC {fixed(each.gauc)}", change)
     return Group(table, process_states, Text(state.error, style="yellow"))
 
 
@@ -171,10 +172,6 @@ def _process_state(process: ManagedProcess) -> str:
     state = "running" if process.running else "done" if process.completed else "waiting to restart"
     restarts = f" (restarted {process.restarts}×)" if process.restarts else ""
     return f"{process.name}: {state}{restarts}"
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _elapsed(seconds: float) -> str:

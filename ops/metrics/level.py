@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.metrics_core import Metric
 
 from prectr.ops.metrics import catalogue
-from prectr.state.aggregates import LevelCounts
-from prectr.stream.records import LEVELS
+from prectr.state.aggregates import LEVELS, LevelCounts
 
 
 def level_metrics(level_counts: Sequence[tuple[Sequence[str], LevelCounts]], labels: Sequence[str]) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ import msgspec
 
 from prectr.ops.json_file import write_json
 from prectr.state.errors import StateError
+from prectr.state.identity import config_diff
 
 _FILE: Final = "owner.json"
 
@@ -37,13 +38,9 @@ def claim(folder: Path, owner: DataDirOwner) -> None:
         raise StateError(
             f"{path}: cannot be read or written ({reason}): delete the folder; its tables are restored from Kafka"
         ) from error
-    differences = [
-        f"{name} is {getattr(owner, name)}, was {getattr(recorded, name)}"
-        for name in DataDirOwner.__struct_fields__
-        if getattr(owner, name) != getattr(recorded, name)
-    ]
+    differences = config_diff(msgspec.structs.asdict(owner), msgspec.structs.asdict(recorded))
     if differences:
         raise StateError(
-            f"{folder}: the tables belong to another system: {'; '.join(differences)}. Use another --data-dir (and, if "
+            f"{folder}: the tables belong to another system: {differences}. Use another --data-dir (and, if "
             "the topics were recreated, another --group-prefix: the changelog still has the old records)"
         )

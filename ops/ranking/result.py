@@ -8,10 +8,10 @@ import numpy as np
 
 from prectr.model.features.batch import NO_PRICE, Floats, price_band
 from prectr.model.quality.explanation import Explanation
-from prectr.state.aggregates import LevelCounts
+from prectr.ops.report.levels import by_level
+from prectr.state.aggregates import LEVELS, LevelCounts
 from prectr.state.errors import PrectrError
 from prectr.stream.events.contract import Item
-from prectr.stream.records import LEVELS
 
 RelevanceSource = Literal["inferred", "given", "labelled"]
 """The source of a candidate's relevance level: the model (from the text), the file, or the stages' labeller."""
@@ -126,12 +126,12 @@ def _ranked(rank: int, index: int, item: Item, explanation: Explanation, source:
         log_odds=float(explanation.log_odds[index]),
         relevance_level=likeliest + 1,
         relevance_source=source,
-        level_probabilities=_by_level(explanation.levels[index]),
+        level_probabilities=by_level(explanation.levels[index]),
         click_given_level=None
         if explanation.click_given_level is None
-        else _by_level(explanation.click_given_level[index]),
+        else by_level(explanation.click_given_level[index]),
         incentive=None if explanation.incentive is None else float(explanation.incentive[index, likeliest]),
-        incentives=None if explanation.incentive is None else _by_level(explanation.incentive[index]),
+        incentives=None if explanation.incentive is None else by_level(explanation.incentive[index]),
         user_rate=float(rates.user[index, likeliest]),
         query_rate=float(rates.query[index, likeliest]),
         category_rate=float(rates.category[index, likeliest]),
@@ -148,8 +148,8 @@ def preference(
         known=known,
         impressions=_counts(stats[:4]),
         clicks=_counts(stats[4:]),
-        rates=_by_level(smoothed),
-        prior_rates=_by_level(prior_rates.mean(axis=0)),
+        rates=by_level(smoothed),
+        prior_rates=by_level(prior_rates.mean(axis=0)),
         preferred=int(smoothed.argmax()) + 1 if any(stats[:4]) else None,
         past_clicks=past_clicks,
     )
@@ -177,10 +177,6 @@ def candidate_notes(items: Sequence[Item], sources: Sequence[RelevanceSource]) -
     if ignored and "inferred" in sources:
         notes.append(f"the relevance of {ignored:,} candidates is ignored: this model infers it from the text")
     return notes
-
-
-def _by_level(numbers: Floats) -> ByLevel:
-    return {str(level): float(number) for level, number in zip(LEVELS, numbers, strict=True)}
 
 
 def _counts(counts: Sequence[int]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from prectr.ops.report.numbers import fixed
 from prectr.ops.report.schema import Report
 
 _FILE_WIDTH: Final = 120
@@ -43,9 +44,5 @@ def _quality_table(report: Report) -> Table:
     for row in report.models:
         segments = (row.segments.new, row.segments.low, row.segments.active)
         stats = (row.auc, row.gauc, row.log_loss, row.normalized_entropy, row.calibration)
-        table.add_row(row.model, *(_score(value) for value in (*stats, *(each.auc for each in segments))))
+        table.add_row(row.model, *(fixed(value) for value in (*stats, *(each.auc for each in segments))))
     return table
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

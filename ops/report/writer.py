@@ -1,4 +1,4 @@
-"""Writes the report's two files, each whole or not at all."""
+"""Writes the two files of the report, each atomically."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,8 @@ from prectr.state.errors import PrectrError
 def write_report(run_dir: Path, report: Report) -> Path:
     """Write `report.json` and `report.html` into `run_dir`; returns the path of the page.
 
-    PrectrError: a file cannot be written; an earlier report is then still whole.
+    Raises:
+        PrectrError: a file cannot be written; an earlier report is kept.
     """
     page = run_dir / "report.html"
     for path, content in ((run_dir / "report.json", to_json(report)), (page, render(report).encode())):
@@ -22,6 +23,6 @@ def write_report(run_dir: Path, report: Report) -> Path:
             os.replace(temporary, path)
         except OSError as error:
             raise PrectrError(
-                f"cannot write the report {path}: {error.strerror}; make room or choose another --run-dir"
+                f"cannot write the report {path}: {error.strerror}; free some space or use another --run-dir"
             ) from error
     return page

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from prectr.model.config import TrainerConfig
 from prectr.model.quality.oracle import Oracle
 from prectr.model.quality.quality import Quality
 from prectr.ops.report import QueryPreference, Report, RunSummary, build_report, model_report
@@ -19,7 +20,6 @@ from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
 
 if TYPE_CHECKING:
-    from prectr.model.distributed.process_group import TorchProcessGroup
     from prectr.model.quality.explanation import Explanation
     from prectr.stream.records import Example
 
@@ -56,29 +56,29 @@ class ReportedRun(Protocol):
         """Wall-clock time of the run, in seconds."""
 
 
-def make_sinks(
-    settings: Settings, models: Sequence[str], truth: Path | None = None, group: "TorchProcessGroup | None" = None
-) -> Mapping[str, EvaluatedSink]:
+def trainer_configs(config: TrainerConfig, models: Sequence[str]) -> dict[str, TrainerConfig]:
+    """The configuration of each model, by name; raises UsageError if one is named twice."""
+    if len(set(models)) < len(models):
+        raise UsageError(f"--model {','.join(models)}: a model is named twice")
+    return {name: dataclasses.replace(config, model=name) for name in models}
+
+
+def make_sinks(settings: Settings, models: Sequence[str], truth: Path | None = None) -> Mapping[str, EvaluatedSink]:
     """Create a trainer for each model and, if there is a truth, the oracle.
 
     Args:
         settings: of the stages and the trainers.
         models: names.
         truth: file of true click probabilities of a simulated log.
-        group: the processes of data-parallel training.
 
     Raises:
         UsageError: a model is named twice or unknown.
     """
-    if len(set(models)) < len(models):
-        raise UsageError(f"--model {','.join(models)}: a model is named twice")
     sinks: dict[str, EvaluatedSink] = {}
     if models:
         from prectr.model.training.trainer import Trainer  # noqa: PLC0415 (torch takes seconds to import, and --no-train needs none)
 
-        sinks |= {
-            name: Trainer(dataclasses.replace(settings.trainer, model=name), process_group=group) for name in models
-        }
+        sinks |= {name: Trainer(config) for name, config in trainer_configs(settings.trainer, models).items()}
     if truth is not None:
         sinks[ORACLE] = Oracle(truth)
     return sinks

@@ -1,6 +1,5 @@
 """Publishes the quality windows of a trainer's checkpoints, and heartbeats in between."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,8 @@ from prectr.model.distributed.process_group import TorchProcessGroup
 from prectr.model.quality.record import RECORD_VERSION, QualityRecord, encode_record, run_name
 from prectr.model.quality.windows import QualityWindow
 from prectr.model.training.instrumentation import InstrumentedTrainer
-from prectr.state.errors import UsageError
-from prectr.state.failpoints import failpoint
+from prectr.ops.training.evaluated_sinks import trainer_configs
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_topic
 from prectr.stream.kafka.io.quality_producer import QualityProducer
@@ -29,12 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 def make_trainers(
-    config: TrainerConfig, models: Sequence[str], ranks: TorchProcessGroup | None
+    config: TrainerConfig, models: Sequence[str], group: TorchProcessGroup | None
 ) -> dict[str, InstrumentedTrainer]:
     """Create a trainer for each model; raises UsageError if one is named twice or unknown."""
-    if len(set(models)) < len(models):
-        raise UsageError(f"--model {','.join(models)}: a model is named twice")
-    return {name: InstrumentedTrainer(dataclasses.replace(config, model=name), ranks) for name in models}
+    return {name: InstrumentedTrainer(own, group) for name, own in trainer_configs(config, models).items()}
 
 
 class QualityPublisher:
@@ -126,7 +123,7 @@ class QualityPublisher:
             for window in windows
         ]
         self._topic.send([(record.key, encode_record(record)) for record in records])
-        failpoint("published")
+        failpoint(Failpoint.PUBLISHED)
         self._in_flight = batch
         self._last_sent = time.monotonic()
 

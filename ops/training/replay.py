@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,24 +13,10 @@ from prectr.ops.settings.loader import Settings
 from prectr.ops.training.evaluated_sinks import EvaluatedSink, make_report, make_sinks, progress_note, run_identity
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, RunnerOptions
 
 LATE_RECORDS: Final = 0
 """In a replay no source is ever idle, so no record can be behind the merged watermark."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayOptions:
-    """How a replay runs, beside what it computes.
-
-    examples: also write the examples to this file. restart: delete the run and start over. checkpoint_interval:
-    seconds; 0 for one after every step. metrics_port: serve metrics on this port; None for none.
-    """
-
-    examples: Path | None = None
-    restart: bool = False
-    checkpoint_interval: float = 30.0
-    metrics_port: int | None = None
 
 
 def run_replay(
@@ -42,25 +27,27 @@ def run_replay(
     models: Sequence[str],
     truth: Path | None = None,
     flush: bool = True,
-    options: ReplayOptions = ReplayOptions(),
+    options: RunnerOptions = RunnerOptions(),
+    metrics_port: int | None = None,
 ) -> tuple[Report, Path]:
     """Replay `files` into `run_dir` and train each of `models`; returns the report and the path of its page.
 
     Args:
-        files: paths, folders or patterns of logs, merged by event time.
+        files: paths, folders or patterns of logs, read in this order.
         run_dir: folder for state, checkpoints and the report.
         settings: of the stages and the trainers.
         models: names; they share one pass. None of them: only examples are made.
         truth: true click probabilities of a simulated log, to score the oracle beside the models.
         flush: whether the log is complete: close open pages and train the last batch.
-        options: how the replay runs.
+        options: what does not change the result.
+        metrics_port: serve metrics on this port meanwhile.
 
     Raises:
         PrectrError: the log, the run folder, the settings or the disk do not allow it.
         KeyboardInterrupt: a stop was requested; all progress is in a checkpoint.
     """
     with ExitStack() as stack:
-        metrics = None if options.metrics_port is None else stack.enter_context(serve_metrics(options.metrics_port))
+        metrics = None if metrics_port is None else stack.enter_context(serve_metrics(metrics_port))
         sinks = make_sinks(settings, models, truth)
         run = Replay(
             files,
@@ -69,9 +56,7 @@ def run_replay(
             config=run_identity(settings, models, truth),
             sinks=sinks,
             label=LexicalLabeller(),
-            examples=options.examples,
-            checkpoint_interval=options.checkpoint_interval,
-            restart=options.restart,
+            options=options,
         )
         stack.callback(run.close)
         with progress_bar("replay", run.bytes_total) as bar, stop_signals() as stop:

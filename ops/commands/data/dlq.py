@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,6 +14,7 @@ from prectr.ops.cli.options import JsonFile, KafkaOptions
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.cli.terminal_escape import printable, printable_value
 from prectr.ops.json_file import write_json
+from prectr.ops.report.numbers import timestamp
 from prectr.state.errors import PrectrError, UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +76,12 @@ def list_dead_letters(
             source = printable(entry.topic), str(entry.partition), str(entry.offset)
             retried = "retried" if entry.retried else ""
             table.add_row(
-                entry.dead_letter, printable(entry.reason), *source, f"{entry.size:,}", _time(entry.timestamp), retried
+                entry.dead_letter,
+                printable(entry.reason),
+                *source,
+                f"{entry.size:,}",
+                timestamp(entry.timestamp),
+                retried,
             )
         console.print(table)
 
@@ -99,7 +104,7 @@ def show(
     ref = parse_ref(dead_letter)
     found = find_dead_letter(kafka.connection(), kafka.topics(), ref)
     write_json(json, found)
-    typer.echo(f"ref      {ref}, {_time(found.timestamp)} UTC")
+    typer.echo(f"ref      {ref}, {timestamp(found.timestamp)} UTC")
     typer.echo(f"reason   {printable(found.reason)}: {printable(found.detail)}")
     typer.echo(f"source   {printable(found.topic)} partition {found.partition} offset {found.offset}")
     for name, value in found.headers:
@@ -220,7 +225,3 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
     with progress_bar(title, 1.0) as bar:
         yield lambda done, total: bar.update(done / total if total else 1.0)
         bar.update(1.0)
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -25,8 +25,9 @@ def demo(
     Example: prectr demo --pages 5000
     """
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415
-    from prectr.ops.training.replay import ReplayOptions, run_replay  # noqa: PLC0415 (torch takes seconds to import)
-    from prectr.stream.simulator import simulate  # noqa: PLC0415
+    from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import)
+    from prectr.stream.replay.runner import RunnerOptions  # noqa: PLC0415
+    from prectr.stream.simulator import WorldSettings, simulate  # noqa: PLC0415
 
     typer.echo(
         "Demo: real products, queries and relevance grades (Chorus; product data by Icecat), simulated users and "
@@ -37,9 +38,7 @@ def demo(
     with progress_bar("simulate", pages) as bar:
         simulated = simulate(
             log,
-            pages=pages,
-            seed=seed,
-            catalogue="chorus",
+            WorldSettings(pages=pages, seed=seed, catalogue="chorus"),
             truth=truth,
             progress=lambda done, _total: bar.update(done, f"{done:,} pages"),
         )
@@ -52,7 +51,8 @@ def demo(
         load_settings(None, {"batch_span": "1d"}),
         models=MODELS,
         truth=truth,
-        options=ReplayOptions(restart=True, metrics_port=metrics_port),
+        options=RunnerOptions(restart=True),
+        metrics_port=metrics_port,
     )
     print_report(report, page)
     typer.echo(f"Next: open the report in a browser; prectr verify --run-dir {run_dir}")

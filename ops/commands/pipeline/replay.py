@@ -46,7 +46,8 @@ def replay(
     Example: prectr replay log.jsonl.gz --run-dir run --model wide-deep+ --batch-span 1d
     """
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415 (--help needs neither matplotlib nor rich)
-    from prectr.ops.training.replay import ReplayOptions, run_replay  # noqa: PLC0415 (torch takes seconds to import)
+    from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import)
+    from prectr.stream.replay.runner import RunnerOptions  # noqa: PLC0415
 
     settings = load_settings(config, training.settings() | {"without": without, "partitions": partitions})
     report, page = run_replay(
@@ -56,9 +57,8 @@ def replay(
         models=[] if no_train else training.models or [settings.trainer.model],
         truth=truth,
         flush=not no_flush,
-        options=ReplayOptions(
-            examples=examples, restart=restart, checkpoint_interval=checkpoint_interval, metrics_port=metrics_port
-        ),
+        options=RunnerOptions(examples=examples, restart=restart, checkpoint_interval=checkpoint_interval),
+        metrics_port=metrics_port,
     )
     write_json(json, report)
     print_report(report, page)

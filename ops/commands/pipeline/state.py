@@ -1,6 +1,5 @@
 """`prectr state`: shows the state of a run."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,8 @@ import typer
 
 from prectr.ops.cli.options import JsonFile
 from prectr.ops.json_file import write_json
-from prectr.stream.records import LEVELS
+from prectr.ops.report.numbers import timestamp
+from prectr.state.aggregates import LEVELS
 from prectr.stream.serving.query_lookup import QueryLookup, look_up_query
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ def _print(found: QueryLookup) -> None:
 
     console = Console()
     table = Table(
-        title=f"{escape(found.query)} (partition {found.partition}, last page closed {_time(found.updated_at)})"
+        title=f"{escape(found.query)} (partition {found.partition}, last page closed {timestamp(found.updated_at)})"
     )
     for column in (
         "level",
@@ -83,13 +83,9 @@ def _print(found: QueryLookup) -> None:
     for click in reversed(found.last_clicks[-10:]):
         groups = ", ".join(part for part in (click.category, click.brand) if part)
         console.print(
-            f"  {_time(click.ts)}  {click.item_id}  level {click.level}  {groups}", highlight=False, markup=False
+            f"  {timestamp(click.ts)}  {click.item_id}  level {click.level}  {groups}", highlight=False, markup=False
         )
 
 
 def _rate(clicks: float, impressions: float) -> str:
     return f"{clicks / impressions:.4f}" if impressions else "–"
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -16,7 +16,7 @@ from prectr.state.errors import UsageError
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 
 if TYPE_CHECKING:
-    from prectr.stream.kafka.tasks.task import SnapshotSettings
+    from prectr.stream.kafka.tasks.task_context import SnapshotSettings
     from prectr.stream.kafka.tasks.task_status import TaskStatus
 
 _STAGES: Final = ("join", "aggregate")
@@ -84,7 +84,7 @@ def _parse_stages(stages: str) -> list[str]:
 def _snapshot_settings(options: StreamOptions) -> "SnapshotSettings | None":
     """Where and how often to take snapshots; raises if the location cannot be written."""
     from prectr.state.snapshot_storage import SnapshotStorage  # noqa: PLC0415
-    from prectr.stream.kafka.tasks.task import SnapshotSettings  # noqa: PLC0415
+    from prectr.stream.kafka.tasks.task_context import SnapshotSettings  # noqa: PLC0415
 
     if options.snapshots is None:
         return None

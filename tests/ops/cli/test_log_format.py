@@ -33,15 +33,15 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.StringI
     root = logging.getLogger()
     kept, level = root.handlers, root.level
 
-    def heard(*told: str) -> io.StringIO:
+    def capture(*settings: str) -> io.StringIO:
         screen = io.StringIO()
         root.handlers = []
         monkeypatch.setattr("sys.stderr", screen)
         monkeypatch.setattr(console, "console", Console(file=io.StringIO()))
-        set_up_logging(*told)
+        set_up_logging(*settings)
         return screen
 
-    yield heard
+    yield capture
     root.handlers = kept
     root.setLevel(level)
     log_settings.severity, log_settings.log_format = "info", "console"
@@ -84,7 +84,7 @@ def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_tex
 
 
 @pytest.mark.parametrize(
-    ("level", "heard"),
+    ("severity", "logged"),
     [
         ("debug", ["debug", "info", "warning", "error", "theirs"]),
         ("info", ["info", "warning", "error", "theirs"]),
@@ -94,16 +94,16 @@ def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_tex
 )
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_the_severity_applies_to_our_logs_and_libraries_log_warnings_only(
-    level: str, heard: list[str], form: str, listen: Callable[..., io.StringIO]
+    severity: str, logged: list[str], form: str, listen: Callable[..., io.StringIO]
 ) -> None:
-    stderr = listen(level, form)
+    stderr = listen(severity, form)
     for each in ("debug", "info", "warning", "error"):
         getattr(logging.getLogger("prectr.state.store"), each)(each)
     logging.getLogger("fsspec").info("caches")
     logging.getLogger("fsspec").warning("theirs")
     lines = stderr.getvalue().splitlines()
     said = [json.loads(line)["message"] if form == "json" else line.split()[-1] for line in lines]
-    assert said == heard
+    assert said == logged
 
 
 @pytest.mark.parametrize(("level", "form"), [("loud", "console"), ("info", "xml"), ("INFO", "json")])

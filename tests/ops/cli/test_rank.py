@@ -22,10 +22,10 @@ from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.store import Store
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 from prectr.stream.records import decode_example
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 from testkit.command import write_log
@@ -263,7 +263,7 @@ def test_a_corrupt_checkpoint_is_reported(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "run", tmp_path / "run")
     tensors = list_checkpoints(tmp_path / "run" / "checkpoints")[0] / "sinks" / "prectr-v2" / "trainer.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is corrupt"):
         _ranked(made, run_dir=tmp_path / "run")
 
 
@@ -305,11 +305,11 @@ def test_strange_titles_and_prices_have_sensible_scores(made: Path, model: str) 
 
 def test_levels_in_the_file_count_for_models_with_logged_levels(made: Path) -> None:
     given = [msgspec.structs.replace(item, relevance=1 + place % 4) for place, item in enumerate(ITEMS)]
-    told = _ranked(made, items=given, choice={"model": "wide-deep+"})
-    assert {each.item_id: each.relevance_level for each in told.ranked} == {
+    logged = _ranked(made, items=given, choice={"model": "wide-deep+"})
+    assert {each.item_id: each.relevance_level for each in logged.ranked} == {
         item.item_id: item.relevance for item in given
     }
-    assert {each.relevance_source for each in told.ranked} == {"given"}
+    assert {each.relevance_source for each in logged.ranked} == {"given"}
     assert {each.relevance_source for each in _ranked(made, choice={"model": "wide-deep+"}).ranked} == {"labelled"}
     inferred = _ranked(made, items=given)
     assert _log_odds(inferred) == _log_odds(_ranked(made))

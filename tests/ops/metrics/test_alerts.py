@@ -97,7 +97,7 @@ def test_each_alert_has_its_section_of_the_runbook_and_each_section_its_alert() 
 def commands() -> list[list[str]]:
     """Every `prectr` command of the runbook, in a block of its own or within a line."""
     text = RUNBOOK.read_text().replace("\\\n", " ")
-    blocks = re.findall(r"^    (?:\.venv/bin/)?prectr (.+)$", text, re.MULTILINE)
+    blocks = re.findall(r"^(?:    )?(?:\.venv/bin/)?prectr (.+)$", text, re.MULTILINE)
     inline = re.findall(r"`prectr ([^`]+)`", text)
     return [shlex.split(found, comments=True) for found in [*blocks, *inline]]
 
@@ -132,7 +132,7 @@ def test_reasons_that_the_runbook_names_are_reasons_of_dead_letters() -> None:
 
 def test_expressions_of_the_runbook_parse_in_prometheus(tmp_path: Path) -> None:
     exprs = re.findall(
-        r"^    promtool query instant http://127\.0\.0\.1:9090 '(.+)'$", RUNBOOK.read_text(), re.MULTILINE
+        r"^(?:    )?promtool query instant http://127\.0\.0\.1:9090 '(.+)'$", RUNBOOK.read_text(), re.MULTILINE
     )
     assert exprs
     for expr in exprs:

@@ -98,7 +98,7 @@ GAUGES_AND_COUNTERS = {
     "prectr_pending_pages": {("join", 0): 15},
     "prectr_pending_clicks": {("join", 0): 5},
     "prectr_watermark_timestamp_seconds": {("join", 0): 1_700_000_000.5},
-    # The other task has heard of a watermark 20 s further on.
+    # The other task knows a watermark that is 20 s ahead.
     "prectr_watermark_lag_seconds": {("join", 0): 20},
     "prectr_snapshot_bytes": {("join", 0): 9000},
     "prectr_snapshot_age_seconds": {("join", 0): 12.5},

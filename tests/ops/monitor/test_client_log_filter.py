@@ -1,4 +1,4 @@
-"""What the libraries complain of is told once in a while, in one line, and that it is over."""
+"""Errors of the libraries are logged at a limited rate, one line each, and so is their end."""
 
 import logging
 import threading

@@ -27,7 +27,7 @@ FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration", "page
 
 
 def reading(reader_state: str = "reading", **rejected: int) -> MonitorSnapshot:
-    """Two models: one that was heard 20 s ago, one that has been silent for an hour."""
+    """Two models: one with a record 20 s ago, one without a record for an hour."""
     board = QualityTable()
     for age in range(0, 400, 3):
         board.put(entry(record(HEAD - age, age, pages=12), round((NOW - 20) * 1000)))
@@ -210,7 +210,7 @@ def test_a_model_whose_trainer_is_gone_shows_a_growing_record_age() -> None:
     assert samples["prectr_live_trainers", lr] == 1
     assert samples["prectr_live_trainers", gone] == 0
     assert samples["prectr_quality_last_record_age_seconds", gone] == 3600
-    # When the checkpoint was written is told with each record: here, a second for each minute since 1970.
+    # Each record carries the time of the checkpoint: here, a second for each minute since 1970.
     assert samples["prectr_published_checkpoint_age_seconds", lr] == NOW - HEAD
 
 

@@ -209,7 +209,7 @@ def test_a_rate_is_the_increase_over_the_elapsed_time() -> None:
         seen = watching.poll()
         assert seen.rates == {"in": 7.5, "emitted": 7.5, "clicks": 0}
         assert "in 130 (+7.5/s)" in table_row(text_of(seen), "pages")
-        # A process that begins anew counts from the beginning: nothing is said of it.
+        # A restarted process counts from 0: no rate is shown.
         now[0], served.text = NOW + 8, join_task_metrics(0, pages=50)
         assert "in" not in watching.poll().rates
 

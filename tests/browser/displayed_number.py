@@ -1,10 +1,10 @@
-"""What a figure on a page says, held against the number that a program is given."""
+"""Compares a number displayed on a page with its value."""
 
 from prectr.ops.report.numbers import DASH
 
 
 def equals(text: str, value: float | None) -> bool:
-    """Whether a figure as it is written is this number, rounded to the places that are written."""
+    """Whether the text is this value, rounded to the displayed decimal places."""
     if value is None or text == DASH:
         return value is None and text == DASH
     plain = text.replace(",", "")

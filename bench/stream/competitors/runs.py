@@ -1,4 +1,4 @@
-"""Other stream processors on the same log and broker, run and checked by the peers' own `run.py`."""
+"""Other stream processors on the same log and broker, run and checked by their own driver, `run.py`."""
 
 import re
 import subprocess
@@ -18,18 +18,21 @@ from bench.stream.runs import StreamBench
 from bench.stream.workload import Workload, competitors_home
 from prectr.state.errors import PrectrError
 
-_LAUNCHER: Final = Path(__file__).with_name("competitor_launch.py")
+_LAUNCHER: Final = Path(__file__).with_name("launch.py")
 _SAMPLE_EVERY: Final = 0.05
 _MEBI: Final = (1 << 20) / 1e6
 _ENVIRONMENT_PACKAGES: Final = {
     "quix": ("quixstreams==3.28.1", "confluent-kafka==2.12.2", "orjson", "numpy", "msgspec"),
     "faust": ("faust-streaming==0.15.3", "rocksdict", "msgspec"),
 }
-"""Packages by environment; the first has the peers' generator, driver and check, too."""
+"""Packages by environment; the first also runs the competitors' generator, driver and check."""
 
 
 class Competitor(NamedTuple):
-    """One of them. environment: what it runs in, if it is Python. idle: seconds without output that end a run."""
+    """One competitor.
+
+    environment: virtual environment of a Python program. idle: a run ends after this many seconds without output.
+    """
 
     name: str
     title: str
@@ -59,7 +62,7 @@ COMPETITORS: Final = {
     "faust": Competitor("faust", "Faust, at least once", "faust/peer.py", "faust", {}, 6),
 }
 FAILOVER_SETTINGS: Final = {"COMMIT_MS": "100", "SESSION_MS": "6000", "HEARTBEAT_MS": "1500"}
-"""Settings of Kafka Streams where it is killed, besides its own."""
+"""Additional settings of Kafka Streams in failover runs."""
 
 
 class _CpuSample(NamedTuple):
@@ -68,7 +71,7 @@ class _CpuSample(NamedTuple):
 
 
 class CompetitorRuns:
-    """Runs peers; makes what they need on first use, in `folder`."""
+    """Runs competitors; creates their environments in `folder` on first use."""
 
     def __init__(self, bench: StreamBench, folder: Path) -> None:
         self._bench = bench
@@ -77,7 +80,7 @@ class CompetitorRuns:
         self._count = 0
 
     def run(self, competitor: Competitor, workload: Workload, topic: str) -> Run:
-        """Run a peer once on a topic that holds the log."""
+        """Run a competitor once on a topic that holds the log."""
         self._bench.log_progress(competitor.title)
         run = Run(name=competitor.title, pages=workload.pages, events=workload.events)
         try:
@@ -102,7 +105,7 @@ class CompetitorRuns:
     def run_with_kill(
         self, competitor: Competitor, workload: Workload, topic: str, *, delete_state: bool
     ) -> dict[str, Any]:
-        """Kill a peer at 45 % of the pages and start it again at once; what `run.py` says of it."""
+        """Kill a competitor at 45 % of the pages and restart it immediately; returns the result of `run.py`."""
         self._bench.log_progress(f"{competitor.title}, killed, state {'deleted' if delete_state else 'kept'}")
         flags = ["--kill", ".45", *(["--wipe"] if delete_state else [])]
         result, _ = self._run_script(competitor._replace(idle=8), workload, topic, flags, FAILOVER_SETTINGS)
@@ -111,10 +114,10 @@ class CompetitorRuns:
 
     @contextmanager
     def loaded(self, workload: Workload) -> Iterator[str]:
-        """A topic with the log, as the peers load it; deleted at the end."""
+        """Load the log into a topic with the competitors' own loader; deleted at the end."""
         self._count += 1
-        topic = f"peers-events-{self._count}"
-        self._bench.log_progress("loading for the peers")
+        topic = f"competitor-events-{self._count}"
+        self._bench.log_progress("loading for the competitors")
         command = [self._home / "gen.py", "load", workload.path, topic, "--bootstrap", self._bench.broker.address]
         self._wait_for_success(
             self._bench.programs.start([self._python("quix"), *map(str, command)], settings={}), topic
@@ -130,9 +133,9 @@ class CompetitorRuns:
         flags: Sequence[str],
         extra_settings: Mapping[str, str],
     ) -> tuple[dict[str, Any], list[_CpuSample]]:
-        """Run a peer with `run.py`; what it says, and what the peer had spent at times meanwhile."""
+        """Run a competitor with `run.py`; returns its result, and samples of the competitor's CPU time."""
         self._count += 1
-        work = self._bench.folder / f"peers-{self._count}"
+        work = self._bench.folder / f"competitor-{self._count}"
         work.mkdir()
         settings = {
             **competitor.settings,
@@ -170,18 +173,18 @@ class CompetitorRuns:
             raise PrectrError(f"{name}: exit {program.code}: {' '.join(log_text[-500:].split())}")
 
     def _python(self, environment: str) -> str:
-        """The interpreter of an environment, which is made if it is not there."""
+        """Interpreter of an environment, which is created on first use."""
         folder = self._folder / environment
         python = folder / "bin" / "python"
         if not (folder / "ready").exists():
-            self._bench.log_progress(f"{environment}: making its environment")
+            self._bench.log_progress(f"{environment}: creating its environment")
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
             install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             done = subprocess.run(
                 [*install, *_ENVIRONMENT_PACKAGES[environment]], capture_output=True, text=True, check=False
             )
             if done.returncode:
-                raise PrectrError(f"{environment}: its packages cannot be installed:\n{done.stderr[-2000:]}")
+                raise PrectrError(f"{environment}: cannot install its packages:\n{done.stderr[-2000:]}")
             (folder / "ready").touch()
         return str(python)
 
@@ -191,7 +194,7 @@ def _delete(admin: KafkaAdminClient, topic: str) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    """Processes that a process has started and that still run."""
+    """Running child processes of a process."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
     except OSError:
@@ -199,7 +202,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _cpu_at(samples: Sequence[_CpuSample], at: float) -> Cpu:
-    """What had been spent at a time."""
+    """CPU time spent until a time."""
     return next((sample.cpu for sample in reversed(samples) if sample.at <= at), NO_CPU)
 
 

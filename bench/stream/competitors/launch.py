@@ -1,6 +1,6 @@
-"""Runs the peers' own `run.py`, in the peers' environment: FOLDER BOOTSTRAP ARGUMENTS…
+"""Runs the competitors' own driver `run.py` in its environment: FOLDER BOOTSTRAP ARGUMENTS…
 
-Its check reads from a broker at a fixed address unless it is told of another, which `run.py` does not do.
+The driver's check has a fixed default broker address, which `run.py` does not override; this script does.
 """
 
 import importlib
