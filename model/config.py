@@ -236,17 +236,17 @@ class TrainerConfig:
 
     @property
     def infers_levels(self) -> bool:
-        """Whether the level that was logged is kept from the model."""
+        """Whether levels are inferred from the text; the logged ones are then not read."""
         return self.level_source == "inferred" or (self.level_source == "auto" and self.has_relevance_component)
 
     @property
     def has_relevance_component(self) -> bool:
-        """Whether the model infers levels by itself."""
+        """Whether the model has a relevance component, which infers levels."""
         return self.model.startswith("prectr")
 
     @property
     def reads_text(self) -> bool:
-        """Whether a text encoder takes part."""
+        """Whether a text encoder is used."""
         if self.encoder == "auto":
             return self.infers_levels or self.has_relevance_component
         return self.encoder != "none"

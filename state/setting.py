@@ -54,7 +54,9 @@ class Setting:
             return all(self.allows(each) for each in value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return not self.choices or value in self.choices
-        return math.isfinite(value) and (self.ge is None or value >= self.ge) and (self.le is None or value <= self.le)
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        return (self.ge is None or value >= self.ge) and (self.le is None or value <= self.le)
 
 
 class SettingField(NamedTuple):

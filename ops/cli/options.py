@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
+from prectr.ops.settings.option import setting_option
 from prectr.state.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,18 +136,10 @@ class StreamOptions(SnapshotOptions):
 class TrainingOptions:
     """What is trained and how; options that are not given keep their setting."""
 
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="lr, dnn, wide-deep, wide-deep+, prectr or prectr-v2; several, comma-separated, are trained in one "
-            "pass."
-        ),
-    ] = None
-    batch_pages: Annotated[int | None, typer.Option(help="Pages per training batch; default 16.")] = None
-    batch_span: Annotated[
-        str | None, typer.Option(help="Event time that a training batch spans at most, such as 60s or 1d.")
-    ] = None
-    seed: Annotated[int | None, typer.Option(help="Seed of the initial weights.")] = None
+    model: Annotated[str | None, setting_option("model", "Several, comma-separated, are trained in one pass.")] = None
+    batch_pages: Annotated[str | None, setting_option("batch_pages")] = None
+    batch_span: Annotated[str | None, setting_option("batch_span")] = None
+    seed: Annotated[str | None, setting_option("seed")] = None
 
     @property
     def models(self) -> list[str]:

@@ -14,7 +14,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether a stop was requested; a second signal ends the process at once.
 
-    Main thread only.
+    In a thread other than the main one, which alone can handle signals, the answer is always no.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -54,9 +54,7 @@ def check_candidates(items: Iterable[tuple[str, Item]], source: str) -> list[Ite
             raise InputError(f"{source}: {place}: item_id has {size} bytes, of at most {MAX_ID_BYTES}")
         first = places.setdefault(item.item_id, place)
         if first != place:
-            raise InputError(
-                f"{source}: {place}: item {item.item_id!r} is on {first} already: name each candidate once"
-            )
+            raise InputError(f"{source}: {place}: item {item.item_id!r} is already on {first}")
         checked.append(msgspec.structs.replace(item, position=None))
     return checked
 

@@ -62,14 +62,14 @@ class RunRef:
 
 
 class RunRanker:
-    """Ranks candidates by the newest checkpoint of a run, opened once."""
+    """Ranks candidates with the newest checkpoint of a run, opened once."""
 
     def __init__(self, run_ref: RunRef) -> None:
         """Open the run.
 
         Raises:
-            UsageError: a setting differs from the run's, or the state folders of the stages have to be named.
-            CheckpointError, StateError: a checkpoint or the state is missing, corrupt or of another system.
+            UsageError: a setting differs from that of the run, or the state folders must be given.
+            CheckpointError, StateError: there is no checkpoint or state, or it is corrupt or of another system.
         """
         self._run_ref = run_ref
         self._run = _open_newest(run_ref)
@@ -79,7 +79,7 @@ class RunRanker:
         try:
             return self._run.rank(rank_query)
         except (CheckpointError, StateError):
-            # A run in progress keeps its newest two checkpoints: ours may be gone.
+            # An active run prunes all but its newest two checkpoints, possibly this one.
             if self._run.checkpoint_dir in list_checkpoints(self._run_ref.run_dir / "checkpoints"):
                 raise
         self._run = _open_newest(self._run_ref)

@@ -8,18 +8,23 @@ from typing import Annotated, Any, Final
 import typer
 
 from prectr.ops.settings.fields import FIELDS
-from prectr.ops.settings.reference import allowed_values, default_of, value_text
+from prectr.ops.settings.reference import ANY, allowed_values, default_of, value_text
 
 _METAVARS: Final = {int: "INTEGER", float: "NUMBER"}
 
 
-def setting_option(name: str) -> Any:
-    """Return the `typer.Option` of a setting, for `Annotated[str | None, setting_option("batch_span")] = None`."""
+def setting_option(name: str, remark: str = "") -> Any:
+    """Return the `typer.Option` of a setting, for `Annotated[str | None, setting_option("batch_span")] = None`.
+
+    remark: what a command adds to the meaning of the setting.
+    """
     field = FIELDS[name]
     default = value_text(name, default_of(field)) or "none"
+    allowed = allowed_values(field)
+    limits = f"Default {default}." if allowed == ANY else f"Default {default}; {allowed}."
     default_is_list = isinstance(field.default, tuple)
     return typer.Option(
-        help=f"{field.setting.help} Default {default}; {allowed_values(field)}.",
+        help=" ".join(filter(None, (field.setting.help, remark, limits))),
         metavar="DURATION" if field.is_duration else _METAVARS.get(field.kind, "LIST" if default_is_list else "NAME"),
         show_default=False,
     )

@@ -15,6 +15,9 @@ from prectr.stream.config import PipelineConfig
 SettingValue = str | int | float | list[str | int]
 """The value of a setting as JSON has it; durations are seconds."""
 
+ANY: Final = "any"
+"""Shown for a setting without range or choices."""
+
 
 class SettingRow(msgspec.Struct, frozen=True, kw_only=True):
     """One setting. allowed: its range or choices in words. source: `default`, the file, the variable or the flag."""
@@ -65,7 +68,7 @@ def allowed_values(field: SettingField) -> str:
     if setting.choices:
         return ", ".join(setting.choices)
     if setting.ge is None or setting.le is None:
-        return "any"
+        return ANY
     bounds = (setting.format_bound(bound) for bound in (setting.ge, setting.le))
     return " – ".join(bounds) + (" each" if isinstance(field.default, tuple) else "")
 

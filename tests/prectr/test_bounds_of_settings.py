@@ -1,5 +1,6 @@
 """Promise: every numeric setting, at its least and at its greatest value, gives finite results."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -8,8 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prectr.model.config import MODEL_NAMES, TrainerConfig
+import prectr.model.text.encoder.pretrain as pretrain_module
+from prectr.model.config import MODEL_NAMES, PretrainConfig, TrainerConfig
 from prectr.model.models.registry import MODELS
+from prectr.model.text.encoder.graded import GradedPair
+from prectr.model.text.encoder.network import make_encoder
+from prectr.model.text.teacher.labels import FORMAT, LabelManifest, SoftLabels, texts_of
 from prectr.model.training.checkpoint import TENSORS
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.state.errors import ConfigError
@@ -17,10 +22,11 @@ from prectr.state.setting import fields_of
 from prectr.stream.config import PipelineConfig
 from prectr.stream.records import Example
 from tests.kit.models.examples import random_examples, small_config
+from tests.kit.models.teachers import PAIRS
 from tests.kit.stages.replays import replay_to_end
-from tests.prectr.short_log import short_log
+from tests.prectr.short_log import PAGES, short_log
 
-PAGES = 14
+TRAINED_PAGES = 14
 """Four batches: what the first has made infinite, the others read."""
 AFFORDABLE = {
     "threads": 2,
@@ -34,8 +40,13 @@ AFFORDABLE = {
     "exposure_sketch_size": 1 << 16,
     "exposed_pairs_bits": 1 << 16,
     "partitions": 16,
+    "vocab_size": 1 << 12,
+    "batch_size": 64,
+    "tune_epochs": 4,
+    "distil_epochs": 4,
+    "held_out": 0.5,
 }
-"""Settings whose greatest value only takes more memory or time than a test has."""
+"""Settings whose greatest value only takes more memory, time or data than a test has."""
 
 
 def corners(config: type) -> list[tuple[str, object]]:
@@ -59,7 +70,7 @@ def model_with(setting: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def examples() -> list[Example]:
-    return random_examples(PAGES)
+    return random_examples(TRAINED_PAGES)
 
 
 @pytest.mark.parametrize(("setting", "value"), corners(TrainerConfig))
@@ -71,11 +82,34 @@ def test_a_trainer_setting_at_its_bounds_trains_with_finite_results(
     trainer.consume(examples, examples[-1].closes_at)
     trainer.flush()
     trainer.save(tmp_path)
-    assert trainer.pages_trained == PAGES
+    assert trainer.pages_trained == TRAINED_PAGES
     assert all(np.isfinite(batch.logits).all() for batch in scores)
     assert np.isfinite(trainer.score(examples)).all()
     for name, tensor in load_file(tmp_path / TENSORS).items():
         assert torch.isfinite(tensor).all(), name
+
+
+@pytest.mark.parametrize(("setting", "value"), corners(PretrainConfig))
+def test_a_pretraining_setting_at_its_bounds_gives_a_finite_encoder(
+    setting: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain_module, "make_encoder", partial(make_encoder, layers=1))
+    values = {"vocab_size": 200, "batch_size": 16, "tune_epochs": 2, "distil_epochs": 2, "held_out": 0.25}
+    config = msgspec.convert(values | {setting: value}, PretrainConfig)
+    graded = [GradedPair(query, title, 1 + index % 4) for index, (query, title) in enumerate(PAIRS)]
+    made = pretrain_module.pretrain(graded, config, unlabelled=PAIRS, labels=teacher_labels())
+    assert np.isfinite([each.loss for each in made.epochs]).all()
+    assert all(torch.isfinite(tensor).all() for tensor in made.network.state_dict().values())
+
+
+def teacher_labels() -> SoftLabels:
+    """A teacher's labels and vectors of `PAIRS`."""
+    random = np.random.default_rng(1)
+    log_levels = np.log(random.dirichlet([1.0] * 4, len(PAIRS))).astype(np.float32)
+    texts = {text: index for index, text in enumerate(texts_of(PAIRS))}
+    vectors = random.normal(size=(len(texts), 40)).astype(np.float32)
+    manifest = LabelManifest(format=FORMAT, teacher={"model": "made up"}, pairs=len(PAIRS), pairs_sha256="", part=9)
+    return SoftLabels(log_levels, texts, vectors, manifest)
 
 
 @pytest.mark.parametrize(("setting", "value"), corners(PipelineConfig))
@@ -84,8 +118,8 @@ def test_a_pipeline_setting_at_its_bounds_accounts_for_every_page(setting: str, 
     result = replay_to_end(
         [log], tmp_path / "run", config=msgspec.convert({"partitions": 1, setting: value}, PipelineConfig)
     )
-    assert result.pages == result.outcomes.pages.received == 30
-    assert result.outcomes.clicks.received == 30
+    assert result.pages == result.outcomes.pages.received == PAGES
+    assert result.outcomes.clicks.received == PAGES
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_the_time_of_a_query_is_a_datetime_or_milliseconds(folder: Path) -> None
     ("candidates", "message"),
     [
         ([], "there are none"),
-        (["a", {"item_id": "a"}], "number 2: item 'a' is on number 1 already"),
+        (["a", {"item_id": "a"}], "number 2: item 'a' is already on number 1"),
         ([{"item_id": "a", "price": "10 $"}], r"number 1: Expected `float \| null`, got `str` - at `\$\.price`"),
         ([{"title": "a"}], "number 1: Object missing required field `item_id`"),
         (["é" * 129], "number 1: "),

@@ -9,6 +9,7 @@ from prectr.ops.cli.option_groups import with_option_groups
 from prectr.ops.cli.options import CheckpointInterval, ConfigFile, JsonFile, MetricsPort, TrainingOptions
 from prectr.ops.json_file import write_json
 from prectr.ops.settings.loader import load_settings
+from prectr.ops.settings.option import setting_option
 
 
 @with_option_groups
@@ -16,13 +17,8 @@ def replay(
     files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns, read in this order.")],
     run_dir: Annotated[Path, typer.Option(help="Folder for state, checkpoints and the report.")],
     training: TrainingOptions,
-    without: Annotated[
-        str | None,
-        typer.Option(help="Parts of prectr or prectr-v2 to switch off, comma-separated, such as incentive,aggregates."),
-    ] = None,
-    partitions: Annotated[
-        int | None, typer.Option(help="Tasks per stage; the result depends on it. Default 4.")
-    ] = None,
+    without: Annotated[str | None, setting_option("without", "Comma-separated, such as incentive,aggregates.")] = None,
+    partitions: Annotated[str | None, setting_option("partitions")] = None,
     no_train: Annotated[bool, typer.Option("--no-train", help="Only make examples; train no model.")] = False,
     no_flush: Annotated[
         bool,

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 import typer
 
+from prectr.ops.cli.options import ConfigFile, JsonFile
+from prectr.ops.json_file import write_json
 from prectr.ops.settings.fields import FIELDS
 from prectr.ops.settings.loader import load_settings
 from prectr.ops.settings.option import with_setting_options
@@ -19,12 +20,12 @@ _FILE_WIDTH: Final = 200
 @with_setting_options(FIELDS)
 def settings(
     overrides: Mapping[str, object],
-    config: Annotated[Path | None, typer.Option(help="Read settings from this TOML file.")] = None,
+    config: ConfigFile = None,
     toml: Annotated[
         Path | None, typer.Option(help="Write every setting with its value to this file: commented TOML for --config.")
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the reference of all settings to this file.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the settings to this file, for a program.")] = None,
+    json: JsonFile = None,
 ) -> None:
     """Print every setting: value, default, allowed values, unit, meaning, and where the value came from.
 
@@ -34,8 +35,7 @@ def settings(
     """
     loaded = load_settings(config, overrides)
     rows = setting_rows(loaded)
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode({"settings": rows})) + b"\n")
+    write_json(json, {"settings": rows})
     if toml is not None:
         toml.write_text(toml_text(loaded), encoding="utf-8")
     if markdown is not None:

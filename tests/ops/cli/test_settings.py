@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from prectr.model.config import MODEL_NAMES, TrainerConfig
+from prectr.model.config import MODEL_NAMES, PretrainConfig, TrainerConfig
 from prectr.ops.cli.main import app
 from prectr.ops.commands.pipeline.settings import settings
 from prectr.ops.settings.fields import FIELDS, read_value
@@ -127,6 +127,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("without", 3, "wrong type"),
         ("model", 3, "wrong type"),
         ("seed", -1, "at least 0"),
+        ("seed", 10**400, "out of range"),
+        ("seed", "9" * 5000, "not a whole number"),
+        ("dense_lr", 10**400, "out of range"),
     ],
 )
 def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_with_its_source(key: str, value: object, what: str) -> None:
@@ -178,7 +181,7 @@ def test_a_wrong_setting_is_wrong_use() -> None:
 NUMERIC = [field for field in FIELDS.values() if field.kind in (int, float, tuple[int, ...])]
 
 
-@pytest.mark.parametrize("field", NUMERIC, ids=lambda field: field.name)
+@pytest.mark.parametrize("field", [*NUMERIC, *fields_of(PretrainConfig).values()], ids=lambda field: field.name)
 def test_every_number_has_a_range_that_holds_its_default_and_nothing_infinite(field: SettingField) -> None:
     setting = field.setting
     assert setting.ge is not None
