@@ -17,7 +17,7 @@ from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.readers import open_log
 from prectr.stream.replay.runner import STEP_LINES, Replay
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 
 class RoundResult(msgspec.Struct):
@@ -50,7 +50,7 @@ def main(
     """Measure decoding alone and `replay --no-train` alternately; print events per CPU-second and their ratio."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
-        simulated = simulate(log, pages=pages, seed=seed)
+        simulated = simulate(log, WorldSettings(pages=pages, seed=seed))
         measured = []
         for number in range(rounds):
             decode = _events_per_cpu_second(simulated.lines, partial(_decode, log))

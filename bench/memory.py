@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 _PREAMBLE = "import sys; from prectr.ops.cli.main import main; sys.argv = ['prectr', *sys.argv[1:]]; main()"
 
@@ -38,7 +38,7 @@ def main(
     for count in (int(text) for text in pages.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "log.jsonl")
-            simulated = simulate(log, pages=count, days=count * days_per_page)
+            simulated = simulate(log, WorldSettings(pages=count, days=count * days_per_page))
             command = [sys.executable, "-c", _PREAMBLE, "replay", str(log), "--run-dir", f"{folder}/run", "--no-train"]
             subprocess.run(command, check=True, capture_output=True)
             # This is the maximum over all child processes so far; the logs grow, so it is the current one's.

@@ -39,8 +39,8 @@ from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.tasks.task_metrics import DurationHistogram, TaskCounts, count_levels_of_pages
 from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.records import Example
-from prectr.stream.replay.runner import Replay
-from prectr.stream.simulator import simulate
+from prectr.stream.replay.runner import Replay, ReplayOptions
+from prectr.stream.simulator import WorldSettings, simulate
 
 _SNAPSHOTS_PER_SECOND: Final = 2.0
 """Rate at which a trainer passes its stats to the exporter."""
@@ -190,7 +190,7 @@ def _make_examples(pages: int, days: float) -> tuple[list[Example], float]:
     sink = _CollectingSink()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
-        simulate(log, pages=pages, days=days)
+        simulate(log, WorldSettings(pages=pages, days=days))
         replay = Replay(
             [str(log)],
             Path(folder, "run"),
@@ -198,7 +198,7 @@ def _make_examples(pages: int, days: float) -> tuple[list[Example], float]:
             config={},
             sinks={"keep": sink},
             label=LexicalLabeller(),
-            checkpoint_interval=1e9,
+            options=ReplayOptions(checkpoint_interval=1e9),
         )
         start = time.process_time()
         replay.run(flush=True)

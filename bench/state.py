@@ -17,7 +17,7 @@ from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.user_state import StoredUser
 from prectr.stream.readers import open_log
 from prectr.stream.replay.local_tasks import STORE_OPTIONS, EmbeddedTasks
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 PARTITIONS: Final = 4
 _FILL: Final = 100_000
@@ -57,7 +57,7 @@ def main(
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
-        simulate(log, pages=pages, seed=0)
+        simulate(log, WorldSettings(pages=pages))
         counts = [int(count) for count in keys.split(",")]
         filled = {count: _fill_stores(Path(folder, f"filled-{count}"), count) for count in counts}
         best: dict[int, tuple[float, float]] = {}

@@ -27,7 +27,7 @@ from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.records import Example, decode_page, encode_record
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, ReplayOptions
 
 REFERENCE: Final = "reference learner"
 _MAX_ITEMS: Final = 200
@@ -281,8 +281,7 @@ def replay_models(
         config={},
         sinks=sinks,
         label=LexicalLabeller(),
-        checkpoint_interval=float("inf"),
-        restart=True,
+        options=ReplayOptions(checkpoint_interval=float("inf"), restart=True),
     )
     try:
         run.run(flush=True, progress=progress)

@@ -7,8 +7,8 @@ from typing import Literal
 from prectr.ops.settings.loader import load_settings
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.records import Example
-from prectr.stream.replay.runner import Replay
-from prectr.stream.simulator import simulate
+from prectr.stream.replay.runner import Replay, ReplayOptions
+from prectr.stream.simulator import WorldSettings, simulate
 
 Catalogue = Literal["synthetic", "chorus"]
 
@@ -36,7 +36,7 @@ class _CollectingSink:
 def collect_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Example]:
     """Simulate a log in `folder`, and return its examples in total event-time order."""
     log = folder / "log.jsonl"
-    simulate(log, pages=pages, seed=0, catalogue=catalogue)
+    simulate(log, WorldSettings(pages=pages, catalogue=catalogue))
     sink = _CollectingSink()
     run = Replay(
         [str(log)],
@@ -45,8 +45,7 @@ def collect_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Exa
         config={},
         sinks={"kept": sink},
         label=LexicalLabeller(),
-        checkpoint_interval=float("inf"),
-        restart=True,
+        options=ReplayOptions(checkpoint_interval=float("inf"), restart=True),
     )
     try:
         run.run(flush=True)

@@ -26,7 +26,7 @@ from prectr.state.aggregates import NO_COUNTS, NO_SUMS
 from prectr.state.errors import PrectrError, UsageError
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.records import Example, encode_record
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, ReplayOptions
 
 BIN_PAGES: Final = 1_000
 """Pages per bin."""
@@ -231,8 +231,7 @@ def run_drift(
         config={},
         sinks={str(number): watch for number, watch in enumerate(evaluators.values())},
         label=LexicalLabeller(),
-        checkpoint_interval=float("inf"),
-        restart=True,
+        options=ReplayOptions(checkpoint_interval=float("inf"), restart=True),
     )
     try:
         run.run(

@@ -123,7 +123,7 @@ def make_log(settings: WorldSettings, folder: Path) -> None:
     if made.is_file() and made.read_bytes() == identity:
         return
     made.unlink(missing_ok=True)
-    simulate(folder / LOG_FILE, truth=folder / TRUTH_FILE, **msgspec.structs.asdict(settings))
+    simulate(folder / LOG_FILE, settings, truth=folder / TRUTH_FILE)
     made.write_bytes(identity)
 
 

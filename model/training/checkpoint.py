@@ -14,6 +14,7 @@ from torch import Tensor
 from prectr.model.config import TrainerConfig
 from prectr.model.quality.quality import QualityState
 from prectr.state.errors import CheckpointError
+from prectr.state.identity import config_diff
 from prectr.stream.records import Example
 
 FORMAT: Final = 1
@@ -139,13 +140,12 @@ def _settings(config: TrainerConfig) -> dict[str, SettingValue]:
 
 def _check_config(folder: Path, header: CheckpointHeader, config: TrainerConfig) -> None:
     current, saved = _settings(config), header.config
-    different = [
-        f"{name} is {current.get(name, 'not known')!r} and was {saved.get(name, 'not set')!r}"
-        for name in sorted(current.keys() | saved.keys())
-        if name not in _IGNORED_SETTINGS and current.get(name) != saved.get(name)
-    ]
+    different = config_diff(
+        {name: value for name, value in current.items() if name not in _IGNORED_SETTINGS},
+        {name: value for name, value in saved.items() if name not in _IGNORED_SETTINGS},
+    )
     if different:
         raise CheckpointError(
-            f"checkpoint {folder} was written under another configuration: {'; '.join(different)}. "
+            f"checkpoint {folder} was written under another configuration: {different}. "
             "Set it back, or start over in an empty --run-dir"
         )

@@ -11,7 +11,7 @@ import typer
 
 from prectr.state.errors import ConfigError
 from prectr.stream.kafka.client.client import Connection, known_settings
-from prectr.stream.kafka.client.connect_errors import silence_client_logs
+from prectr.stream.kafka.client.client_internals import silence_client_logs
 from prectr.stream.kafka.client.oauth import TokenProvider
 
 Bootstrap = Annotated[str, typer.Option(help="Kafka brokers, host:port, several with commas.")]

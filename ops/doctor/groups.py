@@ -10,7 +10,7 @@ from prectr.ops.doctor.findings import Finding
 from prectr.state.errors import StateError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_topic
-from prectr.stream.kafka.transactions.producer import CommitMetadata, decode_commit
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, decode_commit
 
 STAGES: Final = ("join", "aggregate")
 

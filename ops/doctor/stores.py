@@ -13,12 +13,12 @@ from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.state.errors import StateError
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.store import Store, StoreOptions
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import AggregateMeta
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 
 _TASK_FOLDER: Final = re.compile(r"(join|aggregate)-(\d+)")
 _ROCKSDICT_CONFIG: Final = "rocksdict-config.json"

@@ -10,7 +10,7 @@ from kafka.structs import OffsetAndMetadata
 
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.transactions.producer import decode_commit
+from prectr.stream.kafka.transactions.committed_offsets import decode_commit
 
 REPORT_FILE: Final = "report.json"
 

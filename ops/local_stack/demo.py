@@ -14,7 +14,7 @@ from prectr.state.errors import UsageError
 from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io.log_loader import load
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 _SLEEP: Final = 0.5
 _CONNECT_TIMEOUT: Final = 120.0
@@ -73,7 +73,11 @@ def _ensure_log(folder: Path, pages: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"part-{log.name}"
         with progress_bar("simulate", pages) as bar:
-            simulate(temporary, pages=pages, catalogue="chorus", progress=lambda done, _total: bar.update(done))
+            simulate(
+                temporary,
+                WorldSettings(pages=pages, catalogue="chorus"),
+                progress=lambda done, _total: bar.update(done),
+            )
         temporary.rename(log)
     return log
 

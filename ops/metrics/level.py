@@ -6,8 +6,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from prectr.ops.metrics.exporter import add_samples
-from prectr.state.aggregates import LevelCounts
-from prectr.stream.records import LEVELS
+from prectr.state.aggregates import LEVELS, LevelCounts
 
 
 def level_metrics(level_counts: Sequence[tuple[Sequence[str], LevelCounts]], labels: Sequence[str]) -> Iterator[Metric]:

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from prectr.state.errors import StateError
+from prectr.state.identity import config_diff
 
 _FILE: Final = "owner.json"
 
@@ -36,13 +37,9 @@ def claim(folder: Path, owner: DataDirOwner) -> None:
         raise StateError(
             f"{path}: cannot be read or written ({reason}): delete the folder, its tables come back from Kafka"
         ) from error
-    differences = [
-        f"{name} is {getattr(owner, name)}, was {getattr(recorded, name)}"
-        for name in DataDirOwner.__struct_fields__
-        if getattr(owner, name) != getattr(recorded, name)
-    ]
+    differences = config_diff(msgspec.structs.asdict(owner), msgspec.structs.asdict(recorded))
     if differences:
         raise StateError(
-            f"{folder}: the tables are of another system: {'; '.join(differences)}. Use another --data-dir (and, where "
+            f"{folder}: the tables are of another system: {differences}. Use another --data-dir (and, where "
             "the topics were made anew, another --group-prefix: what the old ones held is still in the changelog)"
         )

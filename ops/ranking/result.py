@@ -8,10 +8,9 @@ import numpy as np
 
 from prectr.model.features.batch import NO_PRICE, Floats, price_band
 from prectr.model.quality.explanation import Explanation
-from prectr.state.aggregates import LevelCounts
+from prectr.state.aggregates import LEVELS, LevelCounts
 from prectr.state.errors import PrectrError
 from prectr.stream.events.contract import Item
-from prectr.stream.records import LEVELS
 
 RelevanceSource = Literal["inferred", "given", "labelled"]
 """Where a candidate's level comes from: from its text by the model, from the file, or from the stages' labeller."""

@@ -17,6 +17,7 @@ from prectr.ops.cli.console import progress_bar
 from prectr.ops.ranking.result import Ranking, RelevanceSource, candidate_notes, preference, rank_items
 from prectr.ops.settings.loader import ENVIRONMENT_PREFIX, Settings, load_settings
 from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.identity import config_diff
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item
 from prectr.stream.events.lexical_labeller import LexicalLabeller
@@ -204,24 +205,22 @@ def _supplied_settings(run_ref: RunRef) -> frozenset[str]:
 
 def _check_settings(names: frozenset[str], given: Settings, run: Settings, folder: Path) -> None:
     """What is given must be what the run was trained with: a model cannot be scored under other settings."""
-    different = []
-    for name in sorted(names):
-        for wanted, has in ((given.pipeline, run.pipeline), (given.trainer, run.trainer)):
-            if hasattr(wanted, name) and _comparable(getattr(wanted, name)) != _comparable(getattr(has, name)):
-                different.append(f"{name} is {_formatted(getattr(wanted, name))}, was {_formatted(getattr(has, name))}")
-    if different:
+    wanted, has = {}, {}
+    for given_part, run_part in ((given.pipeline, run.pipeline), (given.trainer, run.trainer)):
+        for name in names:
+            if hasattr(given_part, name) and _comparable(getattr(given_part, name)) != _comparable(
+                getattr(run_part, name)
+            ):
+                wanted[name], has[name] = getattr(given_part, name), getattr(run_part, name)
+    if different := config_diff(wanted, has):
         raise UsageError(
-            f"checkpoint {folder} was trained with other settings: {'; '.join(different)}. Leave them out, the "
+            f"checkpoint {folder} was trained with other settings: {different}. Leave them out, the "
             "checkpoint has its own, or name the --run-dir of a run that has these"
         )
 
 
 def _comparable(value: object) -> object:
     return frozenset(value) if isinstance(value, tuple) and all(isinstance(part, str) for part in value) else value
-
-
-def _formatted(value: object) -> str:
-    return (", ".join(map(str, value)) or "nothing") if isinstance(value, tuple) else str(value)
 
 
 def _open_stores(run_ref: RunRef, checkpoint_dir: Path) -> TaskStores:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from prectr.stream.records import LEVELS, Example, decode_page
+from prectr.state.aggregates import LEVELS
+from prectr.stream.records import Example, decode_page
 
 if TYPE_CHECKING:
     from prectr.model.quality.explanation import Explanation

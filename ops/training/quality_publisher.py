@@ -13,7 +13,7 @@ from prectr.model.quality.record import RECORD_VERSION, QualityRecord, encode_re
 from prectr.model.quality.windows import QualityWindow
 from prectr.model.training.instrumentation import InstrumentedTrainer
 from prectr.state.errors import UsageError
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_topic
 from prectr.stream.kafka.io.quality_producer import QualityProducer
@@ -119,7 +119,7 @@ class QualityPublisher:
             for window in windows
         ]
         self._topic.send([(record.key, encode_record(record)) for record in records])
-        failpoint("published")
+        failpoint(Failpoint.PUBLISHED)
         self._in_flight = batch
         self._last_sent = time.monotonic()
 

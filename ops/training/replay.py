@@ -13,7 +13,7 @@ from prectr.ops.settings.loader import Settings
 from prectr.ops.training.evaluated_sinks import EvaluatedSink, make_report, make_sinks, progress_note, run_identity
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, ReplayOptions
 
 LATE_RECORDS: Final = 0
 """No source is ever idle in a replay, so nothing can come behind the line."""
@@ -50,9 +50,7 @@ def run_replay(
             config=run_identity(settings, models, truth),
             sinks=sinks,
             label=LexicalLabeller(),
-            examples=examples,
-            checkpoint_interval=checkpoint_interval,
-            restart=restart,
+            options=ReplayOptions(examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
         )
         stack.callback(run.close)
         with progress_bar("replay", run.bytes_total) as bar, stop_signals() as stop:

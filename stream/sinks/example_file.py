@@ -1,4 +1,4 @@
-"""The `--examples` file: one page a line in the one order, for other programs to read."""
+"""The examples file: one page per line in the total order, as JSON for other programs."""
 
 import gzip
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from prectr.state.aggregates import LevelCounts
-from prectr.state.errors import PrectrError
-from prectr.stream.records import LEVELS, Example, decode_page
+from prectr.state.aggregates import LEVELS, LevelCounts
+from prectr.state.errors import PrectrError, Remedy
+from prectr.stream.records import Example, decode_page
 
 _encode = msgspec.json.Encoder().encode
 _BUFFER: Final = 1 << 20
 
 
 class ExampleItem(msgspec.Struct):
-    """One item of a page: `click` is 0 or 1, `relevance` its level."""
+    """One item of a page: `click` is 0 or 1, `relevance` its level, 1 to 4."""
 
     item_id: str
     click: int
@@ -23,7 +23,7 @@ class ExampleItem(msgspec.Struct):
 
 
 class ExampleLine(msgspec.Struct):
-    """A line of the file. Stats: level to [impressions, clicks], totals as of the page's ts."""
+    """A line of the file. The stats map level to [impressions, clicks], totals as of the page's ts."""
 
     request_id: str
     user_id: str
@@ -36,7 +36,7 @@ class ExampleLine(msgspec.Struct):
 
 
 def example_line(example: Example) -> ExampleLine:
-    """What the file says of an example."""
+    """Return the line of an example."""
     items = decode_page(example.page).items
     return ExampleLine(
         example.request_id,
@@ -54,13 +54,13 @@ def example_line(example: Example) -> ExampleLine:
 
 
 class ExampleFile:
-    """Writes the file; `length` is a place that a resumed run can cut it back to.
+    """Writes the file, which a resumed run truncates to the length that `flush` returned at its checkpoint.
 
-    Compressed (.gz), each such place ends a gzip member, so that what stands before it is a whole file.
+    In a compressed file (.gz) each flush ends a gzip member, so that the part before it is a complete file.
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        """Open `path`, cut back to `length` bytes.
+        """Open `path`, truncated to `length` bytes.
 
         Raises:
             PrectrError: it cannot be written, or is shorter than `length`.
@@ -73,7 +73,8 @@ class ExampleFile:
             if size < length:
                 self._file.close()
                 raise PrectrError(
-                    f"{path}: has {size} bytes, the run had written {length}: put the file back, or use --restart"
+                    f"{path}: has {size} bytes, but the run had written {length}: put the original file back,",
+                    Remedy.RESTART,
                 )
             self._file.truncate(length)
             self._file.seek(length)
@@ -83,7 +84,7 @@ class ExampleFile:
         self._size = 0
 
     def write(self, example: Example) -> None:
-        """Add a line."""
+        """Append the line of an example."""
         line = _encode(example_line(example))
         self._lines.append(line)
         self._size += len(line)
@@ -91,7 +92,7 @@ class ExampleFile:
             self.flush()
 
     def flush(self) -> int:
-        """Write out what is buffered; returns the length of the file."""
+        """Write what is buffered; return the length of the file."""
         try:
             if self._lines:
                 data = b"\n".join(self._lines) + b"\n"
@@ -105,7 +106,7 @@ class ExampleFile:
         return self._file.tell()
 
     def close(self) -> None:
-        """Write out what is buffered and close the file."""
+        """Write what is buffered and close the file."""
         self.flush()
         self._file.close()
 

@@ -22,7 +22,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.ordering.frames import encode_frames
+from prectr.stream.ordering.frames import SourceProgress, encode_frames
 from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.local_tasks import EmbeddedTasks
 from tests.kit.stages.events import SECOND, T, click
@@ -87,7 +87,7 @@ def frames_of(examples: list[Example], outcomes: Outcomes, *, each: int = 7) -> 
         here = [example for example, number in zip(examples, numbers, strict=True) if number == partition]
         for number, start in enumerate(range(0, len(here), each)):
             values = [encode_record(example) for example in here[start : start + each]]
-            (frame,) = encode_frames(partition, number, values, 0, outcomes={0: outcomes})
+            (frame,) = encode_frames(partition, number, values, SourceProgress(watermark=0, outcomes={0: outcomes}))
             records.append(CommittedRecord(partition, number, 0, frame))
     return records
 

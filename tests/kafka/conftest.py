@@ -1,4 +1,4 @@
-"""One broker per test session (of each pytest worker), and live systems on it."""
+"""One broker per test session (of each pytest worker), and the live system on it."""
 
 import itertools
 import os

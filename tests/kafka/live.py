@@ -1,4 +1,4 @@
-"""The live system as its commands, against a broker, and a replay of the same log to hold it against."""
+"""The live system as commands against a broker, and a replay of the same log to compare it with."""
 
 import json
 import signal
@@ -21,11 +21,11 @@ MODEL = "lr"
 SESSION_TIMEOUT = "3"
 """Seconds after which a dead process's tasks move on."""
 CrashOrder = tuple[str, int] | Path
-"""Kill a process as it passes a named point for the n-th time; or as a file says, once there is one (crashing.py)."""
+"""Kill a process at the n-th passing of a failpoint; or as a file specifies, once it exists (crashing.py)."""
 
 
 class RunResult(NamedTuple):
-    """What two ways through the same log are compared by."""
+    """What is compared of two runs over the same log."""
 
     hashes: dict[str, str]
     outcomes: dict[str, Any]
@@ -38,7 +38,7 @@ def result_of(report: dict[str, Any], examples: Path) -> RunResult:
 
 
 def replay_log(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> RunResult:
-    """The embedded replay of a log."""
+    """Replay a log."""
     out = folder / "replay.jsonl.gz"
     flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
     report = run_replay_command(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
@@ -86,7 +86,7 @@ class Live:
         state_dir: Path | None = None,
         **settings: str,
     ) -> RunningCommand:
-        """Start a stream process. state_dir: where it has its state, if not where `state` says."""
+        """Start a stream process; its state folder is `state_dir(name)` unless another is given."""
         return self._start(
             [
                 *("stream", *self._system, "--group-prefix", self.prefix, "--session-timeout", SESSION_TIMEOUT),
@@ -97,7 +97,7 @@ class Live:
         )
 
     def stream(self, count: int = 1, *flags: str) -> None:
-        """Run so many stream processes to the end of what is there; all must succeed."""
+        """Run `count` stream processes to the present end of the log; all must succeed."""
         for process in [self.start_stream(str(number + 1), "--until-end", *flags) for number in range(count)]:
             self.wait_for_end(process)
 
@@ -106,12 +106,12 @@ class Live:
         return self._start(["train", *self._system, *out, *flags], crash)
 
     def train_and_read(self, *flags: str, run: str = "train") -> RunResult:
-        """Train to the end, write the examples, and say what came of it."""
+        """Train to the end, write the examples, and return the result."""
         self.wait_for_end(self.start_train("--until-end", *flags, run=run))
         return self.read_result(run)
 
     def read_result(self, run: str = "train") -> RunResult:
-        """Write the examples, and say what came of a trainer that has ended."""
+        """Write the examples, and return the result of a trainer that has ended."""
         report = json.loads((self.folder / run / "report.json").read_bytes())
         assert report["late_records"] == 0
         return result_of(report, self.examples())
@@ -122,7 +122,7 @@ class Live:
         return out
 
     def wait_for_end(self, process: RunningCommand, code: int = 0) -> str:
-        """Wait for a process; returns what it wrote to stderr."""
+        """Wait for a process; returns its stderr."""
         process.wait(self.timeout)
         err = self.stderr_of(process)
         assert process.returncode == code, f"exit {process.returncode}\n{err[-4000:]}"
@@ -130,9 +130,9 @@ class Live:
         return err
 
     def request_stop(self, process: RunningCommand, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask a process to end as an operator would, once it is at work.
+        """Stop a process by a signal, as an operator would, once it handles signals.
 
-        Before that, a signal ends it as it ends any program: on a busy machine it takes long to load its code.
+        Before that a signal kills it; on a busy machine it takes long to load its code.
         """
         deadline = time.monotonic() + self.timeout
         while process.poll() is None and not _handles_signals(process) and time.monotonic() < deadline:
@@ -140,7 +140,7 @@ class Live:
         process.send_signal(number)
 
     def stderr_of(self, process: RunningCommand) -> str:
-        """What a process has written to stderr so far."""
+        """Return the stderr of a process so far."""
         return self._log(process).read_text(errors="replace")
 
     def kill(self, process: RunningCommand) -> None:
@@ -154,7 +154,7 @@ class Live:
                 self.kill(process)
 
     def _start(self, command: list[str | Path], crash: CrashOrder | None, **settings: str) -> RunningCommand:
-        # To a file: a pipe that nobody reads would stop a process that writes much.
+        # To a file: a full pipe would block the process.
         arguments = [str(part) for part in command]
         work_dir = Path(arguments[arguments.index("--state-dir" if "stream" in arguments else "--run-dir") + 1])
         log = self.folder / "stderr" / f"{len(self._logs):02d}-{work_dir.name}.log"
@@ -178,9 +178,9 @@ class Live:
 
 
 def _handles_signals(process: RunningCommand) -> bool:
-    """Whether a process has handlers of its own for the signals that ask it to stop.
+    """Return whether a process has installed its handlers for the signals that stop it.
 
-    By SIGTERM's: Python has one for SIGINT from the start. Linux tells the signals caught as a mask, by number.
+    Checks SIGTERM, since Python handles SIGINT from the start. Linux reports the handled signals as a bit mask.
     """
     with suppress(FileNotFoundError):
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():

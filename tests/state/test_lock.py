@@ -1,4 +1,4 @@
-"""One process at a time works in a folder."""
+"""The folder lock: one process at a time."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def test_makes_the_folder_and_lets_it_go_again(tmp_path: Path) -> None:
 
 def test_a_second_one_is_refused_until_the_first_is_released(tmp_path: Path) -> None:
     first = FolderLock(tmp_path)
-    with pytest.raises(StateError, match="another process is working in it: stop that one first"):
+    with pytest.raises(StateError, match="another process is using it: stop that one first"):
         FolderLock(tmp_path)
     first.release()
     FolderLock(tmp_path).release()

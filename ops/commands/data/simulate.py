@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from prectr.ops.cli.console import progress_bar
-from prectr.stream.simulator import SimulatedLog
+from prectr.stream.simulator import SimulatedLog, WorldSettings
 from prectr.stream.simulator import simulate as write_log
 
 
@@ -42,18 +42,21 @@ def simulate(
     Example: prectr simulate --pages 20000 --seed 0 --catalogue chorus --out log.jsonl.gz --truth truth.parquet
     """
     start = time.monotonic()
+    settings = WorldSettings(
+        pages=pages,
+        seed=seed,
+        catalogue=catalogue.value,
+        days=days,
+        drift=drift,
+        queries=queries,
+        items=items,
+        users=users,
+    )
     with progress_bar("simulate", pages) as bar:
         log = write_log(
             out,
-            pages=pages,
-            seed=seed,
-            catalogue=catalogue.value,
+            settings,
             truth=truth,
-            days=days,
-            drift=drift,
-            queries=queries,
-            items=items,
-            users=users,
             progress=lambda done, _total: bar.update(done, f"{done:,} pages"),
         )
     if json is not None:

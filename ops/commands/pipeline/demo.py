@@ -27,7 +27,7 @@ def demo(
     """
     from prectr.ops.commands.pipeline.replay import print_report  # noqa: PLC0415
     from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import, and --help needs none)
-    from prectr.stream.simulator import simulate  # noqa: PLC0415
+    from prectr.stream.simulator import WorldSettings, simulate  # noqa: PLC0415
 
     typer.echo(
         "A demo: real products, queries and relevance grades (Chorus; product data by Icecat), simulated users and "
@@ -38,9 +38,7 @@ def demo(
     with progress_bar("simulate", pages) as bar:
         simulated = simulate(
             log,
-            pages=pages,
-            seed=seed,
-            catalogue="chorus",
+            WorldSettings(pages=pages, seed=seed, catalogue="chorus"),
             truth=truth,
             progress=lambda done, _total: bar.update(done, f"{done:,} pages"),
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.stream.records import LEVELS
+from prectr.state.aggregates import LEVELS
 from prectr.stream.serving.query_lookup import QueryLookup, look_up_query
 
 app = typer.Typer(

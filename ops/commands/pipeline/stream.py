@@ -65,7 +65,7 @@ def stream(
     from prectr.ops.metrics.stream import stream_metrics  # noqa: PLC0415
     from prectr.state.snapshot_storage import SnapshotStorage  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import Topics, check_topics  # noqa: PLC0415
-    from prectr.stream.kafka.tasks.task import SnapshotSettings  # noqa: PLC0415
+    from prectr.stream.kafka.tasks.task_context import SnapshotSettings  # noqa: PLC0415
     from prectr.stream.kafka.tasks.task_manager import StreamSettings  # noqa: PLC0415
     from prectr.stream.kafka.tasks.worker import run_stream  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`prectr topics` on a real broker: made, made again, and checked."""
+"""`prectr topics` on a real broker: created, created again, and checked."""
 
 import json
 from pathlib import Path

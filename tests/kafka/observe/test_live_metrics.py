@@ -1,4 +1,4 @@
-"""The live system watched with Prometheus: what its processes serve is what they do, and only of what they have."""
+"""The live system's metrics: each process exports what it does, for its own tasks only."""
 
 import json
 import re
@@ -152,7 +152,7 @@ def _searched(log: Path) -> set[str]:
 
 
 def _same_outcomes(samples: Samples, counted: dict[str, Any]) -> None:
-    """What the tasks of all partitions tell together is what `counted` says."""
+    """Check that the metrics of all partitions add up to `counted`."""
     pages, clicks = dict(counted["pages"]), dict(counted["clicks"])
     assert _labelled(samples, "prectr_events_total", "type") == {
         "impression": pages.pop("in"),

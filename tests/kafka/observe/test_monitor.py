@@ -1,4 +1,4 @@
-"""The monitor shows what the trainers report, whoever is killed, and refuses what it cannot read."""
+"""The monitor shows what the trainers report, whichever process is killed, and rejects what it cannot read."""
 
 import json
 import signal
@@ -61,7 +61,7 @@ def test_the_monitor_matches_the_report_to_the_last_bit(live: Live, tmp_path: Pa
     live.create()
     monitor = MonitorProcess(live).start()
     wait_for(lambda: monitor.quality()["status"] == "reading", monitor.log_text)
-    # Before any sketch: nothing to show, and that is said.
+    # Before any sketch there is nothing to show, which the page states.
     empty = monitor.quality()
     assert (empty["models"], empty["sources"], empty["last_checkpoint_time"]) == ([], [], None)
     assert "No trainer has published anything yet" in monitor.get("/")
@@ -205,14 +205,14 @@ def test_a_port_in_use_is_one_clear_line(live: Live, flag: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = MonitorProcess(live).start(flag, str(port)).wait_for_end(code=1)
-    assert f"on 127.0.0.1:{port}: Address already in use; another process may hold the port" in said
-    assert f"give another one with {flag}" in said
+        log = MonitorProcess(live).start(flag, str(port)).wait_for_end(code=1)
+    assert f"on 127.0.0.1:{port}: Address already in use; another process may hold the port" in log
+    assert f"give another one with {flag}" in log
 
 
 def test_missing_topics_and_a_folder_in_use_are_clear_lines(live: Live) -> None:
-    said = MonitorProcess(live, "early").start().wait_for_end(code=1)
-    assert f"there is no topic {live.prefix}model-quality: make the topics with `prectr topics create`" in said
+    log = MonitorProcess(live, "early").start().wait_for_end(code=1)
+    assert f"there is no topic {live.prefix}model-quality: create the topics with `prectr topics create`" in log
     live.create()
     MonitorProcess(live).start().get("/health")
     assert "another process is working in it" in MonitorProcess(live).start().wait_for_end(code=1)

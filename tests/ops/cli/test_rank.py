@@ -23,10 +23,10 @@ from prectr.ops.ranking.service import rank as rank_by
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.store import Store
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 from prectr.stream.records import decode_example
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 from testkit.command import write_log

@@ -24,6 +24,7 @@ from prectr.ops.doctor.snapshots import check_snapshots
 from prectr.ops.doctor.stores import check_stores
 from prectr.ops.doctor.topic_checks import SnapshotTarget as Kept
 from prectr.ops.doctor.versions import check_versions
+from prectr.state.identity import StoreIdentity
 from prectr.state.lock import FolderLock
 from prectr.state.snapshot_storage import SnapshotStorage
 from prectr.state.snapshots import TaskSnapshots
@@ -31,8 +32,7 @@ from prectr.state.store import Store
 from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.kafka.io.example_reader import ReaderState
 from prectr.stream.kafka.io.sink_runner import LiveCheckpoint
-from prectr.stream.kafka.tasks.task import StoreIdentity
-from prectr.stream.kafka.transactions.producer import CommitMetadata
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
 from prectr.stream.ordering.watermark import initial_watermark
 from prectr.stream.replay.run_checkpoint import CheckpointWriter
 from prectr.stream.sinks.run_digest import RunDigest

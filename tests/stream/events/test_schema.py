@@ -1,4 +1,4 @@
-"""Promises of the JSON Schema: it is the contract that the decoder keeps, and the shipped file is it."""
+"""The JSON Schema: it agrees with the decoder's contract, and the shipped file is up to date."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_the_schema_says_what_the_contract_says() -> None:
     schema: dict[str, Any] = json.loads(event_schema_text())
     assert schema == json.loads(json.dumps(event_schema()))
     parts = schema["$defs"]
-    page, click, item = parts["Impression"], parts["Click"], parts["Item"]
+    page, click, item = parts["ResultPage"], parts["Click"], parts["Item"]
     assert set(page["properties"]) == {"type", *ResultPage.__struct_fields__}
     assert set(click["properties"]) == {"type", *Click.__struct_fields__}
     assert set(item["properties"]) == set(Item.__struct_fields__)

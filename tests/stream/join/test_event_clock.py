@@ -1,4 +1,4 @@
-"""The watermark, and clocks that jump: DESIGN's "Time" by hand-made examples and against a brute-force list."""
+"""The event clock: watermark and future events, by hand-made examples and against a brute-force list."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def clock_at(accepted: int | None = T) -> EventClock:
 
 
 def observe(clock: EventClock, ts: int, user_id: str, offset: int = 0) -> bool:
-    """One record, as a stage handles it: observed, and held if it is a suspect."""
+    """Process one record as a stage does: observe it, and quarantine it if it is a future event."""
     suspect = clock.observe(ts, user_id)
     if suspect:
         clock.quarantine(ts, user_id, offset, b"the line")
@@ -140,7 +140,7 @@ def test_an_expired_future_event_confirms_nothing() -> None:
 
 
 def test_a_future_event_that_the_accepted_time_has_reached_was_right() -> None:
-    """An hour and a minute ahead, and never confirmed, for it is the other records that came up to it."""
+    """An hour and a minute ahead and never confirmed, but the other records reach its time."""
     clock = clock_at()
     assert observe(clock, T + 61 * MINUTE, "u")
     assert not observe(clock, T + 30 * MINUTE, "u")
@@ -156,11 +156,11 @@ def test_is_ahead_is_more_than_one_hour_past_the_accepted_time() -> None:
 
 
 class ByList:
-    """The rules of DESIGN, "Time", word by word over plain lists."""
+    """The rules of the event clock, literally, over plain lists."""
 
     def __init__(self) -> None:
         self.accepted: int | None = None
-        self.suspects: list[tuple[int, str, int]] = []  # (ts, user, watermark when it came)
+        self.suspects: list[tuple[int, str, int]] = []  # (ts, user, watermark at its arrival)
 
     def see(self, ts: int, user: str) -> bool:
         if self.accepted is None:

@@ -1,4 +1,4 @@
-"""Stage `sessions` by hand: click outcomes, pages, snapshots as of the page's time, clocks that jump."""
+"""Stage `join` by hand: click outcomes, pages, user state as of the page's time, future timestamps."""
 
 import json
 
@@ -131,7 +131,7 @@ def test_a_page_with_equal_known_fields_is_a_duplicate_else_a_dead_letter() -> N
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_filled_in_level_makes_no_other_page_of_it(closed: bool) -> None:
-    """A duplicate of a page whose levels were filled in is still one, while it is open and when it has closed."""
+    """A duplicate of a page whose levels were filled in is recognised while it is pending and after it has closed."""
     bare = page("r", "u", T, levels=(None, None))
     driver = run(bare, *([advance_watermark(T + WINDOW)] if closed else []), bare)
     assert driver.outcomes.pages.duplicate == 1
@@ -260,7 +260,7 @@ def test_the_last_fifty_clicks_are_shown_and_all_are_counted() -> None:
 
 
 def test_clicks_since_the_oldest_open_page_are_kept_whatever_their_number() -> None:
-    """The page that is still open sees its own past exactly, although 150 clicks came after it."""
+    """A pending page sees exactly its own past, although 150 clicks came after it."""
     items = [f"i{number}" for number in range(75)]
     lines = [
         page("r0", "u", T, items=items),
@@ -287,7 +287,7 @@ def test_a_user_expires_after_the_time_to_live_and_not_before() -> None:
 
 
 def test_a_click_with_a_jumped_clock_expires_no_user() -> None:
-    """A year ahead, on a page a year ahead: nobody has confirmed that a year has passed."""
+    """A click a year ahead on a page a year ahead, neither confirmed by another user."""
     future = T + 365 * DAY
     lines = [page("r1", "u", T), click("r1", "u", T + 1), advance_watermark(T + WINDOW)]
     lines += [

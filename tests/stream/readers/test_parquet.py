@@ -1,4 +1,4 @@
-"""Promises of Parquet logs: a row is an event like a line, or a dead letter like a line."""
+"""Parquet logs: a row is an event or a dead letter, as a line is."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""After kill -9 the same command goes on, and ends with the same examples, aggregates and weights, bit for bit."""
+"""After kill -9 the same command resumes, and ends with the same examples, aggregates and weights, bit for bit."""
 
 import json
 import random
@@ -16,16 +16,16 @@ from tests.oracle.world import Disorder, make_world
 HASHES = ("examples_sha256", "aggregates_sha256", "weights_sha256")
 WORLD = Disorder(pages=2500, users=150, gap=8.0, jump=0.01)
 FILES = 40
-"""The log comes in as many files: each ends a step of the runner, and so makes room for a cut."""
+"""Number of files of the log: each ends a step of the runner, after which a checkpoint is possible."""
 
 
 class Undisturbed(NamedTuple):
-    """A run that nobody killed."""
+    """A run that was not killed."""
 
     report: dict[str, Any]
     examples: list[dict[str, Any]]
     startup: float
-    """Seconds until it first wrote anything."""
+    """Seconds until its first output."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def checkpoints(run_dir: Path) -> list[str]:
 
 
 def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: float, rng: random.Random) -> bool:
-    """Kill it while it starts (one in five), or some time after it has begun a new cut; false if it ended before."""
+    """Kill it while it starts (one in five), or some time after it began a checkpoint; False if it ended before."""
     if rng.random() < 0.2:
         time.sleep(startup * rng.random())
     else:
@@ -82,7 +82,7 @@ def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: f
 
 @pytest.mark.parametrize(("model", "kills"), [("wide-deep", 14), ("lr", 6)])
 def test_killed_anywhere_ends_the_same(model: str, kills: int, log: Path, tmp_path: Path) -> None:
-    """20 kills in all; when a run gets to its end before the kills are used up, another one is begun."""
+    """20 kills in total; if a run ends before that, another one is started."""
     rng = random.Random(kills)
     whole = undisturbed(model, log, tmp_path)
     left, round_number = kills, 0
@@ -154,7 +154,7 @@ def log_of_the_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(log_of_the_finished: Path) -> Path:
-    """A run that has begun with 3 partitions and `lr`, and could go on."""
+    """An incomplete run with 3 partitions and `lr`."""
     run_dir = log_of_the_finished.parent / "run"
     run_replay_command(log_of_the_finished, "--partitions", "3", "--model", "lr", "--no-flush", run_dir=run_dir)
     return run_dir

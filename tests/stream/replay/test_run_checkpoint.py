@@ -1,4 +1,4 @@
-"""Cuts: there or not there, the newest whole one, and what a damaged one says."""
+"""Checkpoints: complete or absent, the newest complete one, and the error of a corrupt one."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prectr.state.errors import CheckpointError, UsageError
+from prectr.state.errors import CheckpointError, Remedy, UsageError
 from prectr.state.store import Store
 from prectr.stream.records import Example
 from prectr.stream.replay.run_checkpoint import (
@@ -89,7 +89,7 @@ def test_a_corrupt_manifest_is_an_error_that_names_it_and_what_to_do(tmp_path: P
     else:
         (folder / "checkpoint.json").write_bytes(damage)
     with pytest.raises(
-        CheckpointError, match=r"cut\.json: the checkpoint cannot be read .* delete the folder .*00000001"
+        CheckpointError, match=r"checkpoint\.json: the checkpoint cannot be read .* delete the folder .*00000001"
     ):
         read_checkpoint(folder)
 
@@ -99,13 +99,13 @@ def test_another_format_version_is_an_error_that_names_both(tmp_path: Path) -> N
     written = json.loads((folder / "checkpoint.json").read_bytes())
     (folder / "checkpoint.json").write_text(json.dumps(written | {"format": CHECKPOINT_FORMAT + 1}))
     with pytest.raises(
-        CheckpointError, match=f"has format {CHECKPOINT_FORMAT + 1}, this program reads {CHECKPOINT_FORMAT}: start over"
+        CheckpointError, match=f"has format {CHECKPOINT_FORMAT + 1}, this program reads {CHECKPOINT_FORMAT}: start"
     ):
         read_checkpoint(folder)
 
 
 def test_restored_stores_hold_the_checkpoints_content_and_leave_it_unchanged(tmp_path: Path) -> None:
-    """Twice from one cut, with writes to the live stores in between."""
+    """Twice from one checkpoint, with writes to the live stores in between."""
     live = tmp_path / "state"
     store = Store(live / "join-0")
     store.write({b"a": b"1"})
@@ -132,10 +132,10 @@ class Word:
         self.word = word
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Nothing is taken."""
+        """Examples are ignored."""
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing."""
 
     def save(self, folder: Path) -> None:
         (folder / "word").write_text(self.word)
@@ -154,6 +154,7 @@ def test_every_sink_restores_its_state_at_the_checkpoint(tmp_path: Path) -> None
 
 
 def test_another_configuration_is_refused_by_the_name_of_each_setting(tmp_path: Path) -> None:
-    check_config(tmp_path, {"seed": "1"}, {"seed": "1"}, "or start over")
-    with pytest.raises(UsageError, match=r"model is lr, was not set; seed is 1, was 2\. Go on .* one, or start over$"):
-        check_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, "or start over")
+    check_config(tmp_path, {"seed": "1"}, {"seed": "1"}, Remedy.RESTART)
+    expected = r"model is lr, was not set; seed is 1, was 2: use the old one, or start the run over$"
+    with pytest.raises(UsageError, match=expected):
+        check_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, Remedy.RESTART)

@@ -1,4 +1,4 @@
-"""What the simulated world promises: its constants, its shares, and the floors and ceiling that models sit between."""
+"""The simulated world: its constants, its shares, and the baselines and the ceiling of models."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The `--examples` file: what a line says, and lengths that a run can be taken back to."""
+"""The examples file: the content of a line, and truncation to the length at a checkpoint."""
 
 import gzip
 import json
@@ -112,7 +112,7 @@ def test_memory_is_bounded_by_the_buffer(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_file_shorter_than_the_run_had_written_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"abc")
-    with pytest.raises(PrectrError, match=r"out\.jsonl: has 3 bytes, the run had written 4: put the file back"):
+    with pytest.raises(PrectrError, match=r"out\.jsonl: has 3 bytes, but the run had written 4: put the original"):
         ExampleFile(path, 4)
     assert path.read_bytes() == b"abc"
 

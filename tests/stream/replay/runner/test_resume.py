@@ -1,4 +1,4 @@
-"""The embedded runner: what it puts out, going on after a crash at any step, and further files."""
+"""The embedded runner: its output, resuming after a crash at any step, and further files."""
 
 import gc
 import gzip
@@ -177,7 +177,7 @@ def test_seconds_add_up_over_all_goes(log: Path, tmp_path: Path) -> None:
 def test_a_quiet_partition_with_more_pages_than_memory_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool
 ) -> None:
-    """One user, so that all other partitions are quiet; stopped and taken up on the way."""
+    """One user, so that all other partitions are idle; stopped and resumed on the way."""
     lines = [page(f"r{number}", "u", T + number * 9000, query=f"q{number % 5}") for number in range(400)]
     log = write_lines(tmp_path / "log.jsonl", lines)
     config = PipelineConfig(partitions=3)
@@ -200,7 +200,7 @@ def test_a_quiet_partition_with_more_pages_than_memory_ends_the_same(
 def test_without_flush_further_files_go_on_as_one_run(
     tmp_path: Path, whole: ReplayResult, name_all: bool, checkpoint_interval: float
 ) -> None:
-    """Whether the files that were read are named again or not, and however often cuts are made."""
+    """Whether or not the files already read are given again, and for any checkpoint interval."""
     parts, out = split_log(tmp_path), tmp_path / "out.jsonl.gz"
     for number in (1, 2, 3):
         named = parts[:number] if name_all else parts[number - 1 : number]
@@ -211,7 +211,7 @@ def test_without_flush_further_files_go_on_as_one_run(
             [line for part in parts[:number] for line in part.read_bytes().splitlines()], 2, flush=number == 3
         )
         assert read_examples(out) == expected["examples"]
-        assert found.outcomes.pages.open == expected["outcomes"]["impressions"]["open"]
+        assert found.outcomes.pages.open == expected["outcomes"]["pages"]["open"]
     assert found == whole
 
 

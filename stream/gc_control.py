@@ -1,6 +1,6 @@
-"""Python's cyclic garbage collector, kept from walking through everything that a stage holds.
+"""Control of Python's cyclic garbage collector, so that it does not scan everything that a stage holds.
 
-Left alone, it looks at all held pages again and again as events are made: more than half of the event path.
+With automatic collection every new event triggers scans of all pending pages: more than half of the event path.
 """
 
 import gc
@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from typing import Final
 
 _YOUNG_INTERVAL: Final = 15.0
-"""Seconds between two looks at what is new; what is still held then is looked at for nothing."""
+"""Seconds between collections of the young generation; objects that are still in use are scanned for nothing."""
 _FULL_INTERVAL: Final = 60.0
-"""Seconds between two looks at everything: cycles that have grown old are found then."""
+"""Seconds between full collections, which find cycles that have reached the oldest generation."""
 
 
 @contextmanager
 def manual_gc() -> Iterator[Callable[[], None]]:
-    """Collect only when the function given is called, every few seconds at the most; what is there now, never."""
+    """Disable automatic collection; objects that exist already are never collected.
+
+    The function that is yielded collects at most every few seconds; call it between micro-batches.
+    """
     gc.collect()
     gc.freeze()
     gc.disable()
