@@ -1,4 +1,4 @@
-"""One browser for all tests; without one they are skipped, or fail if CI=true."""
+"""One browser for all tests; without a browser the tests are skipped, or fail if CI=true."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The monitor page in a real browser: no console errors, and every number equals that of quality.json."""
+"""The monitor's page in a real browser: no console errors, and every number on it is that of quality.json."""
 
 import json
 import urllib.request
@@ -10,7 +10,7 @@ import pytest
 from prectr.ops.monitor.current_quality import MonitorSnapshot
 from prectr.ops.monitor.server import PageServer
 from testkit.chromium import NARROW, WIDE, Chrome
-from tests.browser.displayed_number import equals
+from tests.browser.reading_figures import equals
 from tests.ops.monitor.test_page import NOW, reading
 
 NOTHING_YET = MonitorSnapshot(status="reading", received=0, rejected={}, retained_windows=0, sources=[], quality={})

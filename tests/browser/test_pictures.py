@@ -1,4 +1,4 @@
-"""The screenshots of the documentation: small, complete, and each shown on a page."""
+"""The pictures of the documentation: small, readable, and each used in some page."""
 
 import re
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""The report of a replay in a real browser: no console errors, and every number equals that of report.json."""
+"""The report of a replay in a real browser: no console errors, and its numbers are those of report.json."""
 
 import json
 from functools import partial
@@ -11,10 +11,10 @@ import pytest
 
 from testkit.chromium import NARROW, WIDE, Chrome
 from testkit.command import run_replay_command
-from tests.browser.displayed_number import equals
+from tests.browser.reading_figures import equals
 from tests.kafka.worlds import simulated
 
-METRICS = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration")
+FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration")
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def test_every_visible_number_matches_the_json(browser: Chrome, run_dir: Path) -
     for name, text in seen:
         assert equals(text, at(report, name)), (name, text)
     names = {name for name, _ in seen}
-    assert names >= {*METRICS, "pages", "clicks"}
-    assert names >= {f"segments/{segment}/{what}" for segment in ("new", "low", "active") for what in METRICS}
-    assert names >= {f"models/{number}/{what}" for number in (0, 1) for what in METRICS}
+    assert names >= {*FIGURES, "pages", "clicks"}
+    assert names >= {f"segments/{segment}/{what}" for segment in ("new", "low", "active") for what in FIGURES}
+    assert names >= {f"models/{number}/{what}" for number in (0, 1) for what in FIGURES}
     assert names >= {f"outcomes/pages/{end}" for end in ("emitted", "open", "duplicate", "dead_letter")}
     ends = ("joined", "waiting", "duplicate", "late", "orphan", "foreign", "dead_letter")
     assert names >= {f"outcomes/clicks/{end}" for end in ends}
@@ -70,7 +70,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Requests are not logged."""
 
 
-def test_there_are_no_console_errors_when_served_over_http(browser: Chrome, run_dir: Path) -> None:
+def test_there_are_no_console_errors_when_it_is_served_over_http(browser: Chrome, run_dir: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(run_dir)))
     Thread(target=server.serve_forever, daemon=True).start()
     try:

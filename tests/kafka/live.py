@@ -153,7 +153,7 @@ class Live:
             if process.poll() is None:
                 self.kill(process)
 
-    def _start(self, command: list[str | Path], crash: CrashOrder | None = None, **settings: str) -> RunningCommand:
+    def _start(self, command: list[str | Path], crash: CrashOrder | None, **settings: str) -> RunningCommand:
         # To a file: a full pipe would block the process.
         arguments = [str(part) for part in command]
         work_dir = Path(arguments[arguments.index("--state-dir" if "stream" in arguments else "--run-dir") + 1])

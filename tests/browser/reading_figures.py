@@ -1,10 +1,10 @@
-"""Compares a number displayed on a page with its value."""
+"""Compares a number as written on a page with the number in the JSON."""
 
 from prectr.ops.report.numbers import DASH
 
 
 def equals(text: str, value: float | None) -> bool:
-    """Whether the text is this value, rounded to the displayed decimal places."""
+    """Whether the text is the number, rounded to the decimals that are written."""
     if value is None or text == DASH:
         return value is None and text == DASH
     plain = text.replace(",", "")
