@@ -5,13 +5,13 @@
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim-bookworm AS build
-# The build of torch, as PyTorch names them: cpu, or a CUDA version. Which version is pinned in constraints.txt.
+# The torch build: cpu or a CUDA version, as named by PyTorch. The torch version is pinned in constraints.txt.
 ARG TORCH=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 RUN python -m venv /opt/prectr
 ENV PATH=/opt/prectr/bin:$PATH
-# What changes least comes first: torch, then the other dependencies, then the program.
+# Least frequently changed layers first: torch, other dependencies, the program.
 COPY pyproject.toml constraints.txt ./
 RUN pip install --no-deps --index-url "https://download.pytorch.org/whl/${TORCH}" "$(grep '^torch==' constraints.txt)"
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
@@ -33,7 +33,7 @@ WORKDIR /data
 USER 10001
 # Metrics (--metrics-port 9400 --metrics-address 0.0.0.0) and the monitor's page (--port 9480 --address 0.0.0.0).
 EXPOSE 9400 9480
-# Of what serves metrics; a command that ends by itself needs none (docker run --no-healthcheck).
+# For processes that serve metrics; disable it for one-shot commands (docker run --no-healthcheck).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9400/metrics', timeout=4).read()"]
 ENTRYPOINT ["prectr"]

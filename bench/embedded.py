@@ -1,4 +1,4 @@
-"""`python -m bench.embedded`: events per CPU-second through both stages with durable state, beside decoding alone."""
+"""`python -m bench.embedded`: events per CPU-second of both stages with durable state, relative to decoding alone."""
 
 import gc
 import tempfile
@@ -17,11 +17,11 @@ from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.readers import open_log
 from prectr.stream.replay.runner import STEP_LINES, Replay
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 
 class RoundResult(msgspec.Struct):
-    """One round: events per CPU-second (all threads) of each, and the share that decoding has of the whole."""
+    """One round: events per CPU-second (all threads) of decoding and replay, and replay / decode."""
 
     decode: float
     replay: float
@@ -29,7 +29,7 @@ class RoundResult(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """Median over rounds; ratios are of the two sides of one round."""
+    """Medians over rounds; each ratio is within one round."""
 
     pages: int
     events: int
@@ -43,14 +43,14 @@ class Result(msgspec.Struct):
 
 def main(
     pages: Annotated[int, typer.Option(help="Pages of 10 items to simulate.")] = 100_000,
-    rounds: Annotated[int, typer.Option(help="How often both sides are measured, in turn.")] = 5,
-    seed: int = 0,
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds; both sides are measured in each.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated log.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
 ) -> None:
-    """Measure decoding alone and `replay --no-train`, in turn, and print events per CPU-second and their ratio."""
+    """Measure decoding alone and `replay --no-train` alternately; print events per CPU-second and their ratio."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
-        simulated = simulate(log, pages=pages, seed=seed)
+        simulated = simulate(log, WorldSettings(pages=pages, seed=seed))
         measured = []
         for number in range(rounds):
             decode = _events_per_cpu_second(simulated.lines, partial(_decode, log))
@@ -68,7 +68,7 @@ def main(
             measured,
         )
     print(f"{result.events:,} events of {result.bytes / result.events:,.0f} bytes; median of {rounds} rounds")
-    print("| | events per CPU-second | of decoding |\n|---|---|---|")
+    print("| | events per CPU-second | relative to decoding |\n|---|---|---|")
     print(f"| read and decode alone | {result.decode:,.0f} | 1 |")
     print(f"| replay --no-train: both stages, durable state, digests | {result.replay:,.0f} | {result.ratio:.3f} |")
     print(f"best round: {result.best_replay:,.0f}")

@@ -1,4 +1,4 @@
-"""`python -m bench.memory`: peak memory of `replay --no-train` over logs of growing length."""
+"""`python -m bench.memory`: peak memory of `replay --no-train` on logs of increasing length."""
 
 import resource
 import subprocess
@@ -10,13 +10,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 _PREAMBLE = "import sys; from prectr.ops.cli.main import main; sys.argv = ['prectr', *sys.argv[1:]]; main()"
 
 
 class Row(msgspec.Struct):
-    """One log: its pages, its bytes, and the most memory that the replay had resident, in MiB."""
+    """One log: pages, bytes, and peak resident memory of its replay in MiB."""
 
     pages: int
     bytes: int
@@ -24,24 +24,24 @@ class Row(msgspec.Struct):
 
 
 def main(
-    pages: Annotated[str, typer.Option(help="Lengths of the logs, in pages, rising, with commas.")] = (
+    pages: Annotated[str, typer.Option(help="Lengths of the logs in pages, comma-separated, ascending.")] = (
         "20000,60000,200000,600000"
     ),
-    days_a_page: Annotated[float, typer.Option(help="Event time a page, in days: the rate is the same in all.")] = 2e-4,
-    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    days_per_page: Annotated[float, typer.Option(help="Event time per page in days, the same in all logs.")] = 2e-4,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file as JSON.")] = None,
 ) -> None:
     """Replay each log in a process of its own and print its peak resident memory.
 
-    The rate of pages is the same in every log, so that the pages open at a time are, too.
+    All logs have the same page rate, and so the same number of pending pages at a time.
     """
     rows = []
     for count in (int(text) for text in pages.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "log.jsonl")
-            simulated = simulate(log, pages=count, days=count * days_a_page)
+            simulated = simulate(log, WorldSettings(pages=count, days=count * days_per_page))
             command = [sys.executable, "-c", _PREAMBLE, "replay", str(log), "--run-dir", f"{folder}/run", "--no-train"]
             subprocess.run(command, check=True, capture_output=True)
-            # The largest of all children so far; the logs grow, so it is this one's.
+            # This is the maximum over all child processes so far; the logs grow, so it is the current one's.
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
             rows.append(Row(count, simulated.bytes, peak))
             print(f"{count:,} pages: {peak} MiB", file=sys.stderr)

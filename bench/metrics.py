@@ -1,9 +1,9 @@
-"""`python -m bench.metrics`: what it costs to be watched, as a share of the work that is watched, in one run.
+"""`python -m bench.metrics`: the overhead of metrics and quality reporting, as a share of CPU time, in one run.
 
-The trainer learns a simulated log; each part of the watching is then timed by itself on the very batches, at the rate
-at which it is done, and set beside the CPU time of the learning. A plain trainer and a watched one, a few batches in
-turn, check the sum. Of a stream process, what is done for every page is set beside the CPU time of the stages for it,
-and what is done now and then beside CPU time itself.
+A trainer trains on a simulated log; each part of the instrumentation is then timed on the same batches, multiplied by
+its rate, and divided by the CPU time of the training. A plain and an instrumented trainer, run alternately a few
+batches at a time, verify the sum. For a stream process, work per page is divided by the CPU time of the stages per
+page, and periodic work by CPU time itself.
 """
 
 import gc
@@ -39,20 +39,20 @@ from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.tasks.task_metrics import DurationHistogram, TaskCounts, count_levels_of_pages
 from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.records import Example
-from prectr.stream.replay.runner import Replay
-from prectr.stream.simulator import simulate
+from prectr.stream.replay.runner import Replay, RunnerOptions
+from prectr.stream.simulator import WorldSettings, simulate
 
 _SNAPSHOTS_PER_SECOND: Final = 2.0
-"""A trainer hands its figures to the exporter every half second."""
+"""Rate at which a trainer passes its stats to the exporter."""
 _STATUS_SAMPLES_PER_SECOND: Final = 5.0
-"""A stream process hands over its tasks' facts every fifth of a second."""
+"""Rate at which a stream process publishes the status of its tasks."""
 _BATCHES_PER_SECOND: Final = 10.0
-"""Of a task, at most: records are gathered for a tenth of a second."""
+"""Maximum per task: records are buffered for a tenth of a second."""
 _STORE_STATS_PER_SECOND: Final = 0.1
-"""How often a task asks its RocksDB how it does."""
+"""Rate at which a task reads the statistics of its RocksDB."""
 _SCRAPES_PER_SECOND: Final = 1 / 15
 _CHECKPOINT_PAGES: Final = 4_096
-"""Pages between two checkpoints, where stretches are settled and published."""
+"""Pages between two checkpoints, at which quality windows are sealed and published."""
 _INTERLEAVED_BATCHES: Final = 8
 _INTERLEAVED_PAGES: Final = 2_500
 _ROUNDS: Final = 8
@@ -61,19 +61,21 @@ _TASKS: Final = 8
 
 
 _ScoredBatch = tuple[ScoredPages, SketchUpdate]
-"""A batch, and its scores as they are counted."""
+"""The scored pages of a batch, and their sketch."""
 
 
 class Row(msgspec.Struct):
-    """A part of the watching, and its share of the CPU time of the work."""
+    """One part of the instrumentation, and its share of the CPU time of the instrumented work."""
 
     name: str
     share: float
 
 
 class Result(msgspec.Struct):
-    """trainer, stream: the parts. total_*: their sums, to be below 0.01. in_turn: what a watched trainer takes
-    more than a plain one, measured as a whole, and the standard error of that.
+    """Overheads of the trainer and of a stream process, part by part.
+
+    total_*: sums of the parts, target below 0.01. interleaved_overhead, interleaved_error: overhead of an instrumented
+    trainer over a plain one measured as a whole, and its standard error.
     """
 
     pages: int
@@ -89,7 +91,7 @@ class Result(msgspec.Struct):
 
 
 class _CollectingSink:
-    """A sink that keeps every example."""
+    """A sink that collects every example."""
 
     def __init__(self) -> None:
         self.examples: list[Example] = []
@@ -98,64 +100,32 @@ class _CollectingSink:
         self.examples += examples
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def save(self, folder: Path) -> None:
-        """Nothing survives the benchmark."""
+        """Nothing to save."""
 
     def load(self, folder: Path) -> None:
-        """Nothing was saved."""
+        """Nothing to load."""
 
 
 def main(
-    pages: Annotated[int, typer.Option(help="Pages to simulate; a two-day log has few in a minute.")] = 12_000,
-    days: Annotated[float, typer.Option(help="Event time of the log, in days.")] = 2.0,
-    model: Annotated[str, typer.Option(help="What learns; of lr, the fastest, the cost shows most.")] = "wide-deep+",
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    pages: Annotated[int, typer.Option(help="Pages to simulate.")] = 12_000,
+    days: Annotated[float, typer.Option(help="Event time covered by the log, in days.")] = 2.0,
+    model: Annotated[
+        str, typer.Option(help="Model to train; the overhead is largest for the fastest one, lr.")
+    ] = "wide-deep+",
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
 ) -> None:
-    """Print the cost of metrics and of published quality, as shares of the CPU time of the work."""
+    """Print the overhead of metrics and of published quality, as shares of the CPU time of the work."""
     torch.set_num_threads(1)
     examples, stage_seconds = _make_examples(pages, days)
     config = TrainerConfig(model=model, device="cpu", threads=1)
     batches, train_seconds = _train_plain(config, examples)
     print(f"{len(examples):,} pages, {1e6 * train_seconds / len(examples):.0f} µs of CPU time each", file=sys.stderr)
-    instrumented = InstrumentedTrainer(config)
-    instrumented.consume(examples[: 64 * config.batch_pages], 0)
     windows = _quality_records(batches)
-    trainer = [
-        Row("counting stretches", _median_cpu_seconds(lambda: _add_to_windows(batches), 3) / train_seconds),
-        Row("encoding their records", _median_cpu_seconds(lambda: _encode_records(windows), 3) / train_seconds),
-        Row(
-            "clocks, losses and the gradient's norm",
-            _instrumentation_seconds(config, examples) / train_seconds * len(batches),
-        ),
-        Row(
-            "figures for the exporter",
-            _median_cpu_seconds(lambda: _exporter_snapshot(instrumented)) * _SNAPSHOTS_PER_SECOND,
-        ),
-        Row(
-            "scrapes",
-            _median_cpu_seconds(_scraper(train_metrics, _exporter_snapshot(instrumented))) * _SCRAPES_PER_SECOND,
-        ),
-    ]
-    statuses = [_task_status(number) for number in range(_TASKS)]
-    with tempfile.TemporaryDirectory() as folder:
-        store_stats_seconds = _median_cpu_seconds(_make_store(Path(folder, "store"), examples).stats)
-    outcomes, batch_durations = Outcomes(), DurationHistogram()
-    stream = [
-        Row("levels of the pages", _median_cpu_seconds(lambda: count_levels_of_pages(examples)) / stage_seconds),
-        Row(
-            "counts of a micro-batch",
-            _median_cpu_seconds(lambda: _counts(outcomes, batch_durations)) * _BATCHES_PER_SECOND * _TASKS,
-        ),
-        Row("what RocksDB tells", store_stats_seconds * _STORE_STATS_PER_SECOND * _TASKS),
-        Row(
-            "facts of the tasks",
-            _median_cpu_seconds(lambda: [_task_status(number) for number in range(_TASKS)])
-            * _STATUS_SAMPLES_PER_SECOND,
-        ),
-        Row("scrapes", _median_cpu_seconds(_scraper(stream_metrics, statuses)) * _SCRAPES_PER_SECOND),
-    ]
+    trainer = _trainer_overheads(config, examples, batches, windows, train_seconds)
+    stream = _stream_overheads(examples, stage_seconds)
     overhead, error = _interleaved_overhead(config, examples)
     result = Result(
         pages=len(examples),
@@ -174,12 +144,53 @@ def main(
         json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
+def _trainer_overheads(
+    config: TrainerConfig,
+    examples: Sequence[Example],
+    batches: Sequence[_ScoredBatch],
+    windows: Sequence[QualityRecord],
+    train_seconds: float,
+) -> list[Row]:
+    """Overheads of an instrumented trainer, as shares of the CPU time of a plain one."""
+    instrumented = InstrumentedTrainer(config)
+    instrumented.consume(examples[: 64 * config.batch_pages], 0)
+    snapshot = _exporter_snapshot(instrumented)
+    exporter = _median_cpu_seconds(lambda: _exporter_snapshot(instrumented)) * _SNAPSHOTS_PER_SECOND
+    return [
+        Row("quality windows", _median_cpu_seconds(lambda: _add_to_windows(batches), 3) / train_seconds),
+        Row("encoding quality records", _median_cpu_seconds(lambda: _encode_records(windows), 3) / train_seconds),
+        Row(
+            "timers, losses and gradient norm",
+            _instrumentation_seconds(config, examples) / train_seconds * len(batches),
+        ),
+        Row("stats for the exporter", exporter),
+        Row("scrapes", _median_cpu_seconds(_scraper(train_metrics, snapshot)) * _SCRAPES_PER_SECOND),
+    ]
+
+
+def _stream_overheads(examples: Sequence[Example], stage_seconds: float) -> list[Row]:
+    """Overheads of a stream process: work per page as a share of the stages' CPU time, periodic work of CPU time."""
+    statuses = [_task_status(number) for number in range(_TASKS)]
+    with tempfile.TemporaryDirectory() as folder:
+        store_stats = _median_cpu_seconds(_make_store(Path(folder, "store"), examples).stats)
+    outcomes, batch_durations = Outcomes(), DurationHistogram()
+    counts = _median_cpu_seconds(lambda: _counts(outcomes, batch_durations))
+    status = _median_cpu_seconds(lambda: [_task_status(number) for number in range(_TASKS)])
+    return [
+        Row("levels of the pages", _median_cpu_seconds(lambda: count_levels_of_pages(examples)) / stage_seconds),
+        Row("counters of a micro-batch", counts * _BATCHES_PER_SECOND * _TASKS),
+        Row("RocksDB statistics", store_stats * _STORE_STATS_PER_SECOND * _TASKS),
+        Row("task status", status * _STATUS_SAMPLES_PER_SECOND),
+        Row("scrapes", _median_cpu_seconds(_scraper(stream_metrics, statuses)) * _SCRAPES_PER_SECOND),
+    ]
+
+
 def _make_examples(pages: int, days: float) -> tuple[list[Example], float]:
-    """The examples of a simulated log, and the CPU seconds in which the stages have made them."""
+    """Examples of a simulated log, and the CPU seconds that the stages took to make them."""
     sink = _CollectingSink()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
-        simulate(log, pages=pages, days=days)
+        simulate(log, WorldSettings(pages=pages, days=days))
         replay = Replay(
             [str(log)],
             Path(folder, "run"),
@@ -187,7 +198,7 @@ def _make_examples(pages: int, days: float) -> tuple[list[Example], float]:
             config={},
             sinks={"keep": sink},
             label=LexicalLabeller(),
-            checkpoint_interval=1e9,
+            options=RunnerOptions(checkpoint_interval=1e9),
         )
         start = time.process_time()
         replay.run(flush=True)
@@ -195,12 +206,12 @@ def _make_examples(pages: int, days: float) -> tuple[list[Example], float]:
 
 
 def _train_plain(config: TrainerConfig, examples: Sequence[Example]) -> tuple[list[_ScoredBatch], float]:
-    """What was counted of each batch, and the CPU seconds of a plain trainer."""
+    """Scores and sketch of each batch, and the CPU seconds of a plain trainer."""
     batches: list[_ScoredBatch] = []
 
     def on_scores(scores: BatchScores) -> None:
         scored_pages = scored_pages_of(scores.batch, scores.logits)
-        # A trainer has scored the batch for its quality already.
+        # Every trainer makes the sketch for its own quality metrics, so it is not part of the overhead.
         batches.append(
             (scored_pages, sketch_update(scored_pages.logits, scored_pages.labels, scored_pages.page_starts))
         )
@@ -213,7 +224,7 @@ def _train_plain(config: TrainerConfig, examples: Sequence[Example]) -> tuple[li
 
 
 def _add_to_windows(batches: Sequence[_ScoredBatch]) -> WindowBuffer:
-    """Count all batches as a trainer does, and settle at each checkpoint, where all is published at once."""
+    """Add all batches to quality windows as a trainer does, sealing and acknowledging at each checkpoint."""
     windows = WindowBuffer()
     pages = 0
     for batch in batches:
@@ -238,7 +249,7 @@ def _encode_records(records: Sequence[QualityRecord]) -> list[bytes]:
 
 
 def _instrumentation_seconds(config: TrainerConfig, examples: Sequence[Example]) -> float:
-    """CPU seconds a batch of the calls around a model that does nothing."""
+    """CPU seconds per batch of the instrumentation around a model that does nothing."""
     trainer = InstrumentedTrainer(replace(config, batch_pages=16))
     timed: Any = trainer._model
     model = timed._model
@@ -254,7 +265,7 @@ def _instrumentation_seconds(config: TrainerConfig, examples: Sequence[Example])
             return gradients
 
         def step(self, gradients: Any) -> None:
-            """Nothing is learned."""
+            """Do nothing."""
 
     timed._model = NullModel()
 
@@ -336,11 +347,11 @@ def _scraper(render: Callable[[Any], Any], snapshot: Any) -> Callable[[], object
 
 
 class _ControlTrainer(Trainer):
-    """A second plain trainer: what it takes more than the first is chance, such as where its tables lie."""
+    """A second plain trainer: its difference from the first is noise, such as the memory location of its tables."""
 
 
 def _interleaved_overhead(config: TrainerConfig, examples: Sequence[Example]) -> tuple[float, float]:
-    """How much more a watched trainer takes than a plain one, less what a plain one does; and the standard error."""
+    """Overhead of an instrumented trainer over a plain one, minus that of a second plain one; and standard error."""
     pages = examples[:_INTERLEAVED_PAGES]
     overheads = [
         _cpu_time_ratio(config, pages, InstrumentedTrainer, number % 2 == 0)
@@ -353,7 +364,7 @@ def _interleaved_overhead(config: TrainerConfig, examples: Sequence[Example]) ->
 def _cpu_time_ratio(
     config: TrainerConfig, examples: Sequence[Example], trainer_class: type[Trainer], first: bool
 ) -> float:
-    """CPU time of a trainer of a kind over that of a plain one, a few batches in turn; `first`: made first."""
+    """CPU time of a trainer relative to a plain one, alternating every few batches; first: whether it is made first."""
     trainers = [each(config) for each in ((trainer_class, Trainer) if first else (Trainer, trainer_class))]
     pair = trainers if first else trainers[::-1]
     seconds = [0.0, 0.0]
@@ -361,7 +372,7 @@ def _cpu_time_ratio(
     gc.collect()
     gc.disable()
     for number, start in enumerate(range(0, len(examples) - chunk, chunk)):
-        # Whoever goes second finds the pages in the caches.
+        # The second one finds the pages in the CPU caches, so the order alternates.
         for which in (0, 1) if number % 2 else (1, 0):
             begun = time.process_time()
             pair[which].consume(examples[start : start + chunk], 0)
@@ -371,7 +382,7 @@ def _cpu_time_ratio(
 
 
 def _median_cpu_seconds(act: Callable[[], object], repeats: int = _REPEATS) -> float:
-    """CPU seconds of a call, the median of some."""
+    """Median CPU seconds of a call."""
     act()
     found = []
     for _ in range(repeats):
@@ -390,9 +401,8 @@ def _print(result: Result) -> None:
         for row in rows:
             print(f"| {name}: {row.name} | {100 * row.share:.3f} % |")
         print(f"| **{name}, all** | **{100 * total:.2f} %** (limit 1 %) |")
-    print(
-        f"| trainer, watched beside plain, in turn | {100 * result.interleaved_overhead:+.2f} ± {100 * result.interleaved_error:.2f} % |"
-    )
+    overhead, error = 100 * result.interleaved_overhead, 100 * result.interleaved_error
+    print(f"| trainer, instrumented against plain, interleaved | {overhead:+.2f} ± {error:.2f} % |")
 
 
 if __name__ == "__main__":

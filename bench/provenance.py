@@ -1,4 +1,4 @@
-"""Where a result comes from: the command without its paths, the machine, the versions, the code."""
+"""Provenance of a result: the command without its paths, the machine, package versions, a hash of the code."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 PATH_FLAGS: Final = ("--json", "--work", "--record", "--out", "--stage-one", "--relevance")
-"""Flags that name places on a machine; they change no result, so a page leaves them out."""
+"""Flags that take local paths; they change no result, so pages omit them."""
 
 ROOT: Final = Path(__file__).parents[1]
 
 
 def command_line(module: str, arguments: Sequence[str]) -> str:
-    """The command as one would type it in a shell, without flags that name paths: `--flag value`, `--flag=value`."""
+    """The command as typed in a shell, without the flags in `PATH_FLAGS`: `--flag value` or `--flag=value`."""
     kept: list[str] = []
     value_follows = False
     for argument in arguments:
@@ -33,7 +33,7 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
 
 
 def machine() -> str:
-    """Number of cores and model of the processor."""
+    """Number of cores and processor model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -43,16 +43,16 @@ def machine() -> str:
 
 
 def versions(*packages: str) -> str:
-    """Python's version and those of installed packages."""
+    """Versions of Python and of installed packages."""
     named = [f"{package} {version(package)}" for package in packages]
     return ", ".join([f"Python {platform.python_version()}", *named])
 
 
 @cache
 def code_sha256(*paths: str) -> str:
-    """SHA-256 over Python files, named from the checkout's root; a folder stands for all that lie below it.
+    """SHA-256 over Python files, given relative to the root of the checkout; a folder includes everything below it.
 
-    Taken once a process: what is edited later is not what runs.
+    Cached for the life of the process, since later edits are not the code that runs.
     """
     digest = hashlib.sha256()
     for relative in paths:

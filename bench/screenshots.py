@@ -1,9 +1,9 @@
-"""Takes the pictures of `docs/images` anew: the report, the monitor's page, and `prectr top` on a live system.
+"""Takes the screenshots in `docs/images`: the report, the monitor page, and `prectr top` on a live system.
 
-A log of the Chorus catalogue is simulated and replayed with three models; then the whole live system (a Kafka of its
-own, two stream processes, a trainer, a monitor) works through it, and is looked at when it has. Pages are seen in
-headless Chromium, the terminal's screen is written as SVG by rich. Grafana is not among them: neither Debian's packages
-nor Python's have it, so its dashboards are checked as files, and the report and the monitor's page are shown instead.
+A log of the Chorus catalogue is simulated and replayed with three models; then a live system (its own Kafka broker, two
+stream processes, a trainer, a monitor) processes it, and the screenshots are taken. Pages are rendered in headless
+Chromium, and rich exports the terminal's screen as SVG. There are none of Grafana, which is in neither Debian nor PyPI:
+its dashboards are checked as files, and the report and the monitor page are shown instead.
 
     python -m bench.screenshots
 """
@@ -32,17 +32,17 @@ from prectr.ops.top.poller import Poller
 from prectr.ops.top.scrape import exporter_url, monitor_url, scrape_monitor
 from prectr.ops.top.screen import render
 from prectr.state.errors import PrectrError, UsageError
-from testkit.chromium import HOW, NARROW, WIDE, Chrome, chrome, chrome_there
+from testkit.chromium import INSTALL_HINT, NARROW, WIDE, Chrome, chrome, chrome_available
 
 IMAGES: Final = Path("docs/images")
 MAX_BYTES: Final = 200_000
-"""Of a picture: the repository carries them all."""
+"""Maximum size of an image, since all of them are in the repository."""
 _PRECTR: Final = [sys.executable, "-c", "from prectr.ops.cli.main import main; main()"]
 _STREAM_WORKERS: Final = 2
 _COLUMNS: Final = 132
 _TIMEOUT: Final = 900.0
 _LEARNED_SHARE: Final = 0.7
-"""Share of the pages that have been learned when the pictures are taken: the end of the log stays open."""
+"""Share of the pages that are trained on when the screenshots are taken: pages at the end of the log stay open."""
 _COLOURS: Final = 128
 _REPORT_HEIGHT: Final = 1350
 _NARROW_HEIGHT: Final = 1000
@@ -50,14 +50,14 @@ _NARROW_HEIGHT: Final = 1000
 
 def main(
     pages: Annotated[int, typer.Option(min=200, help="Result pages of the log.")] = 1500,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = IMAGES,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = IMAGES,
 ) -> None:
-    """Take the pictures of the documentation anew.
+    """Take the screenshots of the documentation.
 
     Example: python -m bench.screenshots
     """
-    if not chrome_there():
-        raise UsageError(f"no browser to take pictures with: {HOW}")
+    if not chrome_available():
+        raise UsageError(f"no browser found: {INSTALL_HINT}")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prectr-pictures-") as folder, chrome() as browser:
         work = Path(folder)
@@ -74,7 +74,7 @@ def main(
 
 
 def _live_screenshots(browser: Chrome, log: Path, pages: int, work: Path, out: Path) -> None:
-    """Run the live system on the log, and take its pictures when it has worked through most of it."""
+    """Run the live system on the log, and take the screenshots when it has processed most of it."""
     first = _free_port_range(_STREAM_WORKERS + 3)
     monitor = first + _STREAM_WORKERS + 2
     with running_broker(work / "kafka") as broker, ExitStack() as stack:
@@ -111,13 +111,17 @@ def _live_screenshots(browser: Chrome, log: Path, pages: int, work: Path, out: P
 
 
 def _pages_with_quality(quality: str) -> int:
-    """Pages that the monitor has figures of."""
+    """Number of pages in the monitor's quality metrics."""
     now = scrape_monitor(quality, 5).quality
     return 0 if now is None else sum(model.windows["run"].all.pages for model in now.models)
 
 
 def _run_prectr(*words: object) -> None:
-    """Run a command to its end."""
+    """Run a command until it exits.
+
+    Raises:
+        PrectrError: it failed.
+    """
     done = subprocess.run([*_PRECTR, *map(str, words)], check=False, capture_output=True, text=True)
     if done.returncode:
         raise PrectrError(f"prectr {words[0]} failed:\n{done.stderr[-3000:]}")
@@ -125,7 +129,7 @@ def _run_prectr(*words: object) -> None:
 
 @contextmanager
 def _running_process(log_file: Path, *words: object) -> Iterator["subprocess.Popen[bytes]"]:
-    """A command that goes on until it is asked to end; what it says is written to `said`."""
+    """Run a command in the background, with its output in `log_file`; interrupt it at the end."""
     with log_file.open("wb") as out:
         process = subprocess.Popen(
             [*_PRECTR, *map(str, words)], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
@@ -141,12 +145,12 @@ def _wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]",
     deadline = time.monotonic() + _TIMEOUT
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise PrectrError(f"the live system does not get there:\n{log_file.read_text(errors='replace')[-3000:]}")
+            raise PrectrError(f"the live system made no progress:\n{log_file.read_text(errors='replace')[-3000:]}")
         time.sleep(1)
 
 
 def _free_port_range(count: int) -> int:
-    """The first of some ports in a row that are free."""
+    """First of `count` consecutive free ports."""
     for port in range(21_000, 30_000, count):
         try:
             with ExitStack() as stack:
@@ -155,27 +159,31 @@ def _free_port_range(count: int) -> int:
             return port
         except OSError:
             continue
-    raise PrectrError(f"no {count} free ports in a row")
+    raise PrectrError(f"no {count} consecutive free ports")
 
 
 def _screenshot(browser: Chrome, url: str, width: int, out: Path, height: int | None = None) -> None:
-    """A page as a small PNG, from its top."""
+    """Save a page as a small PNG; height: CSS pixels from the top, all of it by default."""
     browser.open(url, width)
-    browser.picture(out, height)
-    # A page has few colours: a palette of them is a third of the size.
+    browser.screenshot(out, height)
+    # A page has few colours: a palette takes a third of the size.
     Image.open(out).convert("RGB").quantize(_COLOURS).save(out, optimize=True)
     _write_image(out, out.read_bytes())
 
 
 def _without_web_fonts(svg: str) -> str:
-    """What rich writes, without the fonts that it would fetch from elsewhere: any of fixed width does."""
+    """Remove the fonts that rich's SVG would fetch from the web; any monospaced one will do."""
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 def _write_image(out: Path, content: bytes) -> None:
-    """Write a picture, if it is small enough to be carried along."""
+    """Write an image.
+
+    Raises:
+        PrectrError: it is larger than `MAX_BYTES`.
+    """
     if len(content) > MAX_BYTES:
-        raise PrectrError(f"{out}: {len(content):,} bytes are more than {MAX_BYTES:,}: take less of the page")
+        raise PrectrError(f"{out}: {len(content):,} bytes exceed {MAX_BYTES:,}: take less of the page")
     out.write_bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.state`: what an event costs when the state holds one million keys, and when it holds ten."""
+"""`python -m bench.state`: CPU time per event with one million and with ten million keys of state."""
 
 import random
 import shutil
@@ -17,7 +17,7 @@ from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.user_state import StoredUser
 from prectr.stream.readers import open_log
 from prectr.stream.replay.local_tasks import STORE_OPTIONS, EmbeddedTasks
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 PARTITIONS: Final = 4
 _FILL: Final = 100_000
@@ -25,7 +25,7 @@ _STEP: Final = 8_192
 
 
 class SizeResult(msgspec.Struct):
-    """One size of state: keys, bytes on disk, CPU-seconds (all threads) an event of both stages, and wall seconds."""
+    """One size of state: keys, bytes on disk, CPU seconds (all threads) and wall seconds per event, both stages."""
 
     keys: int
     disk_bytes: int
@@ -34,7 +34,7 @@ class SizeResult(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """Both sizes, and how many times dearer an event is with the larger state."""
+    """All sizes, and the cost per event with the largest state relative to the smallest."""
 
     events: int
     sizes: list[SizeResult]
@@ -43,21 +43,21 @@ class Result(msgspec.Struct):
 
 
 def main(
-    keys: Annotated[str, typer.Option(help="Users in the state beforehand, smallest first, with commas.")] = (
+    keys: Annotated[str, typer.Option(help="Numbers of users in the initial state, comma-separated, ascending.")] = (
         "1000000,10000000"
     ),
-    pages: Annotated[int, typer.Option(help="Pages to run; each by a user drawn evenly from those.")] = 40_000,
-    rounds: Annotated[int, typer.Option(help="How often each size is measured, in turn.")] = 3,
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    pages: Annotated[int, typer.Option(help="Pages to process, with users drawn uniformly from the state.")] = 40_000,
+    rounds: Annotated[int, typer.Option(help="Rounds; each size is measured in each, and the best counts.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
 ) -> None:
-    """Fill the stores of the `sessions` tasks with users, then run a log whose users are drawn evenly from them.
+    """Fill the stores of the `join` tasks with users, then process a log whose users are drawn uniformly from them.
 
-    Even draws are the worst case: no user is likely to be in RocksDB's cache. The files are in the operating
-    system's cache, since a cold disk is another matter than a large state.
+    Uniform draws are the worst case: a user is rarely in RocksDB's cache. The files are in the page cache of the
+    operating system, since the size of the state is measured, not a cold disk.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
-        simulate(log, pages=pages, seed=0)
+        simulate(log, WorldSettings(pages=pages))
         counts = [int(count) for count in keys.split(",")]
         filled = {count: _fill_stores(Path(folder, f"filled-{count}"), count) for count in counts}
         best: dict[int, tuple[float, float]] = {}
@@ -69,7 +69,7 @@ def main(
                 _warm_page_cache(run)
                 cpu, wall = _run_stages(run, lines)
                 shutil.rmtree(run)
-                print(f"round {number + 1}, {count:,} keys: {cpu * 1e6:.1f} µs of CPU an event")
+                print(f"round {number + 1}, {count:,} keys: {cpu * 1e6:.1f} µs of CPU per event")
                 best[count] = min(best.get(count, (cpu, wall)), (cpu, wall))
         sizes = [SizeResult(count, _disk_bytes(filled[count]), *best[count]) for count in counts]
     result = Result(
@@ -79,7 +79,7 @@ def main(
         sizes[-1].wall_seconds_per_event / sizes[0].wall_seconds_per_event,
     )
     print(f"{len(lines):,} events, both stages, best of {rounds} rounds")
-    print("| keys of state | on disk | CPU an event | wall an event |\n|---|---|---|---|")
+    print("| keys of state | on disk | CPU per event | wall time per event |\n|---|---|---|---|")
     for size in sizes:
         print(
             f"| {size.keys:,} | {size.disk_bytes / 1e6:,.0f} MB | {size.cpu_seconds_per_event * 1e6:.1f} µs "
@@ -91,10 +91,10 @@ def main(
 
 
 def _fill_stores(folder: Path, count: int) -> Path:
-    """Stores with `count` users, each with eight clicks behind them, written in random order of keys."""
+    """Fill stores with `count` users who have earlier clicks, written in random key order."""
     draw = random.Random(1)
     stores = [Store(folder / f"join-{task}", STORE_OPTIONS) for task in range(PARTITIONS)]
-    noise = draw.randbytes(1 << 20)  # so that the entries do not compress to nothing
+    noise = draw.randbytes(1 << 20)  # incompressible
     for start in range(0, count, _FILL):
         users = [f"u{number}" for number in range(start, min(count, start + _FILL))]
         draw.shuffle(users)
@@ -114,7 +114,7 @@ def _fill_stores(folder: Path, count: int) -> Path:
 
 
 def _replace_users(log: Path, count: int, seed: int) -> list[bytes]:
-    """The lines of the log, with each of its users replaced by one drawn evenly from `count`."""
+    """The lines of the log, with users drawn uniformly from `count`, one per page."""
     draw = random.Random(seed)
     drawn: dict[str, str] = {}
     lines = []
@@ -122,7 +122,7 @@ def _replace_users(log: Path, count: int, seed: int) -> list[bytes]:
         for line in batch.lines:
             before, found, after = line.partition(b'"user_id":"')
             _, quote, rest = after.partition(b'"')
-            # One draw a page, kept for its clicks.
+            # A page and its clicks share one draw.
             page = line.partition(b'"request_id":"')[2].partition(b'"')[0].decode(errors="replace")
             other = drawn.setdefault(page, f"u{draw.randrange(count)}")
             lines.append(before + found + other.encode() + quote + rest if found else line)
@@ -130,7 +130,7 @@ def _replace_users(log: Path, count: int, seed: int) -> list[bytes]:
 
 
 def _warm_page_cache(folder: Path) -> None:
-    """Read every file once: what is measured is the size of the state, not the disk of this machine."""
+    """Read every file once, so that the disk of the machine is not measured."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:

@@ -1,7 +1,7 @@
-"""`python -m bench.trec`: a real search log (TREC Session Track 2013), beside learning from position alone.
+"""`python -m bench.trec`: a real search log (TREC Session Track 2013), compared with position-only baselines.
 
-399 pages, 4,449 impressions, 558 clicks; every figure is prequential, from the first impression on. The log
-may not be copied into the project: it is read from ../shared, and the bench says so if it is not there.
+399 pages, 4,449 impressions, 558 clicks; all metrics are prequential, over the whole log. The licence does not allow
+a copy in this repository: the log is read from ../shared, and the command fails if it is missing.
 """
 
 import subprocess
@@ -21,17 +21,17 @@ from testkit.trec import TREC_PAGES, trec_events, write_trec_log
 
 BASELINE_AUC: Final = 0.6486
 BASELINE_GAUC: Final = 0.6962
-"""What an online logistic regression on position alone is set down to reach on this log; a model must add 0.01."""
+"""Baseline: an online logistic regression on position alone. A model must exceed it by 0.01."""
 
 TREC_MODELS: Final = ("lr", "dnn", "wide-deep", "wide-deep+")
 MODEL_SETTINGS: Final[dict[str, dict[str, str]]] = {}
-"""By model, the PRECTR_* settings that are not the default here."""
+"""PRECTR_* settings that differ from the defaults here, by model."""
 
 Pages = list[tuple[NDArray[np.int64], NDArray[np.float64]]]
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Prequential quality of one way to score, and the settings of it that are not the default."""
+    """Prequential quality of one scorer, and its settings that differ from the defaults."""
 
     name: str
     impressions: int
@@ -42,7 +42,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """What the bench reads of a report."""
+    """The fields of a report that are read here."""
 
     impressions: int
     clicks: int
@@ -51,7 +51,7 @@ class ReplayReport(msgspec.Struct, frozen=True):
 
 
 def read_pages() -> Pages:
-    """Of every page the positions int64[n] and clicks float64[n], in order of time."""
+    """Positions int64[n] and clicks float64[n] of every page, in order of time."""
     events = list(trec_events())
     clicked = {(event["request_id"], event["item_id"]) for event in events if event["type"] == "click"}
     return [
@@ -65,12 +65,12 @@ def read_pages() -> Pages:
 
 
 def log_position_features(positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64[n, 2]: one, and the logarithm of the position."""
+    """float64[n, 2]: a constant 1, and the logarithm of the position."""
     return np.stack([np.ones(len(positions)), np.log(positions)], axis=1)
 
 
 def position_indicator_features(positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64[n, 51]: one, and an indicator for each position to 50."""
+    """float64[n, 51]: a constant 1, and an indicator of each position up to 50."""
     features = np.zeros((len(positions), 51))
     features[:, 0] = 1.0
     features[np.arange(len(positions)), np.minimum(positions, 50)] = 1.0
@@ -99,7 +99,7 @@ def position_only_baseline(pages: Pages, name: str, features: Any, *, alpha: flo
 
 
 def replay_model(log: Path, run_dir: Path, model: str) -> Row:
-    """Replay the log with one model, as a user would, and take the figures from its report."""
+    """Replay the log with one model through the command line, and read the metrics from its report."""
     settings = MODEL_SETTINGS.get(model, {})
     command = [*PRECTR, "replay", str(log), "--run-dir", str(run_dir), "--model", model]
     subprocess.run(command, env=environment(**settings), capture_output=True, check=True)
@@ -107,22 +107,22 @@ def replay_model(log: Path, run_dir: Path, model: str) -> Row:
     return Row(model, report.impressions, report.clicks, report.auc, report.gauc, settings)
 
 
-def main(json: Annotated[Path | None, typer.Option(help="Write the rows to this file too.")] = None) -> None:
+def main(json: Annotated[Path | None, typer.Option(help="Write the rows to this file as JSON.")] = None) -> None:
     """Example: python -m bench.trec --json trec.json."""
     if not TREC_PAGES.exists():
-        print("the TREC 2013 log is not at ../shared/data/trec-session-2013: nothing to measure", file=sys.stderr)
+        print("the TREC 2013 log is missing: put it at ../shared/data/trec-session-2013", file=sys.stderr)
         raise typer.Exit(1)
     pages = read_pages()
     rows = [
         position_only_baseline(
-            pages, "position alone: its logarithm, 16 pages a batch", log_position_features, alpha=0.1, batch_pages=16
+            pages, "position alone: logarithm, batches of 16 pages", log_position_features, alpha=0.1, batch_pages=16
         ),
         position_only_baseline(
-            pages, "position alone: its logarithm, each page at once", log_position_features, alpha=0.3, batch_pages=1
+            pages, "position alone: logarithm, page by page", log_position_features, alpha=0.3, batch_pages=1
         ),
         position_only_baseline(
             pages,
-            "position alone: one weight each, each page at once",
+            "position alone: one weight per position, page by page",
             position_indicator_features,
             alpha=0.5,
             batch_pages=1,
@@ -132,7 +132,8 @@ def main(json: Annotated[Path | None, typer.Option(help="Write the rows to this 
         log = write_trec_log(Path(folder, "trec.jsonl"))
         rows += [replay_model(log, Path(folder, model), model) for model in TREC_MODELS]
     print(
-        f"{rows[0].impressions:,} impressions, {rows[0].clicks} clicks; floor AUC {BASELINE_AUC}, page GAUC {BASELINE_GAUC}"
+        f"{rows[0].impressions:,} impressions, {rows[0].clicks} clicks; baseline AUC {BASELINE_AUC},"
+        f" page GAUC {BASELINE_GAUC}"
     )
     print("| | AUC | page GAUC | settings |\n|---|---|---|---|")
     for row in rows:

@@ -1,110 +1,238 @@
-"""The settings that decide what the trainer learns; part of every checkpoint's identity."""
+"""The settings that decide what the trainer learns; part of the identity of every checkpoint."""
 
 from dataclasses import dataclass
+from typing import Annotated, Final
+
+from prectr.state.setting import YEAR, Setting
+
+MODEL_NAMES: Final = ("lr", "dnn", "wide-deep", "wide-deep+", "prectr", "prectr-v2")
+"""Of `prectr.model.models.registry`, which imports torch."""
+VOCAB_SIZE: Final = 8_000
+"""Tokens at most; few texts give fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig:
-    """Settings of the trainer. Durations are in seconds of event time (effective close)."""
+    """Settings of the trainer. Durations are in seconds of event time (close time)."""
 
-    model: str = "wide-deep+"
-    """A name in `prectr.model.models.registry`."""
-    without: tuple[str, ...] = ()
-    """Parts of the model that are switched off (ablations); each model names the ones it has."""
-    batch_pages: int = 16
-    """A batch ends after this many pages,"""
-    batch_span: float = 60.0
-    """or when effective close passes that of its first page by this much, whichever comes first."""
-    seed: int = 0
-    """Of the weights at the start and of everything random in training."""
-    device: str = "auto"
-    """`auto` (CUDA if there is one), `cpu` or `cuda`."""
-    threads: int = 1
-    """CPU threads of a training step: sums may round otherwise with another number. 0: as torch likes."""
-    embedding_rows: int = 1 << 18
-    """Rows of the hashed embedding table, which all ids share,"""
-    embedding_dim: int = 8
-    """of this many numbers each,"""
-    embedding_lr: float = 0.1
-    """trained by Adagrad with this step,"""
-    embedding_scale: float = 0.01
-    """from starting values within ± this."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Widths of the hidden layers of the deep part,"""
-    dense_lr: float = 0.001
-    """trained by Adam with this step."""
-    wide_rows: int = 1 << 18
-    """Rows of each hashed table of linear weights."""
-    position_ftrl_alpha: float = 0.3
-    """The weights of position and level, few and soon well known, are trained by FTRL-Proximal: α of its step
-    α/(β + √Σg²),"""
-    position_ftrl_beta: float = 1.0
-    """and β of that."""
-    ftrl_alpha: float = 0.3
-    """The same for the weights of ids in `lr`: α"""
-    ftrl_beta: float = 5.0
-    """and β;"""
-    wide_ftrl_alpha: float = 0.1
-    """and for the wide part of `wide-deep`, which shares its work with the deep part: α"""
-    wide_ftrl_beta: float = 2.0
-    """and β."""
-    ftrl_l1: float = 0.0
-    """λ1 of FTRL-Proximal, which keeps weights of little use at zero,"""
-    ftrl_l2: float = 0.0
-    """and λ2, which draws weights to zero."""
-    wide_prior: float = 32.0
-    """The wide part of `wide-deep+` is trained by diagonal Newton steps: what its weights are taken to be known
-    by at the start, in units of Σg²,"""
-    slope_prior: float = 16.0
-    """and the same for the slopes of users and queries over the level."""
-    pair_prior: float = 24.0
-    """and for the weights of an item under a query, which `prectr-v2` has."""
-    prior_rates_size: int = 4096
-    """Rows for the click rates by category, the parents of the rates by query and user."""
-    smoothing: float = 20.0
-    """Impressions that a parent's rate counts for in the rates of its children."""
-    level_source: str = "auto"
-    """What a model is told of an impression's relevance level: `logged`, `inferred` from its text, or `auto`:
-    inferred by the models that have a relevance part, logged for the others."""
-    encoder: str = "auto"
-    """The text encoder: `none`, `shipped`, the folder of another, or `auto`: the shipped one where a model reads
-    text."""
-    encoder_lr: float = 0.0001
-    """Step of Adam for the encoder in joint training."""
-    encoder_share: float = 0.02
-    """Share of a batch's distinct pairs that the encoder learns from; the others are read from the cache of pair
-    embeddings. 1: every pair goes through the encoder every time."""
-    pair_cache_size: int = 1 << 18
-    """Pairs that the cache holds,"""
-    pair_refresh: int = 2000
-    """each encoded again after this many steps."""
-    rehearsal_pairs: int = 4
-    """Graded pairs of stage one that are learned again with each batch,"""
-    rehearsal_weight: float = 0.1
-    """at this weight."""
-    monotonicity_weight: float = 0.1
-    """Weight of semantic consistency: that clicks do not fall as relevance rises,"""
-    stage_one_kl_weight: float = 1.0
-    """and that the level distribution stays near that of stage one."""
-    debias: str = "prior_adjustment+soft"
-    """Exposure debias: `hinge` as published, `prior_adjustment`, or `prior_adjustment+soft`."""
-    hard_negative_noise: float = 1.0
-    """Size of the noise on a hard negative's embedding, in root mean squares of the embedding."""
-    soft_target_weight: float = 0.05
-    """Weight of the hard negatives that are drawn towards the query's click rate (`prior_adjustment+soft`),"""
-    hinge_weight: float = 0.05
-    """or of the pairwise hinge (`hinge`),"""
-    hinge_margin: float = 0.5
-    """with this margin a level, in log-odds,"""
-    hinge_truncation: float = 2.0
-    """which leaves out pairs that miss it by more than this."""
-    exposure: str = "auto"
-    """Whether a model is told how often, and how high, an item has been shown for the query: `on`, `off`, or `auto`:
-    on in `prectr-v2`, as a part of cold-start mining. Of the others `wide-deep+` can be told."""
-    exposure_sketch_size: int = 1 << 20
-    """Rows of the sketch that counts it."""
-    exposed_pairs_bits: int = 1 << 22
-    """Bits for which items have been shown for which query, in the order of exposure."""
+    model: Annotated[str, Setting(help="The ranker to train.", choices=MODEL_NAMES)] = "wide-deep+"
+    without: Annotated[
+        tuple[str, ...], Setting(help="Components of `prectr` or `prectr-v2` to switch off (ablation).")
+    ] = ()
+    batch_pages: Annotated[
+        int,
+        Setting(
+            help="A training batch ends after this many pages, or after `batch_span`, whichever comes first.",
+            unit="pages",
+            ge=1,
+            le=1 << 16,
+        ),
+    ] = 16
+    batch_span: Annotated[
+        float,
+        Setting(
+            help="A training batch ends where the close time of a page is this much later than that of its first page.",
+            unit="s",
+            ge=0.001,
+            le=100 * YEAR,
+        ),
+    ] = 60.0
+    seed: Annotated[
+        int, Setting(help="Seed of the initial weights and of everything random in training.", ge=0, le=(1 << 32) - 1)
+    ] = 0
+    device: Annotated[
+        str,
+        Setting(
+            help="Where to train; `auto`: CUDA if there is a GPU.",
+            choices=("auto", "cpu", "cuda"),
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int,
+        Setting(
+            help="CPU threads of a training step; 0: torch decides. Another number may round sums differently.",
+            ge=0,
+            le=1024,
+        ),
+    ] = 1
+    embedding_rows: Annotated[
+        int, Setting(help="Rows of the hashed embedding table that all ids share.", unit="rows", ge=4096, le=1 << 30)
+    ] = 1 << 18
+    embedding_dim: Annotated[int, Setting(help="Width of an embedding.", ge=1, le=4096)] = 8
+    embedding_lr: Annotated[float, Setting(help="Learning rate of the embeddings (Adagrad).", ge=1e-6, le=10)] = 0.1
+    embedding_scale: Annotated[
+        float, Setting(help="Initial embeddings are uniform between minus and plus this.", ge=0, le=10)
+    ] = 0.01
+    hidden: Annotated[
+        tuple[int, ...], Setting(help="Widths of the hidden layers of the deep part.", ge=1, le=1 << 16)
+    ] = (64, 32)
+    dense_lr: Annotated[float, Setting(help="Learning rate of the dense layers (Adam).", ge=1e-6, le=1)] = 0.001
+    wide_rows: Annotated[
+        int, Setting(help="Rows of each hashed table of linear weights.", unit="rows", ge=4096, le=1 << 30)
+    ] = 1 << 18
+    position_ftrl_alpha: Annotated[
+        float,
+        Setting(
+            help="α of FTRL-Proximal for the weights of position and level; the step is α/(β + √Σg²).", ge=1e-6, le=100
+        ),
+    ] = 0.3
+    position_ftrl_beta: Annotated[
+        float, Setting(help="β of FTRL-Proximal for the weights of position and level.", ge=1e-6, le=1e6)
+    ] = 1.0
+    ftrl_alpha: Annotated[
+        float, Setting(help="α of FTRL-Proximal for the weights of ids in `lr`.", ge=1e-6, le=100)
+    ] = 0.3
+    ftrl_beta: Annotated[float, Setting(help="β of FTRL-Proximal for the weights of ids in `lr`.", ge=1e-6, le=1e6)] = (
+        5.0
+    )
+    wide_ftrl_alpha: Annotated[
+        float, Setting(help="α of FTRL-Proximal for the wide part of `wide-deep`.", ge=1e-6, le=100)
+    ] = 0.1
+    wide_ftrl_beta: Annotated[
+        float, Setting(help="β of FTRL-Proximal for the wide part of `wide-deep`.", ge=1e-6, le=1e6)
+    ] = 2.0
+    ftrl_l1: Annotated[
+        float, Setting(help="λ1 of FTRL-Proximal, which keeps weights of little use at zero.", ge=0, le=1e6)
+    ] = 0.0
+    ftrl_l2: Annotated[float, Setting(help="λ2 of FTRL-Proximal, which draws weights towards zero.", ge=0, le=1e6)] = (
+        0.0
+    )
+    wide_prior: Annotated[
+        float,
+        Setting(
+            help="Prior of SC-Adagrad for the linear weights of `wide-deep+`, `prectr` and `prectr-v2`, in "
+            "units of Σg².",
+            ge=0.01,
+            le=1e9,
+        ),
+    ] = 32.0
+    slope_prior: Annotated[
+        float,
+        Setting(
+            help="Prior of SC-Adagrad for the slopes of users and queries over the relevance level.", ge=0.01, le=1e9
+        ),
+    ] = 16.0
+    pair_prior: Annotated[
+        float,
+        Setting(help="Prior of SC-Adagrad for the weights of an item under a query (`prectr-v2`).", ge=0.01, le=1e9),
+    ] = 24.0
+    prior_rates_size: Annotated[
+        int,
+        Setting(
+            help="Rows for the click rates by category, the parents of the rates by query and user.",
+            unit="rows",
+            ge=1,
+            le=1 << 30,
+        ),
+    ] = 4096
+    smoothing: Annotated[
+        float,
+        Setting(
+            help="Weight of a parent's click rate in the rates of its children.", unit="impressions", ge=0.001, le=1e9
+        ),
+    ] = 20.0
+    level_source: Annotated[
+        str,
+        Setting(
+            help="Relevance level that a model reads: as logged, inferred from the text, or `auto`: "
+            "inferred by `prectr` and `prectr-v2`, logged for the others.",
+            choices=("auto", "logged", "inferred"),
+        ),
+    ] = "auto"
+    encoder: Annotated[
+        str,
+        Setting(
+            help="Text encoder: `none`, `shipped`, the folder of another, or `auto`: the shipped one for "
+            "models that read text."
+        ),
+    ] = "auto"
+    encoder_lr: Annotated[
+        float, Setting(help="Learning rate of the encoder in joint training (Adam).", ge=1e-8, le=1)
+    ] = 0.0001
+    encoder_share: Annotated[
+        float,
+        Setting(
+            help="Share of the distinct pairs of a batch that the encoder learns from; the others are read "
+            "from the pair cache. 1: all.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.02
+    pair_cache_size: Annotated[
+        int, Setting(help="Capacity of the cache of pair embeddings.", unit="pairs", ge=1, le=1 << 30)
+    ] = 1 << 18
+    pair_refresh: Annotated[
+        int, Setting(help="Training steps after which a cached pair is encoded again.", unit="steps", ge=1, le=1 << 30)
+    ] = 2000
+    rehearsal_pairs: Annotated[
+        int, Setting(help="Graded pairs of stage one that each batch replays.", unit="pairs", ge=1, le=1 << 16)
+    ] = 4
+    rehearsal_weight: Annotated[
+        float, Setting(help="Weight of the loss of the replayed pairs of stage one.", ge=0, le=1000)
+    ] = 0.1
+    monotonicity_weight: Annotated[
+        float,
+        Setting(
+            help="Weight of the hinge that keeps clicks from falling as relevance rises (semantic consistency).",
+            ge=0,
+            le=1000,
+        ),
+    ] = 0.1
+    stage_one_kl_weight: Annotated[
+        float,
+        Setting(
+            help="Weight of the KL divergence between the level distribution and that of stage one.", ge=0, le=1000
+        ),
+    ] = 1.0
+    debias: Annotated[
+        str,
+        Setting(
+            help="Exposure debias: `hinge` as published, `prior_adjustment` (logit adjustment), or that "
+            "with soft targets for hard negatives.",
+            choices=("hinge", "prior_adjustment", "prior_adjustment+soft"),
+        ),
+    ] = "prior_adjustment+soft"
+    hard_negative_noise: Annotated[
+        float,
+        Setting(
+            help="Noise on the embedding of a hard negative, relative to the root mean square of the embedding.",
+            ge=0,
+            le=1000,
+        ),
+    ] = 1.0
+    soft_target_weight: Annotated[
+        float,
+        Setting(
+            help="Weight of the loss that draws hard negatives towards the query's click rate "
+            "(`prior_adjustment+soft`).",
+            ge=0,
+            le=1000,
+        ),
+    ] = 0.05
+    hinge_weight: Annotated[float, Setting(help="Weight of the pairwise hinge (`hinge`).", ge=0, le=1000)] = 0.05
+    hinge_margin: Annotated[
+        float, Setting(help="Margin of the hinge per level of difference.", unit="log-odds", ge=0, le=1000)
+    ] = 0.5
+    hinge_truncation: Annotated[
+        float,
+        Setting(
+            help="The hinge leaves out pairs that violate the margin by more than this.", unit="log-odds", ge=0, le=1000
+        ),
+    ] = 2.0
+    exposure: Annotated[
+        str,
+        Setting(
+            help="Whether a model reads how often, and how high, an item was shown for the query; `auto`: "
+            "on in `prectr-v2` (cold-start mining). `wide-deep+` can read it too.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
+    exposure_sketch_size: Annotated[
+        int, Setting(help="Rows of the sketch that counts exposures.", unit="rows", ge=1, le=1 << 30)
+    ] = 1 << 20
+    exposed_pairs_bits: Annotated[
+        int, Setting(help="Bits of the Bloom filter of the items shown for each query.", unit="bits", ge=1, le=1 << 33)
+    ] = 1 << 22
 
     @property
     def infers_levels(self) -> bool:
@@ -122,3 +250,55 @@ class TrainerConfig:
         if self.encoder == "auto":
             return self.infers_levels or self.has_relevance_component
         return self.encoder != "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Settings of pre-training, stage one of the text encoder; part of the encoder's provenance."""
+
+    seed: Annotated[
+        int, Setting(help="Seed of the initial weights and of the order of the pairs.", ge=0, le=(1 << 32) - 1)
+    ] = 0
+    vocab_size: Annotated[int, Setting(help="Greatest size of the vocabulary.", unit="tokens", ge=100, le=1 << 20)] = (
+        VOCAB_SIZE
+    )
+    batch_size: Annotated[int, Setting(help="Pairs of a training step.", unit="pairs", ge=1, le=1 << 16)] = 64
+    temperature: Annotated[
+        float,
+        Setting(
+            help="Temperature of distillation: above 1, small probabilities of the teacher count for more.",
+            ge=0.01,
+            le=1000,
+        ),
+    ] = 2.0
+    vector_weight: Annotated[
+        float,
+        Setting(
+            help="Weight of the cosine loss against the teacher's vectors, where the labels have them.", ge=0, le=1000
+        ),
+    ] = 1.0
+    distil_epochs: Annotated[int, Setting(help="Epochs over the labelled pairs.", ge=1, le=1 << 16)] = 8
+    distil_lr: Annotated[float, Setting(help="Learning rate of distillation.", ge=1e-10, le=1)] = 1e-3
+    tune_epochs: Annotated[int, Setting(help="Greatest number of epochs over the graded pairs.", ge=1, le=1 << 16)] = 40
+    tune_lr: Annotated[float, Setting(help="Learning rate of fine-tuning.", ge=1e-10, le=1)] = 5e-4
+    patience: Annotated[
+        int,
+        Setting(
+            help="Fine-tuning stops after this many epochs without a better log loss on the held-out queries.",
+            unit="epochs",
+            ge=1,
+            le=1 << 16,
+        ),
+    ] = 5
+    held_out: Annotated[
+        float,
+        Setting(
+            help="Share of the graded queries that is held out; 0: train on all of them, for `tune_epochs` epochs.",
+            ge=0,
+            le=0.9,
+        ),
+    ] = 0.1
+    mask_probability: Annotated[
+        float,
+        Setting(help="Share of the tokens that fine-tuning masks, drawn again in each epoch.", ge=0, le=0.9),
+    ] = 0.1

@@ -1,1 +1,1 @@
-"""The state of a task: its RocksDB store, decayed aggregates, bounded rings and codecs."""
+"""The state of a task: its RocksDB store, snapshots of it, decayed aggregates and byte encodings."""

@@ -2,39 +2,56 @@
 
 from typing import Final
 
+LEVELS: Final = (1, 2, 3, 4)
+"""Relevance levels: 1 irrelevant, 2 weakly relevant, 3 relevant, 4 strongly relevant."""
+
+NEVER_UPDATED: Final = -1
+"""Time of the last update of an entry that holds nothing."""
+
 LevelCounts = tuple[int, int, int, int, int, int, int, int]
 """Impressions at levels 1 to 4, then clicks at levels 1 to 4."""
 
 LevelSums = tuple[float, float, float, float, float, float, float, float]
-"""The same as decayed sums (float64)."""
+"""The same, exponentially decayed (float64)."""
 
 NO_COUNTS: Final[LevelCounts] = (0, 0, 0, 0, 0, 0, 0, 0)
 NO_SUMS: Final[LevelSums] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def count_levels(levels: bytes, labels: bytes) -> LevelCounts:
-    """Impressions and clicks by level of one page; one byte an item, levels 1 to 4, labels 0 or 1."""
+    """Count impressions and clicks by level, of one page or of several pages joined.
+
+    Args:
+        levels: one byte per item, 1 to 4.
+        labels: one byte per item, 1 if it was clicked, else 0.
+
+    Raises:
+        ValueError: an item was clicked and the two have different lengths.
+    """
     count = levels.count
     if 1 not in labels:
         return (count(1), count(2), count(3), count(4), 0, 0, 0, 0)
-    clicks = [0, 0, 0, 0]
-    for level, label in zip(levels, labels, strict=True):
-        if label:
-            clicks[level - 1] += 1
-    return (count(1), count(2), count(3), count(4), clicks[0], clicks[1], clicks[2], clicks[3])
+    if len(levels) != len(labels):
+        raise ValueError(f"{len(levels)} levels, but {len(labels)} labels")
+    # A label times 255 is a mask of one byte, so the levels of the clicked items remain and the others become 0.
+    mask = int.from_bytes(labels) * 0xFF
+    clicked = (int.from_bytes(levels) & mask).to_bytes(len(levels)).count
+    return (count(1), count(2), count(3), count(4), clicked(1), clicked(2), clicked(3), clicked(4))
 
 
 def add_counts(a: LevelCounts, b: LevelCounts) -> LevelCounts:
-    """The sum, level by level."""
+    """Add two counts, level by level."""
     a0, a1, a2, a3, a4, a5, a6, a7 = a
     b0, b1, b2, b3, b4, b5, b6, b7 = b
     return (a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7)
 
 
 def decay(sums: LevelSums, since: int, at: int, half_life: float) -> LevelSums:
-    """`sums` as of `since` (ms), decayed to `at` (ms); a time before `since` leaves them as they are.
+    """Decay sums as of `since` to `at`; a time before `since` leaves them unchanged.
 
-    half_life: ms.
+    Args:
+        since, at: event times in ms.
+        half_life: in ms.
     """
     if at <= since:
         return sums
@@ -53,7 +70,7 @@ def decay(sums: LevelSums, since: int, at: int, half_life: float) -> LevelSums:
 
 
 def add_sums(a: LevelSums, b: LevelCounts) -> LevelSums:
-    """`a` with the counts of one page added."""
+    """Add the counts of one page to decayed sums."""
     a0, a1, a2, a3, a4, a5, a6, a7 = a
     b0, b1, b2, b3, b4, b5, b6, b7 = b
     return (a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7)

@@ -1,10 +1,16 @@
-"""Keys whose byte order is the order of what they stand for."""
+"""Byte encodings: keys that sort as the values they encode, and arrays of entries that are already msgpack."""
+
+from collections.abc import Sequence
 
 
 def encode_order_key(closes_at: int, request_id: str, user_id: str) -> bytes:
-    """Bytes that sort as (closes_at, request_id bytes, user_id bytes). closes_at: ms, any signed 64-bit number.
+    """Encode a record's position in the total order as bytes that sort like (closes_at, request_id, user_id).
 
-    A NUL inside an id becomes NUL 0xFF and each id ends with NUL NUL, so that no id runs into the next.
+    Ids compare by their UTF-8 bytes. A NUL inside an id becomes NUL 0xFF and each id ends with NUL NUL, so that no
+    id is a prefix of the next field.
+
+    Args:
+        closes_at: close time in ms, any signed 64-bit integer.
     """
     return b"".join(
         (
@@ -15,3 +21,20 @@ def encode_order_key(closes_at: int, request_id: str, user_id: str) -> bytes:
             b"\0\0",
         )
     )
+
+
+def encode_array(entries: Sequence[bytes]) -> bytes:
+    """Encode entries that are already msgpack as one msgpack array."""
+    count = len(entries)
+    if count < 16:
+        return bytes((0x90 | count,)) + b"".join(entries)
+    if count < 1 << 16:
+        return b"\xdc" + count.to_bytes(2, "big") + b"".join(entries)
+    return b"\xdd" + count.to_bytes(4, "big") + b"".join(entries)
+
+
+def append_bounded(ring: list[bytes], entries: Sequence[bytes], size: int) -> None:
+    """Append encoded entries to a ring buffer that keeps the last `size` of them."""
+    ring.extend(entries)
+    if len(ring) > size:
+        del ring[: len(ring) - size]

@@ -5,15 +5,34 @@ from enum import Enum
 
 
 class Remedy(Enum):
-    """What the user can do about an error. The value words it for a library; `ops.cli.remedies` words it as flags."""
+    """What the user can do about an error. The value is the wording for a library; `ops.cli.remedies` has the flags."""
 
     RESTART = "start the run over"
     OTHER_RUN_DIR = "use another run folder"
     EMPTY_RUN_DIR = "start over in an empty run folder"
+    OLDER_CHECKPOINT = "use an older checkpoint"
+    RELEASE_THAT_WROTE = "use the release that wrote it"
+    SAME_SETTINGS = "restore these settings"
+    SAME_ENCODER = "use the encoder that it was trained with"
+    MORE_QUERIES = "use pairs of more queries"
+    NO_HOLDOUT = "hold out no queries"
+    FLOAT32 = "compute in float32"
     OTHER_STATE_DIR = "use another state folder"
     OTHER_GROUP_PREFIX = "use another group prefix"
     OTHER_TOPIC_PREFIX = "use another topic prefix"
     OTHER_SNAPSHOTS = "use another snapshot location"
+    CHECK_CONNECTION = "check that the broker is running, its address and the security settings"
+    CHECK_CREDENTIALS = "check the SASL settings of the client"
+    LONGER_CONNECT_TIMEOUT = "allow more time to connect"
+    CREATE_TOPICS = "create the topics"
+    DELETE_TOPIC = "delete the topic and its group's offsets"
+    WRITER_GROUP_PREFIX = "use the group prefix with which the state was written"
+    OTHER_GROUP_AND_STATE = "use another group prefix and another state folder"
+    NEWER_STATE_DIR = "use a state folder that is further ahead"
+    ORIGINAL_SETTINGS = "use the settings with which it was made"
+    SKIP_LOADED = "load the rest with that many lines skipped (lines in flight may be loaded twice, as duplicates)"
+    LIST_DEAD_LETTERS = "list the dead letters"
+    ADDITIONAL_STATE_DIR = "also name the state folder of the process that runs the task"
     START_OVER_LIVE = "start over with another topic prefix, group prefix and state folder, and load the log again"
 
 
@@ -21,7 +40,8 @@ class PrectrError(Exception):
     """Something went wrong that the user can act on; the command ends with exit code 1.
 
     Args:
-        message: names the thing, its place and the value seen, without any flag of a command.
+        message: names the thing, where it is and the value seen, without any flag of a command. A message that ends
+            with a comma already names one remedy.
         remedies: alternatives, the best first; `str(error)` appends them to the message.
     """
 
@@ -37,7 +57,8 @@ class PrectrError(Exception):
         """Return the message followed by its remedies, each in the words given for it."""
         if not self.remedies:
             return self.message
-        return f"{self.message}: {', or '.join(words[remedy] for remedy in self.remedies)}"
+        separator = " or " if self.message.endswith(",") else ": "
+        return self.message + separator + ", or ".join(words[remedy] for remedy in self.remedies)
 
 
 class UsageError(PrectrError):
@@ -49,7 +70,7 @@ class ConfigError(UsageError):
 
 
 class InputError(PrectrError):
-    """A file of events cannot be read; the message names the file and the place in it."""
+    """A file of events cannot be read; the message names the file and the position in it."""
 
 
 class StateError(PrectrError):
@@ -57,12 +78,12 @@ class StateError(PrectrError):
 
 
 class CheckpointError(PrectrError):
-    """A checkpoint is damaged, of another format version, or of another model or configuration."""
+    """A checkpoint is corrupt, of another format version, or of another model or configuration."""
 
 
 class TrainingError(PrectrError):
-    """Training cannot go on: a loss is not finite; the message names the batch."""
+    """Training cannot continue: a loss is not finite; the message names the batch."""
 
 
 class BrokerUnavailableError(PrectrError):
-    """Kafka does not answer; a process that is already at work waits for it."""
+    """Kafka does not answer; a process that is already running waits for it."""

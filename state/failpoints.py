@@ -1,23 +1,46 @@
-"""Named points that the program passes, so that a test can stop it exactly there.
-
-Points: `after_produce`, `before_commit`, `after_commit`, `after_write` (a task's transaction and its state),
-`rebalance` (tasks are being closed for another process), `snapshot` (its files are stored, its manifest is not),
-`restore` (some of its files are back), `checkpoint` (the trainer's is written aside, and not renamed
-yet), `retry_before_commit`, `retry_after_commit` (dead letters that are fed back).
-"""
+"""Named points in the program at which a test can stop or kill it."""
 
 from collections.abc import Callable
+from enum import StrEnum
 
-_hook: Callable[[str], None] | None = None
+
+class Failpoint(StrEnum):
+    """Every point. The value is the name by which the crash tests refer to it."""
+
+    AFTER_PRODUCE = "after_produce"
+    """A task's outputs are in an open transaction, its offset is not."""
+    BEFORE_COMMIT = "before_commit"
+    """Outputs and offset are in the transaction, which is not committed."""
+    AFTER_COMMIT = "after_commit"
+    """The transaction is committed, the task's state is not written."""
+    AFTER_WRITE = "after_write"
+    """The task's state is written."""
+    REBALANCE = "rebalance"
+    """Tasks are being closed because their partitions were revoked."""
+    SNAPSHOT = "snapshot"
+    """A snapshot's files are uploaded, its manifest is not."""
+    RESTORE = "restore"
+    """Some files of a snapshot are downloaded."""
+    CHECKPOINT = "checkpoint"
+    """A run's checkpoint is written to its staging folder and not renamed yet."""
+    PUBLISHED = "published"
+    """Quality windows are on the topic, their acknowledgement is not recorded."""
+    RETRY_BEFORE_COMMIT = "retry_before_commit"
+    """Retried dead letters are in an open transaction."""
+    RETRY_AFTER_COMMIT = "retry_after_commit"
+    """The transaction of retried dead letters is committed."""
 
 
-def failpoint(name: str) -> None:
-    """Pass a point. Does nothing, unless `on_points` has put something in its place."""
+_hook: Callable[[Failpoint], None] | None = None
+
+
+def failpoint(point: Failpoint) -> None:
+    """Pass a point: calls the hook that a test has set, and does nothing otherwise."""
     if _hook is not None:
-        _hook(name)
+        _hook(point)
 
 
-def set_failpoint_hook(hook: Callable[[str], None] | None) -> None:
-    """Call `hook` with the name of every point from now on; None: no more."""
+def set_failpoint_hook(hook: Callable[[Failpoint], None] | None) -> None:
+    """Call `hook` at every point from now on; None removes the hook."""
     global _hook  # noqa: PLW0603 (one process, one hook)
     _hook = hook

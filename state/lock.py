@@ -1,4 +1,4 @@
-"""A folder that one process works in at a time."""
+"""Exclusive use of a folder by one process."""
 
 import fcntl
 from pathlib import Path
@@ -7,13 +7,13 @@ from prectr.state.errors import StateError
 
 
 class FolderLock:
-    """Held from construction to `release`, or to the end of the process, however it ends."""
+    """A lock held from construction to `release`, or to the end of the process, however it ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the lock on `folder`, made if it is not there.
+        """Lock `folder`, which is created if it does not exist.
 
         Raises:
-            StateError: another process has it, or the folder cannot be written.
+            StateError: another process holds the lock, or the folder cannot be written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -24,8 +24,8 @@ class FolderLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.close()
-            raise StateError(f"{folder}: another process is working in it: stop that one first") from error
+            raise StateError(f"{folder}: another process is using it: stop that one first") from error
 
     def release(self) -> None:
-        """Let another process have the folder."""
+        """Release the lock."""
         self._file.close()

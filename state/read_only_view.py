@@ -1,4 +1,4 @@
-"""Reads from a store without being its owner, also while a process works with it."""
+"""Reads from a store without owning it, even while another process has it open."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,15 @@ from prectr.state.store import Store, StoreOptions
 
 _ROCKSDICT: Final = "rocksdict-config.json"
 _MAX_ATTEMPTS: Final = 5
-"""An owner at work removes files that it has merged: what was listed may be gone when it is opened."""
+"""The owner deletes files after a compaction, so a listed file may be gone by the time it is opened."""
 
 
 def read_live_store(folder: Path, keys: Sequence[bytes]) -> list[bytes | None]:
-    """The values of `keys` in the store in `folder`, in their order; None where there is none.
+    """Return the values of `keys` in the store in `folder`, in the order of the keys; None for a missing key.
 
-    Nothing is written there: even read-only, the library writes files of its own into the folder of a store, so the
-    store is opened through links, from elsewhere. What its owner has written by now is seen, his log included.
+    The folder is not written to: rocksdict creates files in a store's folder even in read-only mode, so the store is
+    opened through symbolic links in a temporary folder. Everything that the owner has written by now is visible,
+    including its write-ahead log.
 
     Raises:
         StateError: there is no store, or it cannot be opened.
@@ -49,4 +50,4 @@ def _read_through_links(folder: Path, keys: Sequence[bytes]) -> list[bytes | Non
             finally:
                 store.close()
         except StateError as error:
-            raise StateError(str(error).replace(str(view), str(folder))) from error
+            raise StateError(error.message.replace(str(view), str(folder)), *error.remedies) from error

@@ -1,28 +1,32 @@
-"""Brings the files of a snapshot back: aside, checked against the manifest, then renamed into place."""
+"""Downloads a snapshot: into a staging folder, verified against the manifest, then renamed into place."""
 
 import hashlib
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from prectr.state.errors import StateError
-from prectr.state.failpoints import failpoint
+from prectr.state.errors import Remedy, StateError
+from prectr.state.failpoints import Failpoint, failpoint
+from prectr.state.fsync import fsync_path
 from prectr.state.manifest import SnapshotManifest, StoredFile
 from prectr.state.snapshot_storage import SnapshotStorage
 
 _MAX_DOWNLOADS: Final = 8
-"""Files fetched side by side; a file of a bucket is mostly waiting."""
+"""Parallel downloads; fetching a file from a bucket is mostly waiting."""
 
 
 def download_snapshot(files: SnapshotStorage, manifest: SnapshotManifest, target: Path) -> str:
-    """Put the state of `manifest` in the place of `target`; what is wrong with its files, or "" where it is done.
+    """Replace the folder `target` by the state of `manifest`.
 
-    files: the folder that the paths of the manifest start from.
+    Args:
+        files: the folder that the manifest's paths are relative to.
+
+    Returns:
+        What is wrong with the snapshot's files; empty if the state is in place.
 
     Raises:
-        StateError: location or disk fail.
+        StateError: the storage or the disk fails.
     """
     staging = _staging_dir(target)
     try:
@@ -34,15 +38,16 @@ def download_snapshot(files: SnapshotStorage, manifest: SnapshotManifest, target
         return problem
     except OSError as error:
         raise StateError(
-            f"{target}: snapshot {manifest.name} cannot be put there: {error.strerror}. Mend that or use another "
-            "--state-dir, then run the same command again"
+            f"{target}: snapshot {manifest.name} cannot be restored there: {error.strerror}: "
+            "fix that and run the same command again,",
+            Remedy.OTHER_STATE_DIR,
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def recover_partial_restore(target: Path) -> None:
-    """Put back what a restore that was killed had moved away, and remove what it had fetched."""
+    """Undo a restore that was killed: move the previous state back and remove what had been downloaded."""
     replaced = _replaced_dir(target)
     if replaced.exists() and not target.exists():
         replaced.rename(target)
@@ -51,7 +56,7 @@ def recover_partial_restore(target: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -81,7 +86,7 @@ def _download_files(files: SnapshotStorage, manifest: SnapshotManifest, staging:
         for other in duplicates:
             shutil.copyfile(local, staging / other.name)
         for file in by_path[path]:
-            _fsync(staging / file.name)
+            fsync_path(staging / file.name)
         return ""
 
     pool = ThreadPoolExecutor(_MAX_DOWNLOADS, thread_name_prefix="restore")
@@ -89,24 +94,16 @@ def _download_files(files: SnapshotStorage, manifest: SnapshotManifest, staging:
         for problem in pool.map(download, by_path):
             if problem:
                 return problem
-            failpoint("restore")
+            failpoint(Failpoint.RESTORE)
     finally:
         pool.shutdown(cancel_futures=True)
     return ""
 
 
 def _swap_in(staging: Path, target: Path) -> None:
-    _fsync(staging)
+    fsync_path(staging)
     if target.exists():
         target.rename(_replaced_dir(target))
     staging.rename(target)
-    _fsync(target.parent)
+    fsync_path(target.parent)
     shutil.rmtree(_replaced_dir(target), ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

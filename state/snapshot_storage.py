@@ -1,4 +1,4 @@
-"""A place for snapshots that fsspec can reach: a folder, memory, a bucket; every failure names it."""
+"""Storage for snapshots at any fsspec URL: a folder, a bucket, memory; every error names the URL."""
 
 import errno
 import re
@@ -13,67 +13,67 @@ from urllib.parse import unquote
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from prectr.state.errors import ConfigError, StateError
+from prectr.state.errors import ConfigError, Remedy, StateError
 
-# A password may hold @ and /; what follows a host's port is no password.
+# A password may contain @ and /; digits and a slash after the colon are a port.
 _USER: Final = re.compile(r"(?<=://)(?:[^/\s:]*:(?!\d+/)\S*|[^/\s]*)@")
 _QUERY: Final = re.compile(r"(?<=\?)\S+")
 
 
 def mask_credentials(url: str) -> str:
-    """`url` without the user, the password and the query in it, which nothing may print."""
+    """Return `url` without user, password and query, which must not be printed."""
     if "://" not in url:
         return url
     return _QUERY.sub("***", _USER.sub("***@", url))
 
 
 class SnapshotStorage:
-    """A folder under a URL. Paths are relative to it, with `/` between their parts.
+    """A folder at a URL. Paths are relative to it, with `/` as the separator.
 
-    A file appears as a whole or in pieces, as the place has it; nothing is listed from a cache.
+    Whether a file appears atomically depends on the filesystem; listings are never cached.
     """
 
     def __init__(self, url: str) -> None:
-        """Find out how `url` is reached; nothing is asked of it yet.
+        """Select the filesystem of `url`, without connecting to it.
 
         Raises:
-            ConfigError: no such kind of place is known, or the package for it is not installed.
+            ConfigError: the kind of URL is unknown, or the package that implements it is not installed.
         """
         self.name = mask_credentials(url)
         self._url = url
         try:
             self._fs, root = fsspec.core.url_to_fs(url)
         except Exception as error:
-            # What a filesystem's constructor raises is its own affair: ValueError, ImportError, errors of its service.
+            # A filesystem's constructor may raise anything: ValueError, ImportError, errors of its service.
             raise ConfigError(
-                f"--snapshots {self.name}: cannot be used: {self._redact(error)}. Name a folder or a URL "
-                "that fsspec knows (file://, s3://, gs://, ...), and install the package for it if it needs one"
+                f"snapshot location {self.name} cannot be used: {self._redact(error)}: name a folder or a URL "
+                "that fsspec supports (file://, s3://, gs://, ...), and install the package for it if it needs one"
             ) from error
         self._root: str = root.rstrip("/")
         self._created_folders: set[str] = set()
 
     def subfolder(self, name: str) -> "SnapshotStorage":
-        """The folder `name` in this one, of the same kind."""
+        """Return the folder `name` inside this one."""
         storage = copy(self)
         storage.name = f"{self.name.rstrip('/')}/{name}"
         storage._root = f"{self._root}/{name}"
         return storage
 
     def check_access(self) -> None:
-        """Write a small file, read it and remove it, so that what is wrong with the place is said at the start.
+        """Write, read and delete a small file, so that an unusable location is reported at start.
 
         Raises:
-            StateError: that does not work; the message names the place and what to do.
+            StateError: one of these fails; the message names the location and a remedy.
         """
         probe, content = f"probe-{secrets.token_hex(8)}", b"prectr"
         self.write(probe, content)
         found = self.read(probe)
         self.delete(probe)
         if found != content:
-            raise StateError(f"{self.name}: a file written there is read back as {found!r}: use another --snapshots")
+            raise StateError(f"{self.name}: a file written there is read back as {found!r}", Remedy.OTHER_SNAPSHOTS)
 
     def list_names(self, folder: str) -> list[str]:
-        """Names of the files that lie directly in `folder`; none where there is no such folder."""
+        """Return the names of the files directly in `folder`; an empty list if there is no such folder."""
         with self._translate_errors(folder, "listed"):
             self._fs.invalidate_cache()
             try:
@@ -83,7 +83,7 @@ class SnapshotStorage:
             return [entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file"]
 
     def file_sizes(self, folder: str) -> dict[str, int]:
-        """Bytes of every file anywhere below `folder`, by its path from there."""
+        """Return the sizes in bytes of all files below `folder`, by path relative to it."""
         start = f"{self._full_path(folder)}/"
         with self._translate_errors(folder, "listed"):
             self._fs.invalidate_cache()
@@ -94,7 +94,7 @@ class SnapshotStorage:
             return {path[len(start) :]: entry["size"] for path, entry in found.items()}
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file; None where there is none."""
+        """Return the content of a file; None if there is none."""
         with self._translate_errors(path, "read"):
             try:
                 content: bytes = self._fs.cat_file(self._full_path(path))
@@ -103,19 +103,19 @@ class SnapshotStorage:
             return content
 
     def write(self, path: str, content: bytes) -> None:
-        """Put a file there."""
+        """Write a file."""
         with self._translate_errors(path, "written"):
             self._make_parent_folder(path)
             self._fs.pipe_file(self._full_path(path), content)
 
     def upload(self, file: Path, path: str) -> None:
-        """Copy a file of this machine to `path`."""
+        """Copy the local `file` to `path`."""
         with self._translate_errors(path, "written"):
             self._make_parent_folder(path)
             self._fs.put_file(str(file), self._full_path(path))
 
     def download(self, path: str, file: Path) -> bool:
-        """Copy `path` into a file of this machine; whether it was there."""
+        """Copy `path` to the local `file`; return whether it existed."""
         with self._translate_errors(path, "read"):
             try:
                 self._fs.get_file(self._full_path(path), str(file))
@@ -124,7 +124,7 @@ class SnapshotStorage:
             return True
 
     def delete(self, path: str) -> None:
-        """Remove a file, which may have gone already, and, of a local place, the folder that it leaves empty."""
+        """Delete a file if it exists and, on a local disk, its folder if that is then empty."""
         with self._translate_errors(path, "deleted"):
             with suppress(FileNotFoundError):
                 self._fs.rm_file(self._full_path(path))
@@ -133,7 +133,7 @@ class SnapshotStorage:
                     self._fs.rmdir(self._full_path(path.rpartition("/")[0]))
 
     def modified_at(self, path: str) -> float | None:
-        """When a file was written, in seconds by the clock of the place; None where it is gone or nobody knows."""
+        """Return when a file was written, in seconds by the storage's clock; None if it is gone or not known."""
         with self._translate_errors(path, "read"):
             try:
                 return float(self._fs.modified(self._full_path(path)).timestamp())
@@ -144,7 +144,7 @@ class SnapshotStorage:
         return f"{self._root}/{path}"
 
     def _make_parent_folder(self, path: str) -> None:
-        """Make the folders down to `path`. Above our own, only on a disk: elsewhere that would make a bucket."""
+        """Create the folders down to `path`; above our own only on a local disk, elsewhere it would create a bucket."""
         folder = self._full_path(path).rpartition("/")[0]
         if isinstance(self._fs, LocalFileSystem):
             self._fs.makedirs(folder, exist_ok=True)
@@ -162,9 +162,10 @@ class SnapshotStorage:
         try:
             yield
         except Exception as error:
-            # Every kind of place has its own tree of errors; all that can be said is where and what.
+            # Each filesystem raises errors of its own, with no common base class.
+            advice, *remedies = _advice(error)
             raise StateError(
-                f"{self.name}: {path} cannot be {action}: {self._redact(error)}. {_remedy(error)}"
+                f"{self.name}: {path} cannot be {action}: {self._redact(error)}: {advice}", *remedies
             ) from error
 
     def _redact(self, error: Exception) -> str:
@@ -176,11 +177,12 @@ class SnapshotStorage:
         return " ".join(text.split())[:400]
 
 
-def _remedy(error: Exception) -> str:
+def _advice(error: Exception) -> tuple[str, *tuple[Remedy, ...]]:
+    """Return what to do about a filesystem's error, and the remedies besides."""
     if isinstance(error, PermissionError):
-        return "Give this program the right to list, read, write and delete there, or use another --snapshots"
+        return "grant this program permission to list, read, write and delete there,", Remedy.OTHER_SNAPSHOTS
     if isinstance(error, FileNotFoundError):
-        return "Make the bucket or folder first, or use another --snapshots"
+        return "create the bucket or folder first,", Remedy.OTHER_SNAPSHOTS
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "The disk is full: free some space, then run the same command again"
-    return "Check the address, the network and the credentials, or use another --snapshots"
+        return ("the disk is full: free some space, then run the same command again",)
+    return "check the address, the network and the credentials,", Remedy.OTHER_SNAPSHOTS

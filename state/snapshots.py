@@ -1,20 +1,20 @@
-"""Snapshots of one task's state: saved beside what earlier and later owners of the task save, pruned, restored.
+"""Snapshots of one task's state: uploaded next to those of earlier and later owners of the task, pruned, restored.
 
-`manifests/OFFSET-OWNER-SAVE.json` names the files of a snapshot, `files/OWNER/SAVE-SHA256`. Each opening of a task is
-an owner, with a token of its own, and nothing stops an old one that was suspended from going on later. So that it
-does no harm, whatever it was about to do:
+`manifests/OFFSET-EPOCH-SAVE.json` lists the files of a snapshot, `files/EPOCH/SAVE-SHA256`. Each opening of a task is
+a writer with a random epoch of its own. Nothing stops an old writer that was suspended from resuming later, so the
+following holds whatever it was about to do:
 
-- No path is ever used twice: an owner stores files in its own folder only, under the number of the save, and names in
-  a manifest only files that the same save or earlier ones since its last manifest stored, or that this last manifest
-  names. A file that has dropped out of its owner's manifests never comes back.
-- A manifest is written when its files are there. Then its owner looks whether its last manifest still exists. If not,
-  another owner may have removed files that both name: all is stored again, under a new token.
-- Pruning removes manifests behind the newest whole ones, looks again which manifests there are, and only then
-  removes what the removed ones named and none that is left names. Either the owner of a file sees that its last
-  manifest has gone, or pruning sees the new manifest that names the file.
-- Files that no manifest names are another owner's unfinished save, and stay for a day. (A save that lasts longer than
-  that can end with files missing: like every damaged snapshot, it does not count when pruning, and restoring falls
-  back to the one before.)
+- No path is ever reused: a writer stores files only in the folder of its epoch, under the number of the save, and its
+  manifests reference only files that the same save or earlier ones since its last manifest stored, or that this last
+  manifest references. A file that is no longer referenced by its writer's manifests is never referenced again.
+- A manifest is written after its files. Then the writer checks that its previous manifest still exists. If it does
+  not, another writer may have deleted files that both reference: everything is uploaded again under a new epoch.
+- Pruning deletes the manifests older than the newest complete ones, lists the manifests again, and only then deletes
+  the files that the deleted manifests referenced and no remaining one does. Either the writer of a file notices that
+  its last manifest is gone, or pruning sees the new manifest that references the file.
+- Files that no manifest references belong to another writer's unfinished save and are kept for a day. (A save that
+  takes longer can end with missing files: like any corrupt snapshot, it is ignored by pruning, and restoring falls
+  back to the previous one.)
 """
 
 import logging
@@ -26,13 +26,13 @@ from typing import Any, Final
 import msgspec
 
 from prectr.state import restore
-from prectr.state.errors import StateError
-from prectr.state.failpoints import failpoint
+from prectr.state.errors import Remedy, StateError
+from prectr.state.failpoints import Failpoint, failpoint
+from prectr.state.identity import config_diff
 from prectr.state.manifest import (
     SnapshotManifest,
     StoredFile,
     decode_manifest,
-    describe_differences,
     encode_manifest,
     is_manifest_name,
     offset_of,
@@ -44,12 +44,17 @@ from prectr.state.snapshot_storage import SnapshotStorage
 _MANIFESTS: Final = "manifests"
 _FILES: Final = "files"
 UNREFERENCED_RETENTION: Final = 24 * 3600.0
-"""Seconds after which a file of another owner that no manifest names is taken for what a dead one left."""
+"""Seconds after which an unreferenced file of another writer is considered abandoned."""
 _log = logging.getLogger(__name__)
 
 
 class SnapshotResult(msgspec.Struct, frozen=True):
-    """What a save did. uploaded: bytes that were not there yet; total: bytes of the whole snapshot."""
+    """Result of a save.
+
+    Attributes:
+        uploaded_bytes: size of the files that were not stored yet.
+        total_bytes: size of the whole snapshot.
+    """
 
     offset: int
     uploaded_bytes: int
@@ -57,22 +62,24 @@ class SnapshotResult(msgspec.Struct, frozen=True):
 
 
 def task_log_fields(name: str) -> dict[str, str | int]:
-    """Stage and partition of a task named STAGE-PARTITION, as its log lines have them; nothing of another name."""
+    """Return stage and partition of a task named STAGE-PARTITION as log fields; empty for another name."""
     stage, _, partition = name.rpartition("-")
     return {"stage": stage, "partition": int(partition)} if stage and partition.isdecimal() else {}
 
 
 class TaskSnapshots:
-    """The snapshots of one task, as one owner of it. One thread at a time may call, but for `stop`."""
+    """The snapshots of one task, as seen by one writer. Not thread-safe, except for `stop`."""
 
     def __init__(self, storage: SnapshotStorage, task: str, identity: msgspec.Struct, keep: int = 2) -> None:
-        """Begin as a new owner; nothing is asked of the location yet.
+        """Start a new writer epoch, without any access to the storage.
 
-        task: STAGE-PARTITION, the folder's name. identity: what the state belongs to; a snapshot of another is refused.
-        keep: whole snapshots that pruning leaves.
+        Args:
+            task: STAGE-PARTITION, the name of the task's folder.
+            identity: the system that the state belongs to; a snapshot of another system is rejected.
+            keep: complete snapshots that pruning keeps.
         """
         self.corrupt_count = 0
-        """Snapshots found damaged, or their files gone, since the opening."""
+        """Snapshots found corrupt or incomplete since the opening."""
         self._storage = storage.subfolder(task)
         self._task = task
         self._identity: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(identity))
@@ -87,26 +94,28 @@ class TaskSnapshots:
         self._stored_by_digest: dict[str, StoredFile] = {}
 
     def newest(self) -> SnapshotManifest | None:
-        """The newest snapshot whose manifest can be read; its files are not looked at.
+        """Return the newest snapshot whose manifest can be decoded; its files are not checked.
 
         Raises:
-            StateError: the location cannot be read, or the snapshot belongs to another system.
+            StateError: the storage cannot be read, or the snapshot belongs to another system.
         """
         return next((found for name in self._manifest_names() if (found := self._read_manifest(name))), None)
 
     def restore(self, target: Path, newer_than: int = -1) -> int | None:
-        """Put the newest whole snapshot with an offset above `newer_than` in the place of `target`; its offset.
+        """Replace `target` by the newest complete snapshot with an offset above `newer_than`.
 
-        None, and `target` untouched, where there is none. A crash at any moment leaves at `target` what was there,
-        nothing, or the whole snapshot.
+        A crash at any moment leaves `target` as it was, absent, or complete.
+
+        Returns:
+            The snapshot's offset; None, with `target` untouched, if there is no such snapshot.
 
         Raises:
-            StateError: location or disk fail, or the snapshot belongs to another system.
+            StateError: the storage or the disk fails, or the snapshot belongs to another system.
         """
         restore.recover_partial_restore(target)
-        self.newest()  # refuses another system's, also where none is newer
+        self.newest()  # rejects snapshots of another system even if none is newer
         tried: set[str] = set()
-        # Looked up anew each time: a living owner may have pruned the one that was tried.
+        # Listed again each time: a running writer may have pruned the one that was tried.
         while names := [n for n in self._manifest_names() if n not in tried and offset_of(n) > newer_than]:
             name = names[0]
             tried.add(name)
@@ -120,7 +129,7 @@ class TaskSnapshots:
                 self.corrupt_count += 1
                 self._corrupt.add(name)
                 _log.warning(
-                    "%s: snapshot %s is damaged: %s: trying the one before",
+                    "%s: snapshot %s is corrupt: %s: trying the previous one",
                     self._storage.name,
                     name,
                     problem,
@@ -129,12 +138,15 @@ class TaskSnapshots:
         return None
 
     def save(self, checkpoint: Path, offset: int, created_at: float) -> SnapshotResult:
-        """Store the files of a store's checkpoint that are not there yet, then the manifest.
+        """Upload the files of a store's checkpoint that are not stored yet, then the manifest.
 
-        offset: of the record that the state takes next. created: seconds since the epoch.
+        Args:
+            checkpoint: folder of the RocksDB checkpoint.
+            offset: offset of the next record that the state processes.
+            created_at: seconds since 1970.
 
         Raises:
-            StateError: the location cannot be used, belongs to another system, or `stop` was called.
+            StateError: the storage cannot be used or belongs to another system, or `stop` was called.
         """
         files = self._checkpoint_files(checkpoint)
         existing = self._manifest_names()
@@ -154,18 +166,18 @@ class TaskSnapshots:
         return SnapshotResult(offset, uploaded, sum(file.size for file in manifest.files))
 
     def prune(self) -> None:
-        """Remove the snapshots behind the newest whole ones, and files that no snapshot needs.
+        """Delete the snapshots older than the newest complete ones, and files that no snapshot references.
 
-        To be called after `save`. This owner's last snapshot stays, wherever it stands.
+        Call it after `save`. This writer's last snapshot is always kept.
 
         Raises:
-            StateError: the location cannot be used, or belongs to another system.
+            StateError: the storage cannot be used, or belongs to another system.
         """
         last = self._last_manifest
         if last is None:
             return
         manifests = {name: self._read_manifest(name) for name in self._manifest_names()}
-        # After the manifests, since files are stored before them: what is not there now has gone.
+        # Listed after the manifests: files are stored before their manifest, so a file missing here has been deleted.
         sizes = self._storage.file_sizes(_FILES)
         whole = [
             name
@@ -182,7 +194,7 @@ class TaskSnapshots:
         remaining = {name: self._read_manifest(name) for name in self._manifest_names()}
         self._manifests = {name: manifest for name, manifest in remaining.items() if manifest}
         referenced = {path for manifest in remaining.values() if manifest for path in manifest.sizes()}
-        # What it names is not known: it may just be being written.
+        # The files that it references are not known: it may be incompletely written.
         unreadable = {writer_epoch_of(name) for name, manifest in remaining.items() if manifest is None}
         written = self._storage.modified_at(f"{_MANIFESTS}/{last.name}")
         for path in sizes.keys() - referenced:
@@ -192,22 +204,22 @@ class TaskSnapshots:
                 self._storage.delete(f"{_FILES}/{path}")
 
     def stop(self) -> None:
-        """Let a `save` that is under way in another thread end before its next file, with a StateError."""
+        """Make a `save` in another thread fail with a StateError before its next file."""
         self._stop.set()
 
     def _start_new_epoch(self) -> None:
-        """Go on under a new token: nothing that was stored before is used."""
+        """Continue under a new epoch, without using any file stored before."""
         self._writer_epoch = secrets.token_hex(8)
         self._save_number = 0
         self._last_manifest = None
         self._stored_by_digest = {}
 
     def _manifest_names(self) -> list[str]:
-        """Manifests that there are now, the newest first."""
+        """List the current manifests, newest first."""
         return sorted(filter(is_manifest_name, self._storage.list_names(_MANIFESTS)), reverse=True)
 
     def _read_manifest(self, name: str) -> SnapshotManifest | None:
-        """A manifest; None where it is damaged, gone, or not whole yet. It is read once, since it never changes."""
+        """Read a manifest, once, since it never changes; None if it is corrupt, gone or incomplete."""
         if name in self._manifests:
             return self._manifests[name]
         content = self._storage.read(f"{_MANIFESTS}/{name}")
@@ -217,24 +229,24 @@ class TaskSnapshots:
         if manifest.identity != self._identity:
             raise StateError(
                 f"{self._storage.name}: snapshot {name} is of another system: "
-                f"{'; '.join(describe_differences(self._identity, manifest.identity))}. "
-                "Use another --snapshots, or the settings that it was made with"
+                f"{config_diff(self._identity, manifest.identity)}: use the settings that it was made with,",
+                Remedy.OTHER_SNAPSHOTS,
             )
         self._manifests[name] = manifest
         return manifest
 
     def _upload(self, files: dict[Path, StoredFile], offset: int, created_at: float) -> tuple[SnapshotManifest, int]:
-        """Store what is not there, and the manifest; the bytes stored."""
+        """Upload the files that are not stored yet and the manifest; return it and the bytes uploaded."""
         self._save_number += 1
         existing_sizes = self._storage.file_sizes(f"{_FILES}/{self._writer_epoch}")
         uploaded = 0
         for path, file in files.items():
             if self._stop.is_set():
-                raise StateError(f"{self._storage.name}: snapshot at offset {offset} given up: the task closes")
+                raise StateError(f"{self._storage.name}: snapshot at offset {offset} cancelled: the task is closing")
             stored = self._stored_by_digest.get(file.sha256)
-            # One that somebody has cut off or deleted would damage every snapshot from now on.
+            # A stored file that was truncated or deleted would corrupt every later snapshot.
             if stored is None or existing_sizes.get(f"{stored.save_number:08}-{stored.sha256}") != stored.size:
-                stored = msgspec.structs.replace(file, save=self._save_number)
+                stored = msgspec.structs.replace(file, save_number=self._save_number)
                 self._storage.upload(path, f"{_FILES}/{self._writer_epoch}/{stored.save_number:08}-{stored.sha256}")
                 self._stored_by_digest[file.sha256] = stored
                 existing_sizes[f"{stored.save_number:08}-{stored.sha256}"] = stored.size
@@ -246,21 +258,21 @@ class TaskSnapshots:
             save_number=self._save_number,
             created_at=created_at,
             files=tuple(
-                msgspec.structs.replace(file, save=self._stored_by_digest[file.sha256].save_number)
+                msgspec.structs.replace(file, save_number=self._stored_by_digest[file.sha256].save_number)
                 for file in files.values()
             ),
         )
-        failpoint("snapshot")
+        failpoint(Failpoint.SNAPSHOT)
         try:
             self._storage.write(f"{_MANIFESTS}/{manifest.name}", encode_manifest(manifest))
         except StateError:
-            # It may be there all the same, and be pruned with its files: none of them may be named again.
+            # It may have been written all the same and be pruned with its files, which must not be referenced again.
             self._start_new_epoch()
             raise
         return manifest, uploaded
 
     def _checkpoint_files(self, checkpoint: Path) -> dict[Path, StoredFile]:
-        """The files of a checkpoint. A table that RocksDB has finished never changes, and is read once."""
+        """List the files of a checkpoint with their digests; an SST file never changes and is hashed once."""
         digests: dict[tuple[str, int, int], str] = {}
         files = {}
         try:
@@ -277,6 +289,6 @@ class TaskSnapshots:
         return files
 
     def _is_abandoned(self, path: str, now: float | None) -> bool:
-        """Whether a file that no manifest names is old. now: by the clock of the location, as the file's time is."""
+        """Whether an unreferenced file is old. `now` is by the storage's clock, as the file's time is."""
         written = self._storage.modified_at(f"{_FILES}/{path}")
         return now is not None and written is not None and now - written > UNREFERENCED_RETENTION

@@ -1,4 +1,4 @@
-"""Takes a snapshot of a task's store now and then, and uploads it beside the task's own work."""
+"""Periodic snapshots of a task's store, uploaded in the background."""
 
 import logging
 import secrets
@@ -21,11 +21,16 @@ _log = logging.getLogger(__name__)
 
 
 class SnapshotProgress(msgspec.Struct, frozen=True):
-    """How a task's snapshots go, since it was opened; None: not one yet.
+    """Statistics of a task's snapshots since it was opened.
 
-    offset, created (seconds since the epoch): of the last one that was saved; seconds, uploaded (bytes): what it took.
-    size: bytes of all of it, with the files that were there already. failures: saves and prunings that did not work.
-    damaged: snapshots found damaged when restoring.
+    Attributes:
+        offset: offset of the last snapshot saved; None if there is none yet.
+        created_at: when it was taken, seconds since 1970.
+        seconds: duration of its upload.
+        uploaded_bytes: bytes uploaded for it.
+        failures: saves and prunings that failed.
+        corrupt_count: snapshots found corrupt when restoring.
+        total_bytes: size of the last snapshot, including files that were stored already.
     """
 
     offset: int | None = None
@@ -38,7 +43,7 @@ class SnapshotProgress(msgspec.Struct, frozen=True):
 
 
 class Snapshotter:
-    """Snapshots of one store. A failure is a warning and a count: the next one makes up for it."""
+    """Takes the snapshots of one store. A failure is logged and counted, and the next snapshot replaces it."""
 
     def __init__(
         self,
@@ -47,9 +52,10 @@ class Snapshotter:
         interval: float = SNAPSHOT_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Remove what a process that was killed has left; the first snapshot is due after `every` seconds.
+        """Delete the leftovers of a killed process; the first snapshot is due after `interval` seconds.
 
-        snapshots: from now on called by the snapshotter alone.
+        Args:
+            snapshots: from now on used by the snapshotter alone.
         """
         self.progress = SnapshotProgress(corrupt_count=snapshots.corrupt_count)
         self._snapshots = snapshots
@@ -63,13 +69,16 @@ class Snapshotter:
             shutil.rmtree(folder, ignore_errors=True)
 
     def is_due(self) -> bool:
-        """Whether it is time for a snapshot, and the last one is done."""
+        """Whether a snapshot is due and the previous upload has finished."""
         return self._clock() >= self._next_due and not (self._upload and self._upload.is_alive())
 
     def start(self, offset: int) -> None:
-        """Copy the store as it is now (hard links) and return; the upload goes on in a thread of its own.
+        """Checkpoint the store (hard links) and return; a thread uploads the checkpoint.
 
-        To be called when `due`, and while nothing writes to the store. offset: that the store stands at.
+        Call it when `is_due` and while nothing writes to the store.
+
+        Args:
+            offset: offset of the next record that the store's state processes.
         """
         self._next_due = self._clock() + self._interval
         checkpoint = self._store.path.parent / f".{self._store.path.name}.checkpoint-{secrets.token_hex(4)}"
@@ -79,12 +88,12 @@ class Snapshotter:
             shutil.rmtree(checkpoint, ignore_errors=True)
             self._record_failure(error)
             return
-        # A daemon: an upload that hangs must not keep the process from ending.
+        # A daemon thread: an upload that hangs must not keep the process alive.
         self._upload = Thread(target=self._save, args=(checkpoint, offset), name="snapshot", daemon=True)
         self._upload.start()
 
     def close(self, timeout: float = 3.0) -> None:
-        """Let an upload under way end; after `timeout` seconds give it up, which leaves no snapshot."""
+        """Wait up to `timeout` seconds for a running upload, then cancel it, which leaves no snapshot."""
         self._closing = True
         if self._upload is not None:
             self._upload.join(timeout)
@@ -97,10 +106,10 @@ class Snapshotter:
             self.progress = msgspec.structs.replace(
                 self.progress,
                 offset=offset,
-                created=created_at,
+                created_at=created_at,
                 seconds=time.monotonic() - started,
-                uploaded=result.uploaded_bytes,
-                size=result.total_bytes,
+                uploaded_bytes=result.uploaded_bytes,
+                total_bytes=result.total_bytes,
             )
             _log.debug(
                 "%s: snapshot at offset %d, %d of %d bytes uploaded in %.1f s",
@@ -121,7 +130,7 @@ class Snapshotter:
         self.progress = msgspec.structs.replace(self.progress, failures=self.progress.failures + 1)
         if not self._closing:
             _log.warning(
-                "%s: no snapshot this time: %s: trying again with the next",
+                "%s: snapshot failed: %s: will retry at the next interval",
                 self._store.path.name,
                 error,
                 extra=task_log_fields(self._store.path.name),

@@ -12,17 +12,17 @@ import rocksdict
 from prectr.state.errors import StateError
 
 Changes = Mapping[bytes, bytes | None]
-"""What a micro-batch changes: key to new value, or to None where the key goes."""
+"""Changes of a micro-batch: key to new value, or to None to delete the key."""
 
 
 class ReadableStore(Protocol):
-    """What a stage may ask of its state."""
+    """Read access to a task's state."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of `keys`, in their order; None where there is none."""
+        """Return the values of `keys`, in the order of the keys; None for a missing key."""
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Entries with start ≤ key < end, by key."""
+        """Iterate over the entries with start ≤ key < end, in key order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +33,23 @@ class StoreOptions:
     block_cache: int = 32 << 20
     bloom_bits: int = 10
     write_ahead_log: bool = True
-    """Off where a crash goes back to a checkpoint anyway (the embedded runner)."""
+    """Off where a crash rolls back to a checkpoint anyway (the embedded runner)."""
     read_only: bool = False
-    """Nothing is written, so that a checkpoint can be looked at as it is."""
+    """Open without writing, so that a checkpoint can be inspected unchanged."""
     statistics: bool = False
-    """RocksDB counts what it does, so that `Store.figures` knows of hits and stalls."""
+    """Enable RocksDB's statistics, from which `Store.stats` reports cache hits and write stalls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStats:
-    """How a store does. Sizes are in bytes; memory is that of block cache and write buffers.
+    """Statistics of a store. Hits, misses and stalls are 0 unless `StoreOptions.statistics` is on.
 
-    cache_hits, cache_misses: of the block cache, since the store was opened. stalled: seconds since then for which
-    RocksDB held writes back. All three stay 0 where nothing is `counted`.
+    Attributes:
+        keys: estimated number of keys.
+        size: bytes of the live SST files.
+        memory: bytes of the block cache and the write buffers.
+        cache_hits, cache_misses: of the block cache, since the store was opened.
+        stall_seconds: time since then for which RocksDB stalled writes.
     """
 
     keys: int
@@ -70,29 +74,26 @@ _TICKER: Final = re.compile(
 
 
 class Store:
-    """One RocksDB. Every entry belongs to one task; only one process may have it open.
-
-    Nothing is read back before `write` returns, and a `write` is all or nothing.
-    """
+    """The RocksDB of one task; only one process may have it open. A `write` is atomic."""
 
     def __init__(self, path: Path, options: StoreOptions = StoreOptions()) -> None:
-        """Open the store at `path`, made if it is not there.
+        """Open the store at `path`, creating it if necessary.
 
         Raises:
-            StateError: the folder cannot be opened, is open elsewhere, or did not take the options.
+            StateError: the folder cannot be opened, another process has it open, or the options were not applied.
         """
         self.path = path
         self.options = options
         self._failed = False
         self._write_options = rocksdict.WriteOptions()
-        # The package's stub has this as a method; it is a property.
+        # The package's stub declares a method; it is a property.
         self._write_options.disable_wal = not options.write_ahead_log  # type: ignore[method-assign, assignment]
         with self._translate_errors("opened"):
             if options.read_only and not path.is_dir():
                 raise StateError(f"{path}: there is no state store: name a folder that a run has written")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db_options = _rocksdb_options(options)
-            # RocksDB forgets the options of a column family on reopen unless they are named with it.
+            # On reopen the options of a column family are lost unless they are passed with its name.
             self._db = rocksdict.Rdict(
                 str(path),
                 options=self._db_options,
@@ -105,14 +106,14 @@ class Store:
             self._assert_options()
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of `keys`, in their order; sorted keys are read fastest."""
+        """Return the values of `keys`, in the order of the keys, None for a missing one; sorted keys are fastest."""
         if not keys:
             return []
         with self._translate_errors("read"):
             return cast("list[bytes | None]", self._db.get(list(keys)))
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Entries with start ≤ key < end, by key."""
+        """Iterate over the entries with start ≤ key < end, in key order."""
         with self._translate_errors("read"):
             for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=start)):
                 if key >= end:
@@ -134,17 +135,17 @@ class Store:
             self._db.write(batch, self._write_options)
 
     def checkpoint(self, target: Path) -> None:
-        """Write a consistent copy of the store to `target`, which must not exist; files are hard links."""
+        """Write a consistent copy of the store to `target`, which must not exist; SST files are hard links."""
         with self._translate_errors("copied"):
             rocksdict.Checkpoint(self._db).create_checkpoint(str(target))
 
     def estimate_keys(self) -> int:
-        """About how many keys there are."""
+        """Return RocksDB's estimate of the number of keys."""
         return self._property("estimate-num-keys")
 
     def stats(self) -> StoreStats:
-        """How the store does; takes half a millisecond where RocksDB counts what it does."""
-        with self._translate_errors("asked how it does"):
+        """Return the store's statistics; takes half a millisecond with RocksDB's statistics enabled."""
+        with self._translate_errors("queried for statistics"):
             counts = dict(_TICKER.findall(self._db_options.get_statistics() or ""))
             return StoreStats(
                 keys=self.estimate_keys(),
@@ -159,9 +160,9 @@ class Store:
         return self._db.property_int_value(f"rocksdb.{name}") or 0
 
     def close(self) -> None:
-        """Close the store; another process may open it then."""
+        """Close the store, so that another process may open it."""
         if self._failed:
-            # What is wrong has been said; RocksDB would say it again, of whatever it cannot write.
+            # The error has been raised already; RocksDB would raise it again for what it cannot flush.
             with suppress(Exception):
                 self._db.close()
             return
@@ -176,10 +177,12 @@ class Store:
             raise StateError(f"{self.path}: the state store could not be {action}: {error}") from error
         except Exception as error:
             self._failed = True
-            # rocksdict raises plain Exception for whatever RocksDB reports; anything finer is a bug of ours.
+            # rocksdict raises plain Exception for errors of RocksDB; any subclass is a bug of ours.
             if type(error) is not Exception:
                 raise
-            raise StateError(f"{self.path}: the state store could not be {action}: {_remedy(str(error))}") from error
+            raise StateError(
+                f"{self.path}: the state store could not be {action}: {_with_advice(str(error))}"
+            ) from error
 
     def _assert_options(self) -> None:
         files = sorted(self.path.glob("OPTIONS-*"), key=lambda file: int(file.name.partition("-")[2]))
@@ -203,7 +206,7 @@ def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
     rocksdb.set_compression_type(rocksdict.DBCompressionType.lz4())
     rocksdb.set_keep_log_file_num(2)
     rocksdb.set_max_open_files(256)
-    # Each store would have a timer's thread write all its counts to its log now and then, the first within seconds.
+    # Otherwise a timer thread per store dumps all statistics to its log periodically, first after seconds.
     rocksdb.set_stats_dump_period_sec(0)
     rocksdb.set_stats_persist_period_sec(0)
     if options.statistics:
@@ -216,7 +219,7 @@ def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
     return rocksdb
 
 
-def _remedy(message: str) -> str:
+def _with_advice(message: str) -> str:
     if "No space left" in message:
         return f"{message} (the disk is full: free some space, then run the same command again)"
     if "lock" in message.lower():

@@ -1,34 +1,82 @@
-"""The settings that decide what the stages put out; part of every store's and checkpoint's identity."""
+"""The settings that decide what the stages emit; part of the identity of every store and checkpoint."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, get_args
+
+from prectr.state.setting import YEAR, Setting
 
 LabellerName = Literal["lexical"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineConfig:
-    """Settings of the two stages. Durations are in seconds, in configuration as in the environment."""
+    """Settings of the stages `join` and `aggregate`. Durations are in seconds of event time."""
 
-    partitions: int = 4
-    """Tasks a stage: user ids and queries are hashed to this many partitions."""
-    attribution_window: float = 120.0
-    """A click within this time of its page is its label."""
-    allowed_lateness: float = 5.0
-    """How far the watermark stays behind the largest accepted event time."""
-    max_clock_skew: float = 3600.0
-    """An event further ahead than this moves no watermark until another user confirms its time."""
-    dedup_retention: float = 3600.0
-    """How long a closed page's id is remembered, to tell late clicks and duplicates."""
-    history_clicks: int = 50
-    """Clicks of the user that a page's snapshot holds."""
-    query_clicks: int = 64
-    """Clicks of all users under the query that a page's snapshot holds."""
-    half_life: float = 7 * 86400.0
-    """Half-life of the decayed aggregates, in event time."""
-    user_ttl: float = 90 * 86400.0
-    """A user's entry is absent for a record that much later than its last update."""
-    query_ttl: float = 90 * 86400.0
-    """A query's entry is absent for a record that much later than its last update."""
-    labeller: LabellerName = "lexical"
-    """What fills a missing relevance level."""
+    partitions: Annotated[
+        int,
+        Setting(
+            help="Tasks of each stage: users and queries are hashed to this many partitions. Part of the result.",
+            ge=1,
+            le=1024,
+        ),
+    ] = 4
+    attribution_window: Annotated[
+        float,
+        Setting(help="A click up to this long after its page is a label of the page.", unit="s", ge=0.001, le=YEAR),
+    ] = 120.0
+    allowed_lateness: Annotated[
+        float,
+        Setting(help="How far the watermark stays behind the largest accepted event time.", unit="s", ge=0, le=YEAR),
+    ] = 5.0
+    max_clock_skew: Annotated[
+        float,
+        Setting(
+            help="An event further ahead of the accepted time than this does not advance the watermark until another "
+            "user confirms its time.",
+            unit="s",
+            ge=0.001,
+            le=YEAR,
+        ),
+    ] = 3600.0
+    dedup_retention: Annotated[
+        float,
+        Setting(
+            help="How long the id of a closed page is kept, so that late clicks and duplicates are recognised.",
+            unit="s",
+            ge=0,
+            le=YEAR,
+        ),
+    ] = 3600.0
+    history_clicks: Annotated[
+        int, Setting(help="Clicks of the user in a page's training example, the newest.", ge=0, le=1000)
+    ] = 50
+    query_clicks: Annotated[
+        int, Setting(help="Clicks of all users of the query in a page's training example, the newest.", ge=0, le=1000)
+    ] = 64
+    half_life: Annotated[
+        float, Setting(help="Half-life of the decayed aggregates.", unit="s", ge=0.001, le=100 * YEAR)
+    ] = 7 * 86400.0
+    user_ttl: Annotated[
+        float,
+        Setting(
+            help="A user's state expires when this time has passed since its last update.",
+            unit="s",
+            ge=0.001,
+            le=100 * YEAR,
+        ),
+    ] = 90 * 86400.0
+    query_ttl: Annotated[
+        float,
+        Setting(
+            help="A query's state expires when this time has passed since its last update.",
+            unit="s",
+            ge=0.001,
+            le=100 * YEAR,
+        ),
+    ] = 90 * 86400.0
+    labeller: Annotated[
+        LabellerName,
+        Setting(
+            help="Supplies the relevance level of an item that is logged without one.", choices=get_args(LabellerName)
+        ),
+    ] = "lexical"

@@ -1,21 +1,18 @@
-"""What travels between the stages and to the trainer: one record a result page.
+"""The records between the stages and to the trainer: one per result page.
 
-Records are msgpack arrays. Parts that a stage only passes on (the page, the click rings) stay encoded
-(`msgspec.Raw`), so a page is encoded once, on entry, whatever number of stages it goes through.
+Records are msgpack arrays. Fields that a stage only forwards (the page, the click histories) stay encoded
+(`msgspec.Raw`), so that a page is encoded once, when it enters, however many stages it passes.
 """
 
 from operator import attrgetter
-from typing import Final
 
 import msgspec
 
 from prectr.state.aggregates import LevelCounts, LevelSums
 from prectr.stream.events.contract import ResultPage
 
-LEVELS: Final = (1, 2, 3, 4)
-
 OrderKey = tuple[int, str, str]
-"""(effective close, request_id, user_id). Strings compare by code point, which is the order of their UTF-8."""
+"""(close time, request_id, user_id). Strings compare by code point, which is the order of their UTF-8 bytes."""
 
 
 class UserClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -33,7 +30,7 @@ class UserClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class QueryClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A joined click in its query's ring of last clicks by all users."""
+    """A joined click in its query's list of recent clicks by all users."""
 
     ts: int
     item_id: str
@@ -46,9 +43,16 @@ class QueryClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class JoinedPage(msgspec.Struct, array_like=True, gc=False):
     """Record of `joined-pages`: a closed page, its labels, and its user as of the page's ts.
 
-    `labels` and `levels` hold one byte an item: 0 or 1, and 1 to 4. `history` is a msgpack array of
-    `UserClick`, `page` the `Impression` as it entered, `clicked` the page's own clicks, each an encoded `QueryClick`,
-    and `counts` its own impressions and clicks by level.
+    Attributes:
+        closes_at: close time in ms.
+        query: normalised.
+        labels, levels: one byte per item: 0 or 1, and 1 to 4.
+        counts: the page's own impressions and clicks by level.
+        user_activity: number of the user's joined clicks before the page.
+        user_stats: impressions and clicks by level of the user's pages closed by then.
+        history: msgpack array of `UserClick`.
+        page: the `ResultPage`, with levels and positions filled in.
+        clicks: the page's own clicks, each an encoded `QueryClick`.
     """
 
     closes_at: int
@@ -69,14 +73,17 @@ class JoinedPage(msgspec.Struct, array_like=True, gc=False):
 class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Record of `training-examples`: a page with everything that serving could have known at its ts.
 
-    closes_at: effective close, ms; with request_id and user_id it is the place in the one order.
-    query: normalised. labels, levels: one byte an item, in the page's order.
-    user_activity: the user's joined clicks with a smaller ts.
-    user_stats: impressions and clicks by level of the user's pages closed by ts.
-    query_stats: the same of the query's pages closed by ts; query_decayed: the same, exponentially
-    decayed to ts (float64).
-    history: msgpack array of `UserClick`, oldest first. query_clicks: msgpack array of `QueryClick`, oldest first.
-    page: the `Impression` as it entered (msgpack), positions and levels filled in.
+    Attributes:
+        closes_at: close time in ms; with request_id and user_id the position in the total order.
+        query: normalised.
+        labels, levels: one byte per item, in the page's order: 0 or 1, and 1 to 4.
+        user_activity: number of the user's joined clicks before ts.
+        user_stats: impressions and clicks by level of the user's pages closed by ts.
+        query_stats: the same of the query's pages closed by ts.
+        query_decayed: the same, exponentially decayed to ts (float64).
+        history: msgpack array of `UserClick`, oldest first.
+        query_clicks: msgpack array of `QueryClick`, oldest first.
+        page: the `ResultPage` as msgpack, with levels and positions filled in.
     """
 
     closes_at: int
@@ -103,4 +110,4 @@ decode_example = msgspec.msgpack.Decoder(Example).decode
 decode_joined_page = msgspec.msgpack.Decoder(JoinedPage).decode
 
 order_key_of = attrgetter("closes_at", "request_id", "user_id")
-"""A record's place in the one order, as an `OrderKey`; for sorting."""
+"""Returns a record's position in the total order as an `OrderKey`, for sorting."""

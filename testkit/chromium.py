@@ -1,4 +1,4 @@
-"""Headless Chromium from Debian's packages: opens a page, reads what is on it, and takes its picture."""
+"""Headless Chromium from Debian's packages: opens a page, reads its content, and takes screenshots."""
 
 import base64
 import shutil
@@ -10,14 +10,14 @@ from typing import Final
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-HOW: Final = "chromium and chromedriver are needed (Debian: apt install chromium chromium-driver)"
+INSTALL_HINT: Final = "chromium and chromedriver are needed (Debian: apt install chromium chromium-driver)"
 WIDE, NARROW = 1280, 400
-"""CSS pixels of a desk's screen and of a telephone's."""
+"""Window widths of a desktop and of a phone, in CSS pixels."""
 _HEIGHT: Final = 900
 
 
-def chrome_there() -> bool:
-    """Whether there is a browser to look with."""
+def chrome_available() -> bool:
+    """Whether the browser and its driver are installed."""
     return shutil.which("chromium") is not None and shutil.which("chromedriver") is not None
 
 
@@ -28,34 +28,34 @@ class Chrome:
         self._driver = driver
 
     def open(self, url: str, width: int = WIDE) -> None:
-        """Show a page in a window of some width, with nothing left of what the page before it said."""
-        # A window cannot be made narrower than 500 pixels, what it shows can.
+        """Open a page in a window of a given width, and drop the console messages of the previous page."""
+        # A window cannot be narrower than 500 pixels, but its viewport can.
         metrics = {"width": width, "height": _HEIGHT, "deviceScaleFactor": 1, "mobile": False}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.said()
+        self.console_messages()
         self._driver.get(url)
 
-    def dark(self, wanted: bool) -> None:
-        """Whether pages are told that the person prefers a dark screen."""
+    def prefer_dark(self, wanted: bool) -> None:
+        """Set the preferred color scheme."""
         feature = {"name": "prefers-color-scheme", "value": "dark" if wanted else "light"}
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
-    def said(self) -> list[str]:
-        """What the console has said since it was asked last: errors and warnings of the page."""
+    def console_messages(self) -> list[str]:
+        """Errors and warnings on the console since the last call."""
         entries = self._driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [f"{entry['level']}: {entry['message']}" for entry in entries]
 
-    def figures(self) -> list[tuple[str, str]]:
-        """Name and visible text of every element that says which figure it shows, in the order of the page."""
+    def stats(self) -> list[tuple[str, str]]:
+        """Name and visible text of every element with a `data-stat` attribute, in page order."""
         script = "return [...document.querySelectorAll('[data-stat]')].map(e => [e.dataset.stat, e.innerText])"
         return [(name, text.strip()) for name, text in self._driver.execute_script(script)]
 
     def text(self, selector: str = "body") -> str:
-        """The visible text of the first element that a selector finds."""
+        """Visible text of the first element that matches a selector."""
         return str(self._driver.execute_script("return document.querySelector(arguments[0]).innerText", selector))
 
-    def too_wide(self) -> list[str]:
-        """What reaches beyond the window's right edge and cannot be scrolled to within a box of its own."""
+    def overflowing(self) -> list[str]:
+        """Elements that extend beyond the window's right edge, outside of scrollable boxes."""
         script = """
         const edge = document.documentElement.clientWidth;
         const boxed = e => e && (getComputedStyle(e).overflowX !== 'visible' || boxed(e.parentElement));
@@ -65,8 +65,8 @@ class Chrome:
         """
         return list(self._driver.execute_script(script))
 
-    def picture(self, out: Path, height: int | None = None) -> None:
-        """Write the page from its top as a PNG: all of it, or so many CSS pixels."""
+    def screenshot(self, out: Path, height: int | None = None) -> None:
+        """Write the page as a PNG; height: CSS pixels from the top, all of it by default."""
         width, whole = self._driver.execute_script(
             "return [innerWidth, Math.ceil(document.documentElement.scrollHeight)]"
         )
@@ -78,10 +78,10 @@ class Chrome:
 
 @contextmanager
 def chrome() -> Iterator[Chrome]:
-    """A browser, closed at the end."""
+    """Run a browser; closed at the end."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
-    # No sandbox: tests run as root, and open only pages of ours.
+    # No sandbox: tests run as root, and open only our own pages.
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-gpu"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -1,4 +1,4 @@
-"""A real Kafka broker for tests: found, started on a free port in a folder of its own, stopped."""
+"""A real Kafka broker for tests, started on a free port with a folder of its own."""
 
 import socket
 import subprocess
@@ -17,7 +17,7 @@ from prectr.ops.local_stack.broker import (
 __all__ = ["INSTALL_HINT", "Broker", "kafka_home"]
 _START_SECONDS = 90
 _TEST_JVM_OPTION = "-XX:TieredStopAtLevel=1"
-"""Starts faster, and never compiles for speed."""
+"""Starts faster, without the optimizing compiler."""
 
 
 class Broker:
@@ -33,7 +33,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start, or start again after a crash, and wait until it answers."""
+        """Start, or restart after a crash, and wait until the broker answers."""
         format_storage(self._java, self._properties)
         log = self._folder / "server.log"
         with log.open("wb") as out:
@@ -48,18 +48,18 @@ class Broker:
 
     @property
     def running(self) -> bool:
-        """Whether it is up, as far as is known here."""
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill it, as a crash of its machine would; `start` brings it back with what it had."""
+        """Kill the broker, as a crash of its machine would; `start` restarts it with its data."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def stop(self) -> None:
-        """Stop it, kindly at first."""
+        """Stop the broker by SIGTERM, then by SIGKILL."""
         if self._process is None:
             return
         self._process.terminate()

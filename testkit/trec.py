@@ -1,8 +1,8 @@
 """The TREC 2013 session log as events: a session is the user, an interaction one page.
 
-The log has times of pages only, from the start of each session. Sessions are placed one after another, each
-beginning when the last page of the one before has closed; the clicks of a page are spread, in the order of
-their ranks, between the page and the next one of its session, within the attribution window.
+The log has times of pages only, from the start of each session. Sessions follow each other, each starting when the last
+page of the previous one has closed; the clicks of a page are spread, in the order of their ranks, between the page and
+the next one of its session, within the attribution window.
 """
 
 import gzip
@@ -19,11 +19,11 @@ CLICKS = 558
 START = 1_370_000_000_000
 WINDOW = 120_000
 LEVEL_OF_GRADE = {-2: 1, 0: 1, 1: 2, 2: 3, 3: 4, 4: 4}
-"""Relevance level of a topical grade; an unjudged document has none, and the labeller fills it."""
+"""Relevance level of a topical grade; the labeller infers that of an unjudged document."""
 
 
 def trec_events(pages: Path = TREC_PAGES) -> Iterator[dict[str, Any]]:
-    """All events in order of time. Pages without items are no events and are left out."""
+    """All events in order of time; pages without items are not valid events and are omitted."""
     with gzip.open(pages, "rt", encoding="utf-8") as lines:
         logged = [json.loads(line) for line in lines]
     start = START

@@ -1,4 +1,4 @@
-"""What holds for all tests: no settings from outside, one thread a process, no deadlines on a shared machine."""
+"""Common to all tests: no PRECTR_* settings from outside, one thread per process, no deadlines of hypothesis."""
 
 import os
 

@@ -1,10 +1,10 @@
 """Every model between the baselines and the oracle of the simulated world, `python -m bench.quality`.
 
-For each seed: simulate a log with its truth, replay it once through the real pipeline with all models learning from
-it, measure. What is done is kept: scores, a file a seed and variant, under `--work`, and beside the page one record
-of all that was found, from which it is written; so the whole can be done in pieces, and a run that was cut off goes on.
-Scores that other code or settings made are made anew, unless `--any-code` says that the code does not matter. Two runs
-beside each other may share a `--work` if their seeds differ. The figures are those of `bench.quality.rows.Row`.
+For each seed: simulate a log with its ground truth, replay it once through the real pipeline with all models training
+on it, and measure. Scores are cached under `--work`, one file per seed and variant; results are kept in one record
+beside the page, which is rendered from it. So the benchmark can run in pieces, and an interrupted run can be resumed.
+Scores made by other code or settings are recomputed, unless `--any-code` accepts them. Two concurrent runs may share a
+`--work` if their seeds differ. For the metrics see `bench.quality.rows.Row`.
 """
 
 import argparse
@@ -63,7 +63,7 @@ _Found = TypeVar("_Found")
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What a command has found: what `--json` writes."""
+    """Results of one command, as written by `--json`."""
 
     rows: list[Row]
     differences: list[Difference]
@@ -82,7 +82,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def paired_differences(rows: Sequence[Row], resampled: Sequence[BootstrapResult] = ()) -> list[Difference]:
-    """Each variant against those it is held against, paired by seed, track by track."""
+    """Differences between each variant and those it is compared with, paired by seed, within each track."""
     found = []
     for track in dict.fromkeys(row.track for row in rows):
         own = [row for row in rows if row.track == track]
@@ -96,20 +96,20 @@ def paired_differences(rows: Sequence[Row], resampled: Sequence[BootstrapResult]
     return [difference for difference in found if difference is not None]
 
 
-# --- what a command does ----------------------------------------------------------------------------------------------
+# --- one command ------------------------------------------------------------------------------------------------------
 
 
 class QualityBench:
-    """One command: what it measures goes into the record as it is found."""
+    """One command: adds each result to the record as soon as it is measured."""
 
     def __init__(self, flags: argparse.Namespace, context: RunContext) -> None:
         self.flags = flags
         self.context = context
         self.found = QualityResults(pages=flags.pages, days=flags.days)
-        """Of this command alone."""
+        """Results of this command alone."""
 
     def worlds(self, *, drift: bool = False) -> list[WorldSettings]:
-        """The worlds of the seeds."""
+        """Settings of the simulated worlds, one per seed."""
         flags = self.flags
         return [
             WorldSettings(
@@ -132,14 +132,14 @@ class QualityBench:
                     record.add(measured)
 
     def curve(self) -> None:
-        """Measure learning curves, on the first of the seeds."""
+        """Measure learning curves on the first seed."""
         for points in measure_curve(self.worlds()[0], self.flags.sizes, self.flags.variants, self.context):
             with self._records() as records:
                 for record in records:
                     record.add_curve(points)
 
     def drift(self) -> None:
-        """Go through worlds with drift."""
+        """Measure worlds with drift."""
         known = read_results(self.flags.record, self.flags.pages, self.flags.days).drift
         kept = [run for run in known if self.context.any_code or run.code == model_code()]
         for runs in self._for_each_world(_DriftRunner(kept), self.worlds(drift=True)):
@@ -149,7 +149,7 @@ class QualityBench:
 
     @contextmanager
     def _records(self) -> Iterator[tuple[QualityResults, QualityResults]]:
-        """What this command has found, and the record, both to be changed."""
+        """Results of this command, and the record, both open for updates."""
         with update_results(self.flags.record, self.flags.pages, self.flags.days) as record:
             yield self.found, record
 
@@ -158,7 +158,7 @@ class QualityBench:
         measure_one: Callable[[WorldSettings, Sequence[Variant], RunContext], _Found],
         worlds: Sequence[WorldSettings],
     ) -> Iterator[_Found]:
-        """What is found in each world, as it is found; several processes where there are jobs for them."""
+        """Yield the results of each world as they complete; with several jobs in processes of their own."""
         if self.flags.jobs == 1 or len(worlds) == 1:
             for world in worlds:
                 yield measure_one(world, self.flags.variants, self.context)
@@ -171,7 +171,7 @@ class QualityBench:
 
 
 class _DriftRunner:
-    """A world with drift, run unless it has been with the same settings."""
+    """Measures a world with drift; reuses runs of the same settings."""
 
     def __init__(self, known: Sequence[DriftRun]) -> None:
         self._known = {(run.name, run.track, run.seed, run.identity): run for run in known}
@@ -196,51 +196,18 @@ class _DriftRunner:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags, with lists as lists and `variants`. UsageError: a value that means nothing."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", help="comma-separated; by default 0,1,2, and 0 with --curve")
-    parser.add_argument("--models", help=f"comma-separated, of {', '.join(MODELS)}; '' for none but --without's")
-    parser.add_argument("--track", default="T", choices=["T", "G"], help="T: levels are inferred; G: they are given")
-    parser.add_argument("--without", default="", help="parts of prectr-v2, comma-separated, each an ablation; or all")
-    parser.add_argument(
-        "--debias", default="", help="forms of prectr-v2's debias: none,hinge,prior_adjustment,prior_adjustment+soft"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every model of this command"
-    )
-    parser.add_argument("--curve", action="store_true", help="learning curves over --sizes instead of tables")
-    parser.add_argument("--drift", action="store_true", help="worlds with drift instead of tables")
-    parser.add_argument("--sizes", default=",".join(map(str, learning_curve.LOG_PAGES)), help="pages of --curve's logs")
-    parser.add_argument("--pages", type=int, default=PAGES)
-    parser.add_argument("--days", type=float, default=DAYS, help="event time of the log; fewer for a small one")
-    parser.add_argument("--queries", type=int, help="of the catalogue, for a small world")
-    parser.add_argument("--items", type=int)
-    parser.add_argument("--users", type=int)
-    parser.add_argument("--stage-one", type=Path, help="the stage-one encoder's folder, instead of making one")
-    parser.add_argument(
-        "--recipe",
-        default="{}",
-        help='how stage one is made, as JSON: {"pairs": 4000, "training": {"tune_epochs": 40}}',
-    )
-    parser.add_argument("--relevance", type=Path, help="take in what `bench.relevance --json` has written")
-    parser.add_argument("--jobs", type=int, default=1, help="worlds at a time, a process each")
-    parser.add_argument("--any-code", action="store_true", help="take kept scores whatever code made them")
-    parser.add_argument("--page-only", action="store_true", help="measure nothing, write the page of what is known")
-    parser.add_argument("--json", type=Path, help="write what this command has found, for a program")
-    parser.add_argument("--work", type=Path, default=WORK, help="keeps logs, stage one and scores")
-    parser.add_argument(
-        "--record", type=Path, help="folder of the record; by default that of the page, so that it is kept with it"
-    )
-    parser.add_argument("--out", type=Path, help="the page; by default the one of the results, for worlds of full size")
-    flags = parser.parse_args(arguments)
+    """Parse the command line; adds `variants`, and turns lists into lists.
+
+    Raises:
+        UsageError: a value is not valid.
+    """
+    flags = _parser().parse_args(arguments)
     if flags.curve and flags.drift:
         raise UsageError("--curve and --drift are two commands: give one of them")
     if flags.curve and flags.seeds and "," in flags.seeds:
-        raise UsageError(f"--curve --seeds {flags.seeds}: learning curves are of one seed")
+        raise UsageError(f"--curve --seeds {flags.seeds}: a learning curve uses one seed")
     if flags.jobs < 1:
-        raise UsageError(f"--jobs {flags.jobs}: at least one world at a time")
+        raise UsageError(f"--jobs {flags.jobs}: give at least 1")
     flags.seeds = _parse_integers("--seeds", flags.seeds or ("0" if flags.curve else "0,1,2"))
     flags.sizes = _parse_integers("--sizes", flags.sizes)
     flags.recipe = _parse_recipe(flags.recipe)
@@ -254,12 +221,45 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         settings=[_parse_setting(text) for text in flags.set],
     )
     if not flags.variants:
-        raise UsageError("--models '': name a model, or a part by --without or --debias")
+        raise UsageError("--models '': name a model, or a component by --without or --debias")
     if flags.out is None and (flags.pages, flags.days) == (PAGES, DAYS) and flags.queries is flags.items is None:
         flags.out = RESULTS
     if flags.record is None:
         flags.record = flags.work if flags.out is None else flags.out.parent
     return flags
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--seeds", help="comma-separated; default: 0,1,2, with --curve 0")
+    add("--models", help=f"comma-separated, of {', '.join(MODELS)}; '' for the ablations of --without alone")
+    add("--track", default="T", choices=["T", "G"], help="T: relevance levels are inferred; G: they are given")
+    add("--without", default="", help="components of prectr-v2, comma-separated, each an ablation; or all")
+    add("--debias", default="", help="debias forms of prectr-v2: none,hinge,prior_adjustment,prior_adjustment+soft")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a trainer setting for every model")
+    add("--curve", action="store_true", help="learning curves over --sizes instead of tables")
+    add("--drift", action="store_true", help="worlds with drift instead of tables")
+    add("--sizes", default=",".join(map(str, learning_curve.LOG_PAGES)), help="log sizes of --curve, in pages")
+    add("--pages", type=int, default=PAGES, help="pages per log")
+    add("--days", type=float, default=DAYS, help="event time covered by the log, in days")
+    add("--queries", type=int, help="queries of the catalogue, for a small world")
+    add("--items", type=int, help="items of the catalogue, for a small world")
+    add("--users", type=int, help="users, for a small world")
+    add("--stage-one", type=Path, help="folder of a stage-one encoder to use instead of training one")
+    recipe = 'how to train stage one, as JSON: {"pairs": 4000, "training": {"tune_epochs": 40}}'
+    add("--recipe", default="{}", help=recipe)
+    add("--relevance", type=Path, help="add the results written by `bench.relevance --json` to the record")
+    add("--jobs", type=int, default=1, help="worlds measured in parallel, one process each")
+    add("--any-code", action="store_true", help="reuse cached scores even if other code made them")
+    add("--page-only", action="store_true", help="measure nothing; render the page from the record")
+    add("--json", type=Path, help="write the results of this command as JSON")
+    add("--work", type=Path, default=WORK, help="folder for cached logs, stage-one encoders and scores")
+    add("--record", type=Path, help="folder of the record; default: that of the page")
+    add("--out", type=Path, help="the page; default for full-size worlds: bench/results/quality.md")
+    return parser
 
 
 def _default_models(flags: argparse.Namespace) -> Sequence[str]:
@@ -276,9 +276,9 @@ def _parse_integers(flag: str, text: str) -> list[int]:
     try:
         numbers = [int(number) for number in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"{flag} {text}: give whole numbers with commas between, such as 0,1,2") from error
+        raise UsageError(f"{flag} {text}: give comma-separated whole numbers, such as 0,1,2") from error
     if len(set(numbers)) < len(numbers):
-        raise UsageError(f"{flag} {text}: a number stands there twice")
+        raise UsageError(f"{flag} {text}: a number is repeated")
     return numbers
 
 
@@ -300,18 +300,18 @@ def _read_relevance(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UsageError(f"--relevance {path}: {error}; name what `bench.relevance --json` has written") from error
+        raise UsageError(f"--relevance {path}: {error}; give a file written by `bench.relevance --json`") from error
     if not isinstance(found, dict) or "rows" not in found:
-        raise UsageError(f"--relevance {path}: holds no rows; name what `bench.relevance --json` has written")
+        raise UsageError(f"--relevance {path}: has no rows; give a file written by `bench.relevance --json`")
     return found
 
 
 def run_command(flags: argparse.Namespace, command: str) -> Result:
-    """Do what the flags say, and add it to the record.
+    """Run what the flags select, and add the results to the record.
 
     Raises:
-        UsageError: not as many pages as can be measured.
-        PrectrError: whatever simulation, pre-training or replay does not allow.
+        UsageError: too few pages to measure.
+        PrectrError: simulation, pre-training or replay failed.
     """
     start = time.monotonic()
     settings = load_settings(None, {**BATCH_SETTINGS}, environ={})
@@ -352,7 +352,7 @@ def run_command(flags: argparse.Namespace, command: str) -> Result:
 
 
 def main() -> None:
-    """Measure, print the page, and write it."""
+    """Measure, then write and print the page."""
     set_up_logging()
     try:
         flags = parse(sys.argv[1:])

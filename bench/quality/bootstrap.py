@@ -1,4 +1,4 @@
-"""How much of an AUC hangs on which users came: a bootstrap over users within a seed."""
+"""Sensitivity of an AUC to the sample of users: a bootstrap over users within a seed."""
 
 from typing import Final
 
@@ -14,9 +14,9 @@ RESAMPLES: Final = 200
 
 
 class BootstrapResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A variant's AUC with expected labels over users drawn anew, resample by resample.
+    """AUC of a variant with expected labels, one value per bootstrap resample of the users.
 
-    The same seed draws the same users for every variant, so differences between two are paired.
+    The same seed draws the same users for every variant, so differences between variants are paired.
     """
 
     name: str
@@ -26,7 +26,7 @@ class BootstrapResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bootstrap_auc(truth: GroundTruth, scores: Scores, variant: Variant, resamples: int = RESAMPLES) -> BootstrapResult:
-    """The AUC of the second half, expected labels, of users drawn with replacement."""
+    """AUC of the second half with expected labels, over users drawn with replacement."""
     shown = truth.shown
     late = shown.page >= truth.half
     users, user = np.unique(truth.user[shown.page[late]], return_inverse=True)
@@ -40,10 +40,10 @@ def bootstrap_auc(truth: GroundTruth, scores: Scores, variant: Variant, resample
 
 
 class WeightedAuc:
-    """AUC of the same scores under changing weights; they are sorted once."""
+    """AUC of fixed scores under varying weights; sorts the scores once."""
 
     def __init__(self, scores: Floats, probability: Floats) -> None:
-        """Take scores and expected labels, float64 (n,)."""
+        """Arguments: scores and expected labels, float64 (n,)."""
         self._order = np.argsort(scores, kind="stable")
         ordered = scores[self._order]
         self._clicks = probability[self._order]
@@ -51,7 +51,7 @@ class WeightedAuc:
         self._starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
 
     def __call__(self, weights: NDArray[np.float64]) -> float:
-        """The area with each case counted by its weight, float64 (n,); ties count half."""
+        """Area under the curve with case weights, float64 (n,); ties count half."""
         weights = weights[self._order]
         clicks = np.add.reduceat(weights * self._clicks, self._starts)
         non_clicks = np.add.reduceat(weights * self._non_clicks, self._starts)

@@ -1,4 +1,4 @@
-"""The record of `bench.quality` as a page for people: tables and plots, and which command makes what is not there."""
+"""Renders the record of `bench.quality` as a Markdown page with tables and plots."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,15 +44,15 @@ COMMANDS: Final = {
     " bench.quality --seeds 0,1,2,3 --models prectr-v2 --debias none,hinge,prior_adjustment --jobs 2",
     "misjudged": "python -m bench.quality --seeds 0,1 --models prectr-v2 --set graded=low --jobs 2` and the same with"
     " `--set graded=high",
-    "full": "python -m bench.quality --seeds 0,1 --models prectr-v2 --debias none,hinge,prior_adjustment --set encoder_share=1"
-    " --jobs 2",
+    "full": "python -m bench.quality --seeds 0,1 --models prectr-v2 --debias none,hinge,prior_adjustment --set"
+    " encoder_share=1 --jobs 2",
     "G": "python -m bench.quality --seeds 0,1,2,3 --track G --jobs 2",
     "curve": "python -m bench.quality --curve",
     "drift": "python -m bench.quality --drift --seeds 0,1,2,3 --jobs 2",
     "relevance": "python -m bench.relevance --json relevance.json` and `python -m bench.quality --page-only "
     "--relevance relevance.json",
 }
-"""What makes each part of the page."""
+"""The command that measures each part of the page."""
 
 _STEP_METRICS: Final = (
     "auc_expected",
@@ -74,16 +74,15 @@ _ABLATION_METRICS: Final = (
 )
 _PAPER_ROWS: Final = ("prectr-v2 without cold-start", "prectr-v2 without debias", "wide-deep+ exposure=on")
 _PAPER_NOTE: Final = (
-    "Track T, second half. The last two columns are those of PRECTR-V2's table, on a log that nobody else has: the"
-    " order can be compared, the figures cannot. AUC and GAUC with expected labels; new users: fewer than 3 clicks"
-    " before; never shown: pairs that the log never showed before; expected clicks: of each model's own ten best of all"
-    " candidates."
+    "Track T, second half. The last two columns are from PRECTR-V2's table, measured on a private log: the order is"
+    " comparable, the values are not. AUC and GAUC with expected labels; new users: fewer than 3 earlier clicks; never"
+    " shown: pairs that the log had not shown before; expected clicks: of each model's own top 10 of all candidates."
 )
 _REFERENCE_ROWS: Final = ("position alone", "position × level", "reference learner", "oracle")
 
 
 def write_page(record: QualityResults, differences: Sequence[Difference], out: Path | None) -> str:
-    """The page, written to `out` with its plots beside it where a place is given."""
+    """Render the page; with `out`, write it there with its plots beside it."""
     plots: dict[str, Callable[[Path], None]] = {}
     text = _render_page(record, differences, plots, out.stem if out is not None else "quality")
     if out is not None:
@@ -110,24 +109,24 @@ def _render_page(
     lines = _introduction(record)
     beside = [*headline, *(row for row in track_t if row.name in _PAPER_ROWS)]
     if headline:
-        lines += ["## Beside the paper's table", "", _PAPER_NOTE, "", *paper_table(beside), ""]
+        lines += ["## Comparison with the paper's table", "", _PAPER_NOTE, "", *paper_table(beside), ""]
     lines += ["## Levels inferred (track T)", ""]
     if headline:
         lines += plot("models", "AUC of each model", lambda path: plot_models(headline, path))
-        lines += [*_model_tables(headline), "### Steps", ""]
+        lines += [*_model_tables(headline), "### Differences", ""]
         lines += _difference_section([one for one in differences_t if _has_default_settings(one)], _STEP_METRICS)
     else:
         lines += _not_run_yet("headline")
-    lines += ["## What was aimed for", "", *_target_table(_evaluated_targets(record, differences_t))]
-    lines += ["## What each part of prectr-v2 is worth", "", *_ablations(track_t, differences_t)]
-    lines += ["## What being told of exposure is worth", "", *_exposure(track_t, differences_t)]
+    lines += ["## Targets", "", *_target_table(_evaluated_targets(record, differences_t))]
+    lines += ["## Ablations of prectr-v2", "", *_ablations(track_t, differences_t)]
+    lines += ["## Effect of the exposure features", "", *_exposure(track_t, differences_t)]
     lines += ["## Exposure debias", "", *_debias(track_t, record)]
-    lines += ["## The pair cache and the full encoder", "", *_full(track_t, differences_t)]
+    lines += ["## Pair cache and full encoder", "", *_full(track_t, differences_t)]
     lines += ["## Levels given (track G)", ""]
     lines += (
         [*_model_tables(track_g), *_difference_section(differences_g, _STEP_METRICS)] if track_g else _not_run_yet("G")
     )
-    lines += ["## How well stage one tells levels", "", *_levels(record.levels, record.stage_one)]
+    lines += ["## Accuracy of stage-one levels", "", *_levels(record.levels, record.stage_one)]
     lines += ["## Learning curves", ""]
     if record.curve:
         lines += plot("curve", "Learning curves", lambda path: plot_curve(record.curve, path))
@@ -149,11 +148,11 @@ def _not_run_yet(*parts: str) -> list[str]:
 
 
 def _has_default_settings(one: Difference) -> bool:
-    """Whether both of a pair are whole models under the default settings."""
+    """Whether both variants of a pair are complete models with default settings."""
     return all(" without " not in name and "=" not in name for name in (one.better, one.other))
 
 
-# --- what it is -------------------------------------------------------------------------------------------------------
+# --- introduction and main tables -------------------------------------------------------------------------------------
 
 
 def _introduction(record: QualityResults) -> list[str]:
@@ -163,20 +162,21 @@ def _introduction(record: QualityResults) -> list[str]:
     return [
         "# Quality of the models in the simulated world",
         "",
-        "Written by `python -m bench.quality`, which measures in pieces; what ran when and where stands at the end.",
+        "Written by `python -m bench.quality`, which measures in pieces; the commands that ran are listed at the end.",
         "",
         f"Simulated logs of {record.pages:,} pages over {record.days:g} days, {named}; each is replayed once through"
-        f" both stages with every model learning from the same examples ({settings}). Each impression is scored before"
-        " it is learned from, at the position it was shown at. Second half of the log, unless a column says otherwise."
-        " Expected labels: an impression of true click probability p counts p as a click and 1 − p as none. Up to"
-        f" {MAX_SEEDS_LISTED} seeds stand side by side; of more, mean ± standard deviation.",
+        f" both stages with every model training on the same examples ({settings}). Evaluation is prequential: each"
+        " impression is scored before training on it, at the position it was shown at. Metrics cover the second half of"
+        " the log unless a column is labelled otherwise. Expected labels: an impression with true click probability p"
+        " has weight p as a click and 1 − p as no click. Up to"
+        f" {MAX_SEEDS_LISTED} seeds are listed; beyond, mean ± standard deviation.",
         "",
-        "In track T no model is told the level that was logged of the impression it scores: all get P(level) and"
-        " e_q·e_i of the same stage-one encoder, which has learned from another catalogue. In track G all are told the"
-        " true level, and get the same text vectors. The aggregates count logged levels in both. Baselines, reference"
-        " learner and oracle know the true level in both tracks: they are what models are placed between. Models read"
-        f" texts through the cache of pair embeddings (`encoder_share` {TrainerConfig().encoder_share:g}), unless a row"
-        " says `encoder_share=1`.",
+        "In track T models do not see the logged level of the impression they score: all get P(level) and e_q·e_i from"
+        " the same stage-one encoder, which was trained on another catalogue. In track G all are given the true level,"
+        " and get the same text vectors. The aggregates count logged levels in both. Baselines, reference learner and"
+        " oracle know the true level in both tracks; models are placed between them. Models read texts through the"
+        f" cache of pair embeddings (`encoder_share` {TrainerConfig().encoder_share:g}), except in rows with"
+        " `encoder_share=1`.",
         "",
     ]
 
@@ -186,20 +186,21 @@ def _model_tables(rows: Sequence[Row]) -> list[str]:
         *row_table(rows, QUALITY_COLUMNS),
         "",
         "Share of the reference: (AUC − position alone) / (reference learner − position alone) with real clicks, seed"
-        " by seed. The reference learner knows the world's form, constants and every item's taste vector; the oracle"
-        " knows the true probability. Baselines are click rates of the first half. Calibration: mean predicted/observed.",
+        " by seed. The reference learner knows the form and constants of the world and every item's taste vector; the"
+        " oracle knows the true probability. Baselines are click rates of the first half. Calibration: mean"
+        " predicted/observed.",
         "",
-        "### By the user's clicks so far, and the whole log",
+        "### By number of earlier clicks of the user, and over the whole log",
         "",
         *row_table(rows, USER_COLUMNS),
         "",
-        "Impressions a second are those of training alone (wall time, one thread a model), decoding and stages left"
-        " out; other work on the machine lowers them.",
+        "Impressions/s cover training only (wall time, one thread per model), without decoding and the stages; other"
+        " load on the machine lowers them.",
         "",
-        "### What was not shown",
+        "### Items that were not shown",
         "",
-        "Five candidates a page of the second half, drawn from those not shown, at position 1, against their true"
-        " probabilities (never shown: the query never showed them before); and the ranking of all candidates on every"
+        "Five candidates per page of the second half, drawn from those not shown, at position 1, against their true"
+        " probabilities (never shown: the query had not shown them before); and the ranking of all candidates on every"
         " 16th page: expected clicks of its top 10 (Σ p · rank^-0.7).",
         "",
         *row_table(rows, UNEXPOSED_COLUMNS),
@@ -211,10 +212,10 @@ def _difference_section(differences: Sequence[Difference], metrics: Sequence[str
     if not differences:
         return []
     return [
-        "Means over seeds with their 95 % intervals (paired t over the seeds). A step in AUC (expected labels) is"
-        " resolved, above or below, where the interval leaves zero out and the step is at least 0.001; else it is"
-        " unresolved. Over users: the 95 % interval of the same mean step where the users of each seed are drawn anew"
-        " (bootstrap).",
+        "Means over seeds with 95 % intervals (paired t over the seeds). A difference in AUC (expected labels) is"
+        " resolved, above or below, if the interval excludes zero and the difference is at least 0.001; otherwise it is"
+        " unresolved. Over users: 95 % interval of the same mean difference under a bootstrap over the users of each"
+        " seed.",
         "",
         *difference_table(differences, metrics),
         "",
@@ -226,15 +227,15 @@ def _evaluated_targets(record: QualityResults, differences: Sequence[Difference]
 
 
 def _target_table(found: Sequence[Target]) -> list[str]:
-    answers = {True: "yes", False: "**no**", None: "not known yet"}
+    answers = {True: "yes", False: "**no**", None: "not measured yet"}
     return [
-        "Judged from the means; the order of the models only where the step is resolved.",
+        "Evaluated on the means; the order of two models only where their difference is resolved.",
         "",
-        "| | found | reached |",
+        "| | measured | reached |",
         "|---|---|---|",
         *(f"| {target.description} | {target.found} | {answers[target.reached]} |" for target in found),
         "",
-        *_explanations([aim for aim in found if aim.reached is False and aim.explanation]),
+        *_explanations([target for target in found if target.reached is False and target.explanation]),
     ]
 
 
@@ -245,7 +246,7 @@ def _explanations(missed: Sequence[Target]) -> list[str]:
     for target in missed:
         reasons.setdefault(target.explanation, []).append(target.description)
     lines = [f"- *{'; '.join(descriptions)}*: {reason}" for reason, descriptions in reasons.items()]
-    return ["What is believed to hold back those that are not reached:", "", *lines, ""]
+    return ["Presumed reasons for the missed targets:", "", *lines, ""]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -279,10 +280,10 @@ def _exposure(rows: Sequence[Row], differences: Sequence[Difference]) -> list[st
         one for one in differences if "exposure=" in one.better + one.other and {one.better, one.other} <= {*variants}
     ]
     return [
-        "How often, and how high, an item has been shown for the query is a part of cold-start mining in `prectr-v2`,"
-        " and not among what the other models are told. The ranker that wrote these logs knows the levels, so what it"
-        " shows often tells them: here that is worth more than in a log whose ranker knows less. `wide-deep+` told of"
-        " the same shows what of the gain is the feature's and what the model's.",
+        "How often, and how high, an item has been shown for the query is a feature of cold-start mining in `prectr-v2`"
+        " that the other models do not have. The ranker that produced these logs knows the levels, so its exposure"
+        " reveals them: the feature is worth more here than in a log of a weaker ranker. `wide-deep+` with the same"
+        " feature separates the gain of the feature from that of the model.",
         "",
         *row_table(own, QUALITY_COLUMNS),
         "",
@@ -300,10 +301,10 @@ def _debias(rows: Sequence[Row], record: QualityResults) -> list[str]:
     order = (NO_DEBIAS, *DEBIAS_FORMS)
     own.sort(key=lambda row: (order.index(row.name), row.seed))
     return [
-        "`prectr-v2` itself has the form `prior_adjustment+soft`; `graded=low` and `graded=high` are the same where 30 % of stage"
-        " one's graded pairs of levels 1 and 2, or 3 and 4, are missing, so that the candidates are misjudged. A form"
-        " earns its place if never-shown AUC gains at least 0.03,"
-        " expected clicks do not fall, level 1 in the top 10 falls, and AUC loses at most 0.001.",
+        "`prectr-v2` uses the form `prior_adjustment+soft`; `graded=low` and `graded=high` are the same with 30 % of"
+        " stage one's graded pairs of levels 1 and 2, or 3 and 4, missing, so that the prior over candidates is wrong."
+        " Target: never-shown AUC gains at least 0.03, expected clicks do not fall, level 1 in the top 10 falls, and"
+        " AUC loses at most 0.001.",
         "",
         *row_table(own, QUALITY_COLUMNS),
         "",
@@ -315,7 +316,7 @@ def _debias(rows: Sequence[Row], record: QualityResults) -> list[str]:
 
 
 def _debias_differences(record: QualityResults) -> list[Difference]:
-    """Each form of debias less none."""
+    """Differences of each form of debias to none."""
     rows = [row for row in record.rows if row.track == "T"]
     bootstraps: list[BootstrapResult] = [one for one in record.resampled if one.track == "T"]
     found = (
@@ -341,8 +342,8 @@ def _full(rows: Sequence[Row], differences: Sequence[Difference]) -> list[str]:
     own.sort(key=lambda row: (row.name.replace(" encoder_share=1", ""), row.name, row.seed))
     speed = {"impressions_per_second": USER_COLUMNS["impressions_per_second"]}
     return [
-        "With `encoder_share=1` every pair of a batch goes through the encoder, which learns from all of them; else"
-        f" {TrainerConfig().encoder_share:.0%} of them do, and the others are read from the cache.",
+        "With `encoder_share=1` the encoder runs, and is trained, on every pair of a batch; otherwise on"
+        f" {TrainerConfig().encoder_share:.0%} of them, and the others come from the cache.",
         "",
         *row_table(own, QUALITY_COLUMNS | UNEXPOSED_COLUMNS | speed),
         "",
@@ -357,17 +358,17 @@ def _levels(levels: Sequence[LevelAccuracy], provenance: dict[str, Any]) -> list
     lines = []
     if recipe:
         lines += [
-            f"The encoder has learned from catalogue seed {recipe['seed']}, of the same words, other items and queries:"
-            f" first {recipe['made_up']:,} pairs of made-up queries, whose levels a rule tells from the catalogue's own"
-            f" fields and titles (no grades); then {recipe['pairs']:,} graded pairs drawn evenly over candidates,"
-            f" {recipe['wrong']:.0%} of their levels off by one.",
+            f"The encoder was trained on catalogue seed {recipe['seed']}, with the same words but other items and"
+            f" queries: first on {recipe['synthetic_pairs']:,} pairs of synthetic queries, with levels by a rule over"
+            f" the catalogue's fields and titles (no grades); then on {recipe['pairs']:,} graded pairs drawn uniformly"
+            f" from the candidates, {recipe['wrong']:.0%} of their levels off by one.",
             "",
         ]
     known = [one.known_queries for one in levels if one.known_queries is not None]
     if known:
         lines += [
-            f"Of the showings looked at, {sum(known) / len(known):.1%} are for a query that, word by word, was among"
-            " the graded ones too (with other items).",
+            f"Of the sampled impressions, {sum(known) / len(known):.1%} have a query whose text is among the graded"
+            " ones (with other items).",
             "",
         ]
     lines += [
@@ -376,17 +377,17 @@ def _levels(levels: Sequence[LevelAccuracy], provenance: dict[str, Any]) -> list
     ]
     for name in dict.fromkeys(one.name for one in levels):
         group = [one for one in levels if one.name == name]
-        means = mean_level_metrics([one.figures for one in group])
+        means = mean_level_metrics([one.metrics for one in group])
         cells = [
             f"{means[part].accuracy:.3f} | {means[part].log_loss:.3f}" if part in means else " | " for part in SLICES
         ]
-        title = f"after joint training, {name}" if name else "as stage one left it"
+        title = f"after joint training, {name}" if name else "after stage one"
         lines.append(f"| {title} | {' | '.join(cells)} | {len({one.seed for one in group})} |")
     return [
         *lines,
         "",
-        "After joint training: P(level) as the scores rest on it after the last page, so with `prior_adjustment` and what"
-        " exposure tells for pairs that the query has shown; never-shown pairs are as the level head has them.",
+        "After joint training: P(level) as used for scoring after the last page, that is with `prior_adjustment` and"
+        " the exposure features for pairs that the query has shown; for never-shown pairs, P(level) of the level head.",
         "",
     ]
 
@@ -411,13 +412,13 @@ def _curve(points: Sequence[CurvePoint]) -> list[str]:
 
 def _drift(runs: Sequence[DriftRun]) -> list[str]:
     lines = [
-        "At the middle of the log 30 % of the queries change their kind. Excess: expected log loss less that of the"
-        " true probability, nats an impression, pooled over seeds. Frozen weights: a copy of the model from the change,"
-        " which scores on with the running aggregates and learns nothing; frozen: the aggregates of the queries stand"
-        " still, too. The change costs a way the rise of its excess on the queries that changed, less its rise on the"
-        " others, which comes from all else that there is to learn; won back is 1 − (that cost) / (the cost of frozen),"
-        f" in the bin that ends {RECOVERY_BINS * BIN_PAGES:,} pages after the change. In brackets: of single seeds; and from the"
-        " queries that changed alone.",
+        "In the middle of the log 30 % of the queries change their kind. Excess: expected log loss minus that of the"
+        " true probability, nats per impression, pooled over seeds. Frozen weights: a copy of the model at the change,"
+        " which keeps scoring with the running aggregates and no longer trains; frozen: its query aggregates stop as"
+        " well. The cost of the change, for each mode, is the rise of its excess on the changed queries minus the rise"
+        " on the others, which has other causes; the recovered share is 1 − (cost) / (cost of frozen) in the bin that"
+        f" ends {RECOVERY_BINS * BIN_PAGES:,} pages after the change. In brackets: single seeds; and from the changed"
+        " queries alone.",
         "",
     ]
     for name in dict.fromkeys(run.name for run in runs):
@@ -431,7 +432,7 @@ def _drift(runs: Sequence[DriftRun]) -> list[str]:
                 cells = [f"{value:.4f}" for value in found.after[mode].tolist()]
                 lines.append(f"| {segment} queries, {mode} | {found.before:.4f} | {' | '.join(cells)} |")
         shares = recovered_share(changed, others)
-        lines.append(f"| won back, online | | {' | '.join(f'{share:.0%}' for share in shares['online'].tolist())} |")
+        lines.append(f"| recovered, online | | {' | '.join(f'{share:.0%}' for share in shares['online'].tolist())} |")
         for mode in MODES[:-1]:
             share = shares[mode][RECOVERY_BINS - 1]
             single = [
@@ -440,7 +441,7 @@ def _drift(runs: Sequence[DriftRun]) -> list[str]:
             ]
             per_seed = ", ".join(f"{value:.0%}" for value in single)
             unadjusted = unadjusted_recovered_share(changed)[mode][RECOVERY_BINS - 1]
-            lines += ["", f"Won back by {name}, {mode}: **{share:.0%}** ({per_seed}; {unadjusted:.0%})."]
+            lines += ["", f"Recovered by {name}, {mode}: **{share:.0%}** ({per_seed}; {unadjusted:.0%})."]
         lines.append("")
     return lines
 
@@ -450,9 +451,9 @@ def _relevance(found: dict[str, Any]) -> list[str]:
         return _not_run_yet("relevance")
     return [
         f"The human-graded pairs of Chorus in {found['folds']} folds over queries; each fold has a teacher, labels of"
-        f" pairs of {found['made_up_queries']:,} made-up queries, and a student, which have seen none of its queries."
-        " After joint training: when `prectr-v2` has learned with the student from a simulated log, told no level. Text"
-        " alone is judged. In brackets: 95 % intervals over queries.",
+        f" pairs of {found['synthetic_queries']:,} synthetic queries, and a student, none of which has seen its"
+        " queries. After joint training: after training `prectr-v2` with the student on a simulated log, without"
+        " levels. The score uses text alone. In brackets: 95 % intervals over queries.",
         "",
         relevance_table(found),
         "",
@@ -465,7 +466,7 @@ def _made_by(record: QualityResults) -> list[str]:
     trained = [row for row in [*record.rows, *(point.row for point in record.curve)] if row.impressions_per_second]
     codes, encoders = ({getattr(row, name) for row in trained} for name in ("code", "stage_one"))
     lines = [
-        "## What ran",
+        "## Commands",
         "",
         "| | date | machine | seconds |",
         "|---|---|---|---|",
@@ -475,16 +476,15 @@ def _made_by(record: QualityResults) -> list[str]:
         "",
     ]
     if len(codes) > 1:
-        lines += [f"**The models' rows come from {len(codes)} states of the code** ({', '.join(sorted(codes))}).", ""]
+        lines += [f"**Rows of models come from {len(codes)} versions of the code** ({', '.join(sorted(codes))}).", ""]
     if len(encoders) > 1:
         lines += [
-            f"**The models read with {len(encoders)} stage-one encoders** ({', '.join(sorted(encoders))}): one that is"
-            " made again by the same recipe on another machine rounds otherwise, and has another digest.",
+            f"**Models used {len(encoders)} stage-one encoders** ({', '.join(sorted(encoders))}): retraining with the"
+            " same recipe on another machine rounds differently, and gives another digest.",
             "",
         ]
     return [
         *lines,
-        "Seconds are of what was not kept from before. The budget is 6 hours on 2 cores: the full encoder runs for"
-        " prectr-v2 and its forms of debias alone, on 2 seeds or as many as its table says, the pair cache everywhere"
-        " else.",
+        "Seconds exclude cached results. The budget is 6 hours on 2 cores: the full encoder runs only for prectr-v2 and"
+        " its forms of debias, on the number of seeds given in its table; everything else uses the pair cache.",
     ]

@@ -1,4 +1,4 @@
-"""Plots of what `bench.quality` has found, as SVG files that are the same for the same figures."""
+"""Plots of the results of `bench.quality`, as SVG files that are byte-identical for the same results."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +20,7 @@ _THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def plot_models(rows: Sequence[Row], path: Path) -> None:
-    """AUC of each variant, a dot a seed, mean and standard deviation; rows of one track."""
+    """Plot the AUC of each variant: one dot per seed, mean and standard deviation; rows of one track."""
     names = list(dict.fromkeys(row.name for row in rows if row.name != "oracle"))[::-1]
     with _plot_style():
         figure = Figure(figsize=(7.5, 0.6 + 0.34 * len(names)), layout="constrained")
@@ -37,7 +37,7 @@ def plot_models(rows: Sequence[Row], path: Path) -> None:
 
 
 def plot_curve(points: Sequence[CurvePoint], path: Path) -> None:
-    """AUC and share of the reference over the length of the log; points of one track."""
+    """Plot AUC and AUC on never-shown pairs over the size of the log; points of one track."""
     names = [
         name for name in dict.fromkeys(point.row.name for point in points) if name not in {*_REFERENCE_ROWS, "oracle"}
     ]
@@ -63,7 +63,7 @@ def plot_curve(points: Sequence[CurvePoint], path: Path) -> None:
 
 
 def plot_drift(runs: Sequence[DriftRun], path: Path) -> None:
-    """Excess of expected log loss around the change, one panel a model, queries that changed and others."""
+    """Plot excess expected log loss around the change, one panel per model, for changed and unchanged queries."""
     names = list(dict.fromkeys(run.name for run in runs))
     with _plot_style():
         figure = Figure(figsize=(1.8 + 4.0 * len(names), 3.4), layout="constrained")

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 def auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
     """Area under the ROC curve; ties count half, NaN if there is only one class.
 
-    scores, labels: float64 (n,). A label may be a probability p: the case counts with weight p as a click and
-    with 1 − p as none (expected labels).
+    scores, labels: float64 (n,). A label may be a probability p (expected labels): the case counts as a click with
+    weight p and as no click with weight 1 − p.
     """
     _, score_index = np.unique(scores, return_inverse=True)
     clicks = np.bincount(score_index, labels)
@@ -19,10 +19,10 @@ def auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
 
 
 def page_gauc(scores: NDArray[np.float64], labels: NDArray[np.float64], present: NDArray[np.bool_]) -> float:
-    """AUC within pages, weighted by the page's impressions; pages of one class are left out.
+    """Mean AUC within pages, weighted by impressions; pages with one class are excluded.
 
-    scores, labels: float64 (pages, S); present: bool (pages, S), where there is an impression. With
-    probabilities as labels every page of two impressions or more has both classes.
+    scores, labels: float64 (pages, S); present: bool (pages, S), mask of impressions. With probabilities as labels,
+    every page with at least two impressions has both classes.
     """
     clicks = np.where(present, labels, 0.0)
     non_clicks = np.where(present, 1.0 - labels, 0.0)

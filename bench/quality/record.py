@@ -1,4 +1,4 @@
-"""Everything that `bench.quality` has measured so far in one file, so that the whole can be done in pieces."""
+"""The record: all results of `bench.quality` so far in one JSON file, which commands add to piece by piece."""
 
 import fcntl
 import time
@@ -19,13 +19,12 @@ from prectr.state.errors import PrectrError
 
 FORMAT_VERSION: Final = 1
 
-_HOW_TO_FIX: Final = "move it away, or name another --record"
 
 _Item = TypeVar("_Item")
 
 
 class CommandRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that has added to the record, when and where it ran last, and how long it took."""
+    """A command that added to the record: date and machine of its latest run, and its duration."""
 
     command: str
     date: str
@@ -35,7 +34,7 @@ class CommandRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QualityResults(msgspec.Struct, kw_only=True):
-    """What is known; a part that is measured again takes the place of what was there."""
+    """All results; a part that is measured again replaces the earlier one."""
 
     format: int = FORMAT_VERSION
     pages: int
@@ -51,23 +50,23 @@ class QualityResults(msgspec.Struct, kw_only=True):
     relevance: dict[str, Any] = {}
 
     def add(self, measured: WorldResults) -> None:
-        """Take in what was found in a world."""
+        """Add the results of one world."""
         self.rows = _merge_by_key(self.rows, measured.rows, lambda row: (row.track, row.name, row.seed))
         self.resampled = _merge_by_key(self.resampled, measured.resampled, lambda one: (one.track, one.name, one.seed))
         self.levels = _merge_by_key(self.levels, measured.levels, lambda one: (one.track, one.name, one.seed))
 
     def add_curve(self, points: Iterable[CurvePoint]) -> None:
-        """Take in points of learning curves."""
+        """Add points of learning curves."""
         self.curve = _merge_by_key(
             self.curve, points, lambda point: (point.pages, point.row.track, point.row.name, point.row.seed)
         )
 
     def add_drift(self, runs: Iterable[DriftRun]) -> None:
-        """Take in runs through a world with drift."""
+        """Add runs of a world with drift."""
         self.drift = _merge_by_key(self.drift, runs, lambda run: (run.track, run.name, run.seed))
 
     def add_command(self, command: str, seconds: float) -> None:
-        """Take in that a command has run, here and now."""
+        """Record that a command has run, with date, machine and versions."""
         run = CommandRun(
             command=command,
             date=time.strftime("%Y-%m-%d"),
@@ -79,19 +78,23 @@ class QualityResults(msgspec.Struct, kw_only=True):
 
 
 def _merge_by_key(known: list[_Item], new: Iterable[_Item], key: Callable[[_Item], object]) -> list[_Item]:
-    """What is known with the new in place of what has the same key, or behind it."""
+    """Replace known items that have the key of a new one; append the other new ones."""
     merged = {key(item): item for item in known}
     merged.update({key(item): item for item in new})
     return list(merged.values())
 
 
 def results_path(folder: Path, pages: int, days: float) -> Path:
-    """The file of the record of worlds of this size."""
+    """Path of the record for worlds of this size."""
     return folder / f"quality-{pages}-{days:g}.json"
 
 
 def read_results(folder: Path, pages: int, days: float) -> QualityResults:
-    """The record so far, empty where there is none; PrectrError: the file is damaged, or of another format."""
+    """Read the record; empty if there is none.
+
+    Raises:
+        PrectrError: the file is corrupt, or has another format version.
+    """
     path = results_path(folder, pages, days)
     if not path.is_file():
         return QualityResults(pages=pages, days=days)
@@ -99,18 +102,18 @@ def read_results(folder: Path, pages: int, days: float) -> QualityResults:
         results = msgspec.json.decode(path.read_bytes(), type=QualityResults)
     except msgspec.DecodeError as error:
         raise PrectrError(
-            f"{path} is no record of bench.quality: {error}; delete it, or name another --record"
+            f"{path} is not a record of bench.quality: {error}; delete it, or give another --record"
         ) from error
     if results.format != FORMAT_VERSION:
         raise PrectrError(
-            f"{path} is of format {results.format}, this is {FORMAT_VERSION}; delete it, or name another --record"
+            f"{path} has format {results.format}, expected {FORMAT_VERSION}; delete it, or give another --record"
         )
     return results
 
 
 @contextmanager
 def update_results(folder: Path, pages: int, days: float) -> Iterator[QualityResults]:
-    """The record, to be changed; several commands may run beside each other."""
+    """Open the record for an update, under a file lock, so that concurrent commands can add to it."""
     path = results_path(folder, pages, days)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:

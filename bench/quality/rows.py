@@ -1,4 +1,4 @@
-"""From scores to figures: one row a variant and seed, and differences between variants over seeds."""
+"""From scores to metrics: one row per variant and seed, and differences between variants over seeds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,29 +18,30 @@ from prectr.model.quality.quality import ACTIVE, LOW_ACTIVITY
 from prectr.stream.simulator.clicks import POSITION_EXPONENT
 
 TOP_K: Final = 10
-"""Places of a ranking that count."""
+"""Ranks that count in the metrics of a ranking."""
 
 MIN_RESOLVED_STEP: Final = 0.001
-"""Steps in AUC under this count as unresolved, whatever the interval."""
+"""Smaller AUC differences are unresolved, whatever their interval."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """Quality of one variant in one world; what it has no score for is null.
+    """Quality of one variant in one world; a metric without scores is null.
 
-    model: with the settings that are not the default ones, such as `prectr-v2 debias=hinge`.
-    Of the second half and of real clicks, prequential, at the position shown: auc, gauc (page), log_loss (mean,
+    model: with settings that differ from the defaults, such as `prectr-v2 debias=hinge`.
+    Prequential metrics of the second half with real clicks, at the position shown: auc, gauc (page), log_loss (mean,
     nats), calibration (mean predicted over observed), auc_new, auc_low, auc_active (users with fewer than 3, 3 to 9,
     10 and more clicks before the page).
-    With expected labels (a showing of true probability p counts p as a click, 1 − p as none): auc_expected,
-    gauc_expected; and of 5 candidates a page that were not shown, at position 1: auc_unexposed, gauc_unexposed,
-    calibration_unexposed (mean predicted over mean true), auc_never_shown (those that the query had never shown).
+    With expected labels (an impression with true probability p has weight p as a click, 1 − p as no click):
+    auc_expected, gauc_expected; and over 5 candidates per page that were not shown, at position 1: auc_unexposed,
+    gauc_unexposed, calibration_unexposed (mean predicted over mean true), auc_never_shown (candidates that the query
+    had never shown).
     Of the ranking of all candidates of every 16th page: expected_clicks of its top 10 (Σ p · rank^-0.7), ndcg (at
-    10, gain p), ndcg_level (at 10, gain 2^(level − 1) − 1), share_level_1 (in its top 10). Ties: their mean.
-    auc_whole: of the whole log, from the first impression on, real clicks: what a replay's report shows.
+    10, gain p), ndcg_level (at 10, gain 2^(level − 1) − 1), share_level_1 (in its top 10). Ties count as their mean.
+    auc_whole: over the whole log with real clicks, as in the report of a replay.
     share_of_reference: (auc − position alone) / (reference learner − position alone); share_above_level: the same
-    above position × level.
-    impressions_per_second: wall time of training alone. code, stage_one: of what made a model's scores and of the
-    encoder that it read with, shortened SHA-256.
+    relative to position × level.
+    impressions_per_second: impressions per second of wall time in training. code, stage_one: shortened SHA-256 of the
+    code that made the scores, and of the stage-one encoder.
     """
 
     model: str
@@ -73,15 +74,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """For a person."""
+        """Display name."""
         return Variant(model=self.model, without=self.without).name
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """By how much one variant's figure is above another's, paired by seed.
+    """Difference of a metric between two variants, paired by seed.
 
-    interval: 95 %, Student's t over the seeds; null with a single seed. users: 95 %, of the same mean under a bootstrap
-    over the users of each seed; of `auc_expected` alone.
+    interval: 95 %, Student's t over the seeds; null with a single seed. user_interval: 95 % interval of the same mean
+    under a bootstrap over the users of each seed; for `auc_expected` only.
     """
 
     better: str
@@ -95,7 +96,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def resolved(self) -> bool:
-        """Whether a step in AUC is more than noise: at least 0.001, and the interval over seeds leaves zero out."""
+        """Whether an AUC difference exceeds noise: at least 0.001, and its interval over seeds excludes zero."""
         return (
             self.interval is not None
             and abs(self.mean) >= MIN_RESOLVED_STEP
@@ -103,11 +104,11 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-# --- figures of one set of scores -------------------------------------------------------------------------------------
+# --- metrics of one set of scores -------------------------------------------------------------------------------------
 
 
 def measure_row(truth: GroundTruth, scores: Scores, variant: Variant) -> Row:
-    """All figures of a variant's scores but its shares of the reference."""
+    """All metrics of a variant's scores, except its shares of the reference."""
     shown = truth.shown
     late = shown.page >= truth.half
     clicked = shown.clicked.astype(np.float64)
@@ -142,7 +143,7 @@ def measure_row(truth: GroundTruth, scores: Scores, variant: Variant) -> Row:
 
 
 def unexposed_metrics(slice_: Impressions, scores: Floats) -> dict[str, float]:
-    """Figures of candidates that were not shown, by their true probabilities."""
+    """Metrics of candidates that were not shown, against their true probabilities."""
     true, never = slice_.probability, slice_.shown_before == 0
     everything = np.ones(len(scores), dtype=np.bool_)
     return {
@@ -154,7 +155,7 @@ def unexposed_metrics(slice_: Impressions, scores: Floats) -> dict[str, float]:
 
 
 def ranking_metrics(candidates: Impressions, scores: Floats) -> dict[str, float]:
-    """Figures of the rankings of all candidates, a mean over pages."""
+    """Metrics of the rankings of all candidates, averaged over pages."""
     totals = np.zeros(4)
     starts = candidates.first.tolist()
     for start, end in pairwise(starts):
@@ -175,7 +176,7 @@ def _page_ranking_metrics(scores: Floats, true: Floats, level: NDArray[np.uint8]
     examined, discount = ranks.astype(np.float64) ** POSITION_EXPONENT, 1.0 / np.log2(ranks + 1.0)
 
     def by_rank(values: Floats) -> Floats:
-        """The values by rank, tied ones at their mean: the expectation over orders of the tied."""
+        """Values by rank; ties take their mean, the expectation over the orders of the tied items."""
         return np.asarray((np.bincount(tie_group, values[order]) / size)[tie_group][:top])
 
     def ndcg(gain: Floats) -> float:
@@ -190,7 +191,7 @@ def _page_ranking_metrics(scores: Floats, true: Floats, level: NDArray[np.uint8]
 def _gauc(impressions: Impressions, scores: Floats, labels: Floats, mask: NDArray[np.bool_]) -> float:
     present = impressions.table(mask)
     kept = present.any(axis=1)
-    # What is not present has no score; it has no weight either, and 0 compares where NaN would not.
+    # Absent slots have no score and no weight; 0 compares where NaN would not.
     table = np.nan_to_num(impressions.table(scores))
     return page_gauc(table[kept], impressions.table(labels)[kept], present[kept])
 
@@ -203,11 +204,11 @@ def _log_loss(logits: Floats, labels: Floats) -> float:
     return float((np.logaddexp(0.0, logits) - labels * logits).mean())
 
 
-# --- rows against each other ------------------------------------------------------------------------------------------
+# --- differences between rows -----------------------------------------------------------------------------------------
 
 
 def add_reference_shares(rows: Sequence[Row], reference: str) -> list[Row]:
-    """The rows of one seed with their shares of what the reference learner gains over the baselines."""
+    """Add the shares of the reference learner's gain over the baselines to the rows of one seed."""
     auc_of = {row.name: row.auc for row in rows}
     upper, lower, by_level = auc_of[reference], auc_of["position alone"], auc_of["position × level"]
     return [
@@ -223,7 +224,7 @@ def add_reference_shares(rows: Sequence[Row], reference: str) -> list[Row]:
 def paired_difference(
     rows: Sequence[Row], better: str, other: str, metric: str, resampled: Sequence[BootstrapResult] = ()
 ) -> Difference | None:
-    """The difference of a figure between two variants over the seeds that both have; None if either lacks it.
+    """Difference of a metric between two variants over the seeds that both have; None if either lacks it.
 
     rows, resampled: of one track.
     """
@@ -253,7 +254,7 @@ def paired_difference(
 def _bootstrap_interval(
     resampled: Sequence[BootstrapResult], better: str, other: str, seeds: Sequence[int]
 ) -> tuple[float, float] | None:
-    """The 95 % interval of the mean difference over seeds, the users of each seed drawn anew."""
+    """95 % bootstrap interval, over the users of each seed, of the mean difference over seeds."""
     bootstraps = {(one.name, one.seed): np.array(one.auc) for one in resampled}
     if any((name, seed) not in bootstraps for name in (better, other) for seed in seeds):
         return None

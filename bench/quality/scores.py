@@ -1,4 +1,4 @@
-"""Scores of everything that is measured: how they are made, and the files that keep them between runs."""
+"""Scores of all variants, baselines and references: how they are made, and the files that cache them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,23 +27,27 @@ from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.records import Example, decode_page, encode_record
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, RunnerOptions
 
 REFERENCE: Final = "reference learner"
 _MAX_ITEMS: Final = 200
-"""Of a page."""
+"""Maximum number of items on a page."""
+_EXCLUDED_CODE: Final = ("stream/simulator/", "stream/kafka/", "model/text/teacher/")
+_PRETRAINING_CODE: Final = tuple(
+    f"model/text/encoder/{name}.py"
+    for name in ("holdout", "length_bucketing", "pretrain", "provenance", "schedule", "vocabulary")
+)
 _MODEL_CODE: Final = (
     *sorted(
-        str(path.relative_to(ROOT))
+        path
         for package in ("stream", "model", "state")
-        for path in (ROOT / package).glob("*.py")
+        for path in (str(file.relative_to(ROOT)) for file in (ROOT / package).rglob("*.py"))
+        if not path.startswith(_EXCLUDED_CODE) and path not in _PRETRAINING_CODE
     ),
-    "stream/readers",
-    *(f"model/text/encoder/{name}.py" for name in ("folder", "graded", "network", "tokens")),
     "bench/quality/scores.py",
     "bench/world/ground_truth.py",
 )
-"""Not the simulator, which a log depends on by itself, nor Kafka's part, nor pre-training."""
+"""Without the simulator, which the log's own identity covers, the Kafka runner, and pre-training."""
 _REFERENCE_CODE: Final = (
     "stream/simulator",
     "bench/world/reference_learner.py",
@@ -54,13 +58,13 @@ _REFERENCE_CODE: Final = (
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-odds of a click, in the order of the truth's slices; NaN where nothing was scored.
+    """Log-odds of a click, in the order of the ground truth's slices; NaN where nothing was scored.
 
-    shown: float64 (n,), at the position shown, made before the page was learned from. unexposed, candidates:
-    float64, at position 1, by what was known right before the page's batch was learned from.
-    seconds: what training took, the scoring of imagined candidates left out; 0 where nothing was trained.
-    levels: float64 (n, 4), P(level) of the showings of a `LevelSample` after the last page, of a model whose text
-    encoder learns on. code: of what made the scores.
+    shown: float64 (n,), at the position shown, prequential (scored before training on the page). unexposed,
+    candidates: float64, at position 1, scored right before training on the page's batch.
+    seconds: training time, without scoring the candidates; 0 where nothing was trained.
+    levels: float64 (n, 4), P(level) of the impressions of a `LevelSample` after the last page, for a model that trains
+    its text encoder. code: SHA-256 of the code that made the scores.
     """
 
     shown: Floats
@@ -75,7 +79,7 @@ class Scores:
 
 
 def write_scores(path: Path, scores: Scores, identity: str) -> None:
-    """Keep scores in a file (safetensors), together with what made them: settings, and `scores.code`."""
+    """Write scores to a safetensors file, with the identity of their settings and the hash of their code."""
     parts = {"shown": scores.shown, "unexposed": scores.unexposed, "candidates": scores.candidates}
     tensors = {name: part for name, part in {**parts, "levels": scores.levels}.items() if part is not None}
     metadata = {"identity": identity, "code": scores.code, "seconds": repr(scores.seconds)}
@@ -85,9 +89,9 @@ def write_scores(path: Path, scores: Scores, identity: str) -> None:
 
 
 def read_scores(path: Path, identity: str, code: str | None) -> Scores | None:
-    """Scores that were kept, None if there are none or they were made by other settings or other code.
+    """Read cached scores; None if there are none, or other settings or other code made them.
 
-    code: None takes what any code made.
+    code: None accepts scores of any code.
     """
     if not path.is_file():
         return None
@@ -95,12 +99,12 @@ def read_scores(path: Path, identity: str, code: str | None) -> Scores | None:
         metadata = file.metadata()
         if metadata["identity"] != identity or code not in {None, metadata["code"]}:
             return None
-        parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     return Scores(**parts, seconds=float(metadata["seconds"]), code=metadata["code"])
 
 
 def model_identity(truth: GroundTruth, settings: Settings, variant: Variant, encoder: Path) -> str:
-    """Everything that a model's scores depend on, but the code; the encoder by what it is, not by where it lies."""
+    """Everything that a model's scores depend on except the code; the encoder by content, not by path."""
     config = msgspec.to_builtins(trainer_config(settings, variant, encoder))
     parts = {
         "world": truth.world.settings,
@@ -112,17 +116,17 @@ def model_identity(truth: GroundTruth, settings: Settings, variant: Variant, enc
 
 
 def model_code() -> str:
-    """What of the code a model's scores depend on."""
+    """Hash of the code that a model's scores depend on."""
     return code_sha256(*_MODEL_CODE)
 
 
 def reference_identity(truth: GroundTruth) -> str:
-    """Everything that the reference learner's scores depend on, but the code."""
+    """Everything that the reference learner's scores depend on, except the code."""
     return msgspec.json.encode({"world": truth.world.settings}).decode()
 
 
 def reference_code() -> str:
-    """What of the code the reference learner's scores depend on."""
+    """Hash of the code that the reference learner's scores depend on."""
     return code_sha256(*_REFERENCE_CODE)
 
 
@@ -130,7 +134,7 @@ def reference_code() -> str:
 
 
 class ScoreRecordingTrainer:
-    """An `ExampleSink` around a trainer that keeps the score of every showing of the truth."""
+    """An `ExampleSink` around a trainer that records the score of every impression of the ground truth."""
 
     def __init__(self, config: TrainerConfig, truth: GroundTruth) -> None:
         self.trainer = Trainer(config, self._on_scores)
@@ -142,7 +146,6 @@ class ScoreRecordingTrainer:
         self._learns_levels = config.model == ABLATED_MODEL and config.infers_levels
         self._levels: Floats | None = None
         self._last_example_of_query: dict[str, Example] = {}
-        """Of each query."""
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Train."""
@@ -151,7 +154,7 @@ class ScoreRecordingTrainer:
         self._seconds += perf_counter() - start
 
     def flush(self) -> None:
-        """Train the last batch, and ask for levels."""
+        """Train on the last batch, and infer levels."""
         start = perf_counter()
         self.trainer.flush()
         self._seconds += perf_counter() - start
@@ -159,24 +162,24 @@ class ScoreRecordingTrainer:
             self._levels = self._infer_levels(LevelSample(self._truth))
 
     def save(self, folder: Path) -> None:
-        """Nothing: a run that was cut off starts again."""
+        """Nothing to save: an interrupted run starts over."""
 
     def load(self, folder: Path) -> None:
-        """Nothing was saved."""
+        """Nothing to load."""
 
     def scores(self) -> Scores:
-        """The scores of the whole log.
+        """Scores of the whole log.
 
         Raises:
-            PrectrError: a showing of the truth never came by in the replay.
+            PrectrError: an impression of the ground truth is missing from the replay.
         """
         unexposed, candidates = self._candidate_scores
         for name, part in (("shown", self._shown), ("unexposed", unexposed), ("candidates", candidates)):
             if missing := int(np.isnan(part).sum()):
                 raise PrectrError(
-                    f"{self.trainer.config.model} has no score of {missing} of {len(part)} {name} showings: the replay "
-                    f"did not put out every page of {self._truth.log}. Where pages are an hour apart the clock waits "
-                    "for a second user and drops some of them: give more --pages, or fewer --days"
+                    f"{self.trainer.config.model} has no score for {missing} of {len(part)} {name} impressions: the "
+                    f"replay did not emit every page of {self._truth.log}. Where pages are an hour apart, the event "
+                    "clock waits for a second user and dead-letters some of them: give more --pages, or fewer --days"
                 )
         return Scores(self._shown, unexposed, candidates, self._seconds, self._levels, model_code())
 
@@ -187,8 +190,8 @@ class ScoreRecordingTrainer:
         impressions = np.searchsorted(shown.page, pages)[batch.page_of] + batch.positions - 1
         if not np.array_equal(shown.clicked[impressions], batch.labels.astype(np.bool_)):
             raise PrectrError(
-                f"the labels of pages {', '.join(batch.request_ids)} are not the clicks of the truth: the stages or "
-                "the simulator have changed what a click is; quality would be measured against the wrong ones"
+                f"the labels of pages {', '.join(batch.request_ids)} are not the clicks of the ground truth: the "
+                "stages or the simulator changed the definition of a click, and metrics would be wrong"
             )
         self._shown[impressions] = scored.logits
         self._score_candidates(batch.examples, pages)
@@ -196,7 +199,7 @@ class ScoreRecordingTrainer:
         self._seconds -= perf_counter() - start
 
     def _score_candidates(self, examples: Sequence[Example], pages: Ints) -> None:
-        """Score the candidates of the pages' queries that the truth knows of, as if shown first."""
+        """Score the candidates that the ground truth has for the pages' queries, as if shown at position 1."""
         candidate_examples, slices = [], []
         for example, page in zip(examples, pages.tolist(), strict=True):
             page_slices = tuple(part.of_page(page) for part in self._candidate_slices)
@@ -212,10 +215,10 @@ class ScoreRecordingTrainer:
                 done += target.stop - target.start
 
     def _infer_levels(self, sample: LevelSample) -> Floats:
-        """P(level), float64 (n, 4), that the scores of a sample's showings would rest on now.
+        """P(level), float64 (n, 4), that the model would use now to score a sample's impressions.
 
-        What is put on the last page of each query is read as any candidates are: what the query has shown before moves
-        its levels, the user does not.
+        The impressions are scored as candidates on the last page of their query, so that the query's exposure counts,
+        as it affects levels; the user does not affect them.
         """
         probabilities = np.zeros((len(sample.query), 4))
         for query in np.unique(sample.query).tolist():
@@ -230,7 +233,7 @@ class ScoreRecordingTrainer:
 def _with_candidates(
     example: Example, truth: GroundTruth, slices: Sequence[Impressions], page_slices: Sequence[slice]
 ) -> Example:
-    """The same page at the same moment, with other items on it, none of them clicked."""
+    """The same page at the same time with other items, none of them clicked."""
     items = np.concatenate([part.item[target] for part, target in zip(slices, page_slices, strict=True)])
     levels = np.concatenate([part.level[place] for part, place in zip(slices, page_slices, strict=True)])
     return _with_items(example, truth, items, levels)
@@ -266,7 +269,7 @@ def replay_models(
     encoder: Path,
     progress: Callable[[Replay], None] = lambda replay: None,
 ) -> dict[Variant, Scores]:
-    """Replay the log once through both stages, every variant learning from it, and give their scores."""
+    """Replay the log once through both stages with every variant training on it, and return their scores."""
     sinks: Mapping[str, ScoreRecordingTrainer] = {
         str(number): ScoreRecordingTrainer(trainer_config(settings, variant, encoder), truth)
         for number, variant in enumerate(variants)
@@ -278,8 +281,7 @@ def replay_models(
         config={},
         sinks=sinks,
         label=LexicalLabeller(),
-        checkpoint_interval=float("inf"),
-        restart=True,
+        options=RunnerOptions(checkpoint_interval=float("inf"), restart=True),
     )
     try:
         run.run(flush=True, progress=progress)
@@ -288,11 +290,11 @@ def replay_models(
     return {variant: sink.scores() for variant, sink in zip(variants, sinks.values(), strict=True)}
 
 
-# --- what the models stand between ------------------------------------------------------------------------------------
+# --- baselines, reference learner, oracle -----------------------------------------------------------------------------
 
 
 def oracle_scores(truth: GroundTruth) -> Scores:
-    """The true probabilities themselves."""
+    """Log-odds of the true probabilities."""
     return Scores(
         log_odds(truth.shown.probability),
         log_odds(truth.unexposed.probability),
@@ -301,7 +303,7 @@ def oracle_scores(truth: GroundTruth) -> Scores:
 
 
 def baseline_scores(truth: GroundTruth) -> dict[str, Scores]:
-    """Click rates of the first half by position, and by position and level; the first half itself is not scored."""
+    """Click rates of the first half by position, and by position and level; only the second half is scored."""
     shown = truth.shown
     late = shown.page >= truth.half
     early = shown.table(~late)
@@ -312,7 +314,7 @@ def baseline_scores(truth: GroundTruth) -> dict[str, Scores]:
         by_level = "level" in name
         scores[name] = Scores(
             np.where(late, odds[shown.position - 1, shown.level], np.nan),
-            # Position alone says nothing of candidates that all stand at the same one.
+            # Position alone cannot rank candidates that are all scored at position 1.
             odds[0, truth.unexposed.level] if by_level else None,
             odds[0, truth.candidates.level] if by_level else None,
         )
@@ -320,7 +322,7 @@ def baseline_scores(truth: GroundTruth) -> dict[str, Scores]:
 
 
 def reference_scores(truth: GroundTruth) -> Scores:
-    """The reference learner's, page by page: test, then update."""
+    """Prequential scores of the reference learner: test, then train, page by page."""
     learner = ReferenceLearner(truth.world, LearnedParts())
     slices = (truth.shown, truth.unexposed, truth.candidates)
     probabilities = [np.full(len(part.page), np.nan) for part in slices]
@@ -339,6 +341,6 @@ def reference_scores(truth: GroundTruth) -> Scores:
 
 
 def log_odds(probability: NDArray[np.float64]) -> Floats:
-    """log p/(1 − p), finite for the p of a learner that is all but sure."""
+    """log p/(1 − p), with p clipped so that the result is finite."""
     bounded = np.clip(probability, 1e-12, 1.0 - 1e-12)
     return np.asarray(np.log(bounded) - np.log1p(-bounded))

@@ -7,10 +7,10 @@ from typing import Final
 from bench.quality.rows import Difference, Row
 
 MAX_SEEDS_LISTED: Final = 3
-"""Up to this many seeds stand side by side; of more, mean ± standard deviation."""
+"""Up to this many seeds are listed; beyond, mean ± standard deviation."""
 
 Columns = dict[str, tuple[str, str]]
-"""Title and format of figures of a `Row`, by their names."""
+"""Title and format of the metrics of a `Row`, by field name."""
 
 QUALITY_COLUMNS: Final[Columns] = {
     "auc_expected": ("AUC, expected labels", ".4f"),
@@ -26,8 +26,8 @@ USER_COLUMNS: Final[Columns] = {
     "auc_new": ("AUC, new users (< 3 clicks)", ".4f"),
     "auc_low": ("AUC, low (3–9)", ".4f"),
     "auc_active": ("AUC, active (≥ 10)", ".4f"),
-    "auc_whole": ("AUC, whole log from its first impression", ".4f"),
-    "impressions_per_second": ("impressions a second", ",.0f"),
+    "auc_whole": ("AUC, whole log from the first impression", ".4f"),
+    "impressions_per_second": ("impressions/s", ",.0f"),
 }
 UNEXPOSED_COLUMNS: Final[Columns] = {
     "auc_never_shown": ("AUC, never shown", ".4f"),
@@ -63,12 +63,12 @@ TITLES: Final = {
 
 
 def seeds_text(seeds: int) -> str:
-    """A number of seeds in words: `1 seed`, `2 seeds`."""
+    """Format a number of seeds: `1 seed`, `2 seeds`."""
     return f"{seeds} seed{'s' * (seeds != 1)}"
 
 
 def row_table(rows: Sequence[Row], columns: Columns) -> list[str]:
-    """One line a variant, in the order of their first rows; how many seeds, where not all have as many."""
+    """One line per variant, in order of first appearance; with the number of seeds where it differs."""
     names = list(dict.fromkeys(row.name for row in rows))
     seeds = {name: len({row.seed for row in rows if row.name == name}) for name in names}
     lines = [f"| | {' | '.join(title for title, _ in columns.values())} |", f"|---|{'---|' * len(columns)}"]
@@ -81,7 +81,7 @@ def row_table(rows: Sequence[Row], columns: Columns) -> list[str]:
 
 
 def paper_table(rows: Sequence[Row]) -> list[str]:
-    """The main figures with those of the paper's table in the last two columns."""
+    """The main metrics, with those of the paper's table in the last two columns."""
     lines = row_table(rows, PAPER_COLUMNS)
     lines[0] += " paper: AUC | paper: GAUC |"
     lines[1] += "---|---|"
@@ -92,7 +92,7 @@ def paper_table(rows: Sequence[Row]) -> list[str]:
 
 
 def seed_cell(values: Sequence[float | None], style: str) -> str:
-    """Values of several seeds; empty where one is missing."""
+    """Format the values of several seeds; empty if one is missing."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return ""
@@ -102,10 +102,10 @@ def seed_cell(values: Sequence[float | None], style: str) -> str:
 
 
 def difference_table(differences: Sequence[Difference], metrics: Sequence[str]) -> list[str]:
-    """One line a pair of variants: means with intervals, and whether the step in AUC is resolved."""
+    """One line per pair of variants: mean differences with intervals, and whether the AUC difference is resolved."""
     present = [metric for metric in metrics if any(one.metric == metric for one in differences)]
     lines = [
-        f"| | seeds | step in AUC | {' | '.join(TITLES[figure] for figure in present)} | over users |",
+        f"| | seeds | AUC difference | {' | '.join(TITLES[figure] for figure in present)} | over users |",
         f"|---|---|---|{'---|' * len(present)}---|",
     ]
     for pair in dict.fromkeys((one.better, one.other) for one in differences):
@@ -118,7 +118,7 @@ def difference_table(differences: Sequence[Difference], metrics: Sequence[str]) 
 
 
 def verdict(one: Difference) -> str:
-    """What a step in AUC comes to, in a word."""
+    """Classify a difference in AUC: above, below, unresolved, or one seed."""
     if one.interval is None:
         return "one seed"
     if not one.resolved:

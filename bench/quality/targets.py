@@ -1,4 +1,4 @@
-"""What was aimed for, and whether it is reached: judged from the figures alone."""
+"""Targets of the benchmark, evaluated from the recorded metrics alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from bench.relevance.benchmark import DESCRIBED
 from bench.world.drift import RECOVERY_BINS, DriftRun, pool_bins, recovered_share
 
 MIN_REFERENCE_SHARE: Final = 0.85
-"""Of the reference, in track T."""
+"""Share of the reference, track T."""
 MAX_AUC_DEFICIT: Final = 0.002
-"""AUC that prectr-v2 may be behind the strong baseline."""
+"""Maximum AUC by which prectr-v2 may trail the strong baseline."""
 MIN_NEVER_SHOWN_GAIN: Final = 0.03
-"""AUC on what was never shown that debias, and prectr-v2 above the strong baseline, should gain."""
+"""Minimum gain in never-shown AUC of debias, and of prectr-v2 over the strong baseline."""
 MAX_CACHE_AUC_LOSS: Final = 0.001
 MIN_IMPRESSIONS_PER_SECOND: Final = 2_500
 MIN_RECOVERED_SHARE: Final = 0.80
 MAX_STUDENT_DEFICIT: Final = 0.02
-"""That the student may be behind its teacher in AUC, and behind MiniLM's cosine in the other figures."""
+"""Maximum by which the student may trail its teacher in AUC, and MiniLM's cosine in the other metrics."""
 
 DEBIAS_FORMS: Final = {
     "prectr-v2 debias=hinge": "hinge",
@@ -30,16 +30,16 @@ DEBIAS_FORMS: Final = {
     "prectr-v2 graded=low": "prior_adjustment+soft, 30 % of the graded pairs of levels 1 and 2 missing",
     "prectr-v2 graded=high": "prior_adjustment+soft, 30 % of those of levels 3 and 4 missing",
 }
-"""The forms of exposure debias, by the variants that have them; the last two misjudge the candidates' levels."""
+"""Forms of exposure debias, by variant name; in the last two the candidates' levels are estimated wrongly."""
 
 NO_DEBIAS: Final = "prectr-v2 without debias"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An aim, what was found, and whether it is reached; None where it cannot be told yet.
+    """A target, the measured value, and whether it is reached; None if not yet measured.
 
-    held_back: what is believed to hold it back where it is not reached.
+    explanation: the presumed reason why it is missed.
     """
 
     description: str
@@ -49,32 +49,31 @@ class Target:
 
 
 _WHY_NOT_NEW_USERS: Final = (
-    "Nearly all of what mining brings is how often items were shown for the query, which is a property of query and"
-    " item, whoever looks (below: what being told of exposure is worth)."
+    "Nearly all of the gain of mining comes from how often items were shown for the query, which is a property of query"
+    ' and item, not of the user (see "Effect of the exposure features").'
 )
 _WHY_NEVER_SHOWN: Final = (
-    "What is left to be told of pairs that the log never showed is their level, of which the encoder tells no more"
-    " after joint training than stage one did (below: how well stage one tells levels). Told the levels (track G),"
-    " both models gain far more there than the aim. Tried: the forms of debias, a stronger anchor to stage one, more"
-    " replayed grades, and no exposure, which is better there and far worse elsewhere."
+    "For pairs that the log never showed, only their level is left to learn, and the encoder predicts it no better"
+    ' after joint training than after stage one (see "Accuracy of stage-one levels"). Given the levels (track G), both'
+    " models gain far more there than the target. Tried: the forms of debias, a stronger KL regularisation to stage"
+    " one, more rehearsal, and no exposure features, which is better there and far worse elsewhere."
 )
 _WHY_DEBIAS: Final = (
-    "Stage one has seen grades of candidates that were never shown, and replayed grades keep the level head there,"
-    " with and without debias: little is left for it to mend. Where some of the grades are missing it does not gain"
+    "Stage one has seen grades of candidates that were never shown, and rehearsal of grades keeps the level head there,"
+    " with and without debias: little bias is left to correct. Where some of the grades are missing it does not gain"
     " more."
 )
 _WHY_SPEED: Final = (
-    "Each run here shares the machine with another one, and most of a step is the encoder reading pairs that are new to"
-    " the cache or due to be read again. `python -m bench.train` measures it alone: bench/README.md."
+    "Each run here shares the machine with another one, and most of a step is spent encoding pairs that are new to the"
+    " cache or due for a refresh. `python -m bench.train` measures it alone: bench/README.md."
 )
 _WHY_DRIFT: Final = (
-    "What the change costs is in the weights, for running aggregates alone win nothing back (frozen weights), and"
-    " has to be learned again from the pages of each query: the share that is won back grows with them from bin to"
-    " bin. Tried on seed 100: steps that forget (the sums of squares of the per-id weights fading by 1 to 5 % a"
-    " step). The share rises with it, but because the loss before the change does, too: the changed queries end with"
-    " no less of it."
+    "The cost of the change is in the weights, since running aggregates alone recover nothing (frozen weights), and the"
+    " weights have to be relearned from the pages of each query: the recovered share grows with them from bin to bin."
+    " Tried on seed 100: decaying the sums of squared gradients of the per-id weights by 1 to 5 % per step. That raises"
+    " the share, but only because the loss before the change rises, too: the changed queries end with no less of it."
 )
-_WHY_DESCRIBED: Final = "All that an event tells of an item's text is its title, so that is what models read."
+_WHY_DESCRIBED: Final = "The title is the only text of an item in an event, so models read nothing else."
 
 
 def evaluate_targets(
@@ -84,9 +83,9 @@ def evaluate_targets(
     drift: Sequence[DriftRun],
     relevance: Mapping[str, Any],
 ) -> list[Target]:
-    """All aims of track T.
+    """Evaluate all targets, on track T.
 
-    between_forms: each form of debias less none. relevance: what `bench.relevance` has found.
+    between_forms: differences of each form of debias to none. relevance: results of `bench.relevance`.
     """
     steps = {(one.better, one.other, one.metric): one for one in differences if one.track == "T"}
 
@@ -128,13 +127,13 @@ def _order_target(one: Difference | None, name: str) -> Target:
 def _similar_target(one: Difference | None) -> Target:
     reached = None if one is None or one.interval is None else not one.resolved
     return Target(
-        f"wide-deep ≈ dnn (a step under {MIN_RESOLVED_STEP}, or none that is sure)", _format_difference(one), reached
+        f"wide-deep ≈ dnn (a difference under {MIN_RESOLVED_STEP}, or unresolved)", _format_difference(one), reached
     )
 
 
 def _new_user_target(steps: Sequence[Difference | None]) -> Target:
     known = [one.mean for one in steps if one is not None]
-    description = "cold-start mining is worth most for new users"
+    description = "cold-start mining gains most for new users"
     if len(known) < len(steps):
         return Target(description, "", None)
     new, low, active = known
@@ -151,7 +150,7 @@ def _baseline_targets(steps: Sequence[Difference | None]) -> list[Target]:
             _format_difference(auc),
             _reaches(auc, -MAX_AUC_DEFICIT),
         ),
-        Target("better still: above wide-deep+", _format_difference(auc), _reaches(auc, 0.0)),
+        Target("prectr-v2 above wide-deep+", _format_difference(auc), _reaches(auc, 0.0)),
         Target(
             f"never-shown AUC at least {MIN_NEVER_SHOWN_GAIN} above wide-deep+",
             _format_difference(never_shown),
@@ -174,10 +173,10 @@ def _reference_share_target(rows: Sequence[Row]) -> Target:
 
 
 def debias_target(form: str, over_none: Sequence[Difference]) -> Target:
-    """Whether a form of debias earns its place (WORLD.md), from its differences to none at all.
+    """Evaluate a form of debias from its differences to no debias.
 
-    Never-shown AUC gains at least 0.03, expected clicks do not fall, level 1 in the top 10 falls, and AUC loses at
-    most 0.001.
+    Reached if never-shown AUC gains at least 0.03, expected clicks do not fall, level 1 in the top 10 falls, and AUC
+    loses at most 0.001.
     """
     description = f"debias reaches its target: {DEBIAS_FORMS[form]}"
     mean_of = {one.metric: one.mean for one in over_none}
@@ -201,7 +200,7 @@ def _cache_targets(rows: Sequence[Row], full: Difference | None) -> list[Target]
             None if full is None else -full.mean >= -MAX_CACHE_AUC_LOSS,
         ),
         Target(
-            f"prectr-v2 learns from {MIN_IMPRESSIONS_PER_SECOND:,} impressions a second (with whatever else the machine does)",
+            f"prectr-v2 trains on {MIN_IMPRESSIONS_PER_SECOND:,} impressions/s (on a shared machine)",
             "" if speed is None else f"{speed:,.0f}",
             None if speed is None else speed >= MIN_IMPRESSIONS_PER_SECOND,
             _WHY_SPEED,
@@ -211,7 +210,8 @@ def _cache_targets(rows: Sequence[Row], full: Difference | None) -> list[Target]
 
 def _drift_target(runs: Sequence[DriftRun]) -> Target:
     description = (
-        f"drift: {MIN_RECOVERED_SHARE:.0%} of the excess on changed queries won back within {RECOVERY_BINS},000 pages"
+        f"drift: {MIN_RECOVERED_SHARE:.0%} of the excess loss on changed queries recovered within"
+        f" {RECOVERY_BINS},000 pages"
     )
     if not runs:
         return Target(description, "", None)
@@ -223,14 +223,14 @@ def _drift_target(runs: Sequence[DriftRun]) -> Target:
 
 
 def _relevance_targets(found: Mapping[str, Any]) -> list[Target]:
-    """Of the student on Chorus: near its teacher, above MiniLM's cosine in AUC, and not far behind it in the rest.
+    """Targets of the student on Chorus, relative to its teacher and to MiniLM's cosine.
 
-    The last holds it against MiniLM told what no event tells.
+    The last target compares it with a MiniLM that also reads fields that events do not carry.
     """
     near = f"Chorus: the student at most {MAX_STUDENT_DEFICIT} AUC behind its teacher"
     above = "Chorus: the student's AUC above that of MiniLM's cosine"
     rest = f"Chorus: within queries and NDCG@10 at most {MAX_STUDENT_DEFICIT} behind MiniLM's cosine"
-    described = f"{above} told brand and description too, the others at most {MAX_STUDENT_DEFICIT} behind"
+    described = f"{above} with brand and description, the other metrics at most {MAX_STUDENT_DEFICIT} behind"
     if not found:
         return [Target(description, "", None) for description in (near, above, rest, described)]
     teacher, minilm = found["student_less_teacher_auc"], found["student_less_minilm_auc"]

@@ -1,4 +1,4 @@
-"""What is measured: a model, what is switched off or set otherwise, and the track that it runs in."""
+"""Variants: a model with components switched off or settings changed, in one of the two tracks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from prectr.ops.settings.loader import Settings, load_settings
 from prectr.state.errors import UsageError
 
 LEVEL_SOURCE_BY_TRACK: Final = {"T": "inferred", "G": "logged"}
-"""Track T: no model is told the level that was logged of what it scores. G: every model is."""
+"""Track T: models do not see the logged relevance level of the item they score. Track G: they do."""
 
 TRACK_SETTINGS: Final = ("level_source", "encoder")
-"""Settings that the track decides."""
+"""Settings determined by the track."""
 
 ABLATED_MODEL: Final = "prectr-v2"
-"""The model whose parts `--without` and `--debias` are about."""
+"""The model that `--without` and `--debias` ablate."""
 
 NO_DEBIAS: Final = "none"
 
 GRADED_SETTING: Final = "graded"
-"""No setting of the trainer's: which of stage one's graded pairs are missing, `low` or `high` (`stage_one.UNEVEN`)."""
+"""Not a trainer setting: which graded pairs stage one lacks, `low` or `high` (`stage_one.UNEVEN_LEVELS`)."""
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """What a row is about.
+    """A variant of a model, the subject of one row.
 
-    settings: what differs from the default settings, by name.
+    without: components switched off. settings: (name, value) of settings that differ from the defaults.
     """
 
     model: str
@@ -41,24 +41,25 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The model with its settings, as a row names it."""
+        """The model with its settings, as shown in tables."""
         return " ".join([self.model, *(f"{name}={value}" for name, value in self.settings)])
 
     @property
     def graded(self) -> str | None:
-        """Which graded pairs stage one lacks; None: none."""
+        """Which graded pairs stage one lacks; None: none are missing."""
         return dict(self.settings).get(GRADED_SETTING)
 
     @property
     def name(self) -> str:
-        """For a person, and for a file's name."""
+        """Display name, also used in file names."""
         return " ".join([self.label, *(f"without {part}" for part in self.without)])
 
 
 def trainer_config(settings: Settings, variant: Variant, encoder: Path) -> TrainerConfig:
-    """The settings of a variant's trainer; encoder: the folder of stage one.
+    """Trainer configuration of a variant; encoder: folder of the stage-one encoder.
 
-    ConfigError: a setting of the variant's that there is not, or out of its range.
+    Raises:
+        ConfigError: a setting of the variant is unknown or out of range.
     """
     changed = {name: value for name, value in variant.settings if name != GRADED_SETTING}
     given = load_settings(None, changed, environ={}).trainer
@@ -73,7 +74,7 @@ def trainer_config(settings: Settings, variant: Variant, encoder: Path) -> Train
 
 
 def encoder_of(variant: Variant, encoder: Path) -> Path:
-    """The folder that a variant reads with, where `encoder` is that of stage one."""
+    """Encoder folder that a variant uses, derived from that of stage one."""
     return encoder if variant.graded is None else uneven_folder(encoder, variant.graded)
 
 
@@ -85,13 +86,13 @@ def make_variants(
     debias: Sequence[str] = (),
     settings: Sequence[tuple[str, str]] = (),
 ) -> list[Variant]:
-    """The variants that the flags name, each once.
+    """Variants selected by the command line, each once.
 
-    without: parts of prectr-v2, each left out alone; `all` stands for every part. debias: forms of its exposure
-    debias; `none` is it without. settings: of every variant.
+    without: components of prectr-v2, one ablation each; `all` selects every component. debias: forms of its exposure
+    debias; `none` switches it off. settings: applied to every variant.
 
     Raises:
-        UsageError: there is no such model, part, form or setting, or the track decides the setting.
+        UsageError: unknown model, component, form or setting, or a setting determined by the track.
     """
     common = tuple(settings)
     _check_settings(common)
@@ -101,7 +102,7 @@ def make_variants(
     for part in parts if "all" in without else without:
         if part not in parts:
             raise UsageError(
-                f"--without {part}: {ABLATED_MODEL} has no such part; there are {', '.join(parts)}, and all"
+                f"--without {part}: {ABLATED_MODEL} has no such component; choose from {', '.join(parts)}, all"
             )
         found.append(msgspec.structs.replace(full, without=(part,)))
     for form in debias:
@@ -118,16 +119,16 @@ def make_variants(
 def _check_settings(settings: Sequence[tuple[str, str]]) -> None:
     for name, _ in settings:
         if name in TRACK_SETTINGS:
-            raise UsageError(f"--set {name}: the track decides that; choose it by --track")
+            raise UsageError(f"--set {name}: determined by the track; use --track")
     graded = dict(settings).get(GRADED_SETTING)
     if graded is not None and graded not in UNEVEN_LEVELS:
-        raise UsageError(f"--set {GRADED_SETTING}={graded}: there are {', '.join(UNEVEN_LEVELS)}")
+        raise UsageError(f"--set {GRADED_SETTING}={graded}: choose from {', '.join(UNEVEN_LEVELS)}")
     load_settings(None, {name: value for name, value in settings if name != GRADED_SETTING}, environ={})
 
 
 def _known_model(model: str) -> str:
     if model not in MODELS:
-        raise UsageError(f"--models: there is no {model!r}; there are {', '.join(MODELS)}")
+        raise UsageError(f"--models: unknown model {model!r}; choose from {', '.join(MODELS)}")
     return model
 
 
@@ -145,12 +146,12 @@ MODEL_STEPS: Final = (
     ("wide-deep+ exposure=on", "wide-deep+"),
     ("prectr-v2", "wide-deep+ exposure=on"),
 )
-"""The steps between models, the better one first: the papers' order, the strong baseline, and either of the two last
-told of exposure or not."""
+"""Compared pairs of models, the expected better one first: the papers' order, the strong baseline, and either of these
+with and without the exposure features."""
 
 
 def comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Which of the variants named are held against which: (the one that should be better, the other)."""
+    """Pairs of the given variants to compare: (the expected better one, the other)."""
     present = dict.fromkeys(names)
     found = [pair for pair in MODEL_STEPS if pair[0] in present and pair[1] in present]
     for name in present:

@@ -1,10 +1,10 @@
 """Relevance on the Chorus catalogue, by folds over queries: `python -m bench.relevance [--json FILE] [--folds 5]`.
 
-Each fold has a teacher, a distillation set and a student of its own, none of which has seen a grade or a query of the
-fold; MiniLM's cosine and BM25 learn nothing. All read the title, which is what an event tells of an item; MiniLM is
-asked once more with brand and description beside it. The student is looked at again after `prectr-v2` has learned with
-it from a simulated log, whose clicks come from all grades, the fold's among them, but which is told none of them to
-tell levels. What is made stays in the work folder, and a run that was cut off goes on.
+Each fold has its own teacher, distillation set and student, none of which has seen a grade or a query of the fold;
+MiniLM's cosine and BM25 are not trained. All read the title, the only text of an item in an event; MiniLM is also
+scored with brand and description. The student is scored again after joint training: `prectr-v2` trains with it on a
+simulated log, whose clicks depend on all grades, including the fold's, but which has no grades as labels. Intermediate
+results stay in the work folder, so an interrupted run can be resumed.
 """
 
 import argparse
@@ -32,54 +32,54 @@ from bench.relevance.chorus_queries import Product, read_products, tokenize
 from bench.relevance.joint_training import encoder_after_joint_training
 from bench.relevance.log_examples import collect_examples
 from bench.relevance.scores import Relevance, auc_difference, score_relevance
-from prectr.model.config import TrainerConfig
+from prectr.model.config import PretrainConfig, TrainerConfig
 from prectr.model.text.encoder.artifact import EncoderArtifact, load_encoder, save_encoder
 from prectr.model.text.encoder.graded import GradedPair
 from prectr.model.text.encoder.length_bucketing import length_sorted_batches
 from prectr.model.text.encoder.network import RelevanceEncoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits
+from prectr.model.text.encoder.pretrain import predict_level_logits
 from prectr.model.text.encoder.provenance import provenance_of
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.teacher import ClassifierTeacher
 from prectr.ops.cli.console import progress_bar, set_up_logging
 
 STUDENT_CONFIG: Final = PretrainConfig(held_out=0.0, tune_epochs=4, tune_lr=3e-4)
-"""Of every student here and of the shipped encoder; chosen on fold 0 of another split."""
+"""Settings of every student here and of the shipped encoder; chosen on fold 0 of another split."""
 
 SYNTHETIC_QUERIES: Final = 17_000
-"""Made-up queries of the shipped encoder's distillation set: about 100,000 pairs."""
+"""Number of synthetic queries of the shipped encoder's distillation set, for about 100,000 pairs."""
 
 AFTER_JOINT_TRAINING: Final = "student after joint training"
 JOINT_PAGES: Final = 6_000
-"""Of the log for joint training: as many as `prectr demo` has."""
+"""Pages of the log for joint training, as many as `prectr demo` has."""
 
-DESCRIBED: Final = "minilm cosine, brand and description too"
+DESCRIBED: Final = "minilm cosine, with brand and description"
 _TRAINED_SYSTEMS: Final = ("teacher", "student", AFTER_JOINT_TRAINING)
 _JOINT_CONFIG: Final = TrainerConfig(model="prectr-v2", level_source="inferred", batch_span=86_400.0, device="cpu")
 _DIFFERENCES: Final = {
-    "Student less its teacher": "student_less_teacher_auc",
-    "Student less MiniLM cosine": "student_less_minilm_auc",
-    "After joint training less before": "joint_less_student_auc",
+    "Student minus teacher": "student_less_teacher_auc",
+    "Student minus MiniLM cosine": "student_less_minilm_auc",
+    "After minus before joint training": "joint_less_student_auc",
 }
 _LEVELS: Final = np.arange(1, 5)
 
 
 def assign_folds(graded: Sequence[GradedPair], folds: int, seed: int) -> dict[str, int]:
-    """The fold of each query, drawn from the seed."""
+    """Assign each query to a fold, at random by the seed."""
     queries = sorted({pair.query for pair in graded})
     order = np.random.default_rng([seed, 9]).permutation(len(queries))
     return {queries[index]: number % folds for number, index in enumerate(order.tolist())}
 
 
 def expected_level(log_levels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The mean level, float64[n], of log-probabilities of the levels, float32[n, 4]."""
+    """Expected level, float64[n], from log-probabilities of the levels, float32[n, 4]."""
     return np.asarray(np.exp(log_levels.astype(np.float64)) @ _LEVELS)
 
 
 def score_fold(
     pipeline: EncoderPipeline, number: int, graded: Sequence[GradedPair], folds: dict[str, int]
 ) -> dict[str, list[float]]:
-    """Scores of a fold's pairs by its teacher and its student, each made without the fold."""
+    """Score a fold's pairs with its teacher and its student, which are trained without the fold."""
     folder = pipeline.work_dir / f"fold-{number}"
     training_pairs = [pair for pair in graded if folds[pair.query] != number]
     test_pairs = [pair.pair for pair in graded if folds[pair.query] == number]
@@ -136,7 +136,7 @@ def _log_levels(network: RelevanceEncoder, folder: EncoderArtifact, pairs: Seque
 
 
 def teacher_levels(folder: Path, pairs: Sequence[Pair]) -> NDArray[np.float32]:
-    """A teacher's log-probabilities of the levels, float32[n, 4]."""
+    """Log-probabilities of the levels by a teacher, float32[n, 4]."""
     teacher = ClassifierTeacher(folder, CPU)
     found = np.zeros((len(pairs), 4), dtype=np.float32)
     for indices in length_sorted_batches(teacher.lengths(pairs), LABEL_BATCH):
@@ -152,7 +152,7 @@ def minilm_cosines(pipeline: EncoderPipeline, pairs: Sequence[Pair]) -> NDArray[
 
 
 def with_brand_and_description(pairs: Sequence[Pair], products: Sequence[Product]) -> list[Pair]:
-    """The pairs with the product's brand before its title and its description after it, where it is known."""
+    """Add brand and description of the product around the title, where they are known."""
     known = {product.title: product for product in products}
     found = []
     for query, title in pairs:
@@ -162,7 +162,7 @@ def with_brand_and_description(pairs: Sequence[Pair], products: Sequence[Product
 
 
 def bm25_scores(pairs: Sequence[Pair]) -> NDArray[np.float64]:
-    """BM25 of each pair over all titles, float64[n]."""
+    """BM25 score of each pair, over all titles, float64[n]."""
     titles = list(dict.fromkeys(title for _, title in pairs))
     title_index = {title: number for number, title in enumerate(titles)}
     index = Bm25([tokenize(title) for title in titles])
@@ -173,12 +173,12 @@ def bm25_scores(pairs: Sequence[Pair]) -> NDArray[np.float64]:
 def score_folds(
     pipeline: EncoderPipeline, graded: Sequence[GradedPair], fold_of_query: dict[str, int], folds: int, jobs: int
 ) -> Iterator[tuple[int, dict[str, list[float]]]]:
-    """Number and scores of each fold as it is done; several processes where there are jobs for them."""
+    """Yield number and scores of each fold as it completes; with several jobs in processes of their own."""
     if jobs == 1:
         for number in range(folds):
             yield number, score_fold(pipeline, number, graded, fold_of_query)
         return
-    pipeline.warmed_up_encoder()  # What all folds share is made once.
+    pipeline.warmed_up_encoder()  # Shared by all folds, so made once, here.
     spawned = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, spawned, initializer=_set_up_process, initargs=(threads,)) as pool:
@@ -193,7 +193,7 @@ def _set_up_process(threads: int) -> None:
 
 
 def measure_all(pipeline: EncoderPipeline, folds: int, jobs: int = 1) -> dict[str, Any]:
-    """Every system's figures over all folds' pairs, and the student's difference from its teacher."""
+    """Metrics of every system over the pairs of all folds, and differences between systems."""
     graded = chorus_graded_pairs()
     fold_of_query = assign_folds(graded, folds, pipeline.seed)
     pairs = [pair.pair for pair in graded]
@@ -227,7 +227,7 @@ def measure_all(pipeline: EncoderPipeline, folds: int, jobs: int = 1) -> dict[st
 
 
 def relevance_table(result: dict[str, Any]) -> str:
-    """The figures as a Markdown table, intervals in brackets."""
+    """Render the metrics as a Markdown table, intervals in brackets."""
 
     def cell(estimate: dict[str, float]) -> str:
         return f"{estimate['value']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"
@@ -242,15 +242,15 @@ def relevance_table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the folds that have not been run, and print the table."""
+    """Run the folds that are not cached, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.relevance", description=__doc__)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--queries", type=int, default=SYNTHETIC_QUERIES, help="made-up queries, about six pairs each")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("relevance-run"), help="what is made stays here")
-    parser.add_argument("--bfloat16", action="store_true", help="label in bfloat16, on a CPU that has it twice as fast")
-    parser.add_argument("--jobs", type=int, default=1, help="folds at a time, a process each")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folds", type=int, default=5, help="number of folds over queries")
+    parser.add_argument("--queries", type=int, default=SYNTHETIC_QUERIES, help="synthetic queries, six pairs each")
+    parser.add_argument("--seed", type=int, default=1, help="seed of folds and training")
+    parser.add_argument("--work", type=Path, default=Path("relevance-run"), help="folder for intermediate results")
+    parser.add_argument("--bfloat16", action="store_true", help="label in bfloat16: faster on CPUs that support it")
+    parser.add_argument("--jobs", type=int, default=1, help="folds in parallel, one process each")
+    parser.add_argument("--json", type=Path, help="write the result to this file as JSON")
     arguments = parser.parse_args()
     set_up_logging()
     start = time.monotonic()
@@ -258,7 +258,7 @@ def main() -> None:
     result = measure_all(pipeline, arguments.folds, arguments.jobs)
     result |= {
         "folds": arguments.folds,
-        "made_up_queries": arguments.queries,
+        "synthetic_queries": arguments.queries,
         "command": command_line("bench.relevance", sys.argv[1:]),
         "machine": machine(),
         "versions": versions("torch", "transformers", "tokenizers"),

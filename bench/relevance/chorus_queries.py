@@ -1,10 +1,10 @@
-"""Unlabelled pairs of the Chorus catalogue's 19,406 products with made-up queries, for a teacher to label.
+"""Unlabelled pairs of the Chorus catalogue's 19,406 products with synthetic queries, for a teacher to label.
 
-A query is made of what a title says: a word or two, a run of words, the brand with one of them, with a number or
-alone; or it is a word of the sentence encoder's own vocabulary that lies near the titles, as people name a thing
-otherwise than its maker. Some are misspelt, joined, parted, turned around or put in the other number. Each is paired
-with titles that a search would find for it (by words, and by vectors), with a near miss (the same brand, or a same word
-on another thing) and with any.
+A query is built from a title: one or two words, a run of words, the brand with a word, with a number or alone; or it is
+a word of the sentence encoder's vocabulary close to the titles, since users and makers name things differently. Some
+queries are misspelt, joined, split, reversed or switched between singular and plural. Each is paired with titles that a
+search would find (by words, and by vectors), with a near miss (same brand, or a shared word on another thing) and with
+random titles.
 """
 
 import gzip
@@ -25,7 +25,7 @@ from prectr.model.text.encoder.tokens import Pair
 PRODUCTS: Final = Path(__file__).parents[3] / "shared" / "data" / "chorus" / "products.jsonl.gz"
 
 NEAR_WORDS: Final = 3_000
-"""Words of the sentence encoder's vocabulary that become queries: those nearest to any title."""
+"""Number of words of the sentence encoder's vocabulary that become queries: those nearest to any title."""
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9&.'+-]*")
 _DIGIT: Final = re.compile(r"\d")
@@ -34,7 +34,7 @@ _NEAREST_TITLES: Final = 300
 _BLOCK: Final = 256
 
 _FORM_PROBABILITIES: Final = (0.25, 0.2, 0.15, 0.15, 0.1, 0.1, 0.05)
-"""Shares of: a word, two in a row, brand and word, any two, three in a row, brand and figure, brand."""
+"""Probabilities of: a word, two in a row, brand and word, any two, three in a row, brand and number, brand."""
 
 
 class Product(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class TextVectors:
 
 
 def read_products(path: Path = PRODUCTS) -> list[Product]:
-    """The products, each title once."""
+    """Read the products, each title once."""
     decode = msgspec.json.Decoder(Product).decode
     with gzip.open(path, "rb") as lines:
         found = {product.title: product for product in map(decode, lines)}
@@ -63,14 +63,14 @@ def read_products(path: Path = PRODUCTS) -> list[Product]:
 
 
 def tokenize(text: str) -> list[str]:
-    """Words in lower case, figures and model numbers too."""
+    """Split a text into lower-case words, numbers and model numbers included."""
     return [word.strip(".-'") for word in _WORD.findall(text.lower()) if word.strip(".-'")]
 
 
 def synthetic_queries(
     products: Sequence[Product], count: int, rng: np.random.Generator, near_words: Sequence[str]
 ) -> list[str]:
-    """Distinct queries, about `count`, drawn from titles; and the words given."""
+    """About `count` distinct queries drawn from titles, in addition to `near_words`."""
     document_frequency = Counter(word for product in products for word in set(tokenize(product.title)))
     queries = dict.fromkeys(near_words)
     for _ in range(50 * count):
@@ -107,7 +107,7 @@ def _draw_query(product: Product, document_frequency: Counter[str], rng: np.rand
 
 
 def _perturb_spelling(query: str, rng: np.random.Generator) -> str:
-    """The query as someone types it: mostly as it is."""
+    """Perturb a query as users do when typing; most queries stay unchanged."""
     words = query.split()
     if not words:
         return ""
@@ -130,7 +130,7 @@ def _perturb_spelling(query: str, rng: np.random.Generator) -> str:
 def pair_with_titles(
     queries: Sequence[str], query_vectors: NDArray[np.float32], texts: TextVectors, rng: np.random.Generator
 ) -> list[Pair]:
-    """Six titles for each query: two found by words, one by vectors, one further down by vectors, a near miss, any."""
+    """Pair each query with six titles: two by words, one near and one farther by vectors, a near miss, and random."""
     search = Bm25([tokenize(title) for title in texts.titles])
     brands: dict[str, list[int]] = {}
     for title, brand in enumerate(texts.brands):
@@ -157,21 +157,21 @@ def pair_with_titles(
 def _near_miss(
     found_first: int, with_a_word: NDArray[np.int64], same_brand: Sequence[int], rng: np.random.Generator
 ) -> int:
-    """Another thing of the same brand, or any that has a word of the query."""
+    """Another item of the same brand, or any with a word of the query."""
     if len(with_a_word) > 0 and rng.random() < 0.5:
         return int(rng.choice(with_a_word))
     return int(rng.choice(np.asarray(same_brand))) if same_brand else found_first
 
 
 def vocabulary_words(tokens: Sequence[str]) -> list[str]:
-    """The whole words of letters in a WordPiece vocabulary, three letters or more."""
+    """Whole words of at least three letters in a WordPiece vocabulary."""
     return [token for token in tokens if token.isascii() and token.isalpha() and len(token) > 2]
 
 
 def nearest_words(
     words: Sequence[str], vectors: NDArray[np.float32], titles: NDArray[np.float32], count: int = NEAR_WORDS
 ) -> list[str]:
-    """The words that lie nearest to any title; vectors: float32[words, width], titles: float32[n, width]."""
+    """The `count` words nearest to any title; vectors: float32[words, width], titles: float32[n, width]."""
     best = np.concatenate(
         [(block @ titles.T).max(axis=1) for block in np.array_split(vectors, max(len(vectors) // 500, 1))]
     )
@@ -179,13 +179,13 @@ def nearest_words(
 
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Vectors of texts, float32[n, width], of length 1."""
+"""Returns unit vectors of texts, float32[n, width]."""
 
 
 def distillation_pairs(
     products: Sequence[Product], embed: Embed, vocabulary: Sequence[str], *, queries: int, seed: int
 ) -> list[Pair]:
-    """Pairs of made-up queries and titles, about six times `queries`; the same for the same seed and encoder."""
+    """Pairs of synthetic queries and titles, about six per query; deterministic for a seed and an encoder."""
     rng = np.random.default_rng([seed, 7])
     titles = [product.title for product in products]
     texts = TextVectors(titles, [product.brand for product in products], embed(titles))

@@ -1,4 +1,4 @@
-"""The teacher of the shipped encoder: a sentence encoder made a cross-encoder, then fine-tuned on graded pairs."""
+"""The teacher of the shipped encoder: a sentence encoder turned into a cross-encoder and fine-tuned on graded pairs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,19 +25,18 @@ _WARM_UP_LEARNING_RATE: Final = 1e-4
 _FINE_TUNE_LEARNING_RATE: Final = 5e-5
 _FINE_TUNE_EPOCHS: Final = 3
 _LABEL_SMOOTHING: Final = 0.05
-"""Of the grades: raters agree on 19 of 20 grades at best, and a teacher that is never sure teaches more."""
+"""Raters agree on at most 19 of 20 grades, and a less confident teacher has more informative labels."""
 
 OnProgress = Callable[[float, str], None]
-"""Hears how much is done, 0 to 1, and a few words."""
+"""Receives progress from 0 to 1, and a short status text."""
 
 
 def warm_up(
     folder: Path, out: Path, pairs: Sequence[Pair], cosines: NDArray[np.float32], on_progress: OnProgress
 ) -> None:
-    """Make a cross-encoder of a sentence encoder: from both texts at once it tells how near their vectors are.
+    """Turn a sentence encoder into a cross-encoder, trained to predict the cosine of a pair's vectors from both texts.
 
-    cosines: float32[n], of the vectors of each pair's texts. One pass; no grade is seen, so one warm-up serves every
-    fold.
+    cosines: float32[n], of the vectors of each pair's texts. One epoch. It uses no grades, so all folds share it.
     """
     model, tokenizer = _load_model(folder, seed=1)
     targets = torch.from_numpy(cosines).clamp(0.0, 1.0)
@@ -54,7 +53,7 @@ def warm_up(
 
 
 def fine_tune(folder: Path, out: Path, graded: Sequence[GradedPair], *, seed: int, on_progress: OnProgress) -> None:
-    """Train a cross-encoder's four outputs on the levels of graded pairs: cross-entropy, three passes."""
+    """Train a cross-encoder with four outputs on the levels of graded pairs: cross-entropy, three epochs."""
     model, tokenizer = _load_model(folder, seed)
     levels = torch.tensor([pair.level - 1 for pair in graded])
 

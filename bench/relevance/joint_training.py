@@ -1,4 +1,4 @@
-"""A text encoder as joint training on clicks leaves it."""
+"""The text encoder after joint training on clicks."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -21,19 +21,19 @@ _ENCODER, _LEVELS = "dense.encoder.", "dense.level."
 
 
 def encoder_after_joint_training(config: TrainerConfig, examples: Sequence[Example]) -> RelevanceEncoder:
-    """The encoder that the configuration of a PRECTR names, after learning from examples, under the model's level head.
+    """Train a PRECTR model on examples, and return its text encoder with the model's level head.
 
-    config: with a folder as `encoder`, on the CPU.
+    config: names a folder as `encoder`; the device is the CPU.
     """
     trainer = Trainer(config)
     trainer.consume(examples, 0)
     trainer.flush()
-    # Parameters have their names in a model, not in a checkpoint.
+    # The names of parameters are known to the model, not to the checkpoint.
     model = make_model(config, _CPU)
     with TemporaryDirectory() as folder:
         trainer.save(Path(folder))
         tensors = checkpoint.read(Path(folder), config).tensors
-        model.load_state_dict(
+        model.load_training_state(
             {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
         )
     weights = model.weights()

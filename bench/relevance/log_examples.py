@@ -1,4 +1,4 @@
-"""Examples of a simulated log, as the stages make them."""
+"""Training examples of a simulated log, made by both stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,36 +7,36 @@ from typing import Literal
 from prectr.ops.settings.loader import load_settings
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.records import Example
-from prectr.stream.replay.runner import Replay
-from prectr.stream.simulator import simulate
+from prectr.stream.replay.runner import Replay, RunnerOptions
+from prectr.stream.simulator import WorldSettings, simulate
 
 Catalogue = Literal["synthetic", "chorus"]
 
 
 class _CollectingSink:
-    """An `ExampleSink` that keeps what comes."""
+    """An `ExampleSink` that collects all examples."""
 
     def __init__(self) -> None:
         self.examples: list[Example] = []
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Keep them."""
+        """Collect the examples."""
         self.examples.extend(examples)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def save(self, folder: Path) -> None:
-        """Nothing outlives the run."""
+        """Nothing to save."""
 
     def load(self, folder: Path) -> None:
-        """Nothing was saved."""
+        """Nothing to load."""
 
 
 def collect_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Example]:
-    """What the stages make of a log that is simulated in `folder`, in the one order."""
+    """Simulate a log in `folder`, and return its examples in total event-time order."""
     log = folder / "log.jsonl"
-    simulate(log, pages=pages, seed=0, catalogue=catalogue)
+    simulate(log, WorldSettings(pages=pages, catalogue=catalogue))
     sink = _CollectingSink()
     run = Replay(
         [str(log)],
@@ -45,8 +45,7 @@ def collect_examples(folder: Path, pages: int, catalogue: Catalogue) -> list[Exa
         config={},
         sinks={"kept": sink},
         label=LexicalLabeller(),
-        checkpoint_interval=float("inf"),
-        restart=True,
+        options=RunnerOptions(checkpoint_interval=float("inf"), restart=True),
     )
     try:
         run.run(flush=True)

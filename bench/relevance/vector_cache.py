@@ -1,4 +1,4 @@
-"""Vectors of texts, worked out once and kept in a folder: warm-up, shipped encoder and every fold want the same."""
+"""Sentence vectors cached in a folder, since warm-up, shipped encoder and all folds need the same ones."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,14 +14,18 @@ from safetensors.numpy import save_file
 from prectr.model.text.teacher.sentence_encoder import SentenceEncoder
 
 _BLOCK: Final = 1_024
-"""Texts of a file: what a run that was cut off has lost at most."""
+"""Texts per file, and so the most that an interrupted run loses."""
 
 
 class CachedSentenceEncoder(SentenceEncoder):
-    """A sentence encoder that reads a text only once."""
+    """A sentence encoder that encodes each text only once."""
 
     def __init__(self, encoder: Path, device: torch.device, cache_dir: Path) -> None:
-        """Take up what the folder `kept` holds of this encoder; UsageError: `encoder` is no Hugging Face folder."""
+        """Load what `cache_dir` holds for this encoder.
+
+        Raises:
+            UsageError: `encoder` is not a Hugging Face folder.
+        """
         super().__init__(encoder, device)
         self._folder = cache_dir / self.identity["sha256"][:12]
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +38,7 @@ class CachedSentenceEncoder(SentenceEncoder):
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None
     ) -> NDArray[np.float32]:
-        """float32[n, width], each of length 1; `said` hears how many texts are done."""
+        """Encode texts to unit vectors, float32[n, width]; on_progress receives the number of texts done."""
         if not texts:
             return super().encode(texts, on_progress)
         missing = [text for text in dict.fromkeys(texts) if text not in self._row_of_text]

@@ -1,4 +1,4 @@
-"""`python -m bench.stream`: the live system on one real broker, beside a client baseline and other stream processors."""
+"""`python -m bench.stream`: the live system on a real broker, against a client baseline and other stream processors."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from rich.console import Console
 from bench.provenance import command_line
 from bench.stream.broker import running_broker
 from bench.stream.client_baseline import CLIENT_MODES
-from bench.stream.competitors import COMPETITORS, CompetitorRuns
+from bench.stream.competitors.runs import COMPETITORS, CompetitorRuns
 from bench.stream.driver import ProgramGroup, Run, graceful_shutdown
 from bench.stream.failover import measure_competitor_failover, measure_failover
 from bench.stream.latency import measure_latency
@@ -31,16 +31,16 @@ from prectr.ops.cli.console import progress_bar, set_up_logging
 from prectr.state.errors import PrectrError, UsageError
 
 _WARM_FACTOR: Final = 5
-"""How many times longer the warm runs are."""
+"""Size of the warm runs' log, relative to the others."""
 _FAUST_PAGES: Final = 50_000
-"""As many as Faust is given: it would take five minutes for all of them."""
+"""Maximum for Faust, which would need five minutes for the full log."""
 _FAILOVER_REPEATS: Final = 3
 _PROCESS_COUNTS: Final = ("1", "2", "3", "4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be measured."""
+    """What to measure."""
 
     pages: int
     rounds: int
@@ -52,10 +52,10 @@ class Plan:
 
 
 class Measurement:
-    """Does what is planned, one after the other; `result` holds what has been found so far."""
+    """Runs a plan step by step; `result` holds the results so far."""
 
     def __init__(self, plan: Plan, bench: StreamBench, cache_dir: Path, result: Result) -> None:
-        """Prepare. kept: folder for logs and the peers' environments."""
+        """cache_dir: folder for logs and the competitors' environments."""
         self.result = result
         self._plan = plan
         self._bench = bench
@@ -63,7 +63,7 @@ class Measurement:
         self._competitors = CompetitorRuns(bench, cache_dir) if plan.competitors else None
 
     def steps(self) -> list[Callable[[], None]]:
-        """Everything that is to be done, in order."""
+        """All steps of the plan, in order."""
         plan = self._plan
         runs: list[Callable[[], None]] = [partial(self._run_client_baseline, mode) for mode in CLIENT_MODES]
         runs += [partial(self._run_prectr, count, 1) for count in plan.processes]
@@ -116,28 +116,26 @@ class Measurement:
     def _measure_latency(self) -> None:
         fastest = [run.events_per_second for run in self.result.runs if run.name.startswith("ours, 1 ")]
         if not fastest:
-            raise UsageError("--latency needs a run of one process, whose speed it halves: add 1 to --processes")
+            raise UsageError("--latency feeds half the speed of a run of one process: add 1 to --processes")
         self.result.latency = measure_latency(self._bench, self._cache_dir, median(fastest) / 2)
 
 
 def main(
-    pages: Annotated[int, typer.Option(min=1000, help="Pages of 10 items; half as many clicks come with them.")] = (
-        200_000
-    ),
-    competitors: Annotated[str, typer.Option(help="Others to run: ks, quix, faust; empty for none.")] = "ks,quix,faust",
-    processes: Annotated[str, typer.Option(help="As how many processes to run ours, with commas.")] = "1,2",
-    warm: Annotated[bool, typer.Option("--warm", help="Ours and ks on five times as many pages, too.")] = False,
-    failover: Annotated[bool, typer.Option("--failover", help="Kill processes, and see how others take over.")] = (
-        False
-    ),
-    latency_flag: Annotated[bool, typer.Option("--latency", help="Latency at half of the speed measured.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is run; ratios are of medians.")] = 1,
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file, after every run.")] = None,
+    pages: Annotated[int, typer.Option(min=1000, help="Pages of 10 items; the log has half as many clicks.")] = 200_000,
+    competitors: Annotated[
+        str, typer.Option(help="Competitors to run: ks, quix, faust; empty for none.")
+    ] = "ks,quix,faust",
+    processes: Annotated[str, typer.Option(help="Numbers of stream processes to measure, comma-separated.")] = "1,2",
+    warm: Annotated[bool, typer.Option("--warm", help="Also run on five times as many pages.")] = False,
+    failover: Annotated[bool, typer.Option("--failover", help="Kill processes and measure the failover time.")] = False,
+    latency: Annotated[bool, typer.Option("--latency", help="Measure latency at half the measured speed.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions of all runs; ratios are of medians.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the result as JSON, after every run.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Write bench/results/stream.md, after every run.")] = False,
 ) -> None:
-    """Run both stages on a real broker, exactly once, and print events per CPU-second beside others' in the same run.
+    """Run both stages exactly-once on a real broker; print events per CPU-second and ratios to competitors.
 
-    PRECTR_BENCH_DIR names a folder in which logs and the peers' environments are kept for the next time.
+    PRECTR_BENCH_DIR names a folder that keeps logs and the competitors' environments for later runs.
     """
     plan = Plan(
         pages=pages,
@@ -145,11 +143,11 @@ def main(
         processes=[int(count) for count in _parse_names(processes, _PROCESS_COUNTS, "--processes")],
         competitors=_parse_names(competitors, tuple(COMPETITORS), "--competitors"),
         warm=warm,
-        latency=latency_flag,
+        latency=latency,
         failover=failover,
     )
     set_up_logging()
-    # The client warns of every tenth of a second without the processor, which is not news on a machine that is full.
+    # The client warns about every tenth of a second without CPU time, which is expected on a loaded machine.
     logging.getLogger("kafka").setLevel(logging.ERROR)
     start = time.monotonic()
     result = Result(command=command_line("bench.stream", sys.argv[1:]), pages=pages)
@@ -164,7 +162,7 @@ def main(
                 try:
                     step()
                 except PrectrError as error:
-                    # What has been measured so far, and what comes, is worth keeping.
+                    # Keep the results so far, and continue with the other steps.
                     result.failures.append(str(error))
                     programs.kill_all()
                 result.seconds = time.monotonic() - start
@@ -180,7 +178,7 @@ def main(
 
 @contextmanager
 def _work_folders() -> Iterator[tuple[Path, Path]]:
-    """A folder that is gone at the end, also when the bench is ended, and one for what is worth keeping."""
+    """A temporary folder, removed also when the benchmark is interrupted, and a cache folder."""
     named = os.environ.get("PRECTR_BENCH_DIR")
     with graceful_shutdown(), tempfile.TemporaryDirectory(prefix="prectr-bench-") as folder:
         cache_dir = Path(named).absolute() if named else Path(folder)
@@ -191,5 +189,5 @@ def _work_folders() -> Iterator[tuple[Path, Path]]:
 def _parse_names(text: str, known: tuple[str, ...], flag: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if unknown := set(names) - set(known):
-        raise UsageError(f"{flag} {text}: there is no {unknown.pop()}; there are {', '.join(known)}")
+        raise UsageError(f"{flag} {text}: unknown {unknown.pop()}; choose from {', '.join(known)}")
     return names

@@ -1,4 +1,4 @@
-"""The broker that `bench.stream` measures on, and the topics of one run."""
+"""The broker that `bench.stream` uses, and the topics of one run."""
 
 import os
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from prectr.stream.kafka.io.log_loader import load
 from testkit.kafka_broker import INSTALL_HINT, Broker, kafka_home
 
 _TEST_JVM_OPTION: Final = "-XX:TieredStopAtLevel=1"
-"""Starts faster, and never compiles for speed: not what a broker runs with."""
+"""Starts faster but disables the optimizing compiler, so the benchmark removes it."""
 
 
 class BenchBroker(Broker):
-    """One broker with 512 MB of heap, compiled for speed as in earnest."""
+    """A broker with 512 MB of heap and the optimizing compiler, as in production."""
 
     def __init__(self, home: Path, folder: Path) -> None:
         super().__init__(home, folder)
@@ -31,21 +31,21 @@ class BenchBroker(Broker):
 
     @property
     def pid(self) -> int:
-        """The process, which must be running."""
+        """Process id; the broker must be running."""
         assert self._process is not None
         return self._process.pid
 
 
 @contextmanager
 def running_broker(folder: Path) -> Iterator[BenchBroker]:
-    """A broker on a free port with its data in `folder`; stopped at the end.
+    """Run a broker on a free port with its data in `folder`.
 
     Raises:
-        UsageError: there is no Kafka to start.
+        UsageError: no Kafka installation was found.
     """
     home = kafka_home()
     if home is None:
-        raise UsageError(f"no Kafka to measure on: {INSTALL_HINT}")
+        raise UsageError(f"no Kafka found: {INSTALL_HINT}")
     broker = BenchBroker(home, folder)
     try:
         broker.start()
@@ -55,7 +55,7 @@ def running_broker(folder: Path) -> Iterator[BenchBroker]:
 
 
 class StreamSystem:
-    """One system on the broker: its topics and groups have a prefix of their own."""
+    """One system on the broker, with its own prefix of topics and groups."""
 
     def __init__(self, broker: BenchBroker, name: str) -> None:
         self.broker = broker
@@ -65,24 +65,24 @@ class StreamSystem:
 
     @property
     def flags(self) -> list[str]:
-        """What a `prectr` command is told of it."""
+        """Flags of a `prectr` command for this system."""
         return ["--bootstrap", self.broker.address, "--topic-prefix", self.prefix]
 
     def load_workload(self, workload: Workload) -> None:
-        """Make the topics, and load a log as `prectr load` does."""
+        """Create the topics, and load a log as `prectr load` does."""
         self.create_topics()
         load([str(workload.path)], self.connection, self.topics)
 
     def create_topics(self) -> None:
-        """Make the topics."""
+        """Create the topics."""
         create_topics(self.connection, self.topics, PARTITIONS)
 
     def topic_megabytes(self, topic: str) -> float:
-        """MB that a topic takes on the broker's disk."""
+        """Size of a topic on the broker's disk, in MB."""
         return sum(disk_megabytes(path) for path in self.broker.data.glob(f"{topic}-[0-9]*"))
 
     def delete_topics(self) -> None:
-        """Delete the topics, so that the next run finds the disk as this one did."""
+        """Delete the topics, so that the next run has the same disk space."""
         self.connection.call_admin(self._remove)
 
     def _remove(self, admin: KafkaAdminClient) -> None:
@@ -90,14 +90,14 @@ class StreamSystem:
 
 
 class StableEndOffsets:
-    """Asks where a topic ends for those who read committed."""
+    """Fetches the last stable offsets of a topic."""
 
     def __init__(self, connection: Connection, topic: str) -> None:
         self._consumer = connection.consumer(group_id=None)
         self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
 
     def now(self) -> list[int] | None:
-        """Offset by partition; None where the broker does not say in time."""
+        """Offsets by partition; None if the broker does not answer in time."""
         try:
             ends = self._consumer.end_offsets(self._partitions)
         except KafkaError:
@@ -105,12 +105,12 @@ class StableEndOffsets:
         return [ends[partition] for partition in self._partitions]
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the consumer."""
         self._consumer.close()
 
 
 def disk_megabytes(folder: Path) -> float:
-    """What a folder takes on disk, in MB."""
+    """Disk usage of a folder, in MB."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

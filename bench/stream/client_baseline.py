@@ -1,10 +1,10 @@
-"""The client baseline: kafka-python reads what is committed and produces the same bytes in transactions, without any work.
+"""The client baseline: kafka-python reads committed records and produces the same bytes in transactions, nothing else.
 
 `python -m bench.stream.client_baseline BOOTSTRAP PREFIX records|frames`. Two ways to send the same bytes:
-- records: each event is produced again as a record of its own, from `search-events` to `training-examples`.
-- frames: as the stages do it: the events of a transaction in frames, to `joined-pages`, and from there again to
-  `training-examples`; nothing is decoded.
-One transaction holds what one poll gave, from all partitions together, with the offsets read.
+- records: each event as a record of its own, from `search-events` to `training-examples`.
+- frames: like the stages, the events of a transaction in frames to `joined-pages`, and from there to
+  `training-examples`, without decoding.
+One transaction holds the records of one poll, from all partitions, with their offsets.
 """
 
 import sys
@@ -27,7 +27,7 @@ CLIENT_MODES: Final = ("records", "frames")
 
 
 class TopicCopier:
-    """From one topic to another, partition by partition."""
+    """Copies one topic to another, keeping partitions."""
 
     def __init__(self, connection: Connection, source: str, target: str, *, framed: bool) -> None:
         count = partition_count(connection, source)
@@ -40,7 +40,7 @@ class TopicCopier:
         self._producer.init_transactions()
 
     def copy_until_done(self, before: Event, done: Event) -> None:
-        """Go on until the hop before this one is done and everything is read; then set `done`."""
+        """Copy until the previous hop is done and everything is read; then set `done`."""
         try:
             while True:
                 last = before.is_set()
@@ -77,7 +77,7 @@ class TopicCopier:
 
 
 def _join_into_frames(values: Sequence[bytes]) -> Iterator[bytes]:
-    """The same bytes in as few pieces of at most a frame's size as may be."""
+    """Concatenate values into the fewest chunks of at most the size of a frame."""
     group: list[bytes] = []
     size = 0
     for value in values:
@@ -90,7 +90,7 @@ def _join_into_frames(values: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def main(bootstrap: str, prefix: str, mode: str) -> None:
-    """Pass on everything that is there, and end."""
+    """Copy everything that is in the topic, then exit."""
     connection, topics = Connection(bootstrap, connect_timeout=30), Topics(prefix)
     loaded, intermediate_done, done = Event(), Event(), Event()
     loaded.set()

@@ -1,4 +1,4 @@
-"""Runs programs against the broker and measures them from outside: CPU, memory, when their output can be read."""
+"""Runs programs against the broker and measures them from outside: CPU, memory, when their output is readable."""
 
 import os
 import re
@@ -19,25 +19,25 @@ from bench.stream.broker import StableEndOffsets
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _SAMPLE_INTERVAL: Final = 0.1
 _GRACE_SECONDS: Final = 20
-"""Given to a program to end by itself, once it has been asked to."""
+"""Time for a program to exit after SIGTERM."""
 _ROOT: Final = Path(__file__).parents[2]
 
 
 class Cpu(NamedTuple):
-    """CPU seconds of a program, its ended children included."""
+    """CPU seconds of a program, including its exited children."""
 
     user: float
     system: float
 
     def __add__(self, other: object) -> "Cpu":
-        """The sum of two programs."""
+        """Sum over two programs."""
         if not isinstance(other, Cpu):
             return NotImplemented
         return Cpu(self.user + other.user, self.system + other.system)
 
     @property
     def total(self) -> float:
-        """Both kinds."""
+        """User and system time."""
         return self.user + self.system
 
 
@@ -45,12 +45,12 @@ NO_CPU: Final = Cpu(0.0, 0.0)
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """One program, or several as one, on one log. Times in seconds, sizes in MB.
+    """A run of one or several processes on one log. Times in seconds, sizes in MB.
 
-    wall: from the first record taken to the moment the last example can be read by whoever reads committed. cpu_user
-    and cpu_system: from start to end; startup_cpu: of that, until the first record came. working_cpu: from there to
-    the last example. start: from start to first record. first_output: from the first record to the first output that
-    can be read. foreign: cores that something else on the machine used. check: `ok`, or what is wrong.
+    wall: from the first record polled until the last example is readable with read_committed. cpu_user, cpu_system:
+    from start to exit; startup_cpu: of that, before the first record. working_cpu: from the first record to the last
+    example. start: from process start to the first record. first_output: from the first record to the first readable
+    output. other_load_cores: cores used by other processes on the machine. check: `ok`, or the problem.
     """
 
     name: str
@@ -72,17 +72,17 @@ class Run(msgspec.Struct, kw_only=True):
 
     @property
     def cpu(self) -> float:
-        """CPU seconds from start to end."""
+        """CPU seconds from start to exit."""
         return self.cpu_user + self.cpu_system
 
     @property
     def events_per_second(self) -> float:
-        """Events a second."""
+        """Events per second."""
         return self.events / self.wall if self.wall else 0.0
 
     @property
     def events_per_cpu_second(self) -> float:
-        """Events per CPU-second, from start to end."""
+        """Events per CPU-second, from start to exit."""
         return self.events / self.cpu if self.cpu else 0.0
 
     @property
@@ -92,14 +92,14 @@ class Run(msgspec.Struct, kw_only=True):
 
 
 class FirstRecord(NamedTuple):
-    """When a program got its first record, and what it had spent by then."""
+    """Time at which a program received its first record, and its CPU time until then."""
 
     at: float
     cpu: Cpu
 
 
 class Sample(NamedTuple):
-    """What could be read at a time, by partition, and what all programs and the broker had spent."""
+    """Readable end offsets by partition at a time, and the CPU seconds of all programs and of the broker."""
 
     at: float
     ends: list[int]
@@ -108,7 +108,7 @@ class Sample(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Programs from start to end. codes: how each ended; None where it had to be killed."""
+    """Measurements of programs from start to exit. codes: exit codes; None where a program was killed."""
 
     started_at: float
     samples: list[Sample]
@@ -120,28 +120,28 @@ class Trace(NamedTuple):
 
     @property
     def first_record_at(self) -> float:
-        """When the first record came to any; the start, where none has told."""
+        """Time of the first record of any program; the start if no program reported one."""
         return min((mark.at for mark in self.first_records), default=self.started_at)
 
     @property
     def startup_cpu(self) -> float:
-        """CPU seconds that all together spent before their first records."""
+        """Total CPU seconds before the first records."""
         return sum(mark.cpu.total for mark in self.first_records)
 
     def first_readable(self, offsets: Mapping[int, int]) -> Sample | None:
-        """The first sample at which the records at these offsets, by partition, could be read."""
+        """First sample at which the records at these offsets, by partition, were readable."""
         for sample in self.samples:
             if all(sample.ends[partition] > offset for partition, offset in offsets.items()):
                 return sample
         return None
 
     def first_output(self) -> Sample | None:
-        """The first sample at which anything could be read."""
+        """First sample with any readable output."""
         return next((sample for sample in self.samples if any(sample.ends)), None)
 
 
 class Program:
-    """One program in a process group of its own, so that Ctrl-C is ours to handle. Its output goes to `log`."""
+    """A program in its own process group, which Ctrl-C does not reach. Its output goes to `log`."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class Program:
         self.pid = self._process.pid
 
     def poll(self) -> bool:
-        """See what it has used; whether it still runs."""
+        """Update CPU time and memory; returns whether the program is running."""
         if self.code is not None:
             return False
         self.peak_mb = max(self.peak_mb, peak_megabytes(self.pid))
@@ -182,32 +182,32 @@ class Program:
         self.cpu = Cpu(spent.ru_utime, spent.ru_stime)
         self.code = self._process.returncode = os.waitstatus_to_exitcode(status)
         with suppress(ProcessLookupError):
-            # Whatever it leaves behind in its group must not outlive it.
+            # Processes left in its group must not outlive it.
             os.killpg(self.pid, signal.SIGKILL)
         return False
 
     @property
     def first_record(self) -> FirstRecord | None:
-        """When its first record came, if it has told."""
+        """The first record, if the program has reported one."""
         if self._first_record_file is None or not self._first_record_file.exists():
             return None
         at, user, system = map(float, self._first_record_file.read_text(encoding="utf-8").split())
         return FirstRecord(at, Cpu(user, system))
 
     def signal(self, number: int) -> None:
-        """Send a signal to all of its process group."""
+        """Send a signal to its process group."""
         if self.poll():
             os.killpg(self.pid, number)
 
     def kill(self) -> None:
-        """Kill it, as a crash of its machine would."""
+        """Kill it with SIGKILL, and wait."""
         self.killed = True
         self.signal(signal.SIGKILL)
         while self.poll():
             time.sleep(0.01)
 
     def terminate(self) -> None:
-        """Ask it to end, and wait; kill it if it does not."""
+        """Send SIGTERM and wait; kill the program if it does not exit in time."""
         self.signal(signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_SECONDS
         while self.poll():
@@ -217,7 +217,7 @@ class Program:
 
 
 class ProgramGroup:
-    """Starts programs and keeps them; whatever still runs at the end is killed."""
+    """Starts programs and keeps track of them, so that `kill_all` can end them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -234,7 +234,7 @@ class ProgramGroup:
     def start_module(
         self, name: str, *arguments: str | Path, settings: Mapping[str, str], probe_first_record: bool = True
     ) -> Program:
-        """Start a Python module of ours. marked: note when its first record comes."""
+        """Start a Python module; probe_first_record: whether to record the time of its first record."""
         number = len(self._all)
         first_record_file = self._folder / f"mark-{number}"
         wrapper = ["bench.stream.first_record_probe", str(first_record_file)] if probe_first_record else []
@@ -257,13 +257,13 @@ class ProgramGroup:
         return program
 
     def kill_all(self) -> None:
-        """Kill what still runs."""
+        """Kill all running programs."""
         for program in self._all:
             program.kill()
 
 
 def sample_until_exit(programs: Sequence[Program], ends: StableEndOffsets, broker: int, limit: float) -> Trace:
-    """Watch programs until all have ended. broker: its process. limit: seconds after which they are killed."""
+    """Sample programs until all have exited. broker: its process id. limit: seconds after which they are killed."""
     started_at = time.time()
     own_cpu, machine_cpu = sum(os.times()[:2]), _machine_cpu_seconds()
     samples: list[Sample] = []
@@ -275,7 +275,7 @@ def sample_until_exit(programs: Sequence[Program], ends: StableEndOffsets, broke
             cpu = sum(program.cpu.total for program in programs)
             samples.append(Sample(time.time(), found, cpu, _cpu_seconds(broker) - broker_before))
 
-    while sum(program.poll() for program in programs):  # every one must be looked at
+    while sum(program.poll() for program in programs):  # poll every program, without short-circuiting
         sample()
         if time.time() - started_at > limit:
             for program in programs:
@@ -302,13 +302,13 @@ def sample_until_exit(programs: Sequence[Program], ends: StableEndOffsets, broke
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without any PRECTR_* setting; threads of numerical libraries would only be in the way."""
+    """The environment without PRECTR_* settings, and with one thread for numerical libraries."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PRECTR_")}
     return kept | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
 def process_cpu(pid: int) -> Cpu | None:
-    """What a process has spent so far, its ended children included; None where it has gone."""
+    """CPU time of a process so far, including its exited children; None if it no longer exists."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -318,7 +318,7 @@ def process_cpu(pid: int) -> Cpu | None:
 
 
 def peak_megabytes(pid: int) -> float:
-    """The most memory that a process has had resident, in MB; 0 where it has gone."""
+    """Peak resident memory of a process in MB; 0 if it no longer exists."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -329,7 +329,7 @@ def peak_megabytes(pid: int) -> float:
 
 @contextmanager
 def graceful_shutdown() -> Iterator[None]:
-    """Let SIGTERM end the bench as Ctrl-C does, with everything cleaned up."""
+    """Handle SIGTERM like Ctrl-C, so that everything is cleaned up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -346,7 +346,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _machine_cpu_seconds() -> float:
-    """CPU seconds that the whole machine has been busy."""
+    """Busy CPU seconds of the whole machine."""
     fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
     user, nice, system, _, _, interrupts, soft_interrupts, _ = fields
     return (user + nice + system + interrupts + soft_interrupts) / _TICKS_PER_SECOND

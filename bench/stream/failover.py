@@ -1,4 +1,4 @@
-"""How long it takes until output flows again after `kill -9`, with the state folder kept and deleted."""
+"""Failover time: from `kill -9` until output continues, with the state folder kept or deleted."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.stream.broker import StableEndOffsets, disk_megabytes
-from bench.stream.competitors import COMPETITORS, CompetitorRuns
+from bench.stream.competitors.runs import COMPETITORS, CompetitorRuns
 from bench.stream.driver import Program
 from bench.stream.follower import ExampleFollower
 from bench.stream.oracle import check_topic
@@ -23,10 +23,11 @@ _POLL_INTERVAL: Final = 0.01
 
 
 class Failover(msgspec.Struct, kw_only=True):
-    """One kill. Seconds from there: first, to the first new committed output; every, until each
-    partition that was not at its end had some.
+    """One kill and its recovery.
 
-    out: examples that were out when it was killed. state_mb: of the killed process. check: `ok`, or what is wrong.
+    examples_at_kill: examples emitted before the kill. first_output_seconds: from the kill to the first new committed
+    output; all_partitions_seconds: until every partition that was not at its end had new output. state_mb: state of
+    the killed process. check: `ok`, or the problem.
     """
 
     name: str
@@ -39,9 +40,9 @@ class Failover(msgspec.Struct, kw_only=True):
 
 
 def measure_failover(bench: StreamBench, workload: Workload, processes: int, *, state_kept: bool) -> Failover:
-    """Run so many processes, kill the first of them at 45 % of the pages and start another at once.
+    """Run a number of processes, kill the first one at 45 % of the pages and start a replacement immediately.
 
-    kept: whether that one finds the state of the killed one, or an empty folder.
+    state_kept: whether the replacement has the state folder of the killed one, or an empty one.
     """
     name = run_name(processes)
     with bench.new_system("takeover") as (system, state):
@@ -80,8 +81,8 @@ def measure_failover(bench: StreamBench, workload: Workload, processes: int, *, 
         firsts.setdefault(arrival.partition, arrival.at)
     if not firsts:
         raise PrectrError(
-            f"{name}: {examples_at_kill:,} of {workload.pages:,} examples were out when a process was killed, and none came after: "
-            "with more --pages there is time to kill it"
+            f"{name}: {examples_at_kill:,} of {workload.pages:,} examples were emitted before the kill, and none"
+            " after it: increase --pages"
         )
     return Failover(
         name=name,
@@ -97,7 +98,7 @@ def measure_failover(bench: StreamBench, workload: Workload, processes: int, *, 
 def measure_competitor_failover(
     competitors: CompetitorRuns, workload: Workload, topic: str, *, state_kept: bool
 ) -> Failover:
-    """The same of Kafka Streams, with the same session timeout and a commit each 100 ms."""
+    """The same for Kafka Streams, with the same session timeout and a commit interval of 100 ms."""
     result: dict[str, Any] = competitors.run_with_kill(COMPETITORS["ks"], workload, topic, delete_state=not state_kept)
     return Failover(
         name=COMPETITORS["ks"].title,
@@ -111,7 +112,11 @@ def measure_competitor_failover(
 
 
 def _poll_programs(running: Sequence[Program], deadline: float) -> None:
-    """Wait a moment; raise where a process has failed or it takes too long."""
+    """Wait briefly.
+
+    Raises:
+        PrectrError: a process has failed, or the deadline has passed.
+    """
     time.sleep(_POLL_INTERVAL)
     for program in running:
         program.poll()
@@ -119,4 +124,4 @@ def _poll_programs(running: Sequence[Program], deadline: float) -> None:
             log_text = program.log.read_text(encoding="utf-8", errors="replace")
             raise PrectrError(f"a stream process ended with exit code {program.code}:\n{log_text[-2000:]}")
     if time.monotonic() > deadline:
-        raise PrectrError("the stream processes did not come to the end in time")
+        raise PrectrError("the stream processes did not finish in time")

@@ -1,7 +1,7 @@
-"""Runs a Python program and notes when its first record came: FILE MODULE ARGUMENTS…
+"""Runs a Python program and records when it polled its first record: FILE MODULE ARGUMENTS…
 
-Into FILE goes one line: the time (s since the epoch), and the user and system CPU seconds spent until then. What was
-spent before is start-up: the interpreter, imports, joining the group.
+Writes one line to FILE: the time (s since the epoch), and the user and system CPU seconds spent until then, which is
+start-up: interpreter, imports, joining the group.
 """
 
 import os
@@ -15,7 +15,7 @@ from kafka import KafkaConsumer
 
 
 def record_first_poll(path: Path) -> None:
-    """Note into `path` when any consumer of this process is first given records; costs nothing from then on."""
+    """Write to `path` when any consumer of this process first polls records; no overhead afterwards."""
     poll = KafkaConsumer.poll
 
     def recording_poll(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Follows `training-examples` as somebody who reads committed would, and notes when each frame could be read."""
+"""Follows `training-examples` with read_committed, and records when each frame becomes readable."""
 
 import time
 from threading import Event, Thread
@@ -14,7 +14,7 @@ _POLL_MS: Final = 100
 
 
 class Arrival(NamedTuple):
-    """A frame that holds examples. at: when it could be read, s since the epoch. examples: how many."""
+    """A frame with examples. at: when it became readable, s since the epoch. examples: their number."""
 
     at: float
     partition: int
@@ -23,7 +23,7 @@ class Arrival(NamedTuple):
 
 
 class ExampleFollower:
-    """Reads in a thread of its own, until it is closed."""
+    """Reads the topic in a thread of its own until closed."""
 
     def __init__(self, system: StreamSystem) -> None:
         self.arrivals: list[Arrival] = []

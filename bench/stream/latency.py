@@ -1,6 +1,6 @@
-"""Latency at a steady load: from the moment a page closes to the moment its example is there.
+"""Latency at a constant load: from the close of a page until its example is available.
 
-The log is scaled so that its event time runs as the wall clock does; the window shrinks with it.
+The log is scaled so that its event time advances at wall-clock speed; the window shrinks with it.
 """
 
 import time
@@ -31,7 +31,7 @@ from prectr.stream.ordering.frames import decode_frame
 from prectr.stream.records import decode_example
 
 CLOSING_SECONDS: Final = 45
-"""For so long pages close; before that, one window goes by."""
+"""Duration of the measurement, during which pages close; it starts after one attribution window."""
 _SETTLE_SECONDS: Final = 2.0
 _READY_SECONDS: Final = 60.0
 
@@ -39,10 +39,10 @@ _decode = msgspec.json.Decoder(Event).decode
 
 
 class LatencyResult(msgspec.Struct, kw_only=True):
-    """Milliseconds from a page's close, that is the broker's time of the event that closed it.
+    """Milliseconds since a page's close, that is since the broker's append time of the event that closed it.
 
-    appended: to the broker's time of the frame that holds the example. readable: to the moment at which a consumer
-    that reads committed has it; 50th and 99th percentile and the largest. asked, fed: events a second.
+    appended: until the broker's append time of the example's frame. readable: until a read_committed consumer receives
+    it. Both: 50th and 99th percentile and maximum. target_rate, actual_rate: events per second.
     """
 
     target_rate: float
@@ -55,7 +55,7 @@ class LatencyResult(msgspec.Struct, kw_only=True):
 
 
 def measure_latency(bench: StreamBench, logs: Path, events_per_second: float) -> LatencyResult:
-    """Feed a running process of both stages at this rate and see how late the examples are. logs: where logs are."""
+    """Feed a process of both stages at a constant rate and measure the latency of examples. logs: cache of logs."""
     workload = generate_workload(logs, pages_for(events_to_scale(events_per_second, CLOSING_SECONDS)))
     log = scale_workload(workload, bench.folder / "scaled.jsonl", events_per_second, CLOSING_SECONDS)
     with bench.new_system("latency") as (system, state):
@@ -98,7 +98,7 @@ def measure_latency(bench: StreamBench, logs: Path, events_per_second: float) ->
 
 
 def _page_close_times(system: StreamSystem, log: Workload) -> tuple[dict[str, int], float]:
-    """When each page closed, ms by the broker's clock, by request_id; and events a second as they came in."""
+    """Close time of each page by request_id, ms by the broker's clock; and the rate of events per second."""
     closed: dict[str, int] = {}
     first, last, count = 1 << 62, 0, 0
     pages: list[list[tuple[int, str]]] = [[] for _ in range(PARTITIONS)]
@@ -109,7 +109,7 @@ def _page_close_times(system: StreamSystem, log: Workload) -> tuple[dict[str, in
         number = record.partition
         first, last, count = min(first, record.timestamp), max(last, record.timestamp), count + 1
         watermark[number] = max(watermark[number], event.ts - log.lateness)
-        # A log in order of time: so are its pages' closes.
+        # The log is in order of time, and so are the closes of its pages.
         while closed_count[number] < len(pages[number]) and pages[number][closed_count[number]][0] <= watermark[number]:
             closed[pages[number][closed_count[number]][1]] = record.timestamp
             closed_count[number] += 1
@@ -127,7 +127,7 @@ def _wait_for_groups(system: StreamSystem) -> None:
         if all(group["group_state"] == "Stable" for group in found.values()):
             break
         if time.monotonic() > deadline:
-            raise PrectrError(f"the stages' groups have not come to rest in {_READY_SECONDS:g} s")
+            raise PrectrError(f"the consumer groups of the stages are not stable after {_READY_SECONDS:g} s")
         time.sleep(0.2)
     time.sleep(_SETTLE_SECONDS)
 

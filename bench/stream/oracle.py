@@ -1,7 +1,7 @@
-"""What must come out of a log, straight from its lines, and whether a topic of examples holds exactly that.
+"""Oracle: computes the expected output directly from the lines of a log, and checks a topic of examples against it.
 
-Shares no code with the stages but the contracts of what goes in and comes out. Holds for logs in order of time, whose
-clicks are of their page's user.
+Shares no code with the stages except the contracts of input and output. Valid for logs in order of time whose clicks
+belong to their page's user.
 """
 
 import gc
@@ -22,9 +22,9 @@ from prectr.stream.ordering.frames import Frame, decode_frame
 from prectr.stream.records import Example, decode_example, decode_page
 
 HALF_LIFE_MS: Final = 7 * 86_400_000
-"""`half_life` as it is by default."""
+"""Default of `half_life`."""
 TOLERANCE: Final = 1e-9
-"""Of decayed sums, relative (absolute below 1)."""
+"""Tolerance of decayed sums, relative (absolute below 1)."""
 _POLL_MS: Final = 500
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -33,7 +33,7 @@ _EightCounts = tuple[int, ...]
 
 
 class ExpectedPage(NamedTuple):
-    """A page as it must come out. place: in the one order. content: a hash of all its fields."""
+    """An expected page. order: its rank in total event-time order. content: hash of all its fields."""
 
     order: int
     ts: int
@@ -49,14 +49,14 @@ class ExpectedPage(NamedTuple):
 
 
 class ExpectedOutput(NamedTuple):
-    """Everything that must come out: pages by request_id, and how every event must have ended."""
+    """The expected output: pages by request_id, and outcomes of all events."""
 
     pages: dict[str, ExpectedPage]
     outcomes: Outcomes
 
 
 class CommittedRecord(NamedTuple):
-    """A record that could be read. timestamp: ms, the broker's where the topic says so."""
+    """A committed record. timestamp: ms; the broker's append time if the topic is configured so."""
 
     partition: int
     offset: int
@@ -65,11 +65,11 @@ class CommittedRecord(NamedTuple):
 
 
 class CheckResult(msgspec.Struct, kw_only=True):
-    """What came out, and what is wrong with it. wrong: pages by the field that differs.
+    """The actual output, and its differences from the expected one.
 
-    disorder: pages that came before one that is earlier in the one order, in their partition. moved: queries that are
-    in more than one partition. gaps: frames whose number is not the next.
-    ends: by partition, the offset of the last frame that holds examples.
+    disorder: pages preceded in their partition by a page that is later in total event-time order. moved: pages whose
+    query also occurs in another partition. gaps: frames whose sequence number is not the next. wrong: number of pages
+    by differing field. ends: offset of the last frame with examples, by partition.
     """
 
     pages: int = 0
@@ -88,13 +88,13 @@ class CheckResult(msgspec.Struct, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether everything is as it must be."""
+        """Whether the output is as expected."""
         counts = (self.missing, self.repeated, self.unknown, self.disorder, self.moved, self.gaps)
         return not any(counts) and not self.wrong and not self.outcomes_wrong
 
     @property
     def verdict(self) -> str:
-        """`ok`, or what is wrong, in words."""
+        """`ok`, or a description of the differences."""
         if self.ok:
             return "ok"
         names = ("missing", "repeated", "unknown", "disorder", "moved", "gaps")
@@ -110,7 +110,7 @@ class _JoinedClicks(NamedTuple):
 
 
 class _RunningAggregates:
-    """Counts of pages in order of their close, as of a time. Decay is measured from one fixed time for all."""
+    """Counts over pages in order of close time, as of a time. Decay is relative to one fixed base time."""
 
     __slots__ = ("applied", "counts", "pages", "sums")
 
@@ -133,7 +133,7 @@ class _RunningAggregates:
 
 
 def expected_output(workload: Workload) -> ExpectedOutput:
-    """Work out what must come out of a log when it is read to its end and flushed."""
+    """Compute the expected output of a log that is read to its end and flushed."""
     gc.disable()
     try:
         return _compute_expected(workload)
@@ -178,7 +178,7 @@ def _compute_expected(workload: Workload) -> ExpectedOutput:
 
 
 def _join_clicks(clicks: list[Click], pages: dict[str, ResultPage], window: int) -> _JoinedClicks:
-    """How every click ends. A page is open until its window has passed, and so is its click's fate certain."""
+    """Determine the outcome of every click. The log is in order of time, so a page is open for its whole window."""
     clicked: set[tuple[str, str]] = set()
     times: defaultdict[str, list[int]] = defaultdict(list)
     outcomes = ClickOutcomes(received=len(clicks))
@@ -201,17 +201,17 @@ def _join_clicks(clicks: list[Click], pages: dict[str, ResultPage], window: int)
 def check_topic(
     connection: Connection, topic: str, partitions: int, output: ExpectedOutput, *, flushed: bool = True
 ) -> CheckResult:
-    """Hold what is committed in a topic of examples against what is due; see `held_against`."""
+    """Check the committed records of a topic of examples; see `check_records`."""
     return check_records(read_committed(connection, topic, partitions), partitions, output, flushed=flushed)
 
 
 def check_records(
     records: Iterable[CommittedRecord], partitions: int, output: ExpectedOutput, *, flushed: bool = True
 ) -> CheckResult:
-    """Hold the frames of a topic of examples against what is due.
+    """Compare the frames of a topic of examples with the expected output.
 
-    flushed: whether the log was read to its end and every page closed; else pages may be missing, and the counts of
-    how events ended are left out.
+    flushed: whether the log was read to its end and every page closed; otherwise pages may be missing, and the counts
+    of outcomes are not compared.
     """
     check = CheckResult()
     seen: set[str] = set()
@@ -265,7 +265,7 @@ def _differences(example: Example, page: ExpectedPage) -> Iterator[str]:
 
 
 def read_committed(connection: Connection, topic: str, count: int) -> Iterator[CommittedRecord]:
-    """Every committed record of a topic, to where the log is stable now, partition by partition in order."""
+    """Yield all committed records of a topic up to its current last stable offset, in order within a partition."""
     consumer = connection.consumer(group_id=None)
     try:
         partitions = [TopicPartition(topic, number) for number in range(count)]

@@ -1,4 +1,4 @@
-"""What `bench.stream` has found, as tables on the console and as a page."""
+"""Renders the results of `bench.stream` as console tables and as a Markdown page."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ RESULTS: Final = Path(__file__).parents[1] / "results" / "stream.md"
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """Everything that the bench has found. warm: the runs on the longer log. failures: what could not be measured."""
+    """All results. warm: runs on the longer log. failures: errors of steps that could not be measured."""
 
     command: str
     pages: int
@@ -33,7 +33,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class Section(NamedTuple):
-    """A table: what it is, the names of its columns but the first, and its rows."""
+    """A table: title, names of all columns except the first, rows."""
 
     title: str
     columns: list[str]
@@ -64,27 +64,28 @@ _RATIO_METRICS: Final[dict[str, Callable[[Run], float]]] = {
     "events/s": lambda run: run.events_per_second,
 }
 _NOTES: Final = f"""\
-Both stages, exactly once, 4 partitions, window {WINDOW_SECONDS} s, one broker on the same machine; every run on topics
-and state of its own. The events are valid as the peers' generator writes them, so all are given the same bytes: to ours
-loaded by `prectr load` (lz4), to the peers by their own loader (not compressed). Peers run by their own driver and are
-checked by their own check; ours is checked against an oracle that shares no code with the stages: every page once and
-in order, labels, levels, the user's and the query's counts as of the page's time, decayed sums within 1e-9, and how
-every event ended.
-- *wall*: from the first record taken to the last example readable by who reads committed. *CPU*: of the processes from
-  start to end (peers: to the last example). *Without start-up*: from the first record to the last example.
-- *client baseline*: kafka-python reads committed and produces the same bytes in transactions of up to 8,192 records; nothing
-  is decoded. *records*: each event a record again, from one topic to the next. *frames*: as the stages send, in frames,
-  over two topics.
-- Faust is given the first 50,000 pages; it is not exactly once.
-- Takeover: Kafka Streams commits each 100 ms there.
-- *cores used by others*: what else ran on the machine. Times differ with it; compare within one run.
+Both stages, exactly-once, 4 partitions, window {WINDOW_SECONDS} s, one broker on the same machine; every run has its
+own topics and state. All programs receive the same bytes from the competitors' generator, which writes valid events:
+ours through `prectr load` (lz4), the competitors through their own loader (uncompressed). Competitors run in their own
+driver and are verified by their own check; ours is verified against an oracle that shares no code with the stages:
+every page exactly once and in order, labels, levels, user and query counts as of the page's time, decayed sums within
+1e-9, and the outcome of every event.
+- *wall*: from the first record polled to the last example readable with isolation level read_committed. *CPU*: of the
+  processes from start to exit (competitors: to the last example). *Without start-up*: from the first record to the last
+  example.
+- *client baseline*: kafka-python reads committed records and produces the same bytes in transactions of up to 8,192
+  records, without decoding. *records*: each event as one record, from one topic to the next. *frames*: in frames over
+  two topics, as the stages send.
+- Faust runs on the first 50,000 pages; it is at-least-once.
+- Failover: Kafka Streams commits every 100 ms there.
+- *cores used by others*: other load on the machine. Times depend on it; compare within one run.
 
-Targets: per CPU-second 1.3 × Kafka Streams, 1.8 × quixstreams, 15 × Faust; two processes at least Kafka Streams' events/s;
-at least half of the client baseline."""
+Targets: per CPU-second 1.3 × Kafka Streams, 1.8 × quixstreams, 15 × Faust; two processes at least Kafka Streams'
+events/s; at least half of the client baseline."""
 
 
 def sections(result: Result) -> Iterator[Section]:
-    """All tables, without those for which nothing was measured."""
+    """All tables, without empty ones."""
     for runs, when in ((result.runs, ""), (result.warm, ", the longer log")):
         if runs:
             yield _run_section(f"Speed{when}", _SPEED_COLUMNS, runs)
@@ -101,7 +102,7 @@ def sections(result: Result) -> Iterator[Section]:
 
 
 def console_tables(result: Result) -> list[Table]:
-    """The tables for a console."""
+    """Render the tables for a console."""
     shown = []
     for section in sections(result):
         table = Table(title=section.title)
@@ -115,7 +116,7 @@ def console_tables(result: Result) -> list[Table]:
 
 
 def render_page(result: Result) -> str:
-    """The result as a page."""
+    """Render the result as a Markdown page."""
     kafka = next((path.stem for path in (kafka_home() or Path()).glob("libs/kafka_*.jar")), "Kafka")
     lines = [
         "# The live system on Kafka",
@@ -170,15 +171,19 @@ def _failover_section(failovers: Sequence[Failover]) -> Section:
                 ", ".join(dict.fromkeys(each.check for each in same_kind)),
             ]
         )
-    title = f"Takeover: one process killed with -9 at 45 %, another started at once; session timeout {SESSION_TIMEOUT_SECONDS} s"
-    columns = ["first new output s", "output in every partition s", "examples out", "state MB", "check"]
+    title = (
+        "Failover: one process killed with SIGKILL at 45 %, another started immediately;"
+        f" session timeout {SESSION_TIMEOUT_SECONDS} s"
+    )
+    columns = ["first new output s", "output in every partition s", "examples at kill", "state MB", "check"]
     return Section(title, columns, rows)
 
 
 def _latency_section(found: LatencyResult) -> Section:
     title = (
-        f"Latency: one process, fed {found.actual_rate:,.0f} events/s (half of its speed: {found.target_rate:,.0f}), event time as "
-        f"the wall clock, window {found.window_ms:,} ms, {found.pages:,} pages closed within {CLOSING_SECONDS} s"
+        f"Latency: one process at {found.actual_rate:,.0f} events/s (half of its speed: {found.target_rate:,.0f}),"
+        f" event time at wall-clock speed, window {found.window_ms:,} ms, {found.pages:,} pages closed within"
+        f" {CLOSING_SECONDS} s"
     )
     rows = [
         [name, *[f"{value:,.0f}" for value in values], found.check]

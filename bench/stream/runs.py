@@ -1,4 +1,4 @@
-"""Our stages and the client baseline, each on topics and state of its own, measured and checked."""
+"""Runs of the stages and of the client baseline, each with its own topics and state, measured and checked."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,24 +14,23 @@ from prectr.stream.kafka.client.client import Connection
 
 _BASE_TIMEOUT = 120
 _MIN_PAGES_PER_SECOND = 500
-"""Slower than this, after the first two minutes, a run is killed."""
+"""A run that is slower, after the first two minutes, is killed."""
 
 
 @dataclass
 class StreamBench:
-    """What all runs share: the broker, a work folder, the programs started so far."""
+    """Shared by all runs: the broker, a work folder, the started programs, a callback for progress messages."""
 
     broker: BenchBroker
     folder: Path
     programs: ProgramGroup
     log_progress: Callable[[str], None] = field(default=lambda note: None)
-    """Tells whoever watches what is being done."""
     _count: int = 0
     _expected_outputs: dict[Path, ExpectedOutput] = field(default_factory=dict)
 
     @contextmanager
     def new_system(self, name: str) -> Iterator[tuple[StreamSystem, Path]]:
-        """Topics' names and a state folder that nobody has used; both are deleted at the end."""
+        """A system with unused topic names, and an empty state folder; both are deleted at the end."""
         self._count += 1
         system = StreamSystem(self.broker, f"{name}-{self._count}")
         state = self.folder / f"state-{self._count}"
@@ -42,28 +41,28 @@ class StreamBench:
 
     @property
     def connection(self) -> Connection:
-        """To the broker."""
+        """A connection to the broker."""
         return Connection(self.broker.address, connect_timeout=30)
 
     def expected_output_of(self, workload: Workload) -> ExpectedOutput:
-        """What must come out of a log; worked out once."""
+        """The expected output of a log, cached."""
         if workload.path not in self._expected_outputs:
-            self.log_progress("working out what must come out")
+            self.log_progress("computing the expected output")
             self._expected_outputs[workload.path] = expected_output(workload)
         return self._expected_outputs[workload.path]
 
     def timeout_of(self, workload: Workload) -> float:
-        """Seconds that a run on a log may take."""
+        """Time limit of a run on a log, in seconds."""
         return _BASE_TIMEOUT + workload.pages / _MIN_PAGES_PER_SECOND
 
 
 def run_name(processes: int) -> str:
-    """What so many processes of ours are called."""
+    """Name of a run with this number of our processes."""
     return f"ours, {processes} process{'es' if processes > 1 else ''}"
 
 
 def run_prectr(bench: StreamBench, workload: Workload, processes: int) -> Run:
-    """Both stages, as so many processes, from an empty state to the end of the log."""
+    """Run both stages in a number of processes, from empty state to the end of the log."""
     name = run_name(processes)
     with bench.new_system("ours") as (system, state):
         bench.log_progress(f"{name}: loading")
@@ -83,14 +82,14 @@ def run_prectr(bench: StreamBench, workload: Workload, processes: int) -> Run:
 def start_stream_process(
     bench: StreamBench, system: StreamSystem, state: Path, workload: Workload, *flags: str
 ) -> Program:
-    """Start a process of both stages that ends at the end of the log."""
+    """Start a process of both stages that exits at the end of the log."""
     system_flags: list[str | Path] = [*system.flags, "--group-prefix", system.prefix, "--state-dir", state]
     ending = ["--until-end", "--flush"]
     return bench.programs.start_prectr("stream", *system_flags, *ending, *flags, settings=stage_settings(workload))
 
 
 def run_client_baseline(bench: StreamBench, workload: Workload, mode: str) -> Run:
-    """The client baseline on the same log."""
+    """Run the client baseline on the same log."""
     name = f"client baseline, {mode}"
     with bench.new_system("bare") as (system, _):
         bench.log_progress(f"{name}: loading")
@@ -125,7 +124,7 @@ def _sample_until_exit(
 
 
 def make_run(name: str, workload: Workload, trace: Trace, ends: Mapping[int, int]) -> Run:
-    """The figures of a run. ends: by partition, the offset of the last record that counts."""
+    """Measurements of a run. ends: offset of the last record that counts, by partition."""
     run = Run(name=name, pages=workload.pages, events=workload.events)
     run.cpu_user, run.cpu_system = trace.cpu
     run.startup_cpu = trace.startup_cpu
@@ -142,11 +141,11 @@ def make_run(name: str, workload: Workload, trace: Trace, ends: Mapping[int, int
 
 
 def _exit_problem(trace: Trace, programs: Sequence[Program]) -> str:
-    """How programs failed; nothing where all ended well."""
+    """Describe how programs failed; empty if all succeeded."""
     for code, program in zip(trace.codes, programs, strict=True):
         if code is None:
-            return "did not end in time"
+            return "did not finish in time"
         if code:
             log_lines = program.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return f"exit {code}: {log_lines[-1] if log_lines else 'without a word'}"
+            return f"exit {code}: {log_lines[-1] if log_lines else 'no output'}"
     return ""

@@ -1,4 +1,4 @@
-"""The events of `bench.stream`: what the peers' generator writes, as it is or scaled to another speed of time."""
+"""The events of `bench.stream`: the output of the competitors' generator, unchanged or scaled in event time."""
 
 import os
 import subprocess
@@ -14,19 +14,19 @@ from prectr.stream.events.contract import Click, Event
 WINDOW_SECONDS: Final = 600
 """Attribution window of the workload."""
 LATENESS_SECONDS: Final = 5
-"""`allowed_lateness` as it is by default."""
+"""Default of `allowed_lateness`."""
 PARTITIONS: Final = 4
 _PAGE_MS: Final = 20
-"""Event time from one page to the next in the generator's log."""
+"""Event time between pages in the generator's log."""
 _EVENTS_PER_PAGE: Final = 1.5
-"""The page itself, and half a click."""
+"""One page event, and half a click."""
 
 _decode = msgspec.json.Decoder(Event).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class Workload(NamedTuple):
-    """A log: one event a line, in order of time. window: attribution window, in ms of its event time."""
+    """A log with one event per line, in order of time. window: attribution window in ms of event time."""
 
     path: Path
     pages: int
@@ -36,25 +36,25 @@ class Workload(NamedTuple):
 
     @property
     def lateness(self) -> int:
-        """The stages' `allowed_lateness`, in ms of the log's event time; scaled as the window is."""
+        """`allowed_lateness` of the stages in ms of event time, scaled like the window."""
         return round(LATENESS_SECONDS * 1000 * self.window / (WINDOW_SECONDS * 1000))
 
 
 def competitors_home() -> Path:
-    """Where generator and peers are: PRECTR_PEERS, else the folder beside the checkout.
+    """Folder of the generator and the competitors: PRECTR_PEERS, or the default beside the checkout.
 
     Raises:
-        UsageError: they are not there.
+        UsageError: the folder has no generator.
     """
     named = os.environ.get("PRECTR_PEERS")
     home = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "peers"
     if not (home / "gen.py").exists():
-        raise UsageError(f"{home}: no generator of events (gen.py) there: set PRECTR_PEERS to the peers' folder")
+        raise UsageError(f"{home}: no event generator (gen.py) found: set PRECTR_PEERS to the competitors' folder")
     return home
 
 
 def generate_workload(folder: Path, pages: int, limit: int | None = None) -> Workload:
-    """Write the log of so many pages, unless `folder` has it. limit: only the first so many of them."""
+    """Write a log of `pages` pages, unless `folder` has it. limit: truncate it to this number of pages."""
     name = f"events-{pages}.jsonl" if limit is None else f"events-{pages}-{limit}.jsonl"
     path = folder / name
     if not path.exists():
@@ -70,19 +70,19 @@ def generate_workload(folder: Path, pages: int, limit: int | None = None) -> Wor
 
 
 def events_to_scale(events_per_second: float, seconds: float) -> int:
-    """How many events a log must have to be `scaled` so."""
+    """Number of events that `scale_workload` needs for a rate and a duration."""
     return round(WINDOW_SECONDS * _EVENTS_PER_PAGE * 1000 / _PAGE_MS + events_per_second * seconds)
 
 
 def pages_for(events: int) -> int:
-    """How many pages come with at least so many events, in thousands."""
+    """Number of pages, rounded up to thousands, for at least this number of events."""
     return -(-events // round(_EVENTS_PER_PAGE * 1000)) * 1000
 
 
 def scale_workload(source: Workload, path: Path, events_per_second: float, seconds: float) -> Workload:
-    """The beginning of a log at another speed: so many events a second of event time; pages close for so many seconds.
+    """Scale the beginning of a log to `events_per_second` of event time; pages close for `seconds` seconds.
 
-    Window, click delays and gaps all shrink by the same factor, so as much is open at a time as before.
+    Window, click delays and gaps are scaled by the same factor, so the number of pending pages stays the same.
     """
     speed = events_per_second / (_EVENTS_PER_PAGE * 1000 / _PAGE_MS)
     window = max(1, round(source.window / speed))
@@ -103,7 +103,7 @@ def scale_workload(source: Workload, path: Path, events_per_second: float, secon
 
 
 def stage_settings(workload: Workload) -> dict[str, str]:
-    """What the stages must be told, as environment: window and lateness in seconds of the log's event time."""
+    """Settings of the stages as environment variables: window and lateness in event time."""
     return {
         "PRECTR_ATTRIBUTION_WINDOW": f"{workload.window}ms",
         "PRECTR_ALLOWED_LATENESS": f"{workload.lateness}ms",

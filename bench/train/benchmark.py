@@ -1,7 +1,7 @@
-"""`python -m bench.train`: impressions a second of every model, live from the stream and by the network alone.
+"""`python -m bench.train`: impressions per second of every model, live and for the network alone.
 
-Live: what the trainer does with examples as the stages give them: decode, features, score, measure, learn. Alone:
-score and learn of the same model on batches that lie ready. Both go over the same pages, in turn, round after round.
+Live: the whole work of the trainer on examples from the stages: decode, features, score, measure, train. Network alone:
+score and train the same model on prepared batches. Both process the same pages, alternately, in each round.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ _FULL_ENCODER: Final = "prectr-v2, encoder on every pair"
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Impressions a second, the median over rounds, and their ratio within a round."""
+    """Impressions per second, median over rounds, and the median of their ratios within a round."""
 
     model: str
     live: float
@@ -45,7 +45,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """All rows, and other programs on the features of `lr`, by name."""
+    """All rows, and impressions per second of competitors on the features of `lr`, by name."""
 
     pages: int
     impressions: int
@@ -59,16 +59,16 @@ class Result(msgspec.Struct, frozen=True):
 
 def main(
     pages: Annotated[
-        int, typer.Option(min=400, help="Pages of 10 items that are timed; half as many go before.")
+        int, typer.Option(min=400, help="Timed pages of 10 items, after half as many for warm-up.")
     ] = 4_000,
-    models: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = ",".join(MODELS),
-    rounds: Annotated[int, typer.Option(min=1, help="How often both sides are measured, in turn.")] = 3,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of a step; 0: as torch likes.")] = 1,
+    models: Annotated[str, typer.Option(help="Comma-separated; default: all.")] = ",".join(MODELS),
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; both sides are measured in each.")] = 3,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0: torch's default.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    catalogue: Annotated[Catalogue, typer.Option(help="chorus, which the shipped encoder knows.")] = "chorus",
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    catalogue: Annotated[Catalogue, typer.Option(help="The shipped encoder is trained on chorus.")] = "chorus",
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
 ) -> None:
-    """Measure every model, print a table."""
+    """Measure every model and print a table."""
     config = dataclasses.replace(
         load_settings(None, {"batch_span": "1d"}, environ={}).trainer, threads=threads, device=device
     )
@@ -118,7 +118,7 @@ def _parse_models(models: str) -> list[str]:
     names = models.split(",")
     for name in names:
         if name not in MODELS:
-            raise UsageError(f"--models: there is no {name!r}; there are {', '.join(MODELS)}")
+            raise UsageError(f"--models: unknown model {name!r}; choose from {', '.join(MODELS)}")
     return [*names, _FULL_ENCODER] if "prectr-v2" in names else names
 
 
@@ -129,7 +129,7 @@ def _config(config: TrainerConfig, name: str) -> tuple[str, TrainerConfig]:
 
 
 def _live_seconds(config: TrainerConfig, warm_up: Sequence[Example], timed: Sequence[Example]) -> float:
-    """Seconds that a trainer takes for what is timed."""
+    """Seconds that a trainer takes for the timed examples."""
     trainer = Trainer(config)
     trainer.consume(warm_up, 0)
     trainer.flush()
@@ -141,7 +141,7 @@ def _live_seconds(config: TrainerConfig, warm_up: Sequence[Example], timed: Sequ
 
 
 def _network_seconds(config: TrainerConfig, warm_up: Sequence[Example], timed: Sequence[Example]) -> float:
-    """Seconds that its model takes to score and learn from the same, in batches that lie ready."""
+    """Seconds that the model alone takes to score and train on the same examples, in prepared batches."""
     model = make_model(config, pick_device(config.device))
     encoder, parents = FeatureEncoder(), PriorRates(config.prior_rates_size, config.smoothing)
 

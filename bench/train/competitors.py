@@ -1,4 +1,4 @@
-"""Vowpal Wabbit and River on the features of `lr`, where they are installed: test, then train, one by one."""
+"""Vowpal Wabbit and River on the features of `lr`, if installed: test, then train, example by example."""
 
 import importlib
 import time
@@ -11,7 +11,7 @@ LabelledFeatures = tuple[dict[str, float], int]
 
 
 def competitor_speeds(warm_up: Sequence[Example], timed: Sequence[Example]) -> dict[str, float]:
-    """Impressions a second of each that can be imported, by name with its version."""
+    """Impressions per second of each installed package, by name and version."""
     warm_up_impressions, measured = list(_labelled_features(warm_up)), list(_labelled_features(timed))
     found = {}
     for package, make in _MAKE_LEARNER.items():
@@ -30,7 +30,7 @@ def competitor_speeds(warm_up: Sequence[Example], timed: Sequence[Example]) -> d
 
 
 def _labelled_features(examples: Sequence[Example]) -> Iterator[LabelledFeatures]:
-    """Position, level, user, query and item of each, as `lr` has them, and whether it was clicked."""
+    """Position, level, user, query and item of each impression, the features of `lr`, and its click."""
     for example in examples:
         for item, level, label in zip(decode_page(example.page).items, example.levels, example.labels, strict=True):
             named = (
@@ -62,7 +62,7 @@ def _vowpal_wabbit() -> Callable[[dict[str, float], int], object]:
     )
 
     def learn(features: dict[str, float], label: int) -> object:
-        # Its format gives spaces, colons and bars a meaning.
+        # Spaces, colons and bars have a meaning in its input format.
         names = " ".join(name.replace(" ", "_").replace(":", "_").replace("|", "_") for name in features)
         example = workspace.example(f"{1 if label else -1} | {names}")
         score = workspace.predict(example)

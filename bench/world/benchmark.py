@@ -1,6 +1,6 @@
-"""What can be known of the simulated world: oracle, baselines and reference learner, `python -m bench.world`.
+"""Oracle, baselines and reference learner of the simulated world, `python -m bench.world`.
 
-No model is trained here: these are the rows that every model's quality is read against.
+No model is trained here: the quality of models is compared with these rows.
 """
 
 import argparse
@@ -42,7 +42,7 @@ LEARNERS: Final = {
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Quality of one way to score, second half: against real clicks, and against expected labels."""
+    """Quality of one scorer on the second half: with real clicks, and with expected labels."""
 
     name: str
     seed: int
@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class WorldStats(msgspec.Struct, frozen=True):
-    """What the world is like; shares are of 1, levels from 1 to 4."""
+    """Statistics of a world; shares are fractions, lists are by level 1 to 4."""
 
     seed: int
     groups: int
@@ -73,7 +73,7 @@ class WorldStats(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct):
-    """Everything that the bench found."""
+    """All results of the benchmark."""
 
     pages: int
     rows: list[Row]
@@ -83,9 +83,9 @@ class Result(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedLog:
-    """A whole log as numbers: N pages, S slots; and K imagined showings a page of the second half.
+    """A whole log as arrays: N pages of S slots, and 5 unexposed candidates per page.
 
-    page arrays as in `Block`; u_*: the unexposed slice, (N, 5), meaningful in the second half only.
+    Page arrays as in `PageBlock`; u_*: the unexposed slice, (N, 5), meaningful in the second half only.
     """
 
     user: NDArray[np.int64]
@@ -104,7 +104,7 @@ class SimulatedLog:
 
 
 def _unexposed_slice(world: World, block: PageBlock, number: int) -> tuple[NDArray[np.generic], ...]:
-    """The unexposed slice of a block: item, level, true probability, where present, earlier showings."""
+    """The unexposed slice of a block: item, level, true probability, mask, number of earlier impressions."""
     rng = np.random.default_rng([world.settings.seed, 7, number])
     late = np.ones(len(block.ts), dtype=np.bool_)
     slot = draw_unexposed(world, block, late, rng)
@@ -124,7 +124,7 @@ def _unexposed_slice(world: World, block: PageBlock, number: int) -> tuple[NDArr
 
 
 def read_log(world: World) -> SimulatedLog:
-    """Draw the whole log of a world."""
+    """Draw the complete log of a world."""
     parts: list[tuple[NDArray[np.generic], ...]] = []
     for number, block in enumerate(draw_pages(world)):
         own = (block.user, block.query, block.item, block.level, block.probability)
@@ -135,7 +135,7 @@ def read_log(world: World) -> SimulatedLog:
 def measure_row(
     log: SimulatedLog, seed: int, name: str, scores: NDArray[np.float64], unexposed: NDArray[np.float64] | None
 ) -> Row:
-    """Measure scores, float64 (N, S), on the second half; `unexposed`: float64 (N, 5), if there are any."""
+    """Measure scores, float64 (N, S), on the second half; unexposed: scores of that slice, float64 (N, 5), or None."""
     half = len(log.user) // 2
     present = log.present[half:]
     clicked = log.clicked[half:].astype(np.float64)
@@ -161,9 +161,9 @@ def measure_row(
 def baseline_tables(
     level: NDArray[np.uint8], present: NDArray[np.bool_], clicked: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.float64]]:
-    """What needs no learner: click rates by place on the page (from 0) and level, float64 (S, 5).
+    """Click rates by position on the page (from 0) and level, float64 (S, 5), by name of the baseline.
 
-    level: uint8 (N, S); present: bool (N, S), what is counted; clicked: bool (N, S).
+    level: uint8 (N, S); present: bool (N, S), mask of the impressions that count; clicked: bool (N, S).
     """
     width = level.shape[1]
     cells = np.arange(width) * 5 + level
@@ -177,7 +177,7 @@ def baseline_tables(
 
 
 def baseline_scores(log: SimulatedLog) -> dict[str, NDArray[np.float64]]:
-    """Scores, float64 (N, S), by the click rates of the first half."""
+    """Scores of the baselines, float64 (N, S), from the click rates of the first half."""
     half = len(log.user) // 2
     tables = baseline_tables(log.level[:half], log.present[:half], log.clicked[:half])
     positions = np.arange(log.level.shape[1])
@@ -187,7 +187,7 @@ def baseline_scores(log: SimulatedLog) -> dict[str, NDArray[np.float64]]:
 def run_reference_learner(
     world: World, log: SimulatedLog, learns: LearnedParts
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Prequential scores of the learner: float64 (N, S), and (N, 5) for the unexposed slice."""
+    """Prequential scores of the reference learner: float64 (N, S), and (N, 5) for the unexposed slice."""
     learner = ReferenceLearner(world, learns)
     scores, unexposed = np.zeros(log.item.shape), np.zeros(log.u_item.shape)
     positions, first = np.arange(1, log.item.shape[1] + 1), np.ones(log.u_item.shape[1], dtype=np.int64)
@@ -203,7 +203,7 @@ def run_reference_learner(
 
 
 def world_stats(world: World, log: SimulatedLog) -> WorldStats:
-    """The world's own figures, to be held against its description."""
+    """Statistics of the world, for comparison with its specification."""
     pages = len(log.user)
     late = in_second_half(world.settings, np.arange(pages))
     levels = world.catalogue.levels
@@ -240,7 +240,7 @@ def _shares(levels: NDArray[np.uint8]) -> list[float]:
 
 
 def measure_world(settings: WorldSettings, *, learners: bool = True) -> tuple[list[Row], WorldStats]:
-    """All rows of one world, the learners' only if asked for (they take the most time)."""
+    """All rows of one world; learners: whether to include the reference learner, which takes the most time."""
     world = make_world(settings)
     log = read_log(world)
     rows = [measure_row(log, settings.seed, "oracle", log.probability, log.u_probability)]
@@ -262,14 +262,14 @@ ROW_COLUMNS: Final = {
 
 
 def markdown(result: Result, command: str) -> str:
-    """The result as a page: a table of rows, seeds side by side, and a list of the world's figures."""
+    """Render the result as a page: a table of rows with all seeds, and the statistics of the world."""
     seeds = " / ".join(str(stats.seed) for stats in result.stats)
     lines = [
         "# Baselines, oracle and reference learner of the simulated world",
         "",
         f"`{command}`, {time.strftime('%Y-%m-%d')}, {machine()},"
-        f" {result.seconds:.0f} s. {result.pages:,} pages, second half, real clicks but where expected labels are"
-        f" named; seeds {seeds}. Single-class pages are left out of GAUC (weighted by impressions); with expected"
+        f" {result.seconds:.0f} s. {result.pages:,} pages, second half, with real clicks unless labelled expected;"
+        f" seeds {seeds}. Single-class pages are excluded from GAUC (weighted by impressions); with expected"
         " labels every page counts. Unexposed: 5 candidates not shown per page, position 1, expected labels.",
         "",
         f"| | {' | '.join(ROW_COLUMNS.values())} |",
@@ -298,14 +298,14 @@ def _value(value: float | list[float]) -> str:
 def main() -> None:
     """Measure, print, and write bench/results/world.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages", type=int, default=60_000)
+    parser.add_argument("--pages", type=int, default=60_000, help="pages per log")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument(
         "--no-learners",
         action="store_true",
-        help="leave out the reference learner (most of the time), and write no page",
+        help="skip the reference learner, which takes most of the time, and write no page",
     )
-    parser.add_argument("--json", type=Path, help="write the result for a program")
+    parser.add_argument("--json", type=Path, help="write the result as JSON")
     flags = parser.parse_args()
     start = time.monotonic()
     rows: list[Row] = []

@@ -1,8 +1,8 @@
-"""A world whose queries change their ways at the middle of the log: who learns on, against who was frozen there.
+"""Concept drift: a world whose queries change in the middle of the log; an online model against frozen copies of it.
 
-Expected log loss (true p against the score, nats an impression, at the position shown) on the queries that changed and
-on those that did not, in bins of pages before and after the change. Its excess over the true probability's own log loss
-is what a model does not know, so that harder pages are no loss of anybody's.
+Expected log loss (true p against the score, nats per impression, at the position shown) on changed and on other
+queries, in bins of pages before and after the change. Subtracting the log loss of the true probability itself leaves
+the excess that a model could avoid, so that harder pages do not count against it.
 """
 
 import dataclasses
@@ -26,29 +26,29 @@ from prectr.state.aggregates import NO_COUNTS, NO_SUMS
 from prectr.state.errors import PrectrError, UsageError
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.records import Example, encode_record
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, RunnerOptions
 
 BIN_PAGES: Final = 1_000
-"""Pages of a bin."""
+"""Pages per bin."""
 BINS_BEFORE: Final = 5
-"""Bins before the change, together what the model was like until then,"""
+"""Bins before the change; pooled as the reference."""
 BINS_AFTER: Final = 10
-"""and bins after it."""
+"""Bins after the change."""
 RECOVERY_BINS: Final = 5
-"""The bin by whose end a model should have learned the change: 5,000 pages."""
+"""Number of bins within which a model should have adapted: 5,000 pages."""
 
 MODES: Final = ("online", "frozen weights", "frozen")
-"""online: learns on. frozen weights: weights as of the change, told the running aggregates. frozen: the aggregates of
-the queries, too, as they were last read before the change."""
+"""online: keeps training. frozen weights: weights as of the change, with running aggregates. frozen: the query
+aggregates are frozen as well, as last read before the change."""
 
 _ONLINE: Final = "online"
 
 
 class DriftBins(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over the impressions of each of BEFORE + AFTER bins.
+    """Sums over the impressions of each of BINS_BEFORE + BINS_AFTER bins.
 
-    impressions: how many. entropy: Σ of the true probability's own expected log loss. loss: the same of each way's
-    scores; of the frozen ones 0 before the change.
+    impressions: their number. entropy: sum of the expected log loss of the true probability. loss: sum of the expected
+    log loss of the scores, by mode; 0 before the change for the frozen modes.
     """
 
     impressions: list[int]
@@ -57,9 +57,10 @@ class DriftBins(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in one world, in bins of so many pages.
+    """One model in one world.
 
-    changed, others: by whether the page's query changed. identity, code: what made it.
+    changed, others: bins over pages whose query changed, and over the others. identity, code: hashes of the settings
+    and of the code of the run.
     """
 
     name: str
@@ -73,12 +74,12 @@ class DriftRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def expected_log_loss(logits: Floats, probability: Floats) -> Floats:
-    """−p·ln q − (1 − p)·ln(1 − q) of each showing, q the probability of the logits."""
+    """−p·ln q − (1 − p)·ln(1 − q) of each impression, where q = sigmoid(logits)."""
     return np.asarray(np.logaddexp(0.0, logits) - probability * logits)
 
 
 class QuerySnapshot(NamedTuple):
-    """What the aggregates say of a query."""
+    """The aggregates of a query."""
 
     stats: tuple[int, ...]
     decayed: tuple[float, ...]
@@ -89,10 +90,10 @@ _EMPTY_QUERY: Final = QuerySnapshot(NO_COUNTS, NO_SUMS, msgspec.Raw(encode_recor
 
 
 class DriftEvaluator:
-    """An `ExampleSink`: a trainer that learns on, and two copies of it that stop learning at the change."""
+    """An `ExampleSink` with an online trainer and a copy of it that stops training at the change."""
 
     def __init__(self, config: TrainerConfig, truth: GroundTruth, folder: Path, bin_pages: int = BIN_PAGES) -> None:
-        """folder: where the copy is made."""
+        """folder: for the temporary checkpoint that is copied at the change."""
         self._bin_pages = bin_pages
         self._trainer = Trainer(config, self._on_scores)
         self._frozen: Trainer | None = None
@@ -103,26 +104,27 @@ class DriftEvaluator:
         appeal = truth.world.click_weights
         self._changed = appeal.kind != appeal.second_half_kind
         self.last_evaluated_page = -1
-        """The last page that was measured, in the order of learning."""
+        """Latest page evaluated so far, in training order."""
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Train."""
         self._trainer.consume(examples, watermark)
 
     def flush(self) -> None:
-        """Train the last batch."""
+        """Train on the last batch."""
         self._trainer.flush()
 
     def save(self, folder: Path) -> None:
-        """Nothing: a run that was cut off starts again."""
+        """Nothing to save: an interrupted run starts over."""
 
     def load(self, folder: Path) -> None:
-        """Nothing was saved."""
+        """Nothing to load."""
 
     def bins(self) -> tuple[DriftBins, DriftBins]:
-        """Of the queries that changed, and of the others.
+        """Bins of the changed queries, and of the others.
 
-        PrectrError: the log ended before the change.
+        Raises:
+            PrectrError: the log ended before the change.
         """
         if self._frozen is None:
             raise PrectrError(f"the log has {self._truth.pages} pages and none after the change: give more --pages")
@@ -170,7 +172,7 @@ class DriftEvaluator:
         inside = (bins >= 0) & (bins < BINS_BEFORE + BINS_AFTER)
         true_logits = np.log(np.clip(probability, 1e-12, 1)) - np.log1p(-np.clip(probability, 0, 1 - 1e-12))
         values = [np.ones(len(bins)), expected_log_loss(true_logits, probability)]
-        # A page from before the change may be learned from after the first one behind it.
+        # Training order is that of page closes: a page from before the change may follow one from after it.
         late = (pages >= truth.half)[page_of]
         for mode in MODES:
             known = expected_log_loss(logits[mode], probability) if mode in logits else np.zeros(len(bins))
@@ -206,7 +208,7 @@ def run_drift(
     encoder: Path,
     bin_pages: int = BIN_PAGES,
 ) -> list[DriftRun]:
-    """Replay a log with drift until `AFTER` bins behind the change, every variant learning from it.
+    """Replay a log with drift up to `BINS_AFTER` bins after the change, with every variant training on it.
 
     Raises:
         UsageError: the world has no drift.
@@ -229,8 +231,7 @@ def run_drift(
         config={},
         sinks={str(number): watch for number, watch in enumerate(evaluators.values())},
         label=LexicalLabeller(),
-        checkpoint_interval=float("inf"),
-        restart=True,
+        options=RunnerOptions(checkpoint_interval=float("inf"), restart=True),
     )
     try:
         run.run(
@@ -257,18 +258,18 @@ def run_drift(
 
 
 def drift_identity(truth: GroundTruth, settings: Settings, variant: Variant, encoder: Path) -> str:
-    """A short name of everything that a run depends on, but the code."""
+    """Short hash of everything that a run depends on, except the code."""
     return hashlib.sha256(model_identity(truth, settings, variant, encoder).encode()).hexdigest()[:12]
 
 
-# --- what they come to ------------------------------------------------------------------------------------------------
+# --- recovery ---------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExcessLoss:
-    """Expected log loss over what cannot be known, mean nats an impression, pooled over runs.
+    """Expected log loss minus that of the true probability, mean nats per impression, pooled over runs.
 
-    before: of the bins before the change together. after: of each bin after it, by way.
+    before: of all bins before the change, pooled. after: of each bin after it, float64 (BINS_AFTER,), by mode.
     """
 
     before: float
@@ -276,7 +277,7 @@ class ExcessLoss:
 
 
 def pool_bins(bins: Sequence[DriftBins]) -> ExcessLoss:
-    """The excess over bins of several worlds: sums before ratios."""
+    """Excess loss over several worlds: sums are pooled before taking ratios."""
     count: Floats = np.array([one.impressions for one in bins], dtype=np.float64).sum(axis=0)
     entropy: Floats = np.array([one.entropy for one in bins]).sum(axis=0)
     excess: dict[str, Floats] = {
@@ -288,10 +289,10 @@ def pool_bins(bins: Sequence[DriftBins]) -> ExcessLoss:
 
 
 def recovered_share(changed: ExcessLoss, others: ExcessLoss) -> dict[str, Floats]:
-    """What each way has won back of what the change cost, in each bin: 0 where nothing, 1 where all.
+    """Share of the cost of the change that each mode has recovered, per bin: 0 none, 1 all.
 
-    What the change cost `frozen` is the rise of its excess on the queries that changed, less the rise on the others,
-    which comes from everything else that a frozen model does not learn; and so for each way.
+    The cost for a mode is the rise of its excess on the changed queries, minus the rise on the others, which has other
+    causes, such as everything else that a frozen model does not learn. The share is 1 − cost / (cost for `frozen`).
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         increase = {
@@ -301,6 +302,6 @@ def recovered_share(changed: ExcessLoss, others: ExcessLoss) -> dict[str, Floats
 
 
 def unadjusted_recovered_share(changed: ExcessLoss) -> dict[str, Floats]:
-    """The same from the queries that changed alone; what is learned besides counts as won back, too."""
+    """The same from the changed queries alone: other learning counts as recovery, too."""
     no_change = ExcessLoss(0.0, {mode: np.zeros(BINS_AFTER) for mode in MODES})
     return recovered_share(changed, no_change)

@@ -1,4 +1,4 @@
-"""A simulated log together with its truth, as arrays: what was shown, and what could have been."""
+"""A simulated log with its ground truth as arrays: impressions, and candidates that were not shown."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,12 +27,12 @@ _CODE: Final = ("stream/simulator",)
 
 @dataclass(frozen=True)
 class Impressions:
-    """n showings, true or imagined, in the order of their pages.
+    """n impressions, real or counterfactual, in the order of their pages.
 
-    page: int64 (n,), number of the page. item: int64 (n,), place in the catalogue. level: uint8 (n,).
-    position: int64 (n,). probability: float64 (n,), the true one of a click at that position.
-    shown_before: int64 (n,), earlier pages that showed the item for the query. clicked: bool (n,), within the
-    attribution window, so what training takes for a click.
+    page: int64 (n,), page number. item: int64 (n,), index in the catalogue. level: uint8 (n,). position: int64 (n,).
+    probability: float64 (n,), true click probability at that position. shown_before: int64 (n,), number of earlier
+    pages that showed the item for the query. clicked: bool (n,), clicked within the attribution window, the label in
+    training.
     """
 
     page: Ints
@@ -45,47 +45,48 @@ class Impressions:
 
     @cached_property
     def pages(self) -> Ints:
-        """The R pages that have any, int64 (R,), rising."""
+        """The R distinct pages, int64 (R,), ascending."""
         return np.unique(self.page)
 
     @cached_property
     def row(self) -> Ints:
-        """Each showing's place in `pages`, int64 (n,)."""
+        """Index of each impression's page in `pages`, int64 (n,)."""
         return np.searchsorted(self.pages, self.page)
 
     @cached_property
     def first(self) -> Ints:
-        """Where each of `pages` begins, int64 (R + 1,)."""
+        """Index of the first impression of each page, int64 (R + 1,)."""
         return np.searchsorted(self.page, np.append(self.pages, np.iinfo(np.int64).max))
 
     @cached_property
     def column(self) -> Ints:
-        """Each showing's place on its page, from 0, int64 (n,)."""
+        """Index of each impression on its page, int64 (n,)."""
         return np.arange(len(self.page)) - self.first[self.row]
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
-        """Where the table of `table` has a showing, bool (R, W)."""
+        """Mask of the impressions in the layout of `table`, bool (R, W)."""
         return self.table(np.ones(len(self.page), dtype=np.bool_))
 
     def table(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values (n,) as a table (R, W), a row a page, zero where a page has fewer than W."""
+        """Values (n,) as a table (R, W), one row per page, zero-padded to the longest page."""
         table = np.zeros((len(self.pages), int(self.column.max(initial=-1)) + 1), dtype=values.dtype)
         table[self.row, self.column] = values
         return table
 
     def of_page(self, page: int) -> slice:
-        """The showings of one page, empty if it has none."""
+        """Slice of the impressions of one page; empty if it has none."""
         start, end = np.searchsorted(self.page, [page, page + 1])
         return slice(int(start), int(end))
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A log of P pages and everything that is known of it.
+    """A log of P pages with its ground truth.
 
-    user, query: int64 (P,), places among the world's users and queries. activity: int64 (P,), the user's joined
-    clicks before the page. shown: the log itself; unexposed, candidates: slices at position 1.
+    user, query: int64 (P,), indices of the world's users and queries. activity: int64 (P,), number of the user's
+    joined clicks before the page. shown: the log's impressions; unexposed, candidates: counterfactual ones at position
+    1.
     """
 
     world: World
@@ -99,35 +100,35 @@ class GroundTruth:
 
     @property
     def pages(self) -> int:
-        """P."""
+        """Number of pages."""
         return len(self.user)
 
     @property
     def half(self) -> int:
-        """Number of the first page of the second half."""
+        """First page of the second half."""
         return self.pages // 2
 
     @cached_property
     def page_of_request(self) -> dict[str, int]:
-        """Page numbers by request id."""
+        """Page number by request_id."""
         seed = self.world.settings.seed
         return {request_id(seed, page).decode(): page for page in range(self.pages)}
 
 
 def make_log(settings: WorldSettings, folder: Path) -> None:
-    """Simulate log and truth into `folder`, unless the same are there already."""
+    """Simulate log and ground truth into `folder`, unless it has them already."""
     folder.mkdir(parents=True, exist_ok=True)
     identity = msgspec.json.encode({"world": settings, "code": code_sha256(*_CODE)})
     made = folder / WORLD_FILE
     if made.is_file() and made.read_bytes() == identity:
         return
     made.unlink(missing_ok=True)
-    simulate(folder / LOG_FILE, truth=folder / TRUTH_FILE, **msgspec.structs.asdict(settings))
+    simulate(folder / LOG_FILE, settings, truth=folder / TRUTH_FILE)
     made.write_bytes(identity)
 
 
 def read_truth(settings: WorldSettings, folder: Path) -> GroundTruth:
-    """Read what `make_log` left in `folder`."""
+    """Read the log and ground truth that `make_log` wrote to `folder`."""
     world = make_world(settings)
     table = pq.read_table(folder / TRUTH_FILE, columns=_COLUMNS)
     slices = {name: table.filter(pc.equal(table["slice"], name)) for name in ("exposed", "unexposed", "candidates")}

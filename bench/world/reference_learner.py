@@ -1,8 +1,8 @@
-"""A yardstick for models: an online learner that knows the form and the constants of the simulated world.
+"""The reference learner: an online learner that knows the form and the constants of the simulated world.
 
-It knows every item's taste v_i and learns s_u, t_u, β_q and pop_i by an extended Kalman filter on the
-Bernoulli likelihood (reconstruction): a block of five numbers per user, one per query, one per item and one
-per item group, each block with a covariance of its own.
+It knows every item's taste v_i and learns s_u, t_u, β_q and pop_i by an extended Kalman filter on the Bernoulli
+likelihood (reconstruction): a block of five parameters per user, one per query, one per item and one per item group,
+each block with its own covariance.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ BETA_VARIANCE: Final = float(np.dot(KIND_SHARE, np.square(KIND_BETA)) - BETA_MEA
 
 @dataclass(frozen=True, slots=True)
 class LearnedParts:
-    """Which parts it learns; the others stay at their prior means."""
+    """Which parameters are learned; the others stay at their prior means."""
 
     user: bool = True
     query: bool = True
@@ -41,7 +41,7 @@ class LearnedParts:
 
 
 class ReferenceLearner:
-    """Scores a page, then learns from its clicks."""
+    """Scores pages, and learns from their clicks."""
 
     def __init__(self, world: World, learns: LearnedParts) -> None:
         groups = item_groups(world.catalogue)
@@ -60,7 +60,7 @@ class ReferenceLearner:
         self._group_var = np.full(len(self._group_pop), (1.0 - item_share) * ITEM_POPULARITY_SIGMA**2)
 
     def _user_inputs(self, item: NDArray[np.int64], level: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """What the user's five numbers are multiplied by, float64 (n, 5)."""
+        """Inputs to the user's five parameters, float64 (n, 5)."""
         step = level - MIDDLE_LEVEL
         return np.concatenate([STRICTNESS_WEIGHT * step[:, None], TASTE_WEIGHT * self._taste[item]], axis=1)
 
@@ -72,7 +72,7 @@ class ReferenceLearner:
         level: NDArray[np.uint8],
         position: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """Click probabilities, float64 (n,), the uncertainty of z averaged over (MacKay 1992)."""
+        """Click probabilities, float64 (n,), averaged over the uncertainty of z (MacKay 1992)."""
         step, inputs = level - MIDDLE_LEVEL, self._user_inputs(item, level)
         group = self._group[item]
         z = INTERCEPT + self._beta[query] * step + inputs @ self._user[user] + self._pop[item] + self._group_pop[group]
@@ -85,7 +85,7 @@ class ReferenceLearner:
     def learn(
         self, user: int, query: int, item: NDArray[np.int64], level: NDArray[np.uint8], clicked: NDArray[np.bool_]
     ) -> None:
-        """Update on a page's clicks, from the top down; items stand at positions 1, 2, …."""
+        """Update on a page's clicks, from the top down; items are at positions 1, 2, …."""
         steps = (level - MIDDLE_LEVEL).tolist()
         inputs = self._user_inputs(item, level)
         mean = self._user[user]
@@ -113,7 +113,7 @@ class ReferenceLearner:
 
 
 def _bernoulli(z: float, examined: float, click: bool) -> tuple[float, float]:
-    """Slope and Fisher information in z of the likelihood of a click with probability examined · σ(z)."""
+    """Gradient and Fisher information in z of the likelihood of a click with probability examined · σ(z)."""
     attraction = 1.0 / (1.0 + np.exp(-z))
     probability = examined * attraction
     change = probability * (1.0 - attraction)

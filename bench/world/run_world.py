@@ -1,4 +1,4 @@
-"""All rows of one simulated world: simulate, replay once with every model learning, measure."""
+"""All rows of one simulated world: simulate, replay once with every model training, measure."""
 
 import shutil
 import sys
@@ -36,10 +36,10 @@ from prectr.stream.simulator import WorldSettings
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """By what the models of a run are made.
+    """What the models of a run share.
 
-    settings: of all of them. encoder: the folder of stage one. work: keeps logs and scores. any_code: scores that
-    other code made count too.
+    settings: defaults of all models. encoder: folder of the stage-one encoder. work_dir: cache of logs and scores.
+    any_code: whether to reuse scores that other code made.
     """
 
     settings: Settings
@@ -48,26 +48,26 @@ class RunContext:
     any_code: bool = False
 
     def folder(self, world: WorldSettings) -> Path:
-        """Where everything of one world is kept."""
+        """Cache folder of one world."""
         return self.work_dir / f"{world.pages}-{world.days:g}-{world.seed}{'-drift' if world.drift else ''}"
 
 
 class LevelAccuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """How well levels are told in one world.
+    """Accuracy of inferred relevance levels in one world.
 
-    name: the model whose joint training the encoder went through; empty: as stage one left it. known_queries: share of
-    the showings whose query, word by word, was among the graded ones of stage one.
+    name: the model that trained the encoder jointly; empty: after stage one. known_queries: share of the impressions
+    whose query text is among the graded queries of stage one.
     """
 
     name: str
     track: str
     seed: int
-    figures: list[LevelMetrics]
+    metrics: list[LevelMetrics]
     known_queries: float | None = None
 
 
 class WorldResults(msgspec.Struct, kw_only=True):
-    """What was found in one world and one track."""
+    """Results of one world and one track."""
 
     rows: list[Row]
     resampled: list[BootstrapResult]
@@ -105,7 +105,7 @@ def measure_world(settings: WorldSettings, models: Sequence[Variant], context: R
 
 
 def model_scores(truth: GroundTruth, models: Sequence[Variant], context: RunContext) -> dict[Variant, Scores]:
-    """The scores of the models, those that are not kept from a single replay."""
+    """Scores of the models; those that are not cached come from a single replay."""
     folder, code = context.folder(truth.world.settings), None if context.any_code else model_code()
     identities = {one: model_identity(truth, context.settings, one, context.encoder) for one in models}
     kept = {one: read_scores(_scores_path(folder, one), identities[one], code) for one in models}
@@ -144,9 +144,9 @@ def _level_accuracy(
     sample, seed = LevelSample(truth), truth.world.settings.seed
     graded = {pair.query for pair in encoder.pairs}
     known = sum(query in graded for query, _ in sample.pairs) / len(sample.query)
-    found = [LevelAccuracy(name="", track="T", seed=seed, figures=sample.encoder_metrics(folder), known_queries=known)]
+    found = [LevelAccuracy(name="", track="T", seed=seed, metrics=sample.encoder_metrics(folder), known_queries=known)]
     found += [
-        LevelAccuracy(name=variant.name, track="T", seed=seed, figures=sample.metrics(scores.levels))
+        LevelAccuracy(name=variant.name, track="T", seed=seed, metrics=sample.metrics(scores.levels))
         for variant, scores in scored.items()
         if scores.levels is not None
     ]

@@ -1,8 +1,8 @@
-"""The stage-one encoder of the synthetic world, and how well it tells levels.
+"""The stage-one encoder of the synthetic world, and the accuracy of its levels.
 
-It learns from another catalogue seed: same words, other items and queries. First made-up queries, whose levels a rule
-tells from the catalogue's own fields; then graded pairs drawn evenly over all candidates, of which some levels are off
-by one, as people's are. It is made once and kept by what it depends on.
+It is trained on another catalogue seed: same words, other items and queries. First on synthetic queries, with levels
+by a rule over the catalogue's fields; then on graded pairs drawn uniformly from all candidates, some levels off by one
+like those of human graders. The encoder is cached under a hash of everything it depends on.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from bench.provenance import code_sha256
 from bench.relevance.synthetic_queries import synthetic_pairs, text_vectors
 from bench.world.ground_truth import GroundTruth, Impressions
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.artifact import load_encoder, save_encoder
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits, pretrain
+from prectr.model.text.encoder.pretrain import predict_level_logits, pretrain
 from prectr.model.text.encoder.provenance import provenance_of
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.labels import LabelManifest, SoftLabels, pairs_digest, texts_of
@@ -29,35 +30,42 @@ from prectr.stream.simulator import Catalogue, WorldSettings, make_catalogue
 
 SLICES: Final = ("exposed", "unexposed", "never shown")
 SAMPLES_PER_SLICE: Final = 4_000
-"""Showings of each slice whose levels are looked at."""
+"""Impressions sampled from each slice."""
 
 PRETRAIN_CONFIG: Final = PretrainConfig(
     distil_epochs=4, temperature=1.0, tune_epochs=8, tune_lr=5e-4, mask_probability=0.15
 )
-"""Chosen on the candidates of seed 100: 72 % of their levels are told."""
+"""Chosen on the candidates of seed 100: accuracy of their levels 72 %."""
 
-_CODE: Final = ("stream/simulator", "model/encoder", "bench/world/stage_one.py", "bench/relevance/synthetic_queries.py")
+_CODE: Final = (
+    "stream/simulator",
+    "model/text/encoder",
+    "model/text/teacher",
+    "bench/world/stage_one.py",
+    "bench/relevance/synthetic_queries.py",
+)
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a stage-one encoder is made from.
+    """How a stage-one encoder is made.
 
-    seed: of the catalogue, of the pairs drawn and of their errors; no measured world may have it.
-    wrong: share of the labels that are off by one. made_up: pairs of made-up queries to warm up with, 0 for none.
-    training: how it is pre-trained.
+    seed: of the catalogue, the sampled pairs and their errors; must differ from the seeds of all measured worlds.
+    pairs: number of graded pairs. wrong: share of their levels that is off by one. synthetic_pairs: number of pairs of
+    synthetic queries to warm up with, 0 for none. queries, items: size of the catalogue. training: pre-training
+    settings.
     """
 
     seed: int = 1_000
     pairs: int = 4_000
     wrong: float = 0.15
-    made_up: int = 30_000
+    synthetic_pairs: int = 30_000
     queries: int | None = None
     items: int | None = None
     training: PretrainConfig = PRETRAIN_CONFIG
 
 
 def draw_graded_pairs(catalogue: Catalogue, recipe: Recipe) -> list[GradedPair]:
-    """Candidates drawn evenly and without repetition, with their levels, some of them off by one."""
+    """Candidates drawn uniformly without replacement, with their levels, some of them off by one."""
     rng = np.random.default_rng([recipe.seed, 21])
     query, slot = np.nonzero(catalogue.candidates >= 0)
     drawn = rng.choice(len(query), min(recipe.pairs, len(query)), replace=False)
@@ -71,7 +79,7 @@ def draw_graded_pairs(catalogue: Catalogue, recipe: Recipe) -> list[GradedPair]:
 
 
 def add_label_noise(levels: NDArray[np.uint8], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Levels 1 to 4, int64 (n,), a share of them one higher or lower; at the ends there is one way to go."""
+    """Levels 1 to 4, int64 (n,), a share of them changed by ±1; levels 1 and 4 can change in one direction only."""
     true = levels.astype(np.int64)
     step = np.where(rng.random(len(true)) < 0.5, -1, 1)
     step = np.where(true == 1, 1, np.where(true == 4, -1, step))
@@ -79,7 +87,7 @@ def add_label_noise(levels: NDArray[np.uint8], share: float, rng: np.random.Gene
 
 
 def make_stage_one(recipe: Recipe, work: Path) -> Path:
-    """The encoder's folder below `work`, made unless the same is there already."""
+    """Return the encoder's folder below `work`; train the encoder if it is not cached."""
     identity = msgspec.json.encode({"recipe": recipe, "code": code_sha256(*_CODE)})
     folder = work / f"stage-one-{hashlib.sha256(identity).hexdigest()[:12]}"
     if folder.is_dir():
@@ -89,8 +97,8 @@ def make_stage_one(recipe: Recipe, work: Path) -> Path:
     )
     graded = draw_graded_pairs(catalogue, recipe)
     pairs, labels = _query_title_pairs(catalogue), None
-    if recipe.made_up:
-        pairs, log_levels = synthetic_pairs(catalogue, recipe.made_up, recipe.seed)
+    if recipe.synthetic_pairs:
+        pairs, log_levels = synthetic_pairs(catalogue, recipe.synthetic_pairs, recipe.seed)
         labels = _soft_labels(catalogue, pairs, log_levels, recipe.seed)
     with progress_bar("stage one", 1.0) as shown:
         made = pretrain(graded, recipe.training, unlabelled=pairs, labels=labels, on_progress=shown.update)
@@ -108,7 +116,7 @@ def make_stage_one(recipe: Recipe, work: Path) -> Path:
 
 
 def _query_title_pairs(catalogue: Catalogue) -> list[Pair]:
-    """All queries and titles of a catalogue, as pairs: what a vocabulary is trained on."""
+    """All query-candidate pairs of a catalogue, to train a vocabulary on."""
     query, slot = np.nonzero(catalogue.candidates >= 0)
     items = catalogue.candidates[query, slot]
     return [
@@ -134,20 +142,20 @@ def _soft_labels(catalogue: Catalogue, pairs: Sequence[Pair], log_levels: NDArra
 
 
 UNEVEN_LEVELS: Final = {"low": (1, 2), "high": (3, 4)}
-"""Levels of which a part of the graded pairs is missing, by name."""
+"""Levels of which some graded pairs are removed, by name."""
 
 MISSING_SHARE: Final = 0.30
 
 
 def uneven_folder(folder: Path, which: str) -> Path:
-    """Where the same encoder is kept with graded pairs that misjudge how the candidates' levels are spread."""
+    """Folder of the encoder's copy whose graded pairs have a wrong level distribution."""
     return folder.with_name(f"{folder.name}-graded-{which}")
 
 
 def make_uneven(folder: Path, which: str) -> Path:
-    """The same encoder with 30 % of the graded pairs of some levels (`UNEVEN`) missing, made unless it is there.
+    """Copy the encoder without 30 % of the graded pairs of some levels (`UNEVEN_LEVELS`), unless the copy exists.
 
-    Stage two takes the shares of the levels among the candidates from these pairs, and then misjudges them.
+    Stage two estimates the level distribution of the candidates from these pairs, so its prior is then wrong.
     """
     made = uneven_folder(folder, which)
     if made.is_dir():
@@ -166,23 +174,24 @@ def make_uneven(folder: Path, which: str) -> Path:
     return made
 
 
-# --- how well levels are told -----------------------------------------------------------------------------------------
+# --- accuracy of levels -----------------------------------------------------------------------------------------------
 
 
 class LevelMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the levels of a slice's showings are told.
+    """Accuracy of predicted levels on a slice.
 
-    accuracy: share whose likeliest level is the true one. log_loss: mean −ln P(true level), nats. showings: how many.
+    accuracy: share whose likeliest level is the true one. log_loss: mean −ln P(true level), nats. impressions: their
+    number.
     """
 
     slice: str
     accuracy: float
     log_loss: float
-    showings: int
+    impressions: int
 
 
 class LevelSample:
-    """Showings of each slice, drawn from a world's truth, whose levels are asked for."""
+    """Impressions sampled from each slice of a world's ground truth, to evaluate levels on."""
 
     def __init__(self, truth: GroundTruth) -> None:
         late = truth.shown.page >= truth.half
@@ -198,15 +207,15 @@ class LevelSample:
         }
         parts = [(part, indices) for part, indices in self._samples.values()]
         self.query = np.concatenate([truth.query[part.page[places]] for part, places in parts])
-        """int64 (n,), places among the world's queries; of all slices, one after the other."""
+        """int64 (n,), indices of the world's queries; slices are concatenated."""
         self.item = np.concatenate([part.item[places] for part, places in parts])
-        """int64 (n,), places in the catalogue."""
+        """int64 (n,), indices in the catalogue."""
         self.level = np.concatenate([part.level[places] for part, places in parts])
-        """uint8 (n,), true."""
+        """uint8 (n,), true levels."""
 
     @property
     def pairs(self) -> list[Pair]:
-        """Query and title of each showing."""
+        """Query and title of each impression."""
         catalogue = self._truth.world.catalogue
         return [
             (normalise_query(catalogue.queries[query]), catalogue.titles[item])
@@ -214,7 +223,7 @@ class LevelSample:
         ]
 
     def metrics(self, probability: NDArray[np.float64]) -> list[LevelMetrics]:
-        """How well P(level), float64 (n, 4), tells the levels, slice by slice; slices without showings are left out."""
+        """Evaluate P(level), float64 (n, 4), per slice; empty slices are omitted."""
         sizes = [len(indices) for _, indices in self._samples.values()]
         ends = np.cumsum(sizes)
         return [
@@ -224,7 +233,7 @@ class LevelSample:
         ]
 
     def encoder_metrics(self, folder: Path) -> list[LevelMetrics]:
-        """How well an encoder tells the levels, as its folder has it."""
+        """Evaluate the levels of an encoder, loaded from its folder."""
         encoder = load_encoder(folder)
         logits = predict_level_logits(encoder.network, encoder.tokenizer, self.pairs).double()
         return self.metrics(logits.softmax(dim=1).numpy())
@@ -244,20 +253,20 @@ def _level_metrics(name: str, probability: NDArray[np.float64], level: NDArray[n
         slice=name,
         accuracy=float((probability.argmax(axis=1) == true).mean()),
         log_loss=float(-np.log(np.clip(of_true, 1e-12, 1.0)).mean()),
-        showings=len(true),
+        impressions=len(true),
     )
 
 
 def mean_level_metrics(found: Sequence[Sequence[LevelMetrics]]) -> Mapping[str, LevelMetrics]:
-    """The means over worlds, by slice."""
+    """Means over worlds, by slice."""
     means: dict[str, LevelMetrics] = {}
     for name in SLICES:
         own = [metrics for world in found for metrics in world if metrics.slice == name]
         if own:
             means[name] = LevelMetrics(
                 slice=name,
-                accuracy=float(np.mean([figures.accuracy for figures in own])),
-                log_loss=float(np.mean([figures.log_loss for figures in own])),
-                showings=sum(figures.showings for figures in own),
+                accuracy=float(np.mean([level_metrics.accuracy for level_metrics in own])),
+                log_loss=float(np.mean([level_metrics.log_loss for level_metrics in own])),
+                impressions=sum(level_metrics.impressions for level_metrics in own),
             )
     return means

@@ -1,4 +1,4 @@
-"""What R ranks make of a batch together: each scores its share, all count it and learn from it as a whole."""
+"""Data-parallel training: each of R ranks scores its shard of a batch, and all learn from the whole batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -11,69 +11,83 @@ from torch import Tensor
 from prectr.model.distributed.process_group import TorchProcessGroup
 from prectr.model.features.batch import Floats, Ints
 from prectr.model.features.hashing import U64
-from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.gradients import Gradients, SparseGradient, StateUpdate
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.quality.scored_pages import ScoredPages, concat, decode
 from prectr.state.errors import TrainingError
 from prectr.stream.records import Example
 
-
-def shard(pages: Sequence[Example], process_group: TorchProcessGroup) -> Sequence[Example]:
-    """The pages i ≡ r (mod R) of a batch; none where it has too few."""
-    return pages[process_group.rank :: process_group.world_size]
-
-
-def shard_positions(pages: Sequence[Example], process_group: TorchProcessGroup) -> Ints:
-    """int64[N]: where the impressions of this rank's share stand in the whole batch of `pages`."""
-    sizes = np.array([len(page.labels) for page in pages])
-    page_of = np.repeat(np.arange(len(pages)), sizes)
-    return np.flatnonzero(page_of % process_group.world_size == process_group.rank)
+_INDEX_BYTES: Final = 8
+_VALUE_BYTES: Final = 4
 
 
 class _RankMessage(msgspec.Struct, array_like=True):
-    """Why this rank cannot learn from its share, or nothing; its share, scored; and keys of `Forward.over`, by part."""
+    """What a rank sends to all others about its shard.
+
+    failure: why it cannot be trained on, or empty. pages: its `ScoredPages`, encoded. loss_keys: the keys of its
+    `ForwardOutput.loss_reductions`, uint64 as bytes, by part of the loss.
+    """
 
     failure: str
     pages: list[bytes]
     loss_keys: dict[str, bytes]
 
 
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_RankMessage).decode
+
+
 class GatheredScores(NamedTuple):
-    """What is counted of the whole batch; and over what its losses are means, by part and rank."""
+    """The scored pages of the whole batch, and the keys of its loss reductions, by part of the loss and rank."""
 
     pages: ScoredPages
     loss_keys: dict[str, list[U64]]
 
 
+def shard(pages: Sequence[Example], process_group: TorchProcessGroup) -> Sequence[Example]:
+    """This rank's pages of a batch, those with i ≡ r (mod R); none if there are too few."""
+    return pages[process_group.rank :: process_group.world_size]
+
+
+def shard_positions(pages: Sequence[Example], process_group: TorchProcessGroup) -> Ints:
+    """int64[N]: positions of the impressions of this rank's shard in the whole batch of `pages`."""
+    sizes = np.array([len(page.labels) for page in pages])
+    page_of = np.repeat(np.arange(len(pages)), sizes)
+    return np.flatnonzero(page_of % process_group.world_size == process_group.rank)
+
+
 def all_gather_scores(
     own: ScoredPages, failure: str, process_group: TorchProcessGroup, loss_keys: Mapping[str, U64] | None = None
 ) -> GatheredScores:
-    """What is counted of the whole batch, from what is of this rank's share.
+    """Gather the scored pages of the whole batch from the shards of all ranks.
 
-    refusal: why nothing can be learned from the share; empty where it can. over: keys of its `Forward.over`.
+    Args:
+        own: the scored pages of this rank's shard.
+        failure: why the shard cannot be trained on; empty if it can.
+        process_group: the ranks.
+        loss_keys: keys of the shard's `ForwardOutput.loss_reductions`, by part of the loss.
 
     Raises:
-        TrainingError: a rank refuses: all of them say so, and none changes anything.
+        TrainingError: a rank reports a failure; raised on all ranks, before any of them changes anything.
     """
     keys = {name: part.tobytes() for name, part in (loss_keys or {}).items()}
-    messages = [
-        _decode(said) for said in process_group.all_gather_bytes(_encode(_RankMessage(failure, own.encode(), keys)))
-    ]
+    payload = _encode(_RankMessage(failure, own.encode(), keys))
+    messages = [_decode(received) for received in process_group.all_gather_bytes(payload)]
     for message in messages:
         if message.failure:
             raise TrainingError(message.failure)
-    names = {name for said in messages for name in said.loss_keys}
+    names = {name for message in messages for name in message.loss_keys}
     return GatheredScores(
-        concat([decode(said.pages) for said in messages]),
-        {name: [np.frombuffer(said.loss_keys.get(name, b""), np.uint64) for said in messages] for name in names},
+        concat([decode(message.pages) for message in messages]),
+        {name: [np.frombuffer(each.loss_keys.get(name, b""), np.uint64) for each in messages] for name in names},
     )
 
 
 def rescale_losses(forward: ForwardOutput, impressions: int, gathered: GatheredScores) -> None:
-    """Turn the losses that are means over something else than impressions into this rank's part of the whole batch's.
+    """Rescale the losses that do not average over impressions to this rank's part of the whole batch's mean.
 
-    impressions: of this rank's share. Afterwards Σᵣ Nᵣ·lossᵣ / N, as `add_up` adds, is the mean over all that any rank
-    has, each thing once.
+    impressions: Nᵣ, of this rank's shard. Afterwards Σᵣ Nᵣ·lossᵣ / N, which `all_reduce_gradients` computes, is the
+    mean over the distinct items of all ranks.
     """
     global_size = len(gathered.pages.labels)
     for name, reduction in forward.loss_reductions.items():
@@ -83,55 +97,59 @@ def rescale_losses(forward: ForwardOutput, impressions: int, gathered: GatheredS
 
 
 def _weights(own: U64, keys_by_rank: Sequence[U64]) -> Floats:
-    """float64[M]: what each of a rank's things counts for in the mean; one that k ranks have counts for 1/k on each."""
+    """float64[M]: the weight of each of a rank's items in the mean; an item on k ranks counts 1/k on each."""
     keys, copies = np.unique(np.concatenate(keys_by_rank), return_counts=True)
     weights: Floats = 1.0 / (copies[np.searchsorted(keys, own)] * max(len(keys), 1))
     return weights
 
 
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(_RankMessage).decode
-
-
 def all_reduce_gradients(own: Gradients, impressions: int, process_group: TorchProcessGroup) -> Gradients:
-    """The gradients of a batch of N `impressions`, from those of this rank's share; the same bits on every rank.
+    """Sum the gradients and state updates of all shards; the result is the same bits on every rank.
 
-    Dense: Σᵣ Nᵣ·gᵣ / N, in place. Rows: those that took part on any rank, added in order of rank.
+    Dense: Σᵣ Nᵣ·gᵣ / N, in place. Tables and state updates: summed by row, in the order of ranks.
+
+    Args:
+        own: of this rank's shard.
+        impressions: N, of the whole batch.
+        process_group: the ranks.
     """
     own.dense.mul_(own.impressions / impressions)
     if len(own.dense):
         process_group.all_reduce(own.dense)
-    gathered = [_unpack(packed, own.tables) for packed in process_group.all_gather(_pack(own.tables))]
-    tables = {name: _sum_sparse([tables[name] for tables in gathered]) for name in own.tables}
-    return Gradients(impressions, own.dense, tables)
+    parts: list[SparseGradient | StateUpdate] = [*own.tables.values(), *own.state_updates.values()]
+    gathered = [_unpack(packed, parts) for packed in process_group.all_gather(_pack(parts))]
+    summed = iter([_sum_rows(rows) for rows in zip(*gathered, strict=True)])
+    tables = {name: SparseGradient(*next(summed)) for name in own.tables}
+    state_updates = {name: StateUpdate(*next(summed)) for name in own.state_updates}
+    return Gradients(impressions, own.dense, tables, state_updates)
 
 
-def _sum_sparse(parts: Sequence[SparseGradient]) -> SparseGradient:
-    indices, inverse = torch.unique(torch.cat([part.indices for part in parts]), return_inverse=True)
-    values = parts[0].values.new_zeros(len(indices), parts[0].values.shape[1])
-    # One part after the other, each row once in each: the order of adding does not depend on the device.
-    for part, positions in zip(parts, torch.split(inverse, [len(part.indices) for part in parts]), strict=True):
-        values.index_add_(0, positions, part.values)
-    return SparseGradient(indices, values)
+def _sum_rows(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Indices and values of the rows of several ranks, summed by index."""
+    indices, inverse = torch.unique(torch.cat([part[0] for part in parts]), return_inverse=True)
+    values = parts[0][1].new_zeros(len(indices), parts[0][1].shape[1])
+    # Rank by rank, each row once per rank: the order of summation does not depend on the device.
+    for part, positions in zip(parts, torch.split(inverse, [len(part[0]) for part in parts]), strict=True):
+        values.index_add_(0, positions, part[1])
+    return indices, values
 
 
-def _pack(tables: Mapping[str, SparseGradient]) -> Tensor:
-    """uint8: the number of rows of each table, then the rows of all, then the gradients of all."""
-    gradients = list(tables.values())
-    counts = torch.tensor([len(gradient.indices) for gradient in gradients], device=gradients[0].indices.device)
-    parts = [counts, *(table.indices for table in gradients), *(table.values.flatten() for table in gradients)]
-    return torch.cat([part.view(torch.uint8) for part in parts])
+def _pack(parts: Sequence[SparseGradient | StateUpdate]) -> Tensor:
+    """uint8: the number of rows of each part, then the indices of all parts, then their values."""
+    counts = torch.tensor([len(part.indices) for part in parts], device=parts[0].indices.device)
+    tensors = [counts, *(part.indices for part in parts), *(part.values.flatten() for part in parts)]
+    return torch.cat([tensor.view(torch.uint8) for tensor in tensors])
 
 
-def _unpack(packed: Tensor, like: Mapping[str, SparseGradient]) -> dict[str, SparseGradient]:
-    """What `_pack` packed of tables of the same names and columns."""
-    columns = [table.values.shape[1] for table in like.values()]
-    counts = packed[: 8 * len(like)].view(torch.int64).tolist()
-    sizes = [8 * len(like), *(8 * count for count in counts)]
-    sizes += [4 * count * width for count, width in zip(counts, columns, strict=True)]
-    parts = torch.split(packed, sizes)
-    indices, values = parts[1 : 1 + len(like)], parts[1 + len(like) :]
-    return {
-        name: SparseGradient(indices[index].view(torch.int64), values[index].view(torch.float32).view(-1, width))
-        for index, (name, width) in enumerate(zip(like, columns, strict=True))
-    }
+def _unpack(packed: Tensor, like: Sequence[SparseGradient | StateUpdate]) -> list[tuple[Tensor, Tensor]]:
+    """Indices and values of the parts that `_pack` packed, which have the columns of `like`."""
+    columns = [part.values.shape[1] for part in like]
+    counts = packed[: _INDEX_BYTES * len(like)].view(torch.int64).tolist()
+    sizes = [_INDEX_BYTES * len(like), *(_INDEX_BYTES * count for count in counts)]
+    sizes += [_VALUE_BYTES * count * width for count, width in zip(counts, columns, strict=True)]
+    tensors = torch.split(packed, sizes)
+    indices, values = tensors[1 : 1 + len(like)], tensors[1 + len(like) :]
+    return [
+        (rows.view(torch.int64), flat.view(torch.float32).view(-1, width))
+        for rows, flat, width in zip(indices, values, columns, strict=True)
+    ]

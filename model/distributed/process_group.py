@@ -1,4 +1,4 @@
-"""The processes that train one model together, as `torchrun` starts them, and how they tell each other things."""
+"""The process group of data-parallel training, as started by `torchrun`, and its collectives."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -17,43 +17,42 @@ from prectr.state.errors import ConfigError, TrainingError
 Params = ParamSpec("Params")
 Return = TypeVar("Return")
 
+_HINT: Final = "start several trainers with torchrun, which sets it, or unset WORLD_SIZE to train in one process"
+
 TIMEOUT: Final = timedelta(seconds=120)
-"""How long a rank waits for the others before it takes them for lost. One that has died is noticed at once."""
+"""Timeout of every collective. The death of a rank is noticed at once."""
 
 
 def _raises_peer_lost(
     call: Callable[Concatenate["TorchProcessGroup", Params], Return],
 ) -> Callable[Concatenate["TorchProcessGroup", Params], Return]:
-    """A call of a rank whose failure means that another rank has gone."""
+    """Turn errors of torch.distributed into a TrainingError: another rank is lost."""
 
     @wraps(call)
-    def wrapped(ranks: "TorchProcessGroup", /, *given: Params.args, **named: Params.kwargs) -> Return:
+    def wrapped(ranks: "TorchProcessGroup", /, *args: Params.args, **kwargs: Params.kwargs) -> Return:
         try:
-            return call(ranks, *given, **named)
+            return call(ranks, *args, **kwargs)
         except RuntimeError as error:
-            # Every error of torch.distributed is one of these; the first line says all. The frames of its traceback
-            # hold the process group, and would keep the group's threads alive after the rank has been left.
+            # All errors of torch.distributed are RuntimeErrors; the first line is enough. The frames of the traceback
+            # hold the process group, and would keep the group's threads alive after `__exit__`.
             message = str(error).partition("\n")[0]
             raise TrainingError(
-                f"rank {ranks.rank} of {ranks.world_size} has lost the others ({message}): look at what they said last; "
-                "the same torchrun command goes on from the newest checkpoint"
+                f"rank {ranks.rank} of {ranks.world_size} has lost the others ({message}): check their last log lines; "
+                "the same torchrun command resumes from the newest checkpoint"
             ) from error.with_traceback(None)
 
     return wrapped
 
 
 class TorchProcessGroup:
-    """Rank r of R processes that all make the same calls in the same order; each call waits for all.
+    """Rank r of R processes, which all make the same calls in the same order; each call waits for all ranks.
 
-    CPU tensors go by gloo, those on GPUs by NCCL. It is a context manager: leave it before the process ends, by an
-    error too.
-
-    Raises (every call):
-        TrainingError: another rank has gone, or said nothing for `PATIENCE`.
+    CPU tensors use gloo, GPU tensors NCCL. A context manager, to be exited before the process ends, after errors too.
+    All calls raise TrainingError if another rank has died or has not answered within `TIMEOUT`.
     """
 
     def __init__(self, rank: int, size: int, device: torch.device) -> None:
-        """Meet the others at MASTER_ADDR and MASTER_PORT."""
+        """Connect to the other ranks at MASTER_ADDR and MASTER_PORT."""
         self.rank = rank
         self.world_size = size
         self.device = device
@@ -68,14 +67,14 @@ class TorchProcessGroup:
             dist.init_process_group("gloo", timeout=TIMEOUT)
 
     def all_gather_bytes(self, payload: bytes) -> list[bytes]:
-        """What each rank said, in order of rank."""
-        # A copy, since torch wants memory that can be written to.
+        """The payload of each rank, in order of rank."""
+        # A copy, since torch requires writable memory.
         own = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
         return [each.numpy().tobytes() for each in self.all_gather(own)]
 
     @_raises_peer_lost
     def all_gather(self, own: Tensor) -> list[Tensor]:
-        """The tensor of each rank, in order of rank; uint8[any], on the ranks' device or on the CPU."""
+        """The tensor uint8[any] of each rank, in order of rank, on the ranks' device or on the CPU."""
         sizes = torch.empty(self.world_size, dtype=torch.int64)
         dist.all_gather(list(torch.split(sizes, 1)), torch.tensor([len(own)]))
         lengths = sizes.tolist()
@@ -94,24 +93,26 @@ class TorchProcessGroup:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Part from the others, at the end of the work or after an error, before the interpreter ends.
+        """Destroy the process group, before the interpreter exits.
 
-        gloo's threads may still hold a tensor of the last call, and an interpreter that ends meanwhile aborts: this
-        waits for them, and not for the other ranks. NCCL waits for those as well, so after an error a rank on a GPU
-        just ends.
+        gloo's threads may still hold a tensor of the last call, and the interpreter aborts if it exits meanwhile: this
+        waits for the threads, not for the other ranks. NCCL would wait for the ranks too, so after an error on a GPU
+        the group is left as it is.
         """
         if error is None or self.device.type == "cpu":
             dist.destroy_process_group()
 
 
 def init_process_group(device: str, environment: Mapping[str, str] = os.environ) -> TorchProcessGroup | None:
-    """Join the processes that `torchrun` has started together with this one; None where it is by itself.
+    """Join the process group that `torchrun` has started; None for a single process.
 
-    device: as in the configuration; each process on a machine gets a GPU of its own, or none does.
+    Args:
+        device: as in the configuration; each process on a machine gets a GPU of its own, or none does.
+        environment: variables that torchrun sets.
 
     Raises:
-        ConfigError: the environment is not as torchrun makes it, or there are too few GPUs.
-        TrainingError: the others cannot be reached.
+        ConfigError: the environment is not that of torchrun, or there are too few GPUs.
+        TrainingError: the other ranks cannot be reached.
     """
     size = _read_int("WORLD_SIZE", environment, 1)
     if size == 1:
@@ -132,6 +133,3 @@ def _read_int(name: str, environment: Mapping[str, str], default: int | None = N
     if text is None or not text.isdigit() or (name == "WORLD_SIZE" and int(text) < 1):
         raise ConfigError(f"environment variable {name} is {text or 'not set'}: {_HINT}")
     return int(text)
-
-
-_HINT: Final = "start several trainers with torchrun, which sets it, or unset WORLD_SIZE to train in one process"

@@ -1,4 +1,4 @@
-"""What the streaming aggregates say of a query's and a user's relevance preference, as numbers for a network."""
+"""Numeric features of the streaming aggregates: the relevance preference of query and user."""
 
 from typing import Final
 
@@ -6,33 +6,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prectr.model.features.batch import Batch
-from prectr.model.features.smoothing import LEVELS, PRIOR_LOG_ODDS
-
-Floats = NDArray[np.float64]
+from prectr.model.features.smoothing import LEVELS, PRIOR_LOG_ODDS, Floats, log_odds
 
 CENTERED_LEVELS: Final = np.array([-1.5, -0.5, 0.5, 1.5])
-"""Levels 1 to 4 around their middle: what a slope over the level is multiplied by."""
+"""Levels 1 to 4 relative to their middle: the factor of a slope over the level."""
 RATE_FEATURES: Final = 6 * LEVELS + 4 + 8
-"""Columns of `rate_numbers`."""
+"""Columns of `rate_features`."""
+
+AGGREGATE_FEATURES: Final = 2 * LEVELS + 2
+"""Columns of `query_features` and `user_features`: by level, differences of log-odds from the category's and logarithms
+of the impressions; then intercept and slope."""
 
 _LOG_SCALE: Final = 0.3
-"""Brings logarithms of counts to the size of the other numbers."""
+"""Scales logarithms of counts to the size of the other features."""
 _PRIOR_STD: Final = 0.7
-"""How far queries and users are taken to lie apart in log-odds, before any of their clicks is seen."""
+"""Prior standard deviation of queries and users, in log-odds."""
 
 
 def rate_features(batch: Batch) -> NDArray[np.float32]:
-    """float32[N, 36], what the streaming aggregates say (reconstruction).
+    """float32[N, 36], from the smoothed rates (reconstruction).
 
-    By level: log-odds of the parent's rate; by how much those of the query's and of the user's differ from it,
-    with the logarithm of the impressions behind them, and the query's once more at the impression's own level
-    alone. Then those differences at the own level, the user's past clicks and impressions (logarithms), and
-    `tilts` of the query and of the user: offset, slope, their sum at the own level, and the slope's part of it.
+    By level: log-odds of the category's rate; differences from it of the query's and of the user's; logarithms of the
+    impressions of query and user; the query's differences masked to the impression's own level. Then, per impression:
+    both differences at the own level; logarithms of the user's clicks and impressions; and of query and user,
+    `intercept_and_slope`, their sum at the own level, and the slope's part of it.
     """
     rates = batch.rates
-    parent = _log_odds(rates.category)
-    query = _log_odds(rates.query) - parent
-    user = _log_odds(rates.user) - parent
+    parent = log_odds(rates.category)
+    query = log_odds(rates.query) - parent
+    user = log_odds(rates.user) - parent
     level_weights = batch.level_weights
     features = [
         (level_weights * query).sum(axis=1),
@@ -62,26 +64,26 @@ def rate_features(batch: Batch) -> NDArray[np.float32]:
 
 
 def query_features(batch: Batch) -> NDArray[np.float32]:
-    """float32[N, 10]: what the aggregates say of the query by itself (`_of`)."""
+    """float32[N, 10]: features of the query's rates; see `AGGREGATE_FEATURES`."""
     rates = batch.rates
     return _features_of(rates.query, rates.query_impressions, rates.query_clicks, rates.category)
 
 
 def user_features(batch: Batch) -> NDArray[np.float32]:
-    """float32[N, 10]: what the aggregates say of the user by itself (`_of`)."""
+    """float32[N, 10]: features of the user's rates; see `AGGREGATE_FEATURES`."""
     rates = batch.rates
     return _features_of(rates.user, rates.user_impressions, rates.user_clicks, rates.category)
 
 
 def category_features(batch: Batch) -> NDArray[np.float32]:
-    """float32[N, 4]: log-odds of the category's click rate by level, from those of anything."""
-    return (_log_odds(batch.rates.category) - PRIOR_LOG_ODDS).astype(np.float32)
+    """float32[N, 4]: log-odds of the category's click rate by level, relative to the prior."""
+    return (log_odds(batch.rates.category) - PRIOR_LOG_ODDS).astype(np.float32)
 
 
 def query_level_shares(batch: Batch, strength: float) -> Floats:
-    """float64[N, 4]: shares of the levels among what was shown for the query, towards those of everything shown.
+    """float64[N, 4]: shares of the levels among the query's impressions, smoothed towards those of all impressions.
 
-    strength: impressions that the latter counts for. Like every aggregate it counts logged levels.
+    strength: weight of the latter, in impressions. Like all aggregates, they count logged levels.
     """
     rates = batch.rates
     shown = rates.query_impressions
@@ -89,25 +91,28 @@ def query_level_shares(batch: Batch, strength: float) -> Floats:
     return shares
 
 
-AGGREGATE_FEATURES: Final = 2 * LEVELS + 2
-"""Columns of `of_query` and `of_user`; the first four are differences by level, the last two offset and slope."""
-
-
 def _features_of(smoothed: Floats, impressions: Floats, clicks: Floats, parent: Floats) -> NDArray[np.float32]:
-    """Differences of log-odds from the parent's, logarithms of the impressions behind them, offset and slope."""
+    """float32[N, 10]: differences of log-odds from the parent's, logarithms of impressions, intercept and slope."""
     intercept, slope = intercept_and_slope(impressions, clicks, parent)
-    difference = _log_odds(smoothed) - _log_odds(parent)
+    difference = log_odds(smoothed) - log_odds(parent)
     log_impressions = np.log1p(impressions) * _LOG_SCALE
     return np.concatenate([difference, log_impressions, intercept[:, None], slope[:, None]], axis=1).astype(np.float32)
 
 
 def intercept_and_slope(impressions: Floats, clicks: Floats, expected: Floats) -> tuple[Floats, Floats]:
-    """Offset and slope over the level by which a query's or a user's log-odds of a click differ from the expected.
+    """Intercept and slope over the level of a query's or user's log-odds of a click, relative to the expected.
 
-    impressions, clicks: float64[N, 4], counts by level. expected: float64[N, 4], click rates by level.
-    Returns two float64[N]: the first Newton step, from zero, towards the mode of the posterior under the
-    logistic model logit = logit(expected) + offset + slope·(level − 2.5), with independent normal priors of
-    standard deviation 0.7 (reconstruction). Zero where there are no impressions.
+    One Newton step from zero towards the posterior mode of the logistic model
+    logit = logit(expected) + intercept + slope·(level − 2.5), with independent normal priors of standard deviation
+    0.7 (reconstruction). Zero where there are no impressions.
+
+    Args:
+        impressions: float64[N, 4], by level.
+        clicks: float64[N, 4], by level.
+        expected: float64[N, 4], click rates by level.
+
+    Returns:
+        Two float64[N].
     """
     excess = clicks - impressions * expected
     information = impressions * expected * (1.0 - expected)
@@ -120,7 +125,3 @@ def intercept_and_slope(impressions: Floats, clicks: Floats, expected: Floats) -
     return (d * intercept_gradient - b * slope_gradient) / determinant, (
         a * slope_gradient - b * intercept_gradient
     ) / determinant
-
-
-def _log_odds(rates: Floats) -> Floats:
-    return np.log(rates) - np.log1p(-rates)

@@ -1,7 +1,7 @@
-"""Training examples as arrays: what every model reads.
+"""Training examples as arrays, the input of every model.
 
-P is the number of pages of a batch, N of its impressions (items of its pages, page after page), H of the
-clicks in its users' histories. Ids are 64-bit hashes; a model turns them into rows of its own tables.
+Shapes: P pages in a batch; N impressions (items of its pages, page after page); H clicks in the histories of its
+users; C clicks in the histories of its queries. Ids are 64-bit hashes, which a model maps to rows of its tables.
 """
 
 import math
@@ -20,13 +20,13 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 NO_PRICE: Final = 0
-"""The price band of an item without a price (or with none that means anything)."""
+"""The price band of an item without a valid price."""
 
 
 def price_band(price: float | None) -> int:
-    """One band for each doubling of a price, from 1; `NO_PRICE` where there is none.
+    """The band of a price, one per doubling, from 1; `NO_PRICE` without a valid price.
 
-    Prices span orders of magnitude, so the bands are even in the logarithm; any currency or unit will do.
+    Prices span orders of magnitude, so bands are uniform in the logarithm, whatever the currency or unit.
     """
     if price is None or not math.isfinite(price) or price <= 0:
         return NO_PRICE
@@ -35,7 +35,7 @@ def price_band(price: float | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HashedItem:
-    """Hashes of one item: id, category, brand, and group (category × brand × price band)."""
+    """Hashes of an item: id, category, brand, and group (category × brand × price band)."""
 
     item: int
     category: int
@@ -46,10 +46,10 @@ class HashedItem:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The users' past clicks, oldest first, page after page."""
+    """Past clicks of the pages' users, oldest first, page after page."""
 
     page_of: Ints
-    """int64[H]: the page that the click is history to."""
+    """int64[H]: the page whose history the click belongs to."""
     item: U64
     category: U64
     brand: U64
@@ -59,15 +59,15 @@ class History:
     age_days: Floats
     """float64[H]: days from the click to the page."""
     query_overlap: Floats
-    """float64[H]: how alike the click's query is to the page's, 0 to 1 (`overlap`)."""
+    """float64[H]: similarity of the click's query and the page's, 0 to 1 (`jaccard`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryHistory:
-    """The last clicks of all users for the pages' queries, oldest first, page after page."""
+    """Last clicks of all users for the pages' queries, oldest first, page after page."""
 
     page_of: Ints
-    """int64[C]: the page whose query was clicked for."""
+    """int64[C]: the page whose query the click belongs to."""
     item: U64
     category: U64
     brand: U64
@@ -92,13 +92,13 @@ class Batch:
     levels: NDArray[np.uint8]
     """uint8[N]: relevance, 1 to 4."""
     positions: Ints
-    """int64[N]: place on the page, from 1."""
+    """int64[N]: position on the page, from 1."""
     user: U64
     """uint64[P]"""
     query: U64
     """uint64[P]"""
     item: U64
-    """uint64[N], and so category, brand and group."""
+    """uint64[N], like category, brand and group."""
     category: U64
     brand: U64
     group: U64
@@ -106,26 +106,26 @@ class Batch:
     user_activity: Ints
     """int64[P]: joined clicks of the user before the page."""
     closes_at: Ints
-    """int64[P]: effective close, ms."""
+    """int64[P]: close time, ms."""
     rates: SmoothedRates
     history: History
     query_history: QueryHistory
     texts: tuple[tuple[str, str], ...]
-    """Query (normalised) and title of each impression, N of them; empty where they were not asked for."""
+    """Normalised query and title of each impression, N of them; empty if not needed."""
     level_weights: Floats
-    """float64[N, 4]: what a model is told of the level: the logged one as 1 among zeros, or P(level) as inferred."""
+    """float64[N, 4]: the level as the model reads it: the logged one as one-hot, or the inferred P(level)."""
     similarity: Floats | None = None
-    """float64[N]: e_q·e_i of the stage-one encoder, where it is read."""
+    """float64[N]: e_q·e_i of the stage-one encoder; None without text features."""
     exposed: bool = True
-    """Whether the impressions were shown, as those of a log were; not candidates that may be."""
+    """Whether the impressions were shown, like those of a log; false for candidates."""
     global_positions: Ints | None = None
-    """int64[N]: where the impressions stand in a batch that several ranks share,"""
+    """int64[N]: positions of the impressions in the global batch that several ranks share,"""
     global_size: int = 0
-    """of so many; None and 0 where the batch is all there is."""
+    """which has this many impressions; None and 0 without sharding."""
 
     @property
     def likeliest_levels(self) -> Ints:
-        """int64[N]: the level that a model is told of, or the likeliest; 1 to 4."""
+        """int64[N]: the supplied level, or the likeliest inferred one; 1 to 4."""
         likeliest: Ints = self.level_weights.argmax(axis=1) + 1
         return likeliest
 
@@ -141,17 +141,17 @@ class Batch:
 
     @property
     def request_ids(self) -> list[str]:
-        """One a page."""
+        """The request ids, one per page."""
         return [example.request_id for example in self.examples]
 
     def at_position(self, position: int) -> "Batch":
-        """The same batch with every impression at `position`: what ranking and unexposed candidates use."""
+        """The same impressions as candidates, all at `position`: for ranking and for unexposed items."""
         return replace(self, positions=np.full_like(self.positions, position), exposed=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureNeeds:
-    """What a model reads besides ids, places and rates."""
+    """The optional parts of a batch that a model reads, besides ids, positions and rates."""
 
     history: bool = True
     query_history: bool = False
@@ -159,7 +159,7 @@ class FeatureNeeds:
 
 
 class FeatureEncoder:
-    """Examples → `Batch`. Remembers the hashes of ids and items that it saw last, a bounded number of them."""
+    """Encodes examples as a `Batch`, with bounded caches of the hashes of ids and items."""
 
     def __init__(self, capacity: int = 1 << 17) -> None:
         self._capacity = capacity
@@ -169,10 +169,13 @@ class FeatureEncoder:
     def encode(
         self, examples: Sequence[Example], prior_rates: PriorRates, needs: "FeatureNeeds | None" = None
     ) -> Batch:
-        """A batch of at least one page.
+        """Encode at least one page.
 
-        parents: the click rates by category and level as of now, what the rates by query and user lean on.
-        reads: what the model reads besides; what it does not is left empty.
+        Args:
+            examples: the pages.
+            prior_rates: the current click rates by category and level, towards which those of query and user are
+                smoothed.
+            needs: the optional parts to fill; the others stay empty.
         """
         needs = needs or FeatureNeeds()
         ids: list[str] = []
@@ -234,7 +237,7 @@ class FeatureEncoder:
                 item=self._hash(item_id),
                 category=self._hash(category),
                 brand=self._hash(brand),
-                # JSON-like, so that no pair of (category, brand) can be taken for another.
+                # repr delimits the fields, so that no two (category, brand) have the same text.
                 group=hash_text(repr((category, brand, band))),
                 price_band=band,
             )
@@ -294,6 +297,6 @@ class FeatureEncoder:
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    """Words that two queries share, over all words of both (Jaccard 1901); 0 where neither has any."""
+    """Words that two queries share over the words of both (Jaccard 1901); 0 if both are empty."""
     union = len(left | right)
     return len(left & right) / union if union else 0.0

@@ -1,6 +1,6 @@
-"""The linear features: which rows of which table of weights an impression has.
+"""Linear features: the rows of the weight tables that an impression reads.
 
-Position and level have a small table to themselves; ids, groups and crosses are hashed into a large one.
+Position and level have a small table of their own; ids, groups and crosses are hashed into a large one.
 """
 
 from typing import Final
@@ -14,7 +14,8 @@ from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
 from prectr.model.features.hashing import cross, row_indices
 from prectr.model.features.smoothing import LEVELS
-from prectr.model.layers.hashed_embedding import Ftrl, HashedEmbedding, SparseOptimizer
+from prectr.model.layers.hashed_embedding import HashedEmbedding
+from prectr.model.layers.sparse_optimizers import Ftrl, SparseOptimizer
 
 Indices = NDArray[np.int64]
 
@@ -30,20 +31,20 @@ _POSITION_TABLE_ROWS: Final = _FIRST_SIMILARITY + _SIMILARITY_BINS
 
 
 def position_table(config: TrainerConfig, device: torch.device) -> HashedEmbedding:
-    """Weights of the bias, the positions and the levels."""
+    """Make the table of bias, positions and levels."""
     optimizer = Ftrl(config.position_ftrl_alpha, config.position_ftrl_beta, config.ftrl_l1, config.ftrl_l2)
     return HashedEmbedding(_POSITION_TABLE_ROWS, 1, optimizer, seed=config.seed, scale=0.0, device=device)
 
 
 def weight_table(config: TrainerConfig, optimizer: SparseOptimizer, device: torch.device) -> HashedEmbedding:
-    """Weights of hashed features, all zero at the start."""
+    """Make a table for hashed features, initially zero."""
     return HashedEmbedding(config.wide_rows, 1, optimizer, seed=config.seed, scale=0.0, device=device)
 
 
 def position_indices(batch: Batch) -> Indices:
-    """int64[N, 3]: rows of the bias, the position (those from 200 on together) and the level.
+    """int64[N, 3]: rows of the bias, the position (200 and beyond share one) and the level.
 
-    With text, int64[N, 5]: besides, of the expected level and of e_q·e_i.
+    With text features, int64[N, 5]: also rows of the binned expected level and of the binned e_q·e_i.
     """
     bias = np.zeros(batch.impressions, dtype=np.int64)
     columns = [bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.likeliest_levels]
@@ -90,7 +91,7 @@ def cross_indices_per_level(batch: Batch, size: int) -> Indices:
 
 
 def slope_indices(batch: Batch, size: int) -> Indices:
-    """int64[N, 2]: the query's and the user's weight that is multiplied by the level."""
+    """int64[N, 2]: rows of the slopes over the level, of query and user."""
     page_of = batch.page_of
     query, user = (
         row_indices(batch.query, "query slope", size)[page_of],
@@ -100,10 +101,10 @@ def slope_indices(batch: Batch, size: int) -> Indices:
 
 
 def pair_indices(batch: Batch, size: int) -> Indices:
-    """int64[N]: query × item."""
+    """int64[N]: rows of query × item."""
     return row_indices(cross(batch.query[batch.page_of], batch.item), "query × item", size)
 
 
 def sum_weights(*looked_up: Tensor) -> Tensor:
-    """The sum of all weights of an impression, float32[N], from parts float32[N, any, 1]."""
+    """float32[N]: the sum of an impression's weights; looked_up: float32[N, any, 1] each."""
     return torch.cat(looked_up, dim=1).sum(dim=(1, 2))

@@ -1,6 +1,6 @@
-"""Stable 64-bit hashes of ids, and rows of bounded tables made from them.
+"""Stable 64-bit hashes of ids, and rows of bounded tables derived from them.
 
-A hash depends on the text alone: not on the process, the platform or what was seen before.
+A hash depends on the text alone: not on process, platform or earlier calls.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 U64 = NDArray[np.uint64]
 
 MISSING: Final = 0x9E3779B97F4A7C15
-"""The hash that stands for a field without a value."""
+"""The hash of a field without a value."""
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -27,9 +27,9 @@ def hash_text(text: str | None) -> int:
 
 
 class HashCache:
-    """`hash_text` with the last hashes remembered; never more than `capacity` of them.
+    """`hash_text` with a cache of at most `capacity` hashes.
 
-    When it is full it is emptied, which changes no result: a hash is a function of its text.
+    A full cache is cleared, which changes no result: a hash is a function of its text.
     """
 
     def __init__(self, capacity: int = 1 << 17) -> None:
@@ -47,7 +47,7 @@ class HashCache:
 
 
 def mix(hashes: U64) -> U64:
-    """Scramble 64-bit values one to one, any shape (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Mix the bits of 64-bit values, any shape: a bijection (finaliser of SplitMix64, Steele et al. 2014)."""
     mixed = hashes + _GAMMA
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MULTIPLY_1
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _MULTIPLY_2
@@ -55,14 +55,14 @@ def mix(hashes: U64) -> U64:
 
 
 def cross(left: U64, right: U64) -> U64:
-    """One hash for each pair of hashes (shapes broadcast); (a, b) and (b, a) differ."""
+    """Combine pairs of hashes (shapes broadcast); (a, b) and (b, a) differ."""
     return mix(mix(left) + right)
 
 
 def row_indices(hashes: U64, field: str, size: int) -> NDArray[np.int64]:
     """Rows of a table of `size` rows for the hashes of a field, any shape.
 
-    Fields that share a table are kept apart by their name: equal ids of two fields get unrelated rows.
+    Fields that share a table are salted with their name: equal ids of two fields get unrelated rows.
     """
     salted = mix(hashes ^ np.uint64(_field_salt(field)))
     return (salted % np.uint64(size)).astype(np.int64)
@@ -79,9 +79,9 @@ def _field_salt(field: str) -> int:
 
 
 def uniform(indices: NDArray[np.int64], columns: int, seed: int) -> NDArray[np.float32]:
-    """Numbers in [−1, 1), float32[rows, columns], each a function of (row, column, seed) alone.
+    """float32[rows, columns], uniform in [−1, 1), each value a function of (row, column, seed) alone.
 
-    So a table's starting values need not be stored: a row can be made again whenever it is needed.
+    Initial values of a table need not be stored: a row can be recomputed at any time.
     """
     cells = (indices[:, None] * columns + np.arange(columns)).astype(np.uint64)
     bits = mix(cells + mix(np.array([seed], dtype=np.uint64))) >> np.uint64(40)

@@ -1,8 +1,8 @@
-"""Click rates by level, smoothed: query and user lean on category × level, that on level over all.
+"""Smoothed click rates by level: query and user towards category × level, category towards the level overall.
 
-With c clicks in n impressions and a parent's rate g, the smoothed rate is (c + k·g)/(n + k) (reconstruction;
-the form is the posterior mean under a Beta prior of strength k). The parents are counted by the trainer, in
-the one order, after each batch has been scored, so a rate never knows the labels that it helps to predict.
+With c clicks in n impressions and a prior rate g, the smoothed rate is (c + k·g)/(n + k): the posterior mean under a
+Beta prior of strength k (reconstruction). The trainer counts the prior rates in the total order, after a batch has
+been scored, so that a rate never includes the labels that it helps to predict.
 """
 
 import math
@@ -18,11 +18,17 @@ Floats = NDArray[np.float64]
 
 LEVELS: Final = 4
 PRIOR_RATE: Final = 0.1
-"""The click rate that is expected of anything before the first click was seen,"""
+"""The prior click rate of everything,"""
 PRIOR_STRENGTH: Final = 20.0
-"""worth this many impressions."""
+"""with the weight of this many impressions."""
 PRIOR_LOG_ODDS: Final = math.log(PRIOR_RATE / (1 - PRIOR_RATE))
-"""`PRIOR_RATE` as log-odds: where every model's logits start."""
+"""`PRIOR_RATE` as log-odds: the initial logit of every model."""
+
+
+def log_odds(probability: Floats) -> Floats:
+    """ln(p / (1 − p)), any shape, for p in (0, 1)."""
+    result: Floats = np.log(probability) - np.log1p(-probability)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +38,9 @@ class SmoothedRates:
     category: Floats
     """float64[N, 4]: of the item's category."""
     query: Floats
-    """float64[N, 4]: of the query, towards `parent`."""
+    """float64[N, 4]: of the query, smoothed towards `category`."""
     user: Floats
-    """float64[N, 4]: of the user, towards `parent`."""
+    """float64[N, 4]: of the user, smoothed towards `category`."""
     query_impressions: Floats
     """float64[N, 4]: the impressions behind `query`,"""
     query_clicks: Floats
@@ -44,13 +50,13 @@ class SmoothedRates:
     user_clicks: Floats
     """and the clicks."""
     exposed_level_shares: Floats
-    """float64[4]: the shares of the levels among everything shown so far."""
+    """float64[4]: shares of the levels among all impressions so far."""
 
 
 class PriorRates:
-    """Impressions and clicks by category × level and by level: the parents of every smoothed rate.
+    """Impressions and clicks by category × level and by level: the prior rates of query and user.
 
-    Bounded: categories are hashed to `slots` rows.
+    Memory is bounded: categories are hashed to `size` rows.
     """
 
     def __init__(self, size: int, strength: float) -> None:
@@ -58,24 +64,27 @@ class PriorRates:
         self.strength = strength
         self.impressions: Floats = np.zeros((size, LEVELS))
         self.clicks: Floats = np.zeros((size, LEVELS))
-        # Sums over the slots, kept beside them; counts are whole, so no order of adding changes them.
+        # Sums over the rows; counts are whole numbers, so the order of summation does not matter.
         self._impressions_by_level: Floats = np.zeros(LEVELS)
         self._clicks_by_level: Floats = np.zeros(LEVELS)
 
     def load_counts(self, impressions: Floats, clicks: Floats) -> None:
-        """Take up saved counts, float64[slots, 4] each; ValueError: they are of another number of slots."""
+        """Restore saved counts, float64[size, 4] each; ValueError: they have another size."""
         if impressions.shape != self.impressions.shape or clicks.shape != self.clicks.shape:
-            raise ValueError(f"parents of shape {impressions.shape} and {clicks.shape}, not {self.impressions.shape}")
+            raise ValueError(f"prior rates have shape {impressions.shape}, not {self.impressions.shape}")
         self.impressions, self.clicks = impressions, clicks
         self._impressions_by_level, self._clicks_by_level = impressions.sum(axis=0), clicks.sum(axis=0)
 
     def smoothed_rates(
         self, category: U64, page_of: NDArray[np.int64], query_stats: Floats, user_stats: Floats
     ) -> SmoothedRates:
-        """Smoothed rates of a batch.
+        """Smooth the rates of a batch.
 
-        category: uint64[N], hashed. page_of: int64[N]. query_stats, user_stats: float64[P, 8], impressions at
-        levels 1 to 4, then clicks.
+        Args:
+            category: uint64[N], hashed.
+            page_of: int64[N].
+            query_stats: float64[P, 8], impressions at levels 1 to 4, then clicks.
+            user_stats: float64[P, 8], likewise.
         """
         total_impressions, total_clicks = self._impressions_by_level, self._clicks_by_level
         overall = (total_clicks.sum() + PRIOR_STRENGTH * PRIOR_RATE) / (total_impressions.sum() + PRIOR_STRENGTH)
@@ -97,7 +106,7 @@ class PriorRates:
         )
 
     def update(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-        """Count a batch that has been scored: category uint64[N], levels uint8[N] from 1, labels uint8[N]."""
+        """Count a scored batch: category uint64[N], levels uint8[N] from 1, labels uint8[N]."""
         row = row_indices(category, "category parent", self.size)
         level = levels.astype(np.int64) - 1
         clicked = labels.astype(np.float64)

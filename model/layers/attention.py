@@ -1,20 +1,28 @@
-"""Attention over clicks: each page's own list of them, of any length."""
+"""Attention over past clicks: per page, a list of any length."""
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor
 
-_MAX_SCORE = 8.0
-"""Scores stay within ± this, so that no exponential overflows and no click is all that is heard."""
+_MAX_SCORE: Final = 8.0
+"""Scores are squashed into ± this, so that no exponential overflows and no click takes all the weight."""
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, page_of: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017) of each page over its own clicks.
 
-    queries: float32[P, D]. keys: float32[C, D] of C clicks. values: float32[C, V]. bias: float32[C, heads], added to
-    the scores. page_of: int64[C], the page of each click. D and V divide by `heads`. Returns float32[P, V]; zero
-    where a page has no click.
+    Args:
+        queries: float32[P, D].
+        keys: float32[C, D] of C clicks.
+        values: float32[C, V].
+        bias: float32[C, heads], added to the scores.
+        page_of: int64[C], the page of each click.
+        heads: a divisor of D and V.
+
+    Returns:
+        float32[P, V]; zero for pages without clicks.
     """
     pages, clicks = len(queries), len(keys)
     width = queries.shape[1] // heads

@@ -1,7 +1,7 @@
-"""What a batch says about the weights, before any of them changes: gradients that can be added up."""
+"""What a batch contributes before anything changes: gradients of the weights, and updates of other online state."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import torch
@@ -9,9 +9,19 @@ from torch import Tensor
 
 
 class SparseGradient(NamedTuple):
-    """The gradient of the rows of one table that took part in a batch.
+    """The gradient of those rows of one table that a batch read.
 
-    rows: int64[U], ascending, each once. gradient: float32[U, columns], of the sum of the loss over impressions.
+    indices: int64[U], ascending and distinct. values: float32[U, columns], of the loss summed over impressions.
+    """
+
+    indices: Tensor
+    values: Tensor
+
+
+class StateUpdate(NamedTuple):
+    """What a batch adds to state that is not trained: counts, bits of a filter, or entries of a cache.
+
+    Updates of several ranks are summed by index. indices: int64[U], distinct. values: float32[U, columns].
     """
 
     indices: Tensor
@@ -19,17 +29,19 @@ class SparseGradient(NamedTuple):
 
     @classmethod
     def empty(cls, columns: int, device: torch.device) -> Self:
-        """Of no rows."""
+        """Return an update without rows."""
         return cls(torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, columns, device=device))
 
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """All gradients of a batch of N impressions; N is 0 where a batch has no pages."""
+    """All gradients of a batch of N impressions (0 for a batch without pages), and its state updates."""
 
     impressions: int
     """N."""
     dense: Tensor
-    """float32[D]: of the mean of the loss over the impressions; D is 0 in a model of tables alone."""
+    """float32[D], of the loss averaged over impressions; D is 0 in a model of tables alone."""
     tables: Mapping[str, SparseGradient]
     """By table."""
+    state_updates: Mapping[str, StateUpdate] = field(default_factory=dict)
+    """By the name of the state."""

@@ -1,11 +1,12 @@
-"""Hashed tables of weights with sparse updates: only the rows of a batch are read, and only they change.
+"""Hashed tables of weights with sparse updates: a batch reads and changes only its own rows.
 
-A table has a fixed number of rows, whatever number of ids goes through it. Starting values are a function
-of (row, column, seed), so that a checkpoint holds only the rows that training has changed.
+A table has a fixed number of rows, however many ids there are. Initial values are a function of
+(row, column, seed), so that a checkpoint holds only the rows that training has changed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,16 +15,17 @@ from torch import Tensor
 
 from prectr.model.features.hashing import uniform
 from prectr.model.layers.gradients import SparseGradient
+from prectr.model.layers.sparse_optimizers import SparseOptimizer
 
-_INIT_CHUNK_ROWS = 1 << 16
+_INIT_CHUNK_ROWS: Final = 1 << 16
 
 
 @dataclass(slots=True)
 class GatheredRows:
-    """The rows of a table that a batch needs, each once.
+    """The distinct rows of a table that a batch needs.
 
-    `values` (float32[U, columns]) is a leaf that collects the gradient. `index` (int64, the shape of the
-    wanted rows) says which of them each place wants.
+    values: float32[U, columns], a leaf that collects the gradient. inverse: int64, of the shape of the requested
+    indices, with the row of `values` for each of them. indices: int64[U], the rows of the table, ascending.
     """
 
     values: Tensor
@@ -31,93 +33,17 @@ class GatheredRows:
     indices: Tensor
 
     def lookup(self) -> Tensor:
-        """The values at each place, float32[*index.shape, columns]."""
+        """The values of all requested indices, float32[*inverse.shape, columns]."""
         return torch.nn.functional.embedding(self.inverse, self.values)
 
 
-class SparseOptimizer(Protocol):
-    """How gradients change the rows of a table; its state has one row for each of the table's."""
-
-    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
-        """The state at the start: tensors [rows, columns], all zero."""
-
-    def update(self, values: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
-        """New values of the rows [U, columns]; `state` holds their rows of state, changed in place."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adagrad:
-    """Adagrad, a step size a coordinate (Duchi et al. 2011): w −= rate·g/(√Σg² + eps)."""
-
-    lr: float
-    eps: float = 1e-6
-
-    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
-        """Σg², zero."""
-        return {"squares": torch.zeros(rows, columns, device=device)}
-
-    def update(self, values: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
-        """One step on the rows of a batch."""
-        squares = state["squares"].addcmul_(gradient, gradient)
-        return values.addcdiv(gradient, squares.sqrt().add_(self.eps), value=-self.lr)
-
-
-@dataclass(frozen=True, slots=True)
-class Ftrl:
-    """FTRL-Proximal, per coordinate, in closed form (McMahan et al. 2013, algorithm 1).
-
-    n += g²; σ = (√n_new − √n_old)/α; z += g − σ·w;
-    w = 0 where |z| ≤ λ1, else −(z − sign(z)·λ1)/((β + √n)/α + λ2).
-    """
-
-    alpha: float
-    beta: float
-    l1: float
-    l2: float
-
-    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
-        """z and n, zero; so every weight is zero at the start."""
-        return {"n": torch.zeros(rows, columns, device=device), "z": torch.zeros(rows, columns, device=device)}
-
-    def update(self, values: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
-        """One step on the rows of a batch."""
-        n, z = state["n"], state["z"]
-        root_before = n.sqrt()
-        n.addcmul_(gradient, gradient)
-        root = n.sqrt()
-        z.add_(gradient).addcmul_(root - root_before, values, value=-1.0 / self.alpha)
-        shrunk = torch.sign(z) * (z.abs() - self.l1).clamp_(min=0.0)
-        return -shrunk / ((self.beta + root) / self.alpha + self.l2)
-
-
-@dataclass(frozen=True, slots=True)
-class ScAdagrad:
-    """Newton steps on the diagonal: w −= g/(prior + Σg²) (reconstruction).
-
-    The mean of a Gaussian posterior, each coordinate by itself, with Σg² for the Fisher information and a
-    prior variance of 1/prior. It settles sooner than Adagrad, whose steps fall with √Σg², and so it fits
-    weights that mean one thing for good; it follows a changing one more slowly.
-    """
-
-    prior: float
-
-    def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
-        """Σg², zero."""
-        return {"squares": torch.zeros(rows, columns, device=device)}
-
-    def update(self, values: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
-        """One step on the rows of a batch."""
-        squares = state["squares"].addcmul_(gradient, gradient)
-        return values.addcdiv(gradient, squares + self.prior, value=-1.0)
-
-
 class HashedEmbedding:
-    """A table float32[rows, columns] whose rows are picked by hash and change by a `SparseRule`."""
+    """A table float32[rows, columns] whose rows are selected by hash and updated by a `SparseOptimizer`."""
 
     def __init__(
         self, rows: int, columns: int, optimizer: SparseOptimizer, *, seed: int, scale: float, device: torch.device
     ) -> None:
-        """Values at the start are uniform in ±`scale`, or zero where that is 0."""
+        """Make a table with initial values uniform in ±`scale`, or zero where that is 0."""
         self.optimizer = optimizer
         self._seed = seed
         self._scale = scale
@@ -134,22 +60,22 @@ class HashedEmbedding:
         return torch.from_numpy(uniform(rows, self.values.shape[1], self._seed) * np.float32(self._scale))
 
     def gather(self, indices: NDArray[np.int64]) -> GatheredRows:
-        """The rows `wanted` (any shape), each read once, ready to collect a gradient."""
+        """Read the distinct rows of `indices` (int64, any shape), ready to collect a gradient."""
         unique, inverse = np.unique(indices, return_inverse=True)
         rows = torch.from_numpy(unique).to(self._device)
         values = self.values.index_select(0, rows).requires_grad_()
         return GatheredRows(values, torch.from_numpy(inverse.reshape(indices.shape)).to(self._device), rows)
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        """The rows `wanted` as they are, float32[*wanted.shape, columns], without a gradient."""
+        """Look up rows without a gradient: float32[*indices.shape, columns]."""
         return torch.nn.functional.embedding(torch.from_numpy(indices).to(self._device), self.values)
 
     def empty_gradient(self) -> SparseGradient:
-        """That of no rows."""
+        """The gradient of no rows."""
         return SparseGradient(self.values.new_empty(0, dtype=torch.int64), self.values[:0])
 
     def apply(self, gradient: SparseGradient) -> None:
-        """Change rows by their gradient."""
+        """Update rows by their gradient."""
         rows = gradient.indices
         state = {name: tensor.index_select(0, rows) for name, tensor in self.optimizer_state.items()}
         with torch.no_grad():
@@ -160,17 +86,17 @@ class HashedEmbedding:
             self._updated[rows] = True
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The rows that training has changed: their numbers, values and state, on the CPU."""
+        """Indices, values and optimizer state of the rows that training has changed, on the CPU."""
         rows = self._updated.nonzero().squeeze(1)
         exported = {"rows": rows.cpu(), "values": self.values.index_select(0, rows).cpu()}
         for name, tensor in self.optimizer_state.items():
             exported["state." + name] = tensor.index_select(0, rows).cpu()
         return exported
 
-    def load_state_dict(self, exported: dict[str, Tensor]) -> None:
-        """Take up what `export` gave, in a table that has not been trained."""
-        rows = exported["rows"].to(self._device)
-        self.values.index_copy_(0, rows, exported["values"].to(self._device))
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned, into an untrained table."""
+        rows = state["rows"].to(self._device)
+        self.values.index_copy_(0, rows, state["values"].to(self._device))
         for name, tensor in self.optimizer_state.items():
-            tensor.index_copy_(0, rows, exported["state." + name].to(self._device))
+            tensor.index_copy_(0, rows, state["state." + name].to(self._device))
         self._updated[rows] = True

@@ -1,28 +1,36 @@
-"""The deep part: embeddings of ids, groups and history, with level, position and numbers, into an MLP."""
+"""The deep component: embeddings of ids, groups and history, joined with numeric features, through an MLP."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn import Module, ModuleList
 
 from prectr.model.features.batch import Batch
 from prectr.model.features.hashed_features import Indices
 from prectr.model.features.hashing import row_indices
-from prectr.model.features.smoothing import PRIOR_LOG_ODDS
-from prectr.model.layers.flat_parameters import FlatParameters, ParameterSpec
+from prectr.model.features.smoothing import LEVELS, PRIOR_LOG_ODDS
+from prectr.model.layers.linear import Linear, he_bound
 
 _POSITIONS: Final = 20
-_LEVELS: Final = 4
-POSITION_FEATURES: Final = _POSITIONS + 1 + _LEVELS
+POSITION_ONE_HOT: Final = slice(0, _POSITIONS)
+"""Columns of `position_features`: position 1 to 20 (those beyond count as 20),"""
+LEVEL_WEIGHTS: Final = slice(_POSITIONS, _POSITIONS + LEVELS)
+"""relevance level,"""
+LOG_POSITION: Final = slice(_POSITIONS + LEVELS, _POSITIONS + LEVELS + 1)
+"""and ln(position)."""
+POSITION_FEATURES: Final = LOG_POSITION.stop
 _PAGE_FIELDS: Final = 3
 _ITEM_FIELDS: Final = 4
 
 
 def embedding_indices(batch: Batch, size: int) -> Indices:
-    """int64[2·P + 4·N + 2·H]: user, query; item, category, brand, group; item and group of each past click."""
+    """int64[2·P + 4·N + 2·H]: the rows of the embedding table, in the order of `EmbeddingLayout`."""
     history = batch.history
     return np.concatenate(
         [
@@ -38,63 +46,106 @@ def embedding_indices(batch: Batch, size: int) -> Indices:
     )
 
 
-def position_features(batch: Batch) -> NDArray[np.float32]:
-    """float32[N, 25]: position (1 to 20, those beyond as 20) and level as one-hot, and ln(position).
+@dataclass(frozen=True, slots=True)
+class EmbeddingLayout:
+    """Which rows of the looked-up embeddings belong to which field.
 
-    Where levels are inferred, their probabilities stand for the level; with text, e_q·e_i is a column more.
+    sizes: rows of user, query; item, category, brand, group; item and group of each of H past clicks.
+    """
+
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, batch: Batch) -> "EmbeddingLayout":
+        """The layout of `embedding_indices(batch, …)`."""
+        pages, impressions, clicks = batch.pages, batch.impressions, len(batch.history.item)
+        return cls((pages, pages, impressions, impressions, impressions, impressions, clicks, clicks))
+
+    @property
+    def rows(self) -> int:
+        """2·P + 4·N + 2·H."""
+        return sum(self.sizes)
+
+    @property
+    def query(self) -> slice:
+        """Of the pages' queries."""
+        return self._slice(1)
+
+    @property
+    def past_item(self) -> slice:
+        """Of the items of past clicks."""
+        return self._slice(6)
+
+    @property
+    def past_group(self) -> slice:
+        """Of the groups of past clicks."""
+        return self._slice(7)
+
+    def _slice(self, field: int) -> slice:
+        start = sum(self.sizes[:field])
+        return slice(start, start + self.sizes[field])
+
+
+def position_features(batch: Batch) -> NDArray[np.float32]:
+    """float32[N, 25]: position and level as one-hot, and ln(position).
+
+    Where levels are inferred, their probabilities take the place of the one-hot level. With text features, a last
+    column is e_q·e_i: float32[N, 26].
     """
     features = np.zeros((batch.impressions, POSITION_FEATURES), dtype=np.float32)
     impression = np.arange(batch.impressions)
     features[impression, np.minimum(batch.positions, _POSITIONS) - 1] = 1.0
-    features[:, _POSITIONS : _POSITIONS + _LEVELS] = batch.level_weights
-    features[:, -1] = np.log(batch.positions)
+    features[:, LEVEL_WEIGHTS] = batch.level_weights
+    features[:, LOG_POSITION] = np.log(batch.positions)[:, None]
     if batch.similarity is None:
         return features
     return np.concatenate([features, batch.similarity[:, None].astype(np.float32)], axis=1)
 
 
-@dataclass(frozen=True, slots=True)
-class DeepComponent:
-    """The shape of the network; its parameters live in the model's `DenseParameters`."""
+class DeepComponent(Module):
+    """The MLP over embeddings and numeric features.
 
-    embedding_dim: int
-    hidden: tuple[int, ...]
-    numeric_columns: int
-    """Columns of the numbers that join the embeddings, `place_numbers` among them."""
-    outputs: int = 1
-    """Logits of each impression."""
+    Args:
+        embedding_dim: columns of the embedding table.
+        hidden: widths of the hidden layers.
+        numeric_columns: columns of the numeric features that join the embeddings.
+        generator: source of the initial weights.
+        outputs: logits of each impression.
+    """
 
-    def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """The parameters to make."""
-        inputs = (_PAGE_FIELDS + _ITEM_FIELDS) * self.embedding_dim + self.numeric_columns
-        shapes: dict[str, ParameterSpec] = {}
-        for layer, outputs in enumerate(self.hidden):
-            shapes[f"hidden{layer}.weight"] = ParameterSpec.he_uniform(inputs, outputs)
-            shapes[f"hidden{layer}.bias"] = ParameterSpec.zeros(outputs)
-            inputs = outputs
-        shapes["out.weight"] = ParameterSpec.zeros(self.outputs, inputs)
-        shapes["out.bias"] = ParameterSpec.constant(PRIOR_LOG_ODDS, self.outputs)
-        return shapes
+    def __init__(
+        self, embedding_dim: int, hidden: Sequence[int], numeric_columns: int, generator: Generator, outputs: int = 1
+    ) -> None:
+        super().__init__()
+        widths = [(_PAGE_FIELDS + _ITEM_FIELDS) * embedding_dim + numeric_columns, *hidden]
+        self.hidden = ModuleList(
+            Linear(inputs, width, generator, bound=he_bound(inputs), bias=0.0) for inputs, width in pairwise(widths)
+        )
+        self.out = Linear(widths[-1], outputs, generator, bias=PRIOR_LOG_ODDS)
 
-    def logits(self, batch: Batch, embedded: Tensor, numeric_features: Tensor, dense: FlatParameters) -> Tensor:
-        """Logits float32[N, outputs]. embedded: what `embedding_rows` asked for, float32[2·P + 4·N + 2·H, dim]."""
-        pages, impressions, clicks = batch.pages, batch.impressions, len(batch.history.item)
+    def forward(self, batch: Batch, embedded: Tensor, numeric_features: Tensor) -> Tensor:
+        """Logits float32[N, outputs].
+
+        Args:
+            batch: the batch of P pages and N impressions.
+            embedded: float32[2·P + 4·N + 2·H, dim], the rows of `embedding_indices`.
+            numeric_features: float32[N, numeric_columns].
+        """
         user, query, item, category, brand, group, past_item, past_group = torch.split(
-            embedded, [pages, pages, impressions, impressions, impressions, impressions, clicks, clicks]
+            embedded, list(EmbeddingLayout.of(batch).sizes)
         )
         history_mean = _mean_by_page(past_item + past_group, batch)
         page_of = torch.from_numpy(batch.page_of).to(embedded.device)
         page_features = torch.cat([user, query, history_mean], dim=1).index_select(0, page_of)
         layer = torch.cat([page_features, item, category, brand, group, numeric_features], dim=1)
-        for index in range(len(self.hidden)):
-            layer = torch.relu(
-                torch.nn.functional.linear(layer, dense[f"hidden{index}.weight"], dense[f"hidden{index}.bias"])
-            )
-        return torch.nn.functional.linear(layer, dense["out.weight"], dense["out.bias"])
+        for hidden in self.hidden:
+            layer = torch.relu(hidden(layer))
+        logits: Tensor = self.out(layer)
+        return logits
 
 
 def _mean_by_page(click_embeddings: Tensor, batch: Batch) -> Tensor:
-    """Mean over each page's past clicks, [P, dim]; zero where there are none."""
+    """Mean over each page's past clicks, float32[P, dim]; zero where there are none."""
     page_of = batch.history.page_of
     counts = np.maximum(np.bincount(page_of, minlength=batch.pages), 1).astype(np.float32)
     sums = click_embeddings.new_zeros(batch.pages, click_embeddings.shape[1])

@@ -1,5 +1,7 @@
 """`lr`: logistic regression by FTRL-Proximal (McMahan et al. 2013) on position, level and ids."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,26 +11,28 @@ from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.hashed_features import Indices, id_indices, position_indices, position_table, weight_table
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
 from prectr.model.layers.gradients import Gradients, SparseGradient
-from prectr.model.layers.hashed_embedding import Ftrl, GatheredRows
+from prectr.model.layers.hashed_embedding import GatheredRows
+from prectr.model.layers.sparse_optimizers import Ftrl
 from prectr.model.models.online_model import ForwardOutput
+from prectr.model.models.prefixed_tensors import add_prefix, select_prefix
 
 
 class LogisticRegression:
-    """One weight a feature value; the logit is a fixed prior plus their sum. The gradient is closed form."""
+    """One weight per feature value; the logit is a fixed prior plus their sum. The gradient has a closed form."""
 
     feature_needs = FeatureNeeds(history=False)
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
         optimizer = Ftrl(config.ftrl_alpha, config.ftrl_beta, config.ftrl_l1, config.ftrl_l2)
-        self._tables = {"place": position_table(config, device), "ids": weight_table(config, optimizer, device)}
+        self._tables = {"position": position_table(config, device), "ids": weight_table(config, optimizer, device)}
         self._size = config.wide_rows
         self._device = device
 
     def _indices(self, batch: Batch) -> dict[str, Indices]:
-        return {"place": position_indices(batch), "ids": id_indices(batch, self._size)}
+        return {"position": position_indices(batch), "ids": id_indices(batch, self._size)}
 
     def forward(self, batch: Batch) -> ForwardOutput:
-        """Logits and the mean log loss."""
+        """Score the batch; the loss is the mean log loss."""
         with torch.no_grad():
             gathered = {name: self._tables[name].gather(rows) for name, rows in self._indices(batch).items()}
             logits = _logits({name: each.lookup() for name, each in gathered.items()})
@@ -36,7 +40,7 @@ class LogisticRegression:
         return ForwardOutput(logits, {"click": loss}, gathered)
 
     def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
-        """A weight's gradient is Σ (p − y) over its impressions."""
+        """The gradient of a weight is Σ (p − y) over its impressions."""
         residual = torch.sigmoid(forward.logits) - self._clicks(batch)
         tables = {
             name: SparseGradient(gathered.indices, _sum_by_index(residual, gathered))
@@ -45,17 +49,17 @@ class LogisticRegression:
         return Gradients(batch.impressions, residual[:0], tables)
 
     def zero_gradients(self) -> Gradients:
-        """Of no rows."""
+        """The gradients of no rows."""
         tables = {name: table.empty_gradient() for name, table in self._tables.items()}
         return Gradients(0, torch.empty(0, device=self._device), tables)
 
     def step(self, gradients: Gradients) -> None:
-        """Change the rows."""
+        """Update the rows."""
         for name, gradient in gradients.tables.items():
             self._tables[name].apply(gradient)
 
     def score(self, batch: Batch) -> Tensor:
-        """Logits float32[N]."""
+        """Logits float32[N], without learning."""
         return _logits({name: self._tables[name].read(rows) for name, rows in self._indices(batch).items()})
 
     def _clicks(self, batch: Batch) -> Tensor:
@@ -65,24 +69,17 @@ class LogisticRegression:
         """The tables of weights."""
         return {name: table.values for name, table in self._tables.items()}
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def training_state(self) -> dict[str, Tensor]:
         """The rows that have been trained."""
-        return {
-            f"{table}.{name}": tensor
-            for table, weights in self._tables.items()
-            for name, tensor in weights.state_dict().items()
-        }
+        tensors: dict[str, Tensor] = {}
+        for name, table in self._tables.items():
+            tensors |= add_prefix(f"{name}.", table.state_dict())
+        return tensors
 
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `export` gave."""
-        for table, weights in self._tables.items():
-            weights.load_state_dict(
-                {
-                    name.removeprefix(f"{table}."): tensor
-                    for name, tensor in tensors.items()
-                    if name.startswith(f"{table}.")
-                }
-            )
+    def load_training_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `training_state` returned."""
+        for name, table in self._tables.items():
+            table.load_state_dict(select_prefix(f"{name}.", tensors))
 
 
 def _logits(looked_up: dict[str, Tensor]) -> Tensor:

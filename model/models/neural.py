@@ -1,4 +1,4 @@
-"""What models trained by gradients share: hashed tables, dense parameters, one forward and one step."""
+"""Models trained by backpropagation: hashed tables, dense modules, one forward pass and one step."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,42 +7,45 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.hashed_features import Indices
-from prectr.model.layers.flat_parameters import FlatParameters
-from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.flat_parameters import FlatParameters, ParameterGroup
+from prectr.model.layers.gradients import Gradients, SparseGradient, StateUpdate
 from prectr.model.layers.hashed_embedding import GatheredRows, HashedEmbedding
 from prectr.model.models.online_model import ForwardOutput
+from prectr.model.models.prefixed_tensors import add_prefix, select_prefix
 
 
 class OnlineState(Protocol):
-    """What a model remembers of batches that it has learned from, besides what gradients have changed."""
+    """State that a model accumulates over the batches it has learned from, without gradients."""
 
-    def update_for(self, batch: Batch) -> SparseGradient:
-        """What `add` is to be given of a batch; it adds up over ranks."""
+    def update_for(self, batch: Batch) -> StateUpdate:
+        """Compute the update of a batch; updates of several ranks can be summed."""
 
-    def empty_update(self) -> SparseGradient:
-        """That of no batch."""
+    def empty_update(self) -> StateUpdate:
+        """The update of a batch without pages."""
 
-    def apply(self, update: SparseGradient) -> None:
-        """Remember a batch."""
+    def apply(self, update: StateUpdate) -> None:
+        """Add an update to the state."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that is remembered."""
+        """The whole state."""
 
-    def load_state_dict(self, exported: dict[str, Tensor]) -> None:
-        """Take up what `export` gave."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
 
 
 _NO_STATES: Final[Mapping[str, OnlineState]] = MappingProxyType({})
 
 
-class NeuralModel:
-    """A model of hashed tables (sparse gradients) and dense parameters.
+class NeuralModel(Module):
+    """A model of hashed tables, which get sparse gradients, and of submodules with dense parameters.
 
-    A subclass says which rows of which table a batch needs (`rows`) and how they become logits (`logits`);
-    one with more than the click loss adds its own parts in `losses`, one that remembers gives its `memories`.
+    A subclass names the rows of each table that a batch needs (`indices`) and turns them into logits (`logits`); one
+    with more than the click loss overrides `forward`. Its constructor ends with `flatten_parameters`. `state_dict()`
+    lists the dense parameters by dotted names; tables and optimizer state are in `training_state()`.
     """
 
     feature_needs = FeatureNeeds()
@@ -50,46 +53,65 @@ class NeuralModel:
     def __init__(
         self,
         tables: Mapping[str, HashedEmbedding],
-        dense: FlatParameters,
         device: torch.device,
         online_states: Mapping[str, OnlineState] = _NO_STATES,
     ) -> None:
+        super().__init__()
         self._tables = dict(tables)
-        self._dense = dense
         self._device = device
         self._online_states = dict(online_states)
+        self._dense = FlatParameters((), device)
+
+    def flatten_parameters(self, lr: float, module_lrs: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Move the submodules to the device and their trainable parameters into flat buffers, to be trained by Adam.
+
+        Args:
+            lr: learning rate.
+            module_lrs: other learning rates, by the name of the submodule; these come last in the buffers.
+        """
+        self.to(self._device)
+        trainable = {name: each for name, each in self.named_parameters() if each.requires_grad}
+        modules = {name: name.partition(".")[0] for name in trainable}
+        groups = [ParameterGroup({n: each for n, each in trainable.items() if modules[n] not in module_lrs}, lr)]
+        for module, module_lr in module_lrs.items():
+            groups.append(ParameterGroup({n: each for n, each in trainable.items() if modules[n] == module}, module_lr))
+        self._dense = FlatParameters(groups, self._device)
 
     def indices(self, batch: Batch) -> dict[str, Indices]:
         """The rows of each table that the batch needs, in the shape that `logits` expects."""
         raise NotImplementedError
 
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
-        """Logits float32[N] from the rows looked up, by table, each [*rows.shape, columns]."""
+        """Logits float32[N] from the rows looked up, by table, float32[*indices.shape, columns]."""
         raise NotImplementedError
 
-    def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
-        """The parts of the loss, each a mean over the batch's N impressions."""
-        clicks = self.tensor(batch.labels)
-        return {"click": torch.nn.functional.binary_cross_entropy_with_logits(logits, clicks)}
-
     def tensor(self, array: np.typing.NDArray[np.generic]) -> Tensor:
-        """An array as float32 on the model's device."""
+        """The array as float32 on the model's device."""
         return torch.from_numpy(array.astype(np.float32)).to(self._device)
 
     def forward(self, batch: Batch) -> ForwardOutput:
-        """One pass: the logits that are measured are those that are learned from."""
-        gathered = {name: self._tables[name].gather(rows) for name, rows in self.indices(batch).items()}
-        logits = self.logits(batch, {name: table_rows.lookup() for name, table_rows in gathered.items()})
-        return ForwardOutput(logits.detach(), self.losses(batch, logits), gathered, self.state_updates(batch))
+        """Score the batch once: the measured logits are the ones that are learned from."""
+        gathered = self.gather_rows(batch)
+        logits = self.logits(batch, {name: rows.lookup() for name, rows in gathered.items()})
+        click = torch.nn.functional.binary_cross_entropy_with_logits(logits, self.tensor(batch.labels))
+        return ForwardOutput(logits.detach(), {"click": click}, gathered, self.state_updates(batch))
 
-    def state_updates(self, batch: Batch) -> dict[str, SparseGradient]:
-        """What the model's memories are to be given of a batch, by name."""
+    def gather_rows(self, batch: Batch) -> dict[str, GatheredRows]:
+        """The rows that the batch needs, ready to collect gradients, by table."""
+        return {name: self._tables[name].gather(indices) for name, indices in self.indices(batch).items()}
+
+    def read_rows(self, batch: Batch) -> dict[str, Tensor]:
+        """The rows that the batch needs, looked up without gradients, by table."""
+        return {name: self._tables[name].read(indices) for name, indices in self.indices(batch).items()}
+
+    def state_updates(self, batch: Batch) -> dict[str, StateUpdate]:
+        """The updates of a batch to the model's online states, by name."""
         return {name: state.update_for(batch) for name, state in self._online_states.items()}
 
     def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
-        """Dense parameters: of the mean loss; rows: of the sum. And what is to be remembered.
+        """Gradients of dense parameters, of the mean loss; of table rows, of the summed loss.
 
-        An id's gradient is then what its own impressions say, whatever else is in the batch.
+        The gradient of an id's row then depends on its own impressions, not on the size of the batch.
         """
         total = torch.stack(list(forward.losses.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
@@ -97,59 +119,54 @@ class NeuralModel:
             name: SparseGradient(gathered.indices, _gradient(gathered) * batch.impressions)
             for name, gathered in forward.gathered.items()
         }
-        return Gradients(batch.impressions, self._dense.gradient, {**tables, **forward.state_updates})
+        return Gradients(batch.impressions, self._dense.gradient, tables, forward.state_updates)
 
     def zero_gradients(self) -> Gradients:
-        """Zero for the dense parameters, and no rows."""
-        empty_gradients = {name: table.empty_gradient() for name, table in self._tables.items()}
-        empty_updates = {name: state.empty_update() for name, state in self._online_states.items()}
-        return Gradients(0, self._dense.gradient, {**empty_gradients, **empty_updates})
+        """Zero for the dense parameters, no table rows, no state updates."""
+        return Gradients(
+            0,
+            self._dense.gradient,
+            {name: table.empty_gradient() for name, table in self._tables.items()},
+            {name: state.empty_update() for name, state in self._online_states.items()},
+        )
 
     def step(self, gradients: Gradients) -> None:
-        """Change rows and dense parameters, each by its own rule; and remember."""
+        """Update table rows and dense parameters by their optimizers, and the online states."""
         for name, table in self._tables.items():
             table.apply(gradients.tables[name])
         for name, state in self._online_states.items():
-            state.apply(gradients.tables[name])
+            state.apply(gradients.state_updates[name])
         with torch.no_grad():
             self._dense.step(gradients.dense)
 
     def score(self, batch: Batch) -> Tensor:
-        """Logits float32[N], nothing learned."""
+        """Logits float32[N], without learning."""
         with torch.no_grad():
-            return self.logits(
-                batch, {name: self._tables[name].read(rows) for name, rows in self.indices(batch).items()}
-            )
+            return self.logits(batch, self.read_rows(batch))
 
     def weights(self) -> dict[str, Tensor]:
-        """Tables and dense parameters by name."""
-        return {
-            **{f"table.{name}": table.values for name, table in self._tables.items()},
-            **{f"dense.{name}": tensor for name, tensor in self._dense.parameters_by_name().items()},
-        }
+        """Tables and trained dense parameters by name."""
+        tables = {f"table.{name}": table.values for name, table in self._tables.items()}
+        return tables | add_prefix("dense.", self._dense.parameters_by_name())
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Changed rows of the tables, dense parameters, their optimizers' state, and the memories."""
-        exported = {f"dense.{name}": tensor for name, tensor in self._dense.state_dict().items()}
-        for table, values in self._tables.items():
-            exported.update({f"table.{table}.{name}": tensor for name, tensor in values.state_dict().items()})
-        for state_name, state in self._online_states.items():
-            exported.update({f"{state_name}.{name}": tensor for name, tensor in state.state_dict().items()})
-        return exported
-
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `export` gave."""
-        self._dense.load_state_dict(_with_prefix("dense.", tensors))
+    def training_state(self) -> dict[str, Tensor]:
+        """Changed rows of the tables, dense parameters, their optimizers' state, and the online states."""
+        tensors = add_prefix("dense.", self._dense.state_dict())
         for name, table in self._tables.items():
-            table.load_state_dict(_with_prefix(f"table.{name}.", tensors))
+            tensors |= add_prefix(f"table.{name}.", table.state_dict())
         for name, state in self._online_states.items():
-            state.load_state_dict(_with_prefix(f"{name}.", tensors))
+            tensors |= add_prefix(f"{name}.", state.state_dict())
+        return tensors
+
+    def load_training_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `training_state` returned."""
+        self._dense.load_state_dict(select_prefix("dense.", tensors))
+        for name, table in self._tables.items():
+            table.load_state_dict(select_prefix(f"table.{name}.", tensors))
+        for name, state in self._online_states.items():
+            state.load_state_dict(select_prefix(f"{name}.", tensors))
 
 
 def _gradient(gathered: GatheredRows) -> Tensor:
     gradient = gathered.values.grad
     return torch.zeros_like(gathered.values) if gradient is None else gradient
-
-
-def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

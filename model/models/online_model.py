@@ -1,6 +1,6 @@
-"""What the trainer asks of a model: to score a batch and to learn from that very score."""
+"""The contract between trainer and model: score a batch, then learn from that very score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.hashing import U64
-from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.gradients import Gradients, StateUpdate
 from prectr.model.layers.hashed_embedding import GatheredRows
 
 
 class LossReduction(NamedTuple):
-    """What a part of the loss is a mean over, where that is not the impressions of the batch.
+    """The items that a part of the loss averages over, where these are not the impressions of the batch.
 
-    keys: uint64[M], of each thing; what has the same key on another rank is the same thing.
-    each: float[M], the loss of each thing, weighted as the part is; made only where several ranks share a batch.
+    keys: uint64[M], identity of each item; equal keys on several ranks are one item.
+    per_item: returns float32[M], each item's loss, weighted like the part; called only with several ranks.
     """
 
     keys: U64
@@ -25,56 +25,59 @@ class LossReduction(NamedTuple):
 
 @dataclass(slots=True)
 class ForwardOutput:
-    """One forward pass: the score that is measured and the losses that are learned from."""
+    """One forward pass: the measured score, and the losses to learn from."""
 
     logits: Tensor
-    """float[N], on the model's device, outside the graph: the log-odds of a click at the positions given."""
+    """float32[N], on the model's device, detached: log-odds of a click at the positions given."""
     losses: dict[str, Tensor]
-    """The parts of the loss by name, each a scalar, a mean over the batch, already weighted; their sum is
-    what is learned from."""
+    """The parts of the loss by name, each a weighted scalar mean over the batch; training minimises their sum."""
     gathered: dict[str, GatheredRows] = field(default_factory=dict)
-    """The rows of the model's hashed tables that took part, by table."""
-    state_updates: dict[str, SparseGradient] = field(default_factory=dict)
-    """What the batch adds to tables that are not trained, by table."""
+    """The rows of the hashed tables that the batch read, by table."""
+    state_updates: dict[str, StateUpdate] = field(default_factory=dict)
+    """What the batch adds to state that is not trained, by the state's name."""
     counts: dict[str, Tensor] = field(default_factory=dict)
-    """What is worth counting of the batch, by name, each a scalar outside the graph; nothing is learned from it."""
+    """Statistics of the batch by name, each a detached scalar; not learned from."""
     loss_reductions: dict[str, LossReduction] = field(default_factory=dict)
-    """Of the parts of the loss that are a mean over something else than the impressions: over what."""
+    """For those parts of the loss that do not average over impressions: what they average over."""
 
 
 class OnlineModel(Protocol):
     """A ranker that learns from a stream.
 
-    Contract: `forward` changes nothing; `gradients` is called at most once for a `Forward`, right after it and
-    on the same batch, and only if its losses are finite; then `step` with them, or with the sum of those of
-    several ranks' shares of a batch. Scores use no dropout: what is measured is what is learned from. The score
-    at position 1, for ranking, is `score(batch.at_position(1))`. `export` and `restore` carry everything that
-    `step` changes (weights, optimizer, random state, own aggregates), bit for bit.
+    Contract: `forward` changes nothing; `gradients` is called at most once per `ForwardOutput`, right after it and
+    on the same batch, and only if its losses are finite; then `step` with them, or with their sum over the ranks
+    that share the batch. Scores use no dropout: the measured score is the one that is learned from. The score
+    at position 1, for ranking, is `score(batch.at_position(1))`. `training_state` and `load_training_state` carry
+    everything that `step` changes (weights, optimizers, state of its own), bit for bit.
     """
 
     feature_needs: FeatureNeeds
-    """What of a `Batch` has to be filled."""
+    """The optional parts of a `Batch` that the model reads."""
 
     def forward(self, batch: Batch) -> ForwardOutput:
-        """Score a batch of P pages and N impressions, and the losses of that score."""
+        """Score a batch of P pages and N impressions, and compute the losses of that score."""
 
     def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
-        """Which way the losses of `forward` fall; no weight changes."""
+        """Compute the gradients of the losses of `forward`; no weight changes."""
 
     def zero_gradients(self) -> Gradients:
-        """Those of a batch without pages: what a rank adds that has no share in a small batch."""
+        """The gradients of a batch without pages: the contribution of a rank whose shard is empty."""
 
     def step(self, gradients: Gradients) -> None:
-        """Take one step down; the gradients are used up."""
+        """Update weights and state; `gradients` must not be used again."""
 
     def score(self, batch: Batch) -> Tensor:
-        """Logits float[N] of a batch whose labels are not known, or not to be learned from."""
+        """Logits float32[N], without learning; labels are not read."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Every trained parameter by name (not the optimizer's state), for a digest."""
+        """Every trained parameter by name, without optimizer state, for a digest."""
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def training_state(self) -> dict[str, Tensor]:
         """All state that learning has changed, as CPU tensors by name."""
 
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `export` gave, in a model that was just made. KeyError or RuntimeError: not such state."""
+    def load_training_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `training_state` returned, into a new model.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: the tensors are of another model.
+        """

@@ -1,8 +1,8 @@
-"""The models by name: a new model is one file and one line here."""
+"""The models by name; a new model is one file and one entry here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -15,51 +15,77 @@ from prectr.model.models.wide_deep import WideDeep
 from prectr.model.models.wide_deep_plus import WideDeepPlus
 from prectr.state.errors import ConfigError
 
+if TYPE_CHECKING:
+    from prectr.model.text.encoder.artifact import EncoderArtifact
+
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model of the registry."""
+    """A model of the registry.
 
-    make: Callable[[TrainerConfig, torch.device], OnlineModel]
+    make: builds the model, with the encoder if it reads text.
+    switches: the components that `without` may name.
+    supports_exposure: whether it has features of how often items were shown for the query.
+    """
+
+    make: "Callable[[TrainerConfig, torch.device, EncoderArtifact | None], OnlineModel]"
     switches: frozenset[str] = frozenset()
-    """What `without` may name."""
     supports_exposure: bool = False
-    """Whether it can be told how often items were shown for the query."""
 
 
-def _prectr(config: TrainerConfig, device: torch.device) -> OnlineModel:
-    from prectr.model.models.prectr.model import Prectr  # noqa: PLC0415 (what reads text imports transformers, which takes seconds)
+def _baseline(
+    model: Callable[[TrainerConfig, torch.device], OnlineModel],
+) -> "Callable[[TrainerConfig, torch.device, EncoderArtifact | None], OnlineModel]":
+    """Make a model that reads no text itself; with an encoder, it gets the text features of stage one."""
 
-    return Prectr(config, device)
+    def make(config: TrainerConfig, device: torch.device, encoder: "EncoderArtifact | None") -> OnlineModel:
+        if encoder is None:
+            return model(config, device)
+        from prectr.model.models.text_feature_model import TextFeatureModel  # noqa: PLC0415 (see make_model)
+
+        return TextFeatureModel(model(config, device), config, device, encoder)
+
+    return make
+
+
+def _prectr(config: TrainerConfig, device: torch.device, encoder: "EncoderArtifact | None") -> OnlineModel:
+    from prectr.model.models.prectr.model import Prectr  # noqa: PLC0415 (see make_model)
+
+    if encoder is None:
+        raise ConfigError(f"model {config.model} needs a text encoder, and encoder is {config.encoder!r}")
+    return Prectr(config, device, encoder)
 
 
 MODELS: Final[dict[str, ModelEntry]] = {
-    "lr": ModelEntry(LogisticRegression),
-    "dnn": ModelEntry(DeepNetwork),
-    "wide-deep": ModelEntry(WideDeep),
-    "wide-deep+": ModelEntry(WideDeepPlus, supports_exposure=True),
+    "lr": ModelEntry(_baseline(LogisticRegression)),
+    "dnn": ModelEntry(_baseline(DeepNetwork)),
+    "wide-deep": ModelEntry(_baseline(WideDeep)),
+    "wide-deep+": ModelEntry(_baseline(WideDeepPlus), supports_exposure=True),
     "prectr": ModelEntry(_prectr, SWITCHES),
     "prectr-v2": ModelEntry(_prectr, SWITCHES_V2, supports_exposure=True),
 }
 
 
 def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
-    """The model that the configuration names, at its start. ConfigError: no such model or switch, or not for it."""
+    """Make the model that the configuration names, untrained; the encoder, if it reads text, is loaded here.
+
+    Raises:
+        ConfigError: there is no such model or component, or a setting is not for this model.
+        CheckpointError: the encoder is missing or corrupt.
+    """
     entry = MODELS.get(config.model)
     if entry is None:
-        raise ConfigError(f"model {config.model!r} is not known; choose one of {', '.join(MODELS)}")
+        raise ConfigError(f"model {config.model!r} is unknown; choose one of {', '.join(MODELS)}")
     for switch in config.without:
         if switch not in entry.switches:
             choices = ", ".join(sorted(entry.switches)) or "none"
-            raise ConfigError(f"model {config.model} has no part {switch!r} to leave out; its parts: {choices}")
+            raise ConfigError(f"model {config.model} has no component {switch!r} to leave out; it has: {choices}")
     if config.exposure == "on" and not entry.supports_exposure:
         supporting = ", ".join(name for name, each in MODELS.items() if each.supports_exposure)
-        raise ConfigError(
-            f"model {config.model} cannot be told how often items were shown: exposure=on is for {supporting}"
-        )
-    model = entry.make(config, device)
-    if config.reads_text and not config.has_relevance_component:
-        from prectr.model.models.text_feature_model import TextFeatureModel  # noqa: PLC0415 (as above)
+        raise ConfigError(f"model {config.model} has no exposure features; exposure=on is for {supporting}")
+    if not config.reads_text:
+        return entry.make(config, device, None)
+    # Whatever reads text imports transformers, which takes seconds.
+    from prectr.model.text.pair_encoder import open_encoder  # noqa: PLC0415
 
-        return TextFeatureModel(model, config, device)
-    return model
+    return entry.make(config, device, open_encoder(config))

@@ -1,7 +1,7 @@
-"""`wide-deep`: a linear part that memorises and a deep part that generalises (Cheng et al. 2016).
+"""`wide-deep`: a wide component that memorises and a deep one that generalises (Cheng et al. 2016).
 
-Wide: position, level, ids, groups, and the crosses query × level and user × level, by FTRL-Proximal.
-Deep: as `dnn`. Both are trained jointly: their logits add up, and one loss goes back through both.
+Wide: position, level, ids, groups, and the crosses query × level and user × level, trained by FTRL-Proximal.
+Deep: as `dnn`. Both are trained jointly, with one loss on the sum of their logits.
 """
 
 from collections.abc import Mapping
@@ -22,45 +22,43 @@ from prectr.model.features.hashed_features import (
     sum_weights,
     weight_table,
 )
-from prectr.model.layers.flat_parameters import FlatParameters
-from prectr.model.layers.hashed_embedding import Ftrl
 from prectr.model.layers.mlp import POSITION_FEATURES, DeepComponent, embedding_indices, position_features
+from prectr.model.layers.sparse_optimizers import Ftrl
 from prectr.model.models.dnn import embedding_table
 from prectr.model.models.neural import NeuralModel
 
 
 class WideDeep(NeuralModel):
-    """The wide and the deep part, summed."""
+    """The sum of the wide and the deep component."""
 
     def __init__(self, config: TrainerConfig, device: torch.device) -> None:
-        self._deep = DeepComponent(config.embedding_dim, config.hidden, POSITION_FEATURES + config.reads_text)
-        self._embedding_rows = config.embedding_rows
-        self._wide_rows = config.wide_rows
         optimizer = Ftrl(config.wide_ftrl_alpha, config.wide_ftrl_beta, config.ftrl_l1, config.ftrl_l2)
         super().__init__(
             {
                 "embedding": embedding_table(config, device),
-                "place": position_table(config, device),
+                "position": position_table(config, device),
                 "wide": weight_table(config, optimizer, device),
             },
-            FlatParameters(self._deep.parameter_specs(), lr=config.dense_lr, seed=config.seed, device=device),
             device,
         )
+        self._embedding_rows = config.embedding_rows
+        self._wide_rows = config.wide_rows
+        generator = torch.Generator().manual_seed(config.seed)
+        self.deep = DeepComponent(config.embedding_dim, config.hidden, POSITION_FEATURES + config.reads_text, generator)
+        self.flatten_parameters(config.dense_lr)
 
     def indices(self, batch: Batch) -> dict[str, Indices]:
-        """Rows of the embeddings, int64[N, 3] of the place and int64[N, 8] of the wide weights."""
+        """Rows of the embeddings, int64[N, 3] of position and level, int64[N, 8] of the wide weights."""
         return {
             "embedding": embedding_indices(batch, self._embedding_rows),
-            "place": position_indices(batch),
+            "position": position_indices(batch),
             "wide": wide_indices(batch, self._wide_rows),
         }
 
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
         """Logits float32[N]."""
-        deep = self._deep.logits(
-            batch, looked_up["embedding"], self.tensor(position_features(batch)), self._dense
-        ).squeeze(1)
-        return deep + sum_weights(looked_up["place"], looked_up["wide"])
+        deep: Tensor = self.deep(batch, looked_up["embedding"], self.tensor(position_features(batch))).squeeze(1)
+        return deep + sum_weights(looked_up["position"], looked_up["wide"])
 
 
 def wide_indices(batch: Batch, size: int) -> Indices:

@@ -1,4 +1,4 @@
-"""What a score is made of: the level distribution beside the click probability, and the incentive."""
+"""The parts of a score: the level distribution, the conditional click probabilities, and the incentive."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,12 +14,14 @@ from prectr.model.models.online_model import OnlineModel
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The scores of a batch of N impressions, and what they are made of.
+    """The scores of a batch of N impressions, with their parts.
 
-    log_odds: float64[N], of a click. levels: float64[N, 4], P(level) that the score rests on: as inferred from the
-    text, or 1 at the level that the model was told of. given: float64[N, 4], P(click | level), of a model that mixes
-    over the levels: the click probability is the sum of levels · given. tau: float64[N, 4], the incentive that is
-    added to the log-odds of each of them, where the model has one.
+    log_odds: float64[N], of a click.
+    levels: float64[N, 4], P(level) as used by the score: inferred from the text, or one-hot at the supplied level.
+    click_given_level: float64[N, 4], P(click | level); the click probability is Σ levels · click_given_level. None
+        if the model is not a mixture over levels.
+    incentive: float64[N, 4], τ, added to the log-odds of a click at each level; None if the model has none.
+    rates: the smoothed click rates that the model read.
     """
 
     log_odds: Floats
@@ -30,27 +32,27 @@ class Explanation:
 
     @property
     def probability(self) -> Floats:
-        """float64[N], of a click."""
+        """float64[N]: click probability."""
         return sigmoid(self.log_odds)
 
 
 @runtime_checkable
 class Explainable(Protocol):
-    """A model whose score is made of more than a batch says."""
+    """A model that can report the parts of its score."""
 
     def explain(self, batch: Batch) -> Explanation:
-        """What `explain` gives."""
+        """Score a batch, and return the parts of the scores."""
 
 
 def explain(model: OnlineModel, batch: Batch) -> Explanation:
-    """Score a batch as `model.score` does, and say what the scores are made of; nothing is learned."""
+    """Score a batch as `model.score` does, and return the parts of the scores."""
     if isinstance(model, Explainable):
         return model.explain(batch)
-    return Explanation(as_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
+    return Explanation(to_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
 
 
 def concat(parts: Sequence[Explanation]) -> Explanation:
-    """One after the other, of one model: as if they had been a batch."""
+    """Concatenate explanations of one model, as if of one batch."""
     first = parts[0]
     rates_by_name = {field.name: [getattr(part.rates, field.name) for part in parts] for field in fields(SmoothedRates)}
     exposed = rates_by_name.pop("exposed_level_shares")[0]
@@ -69,13 +71,13 @@ def concat(parts: Sequence[Explanation]) -> Explanation:
     )
 
 
-def as_numpy(tensor: Tensor) -> Floats:
-    """A tensor of any device and graph, as float64."""
+def to_numpy(tensor: Tensor) -> Floats:
+    """Copy a tensor, detached, to a float64 array."""
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
 def sigmoid(log_odds: Floats) -> Floats:
-    """1 / (1 + exp(-x)), without overflow: of both signs, only the exponential of what is not positive is taken."""
+    """1 / (1 + exp(-x)), without overflow: exp is only taken of values that are not positive."""
     small = np.exp(-np.abs(log_odds))
     probability: Floats = np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
     return probability

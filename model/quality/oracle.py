@@ -1,4 +1,4 @@
-"""The score of a simulated world's true click probabilities: what no model can beat but by luck."""
+"""The oracle: scores by a simulated world's true click probabilities, an upper bound for every model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from prectr.stream.records import Example, decode_page
 
 
 class Oracle:
-    """An `ExampleSink` that scores every page by its truth and learns nothing."""
+    """An `ExampleSink` that scores every page by its true click probabilities; nothing is trained."""
 
     def __init__(self, truth: Path) -> None:
-        """Read the exposed impressions of a truth file that `prectr simulate --truth` wrote.
+        """Read the exposed impressions of a simulator's ground-truth file.
 
         Raises:
-            InputError: it cannot be read or is no such file.
+            InputError: it cannot be read, or is not a ground-truth file.
         """
         self._truth = truth
         try:
             table = pq.read_table(truth, columns=["slice", "request_id", "item_id", "probability"])
         except (OSError, ValueError) as error:
-            raise InputError(f"{truth}: is no truth file of `prectr simulate --truth`: {error}") from error
+            raise InputError(f"{truth} is not a ground-truth file of the simulator: {error}") from error
         table = table.filter(pc.equal(table["slice"], "exposed"))
         self._probabilities: dict[tuple[str, str], float] = {
             (request_id, item_id): probability
@@ -41,16 +41,16 @@ class Oracle:
         self.pages_trained = 0
 
     def weights_sha256(self) -> None:
-        """There are no weights."""
+        """None: there are no weights."""
 
     def explain_newest(self) -> None:
-        """It infers no relevance."""
+        """None: no levels are inferred."""
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Score each page.
 
         Raises:
-            InputError: the truth says nothing of a page: it is of another log.
+            InputError: a page is missing in the ground truth, which is of another log.
         """
         if not examples:
             return
@@ -69,14 +69,14 @@ class Oracle:
         )
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no batch is open."""
 
     def save(self, folder: Path) -> None:
-        """Write the quality so far."""
+        """Write the quality to a folder."""
         (folder / "quality.msgpack").write_bytes(msgspec.msgpack.encode(self.quality.state()))
 
     def load(self, folder: Path) -> None:
-        """Take up the quality so far."""
+        """Restore the quality from a folder."""
         state = msgspec.msgpack.decode((folder / "quality.msgpack").read_bytes(), type=QualityState)
         self.quality = Quality.from_state(state)
 
@@ -85,6 +85,6 @@ class Oracle:
             return self._probabilities[request_id, item_id]
         except KeyError as error:
             raise InputError(
-                f"{self._truth}: knows nothing of item {item_id!r} on page {request_id!r}: "
-                "name the truth that was simulated together with this log"
+                f"{self._truth} has no item {item_id!r} on page {request_id!r}: "
+                "use the ground truth that was simulated together with this log"
             ) from error

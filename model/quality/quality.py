@@ -1,8 +1,8 @@
-"""A model's quality while it learns: whole, by segment, by level, by position and over event time.
+"""A model's prequential quality: overall, by segment, by level, by position and over event time.
 
-Each page is counted once, in the bucket of its effective close and its user's activity, and each impression
-once more by level and once by position. All of it is whole numbers in sketches that add, so figures for any
-stretch or segment are sums of these, equal to the last bit however the pages came in batches.
+Each page is counted once, in the bucket of its close time and its user's activity, and each impression again by
+level and by position. All counts are whole numbers in sketches that add up, so the quality of any span or segment
+is a sum of these, equal to the last bit however the pages were batched.
 """
 
 from typing import Final, NamedTuple, Self
@@ -29,31 +29,31 @@ from prectr.model.quality.sketch import (
     sketch_update,
 )
 from prectr.state.aggregates import LevelCounts
-from prectr.state.errors import CheckpointError
+from prectr.state.errors import CheckpointError, Remedy
 
 QUALITY_VERSION: Final = 1
 SEGMENTS: Final = ("new", "low", "active")
 LOW_ACTIVITY: Final = 3
-"""From this many joined clicks a user is `low`,"""
+"""A user with at least this many joined clicks is `low`,"""
 ACTIVE: Final = 10
-"""and from this many `active`; below both `new`."""
+"""and with at least this many `active`; below both, `new`."""
 LEVEL_NAMES: Final = ("1", "2", "3", "4")
 POSITION_NAMES: Final = (*(str(position) for position in range(1, 11)), "11+")
 
 FIRST_BUCKET_MS: Final = 60_000
-"""Width of a timeline bucket at first; it doubles, pairs of buckets becoming one, whenever there are too many."""
+"""Initial width of a timeline bucket; it doubles, merging pairs of buckets, whenever there are too many."""
 MAX_BUCKETS: Final = 128
 MIN_TIMELINE_POINTS: Final = 4
 MAX_TIMELINE_POINTS: Final = 30
 CLICKS_PER_POINT: Final = 400
-"""The summary's timeline has 4 to 30 points, as many as have 400 clicks each: fewer clicks show only noise."""
+"""The summary's timeline has 4 to 30 points, of 400 clicks each if possible: fewer clicks show only noise."""
 _SPLITS: Final = len(LEVEL_NAMES) + len(POSITION_NAMES)
 _SKETCH_ROWS: Final = _SPLITS + len(SEGMENTS) * MAX_BUCKETS
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
 
 
 class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Quality of the pages whose effective close lies in [start, end), ms since the epoch."""
+    """Quality of the pages whose close time lies in [start, end), ms since the epoch."""
 
     start: int
     end: int
@@ -72,15 +72,15 @@ class StatsBySegment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SecondHalfStats(QualityStats, frozen=True, kw_only=True):
-    """Quality of the second half: the pages whose effective close is at or after `start` (ms since the epoch)."""
+    """Quality of the second half: the pages whose close time is at or after `start` (ms since the epoch)."""
 
     start: int | None
 
 
 class QualitySummary(QualityStats, frozen=True, kw_only=True):
-    """Every figure of a model's quality, as the report and the result table show them; its own are of all pages.
+    """All statistics of a model's quality, for report and result table; the inherited fields are over all pages.
 
-    first_close, last_close: smallest and largest effective close of the pages, ms since the epoch.
+    first_close, last_close: smallest and largest close time of the pages, ms since the epoch.
     """
 
     first_close: int | None
@@ -94,14 +94,14 @@ class QualitySummary(QualityStats, frozen=True, kw_only=True):
 
 
 class BucketState(msgspec.Struct, frozen=True, array_like=True):
-    """A timeline bucket: it starts at `number` x width; sketches of new, low and active."""
+    """A timeline bucket that starts at `number` x width, with sketches of new, low and active."""
 
     number: int
     segments: tuple[SketchState, SketchState, SketchState]
 
 
 class QualityState(msgspec.Struct, frozen=True, array_like=True):
-    """All of a `Quality`, encoded; equal contents have equal bytes. `splits`: levels 1 to 4, positions 1 to 11+."""
+    """An encoded `Quality`; equal contents have equal bytes. splits: of levels 1 to 4, then positions 1 to 11+."""
 
     version: int
     width: int
@@ -112,18 +112,18 @@ class QualityState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SecondHalf(NamedTuple):
-    """The second half of the pages: its sketch, and where it starts (ms of effective close; None without pages)."""
+    """The second half of the pages: its sketch, and its first close time (ms; None without pages)."""
 
     sketch: QualitySketch
     start: int | None
 
 
 class Quality:
-    """Prequential quality of one model; `add_batch` takes the scores made before the batch was learned from."""
+    """Prequential quality of one model: `add_batch` gets the scores from before the batch was trained on."""
 
     def __init__(self) -> None:
         self.last_update: SketchUpdate | None = None
-        """What the last batch added to every sketch that it belongs to, for whoever else counts it."""
+        """The sketch update of the last batch, for other counters."""
         self._width = FIRST_BUCKET_MS
         self._values: Ints = np.zeros((_SKETCH_ROWS, SKETCH_WIDTH), np.int64)
         self._flat = self._values.reshape(-1)
@@ -144,10 +144,17 @@ class Quality:
     ) -> None:
         """Count a batch of scored pages.
 
-        logits: float64[n]; labels: uint8[n], 0 or 1; page_starts: int64[pages + 1], from 0 to n, pages not empty;
-        activity: int64[pages], the user's joined clicks before the page; levels: uint8[n], 1 to 4;
-        positions: int64[n], from 1; closes_at: int64[pages], effective close, ms.
-        Raises TrainingError if a logit is not finite.
+        Args:
+            logits: float64[n].
+            labels: uint8[n], 0 or 1.
+            page_starts: int64[pages + 1], from 0 to n; no page is empty.
+            user_activity: int64[pages], the user's joined clicks before the page.
+            levels: uint8[n], 1 to 4.
+            positions: int64[n], from 1.
+            closes_at: int64[pages], close time, ms.
+
+        Raises:
+            TrainingError: a logit is not finite.
         """
         if not len(closes_at):
             return
@@ -173,7 +180,7 @@ class Quality:
         np.add.at(self._flat, page_row + GAUC_WEIGHT, update.gauc_weight)
 
     def _rows_for(self, closes_at: Ints) -> Ints:
-        """The row of each page's bucket (of its segment `new`), int64[pages]; opens buckets as needed."""
+        """int64[pages]: the row of each page's bucket (of its segment `new`); adds buckets as needed."""
         numbers = (closes_at // self._width).tolist()
         rows = self._bucket_row
         for number in numbers:
@@ -185,14 +192,14 @@ class Quality:
         return np.array([rows[number] for number in numbers], np.int64)
 
     def _double_width(self) -> None:
-        """Make buckets twice as wide: those that now fall together add up."""
+        """Double the width of buckets, merging those that now coincide."""
         timeline = np.zeros((MAX_BUCKETS, len(SEGMENTS), SKETCH_WIDTH), np.int64)
         order: dict[int, int] = {}
         for number, row in sorted(self._bucket_row.items()):
             index = order.setdefault(number // 2, len(order))
             timeline[index] += self._values[row : row + len(SEGMENTS)]
         self._values[_SPLITS:] = timeline.reshape(-1, SKETCH_WIDTH)
-        self._bucket_row = {number: _SPLITS + len(SEGMENTS) * place for number, place in order.items()}
+        self._bucket_row = {number: _SPLITS + len(SEGMENTS) * index for number, index in order.items()}
         self._width *= 2
 
     def _sketch(self, row: int) -> QualitySketch:
@@ -205,12 +212,12 @@ class Quality:
         return QualitySketch(self._values[first:end:every].sum(axis=0))
 
     def segments(self) -> dict[str, QualitySketch]:
-        """Sketches of `all`, `new`, `low` and `active`; later batches do not touch them."""
+        """Copies of the sketches of `all`, `new`, `low` and `active`."""
         parts = {name: self.segment(name) for name in SEGMENTS}
         return {"all": QualitySketch.total(parts.values()), **parts}
 
     def level_counts(self) -> LevelCounts:
-        """Impressions at relevance levels 1 to 4, then clicks at these."""
+        """Impressions at relevance levels 1 to 4, then clicks at the same levels."""
         n1, n2, n3, n4 = (self._sketch(row) for row in range(len(LEVEL_NAMES)))
         impressions = (n1.impressions, n2.impressions, n3.impressions, n4.impressions)
         return *impressions, n1.clicks, n2.clicks, n3.clicks, n4.clicks
@@ -218,8 +225,8 @@ class Quality:
     def second_half(self) -> SecondHalf:
         """The sketch of the last half of the pages.
 
-        Boundary: the latest start of a timeline bucket such that at least half of all pages close at or after
-        it. It is exact to one bucket, whose width is at most 1/64 of the log's span once that exceeds 2 hours.
+        It starts at the latest timeline bucket such that at least half of all pages close at or after its start:
+        exact to one bucket, whose width is at most 1/64 of the log's span if that exceeds 2 hours.
         """
         out = QualitySketch()
         half_pages = int(self._values[_SPLITS:, PAGE_COUNT].sum()) / 2
@@ -232,24 +239,24 @@ class Quality:
         return SecondHalf(out, start)
 
     def timeline(self, max_points: int | None = None) -> list[TimelinePoint]:
-        """Quality by event time, in order: bucket by bucket, at most 128, those without pages left out.
+        """Quality by event time, in order: one point per bucket that has pages, at most 128.
 
-        With `stretches` neighbouring buckets are put together, to at most that many of about equal pages.
+        max_points: merge neighbouring buckets into at most this many points with about equal numbers of pages.
         """
         buckets = sorted(self._bucket_row.items())
         if max_points is None:
             return [self._point(number, number, [row]) for number, row in buckets]
         pages = np.array([self._values[row : row + len(SEGMENTS), PAGE_COUNT].sum() for _, row in buckets], np.float64)
-        # A bucket belongs to the stretch in which its middle page falls.
+        # A bucket belongs to the point that contains its middle page.
         group = ((pages.cumsum() - 0.5 * pages) * max_points / max(pages.sum(), 1.0)).astype(np.int64)
         points = []
         for index in np.unique(group):
-            members = [buckets[place] for place in np.flatnonzero(group == index)]
+            members = [buckets[member] for member in np.flatnonzero(group == index)]
             points.append(self._point(members[0][0], members[-1][0], [row for _, row in members]))
         return points
 
     def _point(self, first: int, last: int, rows: list[int]) -> TimelinePoint:
-        """The buckets of `rows`, numbered `first` to `last`, as one point."""
+        """Merge the buckets of `rows`, numbered `first` to `last`, into one point."""
         parts = {name: QualitySketch.total(self._sketch(row + i) for row in rows) for i, name in enumerate(SEGMENTS)}
         return TimelinePoint(
             start=first * self._width,
@@ -259,7 +266,7 @@ class Quality:
         )
 
     def summary(self) -> QualitySummary:
-        """Every figure at once."""
+        """All statistics."""
         segments = self.segments()
         half, start = self.second_half()
         splits = [self._sketch(row).impression_stats() for row in range(_SPLITS)]
@@ -278,7 +285,7 @@ class Quality:
         )
 
     def state(self) -> QualityState:
-        """Everything that was counted, to be saved; `from_state` gives it back bit for bit."""
+        """Encode all counts, to be saved; `from_state` restores them bit for bit."""
         encoded = [self._sketch(row).encode() for row in range(_SPLITS)]
         buckets = []
         for number, row in sorted(self._bucket_row.items()):
@@ -290,16 +297,19 @@ class Quality:
 
     @classmethod
     def from_state(cls, state: QualityState) -> Self:
-        """Take up a saved state; raises CheckpointError if it is of another version or damaged."""
+        """Restore a saved state; CheckpointError: it has another version or is corrupt."""
         if state.version != QUALITY_VERSION:
             raise CheckpointError(
-                f"quality counters of version {state.version}, this program reads version {QUALITY_VERSION}: "
-                "use the release that wrote them, or start over in an empty --run-dir"
+                f"quality counters of version {state.version}, this program reads version {QUALITY_VERSION}",
+                Remedy.RELEASE_THAT_WROTE,
+                Remedy.EMPTY_RUN_DIR,
             )
         if len(state.splits) != _SPLITS or len(state.buckets) > MAX_BUCKETS or state.width < FIRST_BUCKET_MS:
             raise CheckpointError(
-                f"damaged quality counters: {len(state.splits)} splits, {len(state.buckets)} buckets "
-                f"of {state.width} ms; start over in an empty --run-dir"
+                f"corrupt quality counters: {len(state.splits)} splits, {len(state.buckets)} buckets "
+                f"of {state.width} ms",
+                Remedy.OLDER_CHECKPOINT,
+                Remedy.EMPTY_RUN_DIR,
             )
         out = cls()
         out._width = state.width

@@ -1,4 +1,4 @@
-"""What a trainer says of its quality to whoever sums it up: the records of the topic `model-quality`."""
+"""Records of the topic `model-quality`: a trainer's quality by window, for the monitor."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from prectr.state.errors import CheckpointError, PrectrError
 
 RECORD_VERSION: Final = 1
 _MAX_SEQUENCE: Final = 10_000_000_000_000 // 60_000
-"""No clock that a broker knows of is beyond the year 2286."""
+"""Sequences of windows after the year 2286 are rejected."""
 _MAX_NAME_LENGTH: Final = 128
 
 
 class QualityRecord(msgspec.Struct, frozen=True, array_like=True):
-    """Quality of a stretch of the one order, as one process of a run has counted it so far.
+    """Quality of one window, as counted so far by one rank of a run.
 
-    A record replaces every earlier one of its (run, rank, sequence). run: what is learned, from what, with which
-    settings; equal runs count the same. rank: of the process among those that train together. checkpoint: when the
-    checkpoint that the stretch is in was written, ms since the epoch.
+    A record replaces every earlier one of its (run, rank, sequence). run: identity of model, topic and settings; equal
+    runs count the same. rank: of the process in data-parallel training. checkpoint: when the checkpoint that contains
+    the window was written, ms since the epoch.
     """
 
     version: int
@@ -34,21 +34,21 @@ class QualityRecord(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def key(self) -> bytes:
-        """(run, rank, sequence)."""
+        """The record's key: (run, rank, sequence)."""
         return record_key(self.run, self.rank, self.window.sequence)
 
     def sketches(self) -> dict[str, QualitySketch]:
-        """By segment."""
+        """The sketches by segment."""
         return {name: QualitySketch.decode(state) for name, state in zip(SEGMENTS, self.window.segments, strict=True)}
 
 
 def record_key(run: str, rank: int, sequence: int) -> bytes:
-    """The key of a record."""
+    """The key of a record, as bytes."""
     return f"{run}/{rank}/{sequence}".encode()
 
 
 class InvalidQualityRecord(PrectrError):
-    """A record that cannot be used; it is counted by its reason, and stops nothing."""
+    """A record that is skipped, and counted by its reason."""
 
     def __init__(self, reason: Literal["version", "corrupt"], message: str) -> None:
         super().__init__(message)
@@ -65,24 +65,23 @@ _decode: Final = msgspec.msgpack.Decoder(QualityRecord).decode
 
 
 def decode_record(key: bytes | None, value: bytes | None) -> QualityRecord:
-    """Read a record of the topic.
+    """Decode a record of the topic.
 
     Raises:
-        RefusedRecord: it is of another version, or damaged.
+        InvalidQualityRecord: it has another version, or is corrupt.
     """
     try:
         version = _decode_version(value or b"").version
         if version != RECORD_VERSION:
             raise InvalidQualityRecord(
                 "version",
-                f"version {version}, this program reads version {RECORD_VERSION}: run the monitor of the release that the "
-                "trainer is of",
+                f"version {version}, this program reads version {RECORD_VERSION}: use the trainer's release",
             )
         record = _decode(value or b"")
         _check(key, record)
         record.sketches()
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
-        raise InvalidQualityRecord("corrupt", f"not a record of quality: {error}") from error
+        raise InvalidQualityRecord("corrupt", f"not a quality record: {error}") from error
     except CheckpointError as error:
         reason: Literal["version", "corrupt"] = "version" if "of version" in str(error) else "corrupt"
         raise InvalidQualityRecord(reason, str(error)) from error
@@ -93,15 +92,17 @@ def _check(key: bytes | None, record: QualityRecord) -> None:
     if key != record.key:
         raise InvalidQualityRecord("corrupt", f"its key is {key!r}, and that of its content {record.key!r}")
     if not (0 <= record.window.sequence < _MAX_SEQUENCE and 0 <= record.rank < 65_536):
-        raise InvalidQualityRecord("corrupt", f"sequence {record.window.sequence} of rank {record.rank} cannot be")
+        raise InvalidQualityRecord(
+            "corrupt", f"sequence {record.window.sequence} or rank {record.rank} is out of range"
+        )
     if not (0 < len(record.run) <= _MAX_NAME_LENGTH and 0 < len(record.model) <= _MAX_NAME_LENGTH):
-        raise InvalidQualityRecord("corrupt", f"run {record.run!r} of model {record.model!r} is no name")
+        raise InvalidQualityRecord("corrupt", f"run {record.run!r} of model {record.model!r} is not a valid name")
 
 
 def run_name(model: str, topic: str, topic_id: str, config: Mapping[str, str]) -> str:
-    """The run of a model that learns from a topic under these settings: the same for whoever does the same.
+    """The name of the run of a model on a topic with these settings; equal for equal arguments.
 
-    topic_id: differs when a topic is made anew under its old name. config: every setting that decides the result.
+    topic_id: changes when a topic is deleted and created again. config: every setting that affects the result.
     """
     settings = {name: value for name, value in config.items() if name != "model"}
     identity = msgspec.json.encode([model, topic, topic_id, sorted(settings.items())])

@@ -1,4 +1,4 @@
-"""What is counted of a batch that has been scored: by the sketches of quality and by the parents of click rates."""
+"""A scored batch as arrays: the input of the quality sketches and of the prior click rates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ _TYPES: Final = ("<f8", "u1", "u1", "<i8", "<u8", "<i8", "<i8", "<i8")
 
 @dataclass(frozen=True, slots=True)
 class ScoredPages:
-    """P pages and their N impressions. All that is counted of them is whole numbers, so their order is free."""
+    """P scored pages with their N impressions, in any order: everything counted of them is a whole number."""
 
     logits: Floats
     """float64[N]: log-odds of a click at the position shown."""
@@ -39,12 +39,16 @@ class ScoredPages:
         return np.concatenate(([0], np.cumsum(self.page_sizes)))
 
     def encode(self) -> list[bytes]:
-        """As bytes, for another process; `decode` gives it back."""
+        """Encode as bytes, for another process; see `decode`."""
         return [array.tobytes() for array in _arrays(self)]
 
 
+NO_PAGES: Final = ScoredPages(*(np.empty(0, kind) for kind in _TYPES))
+"""The scored pages of an empty batch."""
+
+
 def scored_pages_of(batch: Batch, logits: Floats) -> ScoredPages:
-    """What is counted of a batch with these scores."""
+    """The scored pages of a batch with these scores, logits float64[N]."""
     return ScoredPages(
         logits=logits,
         labels=batch.labels,
@@ -58,18 +62,14 @@ def scored_pages_of(batch: Batch, logits: Floats) -> ScoredPages:
 
 
 def decode(encoded: Sequence[bytes]) -> ScoredPages:
-    """What `Measured.encode` gave."""
+    """Decode what `ScoredPages.encode` returned."""
     return ScoredPages(*(np.frombuffer(part, kind) for part, kind in zip(encoded, _TYPES, strict=True)))
 
 
 def concat(parts: Sequence[ScoredPages]) -> ScoredPages:
-    """All pages of several."""
+    """Concatenate the pages of several batches."""
     return ScoredPages(*(np.concatenate(arrays) for arrays in zip(*map(_arrays, parts), strict=True)))
 
 
 def _arrays(pages: ScoredPages) -> list[NDArray[Any]]:
     return [getattr(pages, field.name) for field in fields(pages)]
-
-
-NO_PAGES: Final = ScoredPages(*(np.empty(0, kind) for kind in _TYPES))
-"""Of no pages."""

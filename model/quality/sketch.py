@@ -1,8 +1,8 @@
 """The quality sketch: AUC, GAUC, log loss and calibration of any number of scored pages, in 16 KiB.
 
-A sketch is one vector of integers and merging is vector addition, so sketches of stretches of time, ranks
-and processes add up to exactly, to the last bit, the sketch of everything, in whatever order they are added.
-Real-valued sums (loss, predicted clicks, page AUCs) are kept in fixed point for that reason.
+A sketch is one vector of integers and merging is vector addition, so sketches of time windows, ranks and processes
+add up to the sketch of everything, to the last bit, in whatever order they are added. Real-valued sums (loss,
+predicted clicks, page AUCs) are kept in fixed point for that reason.
 """
 
 import math
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from prectr.state.errors import CheckpointError, TrainingError
+from prectr.state.errors import CheckpointError, Remedy, TrainingError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,10 +23,10 @@ SKETCH_VERSION: Final = 1
 BINS: Final = 1024
 FIRST_LOGIT: Final = -12.0
 BIN_WIDTH: Final = 1 / 64
-"""Bins are uniform over logits from -12 to 4 (probabilities from 6e-6 to 0.982: click rates are low); what lies
-beyond counts in the outermost bins."""
+"""Bins are uniform over logits from -12 to 4 (probabilities from 6e-6 to 0.982: click rates are low); logits beyond
+count in the outermost bins."""
 MAX_LOGIT: Final = 64.0
-"""A logit beyond ±64 counts as ±64 in log loss, so one wild score cannot outweigh a day."""
+"""A logit beyond ±64 counts as ±64 in log loss, so that one outlier cannot outweigh a day."""
 FIXED_POINT_SCALE: Final = 1 << 26
 """Units of the fixed-point sums: each addend is rounded to 1.5e-8; an int64 holds 1.4e11 nats or pages' items."""
 
@@ -36,13 +36,13 @@ GAUC_WEIGHT: Final = PAGE_COUNT + 2
 LOSS_SUM: Final = PAGE_COUNT + 3
 PREDICTED_SUM: Final = PAGE_COUNT + 4
 SKETCH_WIDTH: Final = PAGE_COUNT + 5
-"""A sketch's numbers: impressions without a click by bin, those with one by bin, then the five sums."""
+"""Elements of a sketch: unclicked impressions by bin, clicked ones by bin, then the five sums."""
 
 
 class QualityStats(msgspec.Struct, frozen=True, kw_only=True):
     """Quality of whole pages; None where undefined (no impressions, no clicks yet, only clicks).
 
-    log_loss in nats an impression; normalized_entropy: log loss over the entropy of the click rate;
+    log_loss in nats per impression; normalized_entropy: log loss over the entropy of the click rate;
     calibration: predicted over observed clicks; gauc: mean page AUC, weighted by impressions, of the pages
     that have both clicked and unclicked items.
     """
@@ -93,7 +93,7 @@ class SketchState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SketchUpdate(NamedTuple):
-    """What a batch adds to any sketch that it belongs to.
+    """The contribution of a batch to any sketch it belongs to.
 
     column: int64[n], the bin and label of an impression, 0 to 2,047. loss, predicted: int64[n], fixed point.
     gauc, gauc_weight: int64[pages], page AUC x impressions in fixed point, and impressions; 0 for single-class pages.
@@ -107,10 +107,10 @@ class SketchUpdate(NamedTuple):
 
 
 def sketch_update(logits: Floats, labels: Bytes, page_starts: Ints) -> SketchUpdate:
-    """Turn a batch's scores into what sketches add up.
+    """Compute the contribution of a scored batch to sketches.
 
     logits: float64[n]; labels: uint8[n], 0 or 1; page_starts: int64[pages + 1], from 0 to n, every page not empty.
-    Raises TrainingError if a logit is not finite.
+    TrainingError: a logit is not finite.
     """
     if not math.isfinite(float(logits.sum())):
         bad = int(np.flatnonzero(~np.isfinite(logits))[0])
@@ -133,8 +133,8 @@ def _to_fixed_point(values: Floats) -> Ints:
 def _page_auc(logits: Floats, labels: Bytes, page_starts: Ints) -> tuple[Floats, Ints]:
     """Page AUC x impressions, float64[pages], and impressions, int64[pages]; both 0 where a page has one class.
 
-    Twice the Mann-Whitney statistic is, over groups of equal logits in ascending order, the sum of clicked in
-    the group x (unclicked before + unclicked up to its end), counted within the page: whole numbers throughout.
+    Twice the Mann-Whitney statistic is the sum, over groups of equal logits in ascending order within the page, of
+    clicked in the group x (unclicked before it + unclicked up to its end): whole numbers throughout.
     """
     n = len(logits)
     first = page_starts[:-1]
@@ -161,11 +161,11 @@ def _page_auc(logits: Floats, labels: Bytes, page_starts: Ints) -> tuple[Floats,
 
 
 class QualitySketch:
-    """Counts and sums of scored pages from which every quality figure follows; sketches add.
+    """Counts and sums of scored pages, from which all quality statistics follow; sketches add up.
 
-    AUC comes from 1,024 uniform bins in logit space, ties within a bin counting half (off by 1e-6 with 100,000
-    clicks, by up to 3e-5 with 2,000, where the order within bins has not evened out);
-    GAUC is exact for each page. `values` is int64[WIDTH].
+    AUC comes from 1,024 uniform bins in logit space, ties within a bin counting half (error 1e-6 with 100,000
+    clicks, up to 3e-5 with 2,000, where the order within bins has not averaged out); GAUC is exact for each page.
+    values: int64[SKETCH_WIDTH].
     """
 
     __slots__ = ("values",)
@@ -174,7 +174,7 @@ class QualitySketch:
         self.values: Ints = np.zeros(SKETCH_WIDTH, np.int64) if values is None else values
 
     def add(self, logits: Floats, labels: Bytes, page_starts: Ints) -> None:
-        """Add scored pages; arguments as of `score`."""
+        """Add scored pages; arguments as of `sketch_update`."""
         if len(page_starts) < 2:
             return
         update = sketch_update(logits, labels, page_starts)
@@ -188,19 +188,19 @@ class QualitySketch:
         )
 
     def merge(self, other: "QualitySketch") -> None:
-        """Add all that `other` has seen."""
+        """Add the counts of `other`."""
         self.values += other.values
 
     @classmethod
     def total(cls, sketches: Iterable["QualitySketch"]) -> Self:
-        """The sketch of everything that `sketches` have seen."""
+        """Sum sketches."""
         out = cls()
         for sketch in sketches:
             out.merge(sketch)
         return out
 
     def copy(self) -> "QualitySketch":
-        """A sketch of the same content that later additions to this one do not touch."""
+        """An independent copy."""
         return QualitySketch(self.values.copy())
 
     def __eq__(self, other: object) -> bool:
@@ -255,18 +255,18 @@ class QualitySketch:
 
     @property
     def gauc(self) -> float | None:
-        """Mean page AUC weighted by impressions; ties count half, pages of a single class are left out."""
+        """Mean page AUC weighted by impressions; ties count half, single-class pages are left out."""
         return self.gauc_sum / self.gauc_weight if self.gauc_weight else None
 
     @property
     def log_loss(self) -> float | None:
-        """Nats an impression."""
+        """Nats per impression."""
         impressions = self.impressions
         return self.loss / impressions if impressions else None
 
     @property
     def normalized_entropy(self) -> float | None:
-        """Log loss over that of always predicting the observed click rate (He et al. 2014)."""
+        """Log loss relative to always predicting the observed click rate (He et al. 2014)."""
         impressions, clicks = self.impressions, self.clicks
         if not 0 < clicks < impressions:
             return None
@@ -280,7 +280,7 @@ class QualitySketch:
         return self.predicted / clicks if clicks else None
 
     def stats(self) -> QualityStats:
-        """Every figure, for sketches of whole pages."""
+        """All statistics, for sketches of whole pages."""
         return QualityStats(
             pages=self.pages,
             impressions=self.impressions,
@@ -293,7 +293,7 @@ class QualitySketch:
         )
 
     def impression_stats(self) -> ImpressionStats:
-        """The figures that have a meaning where only some items of a page are counted."""
+        """The statistics that are defined if only some items of a page are counted."""
         return ImpressionStats(
             impressions=self.impressions,
             clicks=self.clicks,
@@ -306,8 +306,7 @@ class QualitySketch:
     def calibration_curve(self, points: int = 12) -> list[CalibrationPoint]:
         """Predicted against observed click rate in at most `points` groups of about equal size, by prediction.
 
-        A bin's mean prediction is taken as that of its middle, at most 0.8 % off
-        within the range of the bins.
+        A bin's mean prediction is approximated by its middle: at most 0.8 % off within the range of the bins.
         """
         by_bin = self.values[:PAGE_COUNT].reshape(2, BINS)
         shown = by_bin.sum(axis=0)
@@ -316,7 +315,7 @@ class QualitySketch:
             return []
         middles = (np.arange(BINS) + 0.5) * BIN_WIDTH + FIRST_LOGIT
         expected = shown / (1.0 + np.exp(-middles))
-        # A bin belongs to the group in which its middle impression falls.
+        # A bin belongs to the group that contains its middle impression.
         group = ((np.cumsum(shown) - 0.5 * shown) * points / total).astype(np.int64).clip(0, points - 1)
         size, clicked, predicted = (
             np.bincount(group, weights=column, minlength=points) for column in (shown, by_bin[1], expected)
@@ -329,7 +328,7 @@ class QualitySketch:
         ]
 
     def encode(self) -> SketchState:
-        """The sketch as a compact struct; `decode` gives it back bit for bit."""
+        """Encode as a compact struct; `decode` restores it bit for bit."""
         bins = np.flatnonzero(self.values[:PAGE_COUNT])
         counts = self.values[bins]
         size = next(size for size in (1, 2, 4, 8) if not len(counts) or int(counts.max()) < 1 << (8 * size))
@@ -342,22 +341,23 @@ class QualitySketch:
 
     @classmethod
     def decode(cls, state: SketchState) -> Self:
-        """The sketch that `encode` gave; raises CheckpointError if it is of another version or damaged."""
+        """Decode what `encode` returned; CheckpointError: it has another version or is corrupt."""
         if state.version != SKETCH_VERSION:
             raise CheckpointError(
-                f"quality sketch of version {state.version}, this program reads version {SKETCH_VERSION}: "
-                "use the release that wrote it, or start over with --restart"
+                f"quality sketch of version {state.version}, this program reads version {SKETCH_VERSION}",
+                Remedy.RELEASE_THAT_WROTE,
+                Remedy.RESTART,
             )
         out = cls()
         filled, left = divmod(len(state.bins), 2)
         size, rest = divmod(len(state.counts), filled) if filled else (1, len(state.counts))
         if left or rest or size not in (1, 2, 4, 8):
             raise CheckpointError(
-                f"damaged quality sketch: {len(state.bins)} bytes of bins, {len(state.counts)} of counts"
+                f"corrupt quality sketch: {len(state.bins)} bytes of bins, {len(state.counts)} of counts"
             )
         bins = np.frombuffer(state.bins, "<u2")
         if filled and (int(bins[-1]) >= PAGE_COUNT or not bool((bins[1:] > bins[:-1]).all())):
-            raise CheckpointError(f"damaged quality sketch: its bins do not ascend within 0 to {PAGE_COUNT - 1}")
+            raise CheckpointError(f"corrupt quality sketch: its bins do not ascend within 0 to {PAGE_COUNT - 1}")
         out.values[bins] = np.frombuffer(state.counts, f"<u{size}")
         out.values[PAGE_COUNT:] = (state.pages, state.gauc_sum, state.gauc_weight, state.loss_sum, state.predicted_sum)
         return out

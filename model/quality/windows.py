@@ -1,7 +1,7 @@
-"""Quality by stretches of the one order, as it is published: one record a minute of effective close and model.
+"""Quality by tumbling windows of 60 s of close time, as it is published, one record per window and model.
 
-The boundaries are those of event time, so a stretch is the same however often its trainer restarts, and a record that
-is sent again replaces the one before. Sketches add, so any window is the sum of its stretches.
+Boundaries are in event time, so a window is the same however often its trainer restarts, and a record that is sent
+again replaces the one before. Sketches add up, so any longer window is the sum of these.
 """
 
 from collections.abc import Iterable
@@ -24,30 +24,32 @@ from prectr.model.quality.sketch import (
 
 WINDOW_MS: Final = 60_000
 MAX_BUFFERED_BYTES: Final = 192 << 20
-"""Bytes of stretches that wait to be published, at most: of a long log with a page a minute, learned as fast as it
-goes, more than come between two checkpoints. The oldest go first."""
+"""Limit of the windows buffered for publishing; the oldest are dropped first. A long log with a page per minute,
+trained at full speed, produces less than this between two checkpoints."""
 _OVERHEAD_BYTES: Final = 800
-"""Bytes that a stretch takes up beside its bins and counts."""
+"""Memory of a window besides its bins and counts, in bytes."""
 _COUNT_BATCH: Final = 8_192
-"""Impressions that are counted at a time: by itself, a small batch costs many times what its impressions do."""
+"""Impressions counted at once: the overhead of a small batch is many times the cost of its impressions."""
 _ACTIVITY_BOUNDS: Final = np.array([LOW_ACTIVITY, ACTIVE])
 
+_EMPTY_SKETCH: Final = QualitySketch().encode()
+
 _ScoredBatch = tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]
-"""Of a batch: column, loss, predicted, gauc, gauc_weight, as `Scored` has them, and sizes, activity, closes_at, as
-`Measured` has them."""
+"""Of a batch: column, loss, predicted, gauc, gauc_weight of its `SketchUpdate`; page_sizes, user_activity, closes_at
+of its `ScoredPages`."""
 SegmentStates = tuple[SketchState, SketchState, SketchState]
 """Sketches of new, low and active."""
 
 
 class QualityWindow(msgspec.Struct, frozen=True, array_like=True):
-    """The pages whose effective close (ms) lies in [sequence, sequence + 1) x 60 s."""
+    """Quality of the pages whose close time lies in [sequence, sequence + 1) x 60 s."""
 
     sequence: int
     segments: SegmentStates
 
 
 class WindowBufferState(msgspec.Struct, frozen=True, array_like=True):
-    """waiting: stretches to be published, in order. newest: the last that has pages, published or not."""
+    """pending: windows to be published, in order. latest: the last window with pages, published or not."""
 
     pending: tuple[QualityWindow, ...] = ()
     latest: QualityWindow | None = None
@@ -57,28 +59,28 @@ EMPTY_BUFFER: Final = WindowBufferState()
 
 
 class WindowBuffer:
-    """Counts scored pages by stretch, and keeps each stretch until it is known to be published.
+    """Counts scored pages by window, and keeps each window until it is acknowledged as published.
 
-    Only what is `settled`, and lies in a checkpoint, is to be published: a trainer that falls back to the checkpoint
-    never takes anything back. The newest stretch is published as far as it has come, and again when it has more.
+    Only windows in `sealed`, which are part of a checkpoint, may be published: a trainer that resumes from the
+    checkpoint then never retracts anything. The latest window is published incomplete, and again when it has more.
 
-    settled: as of the last `settle`. dropped: stretches that were never published, since too many waited.
+    sealed: the state as of the last `seal`. dropped: windows that were never published because the buffer was full.
     """
 
     def __init__(self, state: WindowBufferState = EMPTY_BUFFER) -> None:
-        """Go on from `state`."""
+        """Resume from `state`."""
         self._batches: list[_ScoredBatch] = []
         self._impressions = 0
-        self._pending = {stretch.sequence: stretch for stretch in state.pending}
+        self._pending = {window.sequence: window for window in state.pending}
         self._buffered_bytes = sum(map(_size_bytes, state.pending))
         self._latest = state.latest
         self.sealed = state
         self.dropped = 0
 
     def add(self, pages: ScoredPages, update: SketchUpdate) -> None:
-        """Count the pages of the next batch, which come in the one order; those of one batch in any.
+        """Count the pages of the next batch; batches come in the total order, pages within a batch in any.
 
-        scored: of that batch; to score it costs more than all that is done here.
+        update: the `sketch_update` of the batch, which the caller has computed anyway.
         """
         self._batches.append((*update, pages.page_sizes, pages.user_activity, pages.closes_at))
         self._impressions += len(pages.labels)
@@ -86,13 +88,13 @@ class WindowBuffer:
             self._count_batches()
 
     def seal(self) -> WindowBufferState:
-        """Everything that has been counted, to be saved."""
+        """Count everything added so far, and return the state to be saved."""
         self._count_batches()
         self.sealed = WindowBufferState(tuple(self._pending.values()), self._latest)
         return self.sealed
 
     def acknowledge(self, windows: Iterable[QualityWindow]) -> None:
-        """Forget stretches that are known to be published; not those that have got more pages since."""
+        """Drop windows that have been published, except those that have received more pages since."""
         for window in windows:
             if self._pending.get(window.sequence) == window:
                 self._drop(window.sequence)
@@ -126,7 +128,7 @@ class WindowBuffer:
 
 
 def windows_of(pages: ScoredPages) -> list[QualityWindow]:
-    """The stretches of some pages, in order, each with what these pages add to it."""
+    """The windows of some pages, in order, each with the contribution of these pages."""
     update = sketch_update(pages.logits, pages.labels, pages.page_starts)
     return _windows_of(*update, pages.page_sizes, pages.user_activity, pages.closes_at)
 
@@ -141,10 +143,10 @@ def _windows_of(
     activity: Ints,
     closes_at: Ints,
 ) -> list[QualityWindow]:
-    """As `stretches_of`, from what it needs of `Scored` and `Measured`.
+    """As `windows_of`, from the arrays of a `_ScoredBatch`.
 
-    The same as if every page were added to a `QualitySketch` of its stretch and segment, in time that depends on the
-    impressions alone: most stretches of a long log have few pages, and a sketch has 2,048 bins.
+    Equal to adding every page to a `QualitySketch` of its window and segment, but its cost depends on the impressions
+    alone: most windows of a long log have few pages, and a sketch has 2,048 bins.
     """
     sequences, inverse = np.unique(closes_at // WINDOW_MS, return_inverse=True)
     group = inverse * len(SEGMENTS) + np.searchsorted(_ACTIVITY_BOUNDS, activity, side="right")
@@ -179,11 +181,8 @@ def _size_bytes(window: QualityWindow) -> int:
     return _OVERHEAD_BYTES + sum(len(state.bins) + len(state.counts) for state in window.segments)
 
 
-_EMPTY_SKETCH: Final = QualitySketch().encode()
-
-
 def _pack_counts(counts: Ints) -> bytes:
-    """Counts in as few bytes as all of them fit in, as `QualitySketch.encode` has them."""
+    """Counts in the smallest integer type that holds all of them, as in `QualitySketch.encode`."""
     largest = int(counts.max())
     size = next(size for size in (1, 2, 4, 8) if largest < 1 << (8 * size))
     return counts.astype(f"<u{size}").tobytes()

@@ -1,7 +1,7 @@
-"""What a text encoder has said of (query, title) pairs, remembered for a bounded number of them.
+"""A bounded cache of the text encoder's output for (query, title) pairs.
 
-A table whose rows are picked by hash: a new pair takes the place of the one before it. The numbers are kept as
-float16, and they are part of a checkpoint: encoded again in other company they could differ in the last bits.
+A direct-mapped table: a new pair replaces the one in its slot. Values are float16. They are part of a checkpoint:
+encoded again, in a batch of other pairs, they could differ in the last bits.
 """
 
 import numpy as np
@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prectr.model.features.hashing import U64, row_indices
-from prectr.model.layers.gradients import SparseGradient
+from prectr.model.layers.gradients import StateUpdate
 
 
 class PairCache:
-    """float16[slots, columns] by the 64-bit key of a pair.
+    """float16[size, columns], by the 64-bit key of a pair.
 
-    What is to be kept travels as `RowGradients`, like the change of any other table but by key, so that all ranks
-    that train together come to hold the same: where two have encoded one pair, the mean is kept. Of the pairs of a
-    batch that want one slot the one with the lowest key is kept, whoever has encoded it.
+    Updates are `StateUpdate`s by key, so that all ranks of data-parallel training hold the same: if several have
+    encoded one pair, the mean is kept. Of the pairs of a batch that hash to one slot, the one with the lowest key wins.
     """
 
     def __init__(self, size: int, columns: int, device: torch.device) -> None:
@@ -28,33 +27,33 @@ class PairCache:
 
     @property
     def size(self) -> int:
-        """How many pairs fit in."""
+        """Capacity, in pairs."""
         return len(self._keys)
 
     def find(self, keys: U64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of each pair uint64[U]: its slot, and the step at which it was kept; −1 where it is not here."""
+        """Of each pair uint64[U]: its slot, and the step at which it was cached; −1 if it is not."""
         slots = row_indices(keys, "pair", self.size)
         return slots, np.where(self._keys[slots] == keys, self._steps[slots], -1)
 
     def read(self, slots: NDArray[np.int64]) -> Tensor:
-        """float32[U, columns], on the device."""
+        """The cached values, float32[U, columns], on the device."""
         picked = torch.from_numpy(slots).to(self._values.device)
         return self._values.index_select(0, picked).float()
 
-    def updates_for(self, keys: U64, values: Tensor) -> SparseGradient:
-        """What `keep` is to be given, for pairs uint64[U], each once, and what was said of them, [U, columns]."""
+    def updates_for(self, keys: U64, values: Tensor) -> StateUpdate:
+        """Make the update that caches values float32[U, columns] of distinct pairs uint64[U]."""
         order = np.argsort(keys.view(np.int64))
         sorted_values = values.index_select(0, torch.from_numpy(order).to(values.device))
         sorted_keys = torch.from_numpy(keys[order].view(np.int64)).to(values.device)
-        return SparseGradient(sorted_keys, torch.cat([sorted_values, sorted_values.new_ones(len(order), 1)], dim=1))
+        return StateUpdate(sorted_keys, torch.cat([sorted_values, sorted_values.new_ones(len(order), 1)], dim=1))
 
-    def empty_update(self) -> SparseGradient:
-        """What `to_keep` gives of no pair."""
+    def empty_update(self) -> StateUpdate:
+        """The update of no pairs."""
         columns, device = self._values.shape[1] + 1, self._values.device
-        return SparseGradient.empty(columns, device)
+        return StateUpdate.empty(columns, device)
 
-    def apply(self, update: SparseGradient, step: int) -> None:
-        """Remember what `to_keep` gave, or its sum over ranks."""
+    def apply(self, update: StateUpdate, step: int) -> None:
+        """Apply an update, or the sum of those of several ranks."""
         if not len(update.indices):
             return
         keys = update.indices.cpu().numpy().view(np.uint64)
@@ -78,7 +77,7 @@ class PairCache:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what `export` gave, in a cache that is empty."""
+        """Restore what `state_dict` returned, into an empty cache."""
         slots = state["slots"].numpy()
         self._keys[slots] = state["keys"].numpy().view(np.uint64)
         self._steps[slots] = state["steps"].numpy()

@@ -1,4 +1,4 @@
-"""What a batch's texts say: each distinct (query, title) once, from the encoder or from the cache of what it said."""
+"""Encodings of a batch's texts: each distinct (query, title) once, from the encoder or from a cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,26 +13,27 @@ from torch import Tensor
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
 from prectr.model.features.hashing import U64, HashCache, cross, mix
-from prectr.model.layers.gradients import SparseGradient
+from prectr.model.layers.gradients import StateUpdate
 from prectr.model.text.encoder.artifact import EncoderArtifact, load_encoder
 from prectr.model.text.encoder.network import HIDDEN_SIZE, LEVELS, RelevanceEncoder
 from prectr.model.text.encoder.tokens import Pair, PairTokenizer
 from prectr.model.text.pair_cache import PairCache
+from prectr.state.errors import CheckpointError, Remedy
 
 _CACHE_COLUMNS: Final = HIDDEN_SIZE + 1 + LEVELS
 _INFERENCE_BATCH: Final = 256
-"""Pairs that go through the encoder together where no gradient is wanted; bounds the memory."""
+"""Pairs per forward pass without gradients; bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairEncodings:
-    """What the encoder says of the U distinct pairs of a batch of N impressions.
+    """Encodings of the U distinct pairs of a batch of N impressions.
 
-    pair: float32[U, 128], their representations; those that the encoder learns from carry a gradient.
-    similarity: float32[U], e_q·e_i. index: int64[N], the pair of each impression. keys: uint64[U], of the pairs.
-    anchored: int64[A], the pairs of which is known what stage one said, and stage_one: float32[A, 4], that: level
-    logits. All of them with the encoder as stage one left it, else those that it learns from.
-    kept: what is to be remembered.
+    pair_embedding: float32[U, 128]; carries a gradient for the pairs that the encoder is trained on.
+    similarity: float32[U], e_q·e_i. inverse: int64[N], the pair of each impression. keys: uint64[U], of the pairs.
+    anchor_index: int64[A], the pairs with stage-one logits: all if the encoder is frozen, else those that it is
+    trained on. stage_one_logits: float32[A, 4], their level logits of stage one.
+    cache_update: the update of the pair cache.
     """
 
     pair_embedding: Tensor
@@ -41,14 +42,14 @@ class PairEncodings:
     keys: U64
     anchor_index: Tensor
     stage_one_logits: Tensor
-    cache_update: SparseGradient
+    cache_update: StateUpdate
 
 
 class CachedPairEncoder:
-    """Reads pairs with an encoder as stage one left it, and with the same as it is trained on, if it is.
+    """Encodes pairs with the frozen encoder of stage one or, in joint training, with the trained encoder.
 
-    Which pairs the trained encoder learns from is a function of pair and step alone, so that it is the same however
-    a batch is spread over ranks. What is read from the cache was said up to `pair_refresh` steps ago.
+    Which pairs the trained encoder learns from is a function of pair and step alone, and so independent of how a batch
+    is sharded. Cached encodings are up to `pair_refresh` steps old.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CachedPairEncoder:
         device: torch.device,
         trained: RelevanceEncoder | None = None,
     ) -> None:
-        """Read with the folder's encoder. trained: the one that goes on learning; None: the folder's is all."""
+        """artifact: stage one's encoder. trained: the encoder in joint training; None: stage one's is used."""
         self._stage_one = artifact.network.to(device)
         self._trained = trained
         self._tokenizer: PairTokenizer = artifact.tokenizer
@@ -69,10 +70,10 @@ class CachedPairEncoder:
         self._hash = HashCache()
         self._cache = PairCache(config.pair_cache_size, _CACHE_COLUMNS, device)
         self.step = 0
-        """Batches learned from."""
+        """Batches applied."""
 
     def encode(self, batch: Batch, *, learn: bool) -> PairEncodings:
-        """Read the texts of a batch. learn: with gradients for some, and with what is to be kept."""
+        """Encode the texts of a batch. learn: with gradients for the sampled pairs, and with a cache update."""
         keys, first, inverse = np.unique(self._keys(batch), return_index=True, return_inverse=True)
         pairs = [batch.texts[index] for index in first.tolist()]
         slots, cached_at = self._cache.find(keys)
@@ -106,17 +107,17 @@ class CachedPairEncoder:
             cache_update=cache_update,
         )
 
-    def empty_update(self) -> SparseGradient:
-        """What is to be remembered of no batch."""
+    def empty_update(self) -> StateUpdate:
+        """The cache update of a batch without pages."""
         return self._cache.empty_update()
 
-    def apply(self, update: SparseGradient) -> None:
-        """Remember what has been read, once a step."""
+    def apply(self, update: StateUpdate) -> None:
+        """Update the cache; called once per step."""
         self.step += 1
         self._cache.apply(update, self.step)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The cache, the step, and which encoder it is."""
+        """The cache, the step, and the digest of the encoder."""
         return {
             **self._cache.state_dict(),
             "step": torch.tensor([self.step], dtype=torch.int64),
@@ -124,11 +125,12 @@ class CachedPairEncoder:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what `export` gave. ValueError: it was another encoder's."""
+        """Restore what `state_dict` returned. CheckpointError: it was trained with another encoder."""
         saved_sha256 = state["encoder"].numpy().tobytes().hex()
         if saved_sha256 != self._sha256:
-            raise ValueError(
-                f"trained with encoder {saved_sha256[:12]}…, not {self._sha256[:12]}…: name that one by --encoder"
+            raise CheckpointError(
+                f"the checkpoint was trained with encoder {saved_sha256[:12]}…, not {self._sha256[:12]}…",
+                Remedy.SAME_ENCODER,
             )
         self._cache.load_state_dict(state)
         self.step = int(state["step"].item())
@@ -150,7 +152,7 @@ class CachedPairEncoder:
         *,
         learn: bool = False,
     ) -> Tensor:
-        """What was said, float32[U, 133], with what the network says now of the pairs that are wanted."""
+        """float32[U, 133]: the encodings, replaced by fresh ones of the network where mask bool[U] is set."""
         indices = np.flatnonzero(mask)
         if not len(indices):
             return encodings
@@ -177,12 +179,12 @@ class CachedPairEncoder:
 
 
 def open_encoder(config: TrainerConfig) -> EncoderArtifact:
-    """The encoder that the configuration names. CheckpointError: there is none, or it is damaged."""
+    """Load the encoder that the configuration names. CheckpointError: it is missing or corrupt."""
     return load_encoder(None if config.encoder in {"auto", "shipped"} else Path(config.encoder))
 
 
 def with_text_features(batch: Batch, encodings: PairEncodings, *, infers_levels: bool) -> Batch:
-    """The batch with what stage one says of its texts; the logged levels are hidden where levels are inferred."""
+    """Add stage one's text features to a batch; infers_levels: replace the logged levels by P(level)."""
     levels = torch.softmax(encodings.stage_one_logits, dim=1).index_select(0, encodings.inverse).double().cpu().numpy()
     similarity = encodings.similarity.detach().index_select(0, encodings.inverse).double().cpu().numpy()
     return replace(batch, similarity=similarity, level_weights=levels if infers_levels else batch.level_weights)

@@ -1,4 +1,4 @@
-"""A trainer's state in a folder: tensors as safetensors, the rest as msgpack, and a header that vouches for both."""
+"""A trainer's checkpoint: tensors as safetensors, progress as msgpack, and a header with the digests of both."""
 
 import dataclasses
 import hashlib
@@ -13,45 +13,47 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.quality.quality import QualityState
-from prectr.state.errors import CheckpointError
+from prectr.state.errors import CheckpointError, Remedy
+from prectr.state.identity import config_diff
 from prectr.stream.records import Example
 
 FORMAT: Final = 1
+_REMEDIES: Final = (Remedy.OLDER_CHECKPOINT, Remedy.EMPTY_RUN_DIR)
 HEADER: Final = "trainer.json"
 TENSORS: Final = "trainer.safetensors"
 PROGRESS: Final = "trainer.msgpack"
 
 _IGNORED_SETTINGS: Final = frozenset({"device"})
-"""Fields that may differ from the checkpoint's: a model trained on a GPU can be scored anywhere."""
+"""Settings that may differ from the checkpoint's: a model trained on a GPU can be scored anywhere."""
 
 
 SettingValue = str | int | float | bool | list[str | int | float]
-"""The value of one setting, as JSON has it."""
+"""The value of a setting, as decoded from JSON."""
 
 
 class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint is; readable without torch."""
+    """The header of a checkpoint; readable without torch."""
 
     format: int
     config: dict[str, SettingValue]
     sha256: dict[str, str]
-    """Of each other file of the checkpoint, by name."""
+    """SHA-256 of each other file, by name."""
 
 
 class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the trainer is, besides its tensors."""
+    """The state of a trainer besides its tensors."""
 
     batches: int
     pages_trained: int
     open_batch: tuple[Example, ...]
-    """Pages taken and not yet trained on, in the one order."""
+    """Pages consumed and not yet trained on, in the total order."""
     quality: QualityState
     newest: tuple[Example, ...] = ()
-    """The newest pages trained on, of a model that infers levels."""
+    """The newest pages trained on; empty for models that do not infer levels."""
 
 
 class TrainerCheckpoint(NamedTuple):
-    """What `read` gives back of what `write` was given."""
+    """The content of a checkpoint."""
 
     progress: TrainerProgress
     tensors: dict[str, Tensor]
@@ -64,7 +66,7 @@ _decode_header = msgspec.json.Decoder(CheckpointHeader).decode
 
 
 def write(folder: Path, config: TrainerConfig, progress: TrainerProgress, tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint into an empty folder; to sync it and to rename it into place is the caller's.
+    """Write a checkpoint into an empty folder, which the caller syncs and renames into place.
 
     tensors: on the CPU, contiguous.
     """
@@ -82,8 +84,9 @@ def write(folder: Path, config: TrainerConfig, progress: TrainerProgress, tensor
 def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
     """Read what `write` wrote.
 
-    CheckpointError: a file is missing or damaged, the format is another, or the checkpoint was written under
-    another configuration (the message names each setting that differs).
+    Raises:
+        CheckpointError: a file is missing or corrupt, the format is unknown, or the checkpoint was written with other
+            settings (the message names each that differs).
     """
     header = _read_header(folder)
     _check_config(folder, header, config)
@@ -91,31 +94,28 @@ def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
     for name in (TENSORS, PROGRESS):
         content = _read_file(folder / name)
         if hashlib.sha256(content).hexdigest() != header.sha256.get(name):
-            raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {HEADER}; {_HINT}")
+            raise CheckpointError(f"{folder / name} is corrupt, its SHA-256 is not the one in {HEADER}", *_REMEDIES)
         files[name] = content
     try:
         return TrainerCheckpoint(_decode_progress(files[PROGRESS]), load_tensors(files[TENSORS]))
     except (msgspec.DecodeError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be decoded: {error}; {_HINT}") from error
+        raise CheckpointError(f"checkpoint {folder} cannot be decoded ({error})", *_REMEDIES) from error
 
 
 def read_config(folder: Path) -> TrainerConfig:
-    """The configuration that a checkpoint was written under; CheckpointError as for `read`."""
+    """Read the configuration that a checkpoint was written with; CheckpointError as of `read`."""
     header = _read_header(folder)
     try:
         return msgspec.json.decode(_encode_json(header.config), type=TrainerConfig)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"{folder / HEADER} holds a configuration that is not known: {error}; {_HINT}") from error
-
-
-_HINT: Final = "take an older checkpoint, or start over in an empty --run-dir"
+        raise CheckpointError(f"{folder / HEADER} holds an unknown configuration ({error})", *_REMEDIES) from error
 
 
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; {_HINT}") from error
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", *_REMEDIES) from error
 
 
 def _read_header(folder: Path) -> CheckpointHeader:
@@ -123,29 +123,31 @@ def _read_header(folder: Path) -> CheckpointHeader:
     try:
         header = _decode_header(_read_file(path))
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{path} is damaged: {error}; {_HINT}") from error
+        raise CheckpointError(f"{path} is corrupt ({error})", *_REMEDIES) from error
     if header.format != FORMAT:
         raise CheckpointError(
-            f"{path} is of format {header.format}, this program reads format {FORMAT}: "
-            "use the release that wrote it, or start over in an empty --run-dir"
+            f"{path} has format {header.format}, this program reads format {FORMAT}",
+            Remedy.RELEASE_THAT_WROTE,
+            Remedy.EMPTY_RUN_DIR,
         )
     return header
 
 
 def _settings(config: TrainerConfig) -> dict[str, SettingValue]:
-    """The configuration as it reads when it comes back from JSON."""
+    """The configuration after a round trip through JSON."""
     return msgspec.json.decode(_encode_json(dataclasses.asdict(config)), type=dict[str, SettingValue])
 
 
+def _identifying(settings: dict[str, SettingValue]) -> dict[str, SettingValue]:
+    """The settings that must be the same for a checkpoint to be resumed."""
+    return {name: value for name, value in settings.items() if name not in _IGNORED_SETTINGS}
+
+
 def _check_config(folder: Path, header: CheckpointHeader, config: TrainerConfig) -> None:
-    current, saved = _settings(config), header.config
-    different = [
-        f"{name} is {current.get(name, 'not known')!r} and was {saved.get(name, 'not set')!r}"
-        for name in sorted(current.keys() | saved.keys())
-        if name not in _IGNORED_SETTINGS and current.get(name) != saved.get(name)
-    ]
+    different = config_diff(_identifying(_settings(config)), _identifying(header.config))
     if different:
         raise CheckpointError(
-            f"checkpoint {folder} was written under another configuration: {'; '.join(different)}. "
-            "Set it back, or start over in an empty --run-dir"
+            f"checkpoint {folder} was written with other settings: {different}",
+            Remedy.SAME_SETTINGS,
+            Remedy.EMPTY_RUN_DIR,
         )

@@ -6,12 +6,15 @@ from prectr.state.errors import ConfigError
 
 
 def pick_device(requested: str, local_rank: int = 0, local_ranks: int = 1) -> torch.device:
-    """The device of one of `local_ranks` processes on this machine; each has a GPU of its own, or none has one.
+    """Select the device of one of `local_ranks` processes on this machine: a GPU for each of them, or none.
 
-    wanted: `auto` (CUDA if there are GPUs enough), `cpu` or `cuda`.
+    Args:
+        requested: `auto` (CUDA if there are enough GPUs), `cpu` or `cuda`.
+        local_rank: index of the process on this machine.
+        local_ranks: processes on this machine.
 
     Raises:
-        ConfigError: it is none of these, or there are too few GPUs.
+        ConfigError: `requested` is none of these, or there are too few GPUs.
     """
     if requested not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device is {requested!r}; it must be auto, cpu or cuda")

@@ -1,12 +1,12 @@
-"""A trainer that is watched while it learns: where its time goes, what its losses are, and quality by stretches.
+"""An instrumented trainer: time per phase, losses, and quality by windows of event time.
 
-What it learns is what `Trainer` learns, to the last bit: watching reads clocks and results, and changes nothing.
+It learns exactly what `Trainer` learns, to the last bit: instrumentation reads clocks and results only.
 """
 
 import math
 import time
 from collections import deque
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,23 +20,26 @@ from prectr.model.layers.gradients import Gradients
 from prectr.model.models.online_model import ForwardOutput, OnlineModel
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages
 from prectr.model.quality.windows import EMPTY_BUFFER, WindowBuffer, WindowBufferState
-from prectr.model.training.trainer import Trainer
-from prectr.state.errors import CheckpointError
+from prectr.model.training.trainer import ScoredShard, Trainer
+from prectr.state.errors import CheckpointError, Remedy
 from prectr.stream.records import Example
 
 QUALITY_WINDOWS: Final = "quality_windows.msgpack"
 PHASES: Final = ("collate", "forward", "backward", "step")
 _GRADIENT_NORM_INTERVAL: Final = 64
-"""Batches between two looks at the norm of the gradient."""
+"""Batches between two measurements of the norm of the gradient."""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(WindowBufferState).decode
 
 
 class TrainerStats:
-    """What has been seen of a model's learning, since the start of the process.
+    """Statistics of a model's training since the start of the process.
 
-    seconds: by step of a batch. busy: of these, and of what the device went on with, those in which it computed.
-    losses: nats, by part of the loss, summed over the impressions learned from. counts: of what the model counts of
-    its batches, by name. batches, impressions: learned from, of this rank. gradient_norm: of the last batch that was
-    looked at; None before. newest: largest effective close learned from (ms); None before.
+    phase_seconds: host time by phase of a batch. device_busy_seconds: time in which the device computed.
+    losses: nats, by part of the loss, summed over the impressions trained on. counts: sums of the model's
+    `ForwardOutput.counts`. batches, impressions: trained on by this rank. gradient_norm: of the last measured batch;
+    None before. latest_close: largest close time trained on (ms); None before.
     """
 
     def __init__(self) -> None:
@@ -51,9 +54,9 @@ class TrainerStats:
 
 
 class InstrumentedTrainer(Trainer):
-    """A `Trainer` that says where its time goes and keeps its quality by stretches, to be published.
+    """A `Trainer` with statistics, and with its quality by windows, to be published.
 
-    Several ranks: the first alone keeps stretches, and counts all pages.
+    With several ranks, rank 0 alone keeps the windows, of the pages of all ranks.
     """
 
     def __init__(self, config: TrainerConfig, process_group: TorchProcessGroup | None = None) -> None:
@@ -62,23 +65,23 @@ class InstrumentedTrainer(Trainer):
         self.quality_windows = WindowBuffer()
         self._scored_pages = NO_PAGES
         self._is_rank_zero = process_group is None or process_group.rank == 0
-        # What else a model has is asked of the model itself.
+        # TimedModel forwards all other attributes to the model.
         self._model = cast("OnlineModel", TimedModel(self._model, self.stats, self._device))
 
     def save(self, folder: Path) -> None:
-        """As `Trainer.save`; with the stretches that are to be published."""
+        """As `Trainer.save`, with the windows to be published."""
         super().save(folder)
         (folder / QUALITY_WINDOWS).write_bytes(_encode(self.quality_windows.seal()))
 
     def load(self, folder: Path) -> None:
-        """As `Trainer.load`; a checkpoint of a trainer that nobody watched has no stretches."""
+        """As `Trainer.load`; the checkpoint of a plain `Trainer` has no windows."""
         super().load(folder)
         path = folder / QUALITY_WINDOWS
         try:
             self.quality_windows = WindowBuffer(_decode(path.read_bytes()) if path.exists() else EMPTY_BUFFER)
         except (OSError, msgspec.DecodeError) as error:
             raise CheckpointError(
-                f"{path} cannot be read ({error}): take an older checkpoint, or start over in an empty --run-dir"
+                f"{path} cannot be read ({error})", Remedy.OLDER_CHECKPOINT, Remedy.EMPTY_RUN_DIR
             ) from error
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
@@ -92,36 +95,35 @@ class InstrumentedTrainer(Trainer):
         if self._is_rank_zero and self.quality.last_update is not None:
             self.quality_windows.add(self._scored_pages, self.quality.last_update)
 
-    def _gather_scores(self, own: Any) -> ScoredPages:
+    def _gather_scores(self, own: ScoredShard | None) -> ScoredPages:
         self._scored_pages = pages = super()._gather_scores(own)
-        # The pages come in order.
+        # Pages are in the total order: the last one closes last.
         self.stats.latest_close = self._open_batch[-1].closes_at
         return pages
 
 
 class TimedModel:
-    """A model whose calls are timed."""
+    """A model whose forward, backward and step are timed."""
 
     def __init__(self, model: OnlineModel, stats: TrainerStats, device: torch.device) -> None:
-        # Asked with every batch.
+        # Read for every batch: a plain attribute is faster than __getattr__.
         self.feature_needs = model.feature_needs
         self._model = model
         self._stats = stats
         self._cuda_timer = _CudaTimer(stats) if device.type == "cuda" else None
-        self._state_tables: Set[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def forward(self, batch: Batch) -> ForwardOutput:
-        """As the model's."""
+        """Call the model's."""
         started = self._start()
         forward = self._model.forward(batch)
         self._stop("forward", started)
         return forward
 
     def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
-        """As the model's."""
+        """Call the model's."""
         started = self._start()
         gradients = self._model.gradients(batch, forward)
         self._stop("backward", started)
@@ -131,14 +133,12 @@ class TimedModel:
         for name, count in forward.counts.items():
             stats.counts[name] = stats.counts.get(name, 0) + int(count)
         stats.impressions += batch.impressions
-        # What a batch adds to tables that are not trained travels with the gradients, and is none.
-        self._state_tables = forward.state_updates.keys()
         return gradients
 
     def step(self, gradients: Gradients) -> None:
-        """As the model's."""
+        """Call the model's."""
         if self._stats.batches % _GRADIENT_NORM_INTERVAL == 0:
-            self._stats.gradient_norm = _gradient_norm(gradients, self._state_tables)
+            self._stats.gradient_norm = _gradient_norm(gradients)
         self._stats.batches += 1
         started = self._start()
         self._model.step(gradients)
@@ -159,7 +159,7 @@ class TimedModel:
 
 
 class _CudaTimer:
-    """Clocks a CUDA device, which works on while the process that has told it what to do does something else."""
+    """Measures the busy time of a CUDA device, which runs asynchronously to the process."""
 
     def __init__(self, stats: TrainerStats) -> None:
         self._stats = stats
@@ -171,24 +171,20 @@ class _CudaTimer:
 
     def stop(self) -> None:
         self._spans.append((self._start, _record_event()))
-        # Never waits for the device: what it has not done yet is counted with a later batch.
+        # Never waits for the device: work that it has not finished is counted with a later batch.
         while self._spans and self._spans[0][1].query():
             start, done = self._spans.popleft()
             self._stats.device_busy_seconds += start.elapsed_time(done) / 1000
 
 
 def _record_event() -> Any:
-    """A point in what the device has been told to do; its time is known once the device is there."""
+    """Record an event in the device's stream; its time is known once the device reaches it."""
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event
 
 
-def _gradient_norm(gradients: Gradients, state_tables: Set[str]) -> float:
-    """Euclidean norm over dense parameters and rows, each as the model steps by it; without the tables `kept`."""
-    parts = [gradients.dense, *(rows.values for name, rows in gradients.tables.items() if name not in state_tables)]
+def _gradient_norm(gradients: Gradients) -> float:
+    """Euclidean norm over dense parameters and table rows, in the scale that each is updated with."""
+    parts = [gradients.dense, *(rows.values for rows in gradients.tables.values())]
     return math.hypot(*(float(torch.linalg.vector_norm(part)) for part in parts))
-
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(WindowBufferState).decode

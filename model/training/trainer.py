@@ -1,4 +1,7 @@
-"""The online trainer: every batch is scored first and learned from by that very score, in the one order."""
+"""The online trainer: prequential (progressive) validation, in the total order (Dawid 1984; Gama et al. 2013).
+
+Every batch is first scored and measured, then learned from by that very score.
+"""
 
 import hashlib
 import os
@@ -10,7 +13,6 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.distributed.data_parallel import (
@@ -25,40 +27,50 @@ from prectr.model.features.batch import Batch, FeatureEncoder
 from prectr.model.features.smoothing import PriorRates
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
-from prectr.model.quality.explanation import Explanation, explain
+from prectr.model.quality.explanation import Explanation, explain, to_numpy
 from prectr.model.quality.quality import Quality
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
-from prectr.state.errors import CheckpointError, ConfigError, TrainingError
+from prectr.state.errors import CheckpointError, Remedy, TrainingError
+from prectr.state.setting import check_config
 from prectr.stream.records import Example
 
 NEWEST_PAGES: Final = 32
-"""Pages that `explain_newest` speaks of."""
+"""Number of pages that `explain_newest` covers."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchScores:
-    """The measured scores of one batch, made before it was learned from."""
+    """The scores of one batch, from before it was learned from."""
 
     batch: Batch
     logits: NDArray[np.float64]
     """float64[N]: log-odds of a click at the position shown."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredShard:
+    """This rank's shard of a batch, scored."""
+
+    batch: Batch
+    forward: ForwardOutput
+    logits: NDArray[np.float64]
+
+
 class Trainer:
-    """An `ExampleSink` that learns: test, then train.
+    """An `ExampleSink` that tests, then trains.
 
-    A batch ends at `batch_pages` pages, or before a page whose effective close passes that of the batch's first
-    by `batch_span`. Only pages end it: `line` depends on how the sources are spread, so it is not looked at.
-    The open batch stays in the checkpoint; `flush` trains it.
+    A batch ends at `batch_pages` pages, or before a page whose close time exceeds that of the batch's first by
+    `batch_span`. Only pages end it: the watermark depends on how the sources are partitioned, so it is ignored.
+    The open batch is part of the checkpoint; `flush` trains it.
 
-    Several ranks train one model together: each must be given the same examples, and scores the pages i ≡ r (mod R)
-    of each batch, possibly none. All count what all have scored and step by the sum of all gradients, so that all
-    hold the same state, to the last bit: the checkpoint of any of them is that of all.
+    Data-parallel training: all ranks must consume the same examples; rank r of R scores the pages i ≡ r (mod R) of
+    each batch, possibly none. All ranks count the scores of all and step by the sum of all gradients, so that they
+    hold the same state, to the last bit: the checkpoint of any rank is that of all.
 
-    batches, pages_trained: what has been learned from since the start of the run, resumed runs included.
-    quality: the prequential quality of every page trained on.
+    batches, pages_trained: since the start of the run, resumed runs included.
+    quality: the prequential quality of all pages trained on.
     """
 
     def __init__(
@@ -67,13 +79,17 @@ class Trainer:
         on_scores: Callable[[BatchScores], None] | None = None,
         process_group: TorchProcessGroup | None = None,
     ) -> None:
-        """A trainer at its start. `on_scores` is told the scores of each batch before it is learned from.
+        """Make a trainer at its start.
 
-        ranks: the processes that train this model together, each with a trainer that was made the same way.
+        Args:
+            config: settings.
+            on_scores: receives the scores of each batch, before it is learned from.
+            process_group: the ranks of data-parallel training, each with a trainer of the same settings.
 
-        ConfigError: no such model, switch or device, or a setting out of its range.
+        Raises:
+            ConfigError: there is no such model, component or device, or a setting is out of its range.
         """
-        _check_config(config)
+        check_config(config)
         self.config = config
         self.quality = Quality()
         self.batches = 0
@@ -89,9 +105,10 @@ class Trainer:
         self._newest_pages: list[Example] = []
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Take the next examples, in the one order, and train every batch that they complete.
+        """Consume the next examples, in the total order, and train every batch that they complete.
 
-        TrainingError: a loss is not finite; the weights are as before the batch.
+        Raises:
+            TrainingError: a loss is not finite; the weights are as before the batch.
         """
         span_ms = self.config.batch_span * 1000.0
         for example in examples:
@@ -102,31 +119,31 @@ class Trainer:
                 self._train_batch()
 
     def flush(self) -> None:
-        """Train the open batch: the log has ended for good."""
+        """Train the open batch, at the end of the log."""
         if self._open_batch:
             self._train_batch()
 
     def score(self, examples: Sequence[Example], position: int | None = 1) -> NDArray[np.float64]:
-        """Logits float64[N] of pages' items, nothing learned; labels are not looked at.
+        """Logits float64[N] of the pages' items, without learning; labels are not read.
 
-        position: every item is scored as if shown there (1 to rank), or as shown where None.
+        position: score every item as a candidate at this position (1 for ranking); None: as shown.
         """
         self._set_threads()
         batch = self._collate(examples)
-        return _to_numpy(self._model.score(batch if position is None else batch.at_position(position)))
+        return to_numpy(self._model.score(batch if position is None else batch.at_position(position)))
 
     def explain(self, examples: Sequence[Example], position: int | None = 1) -> Explanation:
-        """Score pages' items as `score` does, with what the scores are made of."""
+        """Score the pages' items as `score` does, and return the parts of the scores."""
         self._set_threads()
         batch = self._collate(examples)
         return explain(self._model, batch if position is None else batch.at_position(position))
 
     def explain_newest(self) -> tuple[Sequence[Example], Explanation] | None:
-        """The newest pages learned from and what is said of them, as shown; None where levels are not inferred."""
+        """The newest pages trained on, explained as shown; None if levels are not inferred."""
         return (self._newest_pages, self.explain(self._newest_pages, None)) if self._newest_pages else None
 
     def save(self, folder: Path) -> None:
-        """Write all state into the empty `folder`; syncing and renaming it is the caller's."""
+        """Write all state into the empty `folder`, which the caller syncs and renames into place."""
         progress = checkpoint.TrainerProgress(
             batches=self.batches,
             pages_trained=self.pages_trained,
@@ -134,27 +151,30 @@ class Trainer:
             quality=self.quality.state(),
             newest=tuple(self._newest_pages),
         )
-        tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}
-        tensors["parents.impressions"] = torch.from_numpy(self._prior_rates.impressions)
-        tensors["parents.clicks"] = torch.from_numpy(self._prior_rates.clicks)
+        tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.training_state().items()}
+        tensors["prior_rates.impressions"] = torch.from_numpy(self._prior_rates.impressions)
+        tensors["prior_rates.clicks"] = torch.from_numpy(self._prior_rates.clicks)
         checkpoint.write(folder, self.config, progress, tensors)
 
     def load(self, folder: Path) -> None:
-        """Take up what `save` wrote, in a trainer that was just made.
+        """Restore what `save` wrote, into a new trainer.
 
-        CheckpointError: damaged, or of another format, model or configuration.
+        Raises:
+            CheckpointError: it is corrupt, or of another format, model or configuration.
         """
         saved = checkpoint.read(folder, self.config)
         tensors = saved.tensors
         try:
             self._prior_rates.load_counts(
-                tensors.pop("parents.impressions").numpy(), tensors.pop("parents.clicks").numpy()
+                tensors.pop("prior_rates.impressions").numpy(), tensors.pop("prior_rates.clicks").numpy()
             )
-            self._model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+            self._model.load_training_state({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}): "
-                "it was written by another version; start over in an empty --run-dir"
+                f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}); it was written "
+                "by another version",
+                Remedy.RELEASE_THAT_WROTE,
+                Remedy.EMPTY_RUN_DIR,
             ) from error
         self.batches = saved.progress.batches
         self.pages_trained = saved.progress.pages_trained
@@ -199,7 +219,7 @@ class Trainer:
             self._newest_pages = [*self._newest_pages, *self._open_batch][-NEWEST_PAGES:]
         self._open_batch = []
 
-    def _forward_shard(self, pages: Sequence[Example]) -> "_ScoredShard | None":
+    def _forward_shard(self, pages: Sequence[Example]) -> ScoredShard | None:
         if not pages:
             return None
         batch = self._collate(pages)
@@ -209,10 +229,10 @@ class Trainer:
                 batch, global_positions=shard_positions(self._open_batch, self._process_group), global_size=global_size
             )
         forward = self._model.forward(batch)
-        return _ScoredShard(batch, forward, _to_numpy(forward.logits))
+        return ScoredShard(batch, forward, to_numpy(forward.logits))
 
-    def _gather_scores(self, own: "_ScoredShard | None") -> ScoredPages:
-        """What is counted of the whole batch, whoever has scored it."""
+    def _gather_scores(self, own: ScoredShard | None) -> ScoredPages:
+        """The scored pages of the whole batch, from all ranks; TrainingError: a rank's losses are not finite."""
         pages = NO_PAGES if own is None else scored_pages_of(own.batch, own.logits)
         failure = "" if own is None else _failure_of(own)
         if self._process_group is not None:
@@ -225,8 +245,8 @@ class Trainer:
             raise TrainingError(failure)
         return pages
 
-    def _train_step(self, own: "_ScoredShard | None", impressions: int) -> None:
-        """One step by the gradients of the whole batch of so many impressions."""
+    def _train_step(self, own: ScoredShard | None, impressions: int) -> None:
+        """Take one step by the gradients of the whole batch; impressions: of the whole batch."""
         gradients = self._model.zero_gradients() if own is None else self._model.gradients(own.batch, own.forward)
         self._model.step(
             gradients
@@ -235,33 +255,20 @@ class Trainer:
         )
 
     def _set_threads(self) -> None:
-        # Sums over many threads round otherwise than over one; the number is part of the configuration.
+        # Rounding of sums depends on the number of threads, which is part of the configuration.
         if self.config.threads and torch.get_num_threads() != self.config.threads:
             torch.set_num_threads(self.config.threads)
 
 
-def _to_numpy(logits: Tensor) -> NDArray[np.float64]:
-    return logits.detach().cpu().numpy().astype(np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class _ScoredShard:
-    """The pages of a batch that are this process's, scored."""
-
-    batch: Batch
-    forward: ForwardOutput
-    logits: NDArray[np.float64]
-
-
-def _failure_of(own: _ScoredShard) -> str:
-    """Why nothing can be learned from these scores; empty where it can."""
+def _failure_of(own: ScoredShard) -> str:
+    """Why the shard cannot be learned from; empty if it can."""
     for name, loss in own.forward.losses.items():
         value = float(loss.detach())
         if not np.isfinite(value):
             return (
-                f"the {name} loss of a batch is {value}; nothing was learned from it. Its pages: "
-                f"{', '.join(repr(request) for request in own.batch.request_ids)}. "
-                "Look at their prices and counts, lower the learning rates, or start over in an empty --run-dir"
+                f"the {name} loss of a batch is {value}; the batch was not learned from. Its pages: "
+                f"{', '.join(repr(request) for request in own.batch.request_ids)}. Check their prices and counts, "
+                "and lower the learning rates in a new run"
             )
     return ""
 
@@ -269,17 +276,7 @@ def _failure_of(own: _ScoredShard) -> str:
 def _make_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # As torch.use_deterministic_algorithms, which besides imports torch's compiler, for seconds; nothing is compiled.
+    # torch.use_deterministic_algorithms does the same, but imports torch's compiler, which takes seconds.
     torch.set_deterministic_debug_mode("error")
-    # Filling what is about to be written anyway costs time and changes nothing here.
+    # Filling uninitialised memory costs time; all of it is written before it is read.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _check_config(config: TrainerConfig) -> None:
-    if config.batch_pages < 1:
-        raise ConfigError(f"batch_pages is {config.batch_pages}; a batch has at least 1 page")
-    if not config.batch_span >= 0:
-        raise ConfigError(f"batch_span is {config.batch_span}; it is a time in seconds, 0 or more")
-    for name in ("embedding_rows", "wide_rows"):
-        if getattr(config, name) < 4096:
-            raise ConfigError(f"{name} is {getattr(config, name)}; a table needs at least 4096 rows")

@@ -1,4 +1,4 @@
-"""What is seen while a command works: bars on a terminal, log lines elsewhere or where asked for. All on stderr."""
+"""Progress and log output on stderr: progress bars on a terminal, log lines elsewhere or if configured."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ from prectr.ops.cli.log_format import FORMATS, SEVERITIES, JsonFormatter
 from prectr.state.errors import UsageError
 
 _LOG_INTERVAL: Final = 10.0
-"""Seconds between two log lines of a meter."""
+"""Seconds between two log lines of a progress bar."""
 
 console: Final = Console(stderr=True)
 _PACKAGES: Final = ("prectr",)
@@ -22,37 +22,38 @@ _log = logging.getLogger("prectr")
 
 
 class ProgressBar(Protocol):
-    """Shows how far a piece of work has come."""
+    """Shows the progress of a piece of work."""
 
     def update(self, done: float, note: str = "") -> None:
-        """Show that `done` of the total is done; `note` is a few words of what else is worth knowing."""
+        """Show that `done` of the total is done. note: a few words to show beside it."""
 
 
 @dataclass(slots=True)
 class LogSettings:
-    """What is logged, and how: a level of `LEVELS` and a format of `FORMATS`."""
+    """The lowest severity that is logged, of `SEVERITIES`, and the format, of `FORMATS`."""
 
     severity: str = "info"
     log_format: str = "console"
 
     @property
     def flags(self) -> list[str]:
-        """The options of `prectr` that ask for this, for a child process."""
+        """These settings as options of `prectr`, for a child process."""
         return [f"--log-level={self.severity}", f"--log-format={self.log_format}"]
 
 
 log_settings: Final = LogSettings()
-"""What this process was told; `set_up_logging` sets it."""
+"""The settings of this process, set by `set_up_logging`."""
 
 
 def set_up_logging(severity: str = "info", log_format: str = "console") -> None:
-    """Send log records to stderr: above the bars on a terminal, with time and level elsewhere, or as lines of JSON.
+    """Send log records to stderr: above the bars on a terminal, with time and severity elsewhere, or as JSON lines.
 
-    UsageError: there is no such level or format.
+    Raises:
+        UsageError: the severity or the format is unknown.
     """
     for option, value, known in (("--log-level", severity, SEVERITIES), ("--log-format", log_format, FORMATS)):
         if value not in known:
-            raise UsageError(f"{option} {value}: there are {', '.join(known)}")
+            raise UsageError(f"{option} {value}: must be one of {', '.join(known)}")
     log_settings.severity, log_settings.log_format = severity, log_format
     own_severity = getattr(logging, severity.upper())
     library_severity = max(logging.WARNING, own_severity)
@@ -67,18 +68,18 @@ def set_up_logging(severity: str = "info", log_format: str = "console") -> None:
         logging.basicConfig(level=library_severity, format="%(message)s", datefmt="%X", handlers=[handler])
     else:
         logging.basicConfig(level=library_severity, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # Others' libraries speak only when something is wrong (torch tells of its caches at INFO, on exit).
+    # Libraries log warnings and errors only (torch logs its caches at INFO on exit).
     for ours in _PACKAGES:
         logging.getLogger(ours).setLevel(own_severity)
 
 
 def is_interactive() -> bool:
-    """Whether stderr is a screen to draw on: a terminal, and not a log for a program."""
+    """Whether stderr is a terminal and the log format is not JSON."""
     return console.is_terminal and log_settings.log_format != "json"
 
 
 def print_error(message: str) -> None:
-    """Say why the command has failed: the last line on stderr."""
+    """Print why the command has failed, as the last line on stderr."""
     if log_settings.log_format == "json":
         logging.getLogger("prectr").error("%s", message)
     else:
@@ -87,7 +88,7 @@ def print_error(message: str) -> None:
 
 @contextmanager
 def progress_bar(title: str, total: float) -> Iterator[ProgressBar]:
-    """Show the progress of one piece of work of `total` (of whatever unit; 0 if there is nothing to do)."""
+    """Show the progress of a piece of work. total: in any unit; 0 if there is nothing to do."""
     if is_interactive():
         with _terminal_bar(title, total) as bar:
             yield bar

@@ -1,4 +1,4 @@
-"""How a log record becomes a line: for a person, or as JSON for a program."""
+"""Formats log records as JSON lines."""
 
 import logging
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ FORMATS: Final = ("console", "json")
 
 
 class LogLine(msgspec.Struct, omit_defaults=True):
-    """A line of a JSON log. time: ISO 8601, UTC. stage, partition: of the task that it is about. error: a traceback."""
+    """A line of a JSON log. time: ISO 8601, UTC. stage, partition: of the task concerned. error: a traceback."""
 
     time: str
     severity: str
@@ -23,10 +23,10 @@ class LogLine(msgspec.Struct, omit_defaults=True):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record, on one line."""
+    """One JSON object per record, on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as `LogLine`."""
+        """Encode the record as a `LogLine`."""
         return encode_line(
             LogLine(
                 datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -41,13 +41,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def encode_line(line: LogLine) -> str:
-    """The line without its end. A file's name need not be valid Unicode; the line is."""
+    """Encode without a line break; invalid Unicode, as in file names, is escaped."""
     line.message = line.message.encode(errors="backslashreplace").decode()
     return msgspec.json.encode(line).decode()
 
 
 def decode_line(text: str) -> LogLine | None:
-    """What `encode_line` made; None of anything else."""
+    """Decode a line of `encode_line`; None for any other text."""
     try:
         return _decode(text)
     except msgspec.MsgspecError:

@@ -1,4 +1,4 @@
-"""The command `prectr`: finds the subcommand, and turns what goes wrong into one clear line and an exit code."""
+"""The command `prectr`: loads the subcommand, and turns errors into one line on stderr and an exit code."""
 
 import difflib
 import importlib
@@ -16,27 +16,29 @@ from prectr.ops.cli.remedies import with_flags
 from prectr.state.errors import PrectrError, UsageError
 
 _TABLE: Final = {
-    "simulate": ("data", "Write a simulated search log whose true click probabilities are known."),
+    "convert": ("data", "Convert a log of another system (UBI, Metarank, CSV, JSON, Parquet) to events."),
+    "simulate": ("data", "Write a simulated search log with known click probabilities."),
     "replay": ("pipeline", "Turn a log of pages and clicks into training examples, a ranker and a report."),
-    "demo": ("pipeline", "Simulate a log of a real catalogue, replay it with every model, and compare them."),
-    "verify": ("pipeline", "Check that a run has accounted for every event and every file."),
-    "state": ("pipeline", "Look into the state of a run, such as what it knows of a query."),
-    "topics": ("data", "Make and check the topics of the live system on Kafka."),
-    "dlq": ("data", "Look into the dead letters, and send them again."),
-    "load": ("data", "Send a log into Kafka, keyed by user."),
-    "stream": ("pipeline", "Run the two stages of the live system: one process of as many as there are partitions."),
-    "train": ("training", "Train online on the live system's examples."),
-    "monitor": ("observe", "Add up the quality of all trainers by windows of event time: a page, JSON and metrics."),
-    "run": ("pipeline", "Run the whole live system on this machine, or a replay without a broker."),
-    "label": ("training", "Let a teacher model grade pairs of query and title, for pretrain."),
-    "pretrain": ("training", "Make a text encoder from graded pairs and a teacher's labels."),
-    "examples": ("data", "Write the live system's committed examples to a file."),
-    "top": ("observe", "Watch the live system: pages, lag, outcomes, quality and tasks on one screen."),
-    "doctor": ("observe", "Look the live system over: broker, topics, state, checkpoint; what to do about each."),
-    "rank": ("training", "Rank candidates by a run's newest checkpoint and state, and say why."),
+    "demo": ("pipeline", "Simulate a log over a real catalogue, replay it with every model, and compare them."),
+    "verify": ("pipeline", "Check that a run accounts for every event and that its offsets are consistent."),
+    "state": ("pipeline", "Show the state of a run, such as the aggregates of a query."),
+    "topics": ("data", "Create and check the topics of the live system."),
+    "dlq": ("data", "List, show, export and retry dead letters."),
+    "load": ("data", "Send a log to Kafka, keyed by user."),
+    "stream": ("pipeline", "Run the stages of the live system, join and aggregate, in one process of several."),
+    "train": ("training", "Train online on the examples of the live system."),
+    "monitor": ("observe", "Serve the quality of all trainers by window of event time: page, JSON and metrics."),
+    "run": ("pipeline", "Run the whole live system on this machine."),
+    "label": ("training", "Label pairs of query and title with a teacher model, for pretrain."),
+    "pretrain": ("training", "Train a text encoder on graded pairs and a teacher's labels."),
+    "examples": ("data", "Write the committed examples of the live system to a file."),
+    "top": ("observe", "Show pages, lag, outcomes, quality and tasks of the live system on one screen."),
+    "doctor": ("observe", "Check a live system: broker, topics, state, snapshots, checkpoint; with advice."),
+    "rank": ("training", "Rank candidates with the newest checkpoint and state of a run, with an explanation."),
+    "settings": ("pipeline", "Print every setting: value, default, range, meaning, and where the value came from."),
     "schema": ("data", "Print the JSON Schema of the events."),
 }
-"""By command: its folder in `ops.commands`, and its summary. Its code is imported only when it is called."""
+"""By command: its folder in `ops.commands` and its summary. A command is imported only when it is called."""
 COMMANDS: Final = {name: summary for name, (_, summary) in _TABLE.items()}
 
 FAILED: Final = 1
@@ -50,7 +52,7 @@ class _LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]
-        """Return what `--help` needs to know of a command."""
+        """Return a stub of the command for `--help`."""
         return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -58,22 +60,22 @@ class _LazyGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             near = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"the nearest is {near[0]!r}" if near else f"there are {', '.join(COMMANDS)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
             raise UsageError(f"there is no command {name!r}; {hint}")
         found, command, rest = super().resolve_command(ctx, args)
-        return found, _load(name) if name in COMMANDS else command, rest
+        return found, load_command(name) if name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; Ctrl-C ends it with a message."""
+        """Run the command; print a message if Ctrl-C interrupts it."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _print_error("interrupted; the same command goes on from the last cut, where it makes any")
+            _print_error("interrupted; rerun the same command to resume from the last checkpoint, if it writes any")
             raise typer.Exit(FAILED) from None
 
 
-def _load(name: str) -> Any:
-    """Import a command: the Typer app of its file, if it has commands of its own, or else its function."""
+def load_command(name: str) -> Any:
+    """Import a command: the Typer app of its module if it has subcommands, else its function."""
     module = importlib.import_module(f"prectr.ops.commands.{_TABLE[name][0]}.{name}")
     own = getattr(module, "app", None)
     if own is None:
@@ -85,7 +87,7 @@ def _load(name: str) -> Any:
 
 
 def _reflow(command: Any) -> None:
-    """Let the help of a command, and of those within it, fill lines as wide as the terminal's, not as the source's."""
+    """Join the lines of the help texts of a command and its subcommands, so that they fill the terminal's width."""
     command.help = re.sub(r"(?<!\n)\n(?!\n|Example)", " ", command.help or "")
     for inner in getattr(command, "commands", {}).values():
         _reflow(inner)
@@ -122,17 +124,17 @@ def prectr(
     log_level: Annotated[
         str,
         typer.Option(
-            envvar="PRECTR_LOG_LEVEL", metavar="LEVEL", help="Least level to log: debug, info, warning, error."
+            envvar="PRECTR_LOG_LEVEL", metavar="SEVERITY", help="Lowest severity to log: debug, info, warning or error."
         ),
     ] = "info",
     log_format: Annotated[
         str,
         typer.Option(
-            envvar="PRECTR_LOG_FORMAT", metavar="FORMAT", help="Log for a person (console) or a program (json)."
+            envvar="PRECTR_LOG_FORMAT", metavar="FORMAT", help="Log format: console or json (one object per line)."
         ),
     ] = "console",
 ) -> None:
-    """A search engine's click log goes in; a ranker that has learned from it comes out.
+    """Train a ranker online from the click log of a search engine, by replay or live on Kafka.
 
     Settings come from a TOML file (--config), then from the environment (such as
     PRECTR_ATTRIBUTION_WINDOW=600), then from flags. PRECTR_DEBUG=1 shows tracebacks.
@@ -145,7 +147,7 @@ def prectr(
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 failed, 2 wrong use; whatever goes wrong is one line on stderr."""
+    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong use; an error is one line on stderr."""
     try:
         app()
     except PrectrError as error:
@@ -154,9 +156,9 @@ def main() -> None:
     except OSError as error:
         _print_error(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
         sys.exit(FAILED)
-    except Exception as error:  # noqa: BLE001 (the last resort: a mistake of ours)
+    except Exception as error:  # noqa: BLE001 (the last resort: a bug)
         _print_error(
-            f"a mistake in prectr itself: {type(error).__name__}: {error}; please report it, with PRECTR_DEBUG=1"
+            f"internal error: {type(error).__name__}: {error}; please report it with the traceback (PRECTR_DEBUG=1)"
         )
         sys.exit(FAILED)
 

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM as a wish that work grants between two of its steps."""
+"""Ctrl-C and SIGTERM as a stop request that work checks between two steps."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,10 +12,13 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether the process has been asked to stop; asked a second time, it stops at once.
+    """Yield a function that returns whether a stop was requested; a second signal ends the process at once.
 
-    Only the main thread may do this.
+    Main thread only.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     requested = False
 
     def request_stop(number: int, _frame: FrameType | None) -> None:

@@ -1,16 +1,16 @@
-"""Bytes of anybody's as text that a terminal shows and does not obey."""
+"""Escapes untrusted bytes, so that a terminal shows control sequences instead of executing them."""
 
 import msgspec
 
 
 def printable(text: str | bytes) -> str:
-    """One line: what is not printable, and what is not UTF-8, is escaped."""
+    """Escape characters that are not printable and bytes that are not UTF-8; one line."""
     decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
     return "".join(character if character.isprintable() else _escape(character) for character in decoded)
 
 
 def printable_value(value: bytes) -> str:
-    """A value over several lines if it is JSON, in one else; escaped as `plain`."""
+    """Format JSON on several lines, any other value on one; escaped like `printable`."""
     try:
         value.decode()
         lines = msgspec.json.format(value, indent=2).split(b"\n")

@@ -10,4 +10,4 @@ from prectr.ops.dashboards.state import STATE
 from prectr.ops.dashboards.training import TRAINING
 
 DASHBOARDS: Final[tuple[Dashboard, ...]] = (OVERVIEW, QUALITY, PIPELINE, TRAINING, STATE)
-"""In the order in which they are looked at."""
+"""All dashboards, in reading order."""

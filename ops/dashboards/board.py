@@ -1,6 +1,6 @@
-"""What a dashboard is, in plain words: rows of panels, each with its queries; grafana.py writes them for Grafana.
+"""The parts of a dashboard: rows of panels with queries. grafana.py writes them as Grafana JSON.
 
-Panel ids are written out, never counted: alerts link to them, and a link must not move when a panel is added.
+Panel ids are explicit, not counted: alerts link to them, and a link must not change when a panel is added.
 """
 
 from typing import Final, Literal, TypeAlias
@@ -8,27 +8,28 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 Unit: TypeAlias = Literal["short", "none", "s", "bytes", "percentunit", "reqps", "cps", "recps", "dateTimeAsIso"]
-"""Grafana's name of a unit: `none` a bare figure, `percentunit` a share from 0 to 1, `recps` records a second."""
+"""Grafana's unit names: `none` is a plain number, `percentunit` a share from 0 to 1, `recps` records per second."""
 Kind: TypeAlias = Literal["lines", "stack", "stat", "table"]
 Threshold: TypeAlias = tuple[float | None, Literal["green", "orange", "red"]]
-"""A colour, and the figure that it begins at; None: the lowest."""
+"""A lower bound (None: no bound) and the colour from there on."""
 
 MODEL_VARIABLE: Final = "model"
-"""The variable by which a dashboard can be held to some of the models."""
+"""The dashboard variable that selects models."""
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A PromQL expression. legend: how each series is called, with labels as in {{partition}}."""
+    """A PromQL expression. legend: name of each series, with labels as in {{partition}}."""
 
     expr: str
     legend: str = ""
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
-    """A panel. id: unique on its dashboard, for good. text: what it shows, and what to think of it.
+    """A panel.
 
-    zones: colours of a stat, or the limits drawn into lines. width, height: of a grid of 24 columns; a unit of height
-    is 30 px. decimals: as Grafana sees fit where None. low, high: of the axis.
+    id: unique on its dashboard, permanent. description: what it shows and how to read it. thresholds: colours of a
+    stat, or limits drawn into a line chart. width: in columns of a grid of 24. height: in units of 30 px. decimals:
+    None lets Grafana choose. axis_min, axis_max: bounds of the y axis.
     """
 
     id: int
@@ -46,16 +47,17 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Panels below a heading."""
+    """A heading with panels."""
 
     title: str
     panels: tuple[Panel, ...]
 
 
 class Dashboard(msgspec.Struct, frozen=True, kw_only=True):
-    """A dashboard. name: of its file, and of its uid behind `prectr-`. since: what it shows first, such as now-6h.
+    """A dashboard.
 
-    by_model: whether it has the variable `model`.
+    name: of its file; its uid is `prectr-` followed by it. time_from: start of the initial time range, such as now-6h.
+    has_model_variable: whether models can be selected.
     """
 
     name: str
@@ -67,10 +69,10 @@ class Dashboard(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def uid(self) -> str:
-        """What links name it by."""
+        """Identifies the dashboard in links."""
         return f"prectr-{self.name}"
 
     @property
     def panels(self) -> tuple[Panel, ...]:
-        """All of its panels, as they stand."""
+        """All panels, in order."""
         return tuple(panel for row in self.rows for panel in row.panels)

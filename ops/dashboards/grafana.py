@@ -1,4 +1,4 @@
-"""Writes dashboards as Grafana reads them, with Grafana's own builders: for development, never imported at run time."""
+"""Writes dashboards as Grafana JSON, with Grafana's own builders. Needed for development only."""
 
 import json
 from typing import Final
@@ -18,7 +18,7 @@ _ANY_MODEL: Final = ".*"
 
 
 def dashboard_json(board: Dashboard) -> str:
-    """The dashboard as Grafana provisions it."""
+    """The dashboard as JSON for Grafana's provisioning."""
     builder = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
@@ -42,7 +42,7 @@ def dashboard_json(board: Dashboard) -> str:
     if board.has_model_variable:
         builder.with_variable(_model_variable())
     for number, row in enumerate(board.rows):
-        # A heading's id is nobody's link; it only has to differ from those of the panels.
+        # Nothing links to the id of a row; it only has to differ from those of the panels.
         builder.with_row(dashboard.Row(row.title).id(1000 + number))
         for panel in row.panels:
             builder.with_panel(_panel(panel))

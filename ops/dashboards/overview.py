@@ -1,4 +1,4 @@
-"""The first dashboard to look at: is it healthy, is it learning."""
+"""The first dashboard to look at: health of the system, and learning."""
 
 from typing import Final
 
@@ -7,7 +7,8 @@ from prectr.ops.dashboards.board import Dashboard, Panel, Query, Row
 OVERVIEW: Final = Dashboard(
     name="overview",
     title="PRECTR: overview",
-    description="Is the system healthy, and is the model learning? Each row has a dashboard of its own; the links are above.",
+    description="Is the system healthy, and is the model learning? Each row has its own dashboard; see the links "
+    "above.",
     rows=(
         Row(
             "Is it healthy?",
@@ -15,7 +16,7 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=1,
                     title="Alerts firing",
-                    description="Alerts that fire now; 0 is all well. Below they are listed; docs/runbook.md has a section on "
+                    description="Number of firing alerts; they are listed below. docs/runbook.md has a section on "
                     "each.",
                     unit="none",
                     queries=(Query('count(ALERTS{alertname=~"Prectr.*",alertstate="firing"}) or vector(0)'),),
@@ -26,8 +27,8 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     id=2,
-                    title="Processes that do not answer",
-                    description="Exporters of stream processes, trainers and monitors that Prometheus cannot reach.",
+                    title="Processes down",
+                    description="Stream processes, trainers and monitors that Prometheus cannot scrape.",
                     unit="none",
                     queries=(Query('sum by (job) (1 - up{job=~"stream|train|monitor"})', "{{job}}"),),
                     kind="stat",
@@ -37,9 +38,9 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     id=3,
-                    title="Tasks at work",
-                    description="Partitions of each stage that some process has now. Both stages have as many as the topics "
-                    "have partitions; fewer means that some are with nobody.",
+                    title="Running tasks",
+                    description="Tasks of each stage that are assigned to a process. Each stage has as many as the "
+                    "topics have partitions; fewer means that some partitions are unassigned.",
                     unit="none",
                     queries=(Query("count by (stage) (stage_partition:prectr_task_offset:max)", "{{stage}}"),),
                     kind="stat",
@@ -48,9 +49,10 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     id=4,
-                    title="Model behind the stream",
-                    description="From the last page learned to where the stream is, at the pace of the log. A page is "
-                    "learned after its attribution window (2 min by default); minutes are well, an hour is not.",
+                    title="Model staleness",
+                    description="From the last trained page to the newest watermark, at the pace of the log. A page "
+                    "is trained on after its attribution window (2 min by default): minutes are normal, "
+                    "an hour is not.",
                     unit="s",
                     queries=(Query('model:prectr_model_staleness_seconds:clock{model=~"$model"}', "{{model}}"),),
                     kind="stat",
@@ -60,9 +62,9 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     id=5,
-                    title="Records not read yet",
-                    description="Consumer lag of each stage and of the trainer, over its partitions. It grows while a log is "
-                    "loaded and must come down.",
+                    title="Consumer lag",
+                    description="Unread records of each stage and of the trainer, over all partitions. Grows while a "
+                    "log is loaded, then must fall.",
                     unit="short",
                     queries=(Query("stage:prectr_consumer_lag_records:sum", "{{stage}}"),),
                     kind="stat",
@@ -72,7 +74,8 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=6,
                     title="Dead letters",
-                    description="Share of the records of the last 15 min that could not be taken. `prectr dlq list` says why.",
+                    description="Share of the records of the last 15 min that became dead letters. See `prectr dlq "
+                    "list` for the reasons.",
                     unit="percentunit",
                     queries=(Query("job:prectr_dead_letters:ratio_rate15m"),),
                     kind="stat",
@@ -83,7 +86,7 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=7,
                     title="Firing and pending alerts",
-                    description="What is wrong now. Look up the name in docs/runbook.md.",
+                    description="Look up the name in docs/runbook.md.",
                     unit="none",
                     queries=(Query('ALERTS{alertname=~"Prectr.*"}'),),
                     kind="table",
@@ -92,7 +95,7 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=8,
                     title="Events",
-                    description="Records read from search-events a second, by what they are.",
+                    description="Records read from search-events per second, by type.",
                     unit="recps",
                     queries=(
                         Query(
@@ -105,9 +108,9 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     id=9,
-                    title="Pages learned",
-                    description="Result pages that each model has learned from, a second. It follows the events, two minutes "
-                    "of event time behind.",
+                    title="Trained pages",
+                    description="Result pages that each model has trained on, per second. Follows the events with "
+                    "about two minutes of event time.",
                     unit="recps",
                     queries=(
                         Query(
@@ -127,8 +130,9 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=10,
                     title="AUC, last hour and last day",
-                    description="Each page is scored before it is learned from. The hour should not be below the day by more "
-                    "than noise: with 1,000 clicks an hour, 0.04 is noise. Windows are of event time.",
+                    description="Each page is scored before the model trains on it. The hour should not be below the "
+                    "day by more than noise: with 1,000 clicks per hour, 0.04 is noise. Windows are "
+                    "event time.",
                     unit="none",
                     queries=(
                         Query(
@@ -142,8 +146,8 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=11,
                     title="GAUC, last hour and last day",
-                    description="Mean AUC within a page, weighted by impressions: order on the page, which is what a user "
-                    "sees. As AUC, the hour should not be below the day by more than noise.",
+                    description="AUC within a page, averaged by impressions: the order on the page, which is what "
+                    "users see. The hour should not be below the day by more than noise.",
                     unit="none",
                     queries=(
                         Query(
@@ -157,7 +161,8 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=12,
                     title="Calibration, last hour",
-                    description="Predicted over observed clicks; 1 is right. Above it the model promises too much.",
+                    description="Predicted clicks divided by observed clicks; 1 is perfect, above 1 the model "
+                    "predicts too many.",
                     unit="none",
                     queries=(
                         Query(
@@ -171,8 +176,8 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=13,
                     title="Age of the newest checkpoint",
-                    description="What a crash of the trainer would throw back; it learns that again. None is written while "
-                    "nothing comes to learn from.",
+                    description="Training that a crash of the trainer would repeat. No checkpoint is written while "
+                    "there is nothing to train on.",
                     unit="s",
                     queries=(Query('max(prectr_checkpoint_age_seconds{job="train"})', "checkpoint"),),
                     axis_min=0,
@@ -180,17 +185,17 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=14,
                     title="Age of the oldest snapshot",
-                    description="Of the task whose last snapshot is the oldest: what a lost disk would have to be rebuilt "
-                    "from the log. Nothing where snapshots are not kept (--snapshots).",
+                    description="Of the task whose last snapshot is the oldest: the part of the log that a lost disk "
+                    "would have to reprocess. No data without --snapshots.",
                     unit="s",
                     queries=(Query('max by (stage) (prectr_snapshot_age_seconds{job="stream"})', "{{stage}}"),),
                     axis_min=0,
                 ),
                 Panel(
                     id=15,
-                    title="Where the trainer's time goes",
-                    description="Share of each step. Much `wait`: it keeps up and has time to spare. None: it is the "
-                    "bottleneck.",
+                    title="Trainer time by phase",
+                    description="Share of each phase. A large `wait` means that the trainer keeps up; none means "
+                    "that it is the bottleneck.",
                     unit="percentunit",
                     queries=(Query("phase:prectr_train_seconds:ratio_rate5m", "{{phase}}"),),
                     kind="stack",

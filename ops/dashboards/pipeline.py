@@ -1,4 +1,4 @@
-"""From events to examples: lag, what became of every record, dead letters, latency."""
+"""From events to examples: lag, outcomes of all records, dead letters, latency."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ def _quantile(metric: str, quantile: float) -> Query:
 PIPELINE: Final = Dashboard(
     name="pipeline",
     title="PRECTR: pipeline",
-    description="From search-events to training-examples. Every record ends exactly one way, and none is dropped.",
+    description="From search-events to training-examples. Every record has exactly one outcome, and none is dropped.",
     has_model_variable=False,
     rows=(
         Row(
@@ -27,18 +27,18 @@ PIPELINE: Final = Dashboard(
             (
                 Panel(
                     id=1,
-                    title="Records not read yet",
-                    description="Consumer lag by stage, the trainer's beside them. That one grows while the others do not "
-                    "says where the bottleneck is.",
+                    title="Consumer lag",
+                    description="Unread records by stage, and of the trainer. If one grows while the others do not, "
+                    "it is the bottleneck.",
                     unit="short",
                     queries=(Query("stage:prectr_consumer_lag_records:sum", "{{stage}}"),),
                     axis_min=0,
                 ),
                 Panel(
                     id=2,
-                    title="Records not read yet, by partition",
-                    description="One partition far above the others: its process is slow, or a user's or query's records are "
-                    "too many for one.",
+                    title="Consumer lag, by partition",
+                    description="One partition far above the others: its process is slow, or the records of a user "
+                    "or query are too many for one partition.",
                     unit="short",
                     queries=(
                         Query("max by (stage, partition) (prectr_consumer_lag_records)", "{{stage}} {{partition}}"),
@@ -47,18 +47,18 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=3,
-                    title="Records taken, by partition",
-                    description="Records a second by task, as its position moves. A partition at 0 while others move, with "
-                    "records to read, stands still: everything downstream waits for it.",
+                    title="Throughput, by partition",
+                    description="Records read per second, by task. A partition at 0 with lag, while others advance, "
+                    "is stalled: everything downstream waits for it.",
                     unit="recps",
                     queries=(Query("stage_partition:prectr_task_offset:rate5m", "{{stage}} {{partition}}"),),
                     axis_min=0,
                 ),
                 Panel(
                     id=4,
-                    title="Event time behind the newest task",
-                    description="Largest watermark that a process knows of, less the task's own. The one that is furthest "
-                    "behind holds the line for all; an idle partition is left out after --idle-timeout.",
+                    title="Watermark lag",
+                    description="Watermark of each task behind the largest one. The task with the largest lag holds "
+                    "back the merged watermark; an idle partition is excluded after --idle-timeout.",
                     unit="s",
                     queries=(
                         Query(
@@ -70,32 +70,31 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=5,
-                    title="Model behind the stream",
-                    description="Event time from the last page that was learned to where the stream is: the whole way, end to "
-                    "end.",
+                    title="Model staleness",
+                    description="Event time from the last trained page to the newest watermark: the end-to-end delay.",
                     unit="s",
                     queries=(Query('max by (model) (prectr_model_staleness_seconds{job="train"})', "{{model}}"),),
                     axis_min=0,
                 ),
                 Panel(
                     id=6,
-                    title="Came out of order",
-                    description="Records that came behind the line, since their partition had been idle. 0 means that a "
-                    "replay gives the same result to the last bit.",
+                    title="Late records",
+                    description="Records that arrived behind the merged watermark, after their partition was idle. 0 "
+                    "means that a replay gives bit-identical results.",
                     unit="short",
-                    queries=(Query('max(prectr_late_records_total{job="train"})', "out of order"),),
+                    queries=(Query('max(prectr_late_records_total{job="train"})', "late records"),),
                     axis_min=0,
                     decimals=0,
                 ),
             ),
         ),
         Row(
-            "What became of it",
+            "Outcomes",
             (
                 Panel(
                     id=7,
                     title="Events",
-                    description="Records read from search-events a second, by what they are.",
+                    description="Records read from search-events per second, by type.",
                     unit="recps",
                     queries=(Query(_rate("prectr_events_total", "type"), "{{type}}"),),
                     kind="stack",
@@ -103,8 +102,8 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=8,
-                    title="Pages, by how they ended",
-                    description="Result pages a second. `emitted` is what is learned from.",
+                    title="Pages, by outcome",
+                    description="Result pages per second. `emitted` pages become training examples.",
                     unit="recps",
                     queries=(Query(_rate("prectr_pages_total", "outcome"), "{{outcome}}"),),
                     kind="stack",
@@ -112,9 +111,10 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=9,
-                    title="Clicks, by how they ended",
-                    description="Clicks a second. `late`: after the attribution window; `orphan`: no page of this user; "
-                    "`foreign`: an item that was not on the page. Much of these: clock, sampling or ids of the log.",
+                    title="Clicks, by outcome",
+                    description="Clicks per second. `late`: after the attribution window; `orphan`: no page of this "
+                    "user; `foreign`: an item that is not on the page. Many of these point to clocks, "
+                    "sampling or ids of the log.",
                     unit="recps",
                     queries=(Query(_rate("prectr_clicks_total", "outcome"), "{{outcome}}"),),
                     kind="stack",
@@ -123,8 +123,8 @@ PIPELINE: Final = Dashboard(
                 Panel(
                     id=10,
                     title="Dead letters, by reason",
-                    description="Records a second that could not be taken. They are kept with their bytes, place and reason: "
-                    "`prectr dlq list`.",
+                    description="Invalid records per second. They are kept with bytes, topic, partition, offset and "
+                    "reason: `prectr dlq list`.",
                     unit="recps",
                     queries=(Query(_rate("prectr_dead_letters_total", "reason"), "{{reason}}"),),
                     kind="stack",
@@ -141,9 +141,9 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=12,
-                    title="Open pages, waiting clicks",
-                    description="Pages whose attribution window has not passed, and clicks whose page has not come. What "
-                    "grows without bound is a partition whose time stands still.",
+                    title="Pending pages and clicks",
+                    description="Pages whose attribution window is open, and clicks that wait for their page. "
+                    "Unbounded growth means that the watermark of a partition does not advance.",
                     unit="short",
                     queries=(
                         Query('sum(max by (partition) (prectr_pending_pages{job="stream"}))', "open pages"),
@@ -158,9 +158,9 @@ PIPELINE: Final = Dashboard(
             (
                 Panel(
                     id=13,
-                    title="Time of a micro-batch",
-                    description="From the first record to the commit, transaction included: half of them, and 99 of 100, take "
-                    "no longer.",
+                    title="Duration of a micro-batch",
+                    description="From the first record to the commit, including the transaction: median and 99th "
+                    "percentile.",
                     unit="s",
                     queries=(
                         _quantile("prectr_microbatch_seconds", 0.5),
@@ -170,8 +170,8 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=14,
-                    title="Time of a transaction",
-                    description="What the broker takes of it. Near the time of the whole: the broker is the bottleneck.",
+                    title="Duration of a transaction",
+                    description="Close to the duration of the micro-batch: the broker is the bottleneck.",
                     unit="s",
                     queries=(
                         _quantile("prectr_transaction_seconds", 0.5),
@@ -181,8 +181,8 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=15,
-                    title="Records a micro-batch",
-                    description="Mean size. Large ones say that there is a backlog, and are cheap a record.",
+                    title="Records per micro-batch",
+                    description="Mean size. Large batches mean that there is a backlog; they cost less per record.",
                     unit="short",
                     queries=(
                         Query(
@@ -195,8 +195,8 @@ PIPELINE: Final = Dashboard(
                 ),
                 Panel(
                     id=16,
-                    title="Records put out",
-                    description="Records a second that each stage sends on: closed pages, and examples.",
+                    title="Emitted records",
+                    description="Records per second that each stage emits: closed pages and examples.",
                     unit="recps",
                     queries=(Query(_rate("prectr_emitted_records_total", "stage"), "{{stage}}"),),
                     axis_min=0,

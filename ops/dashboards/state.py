@@ -1,4 +1,4 @@
-"""What the tasks keep: RocksDB, its snapshots, and how they come back."""
+"""The state of the tasks: RocksDB, snapshots, restoration."""
 
 from typing import Final
 
@@ -12,8 +12,8 @@ def _aggregated(metric: str, aggregation: str = "sum", by: str = "stage") -> str
 STATE: Final = Dashboard(
     name="state",
     title="PRECTR: state",
-    description="The store of each task, its snapshots, and what a restart takes. State may lag behind the commit and never "
-    "runs ahead of it.",
+    description="The store of each task, its snapshots, and the cost of a restart. State may lag behind the commit "
+    "and is never ahead of it.",
     has_model_variable=False,
     rows=(
         Row(
@@ -22,15 +22,16 @@ STATE: Final = Dashboard(
                 Panel(
                     id=1,
                     title="Keys",
-                    description="About how many entries the stores hold. Users and queries leave after 90 d of event time.",
+                    description="Estimated number of entries. Users and queries are evicted after 90 d of event time "
+                    "without an update.",
                     unit="short",
                     queries=(Query(_aggregated("prectr_store_keys"), "{{stage}}"),),
                     axis_min=0,
                 ),
                 Panel(
                     id=2,
-                    title="Bytes on disk",
-                    description="Size of the stores' files. It goes up and down by compaction.",
+                    title="Size on disk",
+                    description="Size of the store files. Rises and falls with compaction.",
                     unit="bytes",
                     queries=(Query(_aggregated("prectr_store_bytes"), "{{stage}}"),),
                     axis_min=0,
@@ -45,9 +46,9 @@ STATE: Final = Dashboard(
                 ),
                 Panel(
                     id=4,
-                    title="Cache hits",
-                    description="Share of the blocks that were in the cache. Falls once the state no longer fits into it; "
-                    "each miss is a read from the disk.",
+                    title="Block cache hit ratio",
+                    description="Share of block reads served by the cache. Falls once the state no longer fits; each "
+                    "miss reads from disk.",
                     unit="percentunit",
                     queries=(Query("stage:prectr_store_block_cache_hits:ratio_rate5m", "{{stage}}"),),
                     axis_min=0,
@@ -55,9 +56,9 @@ STATE: Final = Dashboard(
                 ),
                 Panel(
                     id=5,
-                    title="Writes held back",
-                    description="Share of the time in which RocksDB made writers wait, since the disk does not keep up with "
-                    "compaction. 0 is well.",
+                    title="Write stalls",
+                    description="Share of time in which RocksDB stalled writes because the disk cannot keep up with "
+                    "compaction. 0 is normal.",
                     unit="percentunit",
                     queries=(
                         Query(
@@ -70,8 +71,8 @@ STATE: Final = Dashboard(
                 ),
                 Panel(
                     id=6,
-                    title="Bytes on disk, by task",
-                    description="One far above the others: users or queries are not spread well over the partitions.",
+                    title="Size on disk, by task",
+                    description="One far above the others: users or queries are unevenly spread over the partitions.",
                     unit="bytes",
                     queries=(
                         Query(_aggregated("prectr_store_bytes", "max", "stage, partition"), "{{stage}} {{partition}}"),
@@ -86,8 +87,8 @@ STATE: Final = Dashboard(
                 Panel(
                     id=7,
                     title="Age of the last snapshot",
-                    description="By task. One is taken every --snapshot-interval seconds (60). Nothing in this row without "
-                    "--snapshots.",
+                    description="By task. One is taken every --snapshot-interval seconds (60). No data in this row "
+                    "without --snapshots.",
                     unit="s",
                     queries=(
                         Query(
@@ -100,8 +101,9 @@ STATE: Final = Dashboard(
                 ),
                 Panel(
                     id=8,
-                    title="Time of a snapshot",
-                    description="Upload included, of the slowest task. It should stay well below --snapshot-interval.",
+                    title="Duration of a snapshot",
+                    description="Of the slowest task, including the upload. Should stay well below "
+                    "--snapshot-interval.",
                     unit="s",
                     queries=(Query(_aggregated("prectr_snapshot_seconds", "max"), "{{stage}}"),),
                     axis_min=0,
@@ -109,7 +111,7 @@ STATE: Final = Dashboard(
                 Panel(
                     id=9,
                     title="Size of the last snapshots",
-                    description="The whole, and what of it had to be uploaded: files that were there are not sent again.",
+                    description="Total size, and bytes uploaded: files that were uploaded before are reused.",
                     unit="bytes",
                     queries=(
                         Query(_aggregated("prectr_snapshot_bytes"), "{{stage}}"),
@@ -119,29 +121,29 @@ STATE: Final = Dashboard(
                 ),
                 Panel(
                     id=10,
-                    title="Snapshots that went wrong",
-                    description="In the last hour: those that could not be saved or pruned; and those that were found damaged "
-                    "when the tasks that are open now were opened.",
+                    title="Failed snapshots",
+                    description="In the last hour: snapshots that could not be saved or pruned; and corrupt ones "
+                    "that were skipped when tasks were opened.",
                     unit="short",
                     queries=(
                         Query(
                             'sum by (stage) (increase(prectr_snapshot_failures_total{job="stream"}[1h]))',
                             "{{stage}} failed",
                         ),
-                        Query(_aggregated("prectr_snapshots_corrupt_total"), "{{stage}} damaged"),
+                        Query(_aggregated("prectr_snapshots_corrupt_total"), "{{stage}} corrupt"),
                     ),
                     axis_min=0,
                 ),
             ),
         ),
         Row(
-            "Restores",
+            "Restoration",
             (
                 Panel(
                     id=11,
-                    title="Time to come back",
-                    description="From the opening of a task to where its state had reached the commit: snapshot fetched, "
-                    "records taken again.",
+                    title="Restore time",
+                    description="From opening a task until its state reaches the committed offset: snapshot "
+                    "download, then reprocessing of records.",
                     unit="s",
                     queries=(
                         Query(
@@ -152,8 +154,9 @@ STATE: Final = Dashboard(
                 ),
                 Panel(
                     id=12,
-                    title="Still to be taken again",
-                    description="Records between a task's state and its commit, taken in silence after a restart; then 0.",
+                    title="Records left to restore",
+                    description="Records between the state of a task and its commit, reprocessed after a restart "
+                    "with output suppressed; then 0.",
                     unit="short",
                     queries=(
                         Query(
@@ -165,8 +168,8 @@ STATE: Final = Dashboard(
                 ),
                 Panel(
                     id=13,
-                    title="Taken again",
-                    description="Records taken again in silence since the tasks were opened. Many at each restart: the state "
+                    title="Restored records",
+                    description="Records reprocessed since the tasks were opened. Many after each restart: the state "
                     "comes from an old snapshot, or from none.",
                     unit="short",
                     queries=(Query(_aggregated("prectr_restored_records_total"), "{{stage}}"),),

@@ -1,4 +1,4 @@
-"""The trainer: where its time goes, what its losses are, its hard negatives."""
+"""The trainer: time by phase, losses, hard negatives."""
 
 from typing import Final
 
@@ -12,16 +12,16 @@ def _rate(metric: str, by: str, matchers: str = "") -> str:
 TRAINING: Final = Dashboard(
     name="training",
     title="PRECTR: training",
-    description="Where the trainer's time goes, what it learns by, and how far it has come.",
+    description="Where the trainer spends its time, its losses, and how fresh the model is.",
     rows=(
         Row(
-            "Where time goes",
+            "Time",
             (
                 Panel(
                     id=1,
-                    title="Share of each step",
-                    description="`wait` is for examples, `collate` makes tensors of them. Much wait: it keeps up. Much "
-                    "collate: the device starves.",
+                    title="Time by phase",
+                    description="Share of each phase. `wait` is for examples, `collate` makes tensors of them. Much "
+                    "wait: the trainer keeps up. Much collate: the device is idle.",
                     unit="percentunit",
                     queries=(Query("phase:prectr_train_seconds:ratio_rate5m", "{{phase}}"),),
                     kind="stack",
@@ -30,14 +30,14 @@ TRAINING: Final = Dashboard(
                 ),
                 Panel(
                     id=2,
-                    title="Time of a batch, by step",
-                    description="Mean of each model's batches.",
+                    title="Duration of a batch, by phase",
+                    description="Mean over the batches of each model.",
                     unit="s",
                     queries=(
                         Query(
                             f"{_rate('prectr_train_seconds_total', 'model, phase')} / on (model) group_left "
                             f"{_rate('prectr_trained_batches_total', 'model')}",
-                            "{{model}} {{stage}}",
+                            "{{model}} {{phase}}",
                         ),
                     ),
                     kind="stack",
@@ -46,7 +46,7 @@ TRAINING: Final = Dashboard(
                 Panel(
                     id=3,
                     title="Device idle",
-                    description="Share of the time in which the device computed nothing.",
+                    description="Share of time in which the device computed nothing.",
                     unit="percentunit",
                     queries=(Query('max(prectr_device_idle_ratio{job="train"})', "idle"),),
                     axis_min=0,
@@ -54,17 +54,18 @@ TRAINING: Final = Dashboard(
                 ),
                 Panel(
                     id=4,
-                    title="Impressions learned",
-                    description="A second, by model.",
+                    title="Trained impressions",
+                    description="Per second, by model.",
                     unit="recps",
                     queries=(Query(_rate("prectr_trained_impressions_total", "model"), "{{model}}"),),
                     axis_min=0,
                 ),
                 Panel(
                     id=5,
-                    title="Model behind the stream",
-                    description="From the last page learned to where the stream is, at the pace of the log (event time: "
-                    "dashboard pipeline). Grows while `wait` is 0: the trainer is too slow for the log.",
+                    title="Model staleness",
+                    description="From the last trained page to the newest watermark, at the pace of the log (in "
+                    "event time: dashboard pipeline). Grows while `wait` is 0: the trainer is too slow "
+                    "for the log.",
                     unit="s",
                     queries=(Query('model:prectr_model_staleness_seconds:clock{model=~"$model"}', "{{model}}"),),
                     thresholds=((None, "green"), (600, "red")),
@@ -73,7 +74,8 @@ TRAINING: Final = Dashboard(
                 Panel(
                     id=6,
                     title="Age of the newest checkpoint",
-                    description="What a crash would throw back. None is written while nothing comes to learn from.",
+                    description="Training that a crash would repeat. No checkpoint is written while there is nothing "
+                    "to train on.",
                     unit="s",
                     queries=(Query('max(prectr_checkpoint_age_seconds{job="train"})', "checkpoint"),),
                     thresholds=((None, "green"), (600, "red")),
@@ -82,13 +84,13 @@ TRAINING: Final = Dashboard(
             ),
         ),
         Row(
-            "What it learns by",
+            "Losses and rates",
             (
                 Panel(
                     id=7,
                     title="Loss, by part",
-                    description="Mean an impression, before it was learned from. `click` is the log loss of clicks; the "
-                    "others are there where a model has them.",
+                    description="Mean per impression, before the update. `click` is the log loss of clicks; the "
+                    "other parts exist where a model has them.",
                     unit="none",
                     queries=(
                         Query(
@@ -101,8 +103,8 @@ TRAINING: Final = Dashboard(
                 ),
                 Panel(
                     id=8,
-                    title="Norm of the gradient",
-                    description="Of one batch in 64. That it grows and grows comes before a loss that is not finite.",
+                    title="Gradient norm",
+                    description="Of one batch in 64. Steady growth precedes a loss that is not finite.",
                     unit="short",
                     queries=(Query('max by (model) (prectr_gradient_norm{job="train",model=~"$model"})', "{{model}}"),),
                     axis_min=0,
@@ -110,12 +112,12 @@ TRAINING: Final = Dashboard(
                 Panel(
                     id=9,
                     title="Learning rate",
-                    description="By what is learned with it: ids, dense layers, encoder.",
+                    description="By parameter group: ids (sparse), dense layers, encoder.",
                     unit="none",
                     queries=(
                         Query(
                             'max by (model, param_group) (prectr_learning_rate{job="train",model=~"$model"})',
-                            "{{model}} {{stage}}",
+                            "{{model}} {{param_group}}",
                         ),
                     ),
                     axis_min=0,
@@ -123,8 +125,8 @@ TRAINING: Final = Dashboard(
                 Panel(
                     id=13,
                     title="Loss not finite",
-                    description="1: training ended at a loss that is not finite, and nothing was saved since. It ends there "
-                    "again until the cause is gone.",
+                    description="1: training stopped at a loss that is not finite, and no checkpoint was written "
+                    "since. It stops there again until the cause is fixed.",
                     unit="none",
                     queries=(Query('max(prectr_loss_not_finite{job="train"})'),),
                     kind="stat",
@@ -137,8 +139,8 @@ TRAINING: Final = Dashboard(
             (
                 Panel(
                     id=10,
-                    title="Hard negatives an impression",
-                    description="Made in the batch, for models with exposure debias; no data for others.",
+                    title="Hard negatives per impression",
+                    description="Generated in the batch, for models with exposure debias; no data for others.",
                     unit="none",
                     queries=(
                         Query(
@@ -151,8 +153,8 @@ TRAINING: Final = Dashboard(
                 ),
                 Panel(
                     id=11,
-                    title="Margin hit rate",
-                    description="Share of the hard negatives that are inside the margin, and so still teach something. Near "
+                    title="Margin violation rate",
+                    description="Share of the hard negatives within the margin, which still produce a gradient. Near "
                     "0 they are too easy.",
                     unit="percentunit",
                     queries=(
@@ -167,8 +169,8 @@ TRAINING: Final = Dashboard(
                 ),
                 Panel(
                     id=12,
-                    title="Quality published",
-                    description="Stretches of quality a second that have arrived at the broker, and those that never did.",
+                    title="Published quality windows",
+                    description="Quality windows per second that the broker has acknowledged, and that were dropped.",
                     unit="recps",
                     queries=(
                         Query(

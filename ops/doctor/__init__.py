@@ -1,4 +1,4 @@
-"""Looks a live system over: what is well, what is not, and what to do. It only reads, and disturbs nobody."""
+"""Checks a live system and gives advice. Only reads; safe at any time."""
 
 from prectr.ops.doctor.checks import Deployment, run_checks
 

@@ -1,4 +1,4 @@
-"""The trainer's newest checkpoint: whole, how old, and whether what comes next is still in the log."""
+"""The trainer's newest checkpoint: readable, its age, and whether the log still holds its next records."""
 
 import time
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ _READER_STATE_FILE: Final = "reader.msgpack"
 
 
 def check_checkpoint(run_dir: Path | None, commits: GroupOffsets | None) -> Iterator[Finding]:
-    """Read the newest checkpoint as the trainer would. commits: None where the broker is not there."""
+    """Read the newest checkpoint as the trainer would. commits: None if the broker is unavailable."""
     if run_dir is None:
         return
     running = lock_holder(run_dir / ".lock")
     if running is None:
         advice = f"start it: prectr train --bootstrap … --run-dir {run_dir}, or prectr run"
-        yield Finding("trainer", "warning", f"none is running in {run_dir}", advice)
+        yield Finding("trainer", "warning", f"no trainer is running in {run_dir}", advice)
     else:
         yield Finding("trainer", "ok", f"running in {run_dir}, process {running}")
     yield _check_newest(run_dir, commits, running is not None)
@@ -38,29 +38,29 @@ def _check_newest(run_dir: Path, commits: GroupOffsets | None, running: bool) ->
     found = _newest_readable(run_dir)
     if isinstance(found, Finding):
         return found
-    observed = f"{found.folder}: whole, {found.age_seconds:,.0f} s old, {found.manifest.digest.pages:,} pages"
+    observed = f"{found.folder}: complete, {found.age_seconds:,.0f} s old, {found.manifest.digest.pages:,} pages"
     if commits is None:
         return Finding(_FINDING, "ok", observed)
     if len(found.offsets) != len(commits.examples):
-        observed += f"; of {len(found.offsets)} partitions, not {len(commits.examples)}"
-        return Finding(_FINDING, "error", observed, "name the --run-dir of this system, or its --topic-prefix")
+        observed += f"; it has {len(found.offsets)} partitions, the topic {len(commits.examples)}"
+        return Finding(_FINDING, "error", observed, "use the --run-dir of this system, or its --topic-prefix")
     lag = 0
     for number, (offset, (first, end)) in enumerate(zip(found.offsets, commits.examples, strict=True)):
-        # A trainer at work has read on since the ends of the log were asked for.
+        # A running trainer has read on since the end offsets were read.
         if offset < first or (offset > end and not running):
             observed = (
-                f"{found.folder}: offset {offset:,} of partition {number} is next, the log holds {first:,} to {end:,}"
+                f"{found.folder}: next offset of partition {number} is {offset:,}, the log holds {first:,} to {end:,}"
             )
-            return Finding(_FINDING, "error", observed, "begin again with another --run-dir, and keep the log longer")
+            return Finding(_FINDING, "error", observed, "start over with another --run-dir, and increase the retention")
         lag += max(0, end - offset)
     if running and lag and found.age_seconds > _MAX_AGE_SECONDS:
-        advice = f"look at what the trainer says; its log under prectr run is {run_dir / 'logs' / 'train.log'}"
-        return Finding(_FINDING, "warning", f"{observed}, {lag:,} records of training-examples behind", advice)
+        advice = f"see the log of the trainer; under prectr run it is {run_dir / 'logs' / 'train.log'}"
+        return Finding(_FINDING, "warning", f"{observed}, lag {lag:,} records of training-examples", advice)
     return Finding(_FINDING, "ok", observed)
 
 
 class _ReadableCheckpoint(NamedTuple):
-    """A checkpoint that can be taken up. age: in seconds. offsets: of the next unread record, by partition."""
+    """A checkpoint that can be restored. offsets: of the next unread record, by partition."""
 
     folder: Path
     age_seconds: float
@@ -69,7 +69,7 @@ class _ReadableCheckpoint(NamedTuple):
 
 
 def _newest_readable(run_dir: Path) -> _ReadableCheckpoint | Finding:
-    """The newest checkpoint, or why there is none to be judged."""
+    """The newest checkpoint, or a finding if there is none to check."""
     for _ in range(_TRIES):
         found = list_checkpoints(run_dir / "checkpoints")
         if not found:
@@ -79,17 +79,17 @@ def _newest_readable(run_dir: Path) -> _ReadableCheckpoint | Finding:
             return _ReadableCheckpoint(found[0], time.time() - found[0].stat().st_mtime, manifest, reader.offsets)
         except (CheckpointError, OSError, msgspec.DecodeError) as error:
             if found[0] in list_checkpoints(run_dir / "checkpoints"):
-                advice = f"stop the trainer, delete {found[0]} and start it again: it goes on from the one before"
-                return Finding(_FINDING, "error", f"{found[0]} is not whole: {error}", advice)
-            # The trainer has written newer ones and removed this one meanwhile.
-    return Finding(_FINDING, "ok", f"{run_dir} holds none yet")
+                advice = f"stop the trainer, delete {found[0]} and restart it: it resumes from the previous checkpoint"
+                return Finding(_FINDING, "error", f"{found[0]} is not readable: {error}", advice)
+            # The trainer has written newer ones and pruned this one meanwhile.
+    return Finding(_FINDING, "ok", f"{run_dir} has none yet")
 
 
 def _read_checkpoint(folder: Path) -> ReaderState:
-    """Read everything in the checkpoint; returns the reader's state.
+    """Read all of the checkpoint; returns the state of the reader.
 
     Raises:
-        CheckpointError, OSError, msgspec.DecodeError: it is damaged.
+        CheckpointError, OSError, msgspec.DecodeError: it is corrupt.
     """
     from prectr.model.training import checkpoint  # noqa: PLC0415 (torch takes seconds to import)
 

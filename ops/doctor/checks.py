@@ -1,4 +1,4 @@
-"""All checks of a live system, in the order in which one trouble explains the next."""
+"""All checks of a live system, in the order in which one problem causes the next."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from prectr.stream.kafka.client.topics import Topics, check_topics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What is to be looked over; folders that are not named are left out."""
+    """What to check; a folder that is None is skipped."""
 
     connection: Connection
     topics: Topics
@@ -32,7 +32,7 @@ class Deployment:
 
 
 def run_checks(deployment: Deployment) -> list[Finding]:
-    """Look the system over."""
+    """Run all checks."""
     return list(_run(deployment))
 
 
@@ -44,7 +44,7 @@ def _run(deployment: Deployment) -> Iterator[Finding]:
     try:
         cluster = _check_cluster(deployment.connection)
     except PrectrError as error:
-        yield Finding("broker", "error", str(error), "what needs the broker was left out")
+        yield Finding("broker", "error", str(error), "checks that need the broker were skipped")
         yield from check_checkpoint(deployment.run_dir, None)
         return
     yield cluster
@@ -52,7 +52,7 @@ def _run(deployment: Deployment) -> Iterator[Finding]:
     try:
         partitions = check_topics(deployment.connection, deployment.topics)
     except PrectrError:
-        # The topics' own findings have said it.
+        # Reported by the findings of the topics.
         yield from check_checkpoint(deployment.run_dir, None)
         return
     yield from check_clocks(deployment.connection, deployment.topics, partitions)
@@ -64,21 +64,21 @@ def _run(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _merged_topic_findings(found: Sequence[Finding]) -> Iterator[Finding]:
-    """Of the many findings of `prectr topics check`, what asks for something, equal advice once."""
+    """The findings of `prectr topics check` that need attention, merged where they are equal."""
     merged: dict[tuple[str, str, str, str], list[str]] = {}
     for finding in found:
         if finding.severity != "ok":
             topic, _, setting = finding.name.partition(" ")
-            # The advice of a setting names its topic, and so stays with it.
+            # The advice on a setting names its topic, so it is not merged.
             merged.setdefault((finding.severity, setting, finding.observed, finding.advice), []).append(topic)
     healthy = sum(finding.severity == "ok" for finding in found)
-    yield Finding("topics", "ok", f"{healthy} of {len(found)} checks are well; prectr topics check shows all")
+    yield Finding("topics", "ok", f"{healthy} of {len(found)} checks passed; see prectr topics check")
     for (severity, setting, observed, advice), topics in merged.items():
         yield Finding(" ".join([", ".join(topics), setting]).strip(), cast("Severity", severity), observed, advice)
 
 
 def _check_cluster(connection: Connection) -> Finding:
-    """Who answers at the address, asked without patience."""
+    """The cluster at the bootstrap address, with a short timeout."""
     impatient = replace(connection, connect_timeout=min(connection.connect_timeout, 5.0))
     cluster = impatient.call_admin(lambda admin: admin.describe_cluster())
     brokers: Sequence[dict[str, object]] = cluster["brokers"]
@@ -89,5 +89,5 @@ def _check_cluster(connection: Connection) -> Finding:
         f"Kafka {text} or newer at {connection.bootstrap}, {len(brokers)} broker(s), cluster {cluster['cluster_id']}"
     )
     if version < (2, 5):
-        return Finding("broker", "error", observed, "exactly once needs Kafka 2.5 or newer: upgrade the brokers")
+        return Finding("broker", "error", observed, "exactly-once needs Kafka 2.5 or newer: upgrade the brokers")
     return Finding("broker", "ok", observed)

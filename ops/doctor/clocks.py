@@ -1,4 +1,4 @@
-"""The clocks: the broker's against ours, and that of the newest events."""
+"""Clocks: of the broker and of the newest events, compared with this machine."""
 
 import time
 from collections.abc import Iterator
@@ -15,41 +15,41 @@ from prectr.stream.kafka.client.topics import Topics
 
 _LOG_APPEND_TIME: Final = 1
 _MAX_CLOCK_DIFFERENCE: Final = 2.0
-"""Seconds that two clocks may differ."""
+"""Tolerated difference of two clocks, in seconds."""
 _MAX_EVENT_LEAD: Final = 300.0
-"""Seconds that an event may be ahead of us before its sender's clock is doubted."""
+"""Seconds that an event may be in the future before there is a warning."""
 _READ_TIMEOUT: Final = 10.0
 
 
 def check_clocks(connection: Connection, topics: Topics, partitions: int) -> Iterator[Finding]:
-    """Hold the newest records against our clock; nothing is sent, so a broker that is behind is seen only as old."""
+    """Compare the newest records with our clock. Sends nothing, so a slow broker clock looks like old records."""
     now = time.time()
     newest = _newest_records(connection, [topics.events, topics.joined_pages, topics.examples], partitions)
     appended = [record.timestamp / 1000 for record in newest if record.timestamp_type == _LOG_APPEND_TIME]
     if not appended:
-        yield Finding("broker's clock", "ok", "not seen: no record that carries the broker's time")
+        yield Finding("broker's clock", "ok", "unknown: no record has a timestamp of the broker")
     elif max(appended) - now > _MAX_CLOCK_DIFFERENCE:
         observed = f"{max(appended) - now:,.1f} s ahead of this machine's"
-        yield Finding("broker's clock", "warning", observed, "set both clocks by NTP: timedatectl set-ntp true")
+        yield Finding(
+            "broker's clock", "warning", observed, "synchronise both clocks with NTP: timedatectl set-ntp true"
+        )
     else:
-        yield Finding("broker's clock", "ok", f"newest record was taken {_ago(now - max(appended))} ago")
+        yield Finding("broker's clock", "ok", f"newest record was appended {_ago(now - max(appended))} ago")
     lines = [record.value or b"" for record in newest if record.topic == topics.events]
     times = [event.ts / 1000 for event in decode_lines(lines) if not isinstance(event, InvalidEvent)]
     if not times:
-        yield Finding("event time", "ok", "not seen: no valid event at the end of any partition")
+        yield Finding("event time", "ok", "unknown: no valid event at the end of any partition")
         return
-    observed = f"newest event is of {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M:%S} UTC"
+    observed = f"newest event at {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M:%S} UTC"
     if max(times) - now > _MAX_EVENT_LEAD:
-        advice = (
-            "correct the clock of the sender: an event that is ahead holds back nothing, but its page may be refused"
-        )
+        advice = "correct the clock of the sender: such a page may become a dead letter"
         yield Finding("event time", "warning", f"{observed}, {_ago(max(times) - now)} ahead of now", advice)
     else:
         yield Finding("event time", "ok", f"{observed}, {_ago(now - max(times))} ago")
 
 
 def _newest_records(connection: Connection, topics: list[str], partitions: int) -> list[Any]:
-    """The last records of each partition, whoever sent them."""
+    """The last records of each partition."""
     partitions_to_read = [TopicPartition(name, number) for name in topics for number in range(partitions)]
     consumer = connection.consumer(group_id=None, isolation_level="read_uncommitted", max_poll_records=1_000)
     found: dict[TopicPartition, Any] = {}
@@ -59,7 +59,7 @@ def _newest_records(connection: Connection, topics: list[str], partitions: int) 
             unread = {each for each in partitions_to_read if ends[each] > first[each]}
             consumer.assign(sorted(unread))
             for each in unread:
-                # The last place of a transaction is its marker, which is no record.
+                # The last offset of a transaction is its marker, which is not a record.
                 consumer.seek(each, max(first[each], ends[each] - 2))
             deadline = time.monotonic() + _READ_TIMEOUT
             while unread and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Room on the disks that the live system writes to, and whether it may write there."""
+"""Free disk space and write permission of the folders of the live system."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _CRITICAL_INODES: Final = 500
 
 
 def check_disk(state_dir: Path | None, run_dir: Path | None, snapshots: str | None) -> Iterator[Finding]:
-    """Look at the folders that are named; snapshots kept elsewhere than on a disk are not looked at."""
+    """Check the given folders; snapshots on remote storage are skipped."""
     if state_dir is not None:
         yield _check_folder("state folder", state_dir)
     if run_dir is not None:
@@ -37,21 +37,21 @@ def _check_folder(name: str, folder: Path) -> Finding:
     while not existing.exists():
         existing = existing.parent
     if not os.access(existing, os.W_OK | os.X_OK):
-        advice = f"give the user of the process the right to write to {existing}, or name another folder"
-        return Finding(name, "error", f"{folder}: {existing} cannot be written", advice)
+        advice = f"give the user of the process write permission on {existing}, or use another folder"
+        return Finding(name, "error", f"{folder}: {existing} is not writable", advice)
     disk = os.statvfs(existing)
     free, files = disk.f_bavail * disk.f_frsize, disk.f_favail
     observed = f"{folder}: {free / _GIB:,.1f} GiB free"
-    # Some file systems have no fixed number of files, and say 0 of 0.
+    # Some file systems have no fixed number of inodes and report 0.
     inode_severity: Severity = "ok"
     if disk.f_files:
-        observed += f", room for {files:,} files"
+        observed += f", {files:,} inodes free"
         inode_severity = _severity(files, _CRITICAL_INODES, _LOW_INODES)
     severity: Severity = max(
         _severity(free, _CRITICAL_BYTES, _LOW_BYTES), inode_severity, key=("ok", "warning", "error").index
     )
-    advice = "" if severity == "ok" else "free some space, or name a folder on another disk; nothing written is lost"
-    return Finding(name, severity, observed if folder.exists() else f"{observed}; it is not there yet", advice)
+    advice = "" if severity == "ok" else "free some space, or use a folder on another disk; no written data is lost"
+    return Finding(name, severity, observed if folder.exists() else f"{observed}; does not exist yet", advice)
 
 
 def _severity(value: int, error: int, warning: int) -> Severity:

@@ -1,4 +1,4 @@
-"""What a check of the live system found: one line each, with what to do about it."""
+"""The findings of the checks: one line each, with advice."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from prectr.ops.json_file import write_json
 from prectr.state.errors import PrectrError
 
 Severity = Literal["ok", "warning", "error"]
@@ -13,10 +14,10 @@ _STYLES: Final = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at.
+    """The result of one check.
 
-    name: what it is, such as `search-events max.message.bytes`. seen: the value found, in words. advice: what to do,
-    as an exact command or setting; empty where all is well.
+    name: what was checked, such as `search-events max.message.bytes`. observed: the value found. advice: what to do,
+    as a command or setting; empty if `severity` is ok.
     """
 
     name: str
@@ -26,16 +27,15 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def print_findings(findings: Sequence[Finding], title: str, json: Path | None = None) -> None:
-    """Print one line a finding to stdout, advice below it; and write them to the file `json`, for a program.
+    """Print one line per finding to stdout, with its advice below; also write all findings to the file `json`.
 
     Raises:
-        PrectrError: a finding is an error; its first names the thing and what to do.
+        PrectrError: a finding is an error; the message has the first one and its advice.
     """
     from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(findings)) + b"\n")
+    write_json(json, findings)
     console = Console(soft_wrap=True, highlight=False)
     console.print(Text(title, style="bold"))
     for finding in findings:

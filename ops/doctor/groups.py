@@ -1,4 +1,4 @@
-"""The stages' consumer groups: who is there, what they have committed, and what they have not read."""
+"""The consumer groups of the stages: members, commits and lag."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,16 +10,17 @@ from prectr.ops.doctor.findings import Finding
 from prectr.state.errors import StateError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_topic
-from prectr.stream.kafka.transactions.producer import CommitMetadata, decode_commit
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, decode_commit
 
 STAGES: Final = ("join", "aggregate")
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionOffsets:
-    """A partition that a task reads. first: offset that the log begins at; end: behind its last record.
+    """A partition that a task reads.
 
-    committed: offset of the next unread record, and what was said with it. foreign: why the commit is none of ours.
+    start: first offset of the log. end: offset after the last record. committed: offset of the next unread record and
+    the metadata of the commit; None without a commit. foreign_reason: why the commit is not ours; empty if it is.
     """
 
     topic_partition: TopicPartition
@@ -30,13 +31,13 @@ class PartitionOffsets:
 
     @property
     def lag(self) -> int:
-        """Records, markers of transactions counted, that the task has not committed."""
+        """Records that the task has not committed, including transaction markers."""
         return self.end - (self.committed[0] if self.committed else self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupOffsets:
-    """Where the tasks stand. topic_ids: of the topic that each stage reads. examples: (first, end) by partition."""
+    """Offsets of all tasks. topic_ids: by stage, of its input topic. examples: (start, end) by partition."""
 
     cluster: str
     topic_ids: Mapping[str, str]
@@ -45,11 +46,7 @@ class GroupOffsets:
 
 
 def fetch_group_offsets(connection: Connection, topics: Topics, group_prefix: str, partitions: int) -> GroupOffsets:
-    """Ask the broker where the tasks of both stages stand.
-
-    Raises:
-        PrectrError: it does not answer.
-    """
+    """Read the offsets of the tasks of both stages; raises PrectrError if the broker does not respond."""
     names = dict(zip(STAGES, (topics.events, topics.joined_pages), strict=True))
     groups = [f"{group_prefix}{stage}" for stage in STAGES]
     committed = connection.call_admin(lambda admin: admin.list_group_offsets(groups))
@@ -103,13 +100,13 @@ def _check_members(group: str, described: Mapping[str, Any], partitions: int) ->
     hosts = sorted({str(member["client_host"]).lstrip("/") for member in described["members"]})
     if members == 0:
         advice = "start one: prectr stream --bootstrap … --state-dir …, or prectr run"
-        return Finding(name, "warning", "no stream process is in it", advice)
+        return Finding(name, "warning", "has no members", advice)
     observed = f"{members} stream process(es) on {', '.join(hosts)}, {state}"
     if state != "Stable":
-        advice = "they share the partitions out anew; if this lasts, look for a process that starts again and again"
+        advice = "a rebalance is in progress; if this lasts, look for a process that restarts repeatedly"
         return Finding(name, "warning", observed, advice)
     if members > partitions:
-        advice = f"with {partitions} partitions, {members - partitions} of them have nothing to do: stop them"
+        advice = f"with {partitions} partitions, {members - partitions} of them are idle: stop them"
         return Finding(name, "warning", observed, advice)
     return Finding(name, "ok", observed)
 
@@ -118,7 +115,7 @@ def _check_commits(group: str, partitions: list[PartitionOffsets], topic_id: str
     name = f"commits of {group}"
     bad = 0
     for offsets in partitions:
-        where = f"partition {offsets.topic_partition.partition}"
+        source = f"partition {offsets.topic_partition.partition}"
         if offsets.foreign_reason:
             bad += 1
             yield Finding(name, "error", offsets.foreign_reason, "use another --group-prefix")
@@ -126,26 +123,26 @@ def _check_commits(group: str, partitions: list[PartitionOffsets], topic_id: str
             continue
         elif offsets.committed[1].topic_id != topic_id:
             bad += 1
-            advice = "use another --group-prefix and --state-dir: the topic was deleted and made anew"
-            yield Finding(name, "error", f"{where}: the commit is of an earlier topic of this name", advice)
+            advice = "use another --group-prefix and --state-dir: the topic was deleted and recreated"
+            yield Finding(name, "error", f"{source}: the commit belongs to an earlier topic of this name", advice)
         elif not offsets.start <= offsets.committed[0] <= offsets.end:
             bad += 1
             advice = (
-                "begin again under another --topic-prefix and --group-prefix: the broker no longer has what is next"
+                "start over with another --topic-prefix and --group-prefix: the next records are no longer in the log"
             )
             observed = (
-                f"{where}: offset {offsets.committed[0]:,} is next, the log holds {offsets.start:,} to {offsets.end:,}"
+                f"{source}: next offset is {offsets.committed[0]:,}, the log holds {offsets.start:,} to {offsets.end:,}"
             )
             yield Finding(name, "error", observed, advice)
     if bad:
         return
     topic = partitions[0].topic_partition.topic
-    unread = " ".join(f"{place.lag:,}" for place in partitions)
-    if all(place.committed is None for place in partitions):
-        if any(place.end > place.start for place in partitions):
+    lag = " ".join(f"{offsets.lag:,}" for offsets in partitions)
+    if all(offsets.committed is None for offsets in partitions):
+        if any(offsets.end > offsets.start for offsets in partitions):
             advice = "start a stream process; it reads from the beginning"
-            yield Finding(name, "warning", f"nothing is read of {topic} yet", advice)
+            yield Finding(name, "warning", f"nothing of {topic} is committed yet", advice)
         else:
             yield Finding(name, "ok", f"none, and {topic} is empty")
         return
-    yield Finding(name, "ok", f"unread of {topic}, by partition: {unread}")
+    yield Finding(name, "ok", f"lag of {topic}, by partition: {lag}")

@@ -1,4 +1,4 @@
-"""Who works in a folder, found out without touching its lock."""
+"""Finds the process that holds a file lock, without touching the lock."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ _LOCKS: Final = Path("/proc/locks")
 
 
 def lock_holder(lock: Path) -> int | None:
-    """Process id of the one that holds the lock on a file; None where nobody does.
+    """The id of the process that holds the lock on a file; None if it is not locked.
 
-    The lock is looked up among the kernel's, since trying it could turn away a process that starts at that moment.
+    Looks in /proc/locks: trying the lock could make a process fail that starts at the same moment.
     """
     try:
         stat = lock.stat()

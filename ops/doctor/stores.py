@@ -1,10 +1,9 @@
-"""The state folders: whose they are, and how far behind their group's commit."""
+"""The state folders: which system they belong to, and their offset compared with the commit."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
@@ -13,25 +12,23 @@ from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.state.errors import StateError
-from prectr.state.store import Store, StoreOptions
+from prectr.state.identity import IDENTITY_KEY, decode_identity
+from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import AggregateMeta
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 
 _TASK_FOLDER: Final = re.compile(r"(join|aggregate)-(\d+)")
-_ROCKSDICT_CONFIG: Final = "rocksdict-config.json"
-"""Where a task keeps its `StoreIdentity`."""
 
 
 def check_stores(state_dir: Path | None, offsets: GroupOffsets, snapshots: bool) -> Iterator[Finding]:
-    """Look into the state folders, unless a running process has them open. snapshots: a lost one can be restored."""
+    """Check the state folders that no running process uses. snapshots: whether lost state has snapshots."""
     if state_dir is None:
         return
     folders = _task_folders(state_dir)
     if not folders:
-        yield Finding("state", "ok", f"{state_dir} holds none yet")
+        yield Finding("state", "ok", f"{state_dir} has none yet")
     for parent in sorted({folder.parent for folder in folders}):
         tasks = [folder for folder in folders if folder.parent == parent]
         pid = lock_holder(parent / ".lock")
@@ -43,17 +40,17 @@ def check_stores(state_dir: Path | None, offsets: GroupOffsets, snapshots: bool)
         yield from bad
         healthy = [finding.observed for finding in found if finding.severity == "ok"]
         if healthy:
-            yield Finding("state", "ok", f"{parent}: {len(healthy)} tasks can be opened: {_with_counts(healthy)}")
+            yield Finding("state", "ok", f"{parent}: {len(healthy)} tasks are readable: {_with_counts(healthy)}")
 
 
 def _with_counts(observed: list[str]) -> str:
-    """What was seen of several tasks, equal ones once."""
+    """Join the observations, equal ones once with their number."""
     counts = Counter(observed)
     return "; ".join(text if count == 1 else f"{count} × {text}" for text, count in counts.items())
 
 
 def _task_folders(state_dir: Path) -> list[Path]:
-    """Of one process's state folder, or of all processes' under `prectr run`."""
+    """The task folders of one process, or of all processes of `prectr run`."""
     found = [*state_dir.glob("*"), *state_dir.glob("*/*")]
     return sorted(folder for folder in found if folder.is_dir() and _TASK_FOLDER.fullmatch(folder.name))
 
@@ -65,44 +62,23 @@ def _check_store(folder: Path, offsets: GroupOffsets, snapshots: bool) -> Findin
     name = f"state {folder}"
     rebuild = "delete the folder: it is rebuilt from " + ("its snapshot" if snapshots else "the log")
     try:
-        identity, meta = _read_values(folder, [IDENTITY_KEY, AGGREGATE_META if stage == "aggregate" else JOIN_META])
+        identity, meta = read_live_store(folder, [IDENTITY_KEY, AGGREGATE_META if stage == "aggregate" else JOIN_META])
     except StateError as error:
         return Finding(name, "error", str(error), rebuild)
     if identity is None:
         return Finding(name, "ok", "empty")
     try:
-        stored_identity = msgspec.msgpack.decode(identity, type=StoreIdentity)
+        stored_identity = decode_identity(identity)
         offset = _stored_offset(stage, meta)
     except msgspec.MsgspecError:
-        return Finding(name, "error", "it was written by another version of this program", rebuild)
-    advice = "name the system's own --state-dir, or this state's --topic-prefix and --group-prefix"
+        return Finding(name, "error", "written by another version of prectr", rebuild)
+    advice = "use the --state-dir of this system, or the --topic-prefix and --group-prefix of this state"
     if number >= len(offsets.partitions[stage]):
         return Finding(name, "error", f"the topic has {len(offsets.partitions[stage])} partitions", advice)
     if (stored_identity.cluster, stored_identity.topic_id) != (offsets.cluster, offsets.topic_ids[stage]):
-        observed = f"it is of {stored_identity.topic} in cluster {stored_identity.cluster}, not of this system"
+        observed = f"belongs to {stored_identity.topic} in cluster {stored_identity.cluster}, not to this system"
         return Finding(name, "error", observed, advice)
     return _check_offset(name, offset, offsets.partitions[stage][number], rebuild)
-
-
-def _read_values(folder: Path, keys: list[bytes]) -> list[bytes | None]:
-    """Values of a store that nobody has open; raises StateError where it cannot be opened.
-
-    Even read-only, rocksdict writes its own file into the folder: so the store is opened through links, from elsewhere.
-    """
-    with TemporaryDirectory(prefix="prectr-doctor-") as temporary:
-        view = Path(temporary) / folder.name
-        view.mkdir()
-        for file in folder.iterdir():
-            if file.name != _ROCKSDICT_CONFIG:
-                (view / file.name).symlink_to(file.resolve())
-        try:
-            store = Store(view, StoreOptions(read_only=True))
-            try:
-                return store.get_many(keys)
-            finally:
-                store.close()
-        except StateError as error:
-            raise StateError(str(error).replace(str(view), str(folder))) from error
 
 
 def _stored_offset(stage: str, meta: bytes | None) -> int:
@@ -117,16 +93,16 @@ def _check_offset(name: str, offset: int, partition: PartitionOffsets, rebuild: 
     if partition.committed is None:
         if offset == 0:
             return Finding(name, "ok", "nothing read yet")
-        advice = "use the group that wrote it (--group-prefix), or begin again with all names and folders new"
-        return Finding(name, "error", f"it stands at offset {offset:,}, but the group has committed nothing", advice)
+        advice = "use the group that wrote it (--group-prefix), or start over with new prefixes and folders"
+        return Finding(name, "error", f"at offset {offset:,}, but the group has committed nothing", advice)
     committed = partition.committed[0]
     if offset > committed:
         advice = "another group wrote it: use that --group-prefix, or another --state-dir"
-        return Finding(name, "error", f"it stands at offset {offset:,}, ahead of the commit at {committed:,}", advice)
+        return Finding(name, "error", f"at offset {offset:,}, ahead of the commit at {committed:,}", advice)
     if max(offset, partition.committed[1].start_offset) < partition.start:
-        observed = f"it stands at offset {offset:,}, but the log begins at {partition.start:,}"
-        return Finding(name, "error", observed, f"bring back a state that is further on, or {rebuild}")
+        observed = f"at offset {offset:,}, but the log starts at {partition.start:,}"
+        return Finding(name, "error", observed, f"restore a newer state, or {rebuild}")
     if offset < committed:
-        # After a rebalance the task is another process's, and the folder waits for it to come back.
-        return Finding(name, "ok", f"{committed - offset:,} records behind the commit; they are taken again on start")
+        # After a rebalance the task may run elsewhere, and this folder is kept for its return.
+        return Finding(name, "ok", f"{committed - offset:,} records behind the commit; they are reprocessed on start")
     return Finding(name, "ok", "at the commit")

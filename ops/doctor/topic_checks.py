@@ -1,4 +1,4 @@
-"""What a broker's topics and settings mean for the live system: findings, each with what to do."""
+"""Checks topics and broker settings: findings, each with advice."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,37 +10,33 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import SystemHealth, TopicHealth, Topics, describe_system
 
 _RECORD_OVERHEAD: Final = 64 << 10
-"""Bytes for a record's key, headers and frame beside its value."""
+"""Bytes for the key, headers and framing of a record, beside its value."""
 _TRANSACTION_TIMEOUT_MS: Final = 60_000
-"""For how long a task's transaction may stay open."""
+"""Transaction timeout of the tasks."""
 _MIN_METADATA_BYTES: Final = 4_096
 _DAY_MS: Final = 86_400_000
 _MIN_OFFSETS_RETENTION_MINUTES: Final = 7 * 1_440
-"""A week: what brokers keep the offsets of a group without members by default."""
+"""A week: the default of Kafka brokers."""
 _ERROR_INTERVALS: Final = 2
 _WARNING_INTERVALS: Final = 10
-"""Retention in snapshot intervals that is an error below the first and a warning below the second."""
+"""Retention in snapshot intervals: below the first an error, below the second a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotTarget:
-    """How the state is kept elsewhere: where, and every how many seconds."""
+    """Where snapshots are stored, and the seconds between two of them."""
 
     url: str
     interval: float
 
 
 def check_system(connection: Connection, topics: Topics, snapshots: SnapshotTarget | None = None) -> list[Finding]:
-    """Ask the broker about the system's topics and settings, and judge them.
-
-    Raises:
-        PrectrError: no broker.
-    """
+    """Check the topics and settings of a system; raises PrectrError if the broker does not respond."""
     return evaluate(describe_system(connection, topics), topics, connection.bootstrap, snapshots)
 
 
 def evaluate(health: SystemHealth, topics: Topics, bootstrap: str, snapshots: SnapshotTarget | None) -> list[Finding]:
-    """Judge what the broker says. bootstrap: for the commands that the advice names."""
+    """Check the settings that the broker reports. bootstrap: for the commands in the advice."""
     findings: list[Finding] = []
     for name in topics.all:
         topic = health.topics.get(name)
@@ -49,7 +45,7 @@ def evaluate(health: SystemHealth, topics: Topics, bootstrap: str, snapshots: Sn
             events = health.topics.get(topics.events)
             partitions = events.partitions if events else 4
             advice = f"prectr topics create --bootstrap {bootstrap} --partitions {partitions}{prefix}"
-            findings.append(Finding(name, "error", "there is no such topic", advice))
+            findings.append(Finding(name, "error", "the topic does not exist", advice))
             continue
         findings += _TopicCheck(name, topic, topics, health, bootstrap, snapshots).findings()
     findings += _broker(health.settings, bootstrap)
@@ -58,7 +54,7 @@ def evaluate(health: SystemHealth, topics: Topics, bootstrap: str, snapshots: Sn
 
 @dataclass(frozen=True, slots=True)
 class _TopicCheck:
-    """One topic under judgement."""
+    """The checks of one topic."""
 
     name: str
     health: TopicHealth
@@ -75,8 +71,8 @@ class _TopicCheck:
             yield self._finding(
                 "settings",
                 "warning",
-                "the broker does not tell them",
-                "give the user of --client-config the right DescribeConfigs on the topic",
+                "the broker does not return them",
+                "grant the user of --client-config DescribeConfigs on the topic",
             )
             return
         yield self._timestamps(settings)
@@ -102,26 +98,26 @@ class _TopicCheck:
                 "partitions",
                 "error",
                 f"{count}, of which {_abbreviated(self.health.leaderless)} have no leader",
-                "nobody can read or write them: bring their brokers back",
+                "they cannot be read or written: bring their brokers back",
             )
         between = (self.topics.joined_pages, self.topics.examples)
         if events is not None and self.name in between and count != events.partitions:
             return self._finding(
                 "partitions",
                 "error",
-                f"{count}, and {self.topics.events} has {events.partitions}",
-                "they must be alike: make topics of your own with `prectr topics create --topic-prefix NAME.`",
+                f"{count}, but {self.topics.events} has {events.partitions}",
+                "they must be equal: create separate topics with `prectr topics create --topic-prefix NAME.`",
             )
         return self._finding("partitions", "ok", str(count))
 
     def _replication(self) -> Finding:
         copies = self.health.min_replicas
-        observed = f"{copies} cop{'y' if copies == 1 else 'ies'} of each partition, {self.system.brokers} broker(s)"
+        observed = f"replication factor {copies}, {self.system.brokers} broker(s)"
         if self.health.under_replicated:
-            detail = f"{observed}; of partitions {_abbreviated(self.health.under_replicated)} not all are in step"
-            return self._finding("replication", "warning", detail, "look after the brokers that are behind or gone")
+            detail = f"{observed}; partitions {_abbreviated(self.health.under_replicated)} are under-replicated"
+            return self._finding("replication", "warning", detail, "check the brokers that are lagging or down")
         if copies == 1:
-            advice = "the loss of a broker's disk loses the log: on three brokers or more, `prectr topics create "
+            advice = "the loss of a broker disk loses the log: on three or more brokers use `prectr topics create "
             advice += "--replication 3` under a new --topic-prefix, or kafka-reassign-partitions.sh"
             return self._finding("replication", "warning", observed, advice)
         return self._finding("replication", "ok", observed)
@@ -130,8 +126,8 @@ class _TopicCheck:
         kind = settings.get("message.timestamp.type", "CreateTime")
         if kind == "LogAppendTime":
             return self._finding("message.timestamp.type", "ok", kind)
-        advice = "a record that carries an old time would be deleted at once, and one that carries a future time be "
-        advice += f"refused or kept for ever: {self._alter('message.timestamp.type=LogAppendTime')}"
+        advice = "records with an old timestamp are deleted at once, those with a future one are rejected or kept "
+        advice += f"forever: {self._alter('message.timestamp.type=LogAppendTime')}"
         return self._finding("message.timestamp.type", "warning", kind, advice)
 
     def _size(self, settings: Mapping[str, str]) -> Finding:
@@ -141,10 +137,10 @@ class _TopicCheck:
             events = self.system.topics.get(self.topics.events)
             largest = int((events.settings if events and events.settings else {}).get("max.message.bytes", 0))
             if limit < largest + _RECORD_OVERHEAD:
-                observed += f", and {self.topics.events} takes {_bytes(largest)}"
-                advice = f"what is refused there must fit here with its reason, or the stream stops: {alter}"
+                observed += f", but {self.topics.events} accepts {_bytes(largest)}"
+                advice = f"a dead letter must hold the largest event, or the stream stops: {alter}"
                 if expected < largest + _RECORD_OVERHEAD:
-                    advice = "what is refused there must fit here with its reason, or the stream stops: "
+                    advice = "a dead letter must hold the largest event, or the stream stops: "
                     advice += self._alter(f"max.message.bytes={largest + (largest >> 1)}")
                 return self._finding("max.message.bytes", "error", observed, advice)
         elif self.name == self.topics.events:
@@ -153,57 +149,57 @@ class _TopicCheck:
                     "max.message.bytes",
                     "error",
                     observed,
-                    f"an event of up to {_bytes(MAX_EVENT_BYTES)} must fit: {alter}",
+                    f"events of up to {_bytes(MAX_EVENT_BYTES)} must fit: {alter}",
                 )
             if limit < expected:
-                advice = f"`prectr topics create` makes it {_bytes(expected)}, so that what is too large for an event "
+                advice = f"`prectr topics create` sets {_bytes(expected)}, so that an oversized event "
                 return self._finding(
-                    "max.message.bytes", "warning", observed, f"{advice}ends as a dead letter: {alter}"
+                    "max.message.bytes", "warning", observed, f"{advice}becomes a dead letter: {alter}"
                 )
         elif limit < expected:
             return self._finding(
-                "max.message.bytes", "error", observed, f"a frame that does not fit stops all: {alter}"
+                "max.message.bytes", "error", observed, f"a frame that does not fit stops the pipeline: {alter}"
             )
         return self._finding("max.message.bytes", "ok", observed)
 
     def _cleanup(self, settings: Mapping[str, str]) -> Finding:
         policy = settings.get("cleanup.policy", "delete")
         if "compact" in policy and self.name != self.topics.quality:
-            advice = f"compaction removes records that are needed: {self._alter('cleanup.policy=delete')}"
+            advice = f"compaction would remove needed records: {self._alter('cleanup.policy=delete')}"
             return self._finding("cleanup.policy", "error", policy, advice)
         return self._finding("cleanup.policy", "ok", policy)
 
     def _retention(self, settings: Mapping[str, str]) -> Finding:
         age, size = int(settings.get("retention.ms", -1)), int(settings.get("retention.bytes", -1))
-        observed = f"{_duration(age)} and {'any size' if size < 0 else _bytes(size) + ' a partition'}"
+        observed = f"{_duration(age)} and {'any size' if size < 0 else _bytes(size) + ' per partition'}"
         if age < 0 and size < 0:
-            return self._finding("retention", "ok", "everything is kept")
-        for_ever = self._alter("retention.ms=-1,retention.bytes=-1")
+            return self._finding("retention", "ok", "unlimited")
+        unlimited = self._alter("retention.ms=-1,retention.bytes=-1")
         if self.name == self.topics.dead_letters:
             if 0 <= age < _DAY_MS:
-                advice = f"a letter is gone before a person reads it: {self._alter('retention.ms=2592000000')}"
+                advice = f"dead letters expire before they can be inspected: {self._alter('retention.ms=2592000000')}"
                 return self._finding("retention", "warning", observed, advice)
             return self._finding("retention", "ok", observed)
         if self.name == self.topics.examples:
-            advice = "a trainer that stays away for longer cannot go on, and a new one begins with the first example: "
-            return self._finding("retention", "warning", observed, advice + for_ever)
+            advice = "a trainer that is down for longer cannot resume, and a new one misses expired examples: "
+            return self._finding("retention", "warning", observed, advice + unlimited)
         if self.snapshots is None:
-            advice = "without snapshots a lost state folder is rebuilt from the whole log: start `prectr stream` with "
-            return self._finding("retention", "warning", observed, f"{advice}--snapshots URL, or {for_ever}")
+            advice = "without snapshots lost state is rebuilt from the whole log: start `prectr stream` with "
+            return self._finding("retention", "warning", observed, f"{advice}--snapshots URL, or {unlimited}")
         return self._retention_with_snapshots(age, size, observed, round(self.snapshots.interval * 1000))
 
     def _retention_with_snapshots(self, age: int, size: int, observed: str, interval: int) -> Finding:
-        """Retention of what a lost state folder is rebuilt from, where snapshots are made every so many ms."""
-        observed += f", a snapshot every {_duration(interval)}"
+        """Retention of the input of a lost state folder. interval: ms between two snapshots."""
+        observed += f", one snapshot per {_duration(interval)}"
         longer = self._alter(f"retention.ms={max(7 * _DAY_MS, 100 * interval)}")
         if 0 <= age < _ERROR_INTERVALS * interval:
-            advice = f"records are gone before the snapshot that makes them needless: {longer}"
+            advice = f"records expire before a snapshot covers them: {longer}"
             return self._finding("retention", "error", observed, advice)
         if 0 <= age < max(_WARNING_INTERVALS * interval, _DAY_MS):
-            advice = f"a pause of the stream may not last longer than that: {longer}"
+            advice = f"the stream must not be down for longer than that: {longer}"
             return self._finding("retention", "warning", observed, advice)
         if size >= 0:
-            advice = f"at a high rate the log is gone sooner than its age says: {self._alter('retention.bytes=-1')}"
+            advice = f"at a high rate the log expires earlier than its age limit: {self._alter('retention.bytes=-1')}"
             return self._finding("retention", "warning", observed, advice)
         return self._finding("retention", "ok", observed)
 
@@ -211,13 +207,15 @@ class _TopicCheck:
         min_insync, copies = int(settings.get("min.insync.replicas", 1)), self.health.min_replicas
         observed = f"{min_insync} of {copies}"
         if min_insync > copies:
-            advice = f"nothing can be written: {self._alter(f'min.insync.replicas={max(1, copies - 1)}')}"
+            advice = f"writes are rejected: {self._alter(f'min.insync.replicas={max(1, copies - 1)}')}"
             return self._finding("min.insync.replicas", "error", observed, advice)
         if copies > 1 and min_insync == copies:
-            advice = f"a single broker that is away stops all: {self._alter(f'min.insync.replicas={copies - 1}')}"
+            advice = (
+                f"a single broker that is down stops all writes: {self._alter(f'min.insync.replicas={copies - 1}')}"
+            )
             return self._finding("min.insync.replicas", "warning", observed, advice)
         if copies > 2 and min_insync == 1:
-            advice = "what one broker alone has acknowledged may be lost with it: "
+            advice = "records acknowledged by one broker alone may be lost with it: "
             return self._finding(
                 "min.insync.replicas", "warning", observed, advice + self._alter("min.insync.replicas=2")
             )
@@ -225,45 +223,45 @@ class _TopicCheck:
 
 
 def _broker(settings: Mapping[str, str] | None, bootstrap: str) -> Iterator[Finding]:
-    """The broker's own settings that the system depends on."""
+    """Broker settings that the system depends on."""
     if settings is None:
-        advice = "give the user of --client-config the right DescribeConfigs on the cluster, or ask who runs it for "
-        advice += "offsets.retention.minutes (a pause of the stream must be shorter)"
-        yield Finding("broker settings", "warning", "the broker does not tell them", advice)
+        advice = "grant the user of --client-config DescribeConfigs on the cluster, or ask its administrator for "
+        advice += "offsets.retention.minutes (downtime of the stream must be shorter)"
+        yield Finding("broker settings", "warning", "the broker does not return them", advice)
         return
     minutes = int(settings.get("offsets.retention.minutes", _MIN_OFFSETS_RETENTION_MINUTES))
-    observed = f"{_duration(minutes * 60_000)}: a stream that is stopped for longer loses its place"
+    observed = f"{_duration(minutes * 60_000)}: a stream that is down for longer loses its offsets"
     if minutes < _MIN_OFFSETS_RETENTION_MINUTES:
-        advice = f"offsets.retention.minutes={_MIN_OFFSETS_RETENTION_MINUTES} or more in server.properties of every broker, then "
-        yield Finding("broker offsets.retention.minutes", "warning", observed, f"{advice}restart them one by one")
+        advice = (
+            f"set offsets.retention.minutes={_MIN_OFFSETS_RETENTION_MINUTES} or more in server.properties of every "
+        )
+        yield Finding("broker offsets.retention.minutes", "warning", observed, f"{advice}broker, restart one by one")
     else:
         yield Finding("broker offsets.retention.minutes", "ok", observed)
     longest = int(settings.get("transaction.max.timeout.ms", 900_000))
     if longest < _TRANSACTION_TIMEOUT_MS:
         advice = (
-            f"transaction.max.timeout.ms={_TRANSACTION_TIMEOUT_MS} or more in server.properties: the tasks ask for that"
+            f"set transaction.max.timeout.ms={_TRANSACTION_TIMEOUT_MS} or more in server.properties: the tasks need it"
         )
         yield Finding("broker transaction.max.timeout.ms", "error", _duration(longest), advice)
     else:
         yield Finding("broker transaction.max.timeout.ms", "ok", _duration(longest))
     metadata = int(settings.get("offset.metadata.max.bytes", _MIN_METADATA_BYTES))
     if metadata < _MIN_METADATA_BYTES:
-        advice = (
-            f"offset.metadata.max.bytes={_MIN_METADATA_BYTES} or more in server.properties: each commit says what was "
-        )
-        yield Finding("broker offset.metadata.max.bytes", "error", _bytes(metadata), f"{advice}put out")
+        advice = f"set offset.metadata.max.bytes={_MIN_METADATA_BYTES} or more in server.properties: each commit has "
+        yield Finding("broker offset.metadata.max.bytes", "error", _bytes(metadata), f"{advice}metadata of its outputs")
     else:
         yield Finding("broker offset.metadata.max.bytes", "ok", _bytes(metadata))
 
 
 def _abbreviated(numbers: list[int]) -> str:
-    """Numbers in words, not too many."""
+    """At most eight numbers, and how many more."""
     few = ", ".join(map(str, numbers[:8]))
     return few if len(numbers) <= 8 else f"{few} and {len(numbers) - 8} more"
 
 
 def _duration(ms: int) -> str:
-    """Milliseconds in the largest unit that says them in full."""
+    """Milliseconds in the largest unit that needs no fraction."""
     if ms < 0:
         return "any age"
     for unit, size in (("d", _DAY_MS), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
@@ -273,7 +271,7 @@ def _duration(ms: int) -> str:
 
 
 def _bytes(count: int) -> str:
-    """Bytes in the largest unit that says them in full."""
+    """Bytes in the largest unit that needs no fraction."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size and count % size == 0:
             return f"{count // size} {unit}"

@@ -1,4 +1,4 @@
-"""The libraries that the live system stands on."""
+"""Versions of the libraries that the live system needs."""
 
 import importlib.util
 import platform
@@ -10,12 +10,12 @@ from prectr.ops.doctor.findings import Finding
 
 _LIBRARIES: Final = ("kafka-python", "rocksdict", "msgspec", "torch")
 _MIN_KAFKA_PYTHON: Final = (3, 0, 12)
-"""Of kafka-python: transactions, static members and commit metadata were seen to work from here on."""
+"""The first version tested with transactions, static members and commit metadata."""
 _CODECS: Final = ("lz4", "crc32c", "zstandard")
 
 
 def check_versions() -> Iterator[Finding]:
-    """What is installed, and whether the client is new enough."""
+    """Check the installed versions and the codecs."""
     found = {name: _version(name) for name in _LIBRARIES}
     observed = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
     observed = f"prectr {_version('prectr-streaming')}, Python {platform.python_version()}, {observed}"

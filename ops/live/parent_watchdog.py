@@ -1,7 +1,7 @@
-"""The command as a child of `prectr run`: it ends when its parent does, however that ends.
+"""Runs a command as a child of `prectr run` that exits when its parent dies.
 
-The parent holds the other end of this process's stdin and never writes to it, so that the end of stdin is the end of
-the parent, `kill -9` included. Run as `python -m prectr.ops.live.parent_watchdog COMMAND …`.
+The parent holds the other end of this process's stdin and never writes to it: end of file on stdin means that the
+parent is gone, even after `kill -9`. Run as `python -m prectr.ops.live.parent_watchdog COMMAND …`.
 """
 
 import os
@@ -13,11 +13,11 @@ from typing import Final
 from prectr.ops.cli.main import main
 
 GRACE_PERIOD: Final = 30.0
-"""Seconds to end with everything committed; a child that still hangs then (on a broker that is gone) is killed."""
+"""Seconds to stop with everything committed; a child that still hangs then, on a lost broker, is killed."""
 
 
 def _exit_with_parent(fd: int, grace_period: float) -> None:
-    """Wait for the end of `fd`, then ask this process to stop and, after `grace` seconds, make it."""
+    """Wait for the end of file of `fd`, then send SIGTERM to this process and, after the grace period, SIGKILL."""
     while os.read(fd, 64):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""How far a live system is: asked of the broker and read from the trainer's report, nothing disturbed."""
+"""The progress of a live system, from the broker's offsets and the trainer's report; read-only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ from kafka.structs import OffsetAndMetadata
 
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.transactions.producer import decode_commit
+from prectr.stream.kafka.transactions.committed_offsets import decode_commit
 
 REPORT_FILE: Final = "report.json"
 
 
 class ReportedQuality(msgspec.Struct, frozen=True):
-    """A model's quality so far, of pages scored before they were learned from; None while it is undefined."""
+    """The prequential quality of a model so far; None while undefined."""
 
     model: str
     auc: float | None = None
@@ -24,17 +24,17 @@ class ReportedQuality(msgspec.Struct, frozen=True):
 
 
 class TrainerReport(msgspec.Struct, frozen=True):
-    """What the trainer said in its last report: pages learned from, and the quality of its models."""
+    """The last report of the trainer: pages trained on, and the quality of its models."""
 
     pages: int = 0
     models: list[ReportedQuality] = []
 
 
 class PipelineStatus(msgspec.Struct, frozen=True):
-    """What the broker knows.
+    """The progress of the stages, from the broker.
 
-    events: in the log since it began. unread: of them, by partition, those that no `sessions` task has committed.
-    closed: pages whose labels are final. examples: pages with all aggregates, ready to be learned from.
+    events: number of records of search-events since its start. lag: by partition, records that `join` has not committed
+    yet. joined_pages: closed pages, with final labels. examples: pages with aggregates, ready for training.
     """
 
     events: int
@@ -44,7 +44,7 @@ class PipelineStatus(msgspec.Struct, frozen=True):
 
 
 class PipelineStatusReader:
-    """Asks a broker how far the stages are, without joining their groups."""
+    """Reads the progress of the stages from the broker, without joining their groups."""
 
     def __init__(self, connection: Connection, topics: Topics, group_prefix: str, partitions: int) -> None:
         self._connection = connection
@@ -54,10 +54,10 @@ class PipelineStatusReader:
         self._consumer: KafkaConsumer = connection.consumer(group_id=None)
 
     def read(self) -> PipelineStatus:
-        """How far the stages are now.
+        """Read the progress now.
 
         Raises:
-            PrectrError: the broker does not answer, or a group belongs to another program.
+            PrectrError: the broker does not respond, or a group was used by another program.
         """
         with self._connection.translate_errors():
             ends = self._consumer.end_offsets(self._events)
@@ -80,12 +80,12 @@ class PipelineStatusReader:
         )
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the connection."""
         self._consumer.close()
 
 
 def read_trainer_report(run_dir: Path) -> TrainerReport | None:
-    """What the trainer's last report says; None before its first."""
+    """Read the last report of the trainer; None before the first."""
     try:
         return msgspec.json.decode((run_dir / REPORT_FILE).read_bytes(), type=TrainerReport)
     except (FileNotFoundError, msgspec.DecodeError):

@@ -1,4 +1,4 @@
-"""Runs the whole live system on one machine: stream processes and the trainer, kept running and shown."""
+"""Runs the whole live system on one machine: supervised stream processes and a trainer, with a status display."""
 
 import logging
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRun:
-    """What a live run is told.
+    """Which processes a live run starts, and on which brokers and topics.
 
-    partitions: of topics that are made; None for as many as are there, or 4. metrics_port: of the trainer; the stream
-    processes have the next ones, and the monitor the one behind. both, stream, train: flags for the processes of either
-    kind, of the stages, and of the trainer. monitor: flags of the monitor; None for none. log: flags before every
-    process's command, of how it logs.
+    partitions: of topics that are created; None for those of existing topics, else 4. metrics_port: of the trainer;
+    the stream processes use the next ones, the monitor the one after. stream_flags, train_flags: for the stream
+    processes and the trainer. monitor_flags: for the monitor; None for no monitor. log_flags: how each process logs;
+    they precede its command.
     """
 
     connection: Connection
@@ -38,7 +38,6 @@ class LiveRun:
     partitions: int | None = None
     until_end: bool = False
     metrics_port: int | None = None
-    common_flags: Sequence[str] = ()
     stream_flags: Sequence[str] = ()
     train_flags: Sequence[str] = ()
     monitor_flags: Sequence[str] | None = None
@@ -47,9 +46,9 @@ class LiveRun:
 
 
 def run_live(run: LiveRun) -> None:
-    """Make the topics that are missing, start all processes and keep them running until asked to stop.
+    """Create missing topics, start all processes and keep them running until a stop is requested.
 
-    With `until_end`, until all that is there has gone through. No process is left at the end.
+    With `until_end`, until the topics have been processed to their end. No process is left running.
 
     Raises:
         PrectrError: the broker or the topics do not allow it, or a process cannot be kept running.
@@ -71,82 +70,47 @@ def run_live(run: LiveRun) -> None:
 
 
 def _ensure_topics(run: LiveRun) -> int:
-    """Make the topics that are not there; returns how many partitions each has."""
+    """Create missing topics; returns the number of partitions of each topic."""
     names = run.connection.call_admin(lambda admin: admin.list_topics())
     existing = partition_count(run.connection, run.topics.events) if run.topics.events in names else None
     partitions = run.partitions or existing or _PARTITIONS
     for name in create_topics(run.connection, run.topics, partitions):
-        _log.info("%s: made, %d partitions", name, partitions)
+        _log.info("%s: created, %d partitions", name, partitions)
     return partitions
 
 
 def _processes(run: LiveRun) -> list[ManagedProcess]:
-    end_flags = ["--until-end"] if run.until_end else []
-    log_dir = run.run_dir / "logs"
-    numbers = range(1, run.stream_workers + 1)
-    monitors = [] if run.monitor_flags is None else [_monitor_process(run, run.monitor_flags)]
-    return [
-        *(
-            ManagedProcess(
-                f"stream-{number}",
-                [
-                    *(
-                        *run.log_flags,
-                        "stream",
-                        *run.common_flags,
-                        *run.stream_flags,
-                        *end_flags,
-                        *_metrics_flags(run, number),
-                    ),
-                    *("--state-dir", str(run.state_dir / f"stream-{number}")),
-                ],
-                log_dir / f"stream-{number}.log",
-                may_exit=run.until_end,
-                restart_policy=run.restart_policy,
-            )
-            for number in numbers
-        ),
-        ManagedProcess(
-            "train",
-            [
-                *run.log_flags,
-                "train",
-                *run.common_flags,
-                *run.train_flags,
-                *end_flags,
-                *_metrics_flags(run, 0),
-                "--run-dir",
-                str(run.run_dir),
-            ],
-            log_dir / "train.log",
-            may_exit=run.until_end,
-            restart_policy=run.restart_policy,
-        ),
-        *monitors,
+    processes = [
+        _process(
+            run, f"stream-{number}", "stream", [*run.stream_flags, f"--state-dir={run.state_dir / f'stream-{number}'}"]
+        )
+        for number in range(1, run.stream_workers + 1)
     ]
+    processes.append(_process(run, "train", "train", [*run.train_flags, f"--run-dir={run.run_dir}"]))
+    if run.monitor_flags is not None:
+        flags = [*run.monitor_flags, f"--data-dir={run.run_dir / 'monitor'}"]
+        processes.append(_process(run, "monitor", "monitor", flags))
+    return processes
 
 
-def _monitor_process(run: LiveRun, flags: Sequence[str]) -> ManagedProcess:
+def _process(run: LiveRun, name: str, command: str, flags: Sequence[str]) -> ManagedProcess:
+    metrics_flags = [] if run.metrics_port is None else [f"--metrics-port={_metrics_port(run, run.metrics_port, name)}"]
     return ManagedProcess(
-        "monitor",
-        [
-            *run.log_flags,
-            "monitor",
-            *flags,
-            *_metrics_flags(run, run.stream_workers + 1),
-            "--data-dir",
-            str(run.run_dir / "monitor"),
-        ],
-        run.run_dir / "logs" / "monitor.log",
-        may_exit=False,
+        name,
+        [*run.log_flags, command, *flags, *metrics_flags],
+        run.run_dir / "logs" / f"{name}.log",
+        may_exit=run.until_end and command != "monitor",
         restart_policy=run.restart_policy,
     )
 
 
-def _metrics_flags(run: LiveRun, number: int) -> list[str]:
-    return [] if run.metrics_port is None else ["--metrics-port", str(run.metrics_port + number)]
+def _metrics_port(run: LiveRun, first: int, name: str) -> int:
+    """The trainer's port is the first, the stream processes' are the next ones, the monitor's is the last."""
+    if name == "train":
+        return first
+    return first + (run.stream_workers + 1 if name == "monitor" else int(name.removeprefix("stream-")))
 
 
 def report_path(run_dir: Path) -> Path:
-    """Where the trainer's report lies."""
+    """The path of the trainer's report."""
     return run_dir / REPORT_FILE

@@ -1,4 +1,4 @@
-"""What `prectr run` shows while it runs: one table on a terminal, a log line now and then elsewhere."""
+"""The status display of `prectr run`: a table on a terminal, periodic log lines elsewhere."""
 
 import logging
 import time
@@ -17,10 +17,11 @@ from rich.text import Text
 from prectr.ops.cli.console import console, is_interactive
 from prectr.ops.live.pipeline_status import PipelineStatus, PipelineStatusReader, TrainerReport, read_trainer_report
 from prectr.ops.live.supervisor import ManagedProcess
+from prectr.ops.report.numbers import fixed
 from prectr.state.errors import PrectrError
 
 _POLL_INTERVAL: Final = 2.0
-"""Seconds between two questions to the broker."""
+"""Seconds between two requests to the broker."""
 _LOG_INTERVAL: Final = 10.0
 _JOIN_TIMEOUT: Final = 10.0
 _log = logging.getLogger(__name__)
@@ -28,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DisplayState:
-    """What is known of the system. change: of each model's AUC and GAUC since the report before. trouble: of asking."""
+    """What is known of the system.
+
+    quality_change: change of AUC and GAUC since the previous report, by model. error: of the last poll; empty if none.
+    """
 
     pipeline: PipelineStatus | None = None
     trainer: TrainerReport = field(default_factory=TrainerReport)
@@ -36,7 +40,7 @@ class DisplayState:
     error: str = ""
 
     def with_trainer(self, trainer: TrainerReport) -> "DisplayState":
-        """With a newer report."""
+        """This state with a newer report."""
         if trainer == self.trainer:
             return self
         previous = {each.model: each for each in self.trainer.models}
@@ -49,7 +53,7 @@ class DisplayState:
 
 
 class StatusPoller:
-    """Looks at the system from a thread of its own, so that a broker that does not answer holds nobody up."""
+    """Polls the system in a separate thread, so that an unresponsive broker does not block the supervisor."""
 
     def __init__(self, make_reader: Callable[[], PipelineStatusReader], run_dir: Path) -> None:
         self._make_reader = make_reader
@@ -57,7 +61,7 @@ class StatusPoller:
         self._lock = Lock()
         self._state = DisplayState()
         self._stop = Event()
-        self._thread = Thread(target=self._run, name="watch", daemon=True)
+        self._thread = Thread(target=self._run, name="status-poller", daemon=True)
 
     def __enter__(self) -> "StatusPoller":
         self._thread.start()
@@ -69,7 +73,7 @@ class StatusPoller:
 
     @property
     def state(self) -> DisplayState:
-        """What it saw last."""
+        """The latest state."""
         with self._lock:
             return self._state
 
@@ -94,7 +98,7 @@ class StatusPoller:
 
 @contextmanager
 def display(title: str, processes: Sequence[ManagedProcess], poller: StatusPoller) -> Iterator[Callable[[], None]]:
-    """Show the system; what is yielded is to be called often, and brings it up to date."""
+    """Show the system. Yields a function that refreshes the display; call it often."""
     started = time.monotonic()
     if is_interactive():
         with Live(console=console, auto_refresh=False, transient=False) as live:
@@ -121,21 +125,21 @@ def display(title: str, processes: Sequence[ManagedProcess], poller: StatusPolle
 
 
 def summary(state: DisplayState) -> str:
-    """The system in a line."""
+    """The state as one line."""
     if state.pipeline is None:
         return state.error or "starting"
     parts = [
-        f"{state.pipeline.events:,} events ({sum(state.pipeline.lag):,} unread)",
+        f"{state.pipeline.events:,} events (lag {sum(state.pipeline.lag):,})",
         f"{state.pipeline.joined_pages:,} pages closed",
         f"{state.pipeline.examples:,} examples",
-        f"{state.trainer.pages:,} learned",
-        *(f"{each.model} AUC {_score(each.auc)} GAUC {_score(each.gauc)}" for each in state.trainer.models),
+        f"{state.trainer.pages:,} trained",
+        *(f"{each.model} AUC {fixed(each.auc)} GAUC {fixed(each.gauc)}" for each in state.trainer.models),
     ]
     return "; ".join([*parts, state.error] if state.error else parts)
 
 
 def render(title: str, seconds: float, process_list: Sequence[ManagedProcess], state: DisplayState) -> Group:
-    """The system as a table."""
+    """The state as a table."""
     process_states = Text("  ".join(_process_state(process) for process in process_list))
     table = Table(title=f"{title}, {_elapsed(seconds)}", title_justify="left", show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
@@ -144,34 +148,30 @@ def render(title: str, seconds: float, process_list: Sequence[ManagedProcess], s
     pipeline = state.pipeline
     if pipeline is not None:
         lag = " ".join(f"{count:,}" for count in pipeline.lag)
-        table.add_row("events", f"{pipeline.events:,}", f"{sum(pipeline.lag):,} unread; by partition {lag}")
+        table.add_row("events", f"{pipeline.events:,}", f"lag {sum(pipeline.lag):,}; by partition {lag}")
         table.add_row("pages closed", f"{pipeline.joined_pages:,}", "clicks joined, labels final")
         table.add_row(
             "examples",
             f"{pipeline.examples:,}",
-            f"{pipeline.joined_pages - pipeline.examples:,} pages wait for their turn",
+            f"{pipeline.joined_pages - pipeline.examples:,} pages in the merge",
         )
     unsaved = (
         ""
         if pipeline is None
         else f"{max(pipeline.examples - state.trainer.pages, 0):,} newer than the last checkpoint"
     )
-    table.add_row("learned", f"{state.trainer.pages:,}", unsaved)
+    table.add_row("trained", f"{state.trainer.pages:,}", unsaved)
     for each in state.trainer.models:
         auc, gauc = (state.quality_change or {}).get(each.model, (0.0, 0.0))
-        change = f"{auc:+.4f}, {gauc:+.4f} since the checkpoint before" if auc or gauc else ""
-        table.add_row(each.model, f"AUC {_score(each.auc)}  GAUC {_score(each.gauc)}", change)
+        change = f"{auc:+.4f}, {gauc:+.4f} since the previous checkpoint" if auc or gauc else ""
+        table.add_row(each.model, f"AUC {fixed(each.auc)}  GAUC {fixed(each.gauc)}", change)
     return Group(table, process_states, Text(state.error, style="yellow"))
 
 
 def _process_state(process: ManagedProcess) -> str:
-    state = "running" if process.running else "ended" if process.completed else "waiting to start again"
-    restarts = f" (started again {process.restarts}×)" if process.restarts else ""
+    state = "running" if process.running else "done" if process.completed else "waiting to restart"
+    restarts = f" (restarted {process.restarts}×)" if process.restarts else ""
     return f"{process.name}: {state}{restarts}"
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _elapsed(seconds: float) -> str:

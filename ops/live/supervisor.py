@@ -1,4 +1,4 @@
-"""Child processes that are kept running: one that dies is started again, one that keeps dying ends them all."""
+"""Supervises child processes: a process that dies is restarted; one that keeps dying stops them all."""
 
 import logging
 import re
@@ -18,9 +18,9 @@ from prectr.state.errors import PrectrError, UsageError
 _USAGE_ERROR: Final = 2
 _POLL_INTERVAL: Final = 0.2
 _ERROR_LOGGER: Final = "prectr"
-"""The logger of the line that says why a command failed,"""
+"""The logger of the final error of a command,"""
 _ERROR_PREFIX: Final = "prectr: "
-"""and how that line begins for a person."""
+"""and the prefix of that line in the console format."""
 _WARNING_SEVERITIES: Final = ("WARNING", "ERROR", "CRITICAL")
 _WARNING_LINE: Final = re.compile(rf"^\S+ \S+ (?:{'|'.join(_WARNING_SEVERITIES)}) (.*)$")
 _log = logging.getLogger(__name__)
@@ -28,11 +28,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
-    """How often, and how fast, a child that dies is started again.
+    """When a process that has died is restarted. All times in seconds.
 
-    attempts: deaths in a row after which it is given up. first, longest: seconds to wait before the first start
-    again, doubled each time up to the longest. steady: seconds after which it counts as well, and the row ends.
-    grace: seconds that all children have to end when they are asked to.
+    max_failures: consecutive failures after which all processes are stopped. initial_delay, max_delay: delay before a
+    restart, doubled after each failure. reset_after: uptime after which the failures are forgotten. grace_period: time
+    to stop after SIGTERM.
     """
 
     max_failures: int = 5
@@ -43,9 +43,12 @@ class RestartPolicy:
 
 
 class ManagedProcess:
-    """One child process, from its first start to its end; what it says goes to the file `log`.
+    """A child process, over all of its restarts.
 
-    command: a `prectr` command and its flags. may_end: whether an end with exit code 0 is what it was started for.
+    Args:
+        command: a `prectr` command and its flags.
+        log: file for its output.
+        may_exit: whether exit code 0 means that its work is done.
     """
 
     def __init__(
@@ -74,30 +77,30 @@ class ManagedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process now."""
+        """Whether the process is running."""
         return self._process is not None
 
     @property
     def pid(self) -> int | None:
-        """Its process id, where there is a process."""
+        """The process id; None if it is not running."""
         return self._process.pid if self._process else None
 
     def start(self, now: float) -> None:
-        """Start the process. now: seconds of a clock that never goes back."""
+        """Start the process. now: seconds of a monotonic clock."""
         self._started_at = now
         self._restart_at = None
         with self._log.open("ab") as out:
-            # A session of its own: Ctrl-C is for the parent, which asks its children in its own time.
+            # In a session of its own: Ctrl-C goes to the parent, which stops its children in order.
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
             )
 
     def poll(self, now: float) -> None:
-        """Take note of what has become of the process; start it again where that is due.
+        """Check the process; restart it if that is due.
 
         Raises:
-            UsageError: it was started wrongly, so that starting it again cannot help.
-            PrectrError: it has died too often in a row.
+            UsageError: the process has ended with a usage error, so a restart cannot help.
+            PrectrError: it has failed too often in a row.
         """
         if self._process is None:
             if self._restart_at is not None and now >= self._restart_at:
@@ -117,25 +120,22 @@ class ManagedProcess:
         if code == _USAGE_ERROR:
             raise UsageError(f"{self.name}: {reason}")
         if self._failures >= self._restart_policy.max_failures:
-            raise PrectrError(
-                f"{self.name} has ended {self._failures} times in a row, so it is given up: {reason} (what it said: "
-                f"{self._log})"
-            )
+            raise PrectrError(f"{self.name} has failed {self._failures} times in a row: {reason} (log: {self._log})")
         delay = min(self._restart_policy.initial_delay * 2 ** (self._failures - 1), self._restart_policy.max_delay)
         self._restart_at = now + delay
-        _log.warning("%s: %s; starting it again in %g s", self.name, reason, delay)
+        _log.warning("%s: %s; restarting it in %g s", self.name, reason, delay)
 
     def terminate(self) -> None:
-        """Ask the process to commit what it does and end; it is not started again."""
+        """Send SIGTERM: the process commits and exits; it is not restarted."""
         self._restart_at = None
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def has_exited(self) -> bool:
-        """Whether it has ended after it was asked to.
+        """Whether it has exited after `terminate`.
 
         Raises:
-            PrectrError: it has failed at that.
+            PrectrError: it has exited with an error.
         """
         if self._process is None:
             return True
@@ -144,13 +144,13 @@ class ManagedProcess:
             return False
         self._forward_warnings()
         self._release()
-        # A child that was not yet ready to be asked dies of the signal, with nothing under way.
+        # A child that has not installed its handler yet dies from the signal; it has no work in progress.
         if code not in (0, -signal.SIGTERM):
-            raise PrectrError(f"{self.name}: {self._exit_reason(code)} (what it said: {self._log})")
+            raise PrectrError(f"{self.name}: {self._exit_reason(code)} (log: {self._log})")
         return True
 
     def kill(self) -> None:
-        """End the process at once; what is committed is kept."""
+        """Kill the process; committed work is kept."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -167,17 +167,17 @@ class ManagedProcess:
             _log.warning("%s: %s", self.name, warning)
 
     def _exit_reason(self, code: int) -> str:
-        """Why it ended: its own last words, or how it died."""
+        """Why it ended: its last error, its signal or its exit code."""
         message = self._log_tail.pop_error()
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
         if code == 0:
-            return "it has ended, though it was not asked to"
-        return message or f"it ended with exit code {code}"
+            return "exited unexpectedly with code 0"
+        return message or f"exited with code {code}"
 
 
 class _LogTail:
-    """What a child has said, read from its file as it grows."""
+    """Follows the log file of a child."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -186,7 +186,7 @@ class _LogTail:
         self._error = ""
 
     def read_warnings(self) -> list[str]:
-        """New warnings and errors among what it has logged."""
+        """Read new warnings and errors; remember the last final error."""
         with self._log.open("rb") as file:
             file.seek(self._offset)
             new = file.read()
@@ -208,7 +208,7 @@ class _LogTail:
         return found
 
     def pop_error(self) -> str:
-        """What it said last about why it failed; once."""
+        """Return and clear the last final error."""
         error, self._error = self._error, ""
         return error
 
@@ -220,11 +220,11 @@ def supervise(
     on_poll: Callable[[], None] = lambda: None,
     restart_policy: RestartPolicy = RestartPolicy(),
 ) -> None:
-    """Run the children until `stop` says so or all have done what they were started for; none is left at the end.
+    """Run the processes until `stop` returns true or all are completed; none is left running.
 
     Raises:
-        PrectrError: one cannot be kept running, or fails at ending; the others have been ended then.
-        KeyboardInterrupt: asked to stop again while they were ending; they have been killed.
+        PrectrError: a process cannot be kept running or fails while stopping; the others have been stopped.
+        KeyboardInterrupt: a second stop request while they were stopping; they have been killed.
     """
     try:
         for process in processes:
@@ -236,7 +236,7 @@ def supervise(
             time.sleep(_POLL_INTERVAL)
         _terminate_all(processes, restart_policy.grace_period)
     except PrectrError:
-        # What went wrong first says more than what goes wrong after it.
+        # The first error is the one to report.
         with suppress(PrectrError):
             _terminate_all(processes, restart_policy.grace_period)
         raise
@@ -246,7 +246,7 @@ def supervise(
 
 
 def _terminate_all(processes: Sequence[ManagedProcess], grace_period: float) -> None:
-    """End all side by side; raises the first failure when all have ended."""
+    """Stop all in parallel; raises the first failure once all have ended."""
     failed: PrectrError | None = None
     for process in processes:
         process.terminate()
@@ -262,7 +262,7 @@ def _terminate_all(processes: Sequence[ManagedProcess], grace_period: float) -> 
                 running.remove(process)
         time.sleep(_POLL_INTERVAL)
     for process in running:
-        _log.warning("%s: still not ended after %g s: killed; nothing committed is lost", process.name, grace_period)
+        _log.warning("%s: did not stop within %g s: killed; committed work is kept", process.name, grace_period)
         process.kill()
     if failed is not None:
         raise failed

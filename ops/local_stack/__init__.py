@@ -1,1 +1,1 @@
-"""The whole system on one machine without containers: what `make up` starts and `make down` ends."""
+"""The whole system on one machine without containers: `make up` and `make down`."""

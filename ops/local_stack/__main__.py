@@ -1,4 +1,4 @@
-"""Entry point of `make up` and `make down`: `python -m prectr.ops.local_stack up`, and `down`."""
+"""Entry point of `make up` and `make down`: `python -m prectr.ops.local_stack up|down`."""
 
 import sys
 
@@ -10,14 +10,14 @@ from prectr.state.errors import PrectrError, UsageError
 
 
 def main(command: str) -> None:
-    """Start the whole system, or end it."""
+    """Start or stop the whole system."""
     settings = UpSettings.from_environment()
     if command == "down":
         was_running = stop(settings.dir)
-        print(f"{settings.dir}: ended" if was_running else f"{settings.dir}: nothing is up")
+        print(f"{settings.dir}: stopped" if was_running else f"{settings.dir}: nothing is running")
         return
     started = start(settings)
-    print("up" if started else "it is up already; make down ends it")
+    print("up" if started else "already up; make down stops it")
     for name, address in _addresses(settings).items():
         print(f"  {name:<12}{address}")
 
@@ -31,7 +31,7 @@ def _addresses(settings: UpSettings) -> dict[str, str]:
         "Kafka": settings.bootstrap,
         "report": str(settings.dir / "run" / "report.html"),
         "logs": f"{settings.log}, {settings.kafka_log}, {settings.dir / 'run' / 'logs'}",
-        "the end": "make down (data stays; make up goes on with it)",
+        "stop": "make down (keeps the data; make up resumes with it)",
     }
 
 
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     set_up_logging()
     try:
         if sys.argv[1:] not in (["up"], ["down"]):
-            raise UsageError("python -m prectr.ops.local_stack up, or down")
+            raise UsageError("usage: python -m prectr.ops.local_stack up|down")
         main(sys.argv[1])
     except PrectrError as error:
         sys.exit(str(error))

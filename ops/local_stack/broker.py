@@ -1,4 +1,4 @@
-"""One Kafka broker of this machine: where Kafka is, how a broker of it is set up and started."""
+"""A Kafka broker on this machine: locates Kafka, configures and starts a broker."""
 
 import os
 import shutil
@@ -33,14 +33,14 @@ log.retention.check.interval.ms=1000
 
 
 def kafka_home() -> Path | None:
-    """Where Kafka is: KAFKA_HOME, else ../shared/kafka, else of `make kafka`; None if nowhere, or without Java."""
+    """The Kafka folder: KAFKA_HOME, ../shared/kafka or that of `make kafka`; None if missing or without Java."""
     named = os.environ.get("KAFKA_HOME")
     homes = (Path(named),) if named else _KAFKA_HOMES
     return next((home for home in homes if (home / "libs").is_dir() and shutil.which("java")), None)
 
 
 def java_command(home: Path) -> list[str]:
-    """How a program of Kafka's is started, but for its name; in 512 MB, logging to its console."""
+    """The command line of a Kafka program up to its class name; 512 MB, logs to the console."""
     command = ["java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC"]
     config = next((path for path in (home / "log4j2.yaml", home / "config" / "log4j2.yaml") if path.exists()), None)
     if config is not None:
@@ -49,7 +49,7 @@ def java_command(home: Path) -> list[str]:
 
 
 def write_properties(folder: Path, port: int, controller: int) -> Path:
-    """Write the settings of a broker that has its data in `folder`; returns their file."""
+    """Write the settings of a broker with its data in `folder`; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
     properties.write_text(_PROPERTIES.format(port=port, controller=controller, folder=folder))
@@ -57,9 +57,9 @@ def write_properties(folder: Path, port: int, controller: int) -> Path:
 
 
 def format_storage(java: list[str], properties: Path, *, standalone: bool = True) -> None:
-    """Make the broker's data folder, unless it is there; safe to repeat.
+    """Format the data folder of a broker unless it exists; safe to repeat.
 
-    standalone: it is the first of its quorum, and its settings name no voters.
+    standalone: whether it is the only controller, without voters in its settings.
     """
     if (properties.parent / "data" / "meta.properties").exists():
         return
@@ -71,5 +71,5 @@ def format_storage(java: list[str], properties: Path, *, standalone: bool = True
 
 
 def broker_command(java: list[str], properties: Path) -> list[str]:
-    """How the broker is started; it answers once it has said "Kafka Server started"."""
+    """The command line of the broker; it is ready once it logs "Kafka Server started"."""
     return [*java, "kafka.Kafka", str(properties)]

@@ -1,4 +1,4 @@
-"""The demo log of `make up` and of docker-compose.yml: simulated once, loaded at a pace, each line once."""
+"""Loads the demo log of `make up` and docker-compose.yml: simulated once, each line loaded once."""
 
 import logging
 import time
@@ -7,14 +7,15 @@ from typing import Annotated, Final
 
 import typer
 
+from prectr.ops.cli.client_config import connection
 from prectr.ops.cli.console import progress_bar, set_up_logging
-from prectr.ops.cli.kafka_options import Bootstrap, connection
+from prectr.ops.cli.options import Bootstrap
 from prectr.ops.cli.signals import stop_signals
 from prectr.state.errors import UsageError
 from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io.log_loader import load
-from prectr.stream.simulator import simulate
+from prectr.stream.simulator import WorldSettings, simulate
 
 _SLEEP: Final = 0.5
 _CONNECT_TIMEOUT: Final = 120.0
@@ -23,20 +24,20 @@ _log = logging.getLogger("prectr")
 
 def demo(
     bootstrap: Bootstrap,
-    folder: Annotated[Path, typer.Option(help="Where the log is kept, so that it is made once.")],
+    folder: Annotated[Path, typer.Option(help="Folder for the log; it is simulated once.")],
     pages: Annotated[int, typer.Option(min=1, help="Result pages of the log.")] = 20_000,
-    speed: Annotated[str, typer.Option(help="Seconds of event time a second, or max.")] = "1000",
-    keep_running: Annotated[bool, typer.Option("--keep-running", help="When all is loaded, wait to be ended.")] = False,
+    speed: Annotated[str, typer.Option(help="Seconds of event time per second, or max.")] = "1000",
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Do not exit when all is loaded.")] = False,
 ) -> None:
-    """Simulate a log of two weeks, and load what of it is not in Kafka yet.
+    """Simulate a log of two weeks and load the part that is not in Kafka yet.
 
-    Lines that the topic holds already are passed over, so that this may be started again at any time. Another log
-    loaded into the same topic would count as part of it.
+    Lines that are in the topic already are skipped, so this can be restarted at any time. Do not load another log into
+    the same topic: its lines would be counted as well.
 
     Example: python -m prectr.ops.local_stack.demo --bootstrap localhost:9092 --folder demo-log
     """
     if speed != "max" and not speed.replace(".", "", 1).isdigit():
-        raise UsageError(f"speed {speed}: give seconds of event time a second, such as 1000, or max")
+        raise UsageError(f"--speed {speed}: must be seconds of event time per second, such as 1000, or max")
     pace = None if speed == "max" else float(speed)
     broker, topics = connection(bootstrap, None, _CONNECT_TIMEOUT), Topics()
     log = _ensure_log(folder, pages)
@@ -57,7 +58,7 @@ def demo(
                 stop=stop,
             )
         _log.info(
-            "demo log: %d lines are in %s, %d of them since this start",
+            "demo log: %d lines in %s, %d of them loaded now",
             loaded_lines + loaded.events,
             topics.events,
             loaded.events,
@@ -67,13 +68,17 @@ def demo(
 
 
 def _ensure_log(folder: Path, pages: int) -> Path:
-    """The log, simulated unless it is there; whole, or not there."""
+    """Simulate the log unless it exists; written atomically."""
     log = folder / f"demo-{pages}.jsonl.gz"
     if not log.exists():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"part-{log.name}"
         with progress_bar("simulate", pages) as bar:
-            simulate(temporary, pages=pages, catalogue="chorus", progress=lambda done, _total: bar.update(done))
+            simulate(
+                temporary,
+                WorldSettings(pages=pages, catalogue="chorus"),
+                progress=lambda done, _total: bar.update(done),
+            )
         temporary.rename(log)
     return log
 

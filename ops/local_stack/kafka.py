@@ -1,4 +1,4 @@
-"""The broker of `make up`: `python -m prectr.ops.local_stack.kafka` becomes it."""
+"""The broker of `make up`: `python -m prectr.ops.local_stack.kafka` execs it."""
 
 import os
 
@@ -15,7 +15,7 @@ from prectr.state.errors import PrectrError
 
 
 def main() -> None:
-    """Set the broker up in its folder, and become it: whoever ends this process ends the broker."""
+    """Configure the broker and replace this process by it, so that signals reach it."""
     settings, home = UpSettings.from_environment(), kafka_home()
     if home is None:
         raise PrectrError(f"make up finds no Kafka: {INSTALL_HINT}")
@@ -23,9 +23,9 @@ def main() -> None:
     properties = write_properties(settings.dir / "kafka", settings.kafka_port, settings.controller_port)
     format_storage(java, properties)
     command = broker_command(java, properties)
-    # It has much to say of itself, which is not for the log of all.
+    # Its log is long, so it gets a file of its own.
     log = os.open(settings.kafka_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    print(f"what the broker says: {settings.kafka_log}", flush=True)
+    print(f"log of the broker: {settings.kafka_log}", flush=True)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.execvp(command[0], command)

@@ -1,4 +1,4 @@
-"""Whether the ports of `make up` are free."""
+"""Checks that the ports of `make up` are free."""
 
 import socket
 from collections.abc import Mapping
@@ -10,14 +10,15 @@ _PORT_OFFSET = 100
 
 
 def check_ports(ports: Mapping[int, tuple[str, str]]) -> None:
-    """Make sure that every port is free. ports: what shall be served there, and the variable that moves it.
+    """Raise PrectrError, with advice, if a port is in use.
 
-    Raises:
-        PrectrError: some are in use; names each, and how to choose another.
+    Args:
+        ports: by port, the service and the variable that sets the port.
     """
     in_use = [
-        f"port {port} ({what}) is in use: end what holds it, or choose another: make up {variable}={port + _PORT_OFFSET}"
-        for port, (what, variable) in ports.items()
+        f"port {port} ({service}) is in use: stop the process that uses it, or choose another port: "
+        f"make up {variable}={port + _PORT_OFFSET}"
+        for port, (service, variable) in ports.items()
         if not is_free(port)
     ]
     if in_use:
@@ -25,9 +26,9 @@ def check_ports(ports: Mapping[int, tuple[str, str]]) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on a port of 127.0.0.1."""
+    """Whether no process listens on a port of 127.0.0.1."""
     with closing(socket.socket()) as probe:
-        # As servers do: a connection that has just ended there is in nobody's way.
+        # As servers do: a recently closed connection does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

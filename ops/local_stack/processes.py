@@ -1,4 +1,4 @@
-"""Which processes belong to a run of `make up`, however they were started and whoever has died: by a mark in /proc."""
+"""Finds the processes of a run of `make up` by an environment variable that they all inherit, via /proc."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 RUN_VARIABLE: Final = "MAKE_UP_RUN"
-"""Environment variable that every process of a run inherits: the run's folder."""
+"""Environment variable inherited by every process of a run; its value is the folder of the run."""
 _HONCHO_VARIABLE: Final = "HONCHO_PROCESS_NAME"
 _POLL_INTERVAL: Final = 0.1
 
 
 class Process(NamedTuple):
-    """One process of a run. part: the name of the Procfile's line that it belongs to; "" for honcho itself."""
+    """A process of a run. service: its name in the Procfile; empty for honcho itself."""
 
     pid: int
     parent: int
@@ -23,12 +23,12 @@ class Process(NamedTuple):
 
 
 def processes_of(folder: Path) -> list[Process]:
-    """Every process of the run in `folder` that lives, but for the one that asks."""
+    """All live processes of the run in `folder`, except the calling one."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        # Processes come and go, and those of others are not ours to read.
+        # Processes may exit meanwhile, and those of other users are not readable.
         with suppress(OSError):
             environ = _environ(entry)
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
@@ -38,20 +38,20 @@ def processes_of(folder: Path) -> list[Process]:
 
 
 def process_leaders(processes: Iterable[Process]) -> list[Process]:
-    """Those of the processes that no other of their part has started."""
+    """The processes that were not started by another process of their service."""
     by_pid = {process.pid: process for process in processes}
-    return [each for each in by_pid.values() if getattr(by_pid.get(each.parent), "part", None) != each.service]
+    return [each for each in by_pid.values() if getattr(by_pid.get(each.parent), "service", None) != each.service]
 
 
 def send_signal(processes: Iterable[Process], number: signal.Signals) -> None:
-    """Send a signal to each that is still there."""
+    """Send a signal to each process that still exists."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
 
 def wait_until_gone(folder: Path, seconds: float, service: str | None = None) -> list[Process]:
-    """Wait for the processes of a run, or of one part of it, to end; returns those that have not."""
+    """Wait for the processes of a run, or of one service, to end; returns those that have not."""
     deadline = time.monotonic() + seconds
     while remaining := [process for process in processes_of(folder) if service in (None, process.service)]:
         if time.monotonic() > deadline:

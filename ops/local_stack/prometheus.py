@@ -1,4 +1,4 @@
-"""The Prometheus of `make up`: `python -m prectr.ops.local_stack.prometheus` becomes it."""
+"""The Prometheus of `make up`: `python -m prectr.ops.local_stack.prometheus` execs it."""
 
 import json
 import os
@@ -15,17 +15,17 @@ _RULES: Final = CHECKOUT / "ops" / "alerts"
 
 
 def write_config(settings: UpSettings) -> Path:
-    """Lay out what Prometheus reads in the folder of this run; returns the configuration.
+    """Write the configuration of Prometheus into the folder of this run; returns its path.
 
-    It is that of the containers, with targets of this machine; the rules are linked, so that a change of theirs counts
-    at the next start or SIGHUP.
+    It is that of the containers, with the targets of this machine. The rules are linked, so that a change of them takes
+    effect at the next start or SIGHUP.
     """
     folder = settings.dir / "prometheus"
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "prometheus.yml"
     shutil.copyfile(_CONFIG, config)
     groups = [{"labels": {"job": job}, "targets": targets} for job, targets in settings.targets.items()]
-    # JSON is YAML, and Prometheus takes it under either name.
+    # JSON is valid YAML.
     (folder / "targets.yml").write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
     rules = settings.dir / "alerts"
     if not rules.exists():
@@ -34,7 +34,7 @@ def write_config(settings: UpSettings) -> Path:
 
 
 def main() -> None:
-    """Write the configuration, and become Prometheus: whoever ends this process ends it."""
+    """Write the configuration and replace this process by Prometheus, so that signals reach it."""
     settings, program = UpSettings.from_environment(), shutil.which("prometheus")
     if program is None:
         raise PrectrError(f"make up finds no Prometheus: {INSTALL_HINT}")

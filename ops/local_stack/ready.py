@@ -1,4 +1,4 @@
-"""When each part of a run of `make up` answers."""
+"""Readiness checks of the services of `make up`."""
 
 import socket
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from prectr.ops.local_stack.settings import STREAM_WORKERS, UpSettings
 
 _TIMEOUT = 5.0
 _MONITOR_READY = b"reading"
-"""What the monitor's /health says once it has read all that is there."""
+"""The response of the monitor's /health once it has read the topic."""
 _METRICS_PREFIX = b"# HELP prectr_"
-"""How metrics begin once there are any: an exporter answers before its process has looked at its settings."""
+"""The start of a response with metrics: an exporter responds before its process is ready."""
 
 
 def readiness_checks(settings: UpSettings) -> dict[str, Callable[[], bool]]:

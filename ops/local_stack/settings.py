@@ -1,4 +1,4 @@
-"""What `make up` is told: folder, ports and demo log, from the environment; and where everything lies then."""
+"""The settings of `make up` from the environment: folder, ports, demo log; and the paths that follow."""
 
 import os
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from prectr.state.errors import ConfigError
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 STREAM_WORKERS: Final = 2
 _PREFIX: Final = "UP_"
-"""Not PRECTR_: of those every command refuses what is no setting of the pipeline or the trainer."""
+"""Not PRECTR_, whose variables must be settings of the pipeline or the trainer."""
 _HIGHEST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpSettings:
-    """Each field is the environment variable UP_ and its name: UP_PROMETHEUS_PORT=9190 make up.
+    """Settings of `make up`, each set by the variable UP_ and its name, as in UP_PROMETHEUS_PORT=9190 make up.
 
-    dir: folder of all that is written, logs and data. kafka_port, controller_port: of the broker. prometheus_port: of
-    Prometheus. metrics_port: of the trainer's exporter; the stream processes have the next two, the monitor the one
-    behind. monitor_port: of the monitor's page. pages: of the demo log. speed: seconds of event time a second at which
-    it is loaded, or max. model: what is trained. wait: seconds until everything must answer.
+    dir: folder for logs and data. kafka_port, controller_port: of the broker. prometheus_port: of Prometheus.
+    metrics_port: of the trainer; the stream processes use the next two, the monitor the one after. monitor_port: of
+    the monitor's page. pages: of the demo log. speed: seconds of event time per second at which it is loaded, or max.
+    model: the model to train. ready_timeout: seconds until all services must be ready.
     """
 
     dir: Path = CHECKOUT / "up-run"
@@ -41,24 +41,24 @@ class UpSettings:
         """The defaults, replaced by what the environment names.
 
         Raises:
-            ConfigError: an unknown variable, a number that is none, or a port out of range or named twice.
+            ConfigError: an unknown variable, an invalid number, or a port out of range or used twice.
         """
         kinds = {_PREFIX + field.name.upper(): field for field in fields(cls)}
         values: dict[str, Any] = {}
         for variable in sorted(name for name in environ if name.startswith(_PREFIX) and environ[name]):
             if variable not in kinds:
-                raise ConfigError(f"there is no setting {variable} of make up; there are {', '.join(kinds)}")
+                raise ConfigError(f"unknown setting {variable} of make up; the settings are {', '.join(kinds)}")
             field = kinds[variable]
             values[field.name] = _read(variable, environ[variable], type(field.default))
         settings = cls(**values)
         named = [port for port, _ in settings.ports.items()]
         if len(set(named)) < 4 + 2 + STREAM_WORKERS:
-            raise ConfigError(f"make up: two of its ports are the same: {settings._port_list()}; choose others")
+            raise ConfigError(f"make up: two ports are equal: {settings._port_list()}; choose others")
         return settings
 
     @property
     def ports(self) -> dict[int, tuple[str, str]]:
-        """Every port that is served: what serves it, and the variable that moves it."""
+        """All ports: the service, and the variable that sets the port."""
         exporters = [("the trainer's metrics", 0)]
         exporters += [(f"the metrics of stream process {number}", number) for number in range(1, STREAM_WORKERS + 1)]
         exporters += [("the monitor's metrics", STREAM_WORKERS + 1)]
@@ -72,23 +72,23 @@ class UpSettings:
 
     @property
     def targets(self) -> dict[str, list[str]]:
-        """What Prometheus asks, by job."""
+        """Scrape targets of Prometheus, by job."""
         at = [f"127.0.0.1:{self.metrics_port + offset}" for offset in range(STREAM_WORKERS + 2)]
         return {"stream": at[1:-1], "train": at[:1], "monitor": at[-1:]}
 
     @property
     def bootstrap(self) -> str:
-        """Where the broker is."""
+        """Address of the broker."""
         return f"127.0.0.1:{self.kafka_port}"
 
     @property
     def log(self) -> Path:
-        """What all processes say, but for the broker."""
+        """The log of all processes but the broker."""
         return self.dir / "up.log"
 
     @property
     def kafka_log(self) -> Path:
-        """What the broker says."""
+        """The log of the broker."""
         return self.dir / "kafka" / "server.log"
 
     def environment(self) -> dict[str, str]:
@@ -110,7 +110,7 @@ def _read(variable: str, text: str, kind: type) -> object:
     try:
         number = int(text)
     except ValueError as error:
-        raise ConfigError(f"{variable}={text}: is not a whole number") from error
+        raise ConfigError(f"{variable}={text}: must be a whole number") from error
     highest = _HIGHEST_PORT - STREAM_WORKERS - 1 if variable.endswith("_PORT") else 1 << 31
     if not 0 < number <= highest:
         raise ConfigError(f"{variable}={text}: must be at least 1 and at most {highest}")

@@ -24,16 +24,16 @@ from prectr.state.lock import FolderLock
 _POLL_INTERVAL: Final = 0.3
 _LAST_LINES: Final = 15
 _STOPPED: Final = re.compile(r" system +\| (\w+)\.1 stopped ")
-"""How honcho says that a part has ended."""
+"""The line by which honcho logs that a service has ended."""
 _log = logging.getLogger("prectr")
 
 
 def start(settings: UpSettings) -> bool:
-    """Start what the Procfile names; returns whether it was not up already.
+    """Start the services of the Procfile; returns False if they are up already.
 
     Raises:
-        PrectrError: something is missing, a port is in use, or a part does not come up: all has been ended then.
-        KeyboardInterrupt: likewise.
+        PrectrError: a program is missing, a port is in use, or a service does not become ready; all are stopped then.
+        KeyboardInterrupt: interrupted; all are stopped.
     """
     lock = FolderLock(settings.dir)
     try:
@@ -47,7 +47,7 @@ def _start(settings: UpSettings) -> bool:
     if any(process.service == "" for process in running):
         return False
     if running:
-        raise PrectrError(f"what is left of an earlier run in {settings.dir} is still there: make down ends it")
+        raise PrectrError(f"processes of an earlier run in {settings.dir} are still running: stop them with make down")
     _check_tools()
     check_ports(settings.ports)
     honcho = _start_honcho(settings)
@@ -63,11 +63,11 @@ def _check_tools() -> None:
     missing = [] if kafka_home() is not None else [f"Kafka: {GET_KAFKA}"]
     missing += [] if shutil.which("prometheus") else [f"Prometheus: {GET_PROMETHEUS}"]
     if missing:
-        raise PrectrError("\n".join(["make up needs what is not here:", *missing]))
+        raise PrectrError("\n".join(["make up needs programs that are not installed:", *missing]))
 
 
 def _start_honcho(settings: UpSettings) -> subprocess.Popen[bytes]:
-    """Start honcho in a session of its own: it outlives the terminal."""
+    """Start honcho in its own session, so that it outlives the terminal."""
     binaries = Path(sys.executable).parent
     environment = {
         **os.environ,
@@ -95,20 +95,20 @@ def _wait_until_ready(settings: UpSettings, honcho: subprocess.Popen[bytes]) -> 
     while pending:
         for name, answers in list(pending.items()):
             if answers():
-                _log.info("%s: up after %.0f s", name, time.monotonic() - started)
+                _log.info("%s: ready after %.0f s", name, time.monotonic() - started)
                 del pending[name]
         if honcho.poll() is not None:
-            raise PrectrError(f"make up: a part has ended, and so all. {_failure_log(settings)}")
+            raise PrectrError(f"make up: a service has ended, so all were stopped. {_failure_log(settings)}")
         if time.monotonic() - started > settings.ready_timeout:
             raise PrectrError(
-                f"make up: {', '.join(pending)} did not answer within {settings.ready_timeout} s (UP_READY_TIMEOUT), so all has been ended. "
-                f"{_failure_log(settings)}"
+                f"make up: {', '.join(pending)} not ready within {settings.ready_timeout} s (UP_READY_TIMEOUT), so all "
+                f"were stopped. {_failure_log(settings)}"
             )
         time.sleep(_POLL_INTERVAL)
 
 
 def _failure_log(settings: UpSettings) -> str:
-    """What the part said that ended first, or else what was said last."""
+    """The last log lines of the service that ended first, else of all."""
     log, lines = settings.log, settings.log.read_text(errors="replace").splitlines()
     first = next(filter(None, map(_STOPPED.search, lines)), None)
     if first is not None and first[1] == "kafka" and settings.kafka_log.exists():

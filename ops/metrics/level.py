@@ -2,25 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 
-from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics.exporter import add_samples
-from prectr.state.aggregates import LevelCounts
-from prectr.stream.records import LEVELS
+from prectr.ops.metrics import catalogue
+from prectr.state.aggregates import LEVELS, LevelCounts
 
 
 def level_metrics(level_counts: Sequence[tuple[Sequence[str], LevelCounts]], labels: Sequence[str]) -> Iterator[Metric]:
-    """Impressions and clicks by level. counted: of each part of the queries, with the values of its `labels`."""
-    for start, name, text in (
-        (0, "prectr_aggregated_impressions", "Impressions of all queries by relevance level, labels final."),
-        (len(LEVELS), "prectr_aggregated_clicks", "Clicked impressions of all queries by relevance level."),
-    ):
-        yield add_samples(
-            CounterMetricFamily(name, text, labels=[*labels, "relevance_level"]),
+    """Impressions and clicks by relevance level.
+
+    Args:
+        level_counts: pairs of label values and counts, of each part of the queries.
+        labels: the names of these labels.
+    """
+    for definition, start in ((catalogue.AGGREGATED_IMPRESSIONS, 0), (catalogue.AGGREGATED_CLICKS, len(LEVELS))):
+        yield definition.metric(
             (
                 ([*values, str(level)], counts[start + index])
                 for values, counts in level_counts
                 for index, level in enumerate(LEVELS)
             ),
+            [*labels, "relevance_level"],
         )

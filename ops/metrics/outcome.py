@@ -1,68 +1,66 @@
-"""The metrics of how records end, replayed or live: each exactly one way."""
+"""The metrics of record outcomes: each page and each click has exactly one."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics.exporter import add_samples
+from prectr.ops.metrics import catalogue
 from prectr.stream.join.outcomes import Outcomes
 
 Labels: TypeAlias = Sequence[str]
 
 
-def outcome_metrics(counts_by_labels: Sequence[tuple[Labels, Outcomes]], labels: Labels) -> Iterator[Metric]:
-    """What became of everything that was read, as far as it is known.
+def outcome_metrics(outcomes: Sequence[tuple[Labels, Outcomes]], labels: Labels) -> Iterator[Metric]:
+    """Records read, by type, and pages and clicks, by outcome.
 
-    counted: of each part of what is read, with the values of its `labels`.
+    Args:
+        outcomes: pairs of label values and counts, of each task or of all tasks.
+        labels: the names of these labels.
     """
-    yield add_samples(
-        CounterMetricFamily("prectr_events", "Events read, by type.", labels=[*labels, "type"]),
+    yield catalogue.EVENTS.metric(
         (
-            ([*values, kind], count)
-            for values, counts in counts_by_labels
-            for kind, count in (
+            ([*values, event_type], count)
+            for values, counts in outcomes
+            for event_type, count in (
                 ("page", counts.pages.received),
                 ("click", counts.clicks.received),
                 ("unreadable", counts.unreadable),
             )
         ),
+        [*labels, "type"],
     )
-    yield add_samples(
-        CounterMetricFamily("prectr_pages", "Result pages by how they ended.", labels=[*labels, "outcome"]),
-        _outcome_samples(((values, counts.pages) for values, counts in counts_by_labels), ("received", "open")),
+    yield catalogue.PAGES.metric(
+        _final_outcomes(((values, counts.pages) for values, counts in outcomes), ("received", "open")),
+        [*labels, "outcome"],
     )
-    yield add_samples(
-        CounterMetricFamily("prectr_clicks", "Clicks by how they ended.", labels=[*labels, "outcome"]),
-        _outcome_samples(((values, counts.clicks) for values, counts in counts_by_labels), ("received", "waiting")),
+    yield catalogue.CLICKS.metric(
+        _final_outcomes(((values, counts.clicks) for values, counts in outcomes), ("received", "waiting")),
+        [*labels, "outcome"],
     )
-    yield add_samples(
-        GaugeMetricFamily(
-            "prectr_pending_clicks", "Clicks whose page has not come, within its window.", labels=list(labels)
-        ),
-        ((values, counts.clicks.waiting) for values, counts in counts_by_labels),
-    )
-    yield add_samples(
-        GaugeMetricFamily("prectr_pending_pages", "Result pages whose window has not passed.", labels=list(labels)),
-        ((values, counts.pages.open) for values, counts in counts_by_labels),
+    yield catalogue.PENDING_CLICKS.metric(((values, counts.clicks.waiting) for values, counts in outcomes), labels)
+    yield catalogue.PENDING_PAGES.metric(((values, counts.pages.open) for values, counts in outcomes), labels)
+
+
+def dead_letter_metric(counts_by_reason: Iterable[tuple[Labels, Mapping[str, int]]], labels: Labels) -> Metric:
+    """Dead letters by reason.
+
+    Args:
+        counts_by_reason: pairs of label values and counts, of each task or of all tasks.
+        labels: the names of these labels.
+    """
+    return catalogue.DEAD_LETTERS.metric(
+        (([*values, reason], count) for values, counts in counts_by_reason for reason, count in counts.items()),
+        [*labels, "reason"],
     )
 
 
-def dead_letter_metric(counts_by_labels: Iterable[tuple[Labels, Mapping[str, int]]], labels: Labels) -> Metric:
-    """What was no valid event. counted: by reason, of each part of what is read, with the values of its `labels`."""
-    return add_samples(
-        CounterMetricFamily("prectr_dead_letters", "Dead letters by reason.", labels=[*labels, "reason"]),
-        (([*values, reason], count) for values, counts in counts_by_labels for reason, count in counts.items()),
-    )
-
-
-def _outcome_samples(
+def _final_outcomes(
     counts_by_labels: Iterable[tuple[Labels, msgspec.Struct]], excluded: tuple[str, ...]
 ) -> Iterator[tuple[list[str], float]]:
-    """Outcomes that only grow; what is open or waiting goes down again and is a gauge."""
+    """Counts that only grow. Excluded are pages and clicks that are still pending: their number is a gauge."""
     for values, counts in counts_by_labels:
-        for name, number in msgspec.structs.asdict(counts).items():
-            if name not in excluded:
-                yield [*values, name], number
+        for outcome, count in msgspec.structs.asdict(counts).items():
+            if outcome not in excluded:
+                yield [*values, outcome], count

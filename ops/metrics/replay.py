@@ -1,24 +1,23 @@
-"""The metrics of a replay: what it has counted so far, and its models' quality."""
+"""The metrics of a replay: record outcomes, progress, and the quality of its models."""
 
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from prectr.model.quality.sketch import QualitySketch
+from prectr.ops.metrics import catalogue
 from prectr.ops.metrics.exporter import LOOPBACK, Exporter
-from prectr.ops.metrics.lag import watermark_lag_metric
 from prectr.ops.metrics.level import level_metrics
 from prectr.ops.metrics.outcome import dead_letter_metric, outcome_metrics
-from prectr.ops.metrics.quality import late_records_metric, quality_metrics, trained_pages_metric
+from prectr.ops.metrics.quality import quality_metrics, trained_pages_metric
 from prectr.state.aggregates import LevelCounts
 from prectr.stream.join.outcomes import Outcomes
 
 
 class PartitionProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one task of a stage is. watermark_lag_seconds: the largest watermark of any task less this one's."""
+    """The progress of a task. watermark_lag_seconds: its watermark behind the largest of all tasks, event time."""
 
     stage: str
     partition: int
@@ -26,11 +25,11 @@ class PartitionProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplaySnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay exports; counts are since the start of the run, and nothing in it may change afterwards.
+    """What a replay exports, counted since the start of the run. Immutable, including its parts.
 
-    dead_letters: by reason. pages_trained: by model. quality: by model, then by segment (`all`, `new`, `low`,
-    `active`), as `Quality.segments()` gives them. levels: of all pages that a model has scored; None without a model.
-    event_time_ms: the watermark of the whole replay, if any.
+    dead_letters: by reason. pages_trained: by model. quality: by model, then segment, from `Quality.segments()`.
+    partitions: of each task. level_counts: of all scored pages; None without a model. low_watermark_ms: the lowest
+    watermark of all tasks, in ms since the epoch; None before the first.
     """
 
     outcomes: Outcomes
@@ -47,9 +46,15 @@ ReplayMetrics: TypeAlias = Exporter[ReplaySnapshot]
 
 
 def serve_metrics(port: int, address: str = LOOPBACK) -> ReplayMetrics:
-    """Serve a replay's metrics over HTTP on `address`:`port` (0: any free port) until closed.
+    """Serve the metrics of a replay over HTTP until closed.
 
-    PrectrError: the port is taken or the address not ours; UsageError: no such port.
+    Args:
+        port: 0 picks a free one.
+        address: of this machine.
+
+    Raises:
+        UsageError: the port is out of range.
+        PrectrError: the port is in use, or the address does not belong to this machine.
     """
     return Exporter(replay_metrics, port, address)
 
@@ -67,17 +72,13 @@ def _pipeline_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
     yield from level_metrics(
         [] if snapshot.level_counts is None else [(["aggregate"], snapshot.level_counts)], ["stage"]
     )
-    yield late_records_metric(snapshot.late_records)
+    yield catalogue.LATE_RECORDS.value(snapshot.late_records)
 
 
 def _progress_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    yield watermark_lag_metric(
+    yield catalogue.WATERMARK_LAG_SECONDS.metric(
         ([task.stage, str(task.partition)], task.watermark_lag_seconds) for task in snapshot.partitions
     )
     if snapshot.low_watermark_ms is not None:
-        yield GaugeMetricFamily(
-            "prectr_low_watermark_timestamp_seconds",
-            "Lowest watermark, seconds since the epoch.",
-            snapshot.low_watermark_ms / 1000,
-        )
+        yield catalogue.LOW_WATERMARK_TIMESTAMP_SECONDS.value(snapshot.low_watermark_ms / 1000)
     yield trained_pages_metric(snapshot.pages_trained)

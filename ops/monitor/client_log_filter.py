@@ -1,4 +1,4 @@
-"""What Faust and its Kafka client say while something is wrong, in few words: they say it ten times a second."""
+"""Rate-limits the log of Faust and its Kafka client, which repeat an error ten times a second while it lasts."""
 
 import logging
 import os
@@ -9,23 +9,23 @@ from typing import Final, Self
 
 _MIN_SEVERITY: Final = {
     "aiokafka": logging.WARNING,
-    # Faust warns of what is no trouble, such as a buffer that is full for a moment.
+    # Faust logs harmless warnings, such as a full buffer.
     "asyncio": logging.ERROR,
     "faust": logging.ERROR,
     "mode": logging.ERROR,
 }
-"""Loggers, and the level from which on they are heard."""
+"""By logger: the lowest severity that is passed on."""
 _LOG_INTERVAL: Final = 10.0
 _RECOVERY_SECONDS: Final = 5.0
-"""Seconds without a complaint after which it is over: the client complains all the time while it lasts."""
+"""Seconds without an error after which it counts as resolved: the client repeats errors while they last."""
 _MAX_LENGTH: Final = 200
 _log = logging.getLogger(__name__)
 
 
 class ClientLogFilter(logging.Handler):
-    """Takes the place of the libraries' own log, in a `with`; tells what they complain of, once in ten seconds.
+    """Replaces the handlers of the libraries' loggers in a `with` block and logs one of their errors per 10 s.
 
-    With PRECTR_DEBUG set, all of it goes through as it is. ending: Faust is being stopped, which it complains of too.
+    With PRECTR_DEBUG set, everything is logged unchanged. stopping: Faust is being stopped, so its errors are expected.
     """
 
     def __init__(self, bootstrap: str) -> None:
@@ -37,9 +37,9 @@ class ClientLogFilter(logging.Handler):
         self._loggers = [logging.getLogger(name) for name in _MIN_SEVERITY]
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A complaint, from any thread."""
+        """Handle a record of a library, from any thread."""
         text = record.getMessage()
-        # Another monitor that comes or goes is no trouble.
+        # A rebalance is not an error.
         if (
             not self.stopping
             and record.levelno >= _MIN_SEVERITY[record.name.partition(".")[0]]
@@ -53,17 +53,17 @@ class ClientLogFilter(logging.Handler):
         if now - self._logged_at >= _LOG_INTERVAL:
             self._logged_at = now
             message = " ".join(text.split())
-            _log.warning("%s: waiting for Kafka; its client says: %s", self._bootstrap, message[:_MAX_LENGTH])
+            _log.warning("%s: waiting for Kafka; client error: %s", self._bootstrap, message[:_MAX_LENGTH])
 
     def is_failing(self) -> bool:
-        """Whether something is wrong; says so once when it is over."""
+        """Whether there is an error at present; logs once when it is resolved."""
         if self._last_error is None:
             return False
         if time.monotonic() - self._last_error < _RECOVERY_SECONDS:
             return True
         self._last_error = None
         self._logged_at = float("-inf")
-        _log.info("%s: all is well again", self._bootstrap)
+        _log.info("%s: Kafka is available again", self._bootstrap)
         return False
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The client settings of this program, as Faust and aiokafka have them."""
+"""Converts the Kafka client settings to those of Faust and aiokafka."""
 
 import ssl
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ _PASSWORD_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 def credentials(connection: Connection) -> Credentials | None:
-    """How to log in to the broker; None where it asks for nothing.
+    """The credentials for the broker; None without authentication.
 
     Raises:
-        ConfigError: a way of logging in that Faust does not have, or a certificate that cannot be read. Never says a
-            value: it may be a secret.
+        ConfigError: Faust does not support the mechanism, or a certificate cannot be read. The message never quotes a
+            value, which may be a secret.
     """
     settings = connection.settings
     protocol = str(settings.get("security_protocol", "PLAINTEXT")).upper()
@@ -38,7 +38,8 @@ def credentials(connection: Connection) -> Credentials | None:
     if mechanism == "OAUTHBEARER":
         return OAuthCredentials(oauth_cb=_TokenProvider(settings["sasl_oauth_token_provider"]), ssl_context=context)
     raise ConfigError(
-        f"client setting sasl_mechanism: the monitor knows {', '.join(_PASSWORD_MECHANISMS)} and OAUTHBEARER, not {mechanism}"
+        f"client setting sasl_mechanism: the monitor supports {', '.join(_PASSWORD_MECHANISMS)} and OAUTHBEARER, "
+        f"not {mechanism}"
     )
 
 
@@ -57,7 +58,7 @@ def _context(settings: Mapping[str, Any]) -> ssl.SSLContext:
 
 
 class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
-    """Asks the program's own provider, which reads the token anew each time."""
+    """Wraps our own token provider, which re-reads the token on each call."""
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider

@@ -1,4 +1,4 @@
-"""What the monitor says, to programs (JSON) and on its page: quality now, who is alive, and what was refused."""
+"""What the monitor serves as JSON and on its page: current quality, live trainers, rejected records."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,16 +9,16 @@ from prectr.model.quality.sketch import QualitySketch, QualityStats
 from prectr.ops.monitor.quality_table import ModelQuality, SourceStatus
 
 STATUS_READING: Final = "reading"
-"""How a monitor stands that does what it is there for."""
+"""The status of a monitor that is up and reading."""
 LIVENESS_TIMEOUT: Final = 45.0
-"""A process that has been silent for so long counts as gone: it speaks every ten seconds."""
+"""Seconds after its last record until a trainer counts as gone; it publishes every 10 s."""
 
 
 class MonitorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the monitor has read, handed over as a whole; nothing in it may change afterwards.
+    """What the monitor has read. Immutable, including its parts.
 
-    standing: whether it reads, or what keeps it from that, in words. received: records taken, those that were known
-    already among them. refused: by reason. quality: by model.
+    status: STATUS_READING, or what prevents reading. received: records read, including repeated ones. rejected: by
+    reason. retained_windows: number of quality windows held. sources: trainers that have published. quality: by model.
     """
 
     status: str
@@ -30,7 +30,7 @@ class MonitorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures by the activity of the pages' users."""
+    """Quality by segment: the activity of the page's user."""
 
     all: QualityStats
     new: QualityStats
@@ -39,14 +39,14 @@ class SegmentStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurrentPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Half an hour of event time that ends at `end` (ms since the epoch)."""
+    """Quality of half an hour of event time. end: of the half hour, ms since the epoch."""
 
     end: int
     segments: SegmentStats
 
 
 class CurrentModel(msgspec.Struct, frozen=True, kw_only=True):
-    """Quality of a model. until: the event time that it reaches to (ms). windows: 5m, 1h, 24h, run."""
+    """Quality of a model. event_time_end: up to which it is known, ms. windows: by 5m, 1h, 24h and run."""
 
     model: str
     event_time_end: int
@@ -55,7 +55,7 @@ class CurrentModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurrentSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that publishes. heard, checkpoint: ms since the epoch; until: ms of event time."""
+    """A trainer process. received_at, checkpoint_time: ms since the epoch. event_time_end: ms of event time."""
 
     run: str
     rank: int
@@ -69,7 +69,7 @@ class CurrentSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurrentQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """`/quality.json`. now: ms since the epoch. last_checkpoint: newest of all sources, ms since the epoch."""
+    """`/quality.json`. now: ms since the epoch. last_checkpoint_time: newest of all trainers, ms since the epoch."""
 
     now: int
     status: str
@@ -81,7 +81,7 @@ class CurrentQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def current_quality(snapshot: MonitorSnapshot, now: float) -> CurrentQuality:
-    """What is to be said at `now` (seconds since the epoch)."""
+    """The current quality as of `now`, in seconds since the epoch."""
     return CurrentQuality(
         now=round(now * 1000),
         status=snapshot.status,
@@ -94,7 +94,7 @@ def current_quality(snapshot: MonitorSnapshot, now: float) -> CurrentQuality:
 
 
 def last_record_age(source: SourceStatus, now: float) -> float:
-    """Seconds since a process was heard; not negative where clocks differ."""
+    """Seconds since the last record of a trainer; not negative if clocks differ."""
     return max(0.0, now - source.received_at / 1000)
 
 

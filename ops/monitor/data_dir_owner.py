@@ -1,17 +1,19 @@
-"""What a monitor's folder belongs to: tables of another system would be added to this one's."""
+"""Records which system a monitor's folder belongs to, so that tables of two systems are never mixed."""
 
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from prectr.ops.json_file import write_json
 from prectr.state.errors import StateError
+from prectr.state.identity import config_diff
 
 _FILE: Final = "owner.json"
 
 
 class DataDirOwner(msgspec.Struct, frozen=True):
-    """cluster, topic_id: as the broker names them; topic_id differs when a topic is made anew under its old name."""
+    """cluster, topic_id: ids given by the broker; topic_id changes if a topic is recreated under the same name."""
 
     cluster: str
     topic: str
@@ -20,29 +22,25 @@ class DataDirOwner(msgspec.Struct, frozen=True):
 
 
 def claim(folder: Path, owner: DataDirOwner) -> None:
-    """Make sure that what is in the folder is of this system; an empty one becomes this system's.
+    """Claim an empty folder for this system, or check that the folder belongs to it.
 
     Raises:
-        StateError: it is another's, or cannot be read or written.
+        StateError: the folder belongs to another system, or cannot be read or written.
     """
     path = folder / _FILE
     try:
         if not path.exists():
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(owner)))
+            write_json(path, owner)
             return
         recorded = msgspec.json.decode(path.read_bytes(), type=DataDirOwner)
     except (OSError, msgspec.DecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StateError(
-            f"{path}: cannot be read or written ({reason}): delete the folder, its tables come back from Kafka"
+            f"{path}: cannot be read or written ({reason}): delete the folder; its tables are restored from Kafka"
         ) from error
-    differences = [
-        f"{name} is {getattr(owner, name)}, was {getattr(recorded, name)}"
-        for name in DataDirOwner.__struct_fields__
-        if getattr(owner, name) != getattr(recorded, name)
-    ]
+    differences = config_diff(msgspec.structs.asdict(owner), msgspec.structs.asdict(recorded))
     if differences:
         raise StateError(
-            f"{folder}: the tables are of another system: {'; '.join(differences)}. Use another --data-dir (and, where "
-            "the topics were made anew, another --group-prefix: what the old ones held is still in the changelog)"
+            f"{folder}: the tables belong to another system: {differences}. Use another --data-dir (and, if "
+            "the topics were recreated, another --group-prefix: the changelog still has the old records)"
         )

@@ -1,4 +1,4 @@
-"""The monitor's page: quality now by model and segment, where it came from and who says so. One file, no script."""
+"""The monitor's page: current quality by model and segment, and its sources. One file, no script."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -23,12 +23,14 @@ _SEGMENTS: Final = (
     ("low", "low activity", "s-2"),
     ("active", "active users", "s-0"),
 )
+_NAMES: Final = {"auc": "AUC", "gauc": "GAUC"}
+_COLUMNS: Final = ("log loss", "normalised entropy", "calibration", "pages", "impressions", "clicks")
 _WINDOWS: Final = (("5m", "5 min"), ("1h", "1 h"), ("24h", "24 h"), ("run", "whole run"))
 _WIDTH: Final = 220
 _HEIGHT: Final = 36
 _MARGIN: Final = 3
 _MIN_CLICKS: Final = 20
-"""A point that rests on fewer clicks is noise and is not drawn."""
+"""Points of fewer clicks are noise and are not drawn."""
 _PAGE_STYLE: Final = """
 svg.spark{width:220px;height:36px;display:inline-block;vertical-align:middle}
 .spark .dot{stroke:none}
@@ -40,7 +42,7 @@ h2 .until{font-weight:400;color:var(--soft);font-size:13.5px;margin-left:10px}
 
 
 def render(now: CurrentQuality) -> str:
-    """The whole page; every text is escaped, every figure is that of the JSON."""
+    """The page; every text is escaped, every number is that of the JSON."""
     body = tag(
         "main",
         _heading(now),
@@ -49,16 +51,17 @@ def render(now: CurrentQuality) -> str:
         _rejected(now),
         tag(
             "footer",
-            "Windows are of event time and end with the newest page. Users are new below 3 joined clicks, low below "
-            "10. GAUC is within a page, ties half, single-class pages left out; log loss in nats; calibration: "
-            "predicted over observed clicks. The same figures: ",
+            "Windows are event time and end with the newest page. Segments by joined clicks of the user: new below 3, "
+            "low below 10, active from 10. GAUC: AUC within a page, weighted by impressions, ties count half, pages "
+            "without both classes excluded. Log loss in nats per impression. Calibration: predicted divided by "
+            "observed clicks. The same as JSON: ",
             tag("a", "quality.json", href="quality.json"),
         ),
     )
     head = tag(
         "head",
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
-        # No icon is asked for: there is none.
+        # An empty icon, so that browsers do not request one.
         Markup(f'<link rel="icon" href="data:,"><meta http-equiv="refresh" content="{_REFRESH_SECONDS}">'),
         tag("title", "Model quality"),
         tag("style", Markup(STYLE + _PAGE_STYLE)),
@@ -68,15 +71,15 @@ def render(now: CurrentQuality) -> str:
 
 def _heading(now: CurrentQuality) -> Markup:
     alive = sum(source.alive for source in now.sources)
-    lead = "No trainer has published anything yet: this page fills once one has written a checkpoint."
+    lead = "No trainer has published yet: a trainer publishes after its first checkpoint."
     if now.last_checkpoint_time is not None:
         age = duration(max(0.0, (now.now - now.last_checkpoint_time) / 1000))
-        lead = f"{alive} of {len(now.sources)} sources alive, last checkpoint {age} ago"
+        lead = f"{alive} of {len(now.sources)} trainers alive, last checkpoint {age} ago"
     verdict, css_class = f"✗ {now.status}", "bad"
     if now.status == STATUS_READING and not now.sources:
         verdict, css_class = "… nothing published yet", ""
     elif now.status == STATUS_READING:
-        verdict, css_class = ("✓ reading", "good") if alive else ("✗ no source is alive", "bad")
+        verdict, css_class = ("✓ reading", "good") if alive else ("✗ no trainer is alive", "bad")
     return tag(
         "header",
         tag("div", tag("h1", "Model quality"), tag("p", lead, class_="lead")),
@@ -88,21 +91,18 @@ def _model(model: CurrentModel) -> Markup:
     return tag(
         "section",
         tag("h2", model.model, tag("span", f"up to {moment(model.event_time_end)} UTC, event time", class_="until")),
-        *[tag("div", _table(model, what, _NAMES[what]), class_="scroll") for what in ("gauc", "auc")],
+        *[tag("div", _table(model, metric, _NAMES[metric]), class_="scroll") for metric in ("gauc", "auc")],
         tag("div", _last_hour(model), class_="scroll"),
     )
 
 
-_NAMES: Final = {"auc": "AUC", "gauc": "GAUC"}
-
-
 def _table(model: CurrentModel, metric: str, name: str) -> Markup:
-    """One figure by segment and window, with its last day as a line."""
+    """A metric by segment and window, with a sparkline of the last day."""
     head = tag(
         "tr",
         tag("th", name, class_="name"),
         *[tag("th", title) for _, title in _WINDOWS],
-        tag("th", "last 24 h, by half hours", class_="name"),
+        tag("th", "last 24 h, per half hour", class_="name"),
     )
     rows = []
     for segment, title, css_class in _SEGMENTS:
@@ -122,7 +122,7 @@ def _table(model: CurrentModel, metric: str, name: str) -> Markup:
 
 
 def _last_hour(model: CurrentModel) -> Markup:
-    """The other figures of the last hour."""
+    """The other metrics of the last hour."""
     head = tag(
         "tr",
         *[
@@ -146,16 +146,13 @@ def _last_hour(model: CurrentModel) -> Markup:
     return tag("table", tag("thead", head), tag("tbody", *rows))
 
 
-_COLUMNS: Final = ("log loss", "normalised entropy", "calibration", "pages", "impressions", "clicks")
-
-
 def _stats_of(segments: SegmentStats, segment: str) -> QualityStats:
     stats: QualityStats = getattr(segments, segment)
     return stats
 
 
 def _sparkline(timeline: Sequence[CurrentPoint], segment: str, metric: str, css_class: str, title: str) -> Markup:
-    """A small line of a figure over event time; one dot where there is one point."""
+    """A sparkline of a metric over event time."""
     points = []
     for point in timeline:
         stats = _stats_of(point.segments, segment)
@@ -192,15 +189,15 @@ def _sparkline(timeline: Sequence[CurrentPoint], segment: str, metric: str, css_
 def _sources(now: CurrentQuality) -> Markup:
     head = tag(
         "tr",
-        tag("th", "Source", class_="name"),
+        tag("th", "Trainer", class_="name"),
         tag("th", "rank"),
         tag("th", "state", class_="name"),
-        tag("th", "heard"),
+        tag("th", "last record"),
         tag("th", "last checkpoint"),
         tag("th", "event time"),
     )
     table = tag("table", tag("thead", head), tag("tbody", *[_source(source) for source in now.sources]))
-    return join(tag("h2", "Sources"), tag("div", table, class_="scroll"))
+    return join(tag("h2", "Trainers"), tag("div", table, class_="scroll"))
 
 
 def _source(source: CurrentSource) -> Markup:
@@ -208,7 +205,7 @@ def _source(source: CurrentSource) -> Markup:
         "tr",
         tag("th", source.run, scope="row"),
         tag("td", str(source.rank)),
-        tag("td", "alive" if source.alive else "silent", class_=f"name {'good' if source.alive else 'bad'}"),
+        tag("td", "alive" if source.alive else "gone", class_=f"name {'good' if source.alive else 'bad'}"),
         tag("td", f"{duration(source.last_record_age_seconds)} ago"),
         tag("td", f"{duration(source.checkpoint_age_seconds)} ago"),
         tag("td", f"{moment(source.event_time_end)} UTC"),
@@ -221,6 +218,6 @@ def _rejected(now: CurrentQuality) -> Markup:
     reasons = ", ".join(f"{count(number)} {reason}" for reason, number in sorted(now.rejected.items()))
     return tag(
         "section",
-        tag("h2", "Refused records"),
-        tag("p", f"{reasons}: what and where is in the monitor's log. Nothing else is affected.", class_="note"),
+        tag("h2", "Rejected records"),
+        tag("p", f"{reasons}. Their offsets are in the monitor's log; other records are not affected.", class_="note"),
     )

@@ -1,7 +1,7 @@
-"""What the monitor knows: the newest record of each (run, rank, sequence), and the windows that they add up to.
+"""The monitor's state: the newest record of each (run, rank, sequence), and the windows that they sum to.
 
-All of it is whole numbers, and a record replaces the one before it, so what the board shows depends on the records
-alone: not on how often they came, nor on which process had the board before.
+All sums are of integers, and a record replaces its predecessor, so the table depends on the records alone: not on how
+often they were received, nor on which process held the table before.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,28 +17,28 @@ from prectr.model.quality.windows import WINDOW_MS, SegmentStates
 from prectr.ops.metrics.quality import WHOLE_RUN
 
 WINDOWS: Final[Mapping[str, int]] = {"5m": 5, "1h": 60, "24h": 1440}
-"""Stretches of each window; the newest one counts as far as it has come."""
+"""Number of quality windows (60 s) of each window; the newest, incomplete one counts."""
 SLOT_WINDOWS: Final = 30
-"""Stretches of a point of the timeline."""
+"""Number of quality windows (60 s) of a point of the timeline."""
 TIMELINE_SLOTS: Final = 48
 _RETAINED_WINDOWS: Final = max(WINDOWS.values())
 _RETIRE_BATCH: Final = 60
 MAX_SOURCES: Final = 64
-"""Processes whose records are kept; beyond, the one that has been silent longest is forgotten."""
+"""Number of trainers whose records are kept; beyond it the one without records for longest is evicted."""
 
 SourceKey = tuple[str, int]
-"""(run, rank): a process of a run."""
+"""(run, rank): a trainer process."""
 
 
 class StoredRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A record, as it is kept. heard: when the broker took it, ms since the epoch."""
+    """A record as stored. received_at: its timestamp by the broker, ms since the epoch."""
 
     received_at: int
     record: QualityRecord
 
 
 class RetiredTotal(msgspec.Struct, frozen=True, array_like=True):
-    """All that a process has published up to the stretch `upto`, added up: it is in no window any more."""
+    """The sum of all that a trainer has published up to the quality window `up_to`, which no window contains."""
 
     run: str
     rank: int
@@ -48,27 +48,29 @@ class RetiredTotal(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def key(self) -> bytes:
-        """(run, rank)."""
+        """The key of (run, rank)."""
         return _total_key((self.run, self.rank))
 
 
 class Retirement(NamedTuple):
-    """To be kept from now on, and keys of the entries that are in it: to be deleted once it is kept."""
+    """A total to store, and the keys of the records that it contains, to delete once it is stored."""
 
     total: RetiredTotal
     record_keys: list[bytes]
 
 
 class Eviction(NamedTuple):
-    """Keys to be deleted: of entries, and of the past of their process."""
+    """Keys to delete: those of the records and of the total of a trainer."""
 
     record_keys: list[bytes]
     total_key: bytes
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of a run. heard: when its last record was taken, ms since the epoch; checkpoint: when the checkpoint of
-    that record was written. until: end of its newest stretch, ms of event time.
+    """A trainer process.
+
+    received_at: of its last record, ms since the epoch. checkpoint_time: of its newest published checkpoint, ms since
+    the epoch. event_time_end: end of its newest quality window, ms of event time.
     """
 
     run: str
@@ -80,17 +82,17 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimelineSlot(NamedTuple):
-    """A point of the timeline: the stretches that end in (end - 30 min, end], ms of event time, by segment."""
+    """A point of the timeline: the quality windows that end in (end - 30 min, end], ms of event time, by segment."""
 
     end: int
     segments: Mapping[str, QualitySketch]
 
 
 class ModelQuality(NamedTuple):
-    """Quality of a model. until: end of the newest stretch, ms of event time.
+    """Quality of a model.
 
-    windows: by window, the whole run among them, then by segment (all, new, low, active). timeline: of the last 24 h,
-    oldest first, slots without pages left out.
+    event_time_end: end of the newest quality window, ms of event time. windows: by window, including the whole run,
+    then by segment (all, new, low, active). timeline: of the last 24 h, oldest first, without empty slots.
     """
 
     event_time_end: int
@@ -99,7 +101,7 @@ class ModelQuality(NamedTuple):
 
 
 class _SourceState(msgspec.Struct):
-    """What is kept of a process."""
+    """The state of a trainer."""
 
     model: str
     windows: dict[int, SegmentStates]
@@ -110,14 +112,14 @@ class _SourceState(msgspec.Struct):
 
 
 class QualityTable:
-    """Takes records in any order; says what is to be stored of them, and what they add up to."""
+    """Takes records in any order; decides which are stored, and sums them up by window."""
 
     def __init__(self, totals: Iterable[RetiredTotal] = ()) -> None:
-        """Go on from what was stored: the pasts, then `put` all entries."""
+        """Restore from stored totals; then `put` all stored records."""
         self._sources = {(total.run, total.rank): _SourceState(total.model, {}, total, total.up_to) for total in totals}
 
     def put(self, stored: StoredRecord) -> bool:
-        """Take a record; whether it is to be stored: the past knows already what is in it, and takes nothing back."""
+        """Add a record; returns whether to store it. A record that a total contains already is ignored."""
         record = stored.record
         state = self._sources.setdefault((record.run, record.rank), _SourceState(record.model, {}))
         state.received_at = max(state.received_at, stored.received_at)
@@ -130,7 +132,7 @@ class QualityTable:
         return True
 
     def retire(self) -> list[Retirement]:
-        """Add up what is too old for any window; some at a time, for those are written and deleted together."""
+        """Sum up records that are too old for any window, in batches, as they are written and deleted together."""
         found = []
         for (run, rank), state in self._sources.items():
             if min(state.windows, default=state.newest) > state.newest - _RETAINED_WINDOWS - _RETIRE_BATCH:
@@ -148,7 +150,7 @@ class QualityTable:
         return found
 
     def evict(self) -> list[Eviction]:
-        """Forget the processes that have been silent longest, where there are too many."""
+        """Evict the trainers without records for longest, if there are more than MAX_SOURCES."""
         by_age = sorted(self._sources, key=lambda source: (self._sources[source].received_at, source))
         found = []
         for source in by_age[: max(0, len(by_age) - MAX_SOURCES)]:
@@ -158,11 +160,11 @@ class QualityTable:
 
     @property
     def retained_windows(self) -> int:
-        """Stretches that are held."""
+        """Number of quality windows held."""
         return sum(len(state.windows) for state in self._sources.values())
 
     def sources(self) -> list[SourceStatus]:
-        """Every process that has published, by name."""
+        """Every trainer that has published, sorted by run and rank."""
         return [
             SourceStatus(
                 run=run,
@@ -176,15 +178,16 @@ class QualityTable:
         ]
 
     def quality(self) -> dict[str, ModelQuality]:
-        """By model, all of its runs together."""
+        """Quality by model, over all of its runs."""
         models = sorted({state.model for state in self._sources.values()})
         return {
-            model: _model_quality([kept for kept in self._sources.values() if kept.model == model]) for model in models
+            model: _model_quality([state for state in self._sources.values() if state.model == model])
+            for model in models
         }
 
 
 def _model_quality(runs: list[_SourceState]) -> ModelQuality:
-    newest = max(kept.newest for kept in runs)
+    newest = max(state.newest for state in runs)
     shortest, total = _zero_sums(), _zero_sums()
     slots: Ints = np.zeros((TIMELINE_SLOTS, len(SEGMENTS), SKETCH_WIDTH), np.int64)
     for state in runs:
@@ -222,12 +225,12 @@ def _by_segment(values: Ints) -> dict[str, QualitySketch]:
 
 
 def _zero_sums() -> Ints:
-    """Sums of the segments, int64[3, WIDTH]."""
+    """Zeros of shape [segments, SKETCH_WIDTH], int64."""
     return np.zeros((len(SEGMENTS), SKETCH_WIDTH), np.int64)
 
 
 def _add(values: Ints, segments: SegmentStates) -> None:
-    """Add sketches that are known to be whole, without unpacking each."""
+    """Add encoded sketches without decoding each; they must be valid."""
     for row, sketch in zip(values, segments, strict=True):
         if sketch.pages:
             bins, counts = _bins(sketch)

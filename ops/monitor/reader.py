@@ -1,7 +1,7 @@
-"""Reads `model-quality` with Faust: every record into a table in RocksDB, and onto the board.
+"""Reads `model-quality` with Faust: every record goes into a table in RocksDB and into the `QualityTable`.
 
-A record is put, never added, and Faust commits its offset once the table's changelog has it: so a monitor that is
-killed takes some records again, to no effect, and misses none.
+A record replaces its predecessor and is never added, and Faust commits its offset once the table's changelog has it. So
+a monitor that is killed rereads some records without effect, and misses none.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from prectr.stream.kafka.client.topics import Topics, describe_system, describe_
 from prectr.stream.kafka.io.quality_producer import PARTITION
 
 _UPDATE_INTERVAL: Final = 1.0
-"""Seconds between two readings, at the least: to add up a day takes some hundredths of a second."""
+"""Minimum seconds between two updates: summing up a day takes some 10 ms."""
 _SLEEP: Final = 0.1
 _STOP_TIMEOUT: Final = 20.0
 _RESTART_DELAY: Final = 1.0
@@ -37,9 +37,9 @@ _MAX_RESTART_DELAY: Final = 30.0
 _RESET_AFTER: Final = 60.0
 _MAX_LOGGED_REJECTIONS: Final = 20
 _METADATA_MAX_AGE_MS: Final = 5_000
-"""Between two questions of the consumer which topics and partitions there are."""
+"""Milliseconds after which the consumer refreshes its metadata."""
 _ROCKSDB: Final = {"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "max_open_files": 64}
-"""Of each partition of each table; what is held is some megabytes."""
+"""Options of each partition of each table; the tables are some MB in size."""
 _log = logging.getLogger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_record: Final = msgspec.msgpack.Decoder(StoredRecord).decode
@@ -47,8 +47,8 @@ _decode_total: Final = msgspec.msgpack.Decoder(RetiredTotal).decode
 
 
 class MonitorSettings(NamedTuple):
-    """What a monitor is told. data_dir: folder of its tables. session_timeout: seconds after which another takes over
-    from a dead one.
+    """Which system a monitor reads. data_dir: folder of its tables. session_timeout: seconds until another monitor
+    takes over from one that has died.
     """
 
     connection: Connection
@@ -66,12 +66,12 @@ class MonitorSettings(NamedTuple):
 def run_monitor(
     settings: MonitorSettings, *, stop: Callable[[], bool], on_update: Callable[[MonitorSnapshot], None]
 ) -> None:
-    """Read until `stop` says so; `tell` is told what is known now, once a second.
+    """Read until `stop` returns true; call `on_update` once a second.
 
-    The broker may go away and come back. What ends Faust itself is told, and it is started anew.
+    Outages of the broker are waited for. If Faust itself fails, the error is logged and Faust is restarted.
 
     Raises:
-        PrectrError: no broker or no topic at the start, or a setting that Faust does not have.
+        PrectrError: there is no broker or no topic at the start, or Faust does not support a client setting.
     """
     credentials(settings.connection)
     topic = settings.topics.quality
@@ -93,37 +93,37 @@ def run_monitor(
             reader = _Reader(settings, topic_info.partitions, topic_info.min_replicas, counts, log_filter)
             error = asyncio.run(reader.run(stop, update))
             del reader
-            # RocksDB lets go of its files when nobody knows the tables any more.
+            # RocksDB releases its files once nothing references the tables.
             gc.collect()
             log_filter.stopping = False
             if error is None:
                 return
             delay = _RESTART_DELAY if time.monotonic() - started > _RESET_AFTER else min(2 * delay, _MAX_RESTART_DELAY)
-            _log.warning("reading has failed (%s); starting it again in %g s", error, delay)
+            _log.warning("reading failed (%s); restarting in %g s", error, delay)
             if last:
-                on_update(msgspec.structs.replace(last[0], standing=f"starting again: {error}"))
+                on_update(msgspec.structs.replace(last[0], status=f"restarting: {error}"))
             deadline = time.monotonic() + delay
             while not stop() and time.monotonic() < deadline:
                 time.sleep(_SLEEP)
 
 
 class _Counts:
-    """Counts of the process, whatever becomes of Faust."""
+    """Counts since the process started, over restarts of Faust."""
 
     def __init__(self) -> None:
         self.received = 0
         self.rejected: Counter[str] = Counter()
 
-    def reject(self, where: str, error: InvalidQualityRecord) -> None:
+    def reject(self, source: str, error: InvalidQualityRecord) -> None:
         self.rejected[error.reason] += 1
         number = self.rejected.total()
         if number <= _MAX_LOGGED_REJECTIONS:
-            last = "; more of them are only counted" if number == _MAX_LOGGED_REJECTIONS else ""
-            _log.warning("%s: refused: %s%s", where, error, last)
+            last = "; further ones are counted, not logged" if number == _MAX_LOGGED_REJECTIONS else ""
+            _log.warning("%s: rejected: %s%s", source, error, last)
 
 
 class _Reader:
-    """One life of a Faust application."""
+    """A Faust application, from start to stop."""
 
     def __init__(
         self, settings: MonitorSettings, partitions: int, replicas: int, counts: _Counts, log_filter: ClientLogFilter
@@ -140,7 +140,7 @@ class _Reader:
         self._updated_at = 0.0
 
     async def run(self, stop: Callable[[], bool], on_update: Callable[[MonitorSnapshot], None]) -> str | None:
-        """Read until `stop` says so; returns why it could not go on, None where it was asked to stop."""
+        """Read until `stop` returns true; returns the error that ended it, None if it was stopped."""
         app = self._make_app()
         starting = asyncio.create_task(app.start())
         try:
@@ -164,8 +164,8 @@ class _Reader:
             broker_session_timeout=settings.session_timeout,
             broker_heartbeat_interval=settings.session_timeout / 4,
             consumer_auto_offset_reset="earliest",
-            # The changelogs are made at the first start: a consumer that has not heard of them yet can do nothing, and
-            # would ask again after 5 minutes.
+            # The changelogs are created at the first start: without them in its metadata the consumer cannot start, and
+            # by default it would refresh them after 5 minutes only.
             consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
             store="rocksdb://",
             datadir=str(settings.data_dir),
@@ -184,7 +184,7 @@ class _Reader:
         return app
 
     def _make_table(self, app: Any, name: str) -> Any:
-        # Faust takes the driver out of the options that it is given.
+        # Faust removes the driver from the options, so each table gets its own dict.
         options = {"driver": "rocksdict", **_ROCKSDB}
         return app.Table(name, key_type=bytes, value_type=bytes, partitions=self._partitions, options=options)
 
@@ -205,7 +205,7 @@ class _Reader:
             await self._clean_up()
 
     async def _clean_up(self) -> None:
-        """Keep what is too old for any window as a sum; what is in it goes only once the broker has the sum."""
+        """Replace records that are too old for any window by totals; delete them once the broker has the total."""
         for total, record_keys in self._quality_table.retire():
             self._totals[total.key] = _encode(total)
             await self._app.producer.flush()
@@ -217,7 +217,7 @@ class _Reader:
             self._totals.pop(eviction.total_key, None)
 
     def _reload_after_rebalance(self) -> None:
-        """Take up the board from the tables, where the partitions have just been given to this process."""
+        """Rebuild the quality table from the tables after the partitions were assigned to this process."""
         generation = self._app.consumer_generation_id
         if generation == self._generation:
             return
@@ -229,7 +229,7 @@ class _Reader:
         self._changed = True
 
     def _failure(self, app: Any, starting: "asyncio.Task[Any]") -> str | None:
-        """Why Faust cannot go on; None where it can."""
+        """The error that ended Faust; None while it runs."""
         error = starting.exception() if starting.done() and not starting.cancelled() else None
         if error is None and app.crashed:
             error = app.crash_reason or app.consumer.crash_reason
@@ -261,20 +261,20 @@ class _Reader:
             return "waiting for Kafka"
         recovered = app.tables.recovery.completed.is_set() and not app.rebalancing
         if not recovered:
-            return "taking up the tables"
+            return "restoring tables"
         if TP(self._settings.topics.quality, PARTITION) not in app.assignor.assigned_actives():
-            # What was read before another took over is that one's to show.
+            # Another monitor has taken over: drop what was read before.
             if self._quality_table.retained_windows:
                 self._quality_table = QualityTable()
                 self._changed = True
             self._generation = -1
-            return "standing by: another monitor reads"
+            return "standby: another monitor is reading"
         self._reload_after_rebalance()
         return STATUS_READING
 
 
 async def _stop(app: Any, starting: "asyncio.Task[Any]") -> None:
-    """Stop Faust, which may wait long for a broker that is away."""
+    """Stop Faust, which may wait long for an unavailable broker."""
     starting.cancel()
     with suppress(BaseException):
         await starting

@@ -1,4 +1,4 @@
-"""Serves the monitor's page and its JSON; what is rendered is whatever was handed over last."""
+"""Serves the monitor's page and its JSON, rendered from the latest snapshot."""
 
 import errno
 import logging
@@ -17,7 +17,7 @@ from prectr.state.errors import PrectrError, UsageError
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS: Final = 30.0
-"""A client that sends nothing is let go."""
+"""Seconds after which an idle client is disconnected."""
 
 
 class _Server6(ThreadingHTTPServer):
@@ -25,15 +25,22 @@ class _Server6(ThreadingHTTPServer):
 
 
 class PageServer:
-    """A running server of `/`, `/quality.json` and `/health`; `close` it, or use it in a `with`."""
+    """A running server of `/`, `/quality.json` and `/health`; close it with `close` or a `with` block."""
 
     def __init__(self, port: int, address: str, clock: Callable[[], float] = time.time) -> None:
-        """Serve over HTTP on `address`:`port` (0: any free port) until closed. clock: seconds since the epoch.
+        """Start serving over HTTP.
 
-        PrectrError: the port is taken or the address not ours; UsageError: no such port.
+        Args:
+            port: 0 picks a free one.
+            address: of this machine.
+            clock: returns seconds since the epoch.
+
+        Raises:
+            UsageError: the port is out of range.
+            PrectrError: the port is in use, or the address does not belong to this machine.
         """
         if not 0 <= port <= 65535:
-            raise UsageError(f"port {port} is out of range: give one from 1 to 65535, or 0 for any that is free")
+            raise UsageError(f"port {port} is out of range: use 1 to 65535, or 0 for a free port")
         self._snapshot = MonitorSnapshot(
             status="starting", received=0, rejected={}, retained_windows=0, sources=[], quality={}
         )
@@ -46,9 +53,9 @@ class PageServer:
             raise PrectrError(
                 f"cannot serve the page on {address}:{port}: {getattr(error, 'strerror', None) or error}; "
                 + (
-                    "another process may hold the port: give another one with --port"
+                    "another process may use the port: choose another --port"
                     if in_use
-                    else "it must be an address of this machine, and a port that this user may open"
+                    else "use an address of this machine and a port that this user may open"
                 )
             ) from error
         self._server.daemon_threads = True
@@ -58,19 +65,19 @@ class PageServer:
 
     @property
     def port(self) -> int:
-        """The port that is served."""
+        """The port in use."""
         return int(self._server.server_port)
 
     def update(self, snapshot: MonitorSnapshot) -> None:
-        """Let requests from now on see `reading`, which must not change afterwards."""
+        """Serve `snapshot` from now on; it must not change afterwards."""
         self._snapshot = snapshot
 
     def current_quality(self) -> CurrentQuality:
-        """What is said now."""
+        """The current quality."""
         return current_quality(self._snapshot, self._clock())
 
     def respond(self, path: str) -> tuple[str, bytes] | None:
-        """Content type and content of a path; None where there is nothing."""
+        """Content type and content of a path; None for an unknown path."""
         path = path.partition("?")[0]
         if path == "/":
             return "text/html; charset=utf-8", render(self.current_quality()).encode()
@@ -100,7 +107,10 @@ class PageServer:
 
             def do_GET(self) -> None:
                 found = respond(self.path)
-                kind, content = found or ("text/plain; charset=utf-8", b"there are /, /quality.json and /health\n")
+                kind, content = found or (
+                    "text/plain; charset=utf-8",
+                    b"not found; available: /, /quality.json, /health\n",
+                )
                 self.send_response(200 if found else 404)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content)))

@@ -1,9 +1,9 @@
-"""Candidates to be ranked, from a file: JSON Lines or CSV, one item a line."""
+"""Reads candidates to rank from a file: JSON Lines or CSV, one item per line."""
 
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,28 +21,44 @@ _decode = msgspec.json.Decoder(Item).decode
 
 
 def read_candidates(path: Path) -> list[Item]:
-    """The candidates in `path` (`-`: standard input), in their order; where each stands there is not kept.
+    """Read the candidates of a file, in order, without their positions.
 
-    A name that ends in .csv is CSV, one in .jsonl, .ndjson or .json JSON Lines; any other is what it begins like.
-    Fields are those of an item of the log; others are ignored. An empty cell of CSV is a field left out.
+    The suffix .csv means CSV; .jsonl, .ndjson and .json mean JSON Lines; otherwise the first character decides. Fields
+    are those of an item of the log; others are ignored. An empty CSV cell is a missing field.
+
+    Args:
+        path: `-` reads standard input.
 
     Raises:
-        InputError: it cannot be read, a line is no item or one that stood there before, or there are none.
+        InputError: the file cannot be read, a line is invalid or a duplicate, or there are no candidates.
     """
     name = "standard input" if path == STANDARD_INPUT else str(path)
     text = _read_text(path, name)
-    items: list[Item] = []
-    lines: dict[str, int] = {}
-    for number, item in _read_csv(text, name) if _is_csv(path, text) else _read_json_lines(text, name):
-        if (size := len(item.item_id.encode())) > MAX_ID_BYTES:
-            raise _invalid(name, number, f"item_id has {size} bytes, of at most {MAX_ID_BYTES}")
-        first = lines.setdefault(item.item_id, number)
-        if first != number:
-            raise _invalid(name, number, f"item {item.item_id!r} is on line {first} already: name each candidate once")
-        items.append(msgspec.structs.replace(item, position=None))
+    lines = _read_csv(text, name) if _is_csv(path, text) else _read_json_lines(text, name)
+    items = check_candidates(((f"line {number}", item) for number, item in lines), name)
     if not items:
-        raise InputError(f"{name}: there are no candidates in it: give one item a line, as JSON or under a CSV header")
+        raise InputError(f"{name}: no candidates: expected one item per line, as JSON or as CSV with a header")
     return items
+
+
+def check_candidates(items: Iterable[tuple[str, Item]], source: str) -> list[Item]:
+    """Return candidates without the positions they were given.
+
+    items: each after its place in `source`, both of which errors name.
+    Raises InputError where an item_id is too long or occurs twice.
+    """
+    checked: list[Item] = []
+    places: dict[str, str] = {}
+    for place, item in items:
+        if (size := len(item.item_id.encode())) > MAX_ID_BYTES:
+            raise InputError(f"{source}: {place}: item_id has {size} bytes, of at most {MAX_ID_BYTES}")
+        first = places.setdefault(item.item_id, place)
+        if first != place:
+            raise InputError(
+                f"{source}: {place}: item {item.item_id!r} is on {first} already: name each candidate once"
+            )
+        checked.append(msgspec.structs.replace(item, position=None))
+    return checked
 
 
 def _read_text(path: Path, name: str) -> str:
@@ -64,7 +80,7 @@ def _is_csv(path: Path, text: str) -> bool:
 
 
 def _read_json_lines(text: str, name: str) -> Iterator[tuple[int, Item]]:
-    # Not splitlines: a title may hold characters that it takes for line ends.
+    # Not splitlines: a title may contain characters that it treats as line breaks.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -73,14 +89,14 @@ def _read_json_lines(text: str, name: str) -> Iterator[tuple[int, Item]]:
         except msgspec.ValidationError as error:
             raise _invalid(name, number, str(error)) from error
         except msgspec.DecodeError as error:
-            hint = " (JSON has no NaN: leave the field out)" if "NaN" in line or "Infinity" in line else ""
+            hint = " (JSON has no NaN: omit the field)" if "NaN" in line or "Infinity" in line else ""
             raise _invalid(name, number, f"{error}{hint}") from error
         except RecursionError as error:
-            raise _invalid(name, number, "arrays and objects are nested too deep") from error
+            raise _invalid(name, number, "arrays and objects are nested too deeply") from error
 
 
 def _read_csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
-    # The last line end of a row may be a return alone.
+    # Rows may end in a carriage return alone.
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     try:
@@ -91,13 +107,13 @@ def _read_csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
                 header = [cell.strip() for cell in row]
                 if "item_id" not in header:
                     raise InputError(
-                        f"{name}: its first line names no column item_id, but {', '.join(header)[:200]}: a CSV file "
-                        f"begins with a header of {', '.join(_FIELDS)}, of which only item_id must be there"
+                        f"{name}: the first line has no column item_id, but {', '.join(header)[:200]}: a CSV file "
+                        f"needs a header with item_id and any of {', '.join(_FIELDS[1:])}"
                     )
                 continue
             if len(row) > len(header):
-                what = f"{len(row)} cells under {len(header)} columns: quote cells that hold commas"
-                raise _invalid(name, rows.line_num, what)
+                problem = f"{len(row)} cells for {len(header)} columns: quote cells that contain commas"
+                raise _invalid(name, rows.line_num, problem)
             cells = {
                 field: cell.strip() if field in _NUMBERS else cell
                 for field, cell in zip(header, row, strict=False)
@@ -108,8 +124,8 @@ def _read_csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
             except msgspec.ValidationError as error:
                 raise _invalid(name, rows.line_num, f"{error}; the row has {cells!r:.200}") from error
     except csv.Error as error:
-        raise _invalid(name, rows.line_num, f"it is no CSV: {error}") from error
+        raise _invalid(name, rows.line_num, f"not valid CSV: {error}") from error
 
 
-def _invalid(name: str, line: int, what: str) -> InputError:
-    return InputError(f"{name}: line {line}: {what}")
+def _invalid(name: str, line: int, problem: str) -> InputError:
+    return InputError(f"{name}: line {line}: {problem}")

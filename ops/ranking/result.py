@@ -1,4 +1,4 @@
-"""What `prectr rank` makes: the candidates in order, with what each score is made of and what is known behind it."""
+"""The result of `prectr rank`: the ranked candidates, with the parts of each score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
@@ -8,25 +8,25 @@ import numpy as np
 
 from prectr.model.features.batch import NO_PRICE, Floats, price_band
 from prectr.model.quality.explanation import Explanation
-from prectr.state.aggregates import LevelCounts
+from prectr.ops.report.levels import by_level
+from prectr.state.aggregates import LEVELS, LevelCounts
 from prectr.state.errors import PrectrError
 from prectr.stream.events.contract import Item
-from prectr.stream.records import LEVELS
 
 RelevanceSource = Literal["inferred", "given", "labelled"]
-"""Where a candidate's level comes from: from its text by the model, from the file, or from the stages' labeller."""
+"""The source of a candidate's relevance level: the model (from the text), the file, or the stages' labeller."""
 
 ByLevel = dict[str, float]
 """A number for each relevance level, "1" to "4"."""
 
 
 class Preference(msgspec.Struct, frozen=True, kw_only=True):
-    """Which relevance levels a user, or all users of a query, click: as the model reads it, and what is behind it.
+    """Which relevance levels a user, or all users of a query, click.
 
-    seen: whether anything is known. impressions, clicks: by level, of the pages closed by then. rates: click rates by
-    level, smoothed towards `expected`, those of the candidates' categories (both means over the candidates).
-    preferred: the level with the highest smoothed rate; null where nothing has been shown. past_clicks: how many single
-    clicks are known besides: of a user all, of a query the last.
+    known: whether the state has an entry. impressions, clicks: by level, of closed pages. rates: click rates by level,
+    smoothed towards `prior_rates`, those of the candidates' categories (both means over the candidates). preferred: the
+    level with the highest smoothed rate; null without impressions. past_clicks: number of clicks of the user, or of
+    stored last clicks of the query.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate in its place.
+    """A ranked candidate.
 
-    click_probability: at the ranking's position. log_odds: the same. level: the likeliest; levels: P(level).
-    click_given_level: P(click | level), of a model that mixes over levels: click_probability is the sum of
-    levels × click_given_level. incentive: τ at `level`, and incentives at every one: what is added to the log-odds of
-    a click for what this user and all users of the query have clicked. user_rate, query_rate, category_rate: smoothed
-    click rates at `level`.
+    click_probability: at the position of the ranking. log_odds: of it. relevance_level: the most likely level.
+    level_probabilities: P(level). click_given_level: P(click | level) of a model that mixes over levels; then
+    click_probability is the sum of level_probabilities × click_given_level. incentive: τ at `relevance_level`,
+    incentives: τ at every level: added to the log-odds of a click, from the clicks of this user and of all users of
+    the query. user_rate, query_rate, category_rate: smoothed click rates at `relevance_level`.
     """
 
     rank: int
@@ -71,9 +71,9 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """What `prectr rank --json` writes.
 
-    query: normalised. as_of: the time at which the question is asked (ms); counted_to: effective close up to which
-    pages of the query have been counted, null where all have. candidates: how many there were; ranked: the best of
-    them. notes: what is worth knowing, in words.
+    query: normalised. as_of: time of the ranking, ms since the epoch. complete_up_to: close time (ms) up to which pages
+    of the query are counted; null if all are. candidates: their number. ranked: the candidates, best first. notes:
+    remarks.
     """
 
     query: str
@@ -93,14 +93,20 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rank_items(items: Sequence[Item], explanation: Explanation, sources: Sequence[RelevanceSource]) -> list[Ranked]:
-    """The candidates by falling click probability, equal ones as they came. sources: of each candidate's level.
+    """Sort the candidates by descending click probability; ties keep their order.
 
-    PrectrError: a score is not a number.
+    Args:
+        items: the candidates.
+        explanation: their scores.
+        sources: of the relevance level of each candidate.
+
+    Raises:
+        PrectrError: a score is not a number.
     """
     if not np.isfinite(explanation.log_odds).all():
         invalid = items[int(np.flatnonzero(~np.isfinite(explanation.log_odds))[0])]
         raise PrectrError(
-            f"the score of candidate {invalid.item_id!r} is not a number: the model is damaged; train it anew"
+            f"the score of candidate {invalid.item_id!r} is not a number: the model is corrupt; train a new one"
         )
     order = np.argsort(-explanation.log_odds, kind="stable").tolist()
     return [_ranked(rank, index, items[index], explanation, sources[index]) for rank, index in enumerate(order, 1)]
@@ -120,12 +126,12 @@ def _ranked(rank: int, index: int, item: Item, explanation: Explanation, source:
         log_odds=float(explanation.log_odds[index]),
         relevance_level=likeliest + 1,
         relevance_source=source,
-        level_probabilities=_by_level(explanation.levels[index]),
+        level_probabilities=by_level(explanation.levels[index]),
         click_given_level=None
         if explanation.click_given_level is None
-        else _by_level(explanation.click_given_level[index]),
+        else by_level(explanation.click_given_level[index]),
         incentive=None if explanation.incentive is None else float(explanation.incentive[index, likeliest]),
-        incentives=None if explanation.incentive is None else _by_level(explanation.incentive[index]),
+        incentives=None if explanation.incentive is None else by_level(explanation.incentive[index]),
         user_rate=float(rates.user[index, likeliest]),
         query_rate=float(rates.query[index, likeliest]),
         category_rate=float(rates.category[index, likeliest]),
@@ -135,46 +141,42 @@ def _ranked(rank: int, index: int, item: Item, explanation: Explanation, source:
 def preference(
     name: str, *, known: bool, stats: LevelCounts, rates: Floats, prior_rates: Floats, past_clicks: int
 ) -> Preference:
-    """What is known of a user or a query. rates, expected: float64[N, 4], smoothed, of each candidate."""
+    """Build the preference of a user or query. rates, prior_rates: float64[N, 4], smoothed, of each candidate."""
     smoothed = rates.mean(axis=0)
     return Preference(
         name=name,
         known=known,
         impressions=_counts(stats[:4]),
         clicks=_counts(stats[4:]),
-        rates=_by_level(smoothed),
-        prior_rates=_by_level(prior_rates.mean(axis=0)),
+        rates=by_level(smoothed),
+        prior_rates=by_level(prior_rates.mean(axis=0)),
         preferred=int(smoothed.argmax()) + 1 if any(stats[:4]) else None,
         past_clicks=past_clicks,
     )
 
 
-_NO_TITLE: Final = "no title, or nothing in it: their level is what the query alone says"
-_INVALID_PRICE: Final = "a price that means nothing (not above 0, or no number): scored as without one"
+_NO_TITLE: Final = "no title or an empty one: their level follows from the query alone"
+_INVALID_PRICE: Final = "an invalid price (not a positive number): scored as without price"
 
 
 def candidate_notes(items: Sequence[Item], sources: Sequence[RelevanceSource]) -> list[str]:
-    """What is worth knowing of the candidates, in words."""
+    """Remarks on the candidates."""
     counts: Mapping[str, int] = {
         _INVALID_PRICE: sum(item.price is not None and price_band(item.price) == NO_PRICE for item in items),
         _NO_TITLE: sum(not (item.title or "").strip() for item in items),
     }
-    notes = [f"{count:,} of {len(items):,} candidates have {what}" for what, count in counts.items() if count]
+    notes = [f"{count:,} of {len(items):,} candidates have {problem}" for problem, count in counts.items() if count]
     labelled = sources.count("labelled")
     if labelled:
         notes.append(
-            f"{labelled:,} of {len(items):,} candidates carry no relevance, and this model is told of levels instead "
-            "of inferring them: the stages' labeller has filled them in from the words of query and title. For "
-            'P(level) from the text train prectr or prectr-v2, or set level_source = "inferred"'
+            f"{labelled:,} of {len(items):,} candidates have no relevance, which this model needs as input: the "
+            "stages' labeller has set it from the words of query and title. To infer it from the text, train prectr or "
+            'prectr-v2, or set level_source = "inferred"'
         )
     ignored = sum(item.relevance is not None for item in items)
     if ignored and "inferred" in sources:
-        notes.append(f"{ignored:,} candidates carry a relevance: not looked at, this model infers it from the text")
+        notes.append(f"the relevance of {ignored:,} candidates is ignored: this model infers it from the text")
     return notes
-
-
-def _by_level(numbers: Floats) -> ByLevel:
-    return {str(level): float(number) for level, number in zip(LEVELS, numbers, strict=True)}
 
 
 def _counts(counts: Sequence[int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The report's charts as inline SVG: no script, colours from the page's style sheet, figures in tooltips."""
+"""Charts as inline SVG: no script, colours from the style sheet of the page, numbers in tooltips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import NamedTuple
 from prectr.ops.report.markup import Markup, join, tag
 
 NARROW, WIDE = 560, 1120
-"""Widths of a chart that has half of the page and of one that has all of it."""
+"""Widths of a chart of half the page and of the full page."""
 HEIGHT = 300
 LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 46
 MAX_VISIBLE_DOTS = 12
-"""A line of more points shows them only when pointed at."""
+"""Lines with more points show dots on hover only."""
 
 
 class Point(NamedTuple):
-    """A measured point; `y` None leaves a gap. `spread`: half of the interval drawn around it."""
+    """A measured point. y: None leaves a gap. spread: half of the interval drawn around it."""
 
     x: float
     y: float | None
@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line. `look` is a class of the style sheet (`s-0` to `s-7`, `s-whole`); `band` fills the points' spread."""
+    """A line. css_class: `s-0` to `s-7` or `s-whole`. band: whether to draw the spread of the points."""
 
     name: str
     css_class: str
@@ -35,7 +35,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A linear axis from `low` to `high` with its labelled ticks and title (with the unit)."""
+    """A linear axis with labelled ticks and a title with the unit."""
 
     low: float
     high: float
@@ -43,14 +43,14 @@ class Axis:
     title: str
 
     def scale(self, value: float, start: float, end: float) -> float:
-        """Where `value` lies if the axis goes from `start` to `end`, in pixels; held within a little of them."""
+        """Map `value` to pixels between `start` and `end`, clamped with a small margin."""
         fraction = (value - self.low) / ((self.high - self.low) or 1.0)
         return start + min(max(fraction, -0.02), 1.02) * (end - start)
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Two axes in a chart of some width."""
+    """Two axes, and the width of the chart in pixels."""
 
     x: Axis
     y: Axis
@@ -122,12 +122,12 @@ def _coordinates(pixels: Sequence[tuple[float, float]]) -> str:
 
 
 def line_chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
-    """Lines over a common axis; the first is drawn on top."""
+    """A line chart; the first series is drawn on top."""
     return _svg(label, plane.width, _frame(plane), *(_line(one, plane) for one in reversed(series)))
 
 
 def legend(series: Sequence[Series]) -> Markup:
-    """The names of the lines with a sample of each."""
+    """A legend with a sample of each line."""
     entries = [
         tag(
             "li", tag("svg", _sample(one.css_class), class_="sample", viewBox="0 0 26 10", aria_hidden="true"), one.name
@@ -142,7 +142,7 @@ def _sample(css_class: str) -> Markup:
 
 
 def scatter_on_diagonal(label: str, points: Sequence[Point], axis: Axis, x_title: str, y_title: str) -> Markup:
-    """Points with their intervals against the line of equality; both axes are the same."""
+    """Points with intervals, and the diagonal; both axes are the same."""
     plane = Plane(
         Axis(axis.low, axis.high, axis.ticks, x_title),
         Axis(axis.low, axis.high, axis.ticks, y_title),
@@ -162,6 +162,6 @@ def scatter_on_diagonal(label: str, points: Sequence[Point], axis: Axis, x_title
 
 
 def bar(fraction: float, css_class: str = "s-0") -> Markup:
-    """A horizontal bar in a table cell, `share` of its width; what is above nothing is at least visible."""
+    """A horizontal bar in a table cell. fraction: of the width; values above 0 are at least visible."""
     width = min(max(100.0 * fraction, 0.6 if fraction > 0 else 0.0), 100.0)
     return tag("span", tag("span", class_=f"fill {css_class}", style=f"width:{width:.2f}%"), class_="bar")

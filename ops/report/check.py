@@ -1,4 +1,4 @@
-"""Checks a report against the run that it speaks of."""
+"""Checks a report against its run."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from prectr.stream.replay.verify import Check, newest_checkpoint, read_metas
 
 
 class _Reported(msgspec.Struct):
-    """What is checked of `report.json`."""
+    """The fields of `report.json` that are checked."""
 
     pages: int
     outcomes: Outcomes
@@ -18,9 +18,9 @@ class _Reported(msgspec.Struct):
 
 
 def check_report(run_dir: Path) -> list[Check]:
-    """Check that the counts in `report.json` add up and, once the run is finished, that they are the run's.
+    """Check that the counts in `report.json` add up and, for a finished run, equal those of the checkpoint.
 
-    A run without a report (it has not ended yet) has nothing to check.
+    Returns no checks for a run without a report, which has not ended yet.
     """
     path = run_dir / "report.json"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page, for a person to look at."""
+"""Renders `report.html`: one self-contained page."""
 
 from prectr.ops.report.level_sections import inferred_levels
 from prectr.ops.report.markup import Markup, join, stat, tag
@@ -10,7 +10,7 @@ from prectr.ops.report.style import STYLE
 
 
 def render(report: Report) -> str:
-    """The whole page; every text of the report is escaped."""
+    """The page; every text of the report is escaped."""
     name = report.model or "stages only"
     body = tag(
         "main",
@@ -26,12 +26,16 @@ def render(report: Report) -> str:
         splits(report),
         configuration(report),
         hashes(report),
-        tag("footer", "Figures are those of report.json beside this page. Point at a dot or cell for its numbers."),
+        tag(
+            "footer",
+            "All numbers are also in report.json beside this page. A page is a result page, an impression an item "
+            "shown on it. Hover over a dot or cell for its numbers.",
+        ),
     )
     head = tag(
         "head",
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
-        # No icon is asked for: there is none.
+        # An empty icon, so that browsers do not request one.
         Markup('<link rel="icon" href="data:,">'),
         tag("title", f"Replay report: {name}"),
         tag("style", Markup(STYLE)),
@@ -78,11 +82,14 @@ def _tiles(report: Report) -> Markup:
             _tile("Calibration", stat("calibration", fixed(report.calibration, 3)), "1 is perfect"),
         ]
     speed = DASH if report.pages_per_second is None else count(report.pages_per_second)
-    items, rate = stat("impressions", count(report.impressions)), percent(ratio(report.clicks, report.impressions))
+    impressions, rate = (
+        stat("impressions", count(report.impressions)),
+        percent(ratio(report.clicks, report.impressions)),
+    )
     return tag(
         "dl",
         *quality,
-        _tile("Pages", stat("pages", count(report.pages)), join(items, " items")),
+        _tile("Pages", stat("pages", count(report.pages)), join(impressions, " impressions")),
         _tile("Clicks", stat("clicks", count(report.clicks)), f"click rate {rate}"),
         _tile("Speed", join(speed), f"in {duration(report.seconds)}", "pages/s"),
         class_="tiles",

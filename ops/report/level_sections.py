@@ -1,4 +1,4 @@
-"""The report's section on relevance as inferred from text: P(level) beside the click probability."""
+"""The section on relevance inferred from text: P(level) beside the click probability."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,32 +10,32 @@ from prectr.ops.report.schema import ModelReport, Report
 
 _NAMES: Final = ("1 irrelevant", "2 weakly", "3 relevant", "4 strongly")
 _NAME_COLUMNS: Final = ("item", "logged level")
-"""Heads of the columns of names."""
+"""Column heads that are left-aligned."""
 _SHIPPED_ENCODERS: Final = ("auto", "shipped")
 _DECIMALS: Final = 2
 _TITLE_LENGTH: Final = 48
-"""Characters of a title that are shown; the rest where one points at it."""
+"""Maximum characters of a title; the full title is a tooltip."""
 
 
 def inferred_levels(report: Report) -> Markup:
-    """P(level) of each model that infers it; nothing where none does."""
+    """P(level) of each model that infers it; empty if none does."""
     found = [(index, model) for index, model in enumerate(report.models) if model.inferred_levels is not None]
     if not found:
         return Markup("")
     note = (
-        "What a model that reads query and title says of an item's relevance, whether it is clicked or not; the logged "
-        "level is kept from it. Of the last pages learned from, at the positions shown."
+        "Relevance that the model infers from query and title, without seeing the logged level. For the last trained "
+        "pages, at the positions shown."
     )
     if report.config.get("encoder") in _SHIPPED_ENCODERS:
         note += (
-            " The shipped text encoder has been trained on the grades of the Chorus catalogue: on a log of that "
-            "catalogue, such as the demo's, agreement is no test of it."
+            " The shipped text encoder was trained on the grades of the Chorus catalogue, so on a log of that "
+            "catalogue, such as the demo's, agreement is not an independent test."
         )
     return tag(
         "section",
         tag("h2", "Relevance as inferred from the text"),
         tag("p", note, class_="note"),
-        *(_model_levels(f"models/{place}/inferred_levels", model) for place, model in found),
+        *(_model_levels(f"models/{index}/inferred_levels", model) for index, model in found),
         _last_pages(*found[0]),
     )
 
@@ -49,21 +49,21 @@ def _model_levels(path: str, model: ModelReport) -> Markup:
             tag("th", _NAMES[int(logged) - 1], scope="row"),
             *(
                 tag("td", stat(f"{path}/by_logged/{logged}/levels/{level}", fixed(probability, _DECIMALS)))
-                for level, probability in of.levels.items()
+                for level, probability in summary.levels.items()
             ),
-            tag("td", stat(f"{path}/by_logged/{logged}/impressions", count(of.impressions))),
+            tag("td", stat(f"{path}/by_logged/{logged}/impressions", count(summary.impressions))),
         )
-        for logged, of in levels.by_logged.items()
+        for logged, summary in levels.by_logged.items()
     ]
-    summary = join(
-        f"{model.model}: the likeliest level is the one logged for {percent(levels.agreement)} of ",
+    sentence = join(
+        f"{model.model}: the most likely level equals the logged one for {percent(levels.agreement)} of ",
         stat(f"{path}/impressions", count(levels.impressions)),
         " impressions; log loss of the level ",
         stat(f"{path}/log_loss", fixed(levels.log_loss)),
         ". Mean P(level):",
     )
     table = tag("table", tag("thead", head), tag("tbody", *rows))
-    return join(tag("p", summary, style="margin:1em 0 0.3em"), tag("div", table, class_="scroll"))
+    return join(tag("p", sentence, style="margin:1em 0 0.3em"), tag("div", table, class_="scroll"))
 
 
 def _last_pages(index: int, model: ModelReport) -> Markup:

@@ -1,4 +1,4 @@
-"""What a model that infers relevance from text says of it: P(level), a product of its own beside the click."""
+"""Summarises the relevance levels that a model infers from text."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from prectr.stream.records import LEVELS, Example, decode_page
+from prectr.state.aggregates import LEVELS
+from prectr.stream.records import Example, decode_page
 
 if TYPE_CHECKING:
     from prectr.model.quality.explanation import Explanation
@@ -15,14 +16,14 @@ _PAGES_SHOWN: Final = 3
 
 
 class LoggedLevelSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Impressions that were logged with one level. levels: the mean of P(level) of them, by level."""
+    """The impressions with the same logged level. levels: their mean P(level), by level."""
 
     impressions: int
     levels: dict[str, float]
 
 
 class ItemLevels(msgspec.Struct, frozen=True, kw_only=True):
-    """An item of a page. logged: its level as logged, which the model has not seen."""
+    """An item of a page. logged: its logged level, which the model has not seen."""
 
     item_id: str
     title: str | None
@@ -34,17 +35,17 @@ class ItemLevels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PageLevels(msgspec.Struct, frozen=True, kw_only=True):
-    """A page with what was inferred of its items."""
+    """A page with the inferred levels of its items."""
 
     query: str
     items: list[ItemLevels]
 
 
 class LevelReport(msgspec.Struct, frozen=True, kw_only=True):
-    """P(level) of the last pages learned from, as the model infers it at the end.
+    """P(level) of the last trained pages, inferred by the model at the end of the run.
 
-    agreement: share of the impressions whose likeliest level is the one logged. log_loss: mean −ln P(level logged).
-    by_logged: by logged level. last_pages: the newest of the pages.
+    agreement: share of the impressions whose most likely level is the logged one. log_loss: mean of -ln P(logged
+    level). by_logged: by logged level. last_pages: the newest pages.
     """
 
     pages: int
@@ -56,12 +57,12 @@ class LevelReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def level_report(pages: Sequence[Example], explanation: "Explanation") -> LevelReport:
-    """Sum up what a model says of the N impressions of `pages`, which are at least one."""
+    """Summarise the explanation of the impressions of `pages`; there must be at least one page."""
     logged = np.frombuffer(b"".join(page.levels for page in pages), np.uint8).astype(np.int64)
     levels = explanation.levels
     by_logged = {
         str(level): LoggedLevelSummary(
-            impressions=int((logged == level).sum()), levels=_by_level(levels[logged == level].mean(axis=0))
+            impressions=int((logged == level).sum()), levels=by_level(levels[logged == level].mean(axis=0))
         )
         for level in LEVELS
         if (logged == level).any()
@@ -88,7 +89,7 @@ def _page(page: Example, explanation: "Explanation", start: int) -> PageLevels:
                 title=item.title,
                 position=item.position or index + 1,
                 logged=page.levels[index],
-                levels=_by_level(explanation.levels[start + index]),
+                levels=by_level(explanation.levels[start + index]),
                 click_probability=float(explanation.probability[start + index]),
                 clicked=bool(page.labels[index]),
             )
@@ -97,5 +98,6 @@ def _page(page: Example, explanation: "Explanation", start: int) -> PageLevels:
     )
 
 
-def _by_level(numbers: np.typing.NDArray[np.float64]) -> dict[str, float]:
+def by_level(numbers: np.typing.NDArray[np.float64]) -> dict[str, float]:
+    """A number for each relevance level, "1" to "4", as JSON has it."""
     return {str(level): float(number) for level, number in zip(LEVELS, numbers, strict=True)}

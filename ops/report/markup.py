@@ -1,4 +1,4 @@
-"""HTML and SVG from Python, with every text escaped: only `tag` makes markup."""
+"""Builds HTML and SVG; every text is escaped, only `tag` makes markup."""
 
 from html import escape
 from typing import Final
@@ -7,7 +7,7 @@ _CONTROLS: Final = dict.fromkeys((*range(9), 11, *range(14, 32), *range(127, 160
 
 
 class Markup(str):
-    """A string that is HTML already; any other string is text and gets escaped."""
+    """A string of HTML; any other string is text and is escaped."""
 
     __slots__ = ()
 
@@ -19,17 +19,17 @@ def tag(name: str, *children: "str | Markup", **attributes: str | float) -> Mark
 
 
 def stat(path: str, shown: str) -> Markup:
-    """A figure of the page that says where it stands in the JSON beside it: steps with slashes, as in levels/4/auc."""
+    """A number with its path in the JSON as an attribute, such as levels/4/auc."""
     return tag("span", shown, data_stat=path)
 
 
 def join(*children: "str | Markup") -> Markup:
-    """Children one after the other, without an element around them."""
+    """Concatenate children without an element around them."""
     return Markup("".join(child if isinstance(child, Markup) else escape(_visible(child)) for child in children))
 
 
 def _visible(text: str) -> str:
-    """Text with the control characters that HTML forbids (ids and queries may hold them) replaced."""
+    """Replace control characters that HTML forbids; ids and queries may contain them."""
     return text.translate(_CONTROLS)
 
 

@@ -1,4 +1,4 @@
-"""How the report writes numbers and places ticks."""
+"""Formats numbers and places ticks."""
 
 import itertools
 import math
@@ -18,27 +18,27 @@ _TIME_STEPS = (
 
 
 def count(value: float) -> str:
-    """A whole number with separators."""
+    """A whole number with thousands separators."""
     return f"{value:,.0f}"
 
 
 def fixed(value: float | None, decimals: int = 4) -> str:
-    """A number with so many decimals, or a dash where it is undefined."""
+    """A number with fixed decimals; a dash if undefined."""
     return DASH if value is None else f"{value:,.{decimals}f}"
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
-    """A share as a percentage, or a dash where it is undefined."""
+    """A share as a percentage; a dash if undefined."""
     return DASH if value is None else f"{100 * value:.{decimals}f} %"
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """part / whole, None where nothing is there to divide by."""
+    """part / whole; None if whole is 0."""
     return part / whole if whole else None
 
 
 def duration(seconds: float) -> str:
-    """A stretch of time in the two largest units that it has."""
+    """A duration in its two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -58,12 +58,17 @@ def moment(ms: int) -> str:
     return _utc(ms).strftime("%-d %b %Y, %H:%M")
 
 
+def timestamp(ms: int) -> str:
+    """A time, ms since the epoch, to the second in UTC."""
+    return _utc(ms).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _utc(ms: int) -> datetime:
     return datetime.fromtimestamp(min(ms // 1000, 253_402_300_799), UTC)
 
 
 def ticks(low: float, high: float, max_count: int = 6) -> list[float]:
-    """Round numbers within [low, high], at most about `most`, in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    """Round numbers within [low, high], about `max_count` at most, in steps of 1, 2, 2.5 or 5 times a power of 10."""
     raw = (high - low) / max_count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
@@ -72,7 +77,7 @@ def ticks(low: float, high: float, max_count: int = 6) -> list[float]:
 
 
 def decimals_for(values: list[float]) -> int:
-    """Decimals that tell the ticks `values` apart."""
+    """The number of decimals needed to distinguish the ticks."""
     if len(values) < 2:
         return 3
     step = min(b - a for a, b in itertools.pairwise(values))
@@ -80,7 +85,7 @@ def decimals_for(values: list[float]) -> int:
 
 
 def time_ticks(low: int, high: int, max_count: int = 6) -> list[tuple[int, str]]:
-    """Round moments (UTC) within [low, high], ms, with their labels."""
+    """Round times (UTC) within [low, high], in ms, with labels."""
     span = max(high - low, 1)
     step = next((step for step in _TIME_STEPS if span / step <= max_count), 0)
     while not step or span / step > max_count:

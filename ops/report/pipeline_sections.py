@@ -1,4 +1,4 @@
-"""The report's sections on the data: where records ended, which levels queries click, settings, hashes."""
+"""The sections on the data: record outcomes, relevance preferences of queries, settings, hashes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,9 +27,9 @@ _CLICK_OUTCOMES: Sequence[tuple[str, str, str]] = (
     ("dead_letter", "dead letter", "s-4"),
 )
 _MAX_SHOWN = 12
-"""Queries that are shown at once; the rest unfolds."""
+"""Number of queries shown; the rest is collapsed."""
 _MIN_IMPRESSIONS = 10
-"""A click rate that rests on fewer impressions is shown faintly."""
+"""Click rates of fewer impressions are shown faintly."""
 
 
 def _outcome_table(
@@ -52,9 +52,9 @@ def _outcome_table(
             )
         )
     verdict = (
-        tag("span", f"✓ {count(received)} came in", class_="good")
+        tag("span", f"✓ {count(received)} received", class_="good")
         if total == received
-        else tag("span", f"✗ but {count(received)} came in", class_="bad")
+        else tag("span", f"✗ but {count(received)} received", class_="bad")
     )
     total_row = tag(
         "tr", tag("th", "sum", scope="row"), tag("td", count(total)), tag("td", verdict, colspan=2), class_="sum"
@@ -63,19 +63,19 @@ def _outcome_table(
 
 
 def outcomes(report: Report) -> Markup:
-    """Where pages and clicks ended, and whether every record is accounted for."""
+    """Outcomes of pages and clicks, and whether every record is accounted for."""
     counts = report.outcomes
     imbalances = counts.imbalances()
     sums = (
         f"{count(counts.records)} records = {count(counts.pages.received)} pages + "
         f"{count(counts.clicks.received)} clicks + {count(counts.unreadable)} unreadable"
     )
-    parts = [tag("p", sums + f". Out of order: {count(report.late_records)}.", class_="check")]
+    parts = [tag("p", sums + f". Late records: {count(report.late_records)}.", class_="check")]
     parts += [tag("p", line, class_="check bad") for line in imbalances]
     return tag(
         "section",
-        tag("h2", "Where pages and clicks ended"),
-        tag("p", "Every record ends as exactly one of these; the sums are checked here.", class_="note"),
+        tag("h2", "Outcomes of pages and clicks"),
+        tag("p", "Every record has exactly one outcome; the sums are checked here.", class_="note"),
         tag(
             "div",
             _outcome_table("Pages", "pages", counts.pages, _PAGE_OUTCOMES),
@@ -106,7 +106,7 @@ def dead_letters(report: Report) -> Markup:
     return tag(
         "section",
         tag("h2", "Dead letters"),
-        tag("p", "What was refused, by reason; the bytes and their place are kept with the run.", class_="note"),
+        tag("p", "Invalid records by reason; their bytes and source are kept in dead-letters.jsonl.", class_="note"),
         tag("div", tag("table", tag("tbody", *body)), class_="scroll"),
     )
 
@@ -117,7 +117,7 @@ def _heat_cell(impressions: int, clicks: int, highest: float) -> Markup:
     rate = clicks / impressions
     depth = 0.06 + 0.88 * (rate / highest if highest else 0.0)
     thin = " thin" if impressions < _MIN_IMPRESSIONS else ""
-    # White text needs a deeper colour on a light page than dark text does on a dark one.
+    # White text on a light page needs a deeper colour than dark text on a dark page.
     strong = " strong deep" if depth > 0.85 else " deep" if depth > 0.65 else ""
     return tag(
         "td",
@@ -129,15 +129,15 @@ def _heat_cell(impressions: int, clicks: int, highest: float) -> Markup:
 
 
 def preferences(report: Report) -> Markup:
-    """Click rate by relevance level of the busiest queries, as a heat table."""
+    """Click rate by relevance level of the top queries, as a heat table."""
     queries = report.top_queries
     if not queries:
         return Markup("")
     rates = [
-        clicks / shown
+        clicks / impressions
         for query in queries
-        for shown, clicks in zip(query.impressions, query.clicks, strict=True)
-        if shown >= _MIN_IMPRESSIONS
+        for impressions, clicks in zip(query.impressions, query.clicks, strict=True)
+        if impressions >= _MIN_IMPRESSIONS
     ]
     highest = max(rates, default=0.0)
     head = tag(
@@ -151,12 +151,12 @@ def preferences(report: Report) -> Markup:
     )
     rows = [_preference_row(query, highest) for query in queries]
     note = (
-        "Click rate by relevance level: where it hardly rises from left to right, people who search this do not mind "
-        f"less relevant items. Rates that rest on fewer than {_MIN_IMPRESSIONS} impressions are faint."
+        "Click rate by relevance level: if it hardly rises from left to right, users of this query also accept less "
+        f"relevant items. Rates of fewer than {_MIN_IMPRESSIONS} impressions are shown faintly."
     )
     return tag(
         "section",
-        tag("h2", "Relevance preferences of the busiest queries"),
+        tag("h2", "Relevance preferences of the top queries"),
         tag("p", note, class_="note"),
         _heat_table(head, rows[:_MAX_SHOWN]),
         _details(f"{len(rows) - _MAX_SHOWN} more", _heat_table(head, rows[_MAX_SHOWN:]))
@@ -177,7 +177,10 @@ def _preference_row(query: QueryPreference, highest: float) -> Markup:
     return tag(
         "tr",
         tag("th", tag("bdi", query.query or "(empty)"), scope="row", title=query.query),
-        *(_heat_cell(shown, clicks, highest) for shown, clicks in zip(query.impressions, query.clicks, strict=True)),
+        *(
+            _heat_cell(impressions, clicks, highest)
+            for impressions, clicks in zip(query.impressions, query.clicks, strict=True)
+        ),
         tag("td", count(sum(query.impressions))),
     )
 
@@ -189,7 +192,7 @@ def configuration(report: Report) -> Markup:
 
 
 def _settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Settings by dotted name, in their order."""
+    """Settings by dotted name, in order."""
     settings = []
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -200,12 +203,12 @@ def _settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def hashes(report: Report) -> Markup:
-    """The chains and weights that two runs are compared by."""
-    entries = [("examples", report.examples_sha256), ("aggregates as read", report.aggregates_sha256)]
+    """The digests by which two runs are compared."""
+    entries = [("examples", report.examples_sha256), ("aggregates", report.aggregates_sha256)]
     entries += [(f"weights of {model.model}", model.weights_sha256) for model in report.models if model.weights_sha256]
     return tag(
         "section",
-        tag("h2", "Fingerprints"),
-        tag("p", "SHA-256. Equal inputs and settings give equal fingerprints, also after a crash.", class_="note"),
+        tag("h2", "Digests"),
+        tag("p", "SHA-256. Equal inputs and settings give equal digests, even after a crash.", class_="note"),
         tag("dl", *(join(tag("dt", name), tag("dd", tag("code", value))) for name, value in entries), class_="hashes"),
     )

@@ -1,4 +1,4 @@
-"""The report's sections on the models: over time, calibration, segments, levels, positions, side by side."""
+"""The sections on the models: over time, calibration, segments, levels, positions, comparison."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ _SEGMENTS: Sequence[tuple[str, str, str]] = (
     ("active", "active users", "s-0"),
 )
 _MIN_CLICKS = 20
-"""A point that rests on fewer clicks is noise and is not drawn."""
+"""Points of fewer clicks are noise and are not drawn."""
 
 Measure = Callable[[QualityStats], float | None]
 
@@ -34,7 +34,7 @@ def _gauc(stats: QualityStats) -> float | None:
 
 
 def auc_error(stats: QualityStats) -> float:
-    """Standard error of an AUC (Hanley and McNeil 1982); 0 where it is undefined."""
+    """Standard error of an AUC (Hanley and McNeil 1982); 0 if it is undefined."""
     auc, clicked = stats.auc, stats.clicks
     unclicked = stats.impressions - clicked
     if auc is None:
@@ -78,14 +78,14 @@ def _value_axis(series: Sequence[Series]) -> Axis:
 
 
 def _chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
-    """The lines, or a word on why there are none."""
+    """The chart, or a note if there is nothing to draw."""
     if not any(point.y is not None for one in series for point in one.points):
-        return tag("p", f"Nothing to draw yet: no stretch has {_MIN_CLICKS} clicks.", class_="empty")
+        return tag("p", f"Nothing to draw yet: no interval has {_MIN_CLICKS} clicks.", class_="empty")
     return tag("div", line_chart(label, series, plane), class_="scroll")
 
 
 def over_time(report: Report) -> Markup:
-    """AUC and GAUC of the first model over event time, whole and by segment."""
+    """AUC and GAUC of the first model over event time, in total and by segment."""
     if not report.timeline:
         return Markup("")
     figures = []
@@ -103,8 +103,8 @@ def over_time(report: Report) -> Markup:
         plane = Plane(_time_axis(report.timeline), _value_axis(series))
         figures.append(tag("figure", tag("h3", metric), _chart(f"{metric} over event time", series, plane)))
     note = (
-        "Every page is scored before the model learns from it. Each point is a stretch of about equally many pages; "
-        f"the band is the 95 % interval of the AUC of all pages. {SEGMENT_NOTE}"
+        "Prequential: every page is scored before the model trains on it. Points are intervals of about equally many "
+        f"pages; the band is the 95 % interval of the AUC of all pages. {SEGMENT_NOTE}"
     )
     return tag(
         "section",
@@ -116,7 +116,7 @@ def over_time(report: Report) -> Markup:
 
 
 def calibration(report: Report) -> Markup:
-    """Predicted against observed click rate, in groups of equally many impressions."""
+    """Predicted and observed click rate, in groups of equally many impressions."""
     curve = report.calibration_curve
     if not curve:
         return Markup("")
@@ -133,15 +133,15 @@ def calibration(report: Report) -> Markup:
     decimals = max(decimals_for(tick_values) - 2, 0)
     axis = Axis(0.0, high, [(value, percent(value, decimals)) for value in tick_values], "")
     note = (
-        "Impressions in groups of about equal size by prediction, with 95 % intervals. On the dashed line, what was "
-        f"predicted is what happened; over all, predicted / observed clicks is {fixed(report.calibration, 3)}."
+        "Impressions grouped by prediction into groups of about equal size, with 95 % intervals. On the dashed line, "
+        f"predictions equal observations; overall, predicted / observed clicks is {fixed(report.calibration, 3)}."
     )
     chart = scatter_on_diagonal("calibration curve", points, axis, "predicted click rate", "observed click rate")
     return tag("section", tag("h2", "Calibration"), tag("p", note, class_="note"), tag("figure", chart))
 
 
 def _header(*names: str) -> Markup:
-    # What has no name is a bar's column, which goes where the screen is narrow.
+    # Columns without a name hold bars and are hidden on narrow screens.
     css_classes = ["name" if i == 0 else "" if name else "wide" for i, name in enumerate(names)]
     cells = [tag("th", name, scope="col", class_=css_class) for name, css_class in zip(names, css_classes, strict=True)]
     return tag("thead", tag("tr", *cells))
@@ -152,7 +152,7 @@ def _cells(*values: "str | Markup") -> Markup:
 
 
 def segments(report: Report) -> Markup:
-    """Quality of all pages, of their second half and by the user's activity."""
+    """Quality of all pages, of their second half, and by segment."""
     if report.segments is None or report.second_half is None or not report.models:
         return Markup("")
     half = report.second_half
@@ -187,8 +187,8 @@ def segments(report: Report) -> Markup:
     )
     note = (
         f"{SEGMENT_NOTE}{since} Page GAUC is the mean AUC within a page, weighted by impressions; ties count half, "
-        "pages without both a clicked and an unclicked item are left out. Log loss is in nats an impression, "
-        "normalised entropy its ratio to always predicting the mean, calibration predicted over observed clicks."
+        "pages without both clicked and unclicked impressions are excluded. Log loss is in nats per impression, "
+        "normalised entropy its ratio to always predicting the mean, calibration predicted / observed clicks."
     )
     return tag("section", tag("h2", "By segment"), tag("p", note, class_="note"), tag("div", table, class_="scroll"))
 
@@ -223,7 +223,7 @@ def splits(report: Report) -> Markup:
     if not report.levels:
         return Markup("")
     names = {"1": "1 irrelevant", "2": "2 weakly", "3": "3 relevant", "4": "4 strongly"}
-    note = "AUC here is among impressions of the same level, or the same position, alone."
+    note = "AUC among the impressions of the same level, or of the same position."
     return tag(
         "section",
         tag("h2", "By relevance level and position"),
@@ -246,7 +246,7 @@ _COLUMNS: Sequence[tuple[str, str, int, Callable[[float], float]]] = (
     ("norm. entropy", "normalized_entropy", 4, lambda value: value),
     ("calibration", "calibration", 3, lambda value: abs(math.log(value)) if value > 0 else math.inf),
 )
-"""Title, path in a model's report, decimals, and what is least where the figure is best."""
+"""Title, path in the report of a model, decimals, and a function whose minimum is the best value."""
 
 
 def _at(model: ModelReport, path: str) -> float | None:
@@ -255,10 +255,10 @@ def _at(model: ModelReport, path: str) -> float | None:
 
 
 def models(report: Report) -> Markup:
-    """Models that learned from the same stream, side by side; nothing where there is only one."""
+    """Comparison of the models; empty if there is only one."""
     if len(report.models) < 2:
         return Markup("")
-    note = "All learned from the same pages in the same order; the best of each column is marked."
+    note = "All were trained on the same pages in the same order; the best value of each column is marked."
     return tag(
         "section",
         tag("h2", "Models side by side"),
@@ -269,7 +269,7 @@ def models(report: Report) -> Markup:
 
 
 def _models_table(compared: Sequence[ModelReport]) -> Markup:
-    # What has no weights is a bound (an oracle), not a contender.
+    # A model without weights is the oracle: an upper bound, not a competitor.
     trained = [model for model in compared if model.weights_sha256 is not None]
     best = [
         min((value for model in trained if (value := _at(model, path)) is not None), key=badness, default=None)

@@ -1,4 +1,7 @@
-"""What `report.json` holds, and what the runner hands in for it."""
+"""The contents of `report.json`, and the parts it is built from.
+
+Pages are result pages, impressions are items shown on them, clicks are clicked impressions.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +18,7 @@ ByLevel = tuple[int, int, int, int]
 
 
 class QueryPreference(msgspec.Struct, frozen=True, kw_only=True):
-    """Which relevance levels a query's users click: its pages' impressions and clicks by level, over the whole log."""
+    """Impressions and clicks of a query by relevance level, over the whole log."""
 
     query: str
     impressions: ByLevel
@@ -23,11 +26,11 @@ class QueryPreference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay knows when it ends, besides its models' quality.
+    """The facts of a run, besides the quality of its models.
 
-    dead_letters: by reason. out_of_order: records behind the line that everything downstream follows.
-    pages, impressions: of the emitted pages, the items on them. busiest_queries: most pages first.
-    seconds: wall time, earlier runs included that a resumed one goes on from. config: every setting, by name.
+    pages: emitted pages. impressions: items on them. outcomes: of all records. dead_letters: by reason. late_records:
+    records behind the merged watermark. top_queries: those with the most pages, in descending order. seconds:
+    wall-clock time, including the earlier parts of a resumed run. config: all settings, by name.
     """
 
     pages: int
@@ -43,9 +46,10 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelReport(QualitySummary, frozen=True, kw_only=True):
-    """One model's quality; `weights_sha256` is null for what has no weights (an oracle).
+    """The quality of a model.
 
-    inferred_levels: of a model that infers relevance from text; null for others, and before anything is learned.
+    weights_sha256: null for the oracle, which has no weights. inferred_levels: of a model that infers relevance from
+    text; null for others, and before the first batch.
     """
 
     model: str
@@ -54,11 +58,12 @@ class ModelReport(QualitySummary, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The contents of `report.json`; null where a figure is undefined.
+    """The contents of `report.json`; undefined numbers are null.
 
-    The quality at the top (model to calibration_curve, weights_sha256) is that of the first of `models`; without
-    models (`--no-train`) it is null, and pages, impressions and clicks are those that the stages put out.
-    seconds: wall time; pages_per_second: pages over it.
+    The quality at the top level (model to calibration_curve, weights_sha256) is that of the first of `models`. Without
+    models (`--no-train`) it is null, and pages, impressions and clicks are those emitted by the stages.
+    first_close, last_close: close time of the first and last page, in ms. seconds: wall-clock time. pages_per_second:
+    pages divided by it.
     """
 
     model: str | None
@@ -94,12 +99,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def model_report(
     model: str, quality: QualitySummary, weights_sha256: str | None, inferred_levels: LevelReport | None = None
 ) -> ModelReport:
-    """The report of one model from `Quality.summary()`."""
+    """Build the report of a model from `Quality.summary()`."""
     return ModelReport(model=model, weights_sha256=weights_sha256, inferred_levels=inferred_levels, **_fields(quality))
 
 
 def build_report(summary: RunSummary, models: Sequence[ModelReport]) -> Report:
-    """Put a run's facts and its models, the one that the run is named after first, into a report."""
+    """Build the report of a run. models: the first one supplies the quality at the top level."""
     summary_fields = _fields(summary)
     if models:
         quality = _fields(models[0])

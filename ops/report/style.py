@@ -1,7 +1,7 @@
 """The report's style sheet: light and dark, wide and narrow, on screen and on paper.
 
-The series colours are those of Okabe and Ito (2008), which people with any colour vision tell apart; lines
-differ in their dashes as well.
+The series colours are those of Okabe and Ito (2008), distinguishable with any colour vision; lines also differ
+in their dashes.
 """
 
 STYLE = """

@@ -1,10 +1,9 @@
-"""Writes the report's two files, each whole or not at all."""
+"""Writes the two files of the report, each atomically."""
 
 import os
 from pathlib import Path
 
-import msgspec
-
+from prectr.ops.json_file import to_json
 from prectr.ops.report.html import render
 from prectr.ops.report.schema import Report
 from prectr.state.errors import PrectrError
@@ -13,17 +12,17 @@ from prectr.state.errors import PrectrError
 def write_report(run_dir: Path, report: Report) -> Path:
     """Write `report.json` and `report.html` into `run_dir`; returns the path of the page.
 
-    PrectrError: a file cannot be written; an earlier report is then still whole.
+    Raises:
+        PrectrError: a file cannot be written; an earlier report is kept.
     """
     page = run_dir / "report.html"
-    text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-    for path, content in ((run_dir / "report.json", text), (page, render(report).encode())):
+    for path, content in ((run_dir / "report.json", to_json(report)), (page, render(report).encode())):
         temporary = path.with_name(path.name + ".new")
         try:
             temporary.write_bytes(content)
             os.replace(temporary, path)
         except OSError as error:
             raise PrectrError(
-                f"cannot write the report {path}: {error.strerror}; make room or choose another --run-dir"
+                f"cannot write the report {path}: {error.strerror}; free some space or use another --run-dir"
             ) from error
     return page

@@ -1,4 +1,4 @@
-"""One round after the other: which exporters are there, how fast things go, and how quality has moved meanwhile."""
+"""Polls exporters and the monitor repeatedly; derives rates, trends, and which exporters are down."""
 
 import time
 from collections import deque
@@ -13,14 +13,15 @@ from prectr.ops.top.scrape import ExporterResponse, MonitorResponse, Scrape, scr
 from prectr.ops.top.stats import SEGMENTS, AucPair, ExporterState, SystemStatus, exporter_kind, system_status
 
 _RATE_WINDOW: Final = 30.0
-"""What is said to be a second is the mean over so many."""
+"""Seconds over which rates are averaged."""
 _TREND_POINTS: Final = 48
 
 
 class StatusUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """A round of questions. a_second: of records by name. lines: AUC and GAUC by (model, segment), oldest first.
+    """The result of one poll.
 
-    span: what the lines show, in words.
+    rates: records per second, by name. trends: AUC and GAUC by (model, segment), oldest first. trend_spans: the time
+    that the trends of a model cover, in words.
     """
 
     status: SystemStatus
@@ -30,7 +31,7 @@ class StatusUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Poller:
-    """Asks again and again; remembers what it takes to say what has changed."""
+    """Polls the endpoints, and remembers earlier polls to derive what has changed."""
 
     def __init__(
         self,
@@ -41,10 +42,14 @@ class Poller:
         timeout: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Watch these addresses.
+        """Poll these endpoints.
 
-        named: whether a person has named the exporters: then each is shown from the start; else those that have
-        answered once. seconds: each of them has to answer. clock: seconds since the epoch.
+        Args:
+            exporters: URLs of metrics endpoints.
+            monitor: URL of the monitor.
+            explicit: whether the user named the exporters; then all are shown, else those that have responded once.
+            timeout: seconds for each endpoint to respond.
+            clock: returns seconds since the epoch.
         """
         self._exporters = list(dict.fromkeys(exporters))
         self._monitor = monitor
@@ -58,7 +63,7 @@ class Poller:
         self._own_trends: dict[tuple[str, str], deque[AucPair]] = {}
 
     def poll(self) -> StatusUpdate:
-        """Ask all of them once."""
+        """Poll all endpoints once."""
         scrape_result = scrape(self._exporters, self._monitor, timeout=self._timeout, at=self._clock())
         status = system_status(
             scrape_result,
@@ -68,7 +73,7 @@ class Poller:
         trends, trend_spans = {}, {}
         for model in status.models:
             by_monitor = any(model.timeline.values())
-            trend_spans[model.model] = "last 24 h" if by_monitor else "meanwhile"
+            trend_spans[model.model] = "last 24 h" if by_monitor else "since start"
             for segment in SEGMENTS:
                 own = list(self._own_trends.get((model.model, segment), ()))
                 trends[model.model, segment] = model.timeline[segment] if by_monitor else own
@@ -80,7 +85,7 @@ class Poller:
                 kind, _ = self._last_seen.get(answer.url, ("", None))
                 self._last_seen[answer.url] = (exporter_kind(answer.samples) or kind, scrape_result.at)
         answers = {answer.url: answer for answer in scrape_result.exporters}
-        # In the order of the addresses, however they came.
+        # In the order of the configured URLs.
         return [
             self._exporter_state(answers[url], scrape_result.at) for url in self._exporters if url in self._last_seen
         ]
@@ -117,7 +122,7 @@ class Poller:
             "emitted": status.pages.get("emitted"),
             "clicks": status.clicks.get("in"),
         }
-        counts |= {f"learned {model.model}": model.trained_pages for model in status.models}
+        counts |= {f"trained {model.model}": model.trained_pages for model in status.models}
         self._counts.append((status.at, {name: count for name, count in counts.items() if count is not None}))
         while len(self._counts) > 2 and status.at - self._counts[1][0] >= _RATE_WINDOW:
             self._counts.popleft()
@@ -130,7 +135,7 @@ class Poller:
                     trend.append(pair)
 
     def _rates(self) -> dict[str, float]:
-        """Of what both ends of the last half minute tell; none of what went back, since its process began anew."""
+        """Rates over the last 30 s; none for a count that went back because its process was restarted."""
         (since, first), (until, last) = self._counts[0], self._counts[-1]
         if until <= since:
             return {}

@@ -1,4 +1,4 @@
-"""The screen of `prectr top`: who answers, how far it is, how well each model does, and every task."""
+"""The screen of `prectr top`: endpoints, counts and lag, quality of each model, and tasks."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,17 +14,17 @@ from prectr.ops.top.stats import SEGMENTS, WINDOWS, AucPair, ExporterState, Mode
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _WIDE_SCREEN: Final = 116
-"""Columns from which all windows have their place."""
+"""Minimum columns to show all windows."""
 _TREND_WIDTHS: Final = (8, 48)
-"""Fewest and most bars of a line."""
+"""Minimum and maximum bars of a sparkline."""
 _MIN_TASK_ROWS: Final = 4
 _TITLES: Final = {"all": "all pages", "new": "new users", "low": "low activity", "active": "active users"}
 _LAG_LIMIT: Final = 60.0
-"""Seconds of event time above which a task stands out: pages wait for it."""
+"""Seconds of watermark lag above which a task is highlighted."""
 
 
 def render(update: StatusUpdate, console: Console, *, note: str = "", full: bool = False) -> RenderableType:
-    """The screen, as high as the console at most; `whole`: as high as it takes. note: of the title's line."""
+    """The screen. note: shown in the title line. full: as high as needed, not limited to the height of the console."""
     status = update.status
     parts: list[RenderableType] = [_title(status, note, console.width), _exporters(status.exporters)]
     if not any(each.up for each in status.exporters):
@@ -32,7 +32,7 @@ def render(update: StatusUpdate, console: Console, *, note: str = "", full: bool
     parts += [Text(), _counts(update)]
     parts += [_quality(model, update, console.width) for model in status.models]
     if not status.models:
-        parts.append(Text("\nNo model yet: a trainer tells of its own, and the monitor after a checkpoint.", "dim"))
+        parts.append(Text("\nNo model yet: a trainer exports its models, the monitor those with a checkpoint.", "dim"))
     if status.tasks:
         used = len(console.render_lines(Group(*parts)))
         rows = len(status.tasks) if full else max(_MIN_TASK_ROWS, console.height - used - 4)
@@ -41,22 +41,22 @@ def render(update: StatusUpdate, console: Console, *, note: str = "", full: bool
 
 
 def no_response_hint() -> str:
-    """What to do where nothing answers."""
+    """What to do if no endpoint responds."""
     return (
-        "Nothing answers. Start the system with `prectr run --bootstrap H:P --metrics-port 9401 --monitor-port 9480` "
-        "or `make up`, or name where its metrics are with --endpoint and --monitor; without these, ports 9401 to 9416, "
-        "9490 and 9480 of this machine are asked."
+        "No endpoint responds. Start the system with `prectr run --bootstrap H:P --metrics-port 9401 --monitor-port "
+        "9480` or `make up`, or name its endpoints with --endpoint and --monitor; the defaults are ports 9401 to 9416, "
+        "9490 and 9480 of this machine."
     )
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """The last values as a line of bars between their least and their greatest; a gap where one is undefined."""
+    """The last values as bars scaled between their minimum and maximum; undefined values are gaps."""
     shown = values[-width:]
     known = [value for value in shown if value is not None]
     if not known:
         return ""
     low, high = min(known), max(known)
-    # What does not move lies in the middle, not at the bottom.
+    # Constant values are drawn in the middle, not at the bottom.
     return "".join(
         " " if value is None else _BARS[round((value - low) / (high - low) * 7) if high > low else 3] for value in shown
     )
@@ -66,14 +66,14 @@ def _title(status: SystemStatus, note: str, width: int) -> Text:
     up = sum(each.up for each in status.exporters)
     time = datetime.fromtimestamp(status.at, UTC).strftime("%H:%M:%S")
     title = Text().append("prectr top", "bold").append(f"  {time} UTC")
-    title.append(f"  {up} of {len(status.exporters)} answer", "green" if up == len(status.exporters) else "yellow")
+    title.append(f"  {up} of {len(status.exporters)} up", "green" if up == len(status.exporters) else "yellow")
     if note and title.cell_len + len(note) + 2 <= width:
         title.append(note.rjust(width - title.cell_len), "dim")
     return title
 
 
 def _exporters(exporters: Iterable[ExporterState]) -> Table:
-    """Side by side would be shorter, but who is away, and why, must be seen at once."""
+    """One row per endpoint, so that those that are down are visible at once, with the reason."""
     table = Table(show_header=False, box=None, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -83,9 +83,9 @@ def _exporters(exporters: Iterable[ExporterState]) -> Table:
         mark = Text("●", "green") if each.up and not each.error else Text("○", "bold red")
         message = each.error
         if each.down_seconds is not None:
-            message = f"away for {duration(each.down_seconds)}: {each.error}"
+            message = f"down for {duration(each.down_seconds)}: {each.error}"
         elif not each.up:
-            message = f"not there: {each.error}"
+            message = f"down: {each.error}"
         table.add_row(mark, each.kind or "exporter", _short(each.url), Text(message, "yellow"))
     return table
 
@@ -106,13 +106,13 @@ def _counts(update: StatusUpdate) -> Table:
     problems = Text("  ").join(
         [
             _labelled("unreadable", status.unreadable),
-            _labelled("late", status.late_records),
+            _labelled("late records", status.late_records),
             *(_labelled(f"dead letter {reason}", number) for reason, number in status.dead_letters.items()),
         ]
     )
     table.add_row("rejected", problems)
     table.add_row(
-        "lag",
+        "progress",
         Text("  ").join(
             [
                 _labelled("lag", status.lag),
@@ -145,7 +145,7 @@ def _labelled(name: str, value: float | str | None, rate: float | None = None) -
 
 
 def _quality(model: ModelState, update: StatusUpdate, screen: int) -> Table:
-    """AUC and GAUC by segment, by as many windows as have their place on the screen, with how they moved."""
+    """AUC and GAUC by segment and window, with sparklines; a narrow screen shows fewer windows."""
     available = [window for window in WINDOWS if any(window in model.quality[segment] for segment in SEGMENTS)]
     windows = available if screen >= _WIDE_SCREEN else [window for window in available if window in ("1h", "run")]
     names = [[f"{name} {window}" for window in windows] for name in ("AUC", "GAUC")]
@@ -172,9 +172,9 @@ def _quality(model: ModelState, update: StatusUpdate, screen: int) -> Table:
 def _model_title(model: ModelState, update: StatusUpdate) -> Text:
     title = Text("\n").append(model.model, "bold")
     if model.trained_pages is not None:
-        title.append("  ").append(_labelled("learned", model.trained_pages, update.rates.get(f"learned {model.model}")))
+        title.append("  ").append(_labelled("trained", model.trained_pages, update.rates.get(f"trained {model.model}")))
     if model.staleness_seconds is not None:
-        title.append("  ").append(_labelled("behind the stream", duration(model.staleness_seconds)))
+        title.append("  ").append(_labelled("staleness", duration(model.staleness_seconds)))
     if model.checkpoint_age_seconds is not None:
         title.append("  ").append(_labelled("checkpoint", f"{duration(model.checkpoint_age_seconds)} ago"))
     return title
@@ -185,13 +185,13 @@ def _metric_of(pair: AucPair, metric: str) -> float | None:
 
 
 def _tasks(tasks: Sequence[TaskState], rows: int) -> RenderableType:
-    """Every task; where there is no place for all, those that are furthest behind."""
+    """All tasks; if there is no room, those with the largest lag."""
     shown = list(tasks)
     if len(shown) > rows:
         worst = sorted(tasks, key=lambda task: (task.watermark_lag_seconds or 0.0, task.lag or 0), reverse=True)
         shown = [task for task in tasks if task in worst[: max(1, rows - 1)]]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    columns = ("partition", "offset", "lag", "behind", "emitted", "to restore", "snapshot")
+    columns = ("partition", "offset", "lag", "watermark lag", "emitted", "to restore", "snapshot")
     table.add_column("task", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -210,11 +210,11 @@ def _tasks(tasks: Sequence[TaskState], rows: int) -> RenderableType:
             _count(task.emitted),
             _count(task.restore_remaining),
             DASH if task.snapshot_age_seconds is None else f"{duration(task.snapshot_age_seconds)} ago",
-            Text("two processes say they have it" if task.owners > 1 else "", "yellow"),
+            Text("exported by two processes" if task.owners > 1 else "", "yellow"),
         )
     if len(shown) == len(tasks):
         return table
-    return Group(table, Text(f"and {len(tasks) - len(shown)} more that are less behind", "dim"))
+    return Group(table, Text(f"and {len(tasks) - len(shown)} more with less lag", "dim"))
 
 
 def _count(value: int | None) -> str:

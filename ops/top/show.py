@@ -1,4 +1,4 @@
-"""Shows round after round: on a terminal in place, elsewhere one screen below the other."""
+"""Shows poll after poll: in place on a terminal, elsewhere one screen below the other."""
 
 import os
 import time
@@ -6,28 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from prectr.ops.json_file import to_json
 from prectr.ops.top.poller import Poller
 from prectr.ops.top.screen import no_response_hint, render
 from prectr.ops.top.stats import SystemStatus
 from prectr.state.errors import PrectrError
 
 DEFAULT_ENDPOINTS: Final = [f"127.0.0.1:{port}" for port in (*range(9401, 9417), 9490)]
-"""Where `prectr run --metrics-port 9401` serves its processes' metrics, and a monitor that is run by itself."""
+"""The metrics endpoints of `prectr run --metrics-port 9401`, and of a separate monitor."""
 _STOP_POLL_INTERVAL: Final = 0.1
-"""So soon it ends when it is asked to."""
+"""Seconds between two checks for a stop request."""
 _FILE_WIDTH: Final = 120
-"""Columns where there is no terminal."""
+"""Columns where the output is not a terminal."""
 
 
 def print_once(poller: Poller, json: Path | None) -> None:
-    """Print one screen.
-
-    PrectrError: nothing answers, or `json` cannot be written.
-    """
+    """Print one screen; raises PrectrError if no endpoint responds or `json` cannot be written."""
     console = _console()
     update = poller.poll()
     _write(json, update.status)
@@ -38,12 +35,9 @@ def print_once(poller: Poller, json: Path | None) -> None:
 
 
 def watch(poller: Poller, *, interval: float, stop: Callable[[], bool], json: Path | None) -> None:
-    """Show the system until asked to stop.
-
-    PrectrError: `json` cannot be written.
-    """
+    """Show the system until `stop` returns true; raises PrectrError if `json` cannot be written."""
     console = _console()
-    note = f"every {interval:g} s, Ctrl-C ends"
+    note = f"every {interval:g} s, Ctrl-C exits"
     if not console.is_terminal:
         while not stop():
             update = poller.poll()
@@ -60,7 +54,7 @@ def watch(poller: Poller, *, interval: float, stop: Callable[[], bool], json: Pa
 
 
 def _console() -> Console:
-    """The screen is what the command is for, so it goes to stdout."""
+    """The screen is the result of the command, so it goes to stdout."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
@@ -74,12 +68,12 @@ def _wait(seconds: float, stop: Callable[[], bool]) -> None:
 
 
 def _write(path: Path | None, status: SystemStatus) -> None:
-    """Write it whole or not at all: a program may read at any time."""
+    """Write atomically: a program may read the file at any time."""
     if path is None:
         return
     temporary = path.with_name(path.name + ".new")
     try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
+        temporary.write_bytes(to_json(status))
         os.replace(temporary, path)
     except OSError as error:
-        raise PrectrError(f"cannot write {path}: {error.strerror}; name another file with --json") from error
+        raise PrectrError(f"cannot write {path}: {error.strerror}; choose another --json file") from error

@@ -1,4 +1,4 @@
-"""The figures of the screen, from what exporters and monitor said: how far, how well, how fresh, task by task."""
+"""Merges the responses of exporters and monitor into the status of the system."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from prectr.ops.top.scrape import Samples, Scrape
 SEGMENTS: Final = ("all", *_ACTIVITIES)
 WINDOWS: Final = ("5m", "1h", "24h", WHOLE_RUN)
 MIN_CLICKS: Final = 20
-"""A point of a line that rests on fewer clicks is noise: the same as on the monitor's page."""
+"""Points of fewer clicks are noise and are not shown, as on the monitor's page."""
 _KINDS: Final = (
     ("monitor", "prectr_quality_windows_retained"),
     ("train", "prectr_checkpoint_age_seconds"),
@@ -22,15 +22,16 @@ _KINDS: Final = (
     ("replay", "prectr_low_watermark_timestamp_seconds"),
     ("train", "prectr_trained_pages_total"),
 )
-"""What an exporter is, by a metric that only such a one has."""
+"""Kinds of exporters, each with a metric that only this kind has."""
 _MAX_TIMESTAMP: Final = 253_402_300_799
-"""The end of the year 9999: a watermark behind it is that of a log that has ended for good."""
+"""The end of the year 9999: a later watermark is that of a log that has ended."""
 
 
 class ExporterState(msgspec.Struct, frozen=True, kw_only=True):
-    """An exporter, or the monitor's page. kind: what it is, as far as known. trouble: why it says nothing, if so.
+    """An exporter, or the monitor's page.
 
-    away_seconds: since it last said something, None where it never did.
+    kind: stream, train, monitor or replay; empty if unknown. error: why it has no metrics; empty if it has.
+    down_seconds: since its last response; None if it is up or has never responded.
     """
 
     url: str
@@ -48,10 +49,11 @@ class AucPair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
-    """A model. freshness_seconds: event time from its last page to where the stream is; None where nobody says.
+    """A model; None where no endpoint exports a value.
 
-    quality: by segment, then by window. timeline: by segment, oldest first: half hours of event time, None where one
-    has too few clicks; empty without a monitor.
+    staleness_seconds: event time from its last trained page to the newest watermark. quality: by segment, then window.
+    timeline: by segment, per half hour of event time, oldest first; undefined where there are too few clicks; empty
+    without a monitor.
     """
 
     model: str
@@ -63,10 +65,10 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskState(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of a stage; None where its exporter does not say.
+    """A task of a stage; None where its exporter has no value.
 
-    position: offset of the next record. unread: records behind it. behind_seconds: event time from its watermark to the
-    largest of any task. replayed: records to be taken again in silence. owners: processes that say they have it.
+    offset: of the next record. lag: unread records. watermark_lag_seconds: event time to the largest watermark of any
+    task. restore_remaining: records left to restore. owners: number of processes that export it.
     """
 
     stage: str
@@ -81,11 +83,11 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it at one time; None and empty where nobody says.
+    """The status of the system at one time; None or empty where no endpoint exports a value.
 
-    at: seconds since the epoch. pages, clicks: by outcome, with what is open or waits. dead_letters: by reason.
-    checkpoint_age_seconds: of the newest checkpoint of any trainer. lag_seconds: event time by which the last task is
-    behind the first.
+    at: seconds since the epoch. pages, clicks: by outcome, including pending ones. dead_letters: by reason. lag: unread
+    records of all tasks. watermark_lag_seconds: the largest of all tasks. checkpoint_age_seconds: of the newest
+    checkpoint of any trainer.
     """
 
     at: float
@@ -103,12 +105,12 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def exporter_kind(samples: Samples) -> str:
-    """What the exporter is that says this; empty where it does not tell."""
+    """The kind of an exporter, from its metrics; empty if unknown."""
     return next((kind for kind, name in _KINDS if name in samples), "")
 
 
 def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatus:
-    """What the answers amount to. exporters: how each of them stands."""
+    """Merge the responses. exporters: the state of each endpoint."""
     scraped = [answer.samples for answer in scrape.exporters if answer.samples is not None]
     tasks = _tasks(scraped)
     models = _models(scraped, scrape.monitor.quality)
@@ -137,7 +139,7 @@ def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatu
 
 
 def _samples(scraped: Iterable[Samples], name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
-    """Every sample of a metric with these labels, whoever says it; what is not a number is left out."""
+    """All finite samples of a metric with these labels, from any exporter."""
     required = labels.items()
     return [
         (labels_found, value)
@@ -148,7 +150,7 @@ def _samples(scraped: Iterable[Samples], name: str, **labels: str) -> list[tuple
 
 
 def _largest(scraped: Iterable[Samples], name: str, **labels: str) -> float | None:
-    """Of several processes that say the same, the one that is furthest."""
+    """The largest value, if several processes export the same."""
     return max((value for _, value in _samples(scraped, name, **labels)), default=None)
 
 
@@ -161,7 +163,7 @@ def _count(value: float | None) -> int | None:
 
 
 def _outcomes(scraped: Sequence[Samples], event_type: str, name: str, pending: str, gauge: str) -> dict[str, int]:
-    """How records ended, by outcome, after what came `in` and what is still held."""
+    """Counts by outcome, preceded by the number received (`in`) and the number pending."""
     received = _sum_by_label(scraped, "prectr_events_total", "type").get(event_type)
     pending_counts = _sum_by_label(scraped, gauge)
     found = {} if received is None else {"in": received}
@@ -171,7 +173,7 @@ def _outcomes(scraped: Sequence[Samples], event_type: str, name: str, pending: s
 
 
 def _sum_by_label(scraped: Iterable[Samples], name: str, label: str = "") -> dict[str, int]:
-    """A count by a label, over all tasks; what two say of one task is taken once, from the one that is further."""
+    """A count by label, over all tasks; if two processes export a task, the larger count is used."""
     by_task: dict[tuple[str, str, str], float] = {}
     for named, value in _samples(scraped, name):
         key = (named.get(label, ""), named.get("stage", ""), named.get("partition", ""))
@@ -183,7 +185,7 @@ def _sum_by_label(scraped: Iterable[Samples], name: str, label: str = "") -> dic
 
 
 def _tasks(scraped: Sequence[Samples]) -> list[TaskState]:
-    """Every task that any process says it has, by stage and partition."""
+    """All exported tasks, by stage and partition."""
     by_name = {
         field: _by_task(scraped, name)
         for field, name in (
@@ -202,7 +204,7 @@ def _tasks(scraped: Sequence[Samples]) -> list[TaskState]:
     tasks = []
     for stage, partition in sorted({task for found in by_name.values() for task in found}, key=_task_order):
         key = (stage, partition)
-        # Of two that say they have it, during a rebalance, the one that is further has it.
+        # During a rebalance two processes may export a task: use the larger values.
         values = {field: max(found[key]) if key in found else None for field, found in by_name.items()}
         lag = furthest - max(watermarks[key]) if key in watermarks else max(lags[key]) if key in lags else None
         tasks.append(
@@ -228,7 +230,7 @@ def _task_order(task: tuple[str, int]) -> tuple[int, str, int]:
 
 
 def _by_task(scraped: Iterable[Samples], name: str) -> dict[tuple[str, int], list[float]]:
-    """What each process says of a task that it has."""
+    """The values of each process, by task."""
     found: dict[tuple[str, int], list[float]] = {}
     for named, value in _samples(scraped, name):
         number = named.get("partition", "")
@@ -278,7 +280,7 @@ def _models(scraped: Sequence[Samples], current: CurrentQuality | None) -> list[
 
 
 def _quality(scraped: Sequence[Samples], model: str) -> dict[str, dict[str, AucPair]]:
-    """By segment, then by window, as the exporters say it."""
+    """Exported quality of a model, by segment, then window."""
     quality: dict[str, dict[str, AucPair]] = {segment: {} for segment in SEGMENTS}
     measured: Mapping[str, dict[tuple[str, str], float]] = {
         name: {

@@ -1,1 +1,1 @@
-"""Replays and live training: sinks with models, quality publishing, failure markers."""
+"""Replays and live training: evaluated sinks, quality publishing, failure markers."""

@@ -1,4 +1,4 @@
-"""The models of a run, replayed or live: made from the settings, told of in a line, and written into its report."""
+"""The models of a run, replayed or live: created from the settings, and summarised in its report."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from prectr.model.config import TrainerConfig
 from prectr.model.quality.oracle import Oracle
 from prectr.model.quality.quality import Quality
 from prectr.ops.report import QueryPreference, Report, RunSummary, build_report, model_report
@@ -19,69 +20,72 @@ from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
 
 if TYPE_CHECKING:
-    from prectr.model.distributed.process_group import TorchProcessGroup
     from prectr.model.quality.explanation import Explanation
     from prectr.stream.records import Example
 
 TOP_QUERY_COUNT: Final = 40
-"""Queries whose preferences the report shows."""
+"""Number of queries whose preferences are in the report."""
 ORACLE: Final = "oracle"
 
 
 class EvaluatedSink(ExampleSink, Protocol):
-    """A sink whose scores are measured: a trainer, or the oracle, which has no weights."""
+    """A sink that scores pages and measures the quality: a trainer, or the oracle, which has no weights."""
 
     quality: Quality
     pages_trained: int
 
     def weights_sha256(self) -> str | None:
-        """Digest of everything learned."""
+        """Digest of all weights and training state; None for the oracle."""
 
     def explain_newest(self) -> "tuple[Sequence[Example], Explanation] | None":
-        """The newest pages learned from, and what is said of them; None where no relevance is inferred."""
+        """The newest trained pages and their explanation; None if relevance is not inferred."""
 
 
 class ReportedRun(Protocol):
-    """What a report asks of a run."""
+    """What a report needs of a run."""
 
     digest: RunDigest
     top_queries: TopQueries
 
     @property
     def outcomes(self) -> Outcomes:
-        """How every record ended."""
+        """Outcomes of all records."""
 
     @property
     def seconds(self) -> float:
-        """Wall time spent."""
+        """Wall-clock time of the run, in seconds."""
 
 
-def make_sinks(
-    settings: Settings, models: Sequence[str], truth: Path | None = None, group: "TorchProcessGroup | None" = None
-) -> Mapping[str, EvaluatedSink]:
-    """A trainer for each model and, where there is a truth, the oracle.
-
-    ranks: the processes that train the models together.
-
-    Raises:
-        UsageError: a model is named twice, or there is none of that name.
-    """
+def trainer_configs(config: TrainerConfig, models: Sequence[str]) -> dict[str, TrainerConfig]:
+    """The configuration of each model, by name; raises UsageError if one is named twice."""
     if len(set(models)) < len(models):
         raise UsageError(f"--model {','.join(models)}: a model is named twice")
+    return {name: dataclasses.replace(config, model=name) for name in models}
+
+
+def make_sinks(settings: Settings, models: Sequence[str], truth: Path | None = None) -> Mapping[str, EvaluatedSink]:
+    """Create a trainer for each model and, if there is a truth, the oracle.
+
+    Args:
+        settings: of the stages and the trainers.
+        models: names.
+        truth: file of true click probabilities of a simulated log.
+
+    Raises:
+        UsageError: a model is named twice or unknown.
+    """
     sinks: dict[str, EvaluatedSink] = {}
     if models:
         from prectr.model.training.trainer import Trainer  # noqa: PLC0415 (torch takes seconds to import, and --no-train needs none)
 
-        sinks |= {
-            name: Trainer(dataclasses.replace(settings.trainer, model=name), process_group=group) for name in models
-        }
+        sinks |= {name: Trainer(config) for name, config in trainer_configs(settings.trainer, models).items()}
     if truth is not None:
         sinks[ORACLE] = Oracle(truth)
     return sinks
 
 
 def run_identity(settings: Settings, models: Sequence[str], truth: Path | None = None) -> dict[str, str]:
-    """Every setting that decides the result, by name, as text."""
+    """All settings that the result depends on, by name, as text."""
     settings_dict = describe(settings) if models else msgspec.to_builtins(settings.pipeline)
     named = {
         name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
@@ -91,7 +95,7 @@ def run_identity(settings: Settings, models: Sequence[str], truth: Path | None =
 
 
 def progress_note(pages: int, sinks: Mapping[str, EvaluatedSink]) -> str:
-    """How far a run is, in a line."""
+    """The progress of a run as one line."""
     text = f"{pages:,} pages"
     for name, sink in sinks.items():
         overall = sink.quality.segments()["all"]
@@ -108,7 +112,7 @@ def make_report(
     dead_letters: Mapping[str, int],
     late_records: int,
 ) -> Report:
-    """The report of a run. dead_letters: by reason. out_of_order: records behind the line."""
+    """Build the report of a run. dead_letters: by reason. late_records: records behind the merged watermark."""
     summary = RunSummary(
         pages=run.digest.pages,
         impressions=run.digest.impressions,

@@ -1,7 +1,7 @@
-"""A trainer that ends since a loss is not finite leaves word in its run folder, so that whoever watches it is told.
+"""Marks in the run folder that training stopped at a loss that is not finite, so that the metrics can show it.
 
-It is gone within a second, and one that is started again ends at the same batch: nobody would see it at work. So its
-successor, and the exporter for a moment before the end, say it until a checkpoint is written after it.
+The process exits within a second, and a restarted one stops at the same batch, so Prometheus would rarely scrape it.
+Therefore the exporter lingers before the exit, and restarted processes export the failure until a newer checkpoint.
 """
 
 import time
@@ -9,26 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from prectr.ops.json_file import write_json
 from prectr.state.errors import TrainingError
 
 FAILURE_FILE: Final = "training-failed.json"
-"""File of the run folder; `error` in it says which loss, and of which pages."""
+"""File in the run folder; its field `error` names the loss and the pages."""
 LINGER_SECONDS: Final = 15.0
-"""Seconds for which metrics are served before the end: more than Prometheus usually takes between two looks."""
+"""Seconds to keep serving metrics before the exit: more than the usual scrape interval."""
 _POLL_INTERVAL: Final = 0.1
 
 
 def write_failure(run_dir: Path, error: TrainingError) -> None:
-    """Write down why nothing was learned from a batch."""
-    (run_dir / FAILURE_FILE).write_bytes(msgspec.json.encode({"error": str(error)}) + b"\n")
+    """Write the marker with the error."""
+    write_json(run_dir / FAILURE_FILE, {"error": str(error)})
 
 
 def failed_since(run_dir: Path, checkpoint_time: float | None) -> bool:
-    """Whether a trainer of the folder has ended so, and nothing was saved since.
+    """Whether there is a marker that is newer than the newest checkpoint.
 
-    checkpoint: when the newest was written, seconds since the epoch; None before the first.
+    Args:
+        run_dir: folder of the trainer.
+        checkpoint_time: of the newest checkpoint, seconds since the epoch; None before the first.
     """
     try:
         failed_at = (run_dir / FAILURE_FILE).stat().st_mtime
@@ -40,7 +41,7 @@ def failed_since(run_dir: Path, checkpoint_time: float | None) -> bool:
 def linger_for_scrape(
     stop: Callable[[], bool], clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Return after `SEEN_AFTER` seconds, or once asked to stop."""
+    """Return after `LINGER_SECONDS`, or once a stop is requested."""
     deadline = clock() + LINGER_SECONDS
     while not stop() and clock() < deadline:
         sleep(_POLL_INTERVAL)

@@ -1,6 +1,5 @@
-"""Publishes what a trainer's checkpoints hold of its quality, and now and then that it is still there."""
+"""Publishes the quality windows of a trainer's checkpoints, and heartbeats in between."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -12,36 +11,34 @@ from prectr.model.distributed.process_group import TorchProcessGroup
 from prectr.model.quality.record import RECORD_VERSION, QualityRecord, encode_record, run_name
 from prectr.model.quality.windows import QualityWindow
 from prectr.model.training.instrumentation import InstrumentedTrainer
-from prectr.state.errors import UsageError
-from prectr.state.failpoints import failpoint
+from prectr.ops.training.evaluated_sinks import trainer_configs
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_topic
 from prectr.stream.kafka.io.quality_producer import QualityProducer
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 
 HEARTBEAT_INTERVAL: Final = 10.0
-"""Seconds after which a trainer that has nothing new repeats its last word."""
+"""Seconds after which a trainer without new quality windows republishes the latest."""
 _BATCH_WINDOWS: Final = 2_048
-"""Stretches of a model that are sent at a time."""
+"""Maximum number of quality windows of a model per batch."""
 _FLUSH_TIMEOUT: Final = 5.0
 _SLEEP: Final = 0.02
 _log = logging.getLogger(__name__)
 
 
 def make_trainers(
-    config: TrainerConfig, models: Sequence[str], ranks: TorchProcessGroup | None
+    config: TrainerConfig, models: Sequence[str], group: TorchProcessGroup | None
 ) -> dict[str, InstrumentedTrainer]:
-    """A trainer for each model, in this order; raises UsageError where one is named twice, or is not known."""
-    if len(set(models)) < len(models):
-        raise UsageError(f"--model {','.join(models)}: a model is named twice")
-    return {name: InstrumentedTrainer(dataclasses.replace(config, model=name), ranks) for name in models}
+    """Create a trainer for each model; raises UsageError if one is named twice or unknown."""
+    return {name: InstrumentedTrainer(own, group) for name, own in trainer_configs(config, models).items()}
 
 
 class QualityPublisher:
-    """Call `keep_up` now and then, and `finish` behind the last checkpoint.
+    """Publishes to model-quality; call `poll` regularly, and `flush` after the last checkpoint.
 
-    Every stretch is sent once it is in a checkpoint, and again until it is known to have arrived; what it is not known
-    of when the process dies is sent by the next. published: stretches that have arrived. dropped: those that never did.
+    A quality window is sent once it is in a checkpoint, and resent until the broker has acknowledged it; after a crash
+    the next process resends those without acknowledgement. published_windows: number of acknowledged windows.
     """
 
     def __init__(
@@ -52,10 +49,17 @@ class QualityPublisher:
         run_dir: Path,
         config: Mapping[str, str],
     ) -> None:
-        """trainers: by model, as a checkpoint has left them. config: every setting that decides the result.
+        """Connect to the broker.
+
+        Args:
+            connection: to the broker.
+            topics: names of the topics.
+            trainers: by model, restored from a checkpoint.
+            run_dir: folder of the checkpoints.
+            config: all settings that the result depends on.
 
         Raises:
-            PrectrError: no broker, or no topic.
+            PrectrError: there is no broker or no topic.
         """
         examples = describe_topic(connection, topics.examples).topic_id
         self._trainers = trainers
@@ -69,11 +73,11 @@ class QualityPublisher:
 
     @property
     def dropped_windows(self) -> int:
-        """Stretches that were never published, since too many waited."""
+        """Number of quality windows dropped because too many were waiting for the broker."""
         return sum(trainer.quality_windows.dropped for trainer in self._trainers.values())
 
     def poll(self) -> None:
-        """Take note of what has arrived, and send what is next; never waits."""
+        """Process acknowledgements and send the next batch; never blocks."""
         if self._in_flight is not None:
             arrived = self._topic.take_result()
             if arrived is None:
@@ -94,14 +98,14 @@ class QualityPublisher:
             self._send(batch)
 
     def flush(self) -> None:
-        """Send all that the last checkpoint holds, and wait some seconds for it to arrive."""
+        """Send all quality windows of the last checkpoint; wait up to 5 s for the acknowledgements."""
         until = time.monotonic() + _FLUSH_TIMEOUT
         while (self._pending() or self._in_flight) and time.monotonic() < until:
             self.poll()
             time.sleep(_SLEEP)
 
     def close(self) -> None:
-        """Leave the broker; what has not arrived is sent by the next process."""
+        """Disconnect; the next process resends what is not acknowledged."""
         self._topic.close()
 
     def _pending(self) -> dict[str, list[QualityWindow]]:
@@ -119,7 +123,7 @@ class QualityPublisher:
             for window in windows
         ]
         self._topic.send([(record.key, encode_record(record)) for record in records])
-        failpoint("published")
+        failpoint(Failpoint.PUBLISHED)
         self._in_flight = batch
         self._last_sent = time.monotonic()
 
@@ -127,6 +131,6 @@ class QualityPublisher:
         if self.dropped_windows > self._reported_dropped:
             self._reported_dropped = self.dropped_windows
             _log.warning(
-                "%d stretches of quality were dropped unpublished: too many waited for the broker",
+                "%d quality windows were dropped: too many were waiting for the broker",
                 self._reported_dropped,
             )

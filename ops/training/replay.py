@@ -1,4 +1,4 @@
-"""Runs a replay with its models, its metrics and its report: what `prectr replay` and `prectr demo` do."""
+"""Runs a replay with its models, metrics and report: what `prectr replay` and `prectr demo` do."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,10 +13,10 @@ from prectr.ops.settings.loader import Settings
 from prectr.ops.training.evaluated_sinks import EvaluatedSink, make_report, make_sinks, progress_note, run_identity
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, RunnerOptions
 
 LATE_RECORDS: Final = 0
-"""No source is ever idle in a replay, so nothing can come behind the line."""
+"""In a replay no source is ever idle, so no record can be behind the merged watermark."""
 
 
 def run_replay(
@@ -27,18 +27,24 @@ def run_replay(
     models: Sequence[str],
     truth: Path | None = None,
     flush: bool = True,
-    examples: Path | None = None,
-    restart: bool = False,
-    checkpoint_interval: float = 30.0,
+    options: RunnerOptions = RunnerOptions(),
     metrics_port: int | None = None,
 ) -> tuple[Report, Path]:
-    """Replay `files` into `run_dir` with every one of `models`; returns the report and the path of its page.
+    """Replay `files` into `run_dir` and train each of `models`; returns the report and the path of its page.
 
-    truth: of a simulated log, to score the oracle beside the models.
+    Args:
+        files: paths, folders or patterns of logs, read in this order.
+        run_dir: folder for state, checkpoints and the report.
+        settings: of the stages and the trainers.
+        models: names; they share one pass. None of them: only examples are made.
+        truth: true click probabilities of a simulated log, to score the oracle beside the models.
+        flush: whether the log is complete: close open pages and train the last batch.
+        options: what does not change the result.
+        metrics_port: serve metrics on this port meanwhile.
 
     Raises:
-        PrectrError: whatever the log, the run folder, the configuration or the disk does not allow.
-        KeyboardInterrupt: it was asked to stop; everything so far is in a cut.
+        PrectrError: the log, the run folder, the settings or the disk do not allow it.
+        KeyboardInterrupt: a stop was requested; all progress is in a checkpoint.
     """
     with ExitStack() as stack:
         metrics = None if metrics_port is None else stack.enter_context(serve_metrics(metrics_port))
@@ -50,9 +56,7 @@ def run_replay(
             config=run_identity(settings, models, truth),
             sinks=sinks,
             label=LexicalLabeller(),
-            examples=examples,
-            checkpoint_interval=checkpoint_interval,
-            restart=restart,
+            options=options,
         )
         stack.callback(run.close)
         with progress_bar("replay", run.bytes_total) as bar, stop_signals() as stop:
@@ -85,7 +89,7 @@ def _update_metrics(metrics: ReplayMetrics, run: Replay, sinks: Mapping[str, Eva
 
 
 def _partition_progress(run: Replay) -> tuple[PartitionProgress, ...]:
-    """Lag of each task behind the largest watermark of all: what holds the line, and by how much."""
+    """Watermark lag of each task behind the largest watermark of all tasks."""
     watermarks = run.tasks.watermarks()
     latest = max(watermarks["join"])
     return tuple(

@@ -1,7 +1,7 @@
-"""Stage `queries`: adds the query's aggregates as of the page's time, then counts the page in.
+"""Stage `aggregate`: adds the query's aggregates as of the page's time, then counts the page.
 
-A pure function of (records of the one order, state). A page sees every page of its query whose effective close
-is ≤ its own ts, and none later.
+A pure function of (records in the total order, state). A page sees every page of its query whose close time is ≤ its
+own ts, and no later one.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from prectr.state.errors import StateError
+from prectr.state.errors import Remedy, StateError
 from prectr.state.store import ReadableStore
 from prectr.stream.aggregate.query_state import QueryAggregates
 from prectr.stream.config import PipelineConfig
@@ -23,19 +23,22 @@ from prectr.stream.records import Example, JoinedPage, decode_joined_page
 META_KEY: Final = b"m"
 QUERY_KEY: Final = b"q"
 MAX_BUFFERED_RECORDS: Final = 16_384
-"""Records that a task's merge holds in memory; the rest waits in its store."""
+"""Records that a task's merge buffers in memory; the others are spilled to its store."""
 CACHED_QUERIES: Final = 4_096
-"""Entries that a task keeps decoded between micro-batches."""
+"""Queries that a task keeps in memory between micro-batches."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class AggregateMeta(msgspec.Struct, array_like=True):
-    """Everything of the task that is not of one query.
+    """The state of the task that belongs to no single query.
 
-    positions: sequence of the next unread frame of each source. offset: of the next unread record of its partition.
-    ends: by source, the offset of the events to which it was asked to read and has read. outcomes: of each source, as
-    last heard.
+    Attributes:
+        next_sequences: sequence of the next unread frame of each source.
+        next_offset: offset of the next unread record of the task's partition.
+        reached_end_offsets: by source, the end offset that it was requested to read to and has reached.
+        outcomes: the latest outcome counts of each source.
+        emitted: number of examples emitted so far.
     """
 
     next_sequences: list[int] = []
@@ -50,10 +53,10 @@ _decode_meta = msgspec.msgpack.Decoder(AggregateMeta).decode
 
 
 class Aggregate:
-    """One task of the stage. `add` the frames of its sources, `process`, then write `take_changes` in one batch."""
+    """One task of the stage: `add` frames of its sources, `process`, then write `drain_changes` in one batch."""
 
     def __init__(self, config: PipelineConfig, store: ReadableStore, sources: int) -> None:
-        """Take up the task where `store` left it. sources: tasks of the stage before."""
+        """Restore the task from `store`. sources: number of tasks of stage `join`."""
         self._half_life = config.half_life * 1000
         self._query_clicks = config.query_clicks
         self._time_to_live = round(config.query_ttl * 1000)
@@ -74,7 +77,7 @@ class Aggregate:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether more is due than memory had room for: call `process` again after writing the changes."""
+        """Whether more records are due than fit in memory: call `process` again after writing the changes."""
         return self.watermark < self._merge.watermark
 
     def add(
@@ -86,24 +89,25 @@ class Aggregate:
         read_offset: int = 0,
         idleness: SourceIdleness | None = None,
     ) -> None:
-        """Take a frame of a source."""
+        """Add a frame of a source."""
         self._merge.add(source, records, watermark, read_offset=read_offset, idleness=idleness)
         self.next_sequences[source] += 1
 
     def add_frame(self, frame: Frame, records: Sequence[JoinedPage]) -> None:
-        """Take one part of a frame, as it came over the wire.
+        """Add one part of a frame from the topic, with its decoded records.
 
         Raises:
-            StateError: a frame is missing or came twice, which only a damaged topic can bring about.
+            StateError: a frame is missing or repeated, which only a corrupt topic can cause.
         """
         source = frame.source
         if frame.sequence != self.next_sequences[source]:
             raise StateError(
-                f"frame {frame.sequence} of join task {source} came where {self.next_sequences[source]} was due: "
-                "the topic has lost or repeated records; rebuild from search-events under a new --topic-prefix"
+                f"frame {frame.sequence} of join task {source} arrived where {self.next_sequences[source]} was due: "
+                "the topic has lost or repeated records and must be rebuilt from search-events",
+                Remedy.OTHER_TOPIC_PREFIX,
             )
         if not frame.is_last_part:
-            # The end of what the source had read counts with its watermark.
+            # The source's new read offset takes effect with its watermark, in the last part.
             self.add(
                 source,
                 records,
@@ -121,7 +125,7 @@ class Aggregate:
 
     @property
     def max_source_watermark(self) -> int:
-        """The largest watermark that any source has told (ms)."""
+        """The largest watermark that any source has reported (ms)."""
         return max(
             (watermark for watermark in self._merge.merged_watermark.source_watermarks if watermark < MAX_WATERMARK),
             default=MIN_WATERMARK,
@@ -129,15 +133,15 @@ class Aggregate:
 
     @property
     def late_records(self) -> int:
-        """Records that came behind the line."""
+        """Records that arrived behind the merged watermark."""
         return self._merge.merged_watermark.late_records
 
     def end_source(self, source: int) -> None:
-        """The source has been read to its end."""
+        """Mark a source as read to its end."""
         self._merge.end_source(source)
 
     def process(self) -> list[Example]:
-        """Put out the records that are due, in the one order, and move the watermark up behind them."""
+        """Emit an example for each record that is due, in the total order, and advance the watermark."""
         records, self.watermark = self._merge.release()
         self._load_queries(records)
         half_life, query_clicks, time_to_live, queries = (
@@ -178,7 +182,7 @@ class Aggregate:
         return examples
 
     def drain_changes(self) -> dict[bytes, bytes | None]:
-        """What has changed since the last call, positions included."""
+        """Return the changes of the store since the last call, including sequences and offset."""
         changes = self._merge.drain_changes()
         for name in self._accessed_queries:
             changes[QUERY_KEY + name.encode()] = self._queries[name].encode()

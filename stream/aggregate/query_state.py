@@ -1,24 +1,32 @@
-"""What the `queries` stage keeps about one query."""
-
-from typing import Final
+"""The state of one query in stage `aggregate`: impressions and clicks by level, and recent clicks."""
 
 import msgspec
 
-from prectr.state.aggregates import NO_COUNTS, NO_SUMS, LevelCounts, LevelSums, add_counts, add_sums, decay
-from prectr.state.rings import append_bounded, encode_array
+from prectr.state.aggregates import (
+    NEVER_UPDATED,
+    NO_COUNTS,
+    NO_SUMS,
+    LevelCounts,
+    LevelSums,
+    add_counts,
+    add_sums,
+    decay,
+)
+from prectr.state.encoding import append_bounded, encode_array
 
 _encode = msgspec.msgpack.Encoder().encode
-
-NEVER_UPDATED: Final = -1
 
 
 class StoredQuery(msgspec.Struct, array_like=True, gc=False):
     """A query's entry in the store. Times in ms.
 
-    updated: effective close of the last page taken. totals: impressions and clicks by level of pages folded in.
-    sums: the same, decayed to `since`, the effective close of the last page folded in (reconstruction: a page
-    counts from its effective close). ring: the last clicks folded in, encoded. pending: (effective close, counts,
-    clicks) of pages not folded in yet, oldest first.
+    Attributes:
+        updated_at: close time of the last page added.
+        totals: impressions and clicks by level of the pages applied so far.
+        decayed_sums: the same, decayed to `decayed_to` (reconstruction: a page counts from its close time).
+        decayed_to: close time of the last page applied.
+        recent_clicks: the last clicks applied, each an encoded `QueryClick`.
+        unapplied_pages: (close time, counts, clicks) of pages not yet applied, oldest first.
     """
 
     updated_at: int = NEVER_UPDATED
@@ -42,17 +50,17 @@ class QueryAggregates:
         self.cached_clicks: msgspec.Raw | None = None
 
     def encode(self) -> bytes:
-        """The entry as stored."""
+        """Encode the entry for the store."""
         return _encode(self.entry)
 
     def expire(self, ts: int, time_to_live: int) -> None:
-        """Forget everything where a record at `ts` finds the entry too old."""
+        """Reset the entry if a record at `ts` finds it older than its time to live (both ms)."""
         if self.entry.updated_at != NEVER_UPDATED and ts - self.entry.updated_at > time_to_live:
             self.entry = StoredQuery()
             self.cached_clicks = None
 
     def apply_closed_pages(self, ts: int, half_life: float, max_clicks: int) -> None:
-        """Fold in every page whose effective close is ≤ ts; the fold never goes back."""
+        """Apply every page whose close time is ≤ ts (ms); a page once applied stays applied."""
         entry = self.entry
         unapplied = entry.unapplied_pages
         applied = 0
@@ -70,16 +78,16 @@ class QueryAggregates:
             del unapplied[:applied]
 
     def decayed_sums_at(self, ts: int, half_life: float) -> LevelSums:
-        """The decayed sums as of `ts`."""
+        """Return the decayed sums as of `ts` (ms)."""
         return decay(self.entry.decayed_sums, self.entry.decayed_to, ts, half_life)
 
     def encoded_clicks(self) -> msgspec.Raw:
-        """The ring as a msgpack array of `QueryClick`, oldest first."""
+        """Return the recent clicks as a msgpack array of `QueryClick`, oldest first."""
         if self.cached_clicks is None:
             self.cached_clicks = msgspec.Raw(encode_array(self.entry.recent_clicks))
         return self.cached_clicks
 
     def add_closed_page(self, closes_at: int, counts: LevelCounts, clicks: tuple[bytes, ...]) -> None:
-        """Queue a page for the fold."""
+        """Queue a closed page to be applied."""
         self.entry.unapplied_pages.append((closes_at, counts, clicks))
         self.entry.updated_at = max(self.entry.updated_at, closes_at)

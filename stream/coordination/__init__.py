@@ -1,1 +1,1 @@
-"""Several processes that consume the same ordered stream in step."""
+"""Several processes that consume the same ordered stream in the same steps."""

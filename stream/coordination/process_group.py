@@ -1,4 +1,4 @@
-"""The processes that share one training run: what a runner asks of them, and a process by itself."""
+"""The processes that share one training run, as a runner sees them, and the case of a single process."""
 
 from typing import Protocol
 
@@ -6,31 +6,31 @@ from typing import Protocol
 class ProcessGroup(Protocol):
     """R processes that each run the same program; rank 0 leads.
 
-    All of them call `gather` the same number of times in the same order: each call waits for all.
+    All of them make the same calls of `all_gather_bytes` in the same order; each call waits for all processes.
     """
 
     @property
     def rank(self) -> int:
-        """Which of them this process is, from 0."""
+        """Rank of this process, from 0."""
 
     @property
     def world_size(self) -> int:
-        """R."""
+        """Number of processes, R."""
 
     def all_gather_bytes(self, payload: bytes) -> list[bytes]:
-        """Tell all the others something; returns what each of the R said, in order of rank.
+        """Send a payload to all processes; return the payloads of all R, in the order of their ranks.
 
         Raises:
-            PrectrError: one of them has gone, or said nothing for too long.
+            PrectrError: a process has exited, or sent nothing before the timeout.
         """
 
 
 class SingleProcess:
-    """A process that shares its run with nobody."""
+    """The group of a run with one process."""
 
     rank = 0
     world_size = 1
 
     def all_gather_bytes(self, payload: bytes) -> list[bytes]:
-        """What this process said."""
+        """Return this process's payload."""
         return [payload]

@@ -1,8 +1,8 @@
-"""Several processes that read the same records in the one order take them in the same steps.
+"""Synchronized steps: several processes that read the same records in the total order process them in equal batches.
 
-Each process polls for itself and gets what the broker happens to give it; rank 0 sets the pace. So all of them are
-at the same place whenever they act on what is read, and what the order alone does not decide (when to stop, where
-the run ends) is decided once, for all.
+Each process polls on its own and receives what the broker returns; rank 0 sets the batches. So all processes are at
+the same record whenever they act, and what the order does not determine (when to stop, where the run ends) is decided
+once for all.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,18 @@ from typing import Final, NamedTuple
 import msgspec
 
 from prectr.stream.coordination.process_group import ProcessGroup
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example
-from prectr.stream.replay.local_tasks import ReleasedBatch
 
 
 class SyncedStep(NamedTuple):
-    """One step of all processes: the next examples, none to follow up to `line` (ms).
+    """One step of all processes.
 
-    stop: a process has been asked to stop, so this step is the last. ended: all that there was to read is read.
+    Attributes:
+        examples: the next examples in the total order.
+        watermark: none of the later examples has a close time up to this (ms).
+        stop: whether a process was requested to stop, so that this step is the last.
+        ended: whether everything up to the requested end has been read.
     """
 
     examples: list[Example]
@@ -28,7 +32,7 @@ class SyncedStep(NamedTuple):
 
 
 class _RankMessage(msgspec.Struct, array_like=True):
-    """What a process tells the others before each step; of the pages and of the end, rank 0 alone is heard."""
+    """Sent by each process before each step; of `pages`, `watermark` and `ended` only those of rank 0 are used."""
 
     pages: int
     watermark: int
@@ -47,10 +51,15 @@ class StepSynchronizer:
         stop: Callable[[], bool],
         ended: Callable[[], bool],
     ) -> None:
-        """poll: the next examples, in the one order. ended: asked of rank 0 alone, after a poll without examples.
+        """All processes must start at the same record.
 
-        All must begin at the same place. What rank 0 has polled is in its next step; what another has polled
-        beyond that waits in its memory, and is polled again after a restart.
+        Examples that rank 0 has polled are in its next step; those that another process has polled beyond that wait in
+        its memory and are polled again after a restart.
+
+        Args:
+            poll: returns the next examples, in the total order.
+            stop: whether this process was requested to stop.
+            ended: whether everything is read; called on rank 0 only, after a poll without examples.
         """
         self._process_group = process_group
         self._poll = poll
@@ -60,7 +69,7 @@ class StepSynchronizer:
         self._watermark = 0
 
     def next_step(self) -> SyncedStep:
-        """Poll, hear what all have, and take the step."""
+        """Poll, exchange messages with all processes, and return the step."""
         is_leader = self._process_group.rank == 0
         if is_leader or not self._buffered:
             self._poll_into_buffer()

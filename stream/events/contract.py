@@ -1,6 +1,6 @@
 """The contract of topic `search-events`: result pages and clicks, as JSON.
 
-What does not decode here is not an event and ends as a dead letter; `Rejected` says why.
+Bytes that do not decode to one of these are an `InvalidEvent`, which ends as a dead letter.
 """
 
 from typing import Annotated, Final
@@ -11,7 +11,7 @@ from msgspec import Meta
 MAX_EVENT_BYTES: Final = 1 << 20
 MAX_ID_BYTES: Final = 256
 MAX_TS: Final = 253_402_300_799_999
-"""The last millisecond of the year 9999; what lies beyond is no event time."""
+"""The last millisecond of the year 9999; later times are invalid."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="An id, at most 256 bytes of UTF-8.")]
 Millis = Annotated[int, Meta(ge=0, le=MAX_TS, description="Event time, milliseconds since the epoch.")]
@@ -30,12 +30,12 @@ class Item(msgspec.Struct, gc=False, omit_defaults=True):
     category: Annotated[str, Meta(max_length=256)] | None = None
     brand: Annotated[str, Meta(max_length=256)] | None = None
     position: (
-        Annotated[int, Meta(ge=1, le=1_000_000, description="From 1; by default the place in the list.")] | None
+        Annotated[int, Meta(ge=1, le=1_000_000, description="From 1; by default the index in the list plus 1.")] | None
     ) = None
 
 
 class ResultPage(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
-    """One result page, as it was shown."""
+    """One result page as it was shown; its wire tag is `impression`."""
 
     request_id: Id
     user_id: Id
@@ -63,8 +63,11 @@ Event = ResultPage | Click
 class InvalidEvent(msgspec.Struct, frozen=True, gc=False):
     """Bytes that are not a valid event.
 
-    reason: one of a few short words (a metric's label). detail: what was wrong and where. kind: `impression`,
-    `click` or `unreadable`, what the bytes say they are. user_id: whose they say they are.
+    Attributes:
+        reason: one of a few short words (a metric's label).
+        detail: what is wrong and where.
+        kind: the type that the bytes state: `impression`, `click`, or `unreadable` if none can be read.
+        user_id: the user that they state, if one can be read.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""Bytes to events, a micro-batch at a time; what is not an event comes back as `Rejected`, in its place."""
+"""Decodes bytes to events, a micro-batch at a time; invalid bytes become an `InvalidEvent` in the same position."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ import msgspec
 from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, ResultPage
 
 MAX_DEPTH: Final = 1000
-"""Arrays and objects within one another (in fields that are ignored: an event's own fields nest three deep)."""
+"""Maximum nesting of arrays and objects, in ignored fields (an event's own fields nest three deep)."""
 
 Reason = Literal[
     "blank",
@@ -35,7 +35,7 @@ _KINDS: Final[dict[str, Kind]] = {"impression": "impression", "click": "click"}
 
 
 class _EventHeader(msgspec.Struct):
-    """The fields that say what a rejected event was and whose."""
+    """The fields that identify the type and the user of an invalid event."""
 
     type: msgspec.Raw = msgspec.Raw()
     user_id: msgspec.Raw = msgspec.Raw()
@@ -45,11 +45,11 @@ _decode_header = msgspec.json.Decoder(_EventHeader).decode
 
 
 def decode_lines(lines: Sequence[bytes]) -> list[Event | InvalidEvent]:
-    """Decode each line (one JSON event, without its line end) to an event or to why it is none.
+    """Decode each line (one JSON event, without its line end) to an event or an `InvalidEvent`.
 
-    The order is kept and nothing is raised, whatever the bytes. Positions that an impression leaves out
-    are filled in with the place in the list. A line over 1 MiB is `too_large` from its length alone, so a
-    reader may hand over the first 1 MiB + 1 bytes of a longer one.
+    The order is kept, and no bytes raise an error. Positions that a page leaves out are filled in from the index in
+    the list. A line over 1 MiB is `too_large` by its length alone, so a reader may pass only the first 1 MiB + 1 bytes
+    of a longer one.
     """
     decoded: list[Event | InvalidEvent] = []
     for line in lines:
@@ -79,14 +79,14 @@ def _decode_line(line: bytes) -> Event | InvalidEvent:
 
 
 def _decode_deep(line: bytes) -> Event | InvalidEvent:
-    """Judge a line that ran out of stack again, with room enough that the caller's depth decides nothing."""
+    """Decode again a line that ran out of stack, with enough room that the caller's depth makes no difference."""
     limit = sys.getrecursionlimit()
     try:
         if _depth(line) <= MAX_DEPTH:
             sys.setrecursionlimit(limit + 2 * MAX_DEPTH)
             return _decode_line(line)
     except RecursionError:
-        # Where the interpreter counts the stack of C code on its own, it may allow less than MAX_DEPTH.
+        # An interpreter that limits the stack of C code separately may allow less than MAX_DEPTH.
         pass
     finally:
         sys.setrecursionlimit(limit)
@@ -116,7 +116,7 @@ def _check_ids(event: Event) -> None:
 
 
 def _invalid_event(line: bytes, error: Exception) -> InvalidEvent:
-    """Say what is wrong with a line, and what its bytes say that it is."""
+    """Describe what is wrong with a line, with the type and the user that its bytes state."""
     if not line.strip():
         return InvalidEvent("blank", "an empty line", "unreadable", None)
     try:

@@ -1,4 +1,4 @@
-"""Relevance levels for logs that have none: how much of the query the title says."""
+"""Relevance levels for logs without them: the share of the query's words that the title contains."""
 
 import re
 from functools import lru_cache
@@ -12,7 +12,7 @@ _CACHE_SIZE: Final = 1 << 17
 
 
 class LexicalLabeller:
-    """Fills in missing levels from the words that query and title share.
+    """Fills in missing levels from the words that query and title have in common.
 
     With f the share of the query's distinct words that are words of the title:
 
@@ -22,7 +22,7 @@ class LexicalLabeller:
         level 1   f = 0; also where there is no title, or the query has no words
 
     Words are runs of letters, digits and underscores of the normalised text. The thresholds are ours. The
-    same query and title always have the same level, so what is remembered changes no result.
+    level depends on query and title alone, so caching does not change results.
     """
 
     def __call__(self, query: str, page: ResultPage) -> None:

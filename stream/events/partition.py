@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: murmur2 as Kafka's own producers hash it, many keys at a time."""
+"""The partition of a key: murmur2 as in Kafka's producers, for many keys at a time."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,11 +14,11 @@ _MIN_NUMPY_KEYS: Final = 128
 """Below this many keys a plain loop is faster than numpy's calls."""
 
 _hashes: dict[str, int] = {}
-"""Memo of positive hashes; emptied when full, which changes no result."""
+"""Cache of positive hashes; cleared when full, which does not change results."""
 
 
 def partitions_of(keys: Sequence[str | None], partitions: int) -> list[int]:
-    """Return the partition, 0 to `partitions` - 1, of each key; None (a line without a user) is in 0.
+    """Return the partition, 0 to `partitions` - 1, of each key; None (a line without a user) is in partition 0.
 
     The same as Kafka's default partitioner: (murmur2(UTF-8 of the key) & 0x7fffffff) mod partitions.
     """
@@ -49,7 +49,7 @@ def murmur2(keys: Sequence[bytes]) -> list[int]:
         by_length.setdefault(len(key), []).append(index)
     hashes = [0] * len(keys)
     for length, indices in by_length.items():
-        table = np.frombuffer(b"".join([keys[place] for place in indices]), dtype=np.uint8)
+        table = np.frombuffer(b"".join([keys[index] for index in indices]), dtype=np.uint8)
         for index, value in zip(indices, _murmur2(table.reshape(len(indices), length)).tolist(), strict=True):
             hashes[index] = value
     return hashes

@@ -1,4 +1,4 @@
-"""Query keys: what counts as the same query."""
+"""Query keys: the normal form by which queries are compared."""
 
 import unicodedata
 from functools import lru_cache
@@ -11,7 +11,7 @@ _CACHE_SIZE: Final = 1 << 16
 def normalise_query(query: str) -> str:
     """Return the key of a query: NFKC, case-folded, NFKC again, white space collapsed and stripped.
 
-    NFKC again, because case folding can undo it; so that the key of a key is the key itself.
+    NFKC is applied again because case folding can undo it, so that the key of a key is the key itself.
     """
     folded = unicodedata.normalize("NFKC", query).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())

@@ -1,4 +1,4 @@
-"""The JSON Schema of `search-events`, made from the contract in `prectr.stream.events.contract`."""
+"""The JSON Schema of `search-events`, generated from `prectr.stream.events.contract`."""
 
 from typing import Any, Final
 
@@ -10,9 +10,9 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def event_schema() -> dict[str, Any]:
-    """Return the schema of one event: an impression or a click.
+    """Return the schema of one event: a page or a click.
 
-    What JSON Schema cannot say is said in descriptions: ids are measured in bytes, and an event is at
+    Limits that JSON Schema cannot express are in descriptions: ids are measured in bytes, and an event has at
     most 1 MiB.
     """
     schema = msgspec.json.schema(Event)
@@ -25,5 +25,5 @@ def event_schema() -> dict[str, Any]:
 
 
 def event_schema_text() -> str:
-    """Return the schema as the file that is shipped holds it."""
+    """Return the schema as the text of the file that is shipped."""
     return msgspec.json.format(msgspec.json.encode(event_schema()), indent=2).decode() + "\n"

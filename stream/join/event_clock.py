@@ -1,4 +1,4 @@
-"""The watermark of one task, and the clocks that jump (DESIGN, "Time")."""
+"""The event clock of one task: its watermark, and the quarantine of events with future timestamps."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,16 +7,19 @@ from typing import Final
 import msgspec
 
 MIN_WATERMARK: Final = -(1 << 62)
-"""The watermark of a task that has seen no valid record."""
+"""The watermark of a task that has received no valid record."""
 MAX_WATERMARK: Final = 1 << 62
-"""Past everything: the watermark of a source that has ended for good."""
+"""After every event: the watermark of a source that has ended for good."""
 
 
 class FutureEvent(msgspec.Struct, array_like=True):
-    """An event that is further ahead of its task than a clock may jump, until another user confirms its time.
+    """An event further ahead of its task's event time than the allowed skew, until another user confirms its time.
 
-    expires_at: the watermark at which it is given up. page: number of the page, or None. waiting: number of the
-    waiting click, or None. value, place: the original bytes and where they stood, for the dead letter.
+    Attributes:
+        expires_at: watermark at which it is rejected, in ms.
+        offset, value: the offset and the bytes of its record, for the dead letter.
+        pending_page_id, pending_click_id: the pending page or click that it created, if any.
+        confirmed: whether an event of another user had a timestamp close to it.
     """
 
     ts: int
@@ -30,7 +33,7 @@ class FutureEvent(msgspec.Struct, array_like=True):
 
 
 class _UserFutureEvents:
-    """The suspects of one user, and the span of their times, so that a far event is told at a glance."""
+    """The quarantined events of one user, and the range of their times, which excludes most users at once."""
 
     __slots__ = ("earliest", "events", "latest")
 
@@ -46,9 +49,10 @@ class _UserFutureEvents:
 
 
 class EventClock:
-    """Largest accepted event time less the allowed lateness; one bad clock moves nothing.
+    """Tracks the largest accepted event time; the watermark is that less the allowed lateness. All times in ms.
 
-    The first record is accepted as it is, having nothing to be measured against. All times in ms.
+    An event further ahead than the allowed skew does not advance the clock until an event of another user confirms
+    it, so one bad clock has no effect. The first record is always accepted, since there is nothing to compare it to.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class EventClock:
         self.max_clock_skew = max_clock_skew
         self.max_event_time = max_event_time
         self.watermark = MIN_WATERMARK if max_event_time is None else max_event_time - allowed_lateness
-        """Largest accepted event time less the lateness; `BEFORE_TIME` before the first."""
+        """Largest accepted event time less the allowed lateness; `MIN_WATERMARK` before the first event."""
         self._quarantine: deque[FutureEvent] = deque()
         self._by_user: dict[str, _UserFutureEvents] = {}
         for event in future_events or ():
@@ -70,16 +74,16 @@ class EventClock:
 
     @property
     def future_events(self) -> list[FutureEvent]:
-        """Those that nobody has confirmed or given up yet, in order of arrival."""
+        """The quarantined events that are neither confirmed nor expired, in order of arrival."""
         return [event for event in self._quarantine if not event.confirmed]
 
     @property
     def next_expiry(self) -> int:
-        """The watermark at which the oldest suspect is given up."""
+        """The watermark at which the oldest quarantined event expires."""
         return self._quarantine[0].expires_at if self._quarantine else MAX_WATERMARK
 
     def observe(self, ts: int, user_id: str) -> bool:
-        """Let a valid record move the clock; True where it is a suspect and moved nothing."""
+        """Advance the clock by a valid record; return True if it is too far ahead and did not advance it."""
         max_event_time = self.max_event_time
         if max_event_time is None:
             self._advance_to(ts)
@@ -94,20 +98,20 @@ class EventClock:
         return False
 
     def exceeds_max_skew(self, ts: int) -> bool:
-        """Whether an event time is further ahead than a clock may jump."""
+        """Whether an event time is further ahead than the allowed skew."""
         return self.max_event_time is not None and ts > self.max_event_time + self.max_clock_skew
 
     def quarantine(self, ts: int, user_id: str, offset: int, value: bytes) -> FutureEvent:
-        """Remember a suspect; the caller says what page or waiting click hangs on it."""
+        """Quarantine an event; the caller sets the pending page or click that it created."""
         event = FutureEvent(ts, user_id, self.watermark + self.max_clock_skew, offset, value)
         self._add(event)
         return event
 
     def pop_expired(self) -> Iterator[FutureEvent]:
-        """Give up the suspects whose clock nobody has confirmed, oldest first.
+        """Remove and yield the events that expire unconfirmed, oldest first.
 
-        A suspect that the accepted time has reached meanwhile is ahead no longer, so its clock was right: without
-        this, a log of less than a page an hour would end as dead letters.
+        An event whose time the clock has reached meanwhile is not yielded, since its timestamp was right: otherwise a
+        log with less than one page per hour would end as dead letters.
         """
         watermark, max_event_time = self.watermark, self.max_event_time
         while self._quarantine and self._quarantine[0].expires_at <= watermark:
@@ -119,12 +123,12 @@ class EventClock:
 
     def _confirm_future_events(self, ts: int, user_id: str, max_event_time: int) -> int:
         confirmed = [
-            suspect
+            event
             for user, user_events in self._by_user.items()
             if user != user_id
             and user_events.earliest - self.max_clock_skew <= ts <= user_events.latest + self.max_clock_skew
-            for suspect in user_events.events
-            if abs(ts - suspect.ts) <= self.max_clock_skew
+            for event in user_events.events
+            if abs(ts - event.ts) <= self.max_clock_skew
         ]
         for event in confirmed:
             event.confirmed = True

@@ -1,4 +1,4 @@
-"""How every record ended: the counts that conservation is checked by."""
+"""Outcome counts: what became of every record, for the check of conservation."""
 
 from typing import TypeVar
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class PageOutcomes(msgspec.Struct, gc=False):
-    """in = open + emitted + duplicate + dead_letter, at any time."""
+    """Outcomes of pages; received = open + emitted + duplicate + dead_letter, at any time."""
 
     received: int = msgspec.field(default=0, name="in")
     emitted: int = 0
@@ -16,7 +16,7 @@ class PageOutcomes(msgspec.Struct, gc=False):
 
 
 class ClickOutcomes(msgspec.Struct, gc=False):
-    """in = joined + duplicate + late + orphan + foreign + waiting + dead_letter, at any time."""
+    """Outcomes of clicks: received = joined + duplicate + late + orphan + foreign + waiting + dead_letter, always."""
 
     received: int = msgspec.field(default=0, name="in")
     joined: int = 0
@@ -29,10 +29,7 @@ class ClickOutcomes(msgspec.Struct, gc=False):
 
 
 class Outcomes(msgspec.Struct, gc=False):
-    """Cumulative counts of one `sessions` task, or of several added up.
-
-    records = impressions in + clicks in + unreadable.
-    """
+    """Cumulative counts of one `join` task, or the sum of several. `unreadable`: neither page nor click."""
 
     pages: PageOutcomes = msgspec.field(default_factory=PageOutcomes)
     clicks: ClickOutcomes = msgspec.field(default_factory=ClickOutcomes)
@@ -47,13 +44,13 @@ class Outcomes(msgspec.Struct, gc=False):
 
     @property
     def records(self) -> int:
-        """How many records came in."""
+        """Number of records received: pages, clicks and unreadable ones."""
         return self.pages.received + self.clicks.received + self.unreadable
 
     def imbalances(self) -> list[str]:
-        """What does not add up, in words; empty where every record is accounted for."""
+        """Return a sentence for each sum that does not add up; empty if every record is accounted for."""
         messages = []
-        for kind, counts in (("impressions", self.pages), ("clicks", self.clicks)):
+        for kind, counts in (("pages", self.pages), ("clicks", self.clicks)):
             counts_by_outcome = msgspec.structs.asdict(counts)
             received = counts_by_outcome.pop("received")
             if received != sum(counts_by_outcome.values()):

@@ -1,1 +1,1 @@
-"""The total event-time order: frames, merged watermarks and the k-way merge behind them."""
+"""The total event-time order: frames, merged watermarks and the k-way merge that waits for them."""

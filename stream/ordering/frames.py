@@ -1,35 +1,55 @@
 """Frames: what one task sends to one partition of the next topic in one transaction.
 
-On the wire: one byte of format version, then a msgpack array. A frame of more than 512 KiB is split into numbered
-parts; its watermark counts with the last.
+Wire format: one byte of format version, then a msgpack array. A frame of more than 512 KiB is split into numbered
+parts; its watermark and the rest of its progress take effect with the last part.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from prectr.state.errors import StateError
+from prectr.state.errors import Remedy, StateError
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.watermark import SourceIdleness
 
 FRAME_FORMAT: Final = 2
 MAX_FRAME_BYTES: Final = 512 << 10
 END_OF_LOG: Final = 1 << 53
-"""In place of an offset: the log has ended for good, and everything has been put out."""
+"""In place of an offset: the log has ended for good, and everything has been emitted."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Frame(msgspec.Struct, array_like=True, gc=False):
-    """One frame, or one part of it.
+class SourceProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the task that sends a frame has come.
 
-    source: the task that sent it. sequence: of the source's frames to this partition, from 0, parts counted. last:
-    whether it is the last part, with which `watermark` (ms) and what follows count. read: the offset up to which
-    the source has read its own partition. silence: that it has nothing to say for now. ends: by `sessions` task,
-    the offset of the events to which it was asked to read and has read, or END_OF_LOG; `queries` passes on what it
-    has heard and put out. outcomes: cumulative, by `sessions` task; `queries` passes on what it has heard.
-    out_of_order: records that came behind the source's own line so far. records: each an encoded record, in order.
+    Attributes:
+        watermark: in ms.
+        read_offset: offset up to which the task has read its own partition.
+        idleness: set while the task has nothing to read.
+        reached_end_offsets: by `join` task, the end offset of the events that it was requested to read to and has
+            reached, or END_OF_LOG; `aggregate` forwards those that it has received and processed.
+        outcomes: cumulative, by `join` task; `aggregate` forwards the latest that it has received.
+        late_records: records that arrived behind the task's own merged watermark so far.
+    """
+
+    watermark: int
+    read_offset: int = 0
+    idleness: SourceIdleness | None = None
+    reached_end_offsets: dict[int, int] = {}
+    outcomes: dict[int, Outcomes] = {}
+    late_records: int = 0
+
+
+class Frame(msgspec.Struct, array_like=True, gc=False):
+    """One frame, or one part of it. The fields that are not listed are those of `SourceProgress`.
+
+    Attributes:
+        source: the task that sent it.
+        sequence: number among the source's frames to this partition, from 0; each part has its own.
+        is_last_part: whether the frame's progress takes effect with this part.
+        records: each an encoded record, in the total order.
     """
 
     source: int
@@ -47,19 +67,8 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
 _decode = msgspec.msgpack.Decoder(Frame).decode
 
 
-def encode_frames(
-    source: int,
-    sequence: int,
-    records: Sequence[bytes],
-    watermark: int,
-    *,
-    read_offset: int = 0,
-    idleness: SourceIdleness | None = None,
-    reached_end_offsets: Mapping[int, int] | None = None,
-    outcomes: Mapping[int, Outcomes] | None = None,
-    late_records: int = 0,
-) -> list[bytes]:
-    """The parts of one frame, as they go on the wire; the next frame's sequence is `sequence` plus their number."""
+def encode_frames(source: int, sequence: int, records: Sequence[bytes], progress: SourceProgress) -> list[bytes]:
+    """Encode a frame as its parts; the next frame's sequence is `sequence` plus the number of parts."""
     groups = list(_group_records(records))
     return [
         bytes((FRAME_FORMAT,))
@@ -68,12 +77,12 @@ def encode_frames(
                 source,
                 sequence + part,
                 part == len(groups) - 1,
-                watermark,
-                read_offset,
-                idleness,
-                dict(reached_end_offsets or {}),
-                dict(outcomes or {}),
-                late_records,
+                progress.watermark,
+                progress.read_offset,
+                progress.idleness,
+                progress.reached_end_offsets,
+                progress.outcomes,
+                progress.late_records,
                 [msgspec.Raw(record) for record in group],
             )
         )
@@ -82,25 +91,29 @@ def encode_frames(
 
 
 def decode_frame(value: bytes, source_name: str) -> Frame:
-    """Read one part of a frame.
+    """Decode one part of a frame.
+
+    Args:
+        source_name: where it was read (topic, partition, offset), for the error.
 
     Raises:
-        StateError: it is of an unknown format version, or no frame; `where` (topic, partition, offset) is named.
+        StateError: the bytes are no frame, or one of an unknown format version.
     """
     if not value or value[0] != FRAME_FORMAT:
         found = value[0] if value else "nothing"
         raise StateError(
-            f"{source_name}: a frame of format {found}, this program reads {FRAME_FORMAT}: run the version that wrote it, "
-            "or make the topic anew"
+            f"{source_name}: a frame of format {found}, this program reads {FRAME_FORMAT}: "
+            "run the version that wrote it,",
+            Remedy.OTHER_TOPIC_PREFIX,
         )
     try:
         return _decode(memoryview(value)[1:])
     except msgspec.MsgspecError as error:
-        raise StateError(f"{source_name}: is no frame ({error}): something else writes to this topic") from error
+        raise StateError(f"{source_name}: not a frame ({error}): another program writes to this topic") from error
 
 
 def _group_records(records: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Records in groups that fit a frame each; a single larger record is a group of its own. One group at least."""
+    """Group the records so that each group fits a frame; a larger record is a group of its own. At least one group."""
     group: list[bytes] = []
     size = 0
     for record in records:

@@ -1,4 +1,4 @@
-"""The one order: records of several sources, released behind the lowest of their watermarks."""
+"""K-way merge into the total order: records of several sources, released up to the lowest of their watermarks."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ _closes_at = attrgetter("closes_at")
 
 
 class Ordered(Protocol):
-    """A record with its place in the one order."""
+    """A record with a position in the total order."""
 
     @property
     def closes_at(self) -> int: ...  # noqa: D102
@@ -35,7 +35,7 @@ Record = TypeVar("Record", bound=Ordered)
 
 
 class _Run(Generic[Record]):
-    """Records of one source in order; the first `stored` of them are in the store as well."""
+    """Records of one source in order; the first `stored` of them are also in the store."""
 
     __slots__ = ("records", "stored")
 
@@ -44,7 +44,7 @@ class _Run(Generic[Record]):
         self.stored = 0
 
     def pop_first(self, count: int) -> tuple[list[Record], list[Record]]:
-        """The first `count` records, and those of them that are in the store."""
+        """Remove the first `count` records; return them, and those of them that are in the store."""
         popped = self.records[:count]
         del self.records[:count]
         stored = popped[: self.stored]
@@ -53,35 +53,33 @@ class _Run(Generic[Record]):
 
 
 class Spill(Generic[Record]):
-    """Where a merge keeps what it holds beyond its memory: its task's store.
-
-    limit: records held in memory at the most, after `take_changes`.
-    """
+    """The part of a task's store to which its merge spills records beyond its memory limit."""
 
     def __init__(self, store: ReadableStore, decode: Callable[[bytes], Record], max_buffered: int) -> None:
+        """max_buffered: maximum number of records in memory after `drain_changes`."""
         self.store = store
         self.decode = decode
         self.max_buffered = max_buffered
 
     def read(self, start: bytes, max_records: int) -> Iterator[Record]:
-        """Records from key `start` on, in order."""
+        """Read at most `max_records` records from key `start` on, in order."""
         for _, value in islice(self.store.scan(start, _AFTER_BUFFERED), max_records):
             yield self.decode(value)
 
 
 class OrderedMerge(Generic[Record]):
-    """Holds the records of `sources` until none can come before them, then releases them in the one order.
+    """Buffers the records of `sources` until no earlier one can arrive, then releases them in the total order.
 
-    Each source's records arrive in order and after its own last watermark. A silent source is left out of the
-    minimum (see `Silence`); a record of it that then comes behind the line takes effective close = line + 1 ms and is
-    counted. With a `spill`, what is held is written with the task's changes, and what lies beyond `horizon`
-    is held in the store alone.
+    Each source's records arrive in order and after the source's last watermark. An idle source is left out of the
+    minimum (see `SourceIdleness`); a record of it that then arrives behind the merged watermark is late: it is
+    counted, and its close time becomes the merged watermark + 1 ms. With a `spill`, buffered records are written with
+    the task's changes, and those from the spill boundary on are in the store only.
     """
 
     def __init__(
         self, sources: int, spill: Spill[Record] | None = None, merged_watermark: MergedWatermark | None = None
     ):
-        """Take up what the spill's store holds, and the `progress` that was stored with it."""
+        """Restore the records in the spill's store, and the merged watermark that was stored with them."""
         self.merged_watermark = merged_watermark or initial_watermark(sources)
         self._runs: list[_Run[Record]] = [_Run() for _ in range(sources + 2)]
         self._spill = spill
@@ -93,12 +91,12 @@ class OrderedMerge(Generic[Record]):
 
     @property
     def watermark(self) -> int:
-        """The time up to which everything of all sources is here; it never goes back."""
+        """The time up to which all records of all sources have arrived (ms); it never decreases."""
         return self.merged_watermark.watermark
 
     @property
     def buffered(self) -> int:
-        """Records in memory."""
+        """Number of records in memory."""
         return sum(len(run.records) for run in self._runs)
 
     def add(
@@ -110,9 +108,11 @@ class OrderedMerge(Generic[Record]):
         read_offset: int = 0,
         idleness: SourceIdleness | None = None,
     ) -> None:
-        """Take a source's next records; none of its later ones closes at or before `watermark`.
+        """Add a source's next records; none of its later ones has a close time up to `watermark` (ms).
 
-        read: how far the source has read its own partition. silence: that it has nothing to say for now.
+        Args:
+            read_offset: offset up to which the source has read its own partition.
+            idleness: set while the source has nothing to read.
         """
         if records and records[0].closes_at <= self.merged_watermark.watermark:
             records = self._reassign_late(records)
@@ -124,19 +124,19 @@ class OrderedMerge(Generic[Record]):
         observe(self.merged_watermark, source, watermark, read_offset, idleness)
 
     def buffered_by_source(self) -> list[list[Record]]:
-        """What is held in memory, by source; what has been read back from a spill is not a source's any more."""
+        """Return the records in memory by source, without those read back from the spill or reassigned as late."""
         return [list(run.records) for run in self._runs[:-2]]
 
     def end_source(self, source: int) -> None:
-        """The source has been read to its end: it counts as past everything."""
+        """Mark a source as read to its end, so that it no longer holds the merged watermark back."""
         self.merged_watermark.source_watermarks[source] = MAX_WATERMARK
         advance(self.merged_watermark)
 
     def release(self) -> tuple[list[Record], int]:
-        """The records that are due, in order, and the time up to which all have been released now (ms).
+        """Return the records that are due, in order, and the time up to which all have been released (ms).
 
-        That time is behind the line while part of what is due still lies in the store: call again after
-        `take_changes` has been written.
+        That time is below the watermark while some due records are still in the store: call again after the changes
+        of `drain_changes` have been written.
         """
         watermark = self.watermark
         spill_boundary = self._spill_boundary
@@ -155,7 +155,7 @@ class OrderedMerge(Generic[Record]):
             if records and records[0].closes_at <= watermark:
                 popped, stored = run.pop_first(bisect_right(records, watermark, key=_closes_at))
                 ready += popped
-                # What came late is written as a whole each time, so the store may hold any of it.
+                # Late records are all rewritten each time, so any of them may be in the store.
                 self._released_keys += [
                     _BUFFERED + encode_order_key(*order_key_of(record))
                     for record in (popped if run is self._late else stored)
@@ -165,7 +165,7 @@ class OrderedMerge(Generic[Record]):
         return ready, released_up_to
 
     def drain_changes(self) -> dict[bytes, bytes | None]:
-        """What is newly held and what has been released since the last call; makes room in memory."""
+        """Return the records added and released since the last call as changes of the store; frees memory."""
         changes: dict[bytes, bytes | None] = dict.fromkeys(self._released_keys)
         self._released_keys.clear()
         if self._spill is None:
@@ -182,18 +182,18 @@ class OrderedMerge(Generic[Record]):
 
     @property
     def _late(self) -> _Run[Record]:
-        """Records that came behind the line, in order; none of them counts as stored."""
+        """Late records in their new order; none of them counts as stored."""
         return self._runs[-2]
 
     def _reassign_late(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Give the records behind the line the next free place behind it; returns those that were not."""
+        """Move the records behind the merged watermark to the next free position after it; return the others."""
         watermark = self.merged_watermark.watermark
         split = bisect_right(records, watermark, key=_closes_at)
         used_keys = {order_key_of(record) for record in self._late.records}
         late = []
         for record in records[:split]:
             key = (watermark + 1, record.request_id, record.user_id)
-            while key in used_keys:  # the same ids came again behind the same line
+            while key in used_keys:  # the same ids were late before, at the same watermark
                 key = (key[0] + 1, *key[1:])
             used_keys.add(key)
             late.append(msgspec.structs.replace(record, closes_at=key[0]))  # type: ignore[type-var]
@@ -213,7 +213,7 @@ class OrderedMerge(Generic[Record]):
             self._unwritten[_BUFFERED + encode_order_key(*order_key_of(record))] = msgspec.msgpack.encode(record)
 
     def _evict(self, keep: int) -> None:
-        """Keep the first `keep` records in memory and leave the rest to the store, which has them all."""
+        """Keep the first `keep` records in memory; the store has all of them."""
         keys = merge_sorted(*(map(order_key_of, run.records) for run in self._runs))
         self._spill_boundary = spill_boundary = next(islice(keys, keep, None))
         for run in self._runs:
@@ -221,11 +221,11 @@ class OrderedMerge(Generic[Record]):
             run.stored = len(run.records)
 
     def _read_spilled(self, start: bytes) -> None:
-        """Read the next records from the store into memory, and set the horizon behind them."""
+        """Read the next records from the store into memory, and set the spill boundary after them."""
         assert self._spill is not None
         loaded = list(self._spill.read(start, self._spill.max_buffered // 2 + 1))
         self._spill_boundary = order_key_of(loaded.pop()) if len(loaded) > self._spill.max_buffered // 2 else None
         run = self._runs[-1]
-        # Whatever the last run still holds came from the store too, and lies before what is loaded now.
+        # What is left in the last run came from the store too and precedes what is loaded now.
         run.records += loaded
         run.stored = len(run.records)

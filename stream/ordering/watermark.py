@@ -1,8 +1,8 @@
-"""The line of a merge: the time up to which all of its sources have spoken, or are known to have been silent.
+"""The merged watermark: the time up to which all sources of a merge have reported, or are known to have been idle.
 
-A silent source is left out only for what the others had read when its silence was established. So a pause of the
-whole log lifts the line past nobody: whoever is read first afterwards waits for the others to be read, or to be
-found silent again.
+Unlike with Flink's `withIdleness`, an idle source is left out only for what the others had read when its idleness was
+established. So a pause of the whole log does not advance the watermark past any source: the source that is read first
+afterwards waits until the others are read or found idle again.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,17 @@ import msgspec
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 
 _MAX_HISTORY: Final = 256
-"""Steps of a source that are kept while another is silent; beyond, every other one goes, which only delays."""
+"""Entries of a source's history kept while another is idle; beyond that every other one is dropped, which can only
+delay the watermark."""
 
 
 class SourceIdleness(msgspec.Struct, array_like=True, frozen=True):
-    """A source's word that nothing was unread in its partition when the logs of all sources reached to `seen`.
+    """A source's statement that its partition had no unread record when all partitions ended at `observed_offsets`.
 
-    seen: by source, offset behind the last record of its partition then. bound: nothing that the source still holds
-    closes up to this time (ms); `END_OF_TIME` where nobody is to wait for what it holds.
+    Attributes:
+        observed_offsets: by source, the end offset of its partition then.
+        hold_until: no pending page of the source closes up to this time (ms); `MAX_WATERMARK` if its pending pages
+            are not to hold the watermark back.
     """
 
     observed_offsets: list[int]
@@ -28,11 +31,14 @@ class SourceIdleness(msgspec.Struct, array_like=True, frozen=True):
 
 
 class MergedWatermark(msgspec.Struct, array_like=True):
-    """How far a merge's sources have come.
+    """The progress of a merge's sources.
 
-    watermarks: of each source (ms). silences: of each source, or None. steps: of each source, (offset up to which it
-    had read, watermark then), as far back as a silence may ask. line: the highest so far (ms). out_of_order: records
-    that came behind the line.
+    Attributes:
+        source_watermarks: of each source (ms).
+        idleness: of each source; None while it is not idle.
+        watermark_history: of each source, (read offset, watermark then), as far back as an idleness may refer to.
+        watermark: the merged watermark, the highest so far (ms).
+        late_records: records that arrived behind the merged watermark.
     """
 
     source_watermarks: list[int]
@@ -43,21 +49,21 @@ class MergedWatermark(msgspec.Struct, array_like=True):
 
 
 def initial_watermark(sources: int) -> MergedWatermark:
-    """Nothing heard from anybody."""
+    """Return the progress before any report."""
     return MergedWatermark([MIN_WATERMARK] * sources, [None] * sources, [[] for _ in range(sources)])
 
 
 def observe(
     merged: MergedWatermark, source: int, watermark: int, read_offset: int, idleness: SourceIdleness | None
 ) -> None:
-    """A source has read its partition up to the offset `read`, and stands at `watermark`."""
+    """Process a source's report: it has read its partition up to `read_offset` and is at `watermark` (ms)."""
     watermarks = merged.source_watermarks
     if watermark > watermarks[source]:
         watermarks[source] = watermark
     merged.idleness[source] = idleness
     history = merged.watermark_history[source]
     source_watermark = watermarks[source]
-    # What has ended for good tells nothing of how far the others' time has come.
+    # The end of a source says nothing about the event time that the others have reached.
     if source_watermark < MAX_WATERMARK and (not history or history[-1] != (read_offset, source_watermark)):
         history.append((read_offset, source_watermark))
     _trim_history(history, source, merged.idleness)
@@ -65,7 +71,7 @@ def observe(
 
 
 def advance(merged: MergedWatermark) -> None:
-    """Lift the line to where the sources allow it; it never goes back."""
+    """Advance the merged watermark as far as the sources allow; it never decreases."""
     if any(merged.idleness):
         watermark = min(_source_limit(merged, source) for source in range(len(merged.source_watermarks)))
     else:
@@ -75,7 +81,7 @@ def advance(merged: MergedWatermark) -> None:
 
 
 def _source_limit(merged: MergedWatermark, source: int) -> int:
-    """How far a source lets the line go."""
+    """Return the time up to which a source allows the merged watermark to advance (ms)."""
     watermark, idleness = merged.source_watermarks[source], merged.idleness[source]
     if idleness is None or idleness.hold_until <= watermark:
         return watermark
@@ -91,12 +97,12 @@ def _source_limit(merged: MergedWatermark, source: int) -> int:
 
 
 def _watermark_at(history: Sequence[tuple[int, int]], read_offset: int) -> int:
-    """The watermark of a source when it had read no further than the offset `read`."""
+    """Return the watermark of a source when it had read no further than `read_offset`."""
     return next((watermark for offset, watermark in reversed(history) if offset <= read_offset), MIN_WATERMARK)
 
 
 def _trim_history(history: list[tuple[int, int]], source: int, idleness: Sequence[SourceIdleness | None]) -> None:
-    """Drop the steps for which no silence asks."""
+    """Drop the history entries that no idleness refers to."""
     oldest_needed = min((each.observed_offsets[source] for each in idleness if each is not None), default=MAX_WATERMARK)
     while len(history) > 1 and history[1][0] <= oldest_needed:
         del history[0]

@@ -1,4 +1,4 @@
-"""Logs of events in files: JSON lines, plain or compressed, and Parquet; one event a line or row."""
+"""Logs of events in files: JSON lines, plain or compressed, and Parquet; one event per line or row."""
 
 from prectr.stream.readers.logfile import FileIdentity, LineBatch, LogFile
 from prectr.stream.readers.paths import open_log

@@ -11,7 +11,7 @@ from prectr.stream.readers.errors import CorruptLogError
 
 BLOCK_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 12
-"""Compressed bytes decoded at a time. Small, because zstd can make 32 KiB of one byte: at most 128 MiB here."""
+"""Compressed bytes decoded at a time; small, because zstd can expand one byte to 32 KiB: at most 128 MiB here."""
 
 _GZIP_WINDOW: Final = 31
 _DECODE_ERRORS: Final = (zlib.error, zstandard.ZstdError)
@@ -26,7 +26,7 @@ class _Decoder(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What came after that end."""
+        """The bytes after that end."""
 
     def decompress(self, data: bytes, /) -> bytes:
         """Decode the next compressed bytes."""
@@ -41,7 +41,7 @@ def _zstd_frame() -> _Decoder:
 
 
 def plain_blocks(path: Path, on_progress: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield a file's bytes in blocks of at most 1 MiB; `read_to` is told the place in the file."""
+    """Yield a file's bytes in blocks of at most 1 MiB; `on_progress` receives the number of bytes read."""
     offset = 0
     with path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK_BYTES):
@@ -51,23 +51,23 @@ def plain_blocks(path: Path, on_progress: Callable[[int], None]) -> Iterator[byt
 
 
 def gzip_blocks(path: Path, on_progress: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield what a gzip file holds (one or more members) in blocks of at most 1 MiB.
+    """Yield the content of a gzip file (one or more members) in blocks of at most 1 MiB.
 
-    Everything in front of damage is yielded before DamageError is raised.
+    Everything before corrupt data is yielded before CorruptLogError is raised.
     """
     return _rechunk(_decompress(path, on_progress, _gzip_member, "gzip"))
 
 
 def zstd_blocks(path: Path, on_progress: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield what a zstd file holds (one or more frames) in blocks of at most 1 MiB.
+    """Yield the content of a zstd file (one or more frames) in blocks of at most 1 MiB.
 
-    Everything in front of damage is yielded before DamageError is raised.
+    Everything before corrupt data is yielded before CorruptLogError is raised.
     """
     return _rechunk(_decompress(path, on_progress, _zstd_frame, "zstd"))
 
 
 def _rechunk(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Gather small pieces and cut large ones; damage comes after what could be read."""
+    """Join small chunks and split large ones; CorruptLogError comes after everything readable."""
     buffered: list[bytes] = []
     size = 0
     try:
@@ -110,7 +110,7 @@ def _decompress(
 
 
 def _next_member(file: BinaryIO, data: bytes, padded: bool) -> bytes:
-    """Return the start of what follows a member; zero bytes after gzip data are padding (RFC 1952 tools)."""
+    """Return the first bytes after a member; zero bytes after gzip data are padding (as gzip tools treat them)."""
     data = data.lstrip(b"\0") if padded else data
     while not data and (more := file.read(_READ_BYTES)):
         data = more.lstrip(b"\0") if padded else more
@@ -118,7 +118,7 @@ def _next_member(file: BinaryIO, data: bytes, padded: bool) -> bytes:
 
 
 def _salvage(file: BinaryIO, member_at: int, corrupt_at: int, decoder: _Decoder) -> Iterator[bytes]:
-    """Decode the damaged piece of a member again, byte by byte, for all that comes before the damage."""
+    """Decode the corrupt part of a member again, byte by byte, up to the corruption."""
     file.seek(member_at)
     while (remaining := corrupt_at - file.tell()) > 0:
         decoder.decompress(file.read(min(remaining, _READ_BYTES)))
@@ -132,4 +132,4 @@ def _salvage(file: BinaryIO, member_at: int, corrupt_at: int, decoder: _Decoder)
 def _corruption_message(format_name: str, member_at: int, offset: int, error: Exception) -> str:
     if member_at == 0 and offset <= 2:
         return f"it is not {format_name} data"
-    return f"the {format_name} data is damaged near byte {offset} ({error})"
+    return f"the {format_name} data is corrupt near byte {offset} ({error})"

@@ -1,5 +1,5 @@
-"""The end of what a file can be read to."""
+"""The error of a log file that is only partly readable."""
 
 
 class CorruptLogError(Exception):
-    """The rest of a file cannot be read; what came before it has been handed out."""
+    """The rest of a file cannot be read; everything before it has been yielded."""

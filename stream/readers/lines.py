@@ -1,4 +1,4 @@
-"""Blocks of bytes to lines."""
+"""Splits blocks of bytes into lines."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -9,11 +9,11 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def split_lines(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Yield the lines of a file without their line feeds, some at a time; blocks are of at most 1 MiB.
+    """Yield the lines of a file without their line feeds, several at a time; blocks have at most 1 MiB.
 
-    The last line need not end in a line feed; if it does, no empty line follows it. Of a line of more
-    than 1 MiB only the first 1 MiB + 1 bytes are held and yielded: enough to be known as too large. A
-    UTF-8 byte order mark at the start is taken off. If `blocks` raises, a line that has begun is lost.
+    The last line need not end in a line feed; if it does, no empty line follows it. Of a line of more than 1 MiB
+    only the first 1 MiB + 1 bytes are kept and yielded: enough to recognise it as too large. A UTF-8 byte order mark
+    at the start is removed. If `blocks` raises an error, an incomplete line is lost.
     """
     tail = b""
     first = True
@@ -23,7 +23,7 @@ def split_lines(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
             data = block.removeprefix(_BYTE_ORDER_MARK)
             first = False
         lines = data.split(b"\n")
-        # Only the first can be too long: the others lie within one block.
+        # Only the first line can be too long: the others lie within one block.
         lines[0] = tail + lines[0][: MAX_EVENT_BYTES + 1 - len(tail)]
         tail = lines.pop()
         yield lines

@@ -1,4 +1,4 @@
-"""One file of events, read in micro-batches from any line on."""
+"""One file of events, read in micro-batches from any line."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ EXTENSIONS: Final = (*(name + end for name in _LINE_FORMATS for end in _COMPRESS
 
 
 class FileIdentity(msgspec.Struct, frozen=True):
-    """What a file must still be for a run to go on in it: resolved path, size in bytes, SHA-256 of its first 64 KiB."""
+    """Identifies a file when a run resumes: resolved path, size in bytes, SHA-256 of its first 64 KiB."""
 
     path: str
     size: int
@@ -32,23 +32,20 @@ class FileIdentity(msgspec.Struct, frozen=True):
 
 
 class LineBatch(msgspec.Struct):
-    """Lines that follow one another in a file, without their line ends.
-
-    first_line: the number of lines in front of them; the line that editors call 1 has offset 0.
-    """
+    """Consecutive lines of a file, without their line ends. `first_line`: number of lines before them."""
 
     lines: list[bytes]
     first_line: int
 
 
 class LogFile:
-    """A file of events: JSON lines (plain, gzip or zstd) or Parquet, told apart by the name's ending.
+    """A file of events: JSON lines (plain, gzip or zstd) or Parquet, by the file name's extension.
 
-    `bytes_read` says how far the last `batches` has come in the file, of `identity.size` bytes.
+    `bytes_read` is the progress of the last `batches`, out of `identity.size` bytes.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take note of what the file is; raises InputError if it cannot be read."""
+        """Record the file's identity; raises InputError if it cannot be read."""
         self.path = path
         self.bytes_read = 0
         try:
@@ -63,9 +60,12 @@ class LogFile:
     def batches(self, start_line: int = 0, batch_lines: int = 4096) -> Iterator[LineBatch]:
         """Yield the lines from offset `start_line` on, at most `batch_lines` at a time, in bounded memory.
 
-        Batches can be shorter than that; they end at 32 MiB. A line of more than 1 MiB is represented by
-        its first 1 MiB + 1 bytes. Everything that is readable is yielded before InputError is raised: for
-        a cut-off or damaged file, for a read error, and for a file of fewer than `start_line` lines.
+        Batches can be shorter; they end at 32 MiB. A line of more than 1 MiB is represented by its first 1 MiB + 1
+        bytes.
+
+        Raises:
+            InputError: the file is truncated or corrupt, has fewer than `start_line` lines, or a read fails;
+                everything readable has been yielded before.
         """
         line = start_line
         pending: list[bytes] = []
@@ -87,8 +87,8 @@ class LogFile:
             line += len(pending)
         if read_error is not None:
             raise InputError(
-                f"{self.path}: {_reason(read_error)}; the {line} lines in front of it are read and kept. "
-                "Put a whole file in its place and start again"
+                f"{self.path}: {_reason(read_error)}; the {line} lines before it have been read and are kept: "
+                "replace it by a complete file and run the same command again"
             ) from read_error
 
     def _lines(self, start_line: int) -> Iterator[list[bytes]]:
@@ -96,7 +96,7 @@ class LogFile:
         if self.identity.size == 0:
             line_chunks: Iterator[list[bytes]] = iter(())
         elif self.path.suffix == _PARQUET:
-            # pyarrow takes 0.2 s to import, and most logs need none of it.
+            # Importing pyarrow takes 0.2 s, and most logs do not need it.
             from prectr.stream.readers.parquet import parquet_rows  # noqa: PLC0415
 
             line_chunks = parquet_rows(self.path, self._set_fraction_read)
@@ -108,7 +108,7 @@ class LogFile:
             yield lines[skip:] if skip else lines
             skip = max(0, skip - len(lines))
         if skip:
-            raise CorruptLogError(f"it has {start_line - skip} lines, and {start_line} had been read of it")
+            raise CorruptLogError(f"it has {start_line - skip} lines, but {start_line} of it had been read")
 
     def _set_bytes_read(self, offset: int) -> None:
         self.bytes_read = offset

@@ -1,6 +1,6 @@
-"""Parquet logs: one event a row, as columns or as JSON; rows become the JSON that the decoder judges.
+"""Parquet logs: one event per row, as columns or as JSON; rows are converted to JSON lines for the decoder.
 
-So what is wrong in a row ends as a dead letter for the same reason as in a line.
+So an invalid row becomes a dead letter for the same reason as an invalid line.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,11 +26,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def parquet_rows(path: Path, on_progress: Callable[[float], None]) -> Iterator[list[bytes]]:
-    """Yield the rows as JSON, some at a time; `read_to` is told the share of rows read, 0 to 1.
+    """Yield the rows as JSON lines, several at a time.
 
-    Columns are the fields of an event (others are left alone; a null is a field left out; a timestamp
-    becomes ms since the epoch; `items` is a list of structs, `context` a map or a struct), or else one
-    column `value` or `event` with the JSON itself, as text or bytes. Raises DamageError.
+    The columns are the fields of an event (other columns are ignored; null means that the field is absent; a timestamp
+    becomes ms since 1970; `items` is a list of structs, `context` a map or a struct), or a single column `value` or
+    `event` contains the JSON as text or bytes.
+
+    Args:
+        on_progress: receives the share of the rows that has been read, 0 to 1.
+
+    Raises:
+        CorruptLogError: the file is not readable Parquet, or has none of these columns.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -94,7 +100,7 @@ def _item(item: object) -> object:
 
 
 def _json_value(value: object) -> object:
-    """Return what the value is in JSON; what JSON has no form for becomes something that no field accepts."""
+    """Convert a value to JSON; a value without a JSON form becomes one that no field accepts."""
     if isinstance(value, Decimal):
         value = float(value)
     if isinstance(value, float) and not isfinite(value):

@@ -1,4 +1,4 @@
-"""From what was named on the command line to the files of a log, in their order."""
+"""Resolves paths, folders and patterns to the files of a log, in reading order."""
 
 import logging
 import os
@@ -17,16 +17,16 @@ _log = logging.getLogger(__name__)
 def open_log(paths: Sequence[str | os.PathLike[str]]) -> list[LogFile]:
     """Return the files of a log in the order in which they are read.
 
-    Each path is a file, a directory (the log files directly in it, by name) or a pattern (`*`, `?`, `[…]`
-    within a name, `**` for any folders; what matches, by path), one after the other in the order given.
-    Of directories and patterns, what is hidden, begins with `_` or has another ending is left out, with
-    a warning in the log for the last.
+    Each path is a file, a directory (the log files directly in it, by name) or a pattern (`*`, `?`, `[…]` within a
+    name, `**` for any folders; the matching files, by path); they are read in the order given. From directories and
+    patterns, files that are hidden, begin with `_` or have another extension are skipped, with a warning for the last.
 
-    Raises UsageError for a file with another ending and where nothing is named, and InputError where
-    nothing matches or something cannot be read.
+    Raises:
+        UsageError: no path is given, or a file has another extension.
+        InputError: nothing matches, or something cannot be read.
     """
     if not paths:
-        raise UsageError("no log is named: give at least one file, directory or pattern")
+        raise UsageError("no log is given: name at least one file, directory or pattern")
     return [LogFile(path) for argument in paths for path in _resolve(os.fspath(argument))]
 
 
@@ -46,9 +46,9 @@ def _resolve(argument: str) -> list[Path]:
 
 def _single_file(path: Path) -> Path:
     if not path.name.endswith(EXTENSIONS):
-        raise UsageError(f"{path}: cannot tell what it holds; a log's name ends in one of {', '.join(EXTENSIONS)}")
+        raise UsageError(f"{path}: unknown file type; a log's name ends in one of {', '.join(EXTENSIONS)}")
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file: a log is read again from its middle when a run goes on")
+        raise InputError(f"{path} is not a file: a resumed run must be able to read a log again from its middle")
     return path
 
 
@@ -57,7 +57,7 @@ def _is_log(path: Path) -> bool:
         return False
     is_log = path.name.endswith(EXTENSIONS) and path.is_file()
     if not is_log:
-        _log.warning("left out: %s (a log's name ends in one of %s)", path, ", ".join(EXTENSIONS))
+        _log.warning("skipped: %s (a log's name ends in one of %s)", path, ", ".join(EXTENSIONS))
     return is_log
 
 
@@ -69,7 +69,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _glob(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
-    """Yield what matches below a folder. Unlike `glob`, a folder that cannot be read is an error."""
+    """Yield the matching files below a folder. Unlike with `glob`, a folder that cannot be read is an error."""
     name, rest = pattern[0], pattern[1:]
     if not _MAGIC.intersection(name):
         entries = [folder / name] if (folder / name).exists() else []

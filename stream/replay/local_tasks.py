@@ -1,13 +1,12 @@
-"""The embedded runner's tasks: both stages in one process, no broker, one RocksDB a task.
+"""The embedded runner's tasks: both stages in one process, without a broker, one RocksDB per task.
 
-Lines go in in the order of the log, examples come out in the one order. What a step puts out depends on the lines
-alone, not on how they are cut into steps.
+Input lines are in the order of the log, examples in the total order. The output depends on the lines alone, not on how
+they are grouped into steps.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
 
 from prectr.state.store import Store, StoreOptions
 from prectr.stream.aggregate.operator import Aggregate
@@ -18,28 +17,21 @@ from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.ordered_merge import OrderedMerge
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example, JoinedPage
 
 STORE_OPTIONS = StoreOptions(write_ahead_log=False, write_buffer=8 << 20, block_cache=16 << 20)
-"""A crash goes back to the last cut, which flushes the stores: a write-ahead log would be written for nobody. Buffers
-are small, since one process holds the stores of all tasks."""
+"""A crash rolls back to the last checkpoint, which flushes the stores, so no write-ahead log is needed. Buffers are
+small, since one process has the stores of all tasks open."""
 COMMIT_LINES = 32_768
-"""Lines between two writes of the state: enough that a user's entry is seldom written twice for one visit."""
-
-
-class ReleasedBatch(NamedTuple):
-    """What came out: examples in the one order, none to follow up to `line` (ms); and the refused records."""
-
-    examples: list[Example]
-    watermark: int
-    rejected: list[RejectedRecord]
+"""Lines between two writes of the state: enough that a user's entry is rarely written twice for one visit."""
 
 
 class EmbeddedTasks:
-    """`partitions` tasks of each stage over stores in `folder`, and the merge that the trainer reads behind."""
+    """`partitions` tasks of each stage over stores in `folder`, and the merge of their examples."""
 
     def __init__(self, folder: Path, config: PipelineConfig, label: Callable[[str, ResultPage], None]) -> None:
-        """Take up the tasks where the stores in `folder` left them."""
+        """Open the tasks with the state of the stores in `folder`."""
         self._partitions = config.partitions
         self._stores = [
             Store(folder / f"{stage}-{task}", STORE_OPTIONS)
@@ -54,12 +46,12 @@ class EmbeddedTasks:
 
     @property
     def outcomes(self) -> Outcomes:
-        """How every record ended, over all tasks."""
+        """Outcome counts of all records, over all tasks."""
         return sum((task.outcomes for task in self._joins), Outcomes())
 
     @property
     def watermark(self) -> int:
-        """The lowest watermark of all `sessions` tasks."""
+        """The lowest watermark of all `join` tasks (ms)."""
         return min(task.watermark for task in self._joins)
 
     def watermarks(self) -> dict[str, list[int]]:
@@ -70,9 +62,12 @@ class EmbeddedTasks:
         }
 
     def process(self, lines: Sequence[bytes], first_offset: int) -> list[ReleasedBatch]:
-        """Take consecutive lines, the first of them at `first_place`; usually one step, more after a quiet partition.
+        """Process consecutive lines, the first at offset `first_offset`.
 
-        The state is in memory in part: `checkpoint` writes it all.
+        Part of the state stays in memory until `checkpoint` writes all of it.
+
+        Returns:
+            Usually one batch; more if a quiet partition released a backlog.
         """
         rejected: list[RejectedRecord] = []
         closed: list[list[JoinedPage]] = [[] for _ in self._joins]
@@ -89,15 +84,15 @@ class EmbeddedTasks:
         return self._drain(rejected)
 
     def flush(self) -> list[ReleasedBatch]:
-        """The log has ended for good: close every open page."""
+        """End the log for good: close every pending page."""
         for source, task in enumerate(self._joins):
             self._send_to_aggregates(source, task.flush(), task.watermark)
         return self.end_sources()
 
     def end_sources(self) -> list[ReleasedBatch]:
-        """Every source has been read to its end, so that all that has closed is due.
+        """Mark every source as read to its end, so that all closed pages are due.
 
-        What came after would be out of order: only a state from before this call can go on.
+        Records that follow would be late, so a run continues from the state before this call.
         """
         for source in range(self._partitions):
             for task in self._aggregates:
@@ -138,14 +133,14 @@ class EmbeddedTasks:
             self._aggregates[0].add(source, joined_pages, watermark)
             return
         frames: list[list[JoinedPage]] = [[] for _ in range(self._partitions)]
-        partitions = partitions_of([activity.query for activity in joined_pages], self._partitions)
+        partitions = partitions_of([joined_page.query for joined_page in joined_pages], self._partitions)
         for partition, joined_page in zip(partitions, joined_pages, strict=True):
             frames[partition].append(joined_page)
         for task, frame in zip(self._aggregates, frames, strict=True):
             task.add(source, frame, watermark)
 
     def _drain(self, rejected: list[RejectedRecord]) -> list[ReleasedBatch]:
-        """Run the `queries` tasks until nothing is due."""
+        """Run the `aggregate` tasks until nothing is due."""
         released = []
         while True:
             for source, task in enumerate(self._aggregates):
@@ -160,7 +155,7 @@ class EmbeddedTasks:
                 return released
 
     def _commit(self) -> None:
-        """Write what has changed, a batch a task."""
+        """Write the changes of every task, one batch per store."""
         changes = [task.drain_changes() for task in self._joins] + [task.drain_changes() for task in self._aggregates]
         for store, changed in zip(self._stores, changes, strict=True):
             store.write(changed)

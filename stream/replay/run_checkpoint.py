@@ -1,7 +1,8 @@
-"""Consistent cuts of an embedded run: everything that it needs to go on after a crash, as of one place in the log.
+"""Checkpoints of a run: everything that it needs to resume after a crash, as of one offset in the log.
 
-A cut is a folder `checkpoints/NNNNNNNN`: copies of all stores (`state/`), the state of every sink (`sinks/NAME/`)
-and `checkpoint.json`. It is written aside and renamed when whole, so a cut is there or it is not.
+A checkpoint is a folder `checkpoints/NNNNNNNN`: copies of all stores (`state/`), the state of every sink
+(`sinks/NAME/`) and `checkpoint.json`. It is written to a staging folder and renamed when complete, so that a
+checkpoint is either complete or absent.
 """
 
 import os
@@ -12,8 +13,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from prectr.state.errors import CheckpointError, UsageError
-from prectr.state.failpoints import failpoint
+from prectr.state.errors import CheckpointError, Remedy, UsageError
+from prectr.state.failpoints import Failpoint, failpoint
+from prectr.state.fsync import fsync_path
+from prectr.state.identity import config_diff
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigestState
 
@@ -25,7 +28,11 @@ _MANIFEST: Final = "checkpoint.json"
 class LogFileProgress(msgspec.Struct):
     """A file of the log as it was when reading began, and how much of it has been read.
 
-    first_place: place of its first line in the whole log. done: it was read to its end.
+    Attributes:
+        size: in bytes.
+        sha256: of its first 64 KiB.
+        first_offset: offset of its first line in the whole log.
+        done: whether it was read to its end.
     """
 
     path: str
@@ -41,10 +48,15 @@ class _FormatHeader(msgspec.Struct):
 
 
 class ReplayCheckpoint(msgspec.Struct, kw_only=True):
-    """`checkpoint.json`: where the run stood. config: every setting that decides the result, by name.
+    """Content of `checkpoint.json`.
 
-    tally: digests and counts of what was put out. examples_bytes, dead_letter_bytes: lengths of the output files.
-    finished: the log was flushed, nothing can follow.
+    Attributes:
+        config: every setting that decides the result, by name.
+        digest: digests and counts of the examples emitted so far.
+        examples_bytes, dead_letter_bytes: lengths of the output files; None without an examples file.
+        dead_letters: number of dead letters by reason.
+        seconds: running time so far, over all attempts.
+        finished: whether the log was flushed, after which no file can follow.
     """
 
     format: int = CHECKPOINT_FORMAT
@@ -60,7 +72,7 @@ class ReplayCheckpoint(msgspec.Struct, kw_only=True):
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The whole cuts in `folder`, newest first."""
+    """List the complete checkpoints in `folder`, newest first."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -73,15 +85,15 @@ ManifestT = TypeVar("ManifestT", bound=msgspec.Struct)
 
 
 def read_checkpoint(folder: Path) -> ReplayCheckpoint:
-    """Read the manifest of a replay's cut in `folder`; raises CheckpointError as `read_manifest`."""
+    """Read the manifest of a replay's checkpoint in `folder`; raises CheckpointError like `read_manifest`."""
     return read_manifest(folder, ReplayCheckpoint)
 
 
 def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
-    """Read the manifest of the cut in `folder`.
+    """Read the manifest of the checkpoint in `folder`.
 
     Raises:
-        CheckpointError: it is missing, damaged or of another format version.
+        CheckpointError: it is missing, corrupt or of another format version.
     """
     path = folder / _MANIFEST
     try:
@@ -90,45 +102,38 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
         manifest = msgspec.json.decode(stored, type=manifest_type) if version == CHECKPOINT_FORMAT else None
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointError(
-            f"{path}: the checkpoint cannot be read ({error}): delete the folder {folder}, "
-            "then the run goes on from the one before, or start over with --restart"
+            f"{path}: the checkpoint cannot be read ({error}): "
+            f"delete the folder {folder} to resume from the checkpoint before it,",
+            Remedy.RESTART,
         ) from error
     if manifest is None:
         raise CheckpointError(
-            f"{path}: the checkpoint has format {version}, this program reads {CHECKPOINT_FORMAT}: start over with --restart"
+            f"{path}: the checkpoint has format {version}, this program reads {CHECKPOINT_FORMAT}", Remedy.RESTART
         )
     return manifest
 
 
-def config_diff(one: Mapping[str, str], other: Mapping[str, str], other_verb: str) -> str:
-    """The settings that differ, in words: "seed is 1, was 2", where `word` is "was"; empty where none does."""
-    return "; ".join(
-        f"{name} is {one.get(name, 'not set')}, {other_verb} {other.get(name, 'not set')}"
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name)
-    )
+def check_config(run_dir: Path, current: Mapping[str, str], stored: Mapping[str, str], *remedies: Remedy) -> None:
+    """Check that a run is resumed with the settings that it was started with.
 
-
-def check_config(run_dir: Path, current: Mapping[str, str], stored: Mapping[str, str], remedies: str) -> None:
-    """Refuse to go on with a run under other settings than it was begun with.
-
-    else_do: the ways out besides going back to the old ones, to be put behind a comma.
+    Args:
+        remedies: alternatives to restoring the old settings, for the error.
 
     Raises:
         UsageError: a setting differs; each is named.
     """
-    differences = config_diff(current, stored, "was")
+    differences = config_diff(current, stored)
     if differences:
         raise UsageError(
-            f"{run_dir}: the run was begun with another configuration: {differences}. Go on with the old one, {remedies}"
+            f"{run_dir}: the run was started with another configuration: {differences}: use the old one,", *remedies
         )
 
 
 class CheckpointWriter:
-    """Writes the next cut: fill `aside`, then `commit` with its manifest (a `Cut`, or a live run's)."""
+    """Writes the next checkpoint: fill the folder `staging`, then `commit` the manifest."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin a cut in `folder`, aside of the whole ones."""
+        """Create the staging folder of a new checkpoint in `folder`."""
         newest = list_checkpoints(folder)
         self._folder = folder
         self._target = folder / f"{int(newest[0].name) + 1 if newest else 1:08d}"
@@ -137,29 +142,29 @@ class CheckpointWriter:
         self.staging.mkdir(parents=True)
 
     def save_sinks(self, sinks: Mapping[str, ExampleSink]) -> None:
-        """Write the state of every sink; `load_sinks` takes it up."""
+        """Write the state of every sink, for `load_sinks`."""
         for name, sink in sinks.items():
             folder = _sink_folder(self.staging, name)
             folder.mkdir(parents=True)
             sink.save(folder)
 
     def commit(self, manifest: msgspec.Struct) -> Path:
-        """Write the manifest, make all of it durable, rename it into place and remove old cuts."""
+        """Write the manifest, fsync everything, rename the folder into place and delete old checkpoints."""
         (self.staging / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         for folder, _, files in os.walk(self.staging):
             for name in files:
-                _fsync(Path(folder, name))
-            _fsync(Path(folder))
-        failpoint("checkpoint")
+                fsync_path(Path(folder, name))
+            fsync_path(Path(folder))
+        failpoint(Failpoint.CHECKPOINT)
         self.staging.rename(self._target)
-        _fsync(self._folder)
+        fsync_path(self._folder)
         for old in list_checkpoints(self._folder)[_MAX_CHECKPOINTS:]:
             shutil.rmtree(old)
         return self._target
 
 
 def load_sinks(checkpoint: Path, sinks: Mapping[str, ExampleSink]) -> None:
-    """Give every sink the state that it had at the cut."""
+    """Restore the state that every sink had at the checkpoint."""
     for name, sink in sinks.items():
         sink.load(_sink_folder(checkpoint, name))
 
@@ -169,7 +174,7 @@ def _sink_folder(checkpoint: Path, name: str) -> Path:
 
 
 def restore_stores(checkpoint: Path, state: Path) -> None:
-    """Lay out the stores of a cut as the live state; table files, which never change, are hard links."""
+    """Copy the stores of a checkpoint to the live state folder; SST files, which never change, are hard links."""
     shutil.rmtree(state, ignore_errors=True)
     shutil.copytree(checkpoint / "state", state, copy_function=_link_or_copy)
 
@@ -179,11 +184,3 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     else:
         shutil.copy2(source, target)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""The embedded runner: replays logs through both stages into the sinks, and goes on where a crash left it."""
+"""The embedded runner: replays logs through both stages into the sinks, and resumes after a crash."""
 
 import gc
 import hashlib
@@ -6,17 +6,20 @@ import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from prectr.state.errors import CheckpointError, InputError, UsageError
+from prectr.state.errors import CheckpointError, InputError, Remedy, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
+from prectr.stream.gc_control import manual_gc
 from prectr.stream.join.operator import RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.readers import LogFile, open_log
-from prectr.stream.replay.local_tasks import EmbeddedTasks, ReleasedBatch
+from prectr.stream.replay.local_tasks import EmbeddedTasks
 from prectr.stream.replay.run_checkpoint import (
     CheckpointWriter,
     LogFileProgress,
@@ -34,14 +37,26 @@ from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
 
 STEP_LINES: Final = 8_192
-"""Lines that go through the stages together, over all tasks; changes no result."""
+"""Lines per step, over all tasks; does not change the result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerOptions:
+    """Options of a run that do not change its result.
+
+    Attributes:
+        examples: file for the examples, for other programs to read.
+        checkpoint_interval: seconds between checkpoints; 0 for one after every step.
+        restart: delete what an earlier run left in the run folder.
+    """
+
+    examples: Path | None = None
+    checkpoint_interval: float = 30.0
+    restart: bool = False
 
 
 class Replay:
-    """One run over a log. Everything it makes lies in `run_dir`; the same call goes on after a crash.
-
-    `config` is the whole configuration by name (the pipeline's and the sinks'): a run goes on only with the same.
-    """
+    """One run over a log. All its files are in `run_dir`; the same call resumes it after a crash."""
 
     def __init__(
         self,
@@ -52,18 +67,20 @@ class Replay:
         config: Mapping[str, str],
         sinks: Mapping[str, ExampleSink],
         label: Callable[[str, ResultPage], None],
-        examples: Path | None = None,
-        checkpoint_interval: float = 30.0,
-        restart: bool = False,
+        options: RunnerOptions = RunnerOptions(),
     ) -> None:
-        """Open the log and take up the newest cut, if there is one.
+        """Open the log and restore the newest checkpoint, if there is one.
 
-        cut_every: seconds between cuts, 0 for one after every step.
+        Args:
+            paths: files, folders and patterns of the log.
+            config: the whole configuration by name (the pipeline's and the sinks'); a run resumes only with the same.
+            sinks: consumers of the examples, by name.
+            label: fills in missing relevance levels of a page in place.
 
         Raises:
-            UsageError: another configuration than the run was begun with, or a log that does not follow on.
+            UsageError: the configuration differs from the run's, or the log does not continue the one read so far.
             InputError: a file of the log cannot be read.
-            CheckpointError, StateError: what is in `run_dir` cannot be taken up.
+            CheckpointError, StateError: what is in `run_dir` cannot be restored.
         """
         self._log_files = open_log(paths)
         self._run_dir = run_dir
@@ -71,8 +88,8 @@ class Replay:
         self._lock = FolderLock(run_dir)
         self._checkpoint_dir = run_dir / "checkpoints"
         self._state_dir = run_dir / "state"
-        self._checkpoint_interval = checkpoint_interval
-        self._example_path = examples
+        self._checkpoint_interval = options.checkpoint_interval
+        self._example_path = options.examples
         self.top_queries = TopQueries()
         self._sinks = {**sinks, "top_queries": self.top_queries}
         self.digest = RunDigest()
@@ -84,28 +101,28 @@ class Replay:
         self._started_at = time.monotonic()
         self._has_uncheckpointed = False
         try:
-            if restart:
+            if options.restart:
                 self._clear()
             self._restore(pipeline, label)
         except BaseException:
             self._lock.release()
             raise
 
-    # --- what a progress bar, an exporter and the report ask ------------------------------------------------------
+    # --- progress -------------------------------------------------------------------------------------------------
 
     @property
     def pages(self) -> int:
-        """Examples put out so far."""
+        """Examples emitted so far."""
         return self.digest.pages
 
     @property
     def outcomes(self) -> Outcomes:
-        """How every record ended so far, over all tasks."""
+        """Outcome counts of all records so far, over all tasks."""
         return self.tasks.outcomes
 
     @property
     def seconds(self) -> float:
-        """Time spent, over all goes at this run."""
+        """Running time, over all attempts at this run."""
         return self._previous_seconds + time.monotonic() - self._started_at
 
     @property
@@ -127,19 +144,22 @@ class Replay:
         progress: Callable[["Replay"], None] = lambda replay: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Read the log to its end; False where `stop` said so first, with everything so far in a cut.
+        """Read the log to its end.
 
-        flush: the log has ended for good, so close every page and train the last batch.
+        Without `flush` the run can continue with further files. Its output by then is that of a log whose sources
+        have all ended; continuing rolls back to the checkpoint before the end.
 
-        Without `flush` the run can go on with further files; what it has put out by then is the same as if every
-        source were past everything, and is taken back first when it goes on.
+        Args:
+            flush: the log has ended for good: close every page and train the last batch.
+            progress: called after every step.
+            stop: polled after every step; True writes a checkpoint and ends the run.
+
+        Returns:
+            False if `stop` ended the run.
         """
         if self.finished:
             return True
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        try:
+        with manual_gc():
             if not self._read_log(progress, stop):
                 self._write_checkpoint()
                 return False
@@ -157,12 +177,9 @@ class Replay:
                 self._example_file.flush()
             progress(self)
             return True
-        finally:
-            gc.enable()
-            gc.unfreeze()
 
     def close(self) -> None:
-        """Close all files; the run can be taken up again."""
+        """Close all files and release the run folder."""
         self.tasks.close()
         if self._example_file is not None:
             self._example_file.close()
@@ -170,7 +187,7 @@ class Replay:
         self._lock.release()
 
     def _read_log(self, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
-        """Take all lines that are left; False where `stop` ended it."""
+        """Process the remaining lines; return False if `stop` ended the run."""
         last_checkpoint = time.monotonic()
         while self._remaining_files:
             log_file = self._remaining_files[0]
@@ -188,7 +205,7 @@ class Replay:
                         self._write_checkpoint()
                         last_checkpoint = time.monotonic()
             except InputError:
-                # What could be read is kept: with the file mended, the run goes on behind it.
+                # Keep what could be read: once the file is repaired, the run resumes after it.
                 self._write_checkpoint()
                 raise
             file_progress.done = self._has_uncheckpointed = True
@@ -232,7 +249,7 @@ class Replay:
             )
         )
 
-    # --- cuts -----------------------------------------------------------------------------------------------------
+    # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def _write_checkpoint(self) -> None:
         writer = CheckpointWriter(self._checkpoint_dir)
@@ -280,15 +297,14 @@ class Replay:
         self._previous_seconds = checkpoint.seconds
 
     def _restore_newest_checkpoint(self) -> ReplayCheckpoint | None:
-        """Restore the newest whole cut: the stores, and every sink."""
+        """Restore the stores and every sink from the newest complete checkpoint."""
         for folder in list_checkpoints(self._checkpoint_dir):
             checkpoint = read_checkpoint(folder)
-            remedies = "name another --run-dir, or start over with --restart"
-            check_config(self._run_dir, self._config, checkpoint.config, remedies)
+            check_config(self._run_dir, self._config, checkpoint.config, Remedy.OTHER_RUN_DIR, Remedy.RESTART)
             if (checkpoint.examples_bytes is None) != (self._example_path is None):
                 started = "without" if checkpoint.examples_bytes is None else "with"
                 raise UsageError(
-                    f"{self._run_dir}: the run was begun {started} --examples: do the same, or use --restart"
+                    f"{self._run_dir}: the run was started {started} an examples file: do the same,", Remedy.RESTART
                 )
             restore_stores(folder, self._state_dir)
             load_sinks(folder, self._sinks)
@@ -296,16 +312,16 @@ class Replay:
         return None
 
     def _files_to_read(self, checkpoint: ReplayCheckpoint | None) -> Iterator[LogFile]:
-        """The files that are left to read, after those that the cut has seen."""
+        """Select the files that are left to read, after those of the checkpoint."""
         progress_by_path = {read.path: read for read in checkpoint.files} if checkpoint is not None else {}
         given_paths = [file.identity.path for file in self._log_files]
         for path in given_paths:
             if given_paths.count(path) > 1:
-                raise UsageError(f"{path}: named twice: each file of a log is read once")
+                raise UsageError(f"{path}: given twice: each file of a log is read once")
         for file_progress in progress_by_path.values():
             if not file_progress.done and file_progress.path not in given_paths:
                 raise UsageError(
-                    f"{file_progress.path}: the run stopped in the middle of it: name it again, or use --restart"
+                    f"{file_progress.path}: the run stopped in the middle of this file: give it again,", Remedy.RESTART
                 )
         previous: Path | None = None
         for file in self._log_files:
@@ -317,15 +333,17 @@ class Replay:
             if checkpoint is not None and checkpoint.finished:
                 raise UsageError(
                     f"{self._run_dir}: the run is finished (its last pages were flushed), so {file.path} cannot "
-                    "follow: use --no-flush on every part but the last, or start over with --restart"
+                    "follow: flush only with the last part of a log,",
+                    Remedy.RESTART,
                 )
             if checkpoint is not None and progress is not None:
-                # Its further lines must stand right behind those that were read of it.
+                # Its new lines must directly follow those that were read of it.
                 if previous is not None or progress is not checkpoint.files[-1]:
                     previous_path = previous or checkpoint.files[-1].path
                     raise UsageError(
-                        f"{file.path}: was read before {previous_path} and has grown since: put its new lines into a file "
-                        "of their own, or start over with --restart"
+                        f"{file.path}: was read before {previous_path} and has grown since: "
+                        "put its new lines into a file of their own,",
+                        Remedy.RESTART,
                     )
                 progress.done = False
             previous = file.path
@@ -333,12 +351,12 @@ class Replay:
 
 
 def _check_unchanged(file: LogFile, progress: LogFileProgress) -> None:
-    """A file that was read before must begin as it did; it may have grown."""
+    """Check that a file that was read before still begins the same; it may have grown."""
     head_bytes = min(progress.size, 1 << 16)
     with open(progress.path, "rb") as handle:
         head = hashlib.sha256(handle.read(head_bytes)).hexdigest()
     if file.identity.size < progress.size or head != progress.sha256:
         raise CheckpointError(
-            f"{file.path}: is another file now than the one that was read (its size or its first bytes differ): "
-            "put the old one back, or start over with --restart"
+            f"{file.path}: not the file that was read (its size or its first bytes differ): put the old one back,",
+            Remedy.RESTART,
         )

@@ -1,10 +1,10 @@
-"""Checks a run's newest cut: every record accounted for, every offset where it should be."""
+"""Checks a run's newest checkpoint: conservation of all records, and consistent offsets."""
 
 from pathlib import Path
 
 import msgspec
 
-from prectr.state.errors import CheckpointError
+from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.store import Store, StoreOptions
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import AggregateMeta
@@ -17,7 +17,7 @@ _READ_ONLY = StoreOptions(read_only=True)
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was checked: what it is, whether it holds, and the figures."""
+    """One check: its name, whether it holds, and the numbers compared."""
 
     name: str
     holds: bool
@@ -25,19 +25,19 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def newest_checkpoint(run_dir: Path) -> tuple[Path, ReplayCheckpoint]:
-    """The newest whole cut of a run, and its manifest.
+    """Return the folder and the manifest of a run's newest complete checkpoint.
 
     Raises:
         CheckpointError: there is none.
     """
     found = list_checkpoints(run_dir / "checkpoints")
     if not found:
-        raise CheckpointError(f"{run_dir}: there is no checkpoint in it: name the --run-dir of a replay")
+        raise CheckpointError(f"{run_dir}: contains no checkpoint of a replay", Remedy.OTHER_RUN_DIR)
     return found[0], read_checkpoint(found[0])
 
 
 def verify(run_dir: Path) -> list[Check]:
-    """Check conservation and offsets of the newest cut of `run_dir`."""
+    """Check conservation and offsets of the newest checkpoint of `run_dir`."""
     folder, checkpoint = newest_checkpoint(run_dir)
     joins, aggregates = read_metas(folder)
     outcomes = sum((meta.outcomes for meta in joins.values()), Outcomes())
@@ -59,7 +59,7 @@ def verify(run_dir: Path) -> list[Check]:
 
 
 def read_metas(checkpoint: Path) -> tuple[dict[str, JoinMeta], dict[str, AggregateMeta]]:
-    """What every task of a cut says of itself, by the task's name."""
+    """Read the meta entry of every task in a checkpoint, by the name of the task."""
     joins, aggregates = {}, {}
     for path in sorted((checkpoint / "state").iterdir()):
         store = Store(path, _READ_ONLY)
@@ -93,7 +93,7 @@ def _pages(outcomes: Outcomes, aggregates: dict[str, AggregateMeta], checkpoint:
         Check(
             "pages emitted",
             buffered >= 0,
-            f"{outcomes.pages.emitted:,} by join, of which {buffered:,} held in merges",
+            f"{outcomes.pages.emitted:,} by join, of which {buffered:,} buffered in merges",
         ),
         Check(
             "examples",
@@ -104,7 +104,7 @@ def _pages(outcomes: Outcomes, aggregates: dict[str, AggregateMeta], checkpoint:
             "all released",
             not checkpoint.finished
             or (buffered == 0 and released == checkpoint.digest.pages and outcomes.pages.open == 0),
-            "the run is finished" if checkpoint.finished else "the run can go on",
+            "the run is finished" if checkpoint.finished else "the run can be continued",
         ),
     ]
 
@@ -113,7 +113,7 @@ def _offsets(
     joins: dict[str, JoinMeta], aggregates: dict[str, AggregateMeta], checkpoint: ReplayCheckpoint
 ) -> list[Check]:
     checks = [
-        _check_equal(f"{name}: position", "is its next record", meta.next_offset, "lines read", checkpoint.lines_read)
+        _check_equal(f"{name}: offset", "is its next record", meta.next_offset, "lines read", checkpoint.lines_read)
         for name, meta in joins.items()
     ]
     next_sequences = {sequence for meta in aggregates.values() for sequence in meta.next_sequences}
@@ -132,5 +132,5 @@ def _dead_letter_file(run_dir: Path, checkpoint: ReplayCheckpoint) -> Check:
     return Check(
         "dead-letters.jsonl",
         size >= checkpoint.dead_letter_bytes,
-        f"{size:,} bytes, {checkpoint.dead_letter_bytes:,} at the cut",
+        f"{size:,} bytes, {checkpoint.dead_letter_bytes:,} at the checkpoint",
     )

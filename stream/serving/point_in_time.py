@@ -1,7 +1,7 @@
-"""What the stages would say of a page that is asked for now: user and query from the tasks' stores, as of a time.
+"""Point-in-time features for serving: the state of a user and a query as of a time, from the tasks' stores.
 
-It is what both stages do when a page closes, by their own code, except that nothing is written and nobody waits: a
-page of the log waits until all that closed before it has been counted, a page that is asked for takes what is there.
+They are computed by the code of the stages, except that nothing is written and nothing is waited for: a page of the log
+waits until every page that closed before it has been counted, a ranking request uses the counts that are there.
 """
 
 import re
@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from prectr.state.aggregates import LevelCounts, LevelSums
-from prectr.state.errors import StateError
+from prectr.state.aggregates import NEVER_UPDATED, LevelCounts, LevelSums
+from prectr.state.errors import Remedy, StateError
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity
 from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import QUERY_KEY, AggregateMeta
-from prectr.stream.aggregate.query_state import NEVER_UPDATED as QUERY_NEVER
 from prectr.stream.aggregate.query_state import QueryAggregates
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item, ResultPage
@@ -26,17 +26,14 @@ from prectr.stream.events.query_key import normalise_query
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
-from prectr.stream.join.user_state import NEVER_UPDATED as USER_NEVER
+from prectr.stream.join.user_cache import USER_KEY
 from prectr.stream.join.user_state import UserState
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 from prectr.stream.records import Example
 
 MAX_ITEMS: Final = 200
-"""Items that a page has at most: more candidates are asked for on several pages."""
+"""Maximum number of items on a page; more candidates are spread over several pages."""
 REQUEST_ID: Final = "rank"
 _TASK: Final = re.compile(r"(join|aggregate)-(\d+)")
-_USER_KEY: Final = b"u"
-"""Before the user's id: where `sessions` keeps an entry."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_join_meta = msgspec.msgpack.Decoder(JoinMeta).decode
@@ -44,7 +41,7 @@ _decode_aggregate_meta = msgspec.msgpack.Decoder(AggregateMeta).decode
 
 
 class UserFeatures(NamedTuple):
-    """A user as of a time. seen: whether anything is known. history: msgpack array of `UserClick`."""
+    """A user as of a time. `known`: whether the store has an entry. `history`: msgpack array of `UserClick`."""
 
     known: bool
     activity: int
@@ -53,7 +50,7 @@ class UserFeatures(NamedTuple):
 
 
 class QueryFeatures(NamedTuple):
-    """A query as of a time. seen: whether anything is known. clicks: msgpack array of `QueryClick`."""
+    """A query as of a time. `known`: whether the store has an entry. `clicks`: msgpack array of `QueryClick`."""
 
     known: bool
     stats: LevelCounts
@@ -62,21 +59,21 @@ class QueryFeatures(NamedTuple):
 
 
 def user_features_at(stored: bytes | None, ts: int, config: PipelineConfig) -> UserFeatures:
-    """What `sessions` would say of a user at `ts` (ms), from the entry as stored."""
+    """Return a user's features at `ts` (ms) from the entry in a `join` task's store."""
     user = UserState(stored)
     user.expire(ts, round(config.user_ttl * 1000))
     stats = user.apply_closed_pages(ts)
     activity, history = user.activity_at(ts, config.history_clicks)
-    return UserFeatures(user.entry.updated_at != USER_NEVER, activity, stats, msgspec.Raw(history))
+    return UserFeatures(user.entry.updated_at != NEVER_UPDATED, activity, stats, msgspec.Raw(history))
 
 
 def query_features_at(stored: bytes | None, ts: int, config: PipelineConfig) -> QueryFeatures:
-    """What `queries` would say of a query at `ts` (ms), from the entry as stored."""
+    """Return a query's features at `ts` (ms) from the entry in an `aggregate` task's store."""
     query, half_life = QueryAggregates(stored), config.half_life * 1000
     query.expire(ts, round(config.query_ttl * 1000))
     query.apply_closed_pages(ts, half_life, config.query_clicks)
     return QueryFeatures(
-        query.entry.updated_at != QUERY_NEVER,
+        query.entry.updated_at != NEVER_UPDATED,
         query.entry.totals,
         query.decayed_sums_at(ts, half_life),
         query.encoded_clicks(),
@@ -84,16 +81,16 @@ def query_features_at(stored: bytes | None, ts: int, config: PipelineConfig) -> 
 
 
 class TaskStores:
-    """The stores of a system's tasks, in folders that may be in use; where a task has several, the furthest.
+    """The stores of a system's tasks, which may be in use by running processes.
 
-    A task moves between processes, and the folder that it leaves behind stays as it was.
+    A task that has moved between processes has left an older store behind: the most recent one of a task is used.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        """Find the tasks in each of the folders, or one below.
+        """Find the tasks' stores directly in each of the folders, or one level below.
 
         Raises:
-            StateError: there is none, one cannot be opened, or they are of several systems.
+            StateError: there is no store, one cannot be opened, or they belong to different systems.
         """
         folders = list(folders)
         self._folder_names = ", ".join(str(folder) for folder in folders)
@@ -119,49 +116,47 @@ class TaskStores:
                     self._aggregates[number] = path, aggregate_meta
             self._check_identity(path, identity)
         if not self._joins and not self._aggregates:
-            raise StateError(
-                f"{self._folder_names}: there is no task's state: name a folder that prectr stream has written"
-            )
+            raise StateError(f"{self._folder_names}: contains no state: name the state folder of a stream process")
 
     def _check_identity(self, path: Path, identity: bytes | None) -> None:
-        """Stores of a live system say whose they are; those of a replay do not."""
+        """Check that all stores belong to one system; stores of a replay have no identity."""
         if identity is None:
             return
-        stored = msgspec.msgpack.decode(identity, type=StoreIdentity)
+        stored = decode_identity(identity)
         if self._identity is None:
             self._identity = path, stored
             return
         first, known = self._identity
         if (stored.cluster, stored.config) != (known.cluster, known.config):
-            raise StateError(f"{path} and {first} are of two systems: name state folders of one by --state-dir")
+            raise StateError(f"{path} and {first} belong to different systems: name state folders of one system")
 
     @property
     def config(self) -> PipelineConfig | None:
-        """The settings of the stages that keep the stores; None where the stores do not say."""
+        """The pipeline settings stored with the stores; None for stores of a replay."""
         return None if self._identity is None else msgspec.convert(self._identity[1].config, PipelineConfig)
 
     @property
     def max_event_time(self) -> int | None:
-        """The largest event time that a `sessions` task has accepted (ms); None before the first event."""
+        """The largest event time that a `join` task has accepted (ms); None before the first event."""
         times = [meta.max_event_time for _, meta in self._joins.values() if meta.max_event_time is not None]
         return max(times, default=None)
 
     def user(self, user_id: str, ts: int, config: PipelineConfig) -> UserFeatures:
-        """A user as of `ts`. StateError: the state of the user's task is in none of the folders."""
+        """Return a user as of `ts` (ms); raises StateError if its task's store is not found."""
         (number,) = partitions_of([user_id], config.partitions)
         if number not in self._joins:
             raise self._missing("join", number, f"user {user_id!r}")
-        (stored,) = read_live_store(self._joins[number][0], [_USER_KEY + user_id.encode()])
+        (stored,) = read_live_store(self._joins[number][0], [USER_KEY + user_id.encode()])
         return user_features_at(stored, ts, config)
 
     def query(self, query: str, ts: int, config: PipelineConfig) -> QueryFeatures:
-        """A query (normalised) as of `ts`. StateError: the state of the query's task is in none of the folders."""
+        """Return a normalised query as of `ts` (ms); raises StateError if its task's store is not found."""
         path = self._aggregates[self._task_of(query, config)][0]
         (stored,) = read_live_store(path, [QUERY_KEY + query.encode()])
         return query_features_at(stored, ts, config)
 
     def complete_up_to(self, query: str, config: PipelineConfig) -> int | None:
-        """Effective close (ms) up to which the query's pages have been counted; None: all that there were."""
+        """Return the close time (ms) up to which the query's pages are counted; None if all of them are."""
         merged = self._aggregates[self._task_of(query, config)][1].merged_watermark
         watermark = MIN_WATERMARK if merged is None else merged.watermark
         return None if watermark >= MAX_WATERMARK else watermark
@@ -174,19 +169,19 @@ class TaskStores:
 
     def _missing(self, stage: str, number: int, owner: str) -> StateError:
         return StateError(
-            f"the state of task {stage}-{number}, which {owner} belongs to, is not in {self._folder_names}: name the state "
-            "folder of the process that runs it too, by a further --state-dir"
+            f"the state of task {stage}-{number}, which {owner} belongs to, is not in {self._folder_names}",
+            Remedy.ADDITIONAL_STATE_DIR,
         )
 
 
 def _progress_of(meta: AggregateMeta) -> tuple[int, int]:
-    """How far a task has read; embedded tasks count frames, those on Kafka offsets as well."""
+    """How far a task has read: by frames, and on Kafka also by offsets."""
     return meta.next_offset, sum(meta.next_sequences)
 
 
 @dataclass(frozen=True, slots=True)
 class RankingRequest:
-    """A query that a user asks at `ts` (ms), as typed, with what is known of both."""
+    """A query as typed by a user at `ts` (ms), with the features of both."""
 
     query: str
     user_id: str
@@ -198,9 +193,10 @@ class RankingRequest:
 def request_examples(
     request: RankingRequest, items: Sequence[Item], config: PipelineConfig, label: Callable[[str, ResultPage], None]
 ) -> list[Example]:
-    """The pages that show `items`, as the stages would put them out; nothing is clicked.
+    """Return unclicked examples for the candidates `items`, as the stages would emit them, up to 200 items per page.
 
-    items: 200 of them are a page. label: fills missing levels in place, as for a page of the log.
+    Args:
+        label: fills in missing relevance levels in place, as for a page of the log.
     """
     examples = []
     query, user_features, query_features = normalise_query(request.query), request.user_features, request.query_features

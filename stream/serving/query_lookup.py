@@ -1,4 +1,4 @@
-"""Looks one query up in the newest cut of a run."""
+"""Looks up one query in the newest checkpoint of a run."""
 
 from pathlib import Path
 
@@ -16,11 +16,15 @@ from prectr.stream.replay.verify import newest_checkpoint
 
 
 class QueryLookup(msgspec.Struct, frozen=True):
-    """What the `queries` stage holds for a query.
+    """The state of a query in stage `aggregate`.
 
-    totals, decayed: impressions at levels 1 to 4, then clicks, of the pages folded in by the last page that asked;
-    decayed is as of `since` (ms of effective close). pending: closed pages that no page has asked for yet, and
-    pending_counts their impressions and clicks. last_clicks: newest last.
+    Attributes:
+        partition: of the query's task.
+        updated_at: close time of the query's last page (ms).
+        totals: impressions at levels 1 to 4, then clicks, of the pages applied so far.
+        decayed_sums: the same, decayed to `decayed_to` (ms).
+        unapplied_pages: number of closed pages not yet applied; `unapplied_counts` are their impressions and clicks.
+        last_clicks: newest last.
     """
 
     query: str
@@ -35,21 +39,21 @@ class QueryLookup(msgspec.Struct, frozen=True):
 
 
 def look_up_query(run_dir: Path, query: str) -> QueryLookup:
-    """The state of `query` (normalised first) in the newest cut of `run_dir`.
+    """Return the state of `query`, which is normalised first, in the newest checkpoint of `run_dir`.
 
     Raises:
-        PrectrError: the run has not seen the query.
+        PrectrError: no page of the query had closed by then.
     """
     query_key = normalise_query(query)
     folder, checkpoint = newest_checkpoint(run_dir)
     (partition,) = partitions_of([query_key], int(checkpoint.config["partitions"]))
-    store = Store(folder / "state" / f"queries-{partition}", StoreOptions(read_only=True))
+    store = Store(folder / "state" / f"aggregate-{partition}", StoreOptions(read_only=True))
     (value,) = store.get_many([QUERY_KEY + query_key.encode()])
     store.close()
     if value is None:
         raise PrectrError(
             f"query {query_key!r} is not in {run_dir}: no page of it had closed at the last checkpoint "
-            "(the report lists the busiest queries)"
+            "(the report lists the most frequent queries)"
         )
     entry = decode_stored_query(value)
     unapplied = [sum(column) for column in zip(*(counts for _, counts, _ in entry.unapplied_pages), strict=True)] or [

@@ -1,4 +1,4 @@
-"""A simulated shop whose true click probabilities are known, and the log that its visitors leave."""
+"""A simulated shop with known click probabilities, and the log of its visitors."""
 
 from prectr.stream.simulator.catalogue import Catalogue
 from prectr.stream.simulator.generate import SimulatedLog, simulate

@@ -1,4 +1,4 @@
-"""What a simulated shop has: queries, items, and how relevant each candidate is to its query."""
+"""The catalogue of a simulated shop: queries, items, and the relevance of each candidate to its query."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,22 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 ZIPF_EXPONENT: Final = 0.9
-"""Popularity of the query of rank r is r^-0.9, not yet normalised."""
+"""The popularity of the query of rank r is proportional to r^-0.9."""
 
 NEVER_EXPOSED_SHARE: Final = 0.10
-"""Share of each query's candidates that the logging ranker cannot show."""
+"""Share of each query's candidates that the logging policy never shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """Queries with graded candidates. Q queries, at most C candidates each, I items.
+    """Q queries with graded candidates, at most C each, out of I items.
 
-    name: `synthetic` or `chorus`.
-    queries: Q normalised query texts. popularity: float64 (Q,), sums to 1.
-    candidates: int32 (Q, C), places in the item lists, -1 where a query has fewer than C.
-    levels: uint8 (Q, C), 1 to 4, 0 where there is no candidate.
-    exposable: bool (Q, C), whether the logging ranker can show the candidate.
-    item_ids, titles, categories, brands: I texts each. prices: float64 (I,), in units of currency.
+    Attributes:
+        name: `synthetic` or `chorus`.
+        queries: Q normalised query texts.
+        popularity: float64 [Q], sums to 1.
+        candidates: int32 [Q, C], index of the item, −1 where a query has fewer than C candidates.
+        levels: uint8 [Q, C], 1 to 4, 0 where there is no candidate.
+        exposable: bool [Q, C], whether the logging policy can show the candidate.
+        item_ids, titles, categories, brands: I texts each.
+        prices: float64 [I], in units of currency.
     """
 
     name: str
@@ -39,16 +42,17 @@ class Catalogue:
 
 
 def zipf_popularity(queries: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Popularity of each query, float64 (queries,): Zipf with exponent 0.9 over a random ranking."""
+    """Draw the popularity of each query, float64 [queries]: Zipf with exponent 0.9 over a random ranking."""
     weights = np.arange(1, queries + 1, dtype=np.float64) ** -ZIPF_EXPONENT
     weights /= weights.sum()
     return rng.permutation(weights)
 
 
 def draw_exposable(levels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which candidates can be shown, bool (Q, C): all but a tenth of each query's, drawn uniformly.
+    """Draw the candidates that can be shown, bool [Q, C]: all but a tenth of each query's, uniformly.
 
-    levels: uint8 (Q, C), 0 where there is no candidate.
+    Args:
+        levels: uint8 [Q, C], 0 where there is no candidate.
     """
     present = levels > 0
     order = np.where(present, rng.random(levels.shape), 2.0).argsort(axis=1).argsort(axis=1)
@@ -57,12 +61,12 @@ def draw_exposable(levels: NDArray[np.uint8], rng: np.random.Generator) -> NDArr
 
 
 def price_bands(prices: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The price band of each item, int64 (I,): one band for each doubling of the price."""
+    """Return the price band of each item, int64 [I]: one band per doubling of the price."""
     return np.floor(np.log2(np.maximum(prices, 0.01))).astype(np.int64)
 
 
 def item_groups(catalogue: Catalogue) -> NDArray[np.int64]:
-    """The group of each item, int64 (I,), from 0: category × brand × price band."""
+    """Return the group of each item, int64 [I], from 0: category × brand × price band."""
     _, category = np.unique(np.asarray(catalogue.categories), return_inverse=True)
     _, brand = np.unique(np.asarray(catalogue.brands), return_inverse=True)
     key = np.stack([category, brand, price_bands(catalogue.prices)], axis=1)

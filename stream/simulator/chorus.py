@@ -1,4 +1,4 @@
-"""The Chorus catalogue: real products and queries with human grades (data/chorus/NOTICE names the sources)."""
+"""The Chorus catalogue: real products and queries with human grades (sources: data/chorus/NOTICE)."""
 
 import gzip
 from importlib.resources import files
@@ -10,7 +10,7 @@ import numpy as np
 from prectr.stream.simulator.catalogue import Catalogue, draw_exposable, zipf_popularity
 
 MIN_CANDIDATES: Final = 10
-"""Queries with fewer graded products than a page has places are left out (13 of 135)."""
+"""Queries with fewer graded products than a page has positions are left out (13 of 135)."""
 
 CATEGORY_WORDS: Final = (
     "screen protector",
@@ -102,11 +102,11 @@ CATEGORY_WORDS: Final = (
     "drive",
     "software",
 )
-"""A product's category is the first of these that its title contains as words, else `other`."""
+"""A product's category is the first of these whose words its title contains, else `other`."""
 
 
 class GradedProduct(msgspec.Struct, frozen=True):
-    """A product as it was graded for a query: grade 0 to 3, price in cents."""
+    """A product graded for a query: grade 0 to 3, price in cents."""
 
     query: str
     doc: str
@@ -117,14 +117,14 @@ class GradedProduct(msgspec.Struct, frozen=True):
 
 
 def graded_products() -> list[GradedProduct]:
-    """The graded pairs that ship with the package, 3,668 of them."""
+    """Read the 3,668 graded pairs that ship with the package."""
     compressed = (files("prectr.stream.simulator") / "data" / "chorus" / "pairs.jsonl.gz").read_bytes()
     decode = msgspec.json.Decoder(GradedProduct).decode
     return [decode(line) for line in gzip.decompress(compressed).splitlines()]
 
 
 def chorus_category(title: str) -> str:
-    """The category of a product, from its title; plurals count as the word."""
+    """Return the category of a product by its title; a plural counts as the word."""
     words = f" {' '.join(title.lower().replace('/', ' ').replace(',', ' ').split())} ".replace("batteries", "battery")
     for category in CATEGORY_WORDS:
         if f" {category} " in words or f" {category}s " in words:
@@ -133,10 +133,10 @@ def chorus_category(title: str) -> str:
 
 
 def chorus_catalogue(seed: int) -> Catalogue:
-    """The Chorus catalogue: grades 0 to 3 as levels 1 to 4, a query's graded products as its candidates.
+    """Build the Chorus catalogue: grades 0 to 3 as levels 1 to 4, a query's graded products as its candidates.
 
-    Products, queries and grades are the same for every seed; the popularity of the queries and which
-    candidates are never exposed are drawn.
+    Products, queries and grades are the same for every seed; query popularity and the candidates that are never exposed
+    are drawn.
     """
     rng = np.random.default_rng([seed, 1])
     by_query: dict[str, list[GradedProduct]] = {}

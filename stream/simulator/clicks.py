@@ -1,4 +1,4 @@
-"""The click model: what makes a click likely, and how likely."""
+"""The click model: the logit of attraction and the click probability at a position."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -23,22 +23,24 @@ BETA_NOISE: Final = 0.15
 ITEM_POPULARITY_SIGMA: Final = 0.5
 ITEM_TASTE_SIGMA: Final = 0.5
 GROUP_SHARE: Final = 0.5
-"""Share of the variance of taste and popularity that an item has from its group."""
+"""Share of the variance of an item's taste and popularity that comes from its group."""
 
 DRIFT_SHARE: Final = 0.30
-"""Share of the queries whose kind changes at the middle of the log, under `--drift`."""
+"""Share of the queries whose kind changes in the middle of the log, with drift."""
 
 LOGIT_COMPONENTS: Final = ("z_relevance", "z_strictness", "z_taste", "z_popularity")
-"""The four parts of z beside the intercept, in the order of the last axis of `logit_parts`."""
+"""The four terms of z besides the intercept, in the order of the last axis of `logit_components`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClickModelWeights:
-    """What decides clicks beside users: Q queries, I items.
+    """Weights of the click model for Q queries and I items.
 
-    kind, late_kind: int64 (Q,), places in `KINDS`, in the first and the second half of the log.
-    beta, late_beta: float64 (Q,), the queries' relevance preference β_q in each half.
-    taste: float64 (I, 4), v_i. pop: float64 (I,), pop_i.
+    Attributes:
+        kind, second_half_kind: int64 [Q], index in `KINDS`, in the first and the second half of the log.
+        beta, second_half_beta: float64 [Q], the queries' relevance preference β_q in each half.
+        taste: float64 [I, 4], v_i.
+        item_popularity: float64 [I], pop_i.
     """
 
     kind: NDArray[np.int64]
@@ -50,7 +52,7 @@ class ClickModelWeights:
 
 
 def draw_click_weights(seed: int, catalogue: Catalogue, *, drift: bool) -> ClickModelWeights:
-    """Draw preferences of queries, and taste and popularity of items, half of it by group."""
+    """Draw the preferences of queries, and the taste and popularity of items, half of their variance by group."""
     rng = np.random.default_rng([seed, 3])
     queries = len(catalogue.queries)
     kind = rng.choice(len(KINDS), queries, p=KIND_SHARE)
@@ -78,7 +80,7 @@ def _draw_by_group(
 
 
 def _draw_drift(kind: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The kinds after the middle of the log: 30 % of the queries have another one."""
+    """Draw the kinds in the second half of the log: 30 % of the queries change theirs."""
     queries = len(kind)
     changed = rng.permutation(queries)[: round(DRIFT_SHARE * queries)]
     second_half = kind.copy()
@@ -99,10 +101,12 @@ def logit_components(
     level: NDArray[np.uint8],
     second_half: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """The four parts of z, float64 (n, 4) in the order of `PARTS`; arguments have shape (n,).
+    """Return the four terms of z, float64 [n, 4], in the order of `LOGIT_COMPONENTS`; arguments have shape [n].
 
     z = −1.9 + β_q·(level − 2.5) + 0.6·s_u·(level − 2.5) + 0.6·t_u·v_i + pop_i.
-    `late`: the page lies in the second half of the log.
+
+    Args:
+        second_half: whether the page is in the second half of the log.
     """
     step = level - MIDDLE_LEVEL
     beta = np.where(second_half, weights.second_half_beta[query], weights.beta[query])
@@ -119,6 +123,11 @@ def logit_components(
 
 
 def click_probability(components: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
-    """True click probability, float64 (n,): position^-0.7 · σ(z). parts: (n, 4); position from 1, (n,)."""
+    """Return the true click probability, position^-0.7 · σ(z), float64 [n].
+
+    Args:
+        components: [n, 4], as from `logit_components`.
+        position: [n], from 1.
+    """
     attraction = 1.0 / (1.0 + np.exp(-(INTERCEPT + components.sum(axis=1))))
     return np.asarray(position.astype(np.float64) ** POSITION_EXPONENT * attraction)

@@ -1,4 +1,4 @@
-"""What is wrong with a real log: late, doubled and stray clicks, broken events, events out of order."""
+"""The flaws of a real log: duplicated clicks, clicks on unknown pages, malformed events, events out of order."""
 
 from collections.abc import Callable
 from typing import Final
@@ -9,11 +9,11 @@ import numpy as np
 DUPLICATE_CLICK_SHARE: Final = 0.003
 """Share of the clicks that are sent twice."""
 UNKNOWN_PAGE_CLICK_SHARE: Final = 0.002
-"""Clicks on pages that never were, as a share of the clicks."""
+"""Clicks on pages that are not in the log, as a share of the clicks."""
 MALFORMED_SHARE: Final = 0.001
-"""Broken events beside the good ones, as a share of the good ones."""
+"""Malformed events, as a share of the valid ones."""
 MAX_DELAY_MS: Final = 2000
-"""Events arrive up to this much after their time, so neighbours change places."""
+"""Maximum delay of an event, so that neighbouring events swap order."""
 
 
 def _fields(line: bytes) -> dict[str, object]:
@@ -53,7 +53,7 @@ CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "unknown type": _with("type", "scroll"),
     "no type": _without("type"),
 }
-"""How any event can be broken: from a good line to one that is no valid event."""
+"""Ways to corrupt any event: from a valid line to an invalid one."""
 
 PAGE_CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "no items": _with("items", []),
@@ -67,11 +67,11 @@ PAGE_CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "price as text": _items({"item_id": "i", "price": "9.99"}),
     "query is null": _with("query", None),
 }
-"""How a page can be broken besides."""
+"""Further ways to corrupt a page."""
 
 
 def corrupt_line(line: bytes, rng: np.random.Generator) -> bytes:
-    """Break a good line in one of many ways, drawn evenly; the result is never a valid event and one line."""
+    """Corrupt a valid line in a way drawn uniformly; the result is one line and never a valid event."""
     corruptions = list(CORRUPTIONS.values())
     if line.startswith(b'{"type":"impression"'):
         corruptions += PAGE_CORRUPTIONS.values()

@@ -1,7 +1,8 @@
-"""Writes what training never sees: the true probability of every click, shown or not (Parquet)."""
+"""Writes the ground truth, which training never sees: the true probability of every click, exposed or not."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from prectr.stream.simulator.world import (
 
 UNEXPOSED_PER_PAGE: Final = 5
 ALL_CANDIDATES_EVERY: Final = 16
-"""Every 16th page of the second half has all its candidates in the truth."""
+"""Every 16th page of the second half has all its candidates in the ground truth."""
 
 SCHEMA: Final = pa.schema(
     [
@@ -48,23 +49,29 @@ SCHEMA: Final = pa.schema(
         ("second_half", pa.bool_()),
     ]
 )
-"""One row a showing, true or imagined.
+"""One row per impression, real or hypothetical. Columns:
 
-slice: `exposed`: every impression of the log, in its order; `unexposed`: per page of the second half, 5
-candidates of its query drawn uniformly from those not shown, at position 1; `candidates`: every 16th page of
-the second half with all its candidates, at position 1. page: number in time order, from 0. probability: of a
-click, at that position. z_*: parts of z = −1.9 + their sum. user_clicks: the user's joined clicks before the
-page. shown_before: earlier pages that showed the item for the query. clicked: a click was made; joined: within
-120 s; both false where nothing was shown. second_half: page ≥ pages // 2. The file's metadata has the world's
-settings under `prectr.world`.
+slice: `exposed`: every impression of the log, in its order; `unexposed`: for each page of the second half, 5
+candidates of its query drawn uniformly from those not shown, at position 1; `candidates`: every 16th page of the second
+half with all its candidates, at position 1.
+page: number in time order, from 0.
+probability: of a click at that position.
+z_*: the terms of z, whose sum is z + 1.9.
+user_clicks: the user's joined clicks before the page.
+shown_before: earlier pages that showed the item for the query.
+clicked, joined: whether it was clicked, and clicked within 120 s; both false for hypothetical impressions.
+second_half: page ≥ pages // 2.
+
+The file's metadata has the world's settings under `prectr.world`.
 """
 
 
 @contextmanager
 def create_ground_truth(path: Path, settings: WorldSettings) -> Iterator[pq.ParquetWriter]:
-    """Open a truth file for writing; it appears under its name when it is complete.
+    """Open a ground truth file for writing; it appears under its name once it is complete.
 
-    Raises PrectrError when it cannot be written.
+    Raises:
+        PrectrError: it cannot be written.
     """
     staging = path.with_name(path.name + ".part")
     schema = SCHEMA.with_metadata({"prectr.world": msgspec.json.encode(settings)})
@@ -73,13 +80,38 @@ def create_ground_truth(path: Path, settings: WorldSettings) -> Iterator[pq.Parq
             yield writer
         staging.replace(path)
     except OSError as error:
-        raise PrectrError(f"cannot write {path}: {error}; free space or choose another --truth") from error
+        raise PrectrError(f"cannot write {path}: {error}; free space or choose another path") from error
     finally:
         staging.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Impressions:
+    """N impressions of a block's pages, real or hypothetical.
+
+    Attributes:
+        row: int64 [N], index of the page in the block.
+        item, position: int64 [N].
+        level: uint8 [N].
+        components: float64 [N, 4], the terms of z.
+        probability: float64 [N].
+        shown_before: int64 [N].
+        clicked, joined: bool [N].
+    """
+
+    row: NDArray[np.int64]
+    item: NDArray[np.int64]
+    position: NDArray[np.int64]
+    level: NDArray[np.uint8]
+    components: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    shown_before: NDArray[np.int64]
+    clicked: NDArray[np.bool_]
+    joined: NDArray[np.bool_]
+
+
 class GroundTruthWriter:
-    """Turns blocks into truth; draws from random streams of its own, so the log does not depend on it."""
+    """Writes the ground truth of blocks; it has random streams of its own, so the log does not depend on it."""
 
     def __init__(self, world: World, writer: pq.ParquetWriter) -> None:
         self._world = world
@@ -90,22 +122,21 @@ class GroundTruthWriter:
         self._kinds = pa.array(KINDS, pa.string())
 
     def add(self, block: PageBlock, number: int) -> None:
-        """Write the rows of the next block, the one of this number."""
+        """Write the rows of the next block, with its number."""
         rng = np.random.default_rng([self._world.settings.seed, 7, number])
         rows, columns = np.nonzero(block.present)
-        self._write(
-            "exposed",
-            block,
-            rows,
+        exposed = _Impressions(
+            row=rows,
             item=block.item[rows, columns],
             position=columns + 1,
             level=block.level[rows, columns],
-            parts=block.logit_components[rows, columns],
+            components=block.logit_components[rows, columns],
             probability=block.probability[rows, columns],
-            times_shown=block.shown_before[rows, columns],
+            shown_before=block.shown_before[rows, columns],
             clicked=block.clicked[rows, columns],
             joined=block.joined[rows, columns],
         )
+        self._write("exposed", block, exposed)
         pages = block.first_page + np.arange(len(block.ts))
         second_half = in_second_half(self._world.settings, pages)
         self._write_hypothetical(
@@ -119,11 +150,11 @@ class GroundTruthWriter:
     def _write_hypothetical(
         self, name: str, block: PageBlock, pages: NDArray[np.int64], slot: NDArray[np.int64]
     ) -> None:
-        """Rows for candidates put at position 1. pages: int64 (n,), places in the block; slot: int64 (n, k)."""
+        """Write rows for candidates at position 1. pages: int64 [n], indices in the block; slot: int64 [n, k]."""
         if not len(pages):
             return
         shape = slot.shape
-        item, level, parts, probability = true_probabilities(
+        item, level, components, probability = true_probabilities(
             self._world,
             page=np.broadcast_to(block.first_page + pages[:, None], shape),
             user=np.broadcast_to(block.user[pages][:, None], shape),
@@ -142,35 +173,22 @@ class GroundTruthWriter:
         present = slot >= 0
         rows = np.broadcast_to(pages[:, None], shape)[present]
         no_clicks = np.zeros(len(rows), dtype=np.bool_)
-        self._write(
-            name,
-            block,
-            rows,
+        impressions = _Impressions(
+            row=rows,
             item=item[present],
             position=np.ones(len(rows), dtype=np.int64),
             level=level[present],
-            parts=parts[present],
+            components=components[present],
             probability=probability[present],
-            times_shown=times_shown[present],
+            shown_before=times_shown[present],
             clicked=no_clicks,
             joined=no_clicks,
         )
+        self._write(name, block, impressions)
 
-    def _write(
-        self,
-        name: str,
-        block: PageBlock,
-        rows: NDArray[np.int64],
-        *,
-        item: NDArray[np.int64],
-        position: NDArray[np.int64],
-        level: NDArray[np.uint8],
-        parts: NDArray[np.float64],
-        probability: NDArray[np.float64],
-        times_shown: NDArray[np.int64],
-        clicked: NDArray[np.bool_],
-        joined: NDArray[np.bool_],
-    ) -> None:
+    def _write(self, name: str, block: PageBlock, impressions: _Impressions) -> None:
+        """Write impressions as rows of the slice `name`."""
+        rows = impressions.row
         seed, settings = self._world.settings.seed, self._world.settings
         numbers = block.first_page + np.arange(len(block.ts))
         requests = pa.array([request_id(seed, page).decode() for page in numbers.tolist()])
@@ -187,24 +205,27 @@ class GroundTruthWriter:
             "user_id": users.take(row_index),
             "query": self._queries.take(pa.array(block.query[rows])),
             "query_kind": self._kinds.take(pa.array(kind[rows])),
-            "item_id": self._items.take(pa.array(item)),
-            "position": position.astype(np.int32),
-            "level": level.astype(np.int8),
-            "probability": probability,
+            "item_id": self._items.take(pa.array(impressions.item)),
+            "position": impressions.position.astype(np.int32),
+            "level": impressions.level.astype(np.int8),
+            "probability": impressions.probability,
             "user_clicks": block.user_clicks[rows],
-            "shown_before": times_shown,
-            "clicked": clicked,
-            "joined": joined,
+            "shown_before": impressions.shown_before,
+            "clicked": impressions.clicked,
+            "joined": impressions.joined,
             "second_half": second_half[rows],
         }
-        table |= {component: np.ascontiguousarray(parts[:, k]) for k, component in enumerate(LOGIT_COMPONENTS)}
+        table |= {
+            component: np.ascontiguousarray(impressions.components[:, k])
+            for k, component in enumerate(LOGIT_COMPONENTS)
+        }
         self._writer.write_table(pa.table({name: table[name] for name in SCHEMA.names}, schema=self._writer.schema))
 
 
 def draw_unexposed(
     world: World, block: PageBlock, second_half: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Five candidates that each late page did not show, int64 (pages, 5), −1 where there are fewer."""
+    """Draw 5 candidates that each page of the second half did not show, int64 [pages, 5], −1 where there are fewer."""
     query, shown = block.query[second_half], block.slot[second_half]
     unexposed = world.catalogue.candidates[query] >= 0
     rows, columns = np.nonzero(shown >= 0)

@@ -1,4 +1,4 @@
-"""Writes the events of a simulated world as JSON lines, in the order in which they arrive."""
+"""Writes the events of a simulated world as JSON lines, in the order of their arrival."""
 
 import gzip
 import os
@@ -26,7 +26,7 @@ _GZIP_LEVEL: Final = 4
 
 
 class LogCounts(msgspec.Struct):
-    """What a log holds; impressions are items shown, clicks those that people made."""
+    """Counts of a log; `clicks` are those that users made, without duplicates and unknown pages."""
 
     pages: int = 0
     impressions: int = 0
@@ -41,10 +41,13 @@ class LogCounts(msgspec.Struct):
 
 @contextmanager
 def create_log(path: Path) -> Iterator[BinaryIO]:
-    """Open a log for writing; it appears under its name when it is complete.
+    """Open a log for writing; it appears under its name once it is complete.
 
-    .jsonl is written plain, .jsonl.gz with gzip (without time and name in it, so that the same events give
-    the same bytes). Raises UsageError for another ending, PrectrError when the file cannot be written.
+    .jsonl is written plain, .jsonl.gz with gzip (without time and name, so that the same events give the same bytes).
+
+    Raises:
+        UsageError: `path` has another ending.
+        PrectrError: the file cannot be written.
     """
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise UsageError(f"cannot write {path}: a log's name ends in .jsonl or .jsonl.gz")
@@ -59,16 +62,16 @@ def create_log(path: Path) -> Iterator[BinaryIO]:
         os.replace(staging, path)
     except OSError as error:
         raise PrectrError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another --out"
+            f"cannot write {path}: {error.strerror or error}; free space or choose another path"
         ) from error
     finally:
         staging.unlink(missing_ok=True)
 
 
 class LogWriter:
-    """Turns blocks into lines and puts out each line once nothing that arrives before it can follow.
+    """Turns blocks into lines and writes each line once no earlier arrival can follow.
 
-    `add` the blocks in order, then `finish`. Draws from random streams of its own, one a block.
+    `add` the blocks in order, then `finish`. Each block has a random stream of its own.
     """
 
     def __init__(self, world: World, out: BinaryIO) -> None:
@@ -86,7 +89,7 @@ class LogWriter:
         return (self._last_ts - START_MS) / 1000
 
     def add(self, block: PageBlock, number: int) -> None:
-        """Take the next block, the one of this number, and write what arrives before its last page's time."""
+        """Add the next block, with its number, and write the events that arrive before the time of its last page."""
         rng = np.random.default_rng([self._seed, 6, number])
         lines, times = self._events(block, rng)
         malformed = rng.integers(0, len(lines), rng.binomial(len(lines), MALFORMED_SHARE))
@@ -100,7 +103,7 @@ class LogWriter:
         self._write(self._last_ts)
 
     def finish(self) -> None:
-        """Write everything that is still held."""
+        """Write everything that is still buffered."""
         self._write(None)
 
     def _write(self, until: int | None) -> None:
@@ -119,7 +122,7 @@ class LogWriter:
         self._buffered = [self._buffered[i] for i in np.flatnonzero(kept).tolist()]
 
     def _events(self, block: PageBlock, rng: np.random.Generator) -> tuple[list[bytes], NDArray[np.int64]]:
-        """Every good event of the block, with its time, int64."""
+        """Return all valid events of the block and their times, int64."""
         rows, slots = np.nonzero(block.clicked)
         clicks = len(rows)
         times = block.click_ts[rows, slots]
@@ -146,7 +149,7 @@ class LogWriter:
 
 
 class EventEncoder:
-    """Encodes pages and clicks as JSON; what does not change between pages is encoded once."""
+    """Encodes pages and clicks as JSON; the parts that do not vary between pages are encoded once."""
 
     def __init__(self, catalogue: Catalogue, seed: int) -> None:
         encode = msgspec.json.encode
@@ -169,7 +172,7 @@ class EventEncoder:
         ]
 
     def page_lines(self, block: PageBlock) -> list[bytes]:
-        """One line a page, without line end."""
+        """Return one line per page, without line end."""
         lines = []
         rows = zip(
             block.ts.tolist(),
@@ -197,7 +200,7 @@ class EventEncoder:
     def click_lines(
         self, block: PageBlock, rows: NDArray[np.int64], slots: NDArray[np.int64], *, unknown_page: bool = False
     ) -> list[bytes]:
-        """One line a click, given as row and slot of the block, int64 (n,); `unknown`: of a page that never was."""
+        """Return one line per click, given as row and slot of the block, int64 [n]; `unknown_page`: not in the log."""
         prefix = b"lost-" if unknown_page else b""
         values = zip(
             (block.first_page + rows).tolist(),
@@ -214,10 +217,10 @@ class EventEncoder:
 
 
 def request_id(seed: int, page: int) -> bytes:
-    """The id of a page, by its number from 0."""
+    """Return the id of a page by its number from 0."""
     return b"s%dp%d" % (seed, page)
 
 
 def user_id(user: int) -> bytes:
-    """The id of a user, by number from 0."""
+    """Return the id of a user by its number from 0."""
     return b"u%d" % user

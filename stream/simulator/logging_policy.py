@@ -1,4 +1,4 @@
-"""The logging ranker: which candidates a page shows, and in which order."""
+"""The logging policy: the candidates that a page shows, and their order."""
 
 from typing import Final
 
@@ -12,16 +12,18 @@ LEVEL_WEIGHT: Final = 1.5
 
 
 def ranker_scores(catalogue: Catalogue, item_popularity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the ranker knows of each candidate, 1.5·level + pop, float64 (Q, C); −∞ where it cannot show it."""
+    """Return the policy's score of each candidate, 1.5·level + pop, float64 [Q, C]; −∞ if it is never exposed."""
     scores = LEVEL_WEIGHT * catalogue.levels + item_popularity[catalogue.candidates]
     return np.where(catalogue.exposable, scores, -np.inf)
 
 
 def draw_rankings(scores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The candidates of each page in the order shown, int64 (pages, 10), −1 where there are fewer.
+    """Draw the candidates of each page in the order shown, int64 [pages, 10], −1 where there are fewer.
 
-    scores: float64 (pages, C), the rows of `ranker_scores` for each page's query; Gumbel noise is added
-    page by page, so the page is a Plackett-Luce draw.
+    Gumbel noise makes each page a Plackett-Luce draw.
+
+    Args:
+        scores: float64 [pages, C], the rows of `ranker_scores` for the pages' queries.
     """
     noisy = scores + rng.gumbel(size=scores.shape)
     shown = min(PAGE_ITEMS, scores.shape[1])

@@ -1,6 +1,6 @@
-"""The synthetic catalogue: items made from attributes, queries that ask for some of them.
+"""The synthetic catalogue: items with attributes, and queries for some of these attributes.
 
-The level of an item for a query comes from the attributes; the title shows only part of them.
+The level of an item for a query follows from the attributes; the title mentions only some of them.
 """
 
 from dataclasses import dataclass
@@ -26,31 +26,31 @@ from prectr.stream.simulator.vocabulary import (
 BRANDS: Final = 200
 CANDIDATES: Final = 60
 OMIT_PROBABILITY: Final = 0.25
-"""Chance that an attribute, the brand among them, is not in the title."""
+"""Probability that an attribute, or the brand, is not in the title."""
 
 BRAND_PROBABILITY: Final = 0.7
 ATTRIBUTE_COUNT_PROBABILITIES: Final = (0.05, 0.40, 0.55)
-"""Chances that a query asks for 0, 1 or 2 attributes beside the category and the brand."""
+"""Probabilities that a query has 0, 1 or 2 attributes besides category and brand."""
 
 LEVEL_SHARES: Final = (0.300, 0.224, 0.302, 0.174)
 LEVEL_SHARES_SHORT: Final = (0.300, 0.375, 0.0, 0.325)
-"""Shares of levels 1 to 4 among the candidates; the second for queries with fewer than two wishes.
+"""Shares of levels 1 to 4 among the candidates; the second for queries with fewer than two constraints.
 
-Those have no level 3 (half of one wish is all of it), so the others have more, and over all queries the
+These have no level 3 (half of one constraint is all of it), so the other levels have more; over all queries the
 shares are 30/25/25/20 %.
 """
 
 _TITLE_DRAWS: Final = 25
-"""More random numbers than a title ever takes: 15 for attributes, 3 for the noun, 7 for the rest."""
+"""Upper limit of the random numbers per title: 15 for attributes, 3 for the noun, 7 for the rest."""
 
 MAX_QUERY_TRIES: Final = 30
 MIN_MATCH_SHARE: Final = 0.028
-"""A query is taken at once if this share of its category fulfils it (14 of 500 items), and later with less."""
+"""Share of its category that must match for a query to be accepted at the first try (14 of 500 items)."""
 POOL_SIZE: Final = 500
 """A query's candidates come from at most this many items of its category, and as many of its siblings."""
 
 _MARKET_SEED: Final = 20_261_101
-"""Which brand sells in which categories is part of the vocabulary: the same for every seed."""
+"""Seed of the brands' categories, which are part of the vocabulary and the same for every world."""
 
 _ATTRIBUTE_FORMS: Final[tuple[tuple[Forms, ...], ...]] = (COLOURS, SIZES, MATERIALS)
 _CATEGORIES: Final[tuple[Forms, ...]] = tuple(forms for group in DEPARTMENTS.values() for forms in group)
@@ -60,9 +60,14 @@ _N_FEATURES: Final = len(FEATURES)
 
 @dataclass(frozen=True, slots=True)
 class _Items:
-    """Attributes of the items, sorted by category: int64 (I,) each; features bool (I, 8).
+    """Attributes of the I items, sorted by category.
 
-    first: int64 (41,), where each category begins. values: int64 (I, 3), colour, size, material.
+    Attributes:
+        category, brand: int64 [I].
+        first: int64 [41], index of the first item of each category.
+        values: int64 [I, 3], colour, size, material.
+        features: bool [I, 8].
+        prices: float64 [I].
     """
 
     category: NDArray[np.int64]
@@ -75,7 +80,7 @@ class _Items:
 
 @dataclass(frozen=True, slots=True)
 class _Intent:
-    """What a query asks for: a category, perhaps a brand (else -1), and (kind, value) attributes.
+    """The intent of a query: a category, a brand (−1 for any), and (kind, value) attributes.
 
     Kinds 0 to 2 are colour, size and material; kind 3 is a feature word.
     """
@@ -86,19 +91,20 @@ class _Intent:
 
     @property
     def constraints(self) -> int:
-        """How many things it asks for beside the category."""
+        """Number of constraints besides the category."""
         return (self.brand >= 0) + len(self.attributes)
 
 
 def synthetic_catalogue(seed: int, *, queries: int = 2000, items: int = 20_000) -> Catalogue:
-    """Make the synthetic catalogue of a seed; vocabulary and brands are the same for every seed.
+    """Draw the synthetic catalogue of a seed; vocabulary and brands are the same for every seed.
 
-    Raises UsageError for fewer than 1,000 items or no query: the candidates would not exist.
+    Raises:
+        UsageError: fewer than 1,000 items, too few for the candidates, or no query.
     """
     if items < 1000 or queries < 1:
         raise UsageError(
-            f"the synthetic catalogue needs at least 1000 items and 1 query, not {items} and {queries};"
-            " raise --items or --queries"
+            f"the synthetic catalogue needs at least 1000 items and 1 query, not {items} and {queries}: "
+            "use larger numbers"
         )
     rng = np.random.default_rng([seed, 1])
     names = brand_names()
@@ -121,13 +127,13 @@ def synthetic_catalogue(seed: int, *, queries: int = 2000, items: int = 20_000) 
 
 
 def brand_names() -> tuple[str, ...]:
-    """The 200 brand names, the same for every seed."""
+    """Return the 200 brand names, the same for every seed."""
     names = ["".join(parts) for parts in product(*SYLLABLES)]
     return tuple(np.random.default_rng(_MARKET_SEED).permutation(np.array(names))[:BRANDS].tolist())
 
 
 def _brand_shares() -> NDArray[np.float64]:
-    """Share of each brand in each category's items, float64 (40, 200); a brand is in 1 to 5 categories."""
+    """Return the share of each brand in each category's items, float64 [40, 200]; a brand has 1 to 5 categories."""
     rng = np.random.default_rng(_MARKET_SEED + 1)
     share = np.zeros((len(_CATEGORIES), BRANDS))
     for brand in range(BRANDS):
@@ -144,7 +150,7 @@ def _skewed_shares(values: int) -> NDArray[np.float64]:
 
 
 def _draw_items(items: int, rng: np.random.Generator) -> _Items:
-    """Draw attributes and prices; categories have equal numbers of items, up to one."""
+    """Draw attributes and prices; the numbers of items per category differ by at most one."""
     categories = len(_CATEGORIES)
     category = np.sort(np.arange(items) % categories)
     first = np.searchsorted(category, np.arange(categories + 1))
@@ -165,7 +171,7 @@ def _pick_form(forms: Forms, rng: np.random.Generator) -> str:
 
 
 def _titles(stock: _Items, names: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
-    """A title for every item."""
+    """Draw a title for every item."""
     draws = rng.random((len(stock.category), _TITLE_DRAWS)).tolist()
     features = (np.flatnonzero(stock.features.reshape(-1)) % _N_FEATURES).reshape(-1, 2).tolist()
     rows = zip(stock.category.tolist(), stock.brand.tolist(), stock.values.tolist(), features, draws, strict=True)
@@ -173,9 +179,10 @@ def _titles(stock: _Items, names: tuple[str, ...], rng: np.random.Generator) -> 
 
 
 def _title(category: int, brand: str, values: list[int], features: list[int], draws: list[float]) -> str:
-    """Words for what the item is, each but the noun left out with a chance of 25 %, in a varied order.
+    """Compose a title: words for the item's attributes, each omitted with probability 25 % (but not the noun).
 
-    draws: `_TITLE_DRAWS` uniform numbers, taken one by one; one table of them is faster than a call each.
+    Args:
+        draws: `_TITLE_DRAWS` uniform numbers, used one by one; drawing them as one table is faster.
     """
     draw = iter(draws).__next__
     forms = [kind[value] for kind, value in zip(_ATTRIBUTE_FORMS, values, strict=True)] + [
@@ -208,7 +215,7 @@ def _intent_text(intent: _Intent, names: tuple[str, ...], rng: np.random.Generat
 
 
 def _draw_intent(stock: _Items, branded: bool, kinds: list[int], rng: np.random.Generator) -> _Intent:
-    """Ask for what some item has: its category, its brand if `branded`, and its attributes of these kinds."""
+    """Draw an intent that some item fulfils: its category, its brand if `branded`, its attributes of these kinds."""
     item = int(rng.integers(len(stock.category)))
     attributes = tuple(
         (kind, int(rng.choice(np.flatnonzero(stock.features[item])) if kind == 3 else stock.values[item, kind]))
@@ -218,7 +225,7 @@ def _draw_intent(stock: _Items, branded: bool, kinds: list[int], rng: np.random.
 
 
 def _matches(stock: _Items, intent: _Intent, items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the wishes beside the category each item fulfils, int64 (len(places),)."""
+    """Return how many constraints besides the category each item fulfils, int64 [len(items)]."""
     count = np.zeros(len(items), dtype=np.int64)
     if intent.brand >= 0:
         count += stock.brand[items] == intent.brand
@@ -228,7 +235,7 @@ def _matches(stock: _Items, intent: _Intent, items: NDArray[np.int64]) -> NDArra
 
 
 def _sample_window(low: int, high: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """At most `size` places of [low, high): items of a category are alike, so a window is a sample."""
+    """Return at most `size` indices of [low, high): items of a category are alike, so a window is a sample."""
     count = high - low
     start = int(rng.integers(count)) if count > size else 0
     return low + (start + np.arange(min(size, count))) % count
@@ -237,11 +244,15 @@ def _sample_window(low: int, high: int, size: int, rng: np.random.Generator) -> 
 def grade(
     constraints: int, matches: NDArray[np.int64], same: NDArray[np.bool_], sibling: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """The level of items for a query, uint8, of the shape of `matches`.
+    """Return the levels of items for a query, uint8, in the shape of `matches`.
 
-    4: the category and everything else asked for; 3: the category and at least half of the rest; 2: the
-    category with less, or a sibling; 1: otherwise. `asked`: wishes beside the category; `matches`: how many
-    of them are fulfilled; `same`, `sibling`: the item's category is the query's, or one of its department.
+    4: the category and all constraints; 3: the category and at least half of the constraints; 2: the category with
+    fewer, or a sibling; 1: otherwise.
+
+    Args:
+        constraints: number of constraints besides the category.
+        matches: how many of them each item fulfils.
+        same, sibling: whether the item's category is the query's, or a sibling of it.
     """
     half_matched = same & (2 * matches >= constraints)
     levels = np.where(same & (matches == constraints), 4, np.where(half_matched, 3, np.where(same | sibling, 2, 1)))
@@ -249,7 +260,7 @@ def grade(
 
 
 def _pool(stock: _Items, intent: _Intent, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Items that could be candidates, and their levels: the category's, its siblings', and others'."""
+    """Draw the possible candidates (of the category, its siblings and other categories) and their levels."""
     first, category = stock.first, intent.category
     own = _sample_window(int(first[category]), int(first[category + 1]), POOL_SIZE, rng)
     family = np.flatnonzero(_DEPARTMENT_OF[category] == _DEPARTMENT_OF)
@@ -268,7 +279,7 @@ def _pool(stock: _Items, intent: _Intent, rng: np.random.Generator) -> tuple[NDA
 def _draw_candidates(
     items: NDArray[np.int64], levels: NDArray[np.uint8], constraints: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Sixty candidates with level counts drawn from the shares; what a level lacks, the next lower ones fill."""
+    """Draw 60 candidates with level counts from the shares; a shortfall of a level is filled from lower levels."""
     wanted = rng.multinomial(CANDIDATES, LEVEL_SHARES if constraints >= 2 else LEVEL_SHARES_SHORT)
     chosen: list[NDArray[np.int64]] = []
     shortfall = 0
@@ -284,7 +295,7 @@ def _draw_candidates(
 def _draw_queries(
     stock: _Items, queries: int, names: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.uint8]]:
-    """Distinct queries with their candidates, int32 (Q, 60), and levels, uint8 (Q, 60)."""
+    """Draw distinct queries with their candidates, int32 [Q, 60], and levels, uint8 [Q, 60]."""
     texts: dict[str, None] = {}
     candidates = np.full((queries, CANDIDATES), -1, dtype=np.int32)
     levels = np.zeros((queries, CANDIDATES), dtype=np.uint8)
@@ -300,10 +311,10 @@ def _draw_queries(
 def _new_intent(
     stock: _Items, used_texts: dict[str, None], names: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[_Intent, str]:
-    """A query that is not yet taken and that about as many items fulfil as level 4 has candidates.
+    """Draw an unused query that enough items fulfil for its candidates of level 4.
 
-    How much it asks for is drawn first, so that hard wishes are as frequent as they are meant to be. After
-    some tries fewer items will do; when every text is taken, a number makes it distinct, as model names do.
+    The number of constraints is drawn first, so that strict queries keep their intended share. With every try fewer
+    matching items suffice; if every text is in use, a number makes it distinct, as in a model name.
     """
     branded = bool(rng.random() < BRAND_PROBABILITY)
     kinds = rng.permutation(4)[: rng.choice(3, p=ATTRIBUTE_COUNT_PROBABILITIES)].tolist()

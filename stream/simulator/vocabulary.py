@@ -1,6 +1,6 @@
-"""The words of the synthetic catalogue; the same for every seed, so that a text model carries over.
+"""The words of the synthetic catalogue; the same for every seed, so that a text model can be reused.
 
-Each word is given with its synonyms; the first form names it.
+Each word is listed with its synonyms; the first form is its name.
 """
 
 from typing import Final
@@ -65,7 +65,7 @@ DEPARTMENTS: Final[dict[str, tuple[Forms, ...]]] = {
         ("grill", "barbecue", "bbq"),
     ),
 }
-"""Eight departments of five categories; the others of a department are a category's siblings."""
+"""Eight departments of five categories; categories of the same department are siblings."""
 
 COLOURS: Final[tuple[Forms, ...]] = (
     ("black", "jet", "onyx"),
@@ -119,4 +119,4 @@ SYLLABLES: Final[tuple[tuple[str, ...], tuple[str, ...]]] = (
     ("al", "be", "cor", "del", "em", "fen", "gar", "hol", "in", "jo", "kel", "lum", "mar", "nor", "or", "pel"),
     ("ba", "dex", "fin", "ko", "lia", "mont", "nix", "ra", "ston", "ta", "vo", "wick", "za"),
 )
-"""A brand's name is one of the first with one of the second."""
+"""A brand name is one of the first syllables followed by one of the second."""

@@ -1,4 +1,4 @@
-"""A world and its log as numbers: pages in time order, block by block, with their true probabilities."""
+"""A simulated world and its log as arrays: pages in time order, in blocks, with true click probabilities."""
 
 import math
 from collections.abc import Iterator
@@ -31,16 +31,23 @@ DELAY_SIGMA: Final = math.log(ATTRIBUTION_MS / DELAY_MEDIAN_MS) / 2.326347874040
 """Log-normal click delays of which 1 % exceed the attribution window (2.326: the normal's 99 % quantile)."""
 
 BLOCK_PAGES: Final = 20_000
-"""Pages drawn from one random stream; part of what a seed means."""
+"""Pages per random stream; changing it changes the log of every seed."""
 
 _KEY_SPAN: Final = 1 << 37
-"""Above any time since the start in ms (four years), so that user · span + time orders by user, then time."""
+"""More than any time since the start in ms (four years), so that user · span + time sorts by user, then time."""
 
 
 class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a simulated log depends on.
 
-    users: how many can come; by default pages / 2.4. queries, items: of the synthetic catalogue only.
+    Attributes:
+        pages: number of result pages, spread over `days` days.
+        drift: change the kind of 30 % of the queries in the middle of the log.
+        queries, items: of the synthetic catalogue only, by default 2,000 and 20,000.
+        users: number of users; by default pages / 2.4.
+
+    Raises:
+        UsageError: a setting is out of range or does not fit the catalogue.
     """
 
     pages: int
@@ -53,45 +60,52 @@ class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
     users: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no world, with UsageError."""
+        """Check the ranges."""
         if self.catalogue not in get_args(CatalogueName):
-            raise UsageError(f"no catalogue is named {self.catalogue!r}; use synthetic or chorus")
+            raise UsageError(f"catalogue {self.catalogue!r} is unknown; use synthetic or chorus")
         if self.catalogue == "chorus" and (self.queries is not None or self.items is not None):
-            raise UsageError("the chorus catalogue has its own queries and items; leave --queries and --items out")
+            raise UsageError("the chorus catalogue has its own queries and items; their numbers cannot be set")
         for name in ("pages", "queries", "items", "users"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"--{name} is {value}; it must be at least 1")
+                raise UsageError(f"{name} is {value}; it must be at least 1")
         if self.seed < 0:
-            raise UsageError(f"--seed is {self.seed}; it must be 0 or more")
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
         if not 0 < self.days <= 1000:
-            raise UsageError(f"--days is {self.days}; it must be above 0 and at most 1000")
+            raise UsageError(f"days is {self.days}; it must be above 0 and at most 1000")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A world: what is sold, who comes, what makes them click."""
+    """A world: catalogue, users and click model."""
 
     settings: WorldSettings
     catalogue: Catalogue
     users: Users
     click_weights: ClickModelWeights
     ranker_scores: NDArray[np.float64]
-    """What the logging ranker knows of each candidate, (Q, C)."""
+    """The logging policy's score of each candidate, [Q, C]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageBlock:
-    """Consecutive pages of the log, B of them, each with at most S = 10 items.
+    """B consecutive pages of the log, each with at most S = 10 items.
 
-    first: number of the first page. ts: int64 (B,), ms. user, query: int64 (B,).
-    slot: int64 (B, S), place among the query's candidates, −1 where the page is shorter; item: int64 (B, S).
-    level: uint8 (B, S). parts: float64 (B, S, 4), the parts of z. probability: float64 (B, S), true.
-    clicked: bool (B, S). click_ts: int64 (B, S), ms, defined where clicked.
-    user_clicks: int64 (B,), the user's clicks with a smaller ts, those beyond their window left out.
-    shown_before: int64 (B, S), earlier pages that showed the item for the query.
-    shown_at_start: int64 (Q, C), how often each candidate had been shown before the block; not to be kept,
-    since it is brought up to date in place when the next block is drawn.
+    Attributes:
+        first_page: number of the first page.
+        ts: int64 [B], ms.
+        user, query: int64 [B].
+        slot: int64 [B, S], index among the query's candidates, −1 where the page is shorter.
+        item: int64 [B, S].
+        level: uint8 [B, S].
+        logit_components: float64 [B, S, 4], the terms of z.
+        probability: float64 [B, S], the true click probability.
+        clicked: bool [B, S].
+        click_ts: int64 [B, S], ms, defined where clicked.
+        user_clicks: int64 [B], the user's joined clicks with a smaller ts.
+        shown_before: int64 [B, S], number of earlier pages that showed the item for the query.
+        shown_at_start: int64 [Q, C], how often each candidate was shown before the block; copy it to keep it, since it
+            is updated in place when the next block is drawn.
     """
 
     first_page: int
@@ -111,17 +125,17 @@ class PageBlock:
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Where there is an item, bool (B, S)."""
+        """Where there is an item, bool [B, S]."""
         return np.asarray(self.slot >= 0)
 
     @property
     def joined(self) -> NDArray[np.bool_]:
-        """Clicks within the attribution window, bool (B, S)."""
+        """Clicks within the attribution window, bool [B, S]."""
         return np.asarray(self.clicked & (self.click_ts <= self.ts[:, None] + ATTRIBUTION_MS))
 
 
 def make_catalogue(settings: WorldSettings) -> Catalogue:
-    """The catalogue of a world."""
+    """Build the catalogue of a world."""
     if settings.catalogue == "chorus":
         return chorus_catalogue(settings.seed)
     return synthetic_catalogue(settings.seed, queries=settings.queries or 2000, items=settings.items or 20_000)
@@ -136,7 +150,7 @@ def make_world(settings: WorldSettings) -> World:
 
 
 def page_times(settings: WorldSettings) -> NDArray[np.int64]:
-    """The time of every page, int64 (pages,), ms, rising: a Poisson process of that many with a daily cycle."""
+    """Draw the times of all pages, int64 [pages], ms, ascending: a Poisson process with a daily cycle."""
     rng = np.random.default_rng([settings.seed, 4])
     grid = np.linspace(0.0, settings.days, max(2, round(settings.days * 288) + 1))
     cumulative = grid - DAILY_SWING * np.sin(2 * np.pi * grid) / (2 * np.pi)
@@ -145,7 +159,7 @@ def page_times(settings: WorldSettings) -> NDArray[np.int64]:
 
 
 def draw_pages(world: World) -> Iterator[PageBlock]:
-    """The whole log in time order; every block has a random stream of its own."""
+    """Draw the whole log in time order; every block has a random stream of its own."""
     settings = world.settings
     times = page_times(settings)
     popularity = np.cumsum(world.catalogue.popularity)
@@ -227,10 +241,13 @@ def true_probabilities(
     slot: NDArray[np.int64],
     position: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-    """Items, levels, parts of z and true probabilities of showings; all arguments have one shape (…).
+    """Return items, levels, terms of z and true click probabilities of impressions; all arguments have one shape [...].
 
-    slot: place among the query's candidates; where it is −1 the numbers have no meaning, and the level is 0.
-    Gives int64 (…), uint8 (…), float64 (…, 4) and float64 (…).
+    Args:
+        slot: index among the query's candidates; where it is −1 the level is 0 and the other values are undefined.
+
+    Returns:
+        int64 [...], uint8 [...], float64 [..., 4] and float64 [...].
     """
     shape = slot.shape
     q, s = query.reshape(-1), slot.reshape(-1)
@@ -258,11 +275,14 @@ def shown_before(
     page: NDArray[np.int64],
     slot: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """How many earlier pages showed each candidate for the query, int64 (n, k); −1 slots give anything.
+    """Return how many earlier pages showed each candidate for the query, int64 [n, k]; undefined for slot −1.
 
-    at_start: int64 (Q, C), showings before the block. shown_query: int64 (B,) and shown_slot: int64 (B, S),
-    what the block's pages show. query, page: int64 (n,) and slot: int64 (n, k): what is asked for, the page
-    as its place in the block.
+    Args:
+        at_start: int64 [Q, C], impressions before the block.
+        shown_query: int64 [B], the queries of the block's pages.
+        shown_slot: int64 [B, S], the candidates that they show.
+        query, page: int64 [n], the query and the index in the block of each page to count for.
+        slot: int64 [n, k], the candidates to count.
     """
     pages, candidates = len(shown_query), at_start.shape[1]
     present = shown_slot >= 0
@@ -274,7 +294,7 @@ def shown_before(
 
 
 class _ClickHistory:
-    """Counts each user's joined clicks as of a page's ts, over blocks."""
+    """Counts each user's joined clicks before a page's ts, across blocks."""
 
     def __init__(self, users: int) -> None:
         self._counted = np.zeros(users, dtype=np.int64)
@@ -288,7 +308,7 @@ class _ClickHistory:
         click_user: NDArray[np.int64],
         click_ts: NDArray[np.int64],
     ) -> NDArray[np.int64]:
-        """The clicks with a smaller ts of each page's user, int64 (B,), given the block's own new clicks."""
+        """Return the number of clicks of each page's user before its ts, int64 [B], given the block's own clicks."""
         users = np.concatenate([self._user, click_user])
         times = np.concatenate([self._ts, click_ts])
         keys = np.sort(users * _KEY_SPAN + times - START_MS)

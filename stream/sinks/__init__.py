@@ -1,1 +1,1 @@
-"""Where training examples go: files, digests, heavy hitters, dead letters."""
+"""Sinks: consumers of training examples (file, digest, most frequent queries), and dead letters."""

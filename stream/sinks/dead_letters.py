@@ -1,4 +1,4 @@
-"""What was no valid event, kept with its bytes, its place and the reason."""
+"""Dead letters of a replay: invalid records with their bytes, location and reason, one JSON object per line."""
 
 import os
 from pathlib import Path
@@ -6,17 +6,20 @@ from typing import Final
 
 import msgspec
 
-from prectr.state.errors import PrectrError, StateError
+from prectr.state.errors import PrectrError, Remedy, StateError
 
 _BUFFER_BYTES: Final = 1 << 20
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """A record that was refused.
+    """A rejected record.
 
-    value: its bytes, in JSON as base64 (of a line over 1 MiB the first 1 MiB + 1). topic: the topic or
-    the file it came from; offset: its offset there, in a file the number of lines (rows) in front of it.
-    reason: one of a few short words; detail: what was wrong, in words.
+    Attributes:
+        value: its bytes, as base64 in JSON (of a line over 1 MiB the first 1 MiB + 1).
+        topic: the topic or file that it came from.
+        offset: its offset there; in a file the number of lines (rows) before it.
+        reason: one of a few short words.
+        detail: what was wrong, as a sentence.
     """
 
     value: bytes
@@ -28,12 +31,14 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLetterFile:
-    """A file of dead letters, one JSON object a line, that can be taken back to the length it had at a cut."""
+    """A file of dead letters that can be truncated to the length it had at a checkpoint."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        """Open the file and cut it to `length` bytes; made where it is missing and `length` is 0.
+        """Open the file and truncate it to `length` bytes; a missing file is created if `length` is 0.
 
-        Raises StateError where the file is shorter than that, and PrectrError where it cannot be written.
+        Raises:
+            StateError: the file is shorter than `length`.
+            PrectrError: it cannot be written.
         """
         self._path = path
         self._pending = bytearray()
@@ -46,7 +51,8 @@ class DeadLetterFile:
         if size < length:
             os.close(self._file)
             raise StateError(
-                f"{path} has {size} bytes, and the run had written {length}: put it back, or start over with --restart"
+                f"{path} has {size} bytes, but the run had written {length}: put the original file back,",
+                Remedy.RESTART,
             )
         try:
             os.ftruncate(self._file, length)
@@ -58,18 +64,18 @@ class DeadLetterFile:
 
     @property
     def length(self) -> int:
-        """Bytes appended so far, those in memory included."""
+        """Bytes appended so far, including those in memory."""
         return self._length + len(self._pending)
 
     def append(self, dead_letter: DeadLetter) -> None:
-        """Take a letter; it is on the disk after the next `flush`. Raises PrectrError if the disk is full."""
+        """Append a dead letter, durable after the next `flush`; raises PrectrError if the disk is full."""
         self._pending += self._encode(dead_letter)
         self._pending += b"\n"
         if len(self._pending) >= _BUFFER_BYTES:
             self._write()
 
     def flush(self) -> int:
-        """Write and sync everything; returns the file's length, which `__init__` takes it back to."""
+        """Write and fsync everything; return the file's length, for truncating it on resume."""
         self._write()
         try:
             os.fsync(self._file)
@@ -78,7 +84,7 @@ class DeadLetterFile:
         return self._length
 
     def close(self) -> None:
-        """Write what is left and close the file, which is closed even if that fails."""
+        """Write what is buffered and close the file, even if writing fails."""
         try:
             self._write()
         finally:
@@ -95,6 +101,6 @@ class DeadLetterFile:
 
     def _write_error(self, error: OSError) -> PrectrError:
         return PrectrError(
-            f"{self._path} cannot be written: {error.strerror}. Make room or give access, and start the same command "
-            "again: it goes on from its last cut"
+            f"{self._path} cannot be written: {error.strerror}: free space or grant access, then run the same command "
+            "again: it resumes from the last checkpoint"
         )

@@ -1,4 +1,4 @@
-"""What a runner hands training examples to: the trainer, an `--examples` file, a benchmark."""
+"""The interface of consumers of training examples: trainers, reports, benchmarks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,20 +8,20 @@ from prectr.stream.records import Example
 
 
 class ExampleSink(Protocol):
-    """Takes every example once, in the one order.
+    """Consumes every example once, in the total order.
 
-    What `consume` does may depend on the examples alone, never on how they are cut into calls or on the
-    time between calls. `save` and `load` carry all of the sink's state across a restart, bit for bit.
+    The effect of `consume` depends on the examples alone, not on how they are grouped into calls or on time.
+    `save` and `load` preserve the sink's whole state across a restart, bit for bit.
     """
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Take the next examples; none with closes_at ≤ `line` (ms) will follow these."""
+        """Consume the next examples; no later one has closes_at ≤ `watermark` (ms)."""
 
     def flush(self) -> None:
-        """The log has ended for good: finish what was begun (train the last batch)."""
+        """End the log for good: finish what is incomplete (train the last batch)."""
 
     def save(self, folder: Path) -> None:
-        """Write all state into `folder`, which exists and is empty; the caller makes it atomic."""
+        """Write the whole state to `folder`, which exists and is empty; the caller makes this atomic."""
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote into `folder`."""
+        """Restore the state that `save` wrote to `folder`."""

@@ -1,4 +1,4 @@
-"""Digests and counts of everything that was put out, in the one order: what two runs are compared by."""
+"""Digests and counts of all examples in the total order, for comparing runs."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class RunDigestState(msgspec.Struct):
-    """A tally as it is stored: both digests in hexadecimal, and the counts."""
+    """The stored form: both digests in hexadecimal, and the counts."""
 
     examples: str = bytes(32).hex()
     aggregates: str = bytes(32).hex()
@@ -21,10 +21,10 @@ class RunDigestState(msgspec.Struct):
 
 
 class RunDigest:
-    """Chains over the examples and over the aggregates as read; pages, impressions and clicks so far."""
+    """Hash chains over the examples and over the aggregates as read, and counts of pages, impressions and clicks."""
 
     def __init__(self, state: RunDigestState | None = None) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         state = state or RunDigestState()
         self.examples = HashChain(bytes.fromhex(state.examples), state.pages)
         self.aggregates = HashChain(bytes.fromhex(state.aggregates), state.pages)
@@ -33,11 +33,11 @@ class RunDigest:
 
     @property
     def pages(self) -> int:
-        """Examples so far."""
+        """Number of examples so far."""
         return self.examples.length
 
     def add(self, examples: Sequence[Example]) -> None:
-        """Count the next examples."""
+        """Add the next examples."""
         add_example, add_aggregates = self.examples.add, self.aggregates.add
         for example in examples:
             add_example(_encode(example))
@@ -48,5 +48,5 @@ class RunDigest:
             self.clicks += example.labels.count(1)
 
     def state(self) -> RunDigestState:
-        """Everything, to be stored."""
+        """Return the state to store."""
         return RunDigestState(self.examples.hex(), self.aggregates.hex(), self.pages, self.impressions, self.clicks)

@@ -1,4 +1,4 @@
-"""The busiest queries of a run, and their impressions and clicks by level in its examples."""
+"""The most frequent queries of a run, with their impressions and clicks by level."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ _MAX_QUERIES: Final = 4_096
 
 
 class TopQueries:
-    """A sink that keeps the totals of the queries with most impressions, in bounded memory.
+    """A sink that keeps the totals of the queries with the most impressions, in bounded memory.
 
-    Exact while a run has fewer than 8,192 queries; beyond, queries that were rare so far may be left out.
+    Exact while a run has fewer than 8,192 queries; beyond that, totals of queries that were rare so far are dropped.
     """
 
     def __init__(self) -> None:
         self._totals: dict[str, LevelCounts] = {}
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Count each page in."""
+        """Count the pages."""
         totals = self._totals
         for example in examples:
             counts = count_levels(example.levels, example.labels)
@@ -32,17 +32,17 @@ class TopQueries:
                 self._totals = totals = dict(self.top(_MAX_QUERIES))
 
     def top(self, count: int) -> list[tuple[str, LevelCounts]]:
-        """The `count` queries with most impressions, most first; ties by name."""
+        """Return the `count` queries with the most impressions, in descending order; ties by name."""
         return sorted(self._totals.items(), key=lambda entry: (-sum(entry[1][:4]), entry[0]))[:count]
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every page is counted at once."""
 
     def save(self, folder: Path) -> None:
         """Write the totals."""
         (folder / "top_queries.msgpack").write_bytes(msgspec.msgpack.encode(self._totals))
 
     def load(self, folder: Path) -> None:
-        """Take up the totals."""
+        """Restore the totals."""
         stored = (folder / "top_queries.msgpack").read_bytes()
         self._totals = msgspec.msgpack.decode(stored, type=dict[str, LevelCounts])

@@ -1,4 +1,4 @@
-"""Drift: what is counted is what an online trainer and frozen copies of it say, calculated apart."""
+"""Drift: binned losses equal those of an online trainer and of frozen copies, computed independently."""
 
 import dataclasses
 import math
@@ -55,8 +55,8 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
     return read_truth(WORLD, folder)
 
 
-class Kept:
-    """A sink that keeps all examples."""
+class CollectingSink:
+    """A sink that collects all examples."""
 
     def __init__(self) -> None:
         self.examples: list[Example] = []
@@ -76,7 +76,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def examples(truth: GroundTruth, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    kept = Kept()
+    kept = CollectingSink()
     folder = tmp_path_factory.mktemp("examples")
     run = Replay([str(truth.log)], folder, settings.pipeline, config={}, sinks={"kept": kept}, label=LexicalLabeller())
     run.run(flush=True)
@@ -91,49 +91,51 @@ def test_losses_are_those_of_trainers_that_stop_at_the_change(
     config = trainer_config(settings, variant, tiny_encoder())
     page_of = [truth.page_of_request[example.request_id] for example in examples]
     size = config.batch_pages
-    until = next(place for place, page in enumerate(page_of) if page >= truth.half) // size * size
-    said: list[BatchScores] = []
-    online = Trainer(config, said.append)
+    until = next(index for index, page in enumerate(page_of) if page >= truth.half) // size * size
+    scored: list[BatchScores] = []
+    online = Trainer(config, scored.append)
     online.consume(examples, 0)
     online.flush()
     frozen = Trainer(config)
     frozen.consume(examples[:until], 0)
     past = {example.query: example for example in examples[:until]}
-    nothing = {"query_stats": (0,) * 8, "query_decayed": (0.0,) * 8, "query_clicks": msgspec.Raw(b"\x90")}
-    wanted = {which: {way: np.zeros(BINS_BEFORE + BINS_AFTER) for way in (*MODES, "count")} for which in (True, False)}
-    scores = [score for batch in said for score in np.split(batch.logits, batch.batch.page_starts[1:-1])]
+    empty = {"query_stats": (0,) * 8, "query_decayed": (0.0,) * 8, "query_clicks": msgspec.Raw(b"\x90")}
+    expected = {
+        which: {mode: np.zeros(BINS_BEFORE + BINS_AFTER) for mode in (*MODES, "count")} for which in (True, False)
+    }
+    scores = [score for batch in scored for score in np.split(batch.logits, batch.batch.page_starts[1:-1])]
     changed = truth.world.click_weights.kind != truth.world.click_weights.second_half_kind
-    for place, (example, page) in enumerate(zip(examples, page_of, strict=True)):
+    for index, (example, page) in enumerate(zip(examples, page_of, strict=True)):
         number = (page - truth.half) // BIN + BINS_BEFORE
         if not 0 <= number < BINS_BEFORE + BINS_AFTER:
             continue
         old = past.get(example.query)
-        as_of = {name: getattr(old, name) for name in nothing} if old is not None else nothing
-        ways = {"online": scores[place]}
+        as_of = {name: getattr(old, name) for name in empty} if old is not None else empty
+        logits_by_mode = {"online": scores[index]}
         if page >= truth.half:
-            ways["frozen weights"] = frozen.score([example], position=None)
-            ways["frozen"] = frozen.score([msgspec.structs.replace(example, **as_of)], position=None)
+            logits_by_mode["frozen weights"] = frozen.score([example], position=None)
+            logits_by_mode["frozen"] = frozen.score([msgspec.structs.replace(example, **as_of)], position=None)
         p = truth.shown.probability[truth.shown.of_page(page)]
-        sums = wanted[bool(changed[truth.query[page]])]
+        sums = expected[bool(changed[truth.query[page]])]
         sums["count"][number] += len(p)
-        for way, logits in ways.items():
+        for mode, logits in logits_by_mode.items():
             q = 1 / (1 + np.exp(-logits))
-            sums[way][number] -= (p * np.log(q) + (1 - p) * np.log(1 - q)).sum()
+            sums[mode][number] -= (p * np.log(q) + (1 - p) * np.log(1 - q)).sum()
     (found,) = run_drift(truth, tmp_path / "run", settings, [variant], tiny_encoder(), BIN)
     for which, bins in ((True, found.changed), (False, found.others)):
-        assert bins.impressions == wanted[which]["count"].astype(int).tolist()
-        for way in MODES:
-            np.testing.assert_allclose(bins.loss[way], wanted[which][way], rtol=1e-4, atol=1e-4, err_msg=way)
+        assert bins.impressions == expected[which]["count"].astype(int).tolist()
+        for mode in MODES:
+            np.testing.assert_allclose(bins.loss[mode], expected[which][mode], rtol=1e-4, atol=1e-4, err_msg=mode)
     assert sum(found.changed.impressions) > 0
     assert not np.allclose(found.others.loss["online"][BINS_BEFORE:], found.others.loss["frozen weights"][BINS_BEFORE:])
     assert np.isclose(
         found.others.loss["frozen"][BINS_BEFORE:], found.others.loss["frozen weights"][BINS_BEFORE:]
     ).all() == (
-        variant.model == "lr"  # which reads no aggregates
+        variant.model == "lr"  # lr reads no aggregates
     )
 
 
-def test_world_without_drift_is_refused(truth: GroundTruth, settings: Settings, tmp_path: Path) -> None:
+def test_world_without_drift_is_a_usage_error(truth: GroundTruth, settings: Settings, tmp_path: Path) -> None:
     calm = dataclasses.replace(
         truth, world=dataclasses.replace(truth.world, settings=msgspec.structs.replace(WORLD, drift=False))
     )
@@ -167,7 +169,7 @@ def test_recovered_share_is_pooled_before_the_ratio() -> None:
     both = pool_bins([bins(1.5, 1.3, 1.2, 10), bins(1.2, 1.2, 1.2, 30)])
     # (10 · 0.2 + 30 · 0.2)/40 − 0.1 = 0.1 of (10 · 0.5 + 30 · 0.2)/40 − 0.1 = 0.175
     assert unadjusted_recovered_share(both)["online"] == pytest.approx(np.full(BINS_AFTER, 1 - 0.1 / 0.175))
-    # Elsewhere frozen loses 0.1 for want of learning, and online gains 0.05 by learning on.
+    # On the other queries frozen loses 0.1 without training, and online gains 0.05 by training.
     others = pool_bins([bins(1.2, 1.2, 1.05, 10)])
     # (0.1 + 0.05) of (0.4 − 0.1)
     assert recovered_share(alone, others)["online"] == pytest.approx(np.full(BINS_AFTER, 1 - 0.15 / 0.3))

@@ -1,4 +1,4 @@
-"""What `bench.quality` promises: its figures are those of its scores, and its scores those of an undisturbed run."""
+"""`bench.quality`: metrics agree with scikit-learn, and recording scores does not change training."""
 
 import dataclasses
 import itertools
@@ -81,8 +81,8 @@ def kept(truth: GroundTruth, settings: Settings, folder: Path) -> Scores:
     return scores
 
 
-def told(folder: Path, name: str, scores: Iterable[float] | None) -> list[Record]:
-    """A slice of the truth file as plain records, each with its score."""
+def scored_records(folder: Path, name: str, scores: Iterable[float] | None) -> list[Record]:
+    """Records of one slice of the ground-truth file, each with its score."""
     records: list[Record] = [row for row in pq.read_table(folder / TRUTH_FILE).to_pylist() if row["slice"] == name]
     assert scores is not None
     return [record | {"score": score} for record, score in zip(records, scores, strict=True)]
@@ -95,7 +95,7 @@ def expected_auc(records: list[Record]) -> float:
 
 
 def gauc(records: list[Record], *, expected: bool) -> float:
-    """Page by page with scikit-learn; with expected labels over pairs of two showings."""
+    """Page by page with scikit-learn; with expected labels over pairs of impressions."""
     pages = defaultdict(list)
     for record in records:
         pages[record["page"]].append(record)
@@ -117,7 +117,7 @@ def gauc(records: list[Record], *, expected: bool) -> float:
 
 def test_metrics_of_shown_impressions_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
     row = rows["wide-deep+"]
-    whole = told(folder, "exposed", kept.shown)
+    whole = scored_records(folder, "exposed", kept.shown)
     late = [record for record in whole if record["second_half"]]
 
     def auc(records: list[Record]) -> float:
@@ -140,7 +140,7 @@ def test_metrics_of_shown_impressions_agree_with_scikit_learn(rows: dict[str, Ro
 def test_metrics_of_unexposed_candidates_agree_with_scikit_learn(
     rows: dict[str, Row], kept: Scores, folder: Path
 ) -> None:
-    row, records = rows["wide-deep+"], told(folder, "unexposed", kept.unexposed)
+    row, records = rows["wide-deep+"], scored_records(folder, "unexposed", kept.unexposed)
     predicted = sum(1 / (1 + math.exp(-record["score"])) for record in records)
     assert row.auc_unexposed == pytest.approx(expected_auc(records), abs=1e-9)
     assert row.auc_never_shown == pytest.approx(expected_auc([r for r in records if r["shown_before"] == 0]), abs=1e-9)
@@ -150,7 +150,7 @@ def test_metrics_of_unexposed_candidates_agree_with_scikit_learn(
 
 def test_ranking_metrics_agree_with_scikit_learn(rows: dict[str, Row], kept: Scores, folder: Path) -> None:
     pages = defaultdict(list)
-    for record in told(folder, "candidates", kept.candidates):
+    for record in scored_records(folder, "candidates", kept.candidates):
         pages[record["page"]].append(record)
     clicks, ndcg, ndcg_level, level_1 = [], [], [], []
     for page in pages.values():
@@ -184,20 +184,20 @@ def test_tied_candidates_count_as_the_mean_over_their_orders() -> None:
     assert ranking_metrics(candidates, np.array(scores))["expected_clicks"] == pytest.approx(mean)
 
 
-def test_rows_stand_in_their_order_with_their_shares(rows: dict[str, Row]) -> None:
+def test_rows_are_in_order_and_have_their_reference_shares(rows: dict[str, Row]) -> None:
     assert list(rows) == ["position alone", "position × level", "lr", "wide-deep+", "reference learner", "oracle"]
-    floor, above = rows["position alone"].auc, rows["reference learner"].auc
-    assert rows["lr"].share_of_reference == pytest.approx((rows["lr"].auc - floor) / (above - floor))
+    lower, upper = rows["position alone"].auc, rows["reference learner"].auc
+    assert rows["lr"].share_of_reference == pytest.approx((rows["lr"].auc - lower) / (upper - lower))
     by_level = rows["position × level"].auc
-    assert rows["lr"].share_above_level == pytest.approx((rows["lr"].auc - by_level) / (above - by_level))
+    assert rows["lr"].share_above_level == pytest.approx((rows["lr"].auc - by_level) / (upper - by_level))
     assert rows["oracle"].auc_expected > rows["reference learner"].auc_expected > rows["position × level"].auc_expected
     assert rows["oracle"].calibration_unexposed == pytest.approx(1.0)
     assert rows["oracle"].ndcg == pytest.approx(1.0)
 
 
-def test_floors_are_the_click_rates_of_the_first_half(truth: GroundTruth, folder: Path) -> None:
+def test_baselines_are_the_click_rates_of_the_first_half(truth: GroundTruth, folder: Path) -> None:
     cells: dict[tuple[object, object], list[int]] = defaultdict(list)
-    for record in told(folder, "exposed", baseline_scores(truth)["position × level"].shown):
+    for record in scored_records(folder, "exposed", baseline_scores(truth)["position × level"].shown):
         cell = cells[record["position"], record["level"]]
         if not record["second_half"]:
             cell.append(int(bool(record["joined"])))
@@ -232,7 +232,7 @@ def test_scoring_candidates_changes_nothing_of_what_is_learned(
     run.close()
     assert measured.trainer.weights_sha256() == plain.weights_sha256()
     exact = roc_auc_score(truth.shown.clicked, measured.scores().shown)
-    # The report's comes from 1,024 bins, coarse for the scores of the first batches, which are all alike.
+    # The report's AUC is binned (1,024 bins), coarse for the nearly equal scores of the first batches.
     assert plain.quality.summary().auc == pytest.approx(exact, abs=5e-4)
 
 
@@ -248,16 +248,16 @@ def test_candidate_is_scored_as_if_it_had_been_shown_first(
     np.testing.assert_allclose(scores.unexposed, scores.shown[first], atol=1e-5)
 
 
-def test_clicks_that_are_not_those_of_the_truth_are_refused(
+def test_labels_that_differ_from_the_ground_truth_are_an_error(
     truth: GroundTruth, settings: Settings, tmp_path: Path
 ) -> None:
     other = dataclasses.replace(truth, shown=dataclasses.replace(truth.shown, clicked=~truth.shown.clicked))
-    with pytest.raises(PrectrError, match="not the clicks of the truth"):
+    with pytest.raises(PrectrError, match="not the clicks of the ground truth"):
         replay_models(other, tmp_path, settings, MODELS[:1], ENCODER)
 
 
 def test_a_missing_page_is_reported(truth: GroundTruth, settings: Settings) -> None:
-    with pytest.raises(PrectrError, match=f"no score of {len(truth.shown.page)} of {len(truth.shown.page)} shown"):
+    with pytest.raises(PrectrError, match=f"no score for {len(truth.shown.page)} of {len(truth.shown.page)} shown"):
         ScoreRecordingTrainer(trainer_config(settings, MODELS[0], ENCODER), truth).scores()
 
 
@@ -331,11 +331,6 @@ def test_command_line_omits_paths(folder: Path) -> None:
         ["--recipe", '{"pears": 4000}'],
     ],
 )
-def test_flag_that_means_nothing_is_refused(arguments: list[str]) -> None:
+def test_invalid_flag_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(UsageError, match=arguments[0]):
         parse(arguments)
-
-
-def test_setting_that_there_is_not_names_the_nearest() -> None:
-    with pytest.raises(PrectrError, match="encoder_share"):
-        parse(["--set", "encodr_share=1"])

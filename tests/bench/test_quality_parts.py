@@ -1,6 +1,5 @@
-"""`bench.quality` in pieces: who is held against whom, the bootstrap, levels after joint training."""
+"""`bench.quality`: variants and their comparisons, the bootstrap, levels after joint training."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from bench.quality.benchmark import main, paired_differences, parse
+from bench.quality.benchmark import paired_differences, parse
 from bench.quality.bootstrap import BootstrapResult, WeightedAuc, bootstrap_auc
 from bench.quality.rows import paired_difference
 from bench.quality.scores import ScoreRecordingTrainer, oracle_scores
@@ -145,7 +144,7 @@ def test_weighted_auc_is_that_of_scikit_learn() -> None:
     assert WeightedAuc(scores, p)(weights) == pytest.approx(wanted)
 
 
-def test_bootstrap_draws_users_with_all_they_saw(truth: GroundTruth) -> None:
+def test_bootstrap_draws_users_with_all_their_impressions(truth: GroundTruth) -> None:
     scores = oracle_scores(truth)
     drawn = bootstrap_auc(truth, scores, Variant(model="oracle", track="T"), resamples=3)
     late = np.flatnonzero(truth.shown.page >= truth.half)
@@ -159,7 +158,7 @@ def test_bootstrap_draws_users_with_all_they_saw(truth: GroundTruth) -> None:
         assert auc == pytest.approx(wanted, abs=1e-6)
 
 
-def test_interval_over_users_is_of_the_mean_over_seeds() -> None:
+def test_user_interval_is_of_the_mean_over_seeds() -> None:
     rng = np.random.default_rng(2)
     drawn = {(name, seed): rng.random(200) for name in ("a", "b") for seed in (0, 1)}
     resampled = [
@@ -179,7 +178,7 @@ def test_interval_over_users_is_of_the_mean_over_seeds() -> None:
     ("steps", "resolved"),
     [((0.004, 0.005, 0.006), True), ((0.0007, 0.0008, 0.0009), False), ((-0.01, 0.02, 0.03), False)],
 )
-def test_step_is_resolved_from_a_thousandth_on_where_the_interval_leaves_zero_out(
+def test_difference_is_resolved_from_a_thousandth_if_its_interval_excludes_zero(
     steps: Sequence[float], resolved: bool
 ) -> None:
     rows = [row("prectr-v2", seed, auc=0.7 + step) for seed, step in enumerate(steps)]
@@ -198,18 +197,7 @@ def test_tracks_are_never_compared_with_each_other() -> None:
 # --- levels after joint training --------------------------------------------------------------------------------------
 
 
-def test_corrupt_results_are_reported_without_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for flags, status in ((["--stage-one", str(tmp_path)], 1), (["--relevance", str(tmp_path / "no.json")], 2)):
-        monkeypatch.setattr(sys, "argv", ["bench.quality", *flags, "--work", str(tmp_path), "--out", "x"])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        assert stopped.value.code == status
-        assert "bench.quality: " in capsys.readouterr().err
-
-
-def test_levels_after_joint_training_are_those_of_the_encoder_as_it_has_become(
+def test_levels_after_joint_training_are_those_of_the_trained_encoder(
     truth: GroundTruth, settings: Settings, tmp_path: Path
 ) -> None:
     full = (("debias", "hinge"), ("encoder_share", "1"), ("exposure", "off"))
@@ -229,15 +217,15 @@ def test_levels_after_joint_training_are_those_of_the_encoder_as_it_has_become(
     assert not np.allclose(found, before.softmax(dim=1).numpy(), atol=1e-3)
 
 
-def test_levels_after_joint_training_rest_on_what_their_own_query_has_shown(
+def test_levels_after_joint_training_depend_on_the_exposure_of_their_own_query(
     truth: GroundTruth, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last: dict[str, Example] = {}
     consume = ScoreRecordingTrainer.consume
 
-    def seen(self: ScoreRecordingTrainer, examples: Sequence[Example], line: int) -> None:
+    def seen(self: ScoreRecordingTrainer, examples: Sequence[Example], watermark: int) -> None:
         last.update({example.query: example for example in examples})
-        consume(self, examples, line)
+        consume(self, examples, watermark)
 
     monkeypatch.setattr(ScoreRecordingTrainer, "consume", seen)
     measured = _replayed(truth, settings, tmp_path, Variant(model="prectr-v2", track="T"))
@@ -246,18 +234,18 @@ def test_levels_after_joint_training_rest_on_what_their_own_query_has_shown(
     of_others = 0
     for n in range(0, len(found), len(found) // 20):
         query, title = sample.pairs[n]
-        place = truth.world.catalogue.item_ids[sample.item[n]]
+        item_id = truth.world.catalogue.item_ids[sample.item[n]]
         for other in (query, next(iter(last))):
             page = decode_page(last[other].page)
-            page.items = [msgspec.structs.replace(page.items[0], item_id=place, title=title)]
+            page.items = [msgspec.structs.replace(page.items[0], item_id=item_id, title=title)]
             one = msgspec.structs.replace(
                 last[other], query=query, labels=b"\0", levels=b"\1", page=msgspec.Raw(encode_record(page))
             )
-            told = measured.trainer.explain([one], position=1).levels[0]
+            levels = measured.trainer.explain([one], position=1).levels[0]
             if other == query:
-                np.testing.assert_allclose(found[n], told, atol=1e-4)
+                np.testing.assert_allclose(found[n], levels, atol=1e-4)
             else:
-                of_others += not np.allclose(found[n], told, atol=1e-4)
+                of_others += not np.allclose(found[n], levels, atol=1e-4)
     assert of_others > 10
 
 

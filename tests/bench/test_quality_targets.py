@@ -1,4 +1,4 @@
-"""`bench.quality`: what is aimed for, and whether it is reached."""
+"""`bench.quality`: whether targets are reached."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def reached(rows: Sequence[Row]) -> dict[str, bool | None]:
 
 
 @pytest.mark.parametrize(
-    ("figures", "earns"),
+    ("figures", "expected"),
     [
         ({"auc_never_shown": 0.54, "expected_clicks": 1.51, "share_level_1": 0.02, "auc": 0.6995}, True),
         ({"auc_never_shown": 0.52, "expected_clicks": 1.51, "share_level_1": 0.02}, False),
@@ -32,12 +32,12 @@ def reached(rows: Sequence[Row]) -> dict[str, bool | None]:
         ({"auc_never_shown": 0.54, "expected_clicks": 1.51, "share_level_1": 0.02, "auc": 0.698}, False),
     ],
 )
-def test_debias_target_needs_all_four_metrics(figures: dict[str, float], earns: bool) -> None:
+def test_debias_target_needs_all_four_metrics(figures: dict[str, float], expected: bool) -> None:
     rows = [row(NO_DEBIAS), row("prectr-v2", **figures)]
-    assert reached(rows)["debias earns its place: prior_adjustment+soft"] is earns
+    assert reached(rows)["debias reaches its target: prior_adjustment+soft"] is expected
 
 
-def test_what_has_not_run_is_not_judged() -> None:
+def test_target_without_measurements_is_undecided() -> None:
     assert set(reached([]).values()) == {None}
     one_seed = reached([row("prectr"), row("prectr-v2", auc=0.72)])
     assert one_seed["prectr < prectr-v2, resolved"] is None
@@ -56,7 +56,7 @@ def test_what_has_not_run_is_not_judged() -> None:
         (0.88, -0.02, 0.96, [True, False, True, False]),
     ],
 )
-def test_the_student_is_held_against_its_teacher_and_minilm(
+def test_student_targets_compare_with_teacher_and_minilm(
     auc: float, less_teacher: float, within: float, expected: list[bool]
 ) -> None:
     def figure(value: float) -> dict[str, float]:

@@ -1,6 +1,7 @@
-"""The bench of relevance: its measures against scikit-learn, its folds, and the made-up queries."""
+"""`bench.relevance`: metrics against scikit-learn, folds, and synthetic queries."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import torch
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from bench.relevance import benchmark as relevance
-from bench.relevance import vector_cache as kept_vectors
+from bench.relevance import vector_cache
 from bench.relevance.benchmark import assign_folds, bm25_scores, expected_level, with_brand_and_description
 from bench.relevance.bm25 import Bm25
 from bench.relevance.chorus_encoder import CPU, EncoderPipeline, chorus_graded_pairs, exclude_queries
@@ -61,7 +62,7 @@ def test_a_query_without_a_relevant_product_has_no_ndcg() -> None:
     assert ndcg_at_10(np.array([1.0, 2.0]), np.array([3, 0])) == pytest.approx(1 / np.log2(3))
 
 
-def test_scores_that_rank_alike_differ_by_nothing(scores: np.ndarray, grades: np.ndarray) -> None:
+def test_scores_with_equal_ranking_have_zero_difference(scores: np.ndarray, grades: np.ndarray) -> None:
     same = auc_difference(scores, 3 * scores + 1, grades, QUERIES)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
     assert auc_difference(grades.astype(float), scores, grades, QUERIES).low > 0
@@ -98,12 +99,12 @@ def test_a_fold_keeps_a_query_whole_and_folds_are_of_one_size() -> None:
     assert placed == assign_folds(chorus_graded_pairs(), 5, seed=1) != assign_folds(chorus_graded_pairs(), 5, seed=2)
 
 
-def test_a_held_out_query_is_in_no_distillation_set_in_whatever_form() -> None:
+def test_held_out_query_is_in_no_distillation_set_in_any_form() -> None:
     pairs = [("laptop bags", "x"), ("Bag laptop", "x"), ("laptop", "x"), ("red laptop bag", "x")]
     assert exclude_queries(pairs, ["laptop bag"]) == [("laptop", "x"), ("red laptop bag", "x")]
 
 
-def test_the_expected_level_of_a_certain_answer_is_the_answer() -> None:
+def test_expected_level_of_a_certain_prediction_is_that_level() -> None:
     sure = np.log(np.maximum(np.eye(4, dtype=np.float32), 1e-9))
     np.testing.assert_allclose(expected_level(sure), [1, 2, 3, 4], atol=1e-6)
 
@@ -126,7 +127,7 @@ def test_synthetic_queries_use_title_words_and_depend_on_the_seed_alone() -> Non
     assert len(plain) > len(found) / 2
 
 
-def test_a_query_is_paired_with_what_is_found_what_is_near_and_any() -> None:
+def test_query_is_paired_with_matches_near_misses_and_random_titles() -> None:
     titles = [product.title for product in PRODUCTS]
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(len(titles), 8)).astype(np.float32)
@@ -155,16 +156,17 @@ def test_an_interrupted_run_resumes_from_its_finished_folds(
     monkeypatch.setattr(relevance, "minilm_cosines", lambda shop, pairs: np.zeros(len(pairs)))
     monkeypatch.setattr(relevance, "read_products", list)
     (tmp_path / "warm").mkdir()
+    # Threads in place of spawned processes, which would spend half a minute on imports.
+    monkeypatch.setattr(relevance, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
     result = relevance.measure_all(EncoderPipeline(tmp_path, queries=10, seed=1), folds=3, jobs=jobs)
     assert result["rows"]["teacher"]["auc"]["value"] == 1.0
     assert result["rows"]["student"]["auc"]["value"] == 0.0
     assert result["rows"][relevance.AFTER_JOINT_TRAINING]["auc"]["value"] == 0.5
     assert result["student_less_teacher_auc"]["value"] == -1.0
     assert result["joint_less_student_auc"]["value"] == 0.5
-    assert "| teacher | 1.000 (1.000–1.000) |" in relevance.relevance_table(result)
 
 
-def test_brand_and_description_go_beside_the_title_where_they_are_known() -> None:
+def test_brand_and_description_are_added_where_known() -> None:
     shoes = [Product("red shoe", "acme", "for trails"), Product("blue shoe", desc="for roads")]
     pairs = [("shoe", "blue shoe"), ("acme", "hat"), ("shoe", "red shoe"), ("scarf", "scarf")]
     assert with_brand_and_description(pairs, [*shoes, Product("hat", "acme")]) == [
@@ -175,7 +177,7 @@ def test_brand_and_description_go_beside_the_title_where_they_are_known() -> Non
     ]
 
 
-def test_the_encoder_after_joint_training_is_the_one_that_the_trainer_ends_with() -> None:
+def test_encoder_after_joint_training_is_that_of_the_trainer() -> None:
     config = small_config(
         model="prectr-v2", encoder_lr=0.01, encoder_share=1.0, exposure="off", exposed_pairs_bits=1 << 20
     )
@@ -192,18 +194,18 @@ def test_the_encoder_after_joint_training_is_the_one_that_the_trainer_ends_with(
         examples[-1], page=msgspec.Raw(encode_record(page)), levels=bytes([1] * 20), labels=bytes(20)
     )
 
-    def told(by: RelevanceEncoder) -> np.ndarray:
+    def levels_of(by: RelevanceEncoder) -> np.ndarray:
         pairs = [(page.query, title) for title in titles]
         return torch.softmax(predict_level_logits(by, folder.tokenizer, pairs), dim=1).numpy()
 
-    np.testing.assert_allclose(told(network), trainer.explain([example]).levels, atol=1e-5)
-    assert np.abs(told(network) - told(folder.network)).max() > 0.01
+    np.testing.assert_allclose(levels_of(network), trainer.explain([example]).levels, atol=1e-5)
+    assert np.abs(levels_of(network) - levels_of(folder.network)).max() > 0.01
 
 
 def test_a_text_is_encoded_once_and_its_vector_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_classifier(tmp_path / "encoder", outputs=4)
     texts = ["wool hat", "usb cable", "wool hat", "cotton", "2 m"]
-    wanted = SentenceEncoder(folder, CPU).encode(texts)
+    expected = SentenceEncoder(folder, CPU).encode(texts)
     read: list[str] = []
     whole = SentenceEncoder.encode
 
@@ -212,19 +214,19 @@ def test_a_text_is_encoded_once_and_its_vector_cached(tmp_path: Path, monkeypatc
         return whole(self, texts)
 
     monkeypatch.setattr(SentenceEncoder, "encode", reading)
-    monkeypatch.setattr(kept_vectors, "_BLOCK", 2)
-    heard: list[int] = []
+    monkeypatch.setattr(vector_cache, "_BLOCK", 2)
+    progress: list[int] = []
     np.testing.assert_allclose(
-        CachedSentenceEncoder(folder, CPU, tmp_path / "kept").encode(texts[:3]), wanted[:3], atol=1e-6
+        CachedSentenceEncoder(folder, CPU, tmp_path / "cache").encode(texts[:3]), expected[:3], atol=1e-6
     )
-    again = CachedSentenceEncoder(folder, CPU, tmp_path / "kept").encode(texts, heard.append)
-    np.testing.assert_allclose(again, wanted, atol=1e-6)
+    again = CachedSentenceEncoder(folder, CPU, tmp_path / "cache").encode(texts, progress.append)
+    np.testing.assert_allclose(again, expected, atol=1e-6)
     assert read == ["wool hat", "usb cable", "cotton", "2 m"]
-    assert heard == [5]
+    assert progress == [5]
 
 
 def test_vectors_of_another_encoder_are_not_reused(tmp_path: Path) -> None:
     first, second = (save_classifier(tmp_path / name, outputs=outputs) for name, outputs in (("a", 4), ("b", 3)))
-    found = [CachedSentenceEncoder(folder, CPU, tmp_path / "kept").encode(["wool hat"]) for folder in (first, second)]
+    found = [CachedSentenceEncoder(folder, CPU, tmp_path / "cache").encode(["wool hat"]) for folder in (first, second)]
     np.testing.assert_allclose(found[1], SentenceEncoder(second, CPU).encode(["wool hat"]), atol=1e-6)
-    assert len(list((tmp_path / "kept").iterdir())) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 2

@@ -1,4 +1,4 @@
-"""The stage-one encoder of the synthetic world: its pairs, its errors, and how its levels are judged."""
+"""The stage-one encoder of the synthetic world: pairs, label noise, and metrics of levels."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,8 +19,9 @@ from bench.world.stage_one import (
     make_uneven,
     mean_level_metrics,
 )
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.artifact import load_encoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits
+from prectr.model.text.encoder.pretrain import predict_level_logits
 from prectr.stream.simulator import WorldSettings, make_catalogue
 from prectr.stream.simulator.vocabulary import DEPARTMENTS
 from tests.kit.models.encoder import tiny_encoder
@@ -50,14 +51,14 @@ def test_graded_pairs_are_candidates_with_their_levels_and_even_over_them() -> N
     np.testing.assert_allclose(drawn, of_all, atol=4 * np.sqrt(0.25 / len(pairs)))
 
 
-def test_share_of_the_levels_is_off_by_one_and_stays_a_level() -> None:
+def test_label_noise_changes_a_share_of_levels_by_one() -> None:
     true = np.repeat(np.arange(1, 5, dtype=np.uint8), 10_000)
-    told = add_label_noise(true, 0.15, np.random.default_rng(5))
-    wrong = told != true
+    noisy = add_label_noise(true, 0.15, np.random.default_rng(5))
+    wrong = noisy != true
     assert wrong.mean() == pytest.approx(0.15, abs=0.01)
-    assert set(np.abs(told - true)[wrong].tolist()) == {1}
-    assert set(told.tolist()) == {1, 2, 3, 4}
-    inner = Counter((told - true)[(true == 2) & wrong].tolist())
+    assert set(np.abs(noisy - true)[wrong].tolist()) == {1}
+    assert set(noisy.tolist()) == {1, 2, 3, 4}
+    inner = Counter((noisy - true)[(true == 2) & wrong].tolist())
     assert inner[-1] / inner.total() == pytest.approx(0.5, abs=0.05)
 
 
@@ -65,7 +66,7 @@ def test_encoder_is_made_once_with_words_and_pairs_of_another_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = PretrainConfig(vocab_size=400, distil_epochs=1, tune_epochs=1, batch_size=64)
-    recipe = Recipe(seed=77, pairs=128, made_up=64, queries=20, items=1000, training=training)
+    recipe = Recipe(seed=77, pairs=128, synthetic_pairs=64, queries=20, items=1000, training=training)
     folder = make_stage_one(recipe, tmp_path)
     encoder = load_encoder(folder)
     catalogue = make_catalogue(WorldSettings(pages=1, seed=77, queries=20, items=1000))
@@ -73,7 +74,7 @@ def test_encoder_is_made_once_with_words_and_pairs_of_another_catalogue(
     assert len(encoder.pairs) == 128
     assert encoder.header.provenance["recipe"]["pairs"] == 128
     assert [one["stage"] for one in encoder.header.provenance["passes"]] == ["distil", "tune"]
-    plain = load_encoder(make_stage_one(msgspec.structs.replace(recipe, made_up=0), tmp_path))
+    plain = load_encoder(make_stage_one(msgspec.structs.replace(recipe, synthetic_pairs=0), tmp_path))
     assert [one["stage"] for one in plain.header.provenance["passes"]] == ["tune"]
 
     def pretrain(*arguments: object, **named: object) -> None:
@@ -101,10 +102,10 @@ def test_synthetic_queries_are_labelled_by_the_fields() -> None:
         if len(named) != 1:
             continue
         category, brand = fields[title]
-        asked = [word for word in query.split() if word in brands]
+        brands_named = [word for word in query.split() if word in brands]
         if category != named[0]:
             assert level == (2 if category in related[named[0]] else 1), (query, title)
-        elif asked and asked[0] != brand:
+        elif brands_named and brands_named[0] != brand:
             assert level < 4, (query, title)
         else:
             assert level >= 2, (query, title)
@@ -112,7 +113,7 @@ def test_synthetic_queries_are_labelled_by_the_fields() -> None:
     assert seen == {1, 2, 3, 4}
 
 
-def test_words_for_one_thing_start_alike_and_others_do_not() -> None:
+def test_synonyms_have_similar_vectors_and_other_words_do_not() -> None:
     catalogue = make_catalogue(WorldSettings(pages=1, seed=77))
     words = ["kettle", "boiler", "headset", "earphones", "black", "azure", "nosuchword", ""]
     vectors = dict(zip(words, text_vectors(catalogue, words, seed=1), strict=True))
@@ -133,7 +134,7 @@ def test_related_categories_are_mostly_those_of_the_department() -> None:
     assert sum(found[name] == siblings[name] for name in siblings) >= 34
 
 
-def test_misjudged_candidates_are_the_same_encoder_with_fewer_pairs_of_some_levels(tmp_path: Path) -> None:
+def test_uneven_encoder_is_a_copy_with_fewer_pairs_of_some_levels(tmp_path: Path) -> None:
     whole = load_encoder(tiny_encoder())
     folder = tmp_path / "encoder"
     folder.symlink_to(tiny_encoder())
@@ -144,12 +145,12 @@ def test_misjudged_candidates_are_the_same_encoder_with_fewer_pairs_of_some_leve
     assert (after[1] + after[2]) / (before[1] + before[2]) == pytest.approx(0.7, abs=0.1)
 
 
-def test_sample_is_of_the_slices_that_it_names(truth: GroundTruth) -> None:
+def test_sample_is_from_the_slices_it_names(truth: GroundTruth) -> None:
     sample = LevelSample(truth)
-    figures = sample.metrics(np.full((len(sample.query), 4), 0.25))
+    metrics = sample.metrics(np.full((len(sample.query), 4), 0.25))
     late = truth.shown.page >= truth.half
     never = truth.unexposed.shown_before == 0
-    assert [(one.slice, one.showings) for one in figures] == [
+    assert [(one.slice, one.impressions) for one in metrics] == [
         ("exposed", late.sum()),
         ("unexposed", len(never)),
         ("never shown", never.sum()),
@@ -163,16 +164,16 @@ def test_sample_is_of_the_slices_that_it_names(truth: GroundTruth) -> None:
     )
 
 
-def test_levels_are_judged_as_scikit_learn_does(truth: GroundTruth) -> None:
+def test_level_metrics_agree_with_scikit_learn(truth: GroundTruth) -> None:
     sample = LevelSample(truth)
     encoder = load_encoder(tiny_encoder())
     probability = predict_level_logits(encoder.network, encoder.tokenizer, sample.pairs).double().softmax(1).numpy()
     found = {one.slice: one for one in sample.encoder_metrics(tiny_encoder())}["exposed"]
-    true, told = sample.level[: found.showings], probability[: found.showings]
-    assert found.accuracy == pytest.approx(accuracy_score(true, told.argmax(axis=1) + 1))
-    assert found.log_loss == pytest.approx(log_loss(true, told, labels=[1, 2, 3, 4]))
+    true, predicted = sample.level[: found.impressions], probability[: found.impressions]
+    assert found.accuracy == pytest.approx(accuracy_score(true, predicted.argmax(axis=1) + 1))
+    assert found.log_loss == pytest.approx(log_loss(true, predicted, labels=[1, 2, 3, 4]))
     mean = mean_level_metrics([sample.encoder_metrics(tiny_encoder()), sample.encoder_metrics(tiny_encoder())])[
         "exposed"
     ]
     assert mean.accuracy == pytest.approx(found.accuracy)
-    assert mean.showings == 2 * found.showings
+    assert mean.impressions == 2 * found.impressions

@@ -1,4 +1,4 @@
-"""The monitor's page in a real browser: nothing is complained of, and every figure on it is that of quality.json."""
+"""The monitor page in a real browser: no console errors, and every number equals that of quality.json."""
 
 import json
 import urllib.request
@@ -10,7 +10,7 @@ import pytest
 from prectr.ops.monitor.current_quality import MonitorSnapshot
 from prectr.ops.monitor.server import PageServer
 from testkit.chromium import NARROW, WIDE, Chrome
-from tests.browser.reading_figures import equals
+from tests.browser.displayed_number import equals
 from tests.ops.monitor.test_page import NOW, reading
 
 NOTHING_YET = MonitorSnapshot(status="reading", received=0, rejected={}, retained_windows=0, sources=[], quality={})
@@ -37,7 +37,7 @@ def quality(server: PageServer) -> dict[str, Any]:
 
 def test_every_visible_number_matches_the_json(browser: Chrome, server: PageServer) -> None:
     browser.open(url(server))
-    seen, now = dict(browser.figures()), quality(server)
+    seen, now = dict(browser.stats()), quality(server)
     models = {model["model"]: model["windows"] for model in now["models"]}
     expected = {
         f"{model}/{segment}/{window}/{what}"
@@ -59,8 +59,8 @@ def test_there_are_no_console_errors_and_nothing_is_clipped(
     browser: Chrome, server: PageServer, given: MonitorSnapshot, width: int, dark: bool
 ) -> None:
     server.update(given)
-    browser.dark(dark)
+    browser.prefer_dark(dark)
     browser.open(url(server), width)
-    assert browser.said() == []
-    assert browser.too_wide() == []
+    assert browser.console_messages() == []
+    assert browser.overflowing() == []
     assert browser.text("h1") == "Model quality"

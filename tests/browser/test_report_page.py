@@ -1,4 +1,4 @@
-"""The report of a replay in a real browser: nothing is complained of, and its figures are those of report.json."""
+"""The report of a replay in a real browser: no console errors, and every number equals that of report.json."""
 
 import json
 from functools import partial
@@ -11,10 +11,10 @@ import pytest
 
 from testkit.chromium import NARROW, WIDE, Chrome
 from testkit.command import run_replay_command
-from tests.browser.reading_figures import equals
+from tests.browser.displayed_number import equals
 from tests.kafka.worlds import simulated
 
-FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration")
+METRICS = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration")
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def at(report: Any, path: str) -> Any:
 def test_every_visible_number_matches_the_json(browser: Chrome, run_dir: Path) -> None:
     report = json.loads((run_dir / "report.json").read_bytes())
     browser.open((run_dir / "report.html").as_uri())
-    seen = browser.figures()
+    seen = browser.stats()
     for name, text in seen:
         assert equals(text, at(report, name)), (name, text)
     names = {name for name, _ in seen}
-    assert names >= {*FIGURES, "pages", "clicks"}
-    assert names >= {f"segments/{segment}/{what}" for segment in ("new", "low", "active") for what in FIGURES}
-    assert names >= {f"models/{number}/{what}" for number in (0, 1) for what in FIGURES}
-    assert names >= {f"outcomes/impressions/{end}" for end in ("emitted", "open", "duplicate", "dead_letter")}
+    assert names >= {*METRICS, "pages", "clicks"}
+    assert names >= {f"segments/{segment}/{what}" for segment in ("new", "low", "active") for what in METRICS}
+    assert names >= {f"models/{number}/{what}" for number in (0, 1) for what in METRICS}
+    assert names >= {f"outcomes/pages/{end}" for end in ("emitted", "open", "duplicate", "dead_letter")}
     ends = ("joined", "waiting", "duplicate", "late", "orphan", "foreign", "dead_letter")
     assert names >= {f"outcomes/clicks/{end}" for end in ends}
     assert names >= {f"dead_letters/{reason}" for reason in report["dead_letters"]}
@@ -58,10 +58,10 @@ def test_every_visible_number_matches_the_json(browser: Chrome, run_dir: Path) -
 def test_there_are_no_console_errors_and_nothing_is_clipped(
     browser: Chrome, run_dir: Path, width: int, dark: bool
 ) -> None:
-    browser.dark(dark)
+    browser.prefer_dark(dark)
     browser.open((run_dir / "report.html").as_uri(), width)
-    assert browser.said() == []
-    assert browser.too_wide() == []
+    assert browser.console_messages() == []
+    assert browser.overflowing() == []
     assert browser.text("h1").startswith("Replay report: ")
 
 
@@ -70,12 +70,12 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Requests are not logged."""
 
 
-def test_nothing_is_complained_of_where_a_server_has_it(browser: Chrome, run_dir: Path) -> None:
+def test_there_are_no_console_errors_when_served_over_http(browser: Chrome, run_dir: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(run_dir)))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         browser.open(f"http://127.0.0.1:{server.server_port}/report.html")
-        assert browser.said() == []
+        assert browser.console_messages() == []
     finally:
         server.shutdown()
         server.server_close()

@@ -94,7 +94,7 @@ def _run_all(
     *,
     keep_going: bool,
 ) -> None:
-    """Run them one after the other; `found` hears what has been found so far after each."""
+    """Run the scenarios one after the other; `on_outcomes` receives all outcomes so far after each."""
     folder = Path(tempfile.mkdtemp(prefix="prectr-faults-"))
     broker = Broker(home, folder / "kafka")
     worlds = LogCache(folder / "worlds")
@@ -137,7 +137,7 @@ def _raise_interrupt(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     # The client library logs every failed attempt, and here the broker fails on purpose.
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
-    # Each process started would compile torch anew.
+    # Every process would compile torch again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGTERM, _raise_interrupt)
     typer.run(main)

@@ -115,7 +115,7 @@ def _first_killed(system: LiveSystem, names: tuple[str, ...], failpoint: str, se
 def _kill_in_rebalance(system: LiveSystem) -> Injected:
     """A third process makes tasks move; it leaves when all is well again.
 
-    Where it comes while others are only coming back, it is given what nobody has yet, and comes once more.
+    If it joins while others are restarting, it is assigned tasks without an owner, and joins once more.
     """
     for name in STREAMS:
         system.schedule_kill(name, "rebalance", 1)
@@ -159,7 +159,7 @@ def _zombie(system: LiveSystem) -> Injected:
     if late:
         system.wait_until(lambda: recovery.seconds is not None, _FAILOVER_TIMEOUT)
     system.running[name].send_signal(signal.SIGCONT)
-    when = "when others put out in its place, " if late and recovery.seconds is not None else ""
+    when = "when others emitted in its stead, " if late and recovery.seconds is not None else ""
     asleep = time.monotonic() - stopped
     return Injected(f"SIGSTOP of stream process {name}, {when}after {asleep:.1f} s SIGCONT", recovery)
 
@@ -220,13 +220,13 @@ def _disk_full(system: LiveSystem) -> Injected:
     last = (stderr.strip().splitlines() or [""])[-1]
     if process.returncode != 1 or expected_message not in last or "Traceback" in stderr:
         raise AssertionError(
-            f"on a full disk {name} ended with exit code {process.returncode} and no clear word of it:\n{stderr[-3000:]}"
+            f"on a full disk {name} ended with exit code {process.returncode} and no clear message:\n{stderr[-3000:]}"
         )
     if volume is not None:
         volume.release()
     description = "its state's disk is full" if volume is not None else "its files may not grow"
     return Injected(
-        f"stream process {name}: {description}, it says so and ends{_restart(system, name)} with space", recovery
+        f"stream process {name}: {description}, it reports that and ends{_restart(system, name)} with space", recovery
     )
 
 
@@ -238,9 +238,9 @@ def _truncated_snapshot(system: LiveSystem) -> Injected:
     description = snapshots.truncate_newest(folder, system.rng)
     shutil.rmtree(system.state_dir(name))
     restarted = _restart(system, name)
-    # Where it comes back slowly, the others take over with state of their own, and store newer snapshots meanwhile.
-    noticed = system.wait_until(lambda: system.any_logged("is damaged"), _FAILOVER_TIMEOUT)
-    detection = "which is said" if noticed else "which nobody had to read"
+    # If it restarts slowly, the others take over with their own state, and store newer snapshots meanwhile.
+    noticed = system.wait_until(lambda: system.any_logged("is corrupt"), _FAILOVER_TIMEOUT)
+    detection = "which is reported" if noticed else "which no process had to read"
     return Injected(
         f"kill -9 of stream process {name}, its state deleted; {description}, {detection}{restarted}", recovery
     )

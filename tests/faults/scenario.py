@@ -29,7 +29,7 @@ _LAST_BURST = 0.15
 
 @dataclass
 class FaultRow:
-    """One fault of the table. at: seconds since the scenario began. again: until output flowed; None: unknown."""
+    """One fault of the table, with seconds from the start of the scenario and until output resumed; None: unknown."""
 
     kind: str
     description: str = "not done"
@@ -39,7 +39,7 @@ class FaultRow:
 
 @dataclass
 class ScenarioResult:
-    """How a scenario went. wrong: empty where all was well. logs: what its processes said, kept where it failed."""
+    """Outcome of a scenario: no problems if it passed; the logs of its processes are kept if it failed."""
 
     scenario: Scenario
     rows: list[FaultRow]

@@ -1,7 +1,6 @@
 """The whole live system of one scenario: two stream processes and a trainer, kept at work, watched, and restarted."""
 
 import random
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
+from testkit.command import RunningCommand
 from testkit.kafka_broker import Broker
 from tests.faults.feed import LogFeeder
 from tests.faults.output_probe import CheckpointRecovery, OutputProbe, RecoveryTimer
@@ -22,14 +22,14 @@ SESSION_SECONDS: Final = float(SESSION_TIMEOUT)
 _POLL_INTERVAL: Final = 0.05
 _RECOVERY_TIMEOUT: Final = 60.0
 _CONNECT_TIMEOUT: Final = "30"
-"""Seconds that a process goes on trying while the broker does not answer at start."""
+"""Seconds that a process keeps trying while the broker does not answer at its start."""
 
 
 class LiveSystem:
     """Processes by name: `1`, `2` and, for a while, `3` are stream processes, `train` is the trainer.
 
-    Each is started by the command that it was first started by, as its operator would. A process that ends by
-    itself, when no fault has made it, is a failure.
+    Each is restarted with the command that first started it, as an operator would. A process that ends without being
+    made to by a fault is a failure.
     """
 
     def __init__(self, broker: Broker, live: Live, log: Path, rng: random.Random, *, snapshots: bool) -> None:
@@ -37,11 +37,11 @@ class LiveSystem:
         self.live = live
         self.rng = rng
         self.snapshots = live.folder / "snapshots" if snapshots else None
-        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.running: dict[str, RunningCommand] = {}
         self.started_at = time.monotonic()
         self._volumes: dict[str, TmpfsVolume] = {}
         live.create()
-        # By default, the client waits for up to 30 s before it connects again, and nothing would come in meanwhile.
+        # By default the client waits up to 30 s before it reconnects, and nothing would be loaded meanwhile.
         connection = Connection(broker.address, {"reconnect_backoff_max_ms": 200}, connect_timeout=30)
         topics = Topics(live.prefix)
         self.feed = LogFeeder(connection, topics.events, log, live.partitions)
@@ -168,4 +168,6 @@ class LiveSystem:
         for name, process in self.running.items():
             if name not in may_end and process.poll() is not None:
                 stderr = self.live.stderr_of(process)
-                raise AssertionError(f"{name} ended by itself with exit code {process.returncode}:\n{stderr[-3000:]}")
+                raise AssertionError(
+                    f"{name} ended unexpectedly with exit code {process.returncode}:\n{stderr[-3000:]}"
+                )

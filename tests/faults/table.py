@@ -38,7 +38,8 @@ def summary(outcomes: Sequence[ScenarioResult]) -> str:
     fault_count = sum(len(outcome.rows) for outcome in outcomes)
     equal_faults = sum(len(outcome.rows) for outcome in outcomes if not outcome.problems)
     equal_scenarios = sum(not outcome.problems for outcome in outcomes)
-    return f"{equal_faults} of {fault_count} faults in {equal_scenarios} of {len(outcomes)} scenarios came out equal to the replay"
+    scenarios = f"{equal_scenarios} of {len(outcomes)} scenarios"
+    return f"{equal_faults} of {fault_count} faults in {scenarios} came out equal to the replay"
 
 
 def markdown(outcomes: Sequence[ScenarioResult], command: str, seed: int, already_passed: int = 0) -> str:

@@ -69,16 +69,16 @@ def _dead_letter_problems(live: Live, outcomes: Outcomes) -> list[str]:
     twice = sum(count > 1 for count in counts_by_source.values())
     if twice or len(counts_by_source) != rejected:
         return [
-            f"{rejected} events were refused; {len(counts_by_source)} are dead letters, {twice} of them more than once"
+            f"{rejected} events were rejected; {len(counts_by_source)} are dead letters, {twice} of them more than once"
         ]
     return []
 
 
 def _tracebacks(live: Live) -> list[str]:
     return [
-        f"{path.name} holds a traceback or tells of a mistake in the program"
+        f"{path.name} has a traceback or reports a mistake in the program"
         for path in sorted((live.folder / "stderr").iterdir())
-        if any(words in path.read_text(errors="replace") for words in ("Traceback", "a mistake in prectr itself"))
+        if any(words in path.read_text(errors="replace") for words in ("Traceback", "internal error"))
     ]
 
 

@@ -16,7 +16,7 @@ LOG_FACTORIES: Final[dict[str, Callable[[Path], Path]]] = {
 
 
 class LogCache:
-    """Makes logs in `folder`, and replays them, as they are asked for."""
+    """Makes logs in `folder`, and replays them, on request."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

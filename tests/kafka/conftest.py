@@ -1,4 +1,4 @@
-"""A broker a test session (of each pytest worker), and the live system on it."""
+"""One broker per test session (of each pytest worker), and live systems on it."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @pytest.fixture
 def live(broker: Broker, tmp_path: Path) -> Iterator[Live]:
-    """A system of its own on the broker; its processes are killed at the end."""
+    """A live system with its own prefix on the broker; its processes are killed at the end."""
     live = Live(broker.address, f"t{os.getpid()}-{next(_numbers)}.", tmp_path)
     try:
         yield live

@@ -1,8 +1,8 @@
-"""Runs the command, and kills it with SIGKILL as it passes a named point: `POINT N COMMAND…`, or `@FILE COMMAND…`.
+"""Runs a command, and kills it with SIGKILL at a failpoint: `POINT N COMMAND…`, or `@FILE COMMAND…`.
 
-POINT N: at its N-th passing. @FILE: once there is such a file, as the `POINT N` in it says, counted from then on; the
-file goes before the process does. SIGUSR1, or a crash in native code, makes the command write the stacks of its threads
-to stderr.
+POINT N: at its N-th passing. @FILE: as the `POINT N` in the file specifies, counted from when the file exists; it is
+deleted before the process is killed. On SIGUSR1, or a crash in native code, the command writes the stacks of its
+threads to stderr.
 """
 
 import faulthandler
@@ -13,19 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
-from prectr.ops.cli.main import main
-from prectr.state.failpoints import set_failpoint_hook
+from prectr.ops.cli.main import main as run_command
+from prectr.state.failpoints import Failpoint, set_failpoint_hook
 
 
-def _kill_at_failpoint(read_order: Callable[[], tuple[str, int] | None], before_kill: Callable[[], None]) -> None:
+def _kill_at_failpoint(read_order: Callable[[], tuple[Failpoint, int] | None], before_kill: Callable[[], None]) -> None:
     hits = 0
     lock = Lock()
 
-    def on_failpoint(name: str) -> None:
+    def on_failpoint(point: Failpoint) -> None:
         nonlocal hits
         with lock:
             found = read_order()
-            if found is None or name != found[0]:
+            if found is None or point is not found[0]:
                 return
             hits += 1
             if hits == found[1]:
@@ -35,15 +35,16 @@ def _kill_at_failpoint(read_order: Callable[[], tuple[str, int] | None], before_
     set_failpoint_hook(on_failpoint)
 
 
-def _read_order(file: Path) -> tuple[str, int] | None:
+def _read_order(file: Path) -> tuple[Failpoint, int] | None:
     try:
         point, number = file.read_text().split()
     except FileNotFoundError:
         return None
-    return point, int(number)
+    return Failpoint(point), int(number)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Arm the crash that the first arguments name, and run the command with the others."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     if sys.argv[1].startswith("@"):
@@ -51,7 +52,11 @@ if __name__ == "__main__":
         _kill_at_failpoint(lambda: _read_order(armed), armed.unlink)
         del sys.argv[1]
     else:
-        given = (sys.argv[1], int(sys.argv[2]))
+        given = (Failpoint(sys.argv[1]), int(sys.argv[2]))
         _kill_at_failpoint(lambda: given, lambda: None)
         del sys.argv[1:3]
+    run_command()
+
+
+if __name__ == "__main__":
     main()

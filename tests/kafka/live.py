@@ -1,9 +1,8 @@
-"""The live system as its commands, against a broker, and a replay of the same log to hold it against."""
+"""The live system as commands against a broker, and a replay of the same log to compare it with."""
 
 import json
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,18 +14,18 @@ from kafka.errors import KafkaError
 from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from testkit.command import PRECTR, environment, prectr, read_written_examples, run_replay_command
+from testkit.command import RunningCommand, environment, prectr, read_written_examples, run_replay_command
 
 PARTITIONS = 3
 MODEL = "lr"
 SESSION_TIMEOUT = "3"
 """Seconds after which a dead process's tasks move on."""
 CrashOrder = tuple[str, int] | Path
-"""Kill a process as it passes a named point for the n-th time; or as a file says, once there is one (crashing.py)."""
+"""Kill a process at the n-th passing of a failpoint; or as a file specifies, once it exists (crashing.py)."""
 
 
 class RunResult(NamedTuple):
-    """What two ways through the same log are compared by."""
+    """What is compared of two runs over the same log."""
 
     hashes: dict[str, str]
     outcomes: dict[str, Any]
@@ -39,7 +38,7 @@ def result_of(report: dict[str, Any], examples: Path) -> RunResult:
 
 
 def replay_log(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> RunResult:
-    """The embedded replay of a log."""
+    """Replay a log."""
     out = folder / "replay.jsonl.gz"
     flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
     report = run_replay_command(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
@@ -56,8 +55,8 @@ class Live:
     partitions: int = PARTITIONS
     timeout: float = 300
     """Seconds that a process may take to end."""
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
-    _logs: list[tuple[subprocess.Popen[str], Path]] = field(default_factory=list)
+    processes: list[RunningCommand] = field(default_factory=list)
+    _logs: list[tuple[RunningCommand, Path]] = field(default_factory=list)
 
     @property
     def _system(self) -> list[str | Path]:
@@ -86,33 +85,33 @@ class Live:
         crash: CrashOrder | None = None,
         state_dir: Path | None = None,
         **settings: str,
-    ) -> subprocess.Popen[str]:
-        """Start a stream process. state_dir: where it has its state, if not where `state` says."""
+    ) -> RunningCommand:
+        """Start a stream process; its state folder is `state_dir(name)` unless another is given."""
         return self._start(
             [
-                *_command(crash),
                 *("stream", *self._system, "--group-prefix", self.prefix, "--session-timeout", SESSION_TIMEOUT),
                 *("--state-dir", state_dir or self.state_dir(name), *flags),
             ],
+            crash,
             **settings,
         )
 
     def stream(self, count: int = 1, *flags: str) -> None:
-        """Run so many stream processes to the end of what is there; all must succeed."""
+        """Run `count` stream processes to the present end of the log; all must succeed."""
         for process in [self.start_stream(str(number + 1), "--until-end", *flags) for number in range(count)]:
             self.wait_for_end(process)
 
-    def start_train(self, *flags: str, run: str = "train", crash: CrashOrder | None = None) -> subprocess.Popen[str]:
+    def start_train(self, *flags: str, run: str = "train", crash: CrashOrder | None = None) -> RunningCommand:
         out: list[str | Path] = ["--run-dir", self.folder / run, "--model", MODEL]
-        return self._start([*_command(crash), "train", *self._system, *out, *flags])
+        return self._start(["train", *self._system, *out, *flags], crash)
 
     def train_and_read(self, *flags: str, run: str = "train") -> RunResult:
-        """Train to the end, write the examples, and say what came of it."""
+        """Train to the end, write the examples, and return the result."""
         self.wait_for_end(self.start_train("--until-end", *flags, run=run))
         return self.read_result(run)
 
     def read_result(self, run: str = "train") -> RunResult:
-        """Write the examples, and say what came of a trainer that has ended."""
+        """Write the examples, and return the result of a trainer that has ended."""
         report = json.loads((self.folder / run / "report.json").read_bytes())
         assert report["late_records"] == 0
         return result_of(report, self.examples())
@@ -122,29 +121,29 @@ class Live:
         self._check_success(prectr("examples", *self._system, "--until-end", "--out", out))
         return out
 
-    def wait_for_end(self, process: subprocess.Popen[str], code: int = 0) -> str:
-        """Wait for a process; returns what it wrote to stderr."""
+    def wait_for_end(self, process: RunningCommand, code: int = 0) -> str:
+        """Wait for a process; returns its stderr."""
         process.wait(self.timeout)
         err = self.stderr_of(process)
         assert process.returncode == code, f"exit {process.returncode}\n{err[-4000:]}"
         assert "Traceback" not in err, err[-4000:]
         return err
 
-    def request_stop(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask a process to end as an operator would, once it is at work.
+    def request_stop(self, process: RunningCommand, number: signal.Signals = signal.SIGTERM) -> None:
+        """Stop a process by a signal, as an operator would, once it handles signals.
 
-        Before that, a signal ends it as it ends any program: on a busy machine it takes long to load its code.
+        Before that a signal kills it; on a busy machine it takes long to load its code.
         """
         deadline = time.monotonic() + self.timeout
         while process.poll() is None and not _handles_signals(process) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(number)
 
-    def stderr_of(self, process: subprocess.Popen[str]) -> str:
-        """What a process has written to stderr so far."""
+    def stderr_of(self, process: RunningCommand) -> str:
+        """Return the stderr of a process so far."""
         return self._log(process).read_text(errors="replace")
 
-    def kill(self, process: subprocess.Popen[str]) -> None:
+    def kill(self, process: RunningCommand) -> None:
         """Kill a process, as a crash of its machine would."""
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -154,36 +153,34 @@ class Live:
             if process.poll() is None:
                 self.kill(process)
 
-    def _start(self, command: list[str | Path], **settings: str) -> subprocess.Popen[str]:
-        # To a file: a pipe that nobody reads would stop a process that has much to say.
+    def _start(self, command: list[str | Path], crash: CrashOrder | None = None, **settings: str) -> RunningCommand:
+        # To a file: a full pipe would block the process.
         arguments = [str(part) for part in command]
         work_dir = Path(arguments[arguments.index("--state-dir" if "stream" in arguments else "--run-dir") + 1])
         log = self.folder / "stderr" / f"{len(self._logs):02d}-{work_dir.name}.log"
         log.parent.mkdir(exist_ok=True)
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=out,
-                text=True,
-                env=environment(**settings),
-            )
+        process = RunningCommand(
+            [*_crash_arguments(crash), *arguments],
+            stdout=None,
+            stderr=log,
+            environ=environment(**settings),
+            module="prectr.ops.cli.main" if crash is None else "tests.kafka.crashing",
+        )
         self.processes.append(process)
         self._logs.append((process, log))
         return process
 
-    def _log(self, process: subprocess.Popen[str]) -> Path:
+    def _log(self, process: RunningCommand) -> Path:
         return next(log for started, log in self._logs if started is process)
 
     def _check_success(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _handles_signals(process: subprocess.Popen[str]) -> bool:
-    """Whether a process has handlers of its own for the signals that ask it to stop.
+def _handles_signals(process: RunningCommand) -> bool:
+    """Return whether a process has installed its handlers for the signals that stop it.
 
-    By SIGTERM's: Python has one for SIGINT from the start. Linux tells the signals caught as a mask, by number.
+    Checks SIGTERM, since Python handles SIGINT from the start. Linux reports the handled signals as a bit mask.
     """
     with suppress(FileNotFoundError):
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
@@ -192,8 +189,7 @@ def _handles_signals(process: subprocess.Popen[str]) -> bool:
     return False
 
 
-def _command(crash: CrashOrder | None) -> list[str]:
+def _crash_arguments(crash: CrashOrder | None) -> list[str]:
     if crash is None:
-        return PRECTR
-    order = [f"@{crash}"] if isinstance(crash, Path) else [crash[0], str(crash[1])]
-    return [sys.executable, "-m", "tests.kafka.crashing", *order]
+        return []
+    return [f"@{crash}"] if isinstance(crash, Path) else [crash[0], str(crash[1])]

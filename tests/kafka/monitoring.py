@@ -1,4 +1,4 @@
-"""A monitor as a process, and what it says."""
+"""A monitor process and what it serves."""
 
 import json
 import re
@@ -46,7 +46,7 @@ class MonitorProcess:
         return self._log.read_text(errors="replace")
 
     def port(self, endpoint: str) -> int | None:
-        """Of the `page` or of the `metrics`, once they are served."""
+        """Return the port of `page` or `metrics` once they are served."""
         assert self.process is not None
         assert self.process.poll() is None, self.log_text()
         found = re.search(rf"{endpoint}: http://127\.0\.0\.1:(\d+)/", self.log_text())
@@ -69,7 +69,7 @@ class MonitorProcess:
         return scrape_samples(port)
 
     def pages(self, model: str = "lr") -> int:
-        """Pages of all runs that it knows of."""
+        """Return the pages of all runs that the monitor knows."""
         models = {each["model"]: each for each in self.quality()["models"]}
         return int(models[model]["windows"]["run"]["all"]["pages"]) if model in models else 0
 
@@ -77,7 +77,7 @@ class MonitorProcess:
         wait_for(lambda: self.pages() == pages, lambda: f"{self.pages()} pages, not {pages}\n{self.log_text()}")
 
     def wait_for_end(self, code: int = 0) -> str:
-        """Wait for the process; what it said."""
+        """Wait for the process; returns its log."""
         assert self.process is not None
         self.process.wait(60)
         log = self.log_text()

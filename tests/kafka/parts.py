@@ -1,4 +1,4 @@
-"""A log taken apart: by place, by partition; and what the queries tasks say of records that came behind their line."""
+"""Logs split by position and by partition, and the late records that the `aggregate` tasks report."""
 
 import json
 import random
@@ -21,7 +21,7 @@ def lines_of(log: Path) -> Lines:
 
 
 def partition_of_line(line: bytes, partitions: int) -> int:
-    """The partition of a line's user; -1 where it has none."""
+    """Return the partition of a line's user; -1 if it has none."""
     try:
         return partition_of(json.loads(line)["user_id"], partitions)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -29,18 +29,18 @@ def partition_of_line(line: bytes, partitions: int) -> int:
 
 
 def split_in_three(lines: Lines, seed: int) -> list[Lines]:
-    """Cut in two places, anywhere."""
+    """Split a log at two random positions."""
     first, second = sorted(random.Random(seed).sample(range(1, len(lines)), 2))
     return [lines[:first], lines[first:second], lines[second:]]
 
 
 def join_parts(folder: Path, parts: Sequence[Lines]) -> Path:
-    """The log that the parts make up."""
+    """Write the parts as one log."""
     return write_log(folder / "whole.jsonl", [line for part in parts for line in part])
 
 
 def late_records(live: Live) -> int:
-    """Records that came behind the line of any queries task, as its last frame says."""
+    """Return the late records of all `aggregate` tasks, as their last frames report them."""
     topic = Topics(live.prefix).examples
     consumer = KafkaConsumer(
         bootstrap_servers=live.bootstrap, isolation_level="read_committed", auto_offset_reset="earliest"

@@ -24,10 +24,10 @@ def adversarial(folder: Path, pages: int = 1_000, seed: int = 21) -> Path:
 
 
 def split_orderly_log(log: Path, partitions: int, folder: Path) -> tuple[Path, Path]:
-    """Cut a well-behaved log where a pause of any length brings nothing out of order.
+    """Split a well-behaved log where a pause of any length makes no record late.
 
-    There, no page that is open in a partition, or comes later, closes before the line that all sources together
-    have reached: the largest time seen less the lateness.
+    There, no page that is pending in a partition, or follows, closes before the watermark of all sources: the largest
+    time seen minus the lateness.
     """
     lines = log.read_bytes().removesuffix(b"\n").split(b"\n")
     events = [_read(line) for line in lines]
@@ -53,7 +53,7 @@ def split_orderly_log(log: Path, partitions: int, folder: Path) -> tuple[Path, P
                 write_log(folder / "first.jsonl", lines[:split_at]),
                 write_log(folder / "second.jsonl", lines[split_at:]),
             )
-    raise AssertionError("no place to cut this log")
+    raise AssertionError("this log cannot be split")
 
 
 def _read(line: bytes) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A machine to bring the system up on; whatever a test does, nothing is left of it."""
+"""Ports and a folder for `make up`; everything is stopped at the end."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -47,7 +47,8 @@ class Machine:
         ports = {f"UP_{name}_PORT": str(self.first + number) for number, name in enumerate(names)}
         return {"UP_DIR": str(self.folder), **ports}
 
-    def told(self) -> UpSettings:
+    @property
+    def parsed(self) -> UpSettings:
         """The settings as the program reads them."""
         return UpSettings.from_environment(self.settings)
 
@@ -67,7 +68,7 @@ class Machine:
         return found
 
     def taken(self) -> list[int]:
-        """Ports that somebody listens on."""
+        """Return the ports that are in use."""
         found = []
         for port in range(self.first, self.first + _PORTS):
             with socket.socket() as probe:

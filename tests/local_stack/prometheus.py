@@ -35,7 +35,7 @@ class Server:
         self._begun = time.time()
 
     def get(self, path: str, **params: str) -> Any:
-        """What the API says."""
+        """Return the answer of the API."""
         with urllib.request.urlopen(f"{self._api}{path}?{urllib.parse.urlencode(params)}", timeout=30) as answer:
             found = json.loads(answer.read())
         assert found["status"] == "success", found
@@ -81,7 +81,7 @@ def shortened(text: str) -> str:
 
 
 def panel_queries(folder: Path) -> dict[str, str]:
-    """Every query of every panel, by dashboard, panel and letter, as Grafana would ask it of all models."""
+    """Every query of every panel, by dashboard, panel and letter, as Grafana requests it for all models."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         for panel in _panels(json.loads(path.read_bytes())["panels"]):

@@ -1,4 +1,4 @@
-"""`make up` brings the system up and says where, `make down` leaves nothing, and what is in the way is told."""
+"""`make up` starts the system and prints its addresses, `make down` leaves nothing, and obstacles are reported."""
 
 import json
 import os
@@ -32,21 +32,21 @@ def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machi
     ended = up.make("down")
     assert ended.returncode == 0, ended.stderr
     assert not up.is_up(), (processes_of(up.folder), up.commands(), up.taken())
-    said = up.told().log.read_text()
-    # What has to commit was asked first, and none of it had to be killed.
+    log = up.parsed.log.read_text()
+    # Processes with open commits were stopped first, and none had to be killed.
     assert "has not ended: killed" not in ended.stderr
-    assert "system.1 stopped (rc=0)" in said
-    assert "Traceback" not in said
+    assert "system.1 stopped (rc=0)" in log
+    assert "Traceback" not in log
     for log in (up.folder / "run" / "logs").iterdir():
         assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
     repeated = up.make("down")
     assert (repeated.returncode, "nothing is up" in repeated.stdout) == (0, True)
 
-    # Once more: nothing of the log is loaded twice. Then honcho dies, and there is nobody who ends the others.
-    lines = int(re.findall(r"demo log: (\d+) lines are in", said)[-1])
+    # Once more: nothing of the log is loaded twice. Then honcho dies, and nothing ends the others.
+    lines = int(re.findall(r"demo log: (\d+) lines in", log)[-1])
     assert up.make("up", UP_PAGES="300", UP_SPEED="max").returncode == 0
-    said = _until(up.told().log, r"demo log: (\d+) lines are in search-events, (\d+) of them since this start")
-    assert said == [str(lines), "0"]
+    log = _until(up.parsed.log, r"demo log: (\d+) lines in search-events, (\d+) of them loaded now")
+    assert log == [str(lines), "0"]
     honcho = [process.pid for process in processes_of(up.folder) if process.service == ""]
     for pid in honcho:
         os.kill(pid, signal.SIGKILL)
@@ -69,10 +69,10 @@ def _until(log: Path, pattern: str) -> list[str]:
 
 def test_a_port_in_use_is_reported_with_a_fix_and_nothing_starts(up: Machine) -> None:
     with socket.socket() as holder:
-        holder.bind(("127.0.0.1", up.told().prometheus_port))
+        holder.bind(("127.0.0.1", up.parsed.prometheus_port))
         holder.listen()
         done = up.make("up")
-    port = up.told().prometheus_port
+    port = up.parsed.prometheus_port
     assert done.returncode != 0
     assert f"port {port} (Prometheus) is in use" in done.stderr
     assert f"make up UP_PROMETHEUS_PORT={port + 100}" in done.stderr
@@ -100,10 +100,10 @@ def _found(name: str) -> str:
 def test_wrong_settings_are_reported(tmp_path: Path) -> None:
     made = machine(tmp_path / "up")
     for settings, words in (
-        ({"UP_KAFKA_PORT": "many"}, "UP_KAFKA_PORT=many: is not a whole number"),
+        ({"UP_KAFKA_PORT": "many"}, "UP_KAFKA_PORT=many: must be a whole number"),
         ({"UP_KAFKA_PORT": "70000"}, "must be at least 1 and at most"),
-        ({"UP_PORT": "1"}, "there is no setting UP_PORT of make up; there are UP_DIR"),
-        ({"UP_KAFKA_PORT": made.settings["UP_PROMETHEUS_PORT"]}, "two of its ports are the same"),
+        ({"UP_PORT": "1"}, "unknown setting UP_PORT of make up; the settings are UP_DIR"),
+        ({"UP_KAFKA_PORT": made.settings["UP_PROMETHEUS_PORT"]}, "two ports are equal"),
     ):
         done = made.make("up", **settings)
         assert done.returncode != 0
@@ -115,9 +115,9 @@ def test_prometheus_asks_all_that_is_up(tmp_path: Path) -> None:
     settings = UpSettings(dir=tmp_path, metrics_port=9500)
     write_config(settings)
     groups = json.loads((tmp_path / "prometheus" / "targets.yml").read_text())
-    asked = {group["labels"]["job"]: group["targets"] for group in groups}
+    scraped = {group["labels"]["job"]: group["targets"] for group in groups}
     # As `prectr run --stream-workers 2 --metrics-port 9500` serves them: the trainer's first, the monitor's last.
-    assert asked == {
+    assert scraped == {
         "train": ["127.0.0.1:9500"],
         "stream": ["127.0.0.1:9501", "127.0.0.1:9502"],
         "monitor": ["127.0.0.1:9503"],

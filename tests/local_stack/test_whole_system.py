@@ -1,4 +1,4 @@
-"""The whole system at work: a demo log goes through, Prometheus has every figure, and what is killed is told."""
+"""The whole system: a demo log is processed, Prometheus has every metric, and killed processes raise alerts."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def test_every_query_has_data_quality_matches_the_report_and_dead_processes_rais
     done = up.make("up", UP_PAGES=str(PAGES), UP_SPEED=SPEED)
     assert done.returncode == 0, done.stdout + done.stderr
     _scrape_often(up.folder)
-    server = Server(up.told().prometheus_port)
+    server = Server(up.parsed.prometheus_port)
     wait_for(lambda: server.now("up") and set(server.now("up").values()) == {1.0}, lambda: server.now("up"))
     assert sorted(dict(labels)["job"] for labels in server.now("up")) == ["monitor", "stream", "stream", "train"]
 
@@ -60,7 +60,7 @@ def _scrape_often(folder: Path) -> None:
 
 
 def _all_learned(folder: Path, server: Server) -> dict[str, Any]:
-    """Wait until all has been learned that can be, and every process says so; returns the trainer's report."""
+    """Wait until everything has been learned, and every process reports that; returns the trainer's report."""
 
     def report() -> dict[str, Any]:
         path = folder / "run" / "report.json"
@@ -88,35 +88,35 @@ def _every_query_has_data(server: Server, rules: Path) -> None:
     assert empty.keys() == WITHOUT_DATA.keys(), empty
     for rule in rules_of(rules):
         # A recording by the name that it is recorded under; an alert, which is silent while all is well, by its sides.
-        asked = sides(rule.expression) if rule.alert else [rule.expression, rule.name]
-        for query in asked:
+        expressions = sides(rule.expression) if rule.alert else [rule.expression, rule.name]
+        for query in expressions:
             assert server.has_data(query), (rule.name, query)
     health = {rule["name"]: rule["health"] for group in server.get("rules")["groups"] for rule in group["rules"]}
     assert health == dict.fromkeys((rule.name for rule in rules_of(_RULES)), "ok")
 
 
 def _dead_processes_raise_alerts(up: Machine, server: Server) -> None:
-    """Kill a stream process and the trainer, hold off whoever starts them again, and let go."""
-    targets = up.told().targets
+    """Kill a stream process and the trainer, prevent their restart for some time, then allow it."""
+    targets = up.parsed.targets
     dead = {("PrectrStreamDown", targets["stream"][0]), ("PrectrTrainerDown", targets["train"][0])}
 
-    def told(*states: str) -> set[tuple[str, str]]:
+    def alerts(*states: str) -> set[tuple[str, str]]:
         return {(name, instance) for name, instance, state in server.alerts() if state in states and "Down" in name}
 
-    wait_for(lambda: told("pending", "firing") == set(), server.alerts)
+    wait_for(lambda: alerts("pending", "firing") == set(), server.alerts)
     supervisor = _supervisor(up.folder)
     os.kill(supervisor.pid, signal.SIGSTOP)
     doomed = [each for each in _children(supervisor) if _name(each) in ("stream-1", "train")]
     assert len(doomed) == 2
     for process in doomed:
         os.kill(process, signal.SIGKILL)
-    wait_for(lambda: told("firing") == dead, server.alerts)
+    wait_for(lambda: alerts("firing") == dead, server.alerts)
     # Its tasks are with the other one, or they would be missing: no alert on that for long.
     wait_for(lambda: "PrectrTaskMissing" not in {name for name, _, _ in server.alerts()}, server.alerts)
-    wait_for(lambda: told("pending", "firing") == dead, server.alerts)
+    wait_for(lambda: alerts("pending", "firing") == dead, server.alerts)
 
     os.kill(supervisor.pid, signal.SIGCONT)
-    wait_for(lambda: told("pending", "firing") == set(), lambda: (server.alerts(), server.now("up")))
+    wait_for(lambda: alerts("pending", "firing") == set(), lambda: (server.alerts(), server.now("up")))
     assert set(server.now("up").values()) == {1.0}
 
 

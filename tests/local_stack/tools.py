@@ -1,4 +1,4 @@
-"""Programs of the machine that some tests need: without one a test is skipped, where CI=true it fails."""
+"""External programs that some tests need: without one a test is skipped, or fails if CI=true."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
 }
-"""Debian's package of each."""
+"""Debian package of each."""
 
 
 def needed(program: str) -> str:
-    """Where a program is."""
+    """Path of a program; skips or fails the test if it is missing."""
     found = shutil.which(program)
     if found is None:
         missing(f"no {program} to test with: apt-get install {PACKAGES[program]}")
@@ -22,7 +22,7 @@ def needed(program: str) -> str:
 
 
 def missing(what: str) -> None:
-    """Skip, or fail in CI."""
+    """Skip the test, or fail it in CI."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(what)
     pytest.skip(what)

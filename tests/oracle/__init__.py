@@ -1,1 +1,1 @@
-"""A second, brute-force account of what a replay must put out; it shares no code with the stages."""
+"""A brute-force oracle of the output of a replay; it shares no code with the stages."""

@@ -1,4 +1,4 @@
-"""What a line of the log says, by the standard library's json and the limits that the contract states."""
+"""Decodes a line of the log with the standard library's json and the limits of the contract."""
 
 import json
 import unicodedata
@@ -11,8 +11,8 @@ PAGE_IDS = ("request_id", "user_id")
 
 
 def read_line(line: bytes) -> tuple[str, dict[str, Any] | None]:
-    """The kind that a line claims (impression, click, unreadable), and its known fields if it keeps the contract."""
-    if len(line) > MAX_LINE:  # never held whole, so nobody knows what it says
+    """Return the kind that a line states (impression, click, unreadable), and its known fields if it is valid."""
+    if len(line) > MAX_LINE:  # never held as a whole, so its kind is not known
         return "unreadable", None
     event = _parse_json(line)
     kind = event.get("type") if isinstance(event, dict) else None

@@ -1,7 +1,7 @@
-"""One pass over a log with plain dicts: the examples, labels, snapshots and outcomes that DESIGN prescribes.
+"""One pass over a log with plain dicts: the examples, labels, snapshots and outcomes that docs/semantics.md defines.
 
-Nothing here is fast or clever, and nothing is taken from the stages: a misunderstanding would have to be
-made twice to go unseen. Times are milliseconds.
+It is neither fast nor clever and shares no code with the stages, so that a misunderstanding would have to be made
+twice to go unnoticed. Times are in milliseconds.
 """
 
 from collections.abc import Iterable
@@ -16,6 +16,7 @@ TTL = 90 * 24 * HOUR
 HISTORY_CLICKS = 50
 QUERY_CLICKS = 64
 HALF_LIFE = 7 * 24 * HOUR
+OUTCOME_KINDS = {"impression": "pages", "click": "clicks"}
 SNAPSHOT_FIELDS = ("history", "query_clicks", "query_decayed")
 
 Page = dict[str, Any]
@@ -25,12 +26,11 @@ Task = dict[str, Any]
 def expected_replay(
     lines: Iterable[bytes], partitions: int, *, flush: bool = True, snapshots: bool = False
 ) -> dict[str, Any]:
-    """What a replay of these lines puts out.
+    """Return the output of a replay of these lines.
 
-    Returns `examples` (as `--examples` writes them, in the one order), `outcomes`, `dead` (the bytes of every line
-    that is no event) and, if asked for, `snapshots`: for each example `history`, the last 50 clicks as
-    (ts, request_id, item_id), `query_clicks`, the last 64 as (ts, item_id, level), and `query_decayed`, as
-    [impressions, clicks] by level.
+    It has `examples` (as in an examples file, in the total order), `outcomes`, `dead` (the bytes of every dead letter)
+    and, on request, `snapshots`: for each example `history`, the last 50 clicks as (ts, request_id, item_id),
+    `query_clicks`, the last 64 as (ts, item_id, level), and `query_decayed`, as [impressions, clicks] by level.
     """
     tasks = [_new_task() for _ in range(partitions)]
     outcomes = _no_outcomes()
@@ -40,11 +40,11 @@ def expected_replay(
         if kind == "unreadable":
             outcomes["unreadable"] += 1
         else:
-            outcomes[kind + "s"]["in"] += 1
+            outcomes[OUTCOME_KINDS[kind]]["in"] += 1
         if event is None:
             dead.append(line)
             if kind != "unreadable":
-                outcomes[kind + "s"]["dead_letter"] += 1
+                outcomes[OUTCOME_KINDS[kind]]["dead_letter"] += 1
             continue
         event |= {"kind": kind, "line": line}
         _process(tasks[partition_of(event["user_id"], partitions)], event, outcomes, dead)
@@ -66,12 +66,12 @@ def _new_task() -> Task:
     return {
         "accepted": None,
         "watermark": None,
-        "suspects": [],  # {event, watermark at its arrival}
+        "future_events": [],  # {event, watermark at its arrival}
         "open": {},  # (user_id, request_id): page
-        "closed": {},  # the same, remembered for an hour
+        "closed": {},  # the same, kept for an hour
         "waiting": {},  # (user_id, request_id): clicks in order of arrival
         "users": {},  # user_id: {clicks, folded, queue, totals, last}
-        "open_times": {},  # user_id: ts of each of the user's open pages
+        "open_times": {},  # user_id: ts of each of the user's pending pages
         "emitted": [],
     }
 
@@ -106,19 +106,19 @@ def _process(task: Task, event: dict[str, Any], outcomes: dict[str, Any], dead_l
     else:
         _on_click(task, event, watermark, outcomes)
     if is_future:
-        task["suspects"].append({"event": event, "watermark": watermark})
+        task["future_events"].append({"event": event, "watermark": watermark})
 
 
 def _advance_watermark(task: Task, event: dict[str, Any]) -> bool:
-    """Confirm earlier suspects, then accept this time; true if the record is a suspect itself."""
+    """Confirm earlier future events, then accept this time; True if the record is a future event itself."""
     unconfirmed: list[dict[str, Any]] = []
-    for future_event in task["suspects"]:
+    for future_event in task["future_events"]:
         earlier_event = future_event["event"]
         if earlier_event["user_id"] != event["user_id"] and abs(earlier_event["ts"] - event["ts"]) <= HOUR:
             task["accepted"] = max(task["accepted"], earlier_event["ts"])
         else:
             unconfirmed.append(future_event)
-    task["suspects"] = unconfirmed
+    task["future_events"] = unconfirmed
     if task["accepted"] is None:
         task["accepted"] = event["ts"]
     elif event["ts"] > task["accepted"] + HOUR:
@@ -129,13 +129,13 @@ def _advance_watermark(task: Task, event: dict[str, Any]) -> bool:
 
 def _expire_future_events(task: Task, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
     unexpired: list[dict[str, Any]] = []
-    for future_event in task["suspects"]:
+    for future_event in task["future_events"]:
         if watermark < future_event["watermark"] + HOUR:
             unexpired.append(future_event)
             continue
         event = future_event["event"]
         if event["ts"] <= task["accepted"]:
-            continue  # reached meanwhile by the others' clocks, so it is ahead no longer
+            continue  # the accepted time has reached it meanwhile
         key = (event["user_id"], event["request_id"])
         if task["open"].get(key) is event:
             _remove_open_page(task, event)
@@ -146,7 +146,7 @@ def _expire_future_events(task: Task, watermark: int, out: dict[str, Any], dead:
             _remove_pending_click(task, key, event)
             out["clicks"]["dead_letter"] += 1
             dead.append(event["line"])
-    task["suspects"] = unexpired
+    task["future_events"] = unexpired
 
 
 def _remove_pending_click(task: Task, key: tuple[str, str], event: dict[str, Any]) -> None:
@@ -218,7 +218,7 @@ def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) ->
         out["clicks"]["joined"] += 1
         page["joined"][matching_positions[0]] = click
         if click["ts"] > task["accepted"] + HOUR:
-            # Ahead of everybody: no update until its page closes, so that a bad clock makes nobody forgotten.
+            # Too far ahead: no update until its page closes, so that a bad clock expires no entry.
             user = task["users"].setdefault(click["user_id"], _new_user([]))
         else:
             user = _user(task, click["user_id"], click["ts"])
@@ -263,7 +263,7 @@ def _remove_open_page(task: Task, page: Page) -> None:
 
 
 def _user(task: Task, user_id: str, time: int) -> dict[str, Any]:
-    """The user's entry as a record of this time finds it: absent if it is older than its time-to-live."""
+    """Return the user's entry as of a record's time: a new one if it is older than its time to live."""
     user: dict[str, Any] = task["users"].setdefault(user_id, _new_user([]))
     if user["last"] >= 0 and time - user["last"] > TTL:
         user = task["users"][user_id] = _new_user([click for click in user["clicks"] if click[0] >= time])
@@ -276,7 +276,7 @@ def _new_user(clicks: list[tuple[int, str, str]]) -> dict[str, Any]:
 
 
 def _trim_history(task: Task, user_id: str) -> None:
-    """Keep every click not older than the user's oldest open page, and the 50 before those."""
+    """Keep the clicks not older than the user's oldest pending page, and the 50 before those."""
     user = task["users"].get(user_id)
     if user is None:
         return
@@ -295,7 +295,7 @@ def _no_totals() -> dict[str, list[int]]:
 
 
 def _apply_closed_then_queue(entry: dict[str, Any], page: Page) -> dict[str, list[int]]:
-    """Fold every queued page that had closed by this page's ts, read the totals, then queue this page."""
+    """Apply every queued page that had closed by this page's ts, read the totals, then queue this page."""
     still_open = []
     for earlier in entry["queue"]:
         if earlier["close"] > page["ts"]:
@@ -349,7 +349,7 @@ def _clicks_of(page: Page) -> list[tuple[int, str, int]]:
 
 
 def _decayed(closed_pages: list[Page], ts: int) -> dict[str, list[float]]:
-    """Each page's counts, halved for every 7 days since it closed; a page that came late sees no future undone."""
+    """Sum the pages' counts, halved for every 7 days since they closed; for a late page the future is not undone."""
     now = max([ts, *(page["close"] for page in closed_pages)])
     sums = {level: [0.0, 0.0] for level in "1234"}
     for page in closed_pages:

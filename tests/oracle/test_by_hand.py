@@ -26,7 +26,7 @@ def clicks(result: dict[str, Any]) -> dict[str, int]:
 
 
 def pages(result: dict[str, Any]) -> dict[str, int]:
-    return {name: count for name, count in result["outcomes"]["impressions"].items() if count}
+    return {name: count for name, count in result["outcomes"]["pages"].items() if count}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_click_kinds() -> None:
         click("r1", "u1", "a", T + 1000),
         click("r1", "u1", "a", T + 2000),  # again: duplicate
         click("r1", "u1", "z", T + 2000),  # not on the page: foreign
-        click("r1", "u2", "a", T + 2000),  # another user's page: orphan in the end
+        click("r1", "u2", "a", T + 2000),  # another user's page: becomes an orphan
         click("r1", "u1", "b", T + 120_001),  # beyond the window: late
         page("r2", "u1", T + 125_000),  # watermark T + 120 s: r1 closes
         click("r1", "u1", "b", T + 3000),  # closed: late
@@ -78,7 +78,7 @@ def test_counts_halve_in_seven_days() -> None:
     assert snapshot["query_clicks"] == [(T + 1, "b", 2)]
 
 
-def test_click_before_its_page_joins_when_the_page_comes() -> None:
+def test_a_click_before_its_page_joins_when_the_page_arrives() -> None:
     result = expected_replay([click("r1", "u1", "b", T), page("r1", "u1", T - 1)], 3)
     assert clicks(result) == {"in": 1, "joined": 1}
 
@@ -86,9 +86,9 @@ def test_click_before_its_page_joins_when_the_page_comes() -> None:
 def test_late_page_closes_one_ms_after_the_watermark() -> None:
     log = [
         page("r1", "u1", T + HOUR),
-        page("r2", "u1", T),  # effective close = watermark + 1
+        page("r2", "u1", T),  # close time = watermark + 1
         click("r2", "u1", "a", T + 5),
-        click("r9", "u1", "a", T + HOUR + 1),  # watermark moves by 1 ms: r2 closes
+        click("r9", "u1", "a", T + HOUR + 1),  # the watermark advances by 1 ms: r2 closes
         click("r2", "u1", "b", T + 6),
     ]
     assert clicks(expected_replay(log, 1)) == {"in": 3, "joined": 1, "late": 1, "orphan": 1}
@@ -104,7 +104,7 @@ def test_an_unconfirmed_future_page_is_a_dead_letter_after_one_hour() -> None:
     assert result["dead"] == [jump]
 
 
-def test_quiet_night_passes_when_another_user_confirms() -> None:
+def test_a_quiet_night_passes_when_another_user_confirms() -> None:
     log = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u2", T + 9 * HOUR + 5_000)]
     assert pages(expected_replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
     alone = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u1", T + 9 * HOUR + 1)]

@@ -1,7 +1,7 @@
 """A seeded log with every kind of disorder that a click log can have.
 
-All events are made with true times, then given arrival times; the log is in order of arrival. What goes
-wrong is drawn independently for each event, so kinds of disorder meet in the same page and user.
+Events are generated with true times, then given arrival times; the log is in the order of arrival. Disorder is
+drawn independently for each event, so several kinds occur in the same page and user.
 """
 
 import json
@@ -49,7 +49,7 @@ COLOURS = ["red", "blue", "café", "😀", "ß"]
 
 @dataclass(frozen=True, kw_only=True)
 class Disorder:
-    """How often each kind of disorder befalls an event (probabilities), in a world of this many pages."""
+    """Probabilities of each kind of disorder per event, in a world of this many pages."""
 
     pages: int = 20_000
     users: int = 1500
@@ -69,12 +69,12 @@ class Disorder:
     jump: float = 0.003
     shared_request: float = 0.01
     nights: int = 4
-    """Gaps of more than an hour everywhere."""
+    """Number of gaps of more than an hour in all partitions."""
     confirmed_jumps: int = 3
 
 
 def make_world(seed: int, disorder: Disorder | None = None) -> list[bytes]:
-    """The lines of a log, in order of arrival, without their line ends."""
+    """Return the lines of a log in the order of arrival, without their line ends."""
     return _World(random.Random(seed), disorder or Disorder()).lines()
 
 
@@ -110,7 +110,7 @@ class _World:
     # --- people -------------------------------------------------------------------------------------------
 
     def _draw_users(self) -> tuple[list[str], list[float]]:
-        """Zipf over users; of eight partitions one has no user, one has one, one has two, one is often silent."""
+        """Zipf over users; of eight partitions one has no user, one has one, one has two, and one is often idle."""
         users: list[str] = []
         remaining_users = {5: 1, 6: 2, 7: 0}
         number = 0
@@ -183,7 +183,7 @@ class _World:
             self._add_arrival(conflicting, self.now + delay + rng.choice([1, 30_000, 30 * MINUTE, 5 * HOUR]))
 
     def _clock_offset(self, user: str) -> int:
-        """How far the clock of this page is off; nobody's first page has a wrong clock."""
+        """Draw the clock error of a page; the first page of a user has none."""
         rng = self.rng
         if user not in self.users_seen:
             self.users_seen.add(user)
@@ -259,7 +259,7 @@ class _World:
         return clicks
 
     def _confirmed_jump(self, number: int, max_jump: int) -> None:
-        """Two users of one partition (of 1, 3, 4 and 8) agree that it is later than all others think."""
+        """Two users of one partition (of 1, 3, 4 and 8) whose clocks agree and are ahead of all others."""
         rng = self.rng
         users_by_partition: dict[int, list[str]] = {}
         for name in self.users[: len(self.users) // 2]:
@@ -289,7 +289,7 @@ class _World:
             self.arrivals.append((when, len(self.arrivals), self._encode_variant(event)))
 
     def _encode_variant(self, event: Event) -> bytes:
-        """The same event may be written in many ways."""
+        """Encode an event in one of many equivalent ways."""
         rng = self.rng
         if rng.random() < 0.2:
             event = dict(rng.sample(sorted(event.items(), key=lambda pair: pair[0]), len(event)))
@@ -310,7 +310,7 @@ class _World:
 
 
 def corrupt_line(rng: random.Random, line: bytes) -> bytes:
-    """Bytes like these that are no event, by one of many kinds of damage."""
+    """Corrupt a line in one of many ways, so that it is no event."""
     if rng.random() < 0.4:
         return rng.choice(_corrupt_bytes(rng, line))
     event = json.loads(line)

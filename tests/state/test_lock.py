@@ -1,4 +1,4 @@
-"""One process at a time works in a folder."""
+"""The folder lock: one process at a time."""
 
 import subprocess
 import sys
@@ -35,15 +35,15 @@ def test_makes_the_folder_and_lets_it_go_again(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_a_second_one_is_refused_until_the_first_is_released(tmp_path: Path) -> None:
+def test_a_second_lock_is_rejected_until_the_first_is_released(tmp_path: Path) -> None:
     first = FolderLock(tmp_path)
-    with pytest.raises(StateError, match="another process is working in it: stop that one first"):
+    with pytest.raises(StateError, match="another process is using it: stop that one first"):
         FolderLock(tmp_path)
     first.release()
     FolderLock(tmp_path).release()
 
 
-def test_another_process_is_refused_by_name(tmp_path: Path) -> None:
+def test_another_process_is_rejected_by_name(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     process = another_process(tmp_path)
     said, _ = process.communicate()

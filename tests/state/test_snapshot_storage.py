@@ -1,4 +1,4 @@
-"""A location for snapshots: what fsspec makes of a URL, errors that name it, and no secret in any of them."""
+"""Snapshot storage: URLs of fsspec, and errors that name the location without any secret."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -70,25 +70,25 @@ def test_a_check_leaves_no_files(tmp_path: Path) -> None:
 def test_an_unknown_protocol_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SnapshotStorage(url)
-    assert "nowhere://***@bucket/a: cannot be used" in str(caught.value)
-    assert "Name a folder or a URL that fsspec knows" in str(caught.value)
+    assert "nowhere://***@bucket/a cannot be used" in str(caught.value)
+    assert "name a folder or a URL that fsspec supports" in str(caught.value)
     assert "password" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     location = SnapshotStorage(f"{tmp_path}/file/below")
-    with pytest.raises(StateError, match=r"file/below: probe-\w+ cannot be written: NotADirectoryError.*--snapshots"):
+    with pytest.raises(StateError, match=r"file/below: probe-\w+ cannot be written: NotADirectoryError.*use another"):
         location.check_access()
 
 
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (PermissionError(13, "Forbidden"), "Give this program the right to list, read, write and delete there"),
-        (FileNotFoundError("The specified bucket does not exist"), "Make the bucket or folder first"),
-        (OSError(28, "No space left on device"), "The disk is full"),
-        (RuntimeError("NoCredentials"), "Check the address, the network and the credentials"),
+        (PermissionError(13, "Forbidden"), "grant this program permission to list, read, write and delete there"),
+        (FileNotFoundError("There is no such bucket"), "create the bucket or folder first, or use another"),
+        (OSError(28, "No space left on device"), "the disk is full"),
+        (RuntimeError("NoCredentials"), "check the address, the network and the credentials, or use another"),
     ],
 )
 def test_a_storage_error_is_passed_on_with_a_fix(
@@ -107,17 +107,17 @@ def test_a_storage_error_is_passed_on_with_a_fix(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda location, file: location.names("a"),
-        lambda location, file: location.sizes("a"),
+        lambda location, file: location.list_names("a"),
+        lambda location, file: location.file_sizes("a"),
         lambda location, file: location.read("a"),
         lambda location, file: location.write("a", b""),
         lambda location, file: location.upload(file, "a"),
         lambda location, file: location.download("a", file),
         lambda location, file: location.delete("a"),
-        lambda location, file: location.modified("a"),
+        lambda location, file: location.modified_at("a"),
     ],
 )
-def test_no_secret_comes_out_of_an_error(
+def test_no_error_contains_a_secret(
     call: Callable[[SnapshotStorage, Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -134,7 +134,7 @@ def test_no_secret_comes_out_of_an_error(
 
 def test_a_storage_that_loses_writes_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path: b"other")
-    with pytest.raises(StateError, match="is read back as b'other': use another --snapshots"):
+    with pytest.raises(StateError, match="is read back as b'other': use another snapshot location"):
         SnapshotStorage("memory://place").check_access()
 
 

@@ -1,4 +1,4 @@
-"""Several owners of one task save and prune at once, stall, fail and die: no finished snapshot is ever lost."""
+"""Several writers of one task save and prune at once, stall, fail and die: no complete snapshot is ever lost."""
 
 import datetime
 import itertools
@@ -24,18 +24,18 @@ from tests.kit.stages.snapshots import (
 
 ROOTS = itertools.count()
 ENDS_AT = 8
-"""Offsets up to which an owner goes."""
+"""Offsets up to which a writer saves."""
 
 
 class Died(BaseException):
-    """The process of an owner has gone."""
+    """Raised when a writer's process dies."""
 
 
 class Owner:
-    """An owner whose saves stand still before each step on the location until `go` lets them on."""
+    """A writer whose saves pause before each storage operation until `go` continues them."""
 
     def __init__(self, url: str, folder: Path, keep: int, offset: int) -> None:
-        """at: the step that it stands before. saved: offset of its last finished save."""
+        """at: the operation that it is paused before. saved: offset of its last completed save."""
         self.offset = offset
         self.saved: int | None = None
         self.working = False
@@ -46,7 +46,7 @@ class Owner:
         self._snapshots = TaskSnapshots(HookedStorage(url, self._before, self._written), "t", Origin(), keep)
 
     def go(self, how: str = "") -> None:
-        """One step. how: 'fail', 'fail after' or 'die' instead of doing it."""
+        """Continue by one operation. how: 'fail', 'fail after' or 'die' instead of executing it."""
         self._outcome = how
         if self.working:
             self._go.release()
@@ -82,7 +82,7 @@ class Owner:
 
 
 class Task:
-    """Owners of one task, and what must hold between any two of their steps."""
+    """Writers of one task, and the invariants between any two of their operations."""
 
     def __init__(self, keep: int, folder: Path) -> None:
         self.root = f"owners-{next(ROOTS)}"
@@ -91,7 +91,7 @@ class Task:
         self._folder = folder
         self._finished = -1
         self.newest: int | None = None
-        """Offset of what was there in the end."""
+        """Return the offset of the newest snapshot in the end."""
 
     def step(self, number: int, how: str = "", offset: int = 0) -> None:
         owner = self.owners.get(number)
@@ -105,7 +105,7 @@ class Task:
         self.check()
 
     def save(self, number: int, offset: int, before: str = "") -> None:
-        """Let an owner begin a save at `offset` and go on to its end, or until it stands before a step."""
+        """Start a save at `offset` and run it to its end, or until it is paused before an operation."""
         if number in self.owners:
             self.owners[number].offset = offset
         self.step(number, offset=offset)
@@ -124,7 +124,7 @@ class Task:
                     file.modified -= datetime.timedelta(days=2)
 
     def check(self) -> None:
-        """The newest snapshot that was ever finished, or a newer one, is whole."""
+        """The newest snapshot that was ever completed, or a newer one, is complete."""
         whole = complete_snapshots_in_memory(f"{self.root}/t")
         assert max(whole, default=-1) >= self._finished
         for offset, files in whole.items():
@@ -148,7 +148,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("owners")
 
 
-# The races one by one; with two whole snapshots to keep they need more saves, and are no different.
+# The races one by one; with two snapshots to keep they need more saves, but are no different.
 
 
 def test_pruning_keeps_files_that_a_writer_still_references(folder: Path) -> None:

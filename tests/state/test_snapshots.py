@@ -1,4 +1,4 @@
-"""Snapshots of a task: what is saved comes back, damage falls back, others' are refused, crashes leave nothing."""
+"""Snapshots of a task: restored as saved, fallback from corruption, rejection of another system's, crashes."""
 
 import hashlib
 import logging
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prectr.state.errors import StateError
+from prectr.state.failpoints import Failpoint
 from prectr.state.snapshots import SnapshotResult, TaskSnapshots
 from prectr.state.store import Store
 from tests.kit.stages.snapshots import (
@@ -36,14 +37,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """The folder of the task in tests that reach into it."""
+    """The folder of the task in the storage."""
     return tmp_path / "remote" / "join-0"
 
 
 # --- save and restore -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_comes_back_in_another_process_s_folder(url: str, tmp_path: Path) -> None:
+def test_a_snapshot_is_restored_in_another_process_s_folder(url: str, tmp_path: Path) -> None:
     assert open_snapshots(url).newest() is None
     assert open_snapshots(url).restore(tmp_path / "store") is None
     assert not (tmp_path / "store").exists()
@@ -56,7 +57,7 @@ def test_what_is_saved_comes_back_in_another_process_s_folder(url: str, tmp_path
     assert reader.corrupt_count == 0
 
 
-def test_a_real_store_s_checkpoint_comes_back(url: str, tmp_path: Path) -> None:
+def test_a_real_store_s_checkpoint_is_restored(url: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.write({b"%06d" % number: b"x" * number for number in range(500)})
     store.checkpoint(tmp_path / "copy")
@@ -72,7 +73,7 @@ def test_a_real_store_s_checkpoint_comes_back(url: str, tmp_path: Path) -> None:
 def test_only_new_files_are_uploaded_and_a_new_writer_epoch_uploads_everything(url: str, tmp_path: Path) -> None:
     owner = open_snapshots(url)
     sizes = {offset: {name: len(content) for name, content in contents(offset).items()} for offset in (4, 5)}
-    # CURRENT and SAME are alike, and so stored once.
+    # CURRENT and SAME have equal content and are stored once.
     first, second = save_snapshots(owner, tmp_path, 4, 5)
     assert first == SnapshotResult(4, sum(sizes[4].values()) - len(b"MANIFEST"), sum(sizes[4].values()))
     assert second == SnapshotResult(5, sum(sizes[5][name] for name in ("000007.sst", "000009.log", "MANIFEST-1")), 39)
@@ -108,7 +109,7 @@ def test_restore_replaces_an_older_store_and_spares_one_as_new(url: str, tmp_pat
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_two_snapshots_at_one_offset_are_two_and_the_later_comes_back(tmp_path: Path, place: Path) -> None:
+def test_of_two_snapshots_at_one_offset_the_later_is_restored(tmp_path: Path, place: Path) -> None:
     owner = open_snapshots(tmp_path / "remote")
     owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     owner.save(checkpoint(tmp_path, 5), 4, 1.0)
@@ -141,7 +142,7 @@ def test_a_corrupt_file_falls_back_to_the_previous_snapshot(
     assert files_of(tmp_path / "store") == contents(4)
     assert reader.corrupt_count == 1
     (record,) = caplog.records
-    assert f"snapshot {manifests(place)[-1]} is damaged: {said}: trying the one before" in record.getMessage()
+    assert f"snapshot {manifests(place)[-1]} is corrupt: {said}: trying the previous one" in record.getMessage()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b"\xff"])
@@ -217,12 +218,12 @@ def test_a_snapshot_pruned_during_restore_is_not_corrupt_and_the_next_one_is_res
 # --- refused --------------------------------------------------------------------------------------------------------
 
 
-def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_path: Path) -> None:
+def test_snapshots_of_another_system_are_rejected_with_the_differences(url: str, tmp_path: Path) -> None:
     save_snapshots(open_snapshots(url), tmp_path, 4)
     other = open_snapshots(url, origin=Origin(cluster="c2", config={"window": 300, "new": 1}))
-    said = (
-        "cluster is 'c2', was 'c1'; config.new is 1, was None; config.window is 300, was 600. "
-        "Use another --snapshots, or the settings"
+    message = (
+        "cluster is c2, was c1; config.new is 1, was not set; config.window is 300, was 600: "
+        "use the settings that it was made with, or use another snapshot location"
     )
     for call in (
         other.newest,
@@ -232,13 +233,13 @@ def test_another_system_s_snapshots_are_refused_with_what_differs(url: str, tmp_
     ):
         with pytest.raises(StateError) as caught:
             call()
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "join-0" in str(caught.value)
     assert (found := open_snapshots(url).newest()) is not None
     assert found.offset == 4
 
 
-def test_another_format_is_refused(tmp_path: Path, place: Path) -> None:
+def test_another_format_is_rejected(tmp_path: Path, place: Path) -> None:
     save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (place / "manifests" / manifests(place)[0]).write_text('{"format": 2, "new": "field"}')
     with pytest.raises(StateError, match=r"is of format 2, this program reads format 1: use the release that wrote it"):
@@ -251,7 +252,7 @@ def test_a_checkpoint_that_cannot_be_read_and_a_target_that_cannot_be_written(tm
         owner.save(tmp_path / "gone", 4, 0.0)
     save_snapshots(owner, tmp_path, 4)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StateError, match=r"file/store: snapshot \d+-.*\.json cannot be put there: Not a directory"):
+    with pytest.raises(StateError, match=r"file/store: snapshot \d+-.*\.json cannot be restored there: Not a dir"):
         open_snapshots(tmp_path / "remote").restore(tmp_path / "file" / "store")
 
 
@@ -262,7 +263,7 @@ def test_a_checkpoint_that_cannot_be_read_and_a_target_that_cannot_be_written(tm
 def test_a_crash_in_a_restore_leaves_the_old_store_and_the_next_start_restores(times: int, tmp_path: Path) -> None:
     save_snapshots(open_snapshots(tmp_path / "remote"), tmp_path, 4)
     (tmp_path / "store").mkdir()
-    kill_at_failpoint("restore", times)
+    kill_at_failpoint(Failpoint.RESTORE, times)
     with pytest.raises(SimulatedKill):
         open_snapshots(tmp_path / "remote").restore(tmp_path / "store")
     assert files_of(tmp_path / "store") == {}
@@ -306,7 +307,7 @@ def test_what_a_killed_restore_leaves_is_removed_by_the_next_even_if_there_is_no
 
 def test_a_crash_before_the_manifest_is_no_snapshot_and_the_same_writer_reuses_the_files(tmp_path: Path) -> None:
     owner = open_snapshots(tmp_path / "remote")
-    kill_at_failpoint("snapshot")
+    kill_at_failpoint(Failpoint.SNAPSHOT)
     with pytest.raises(SimulatedKill):
         owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     assert open_snapshots(tmp_path / "remote").newest() is None
@@ -317,6 +318,6 @@ def test_a_crash_before_the_manifest_is_no_snapshot_and_the_same_writer_reuses_t
 def test_stop_ends_a_save_without_a_snapshot(tmp_path: Path) -> None:
     owner = open_snapshots(tmp_path / "remote")
     owner.stop()
-    with pytest.raises(StateError, match="snapshot at offset 4 given up: the task closes"):
+    with pytest.raises(StateError, match="snapshot at offset 4 cancelled: the task is closing"):
         owner.save(checkpoint(tmp_path, 4), 4, 0.0)
     assert open_snapshots(tmp_path / "remote").newest() is None

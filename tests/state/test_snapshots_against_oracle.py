@@ -1,4 +1,4 @@
-"""What `--examples` does not write, found by brute force too: histories, decayed counts, the query's last clicks."""
+"""The fields that an examples file does not have, against the oracle: histories, decayed counts, recent clicks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ def replayed_in_process(lines: list[bytes], folder: Path, partitions: int) -> li
 
 @pytest.mark.parametrize(("seed", "partitions"), [(31, 1), (32, 3), (33, 4)])
 def test_snapshots_are_as_of_the_page(seed: int, partitions: int, tmp_path: Path) -> None:
-    """Few users and queries, so that histories and rings overflow; pages late by hours among them."""
+    """Few users and queries, so that histories and recent clicks overflow; some pages are hours late."""
     world = make_world(seed, Disorder(pages=4000, users=25, gap=15.0, late=0.05))
     expected = expected_replay(world, partitions, snapshots=True)
     found = replayed_in_process(world, tmp_path, partitions)

@@ -1,4 +1,4 @@
-"""Snapshots of a task: which of them stay, and which files go with those that do not."""
+"""Pruning: which snapshots are kept, and which files are deleted with the others."""
 
 import hashlib
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from prectr.state.failpoints import Failpoint
 from tests.kit.stages.snapshots import (
     SimulatedKill,
     checkpoint,
@@ -23,7 +24,7 @@ from tests.kit.stages.snapshots import (
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """The folder of the task in tests that reach into it."""
+    """The folder of the task in the storage."""
     return tmp_path / "remote" / "join-0"
 
 
@@ -104,7 +105,7 @@ def test_files_of_a_writer_with_an_unreadable_manifest_stay(tmp_path: Path, plac
 
 def test_unreferenced_files_of_another_writer_are_deleted_after_a_day(tmp_path: Path) -> None:
     url, root = f"memory://{tmp_path}/left", f"{tmp_path}/left/join-0"
-    kill_at_failpoint("snapshot")
+    kill_at_failpoint(Failpoint.SNAPSHOT)
     with pytest.raises(SimulatedKill):
         open_snapshots(url).save(checkpoint(tmp_path, 1), 1, 0.0)
     store = MemoryFileSystem.store

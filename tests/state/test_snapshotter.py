@@ -1,4 +1,4 @@
-"""The snapshotter: uploads beside the work, at most one at a time, and never ends a task."""
+"""The snapshotter: background uploads, at most one at a time, whose failures never stop a task."""
 
 import logging
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Gate:
-    """Holds an upload at its first step until it is opened; then each step raises `error`, if there is one."""
+    """Blocks an upload at its first operation until it is opened; then each operation raises `error`, if any."""
 
     def __init__(self, error: Exception | None = None, *, is_open: bool = False) -> None:
         self.error = error
@@ -98,7 +98,7 @@ def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_
         snapshotter._upload.join(FOREVER)
     assert (snapshotter.progress.offset, snapshotter.progress.failures) == (None, 1)
     (record,) = caplog.records
-    assert record.getMessage() == "join-0: no snapshot this time: no answer: trying again with the next"
+    assert record.getMessage() == "join-0: snapshot failed: no answer: will retry at the next interval"
     assert names(tmp_path) == ["join-0"]
     gate.error = None
     snapshotter.start(8)
@@ -107,7 +107,7 @@ def test_a_failed_upload_is_a_warning_and_a_count_and_the_next_one_makes_up_for_
     assert reader(tmp_path).restore(tmp_path / "back") == 8
 
 
-def test_a_checkpoint_that_fails_is_a_count_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_checkpoint_is_counted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshotter = Snapshotter(snapshots(tmp_path, Gate(is_open=True)), store)
     monkeypatch.setattr("prectr.state.snapshotter.secrets.token_hex", lambda length: "taken")
     (tmp_path / "state" / ".join-0.checkpoint-taken").mkdir()

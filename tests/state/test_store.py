@@ -28,12 +28,12 @@ def everything(store: Store) -> dict[bytes, bytes]:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file but RocksDB's own log of what it does."""
+    """All files except RocksDB's log."""
     return {file.name: file.read_bytes() for file in path.iterdir() if not file.name.startswith("LOG")}
 
 
 def effective_options(path: Path) -> dict[str, str]:
-    """The default column family's options, as RocksDB itself has written them down at the last open."""
+    """The default column family's options, as written by RocksDB at the last open."""
     newest = max(path.glob("OPTIONS-*"), key=lambda file: int(file.name.split("-")[1]))
     section = newest.read_text().split('[CFOptions "default"]')[1]
     pairs = (line.strip().partition("=") for line in section.splitlines())
@@ -108,7 +108,7 @@ def test_options_hold_after_every_reopen(tmp_path: Path, bloom_bits: int) -> Non
 
 
 def test_options_not_applied_are_an_error_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rocksdict does when the column family's options are not passed again: it runs with the defaults."""
+    """If the column family's options are not passed again, rocksdict uses the defaults."""
     Store(tmp_path / "store", SMALL).close()
     plain = rocksdict.Options(raw_mode=True)
     monkeypatch.setattr("prectr.state.store._rocksdb_options", lambda options: plain)
@@ -146,7 +146,7 @@ def test_a_write_is_all_or_nothing_whenever_the_process_is_killed(tmp_path: Path
 
 
 def test_written_entries_outlive_a_process_that_dies_without_closing(tmp_path: Path) -> None:
-    """With the write-ahead log on; each write is there as a whole."""
+    """With the write-ahead log on: each write is complete."""
     dies = (
         "import os, sys; from pathlib import Path; from prectr.state.store import Store\n"
         "store = Store(Path(sys.argv[1]))\n"
@@ -160,7 +160,7 @@ def test_written_entries_outlive_a_process_that_dies_without_closing(tmp_path: P
 
 @pytest.mark.parametrize("log", [True, False])
 def test_a_checkpoint_is_consistent_and_independent_of_later_writes(tmp_path: Path, log: bool) -> None:
-    """Also what only memory held is in it, without a write-ahead log too."""
+    """It includes what was only in memory, even without a write-ahead log."""
     options = StoreOptions(write_ahead_log=log)
     store = Store(tmp_path / "store", options)
     before = {b"%04d" % number: os.urandom(50) for number in range(500)}

@@ -1,17 +1,24 @@
 """Click probability as a mixture over relevance levels (PRECTR 2025): Σᵢ P(click | level=i, x) · P(level=i).
 
-All in logarithms, so that neither a sure level nor a sure click overflows.
+Computed in log space, so that neither a certain level nor a certain click overflows.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import logsigmoid
 
 
-def fused_log_odds(conditional: Tensor, log_levels: Tensor) -> Tensor:
-    """Log-odds of a click, float32[N].
+class RelevanceFusion(Module):
+    """Mixes the conditional click probabilities by the level distribution; without parameters."""
 
-    conditional: float32[N, 4], log-odds of a click given each level. log_levels: float32[N, 4], ln P(level).
-    """
-    click = torch.logsumexp(log_levels + torch.nn.functional.logsigmoid(conditional), dim=1)
-    no_click = torch.logsumexp(log_levels + torch.nn.functional.logsigmoid(-conditional), dim=1)
-    return click - no_click
+    def forward(self, conditional: Tensor, log_levels: Tensor) -> Tensor:
+        """Log-odds of a click, float32[N].
+
+        Args:
+            conditional: float32[N, 4], log-odds of a click given each level.
+            log_levels: float32[N, 4], ln P(level).
+        """
+        click = torch.logsumexp(log_levels + logsigmoid(conditional), dim=1)
+        no_click = torch.logsumexp(log_levels + logsigmoid(-conditional), dim=1)
+        return click - no_click

@@ -1,4 +1,4 @@
-"""An encoder in a folder as Hugging Face has it, with its heads, graded pairs and a header that vouches for all."""
+"""An encoder in a Hugging Face folder, with its heads, graded pairs, and a header with the digests of all files."""
 
 import hashlib
 import json
@@ -37,28 +37,34 @@ PAIRS: Final = "pairs.jsonl.gz"
 MODEL_CARD: Final = "README.md"
 
 _IDENTITY_FILES: Final = (WEIGHTS, HEADS, TOKENIZER)
-"""What decides what the encoder says."""
+"""The files that determine the encoder's output."""
 
-_HINT: Final = "take another encoder folder, or make this one anew with `prectr pretrain`"
+_HINT: Final = "use another encoder folder, or pre-train the encoder again"
+
+
+_DEFAULT_CARD: Final = """# A relevance encoder
+Made by `prectr pretrain`; relevance.json has its provenance. Load the folder with `AutoModel` and `AutoTokenizer` of
+transformers, or with levels and vectors by `prectr.model.text.encoder.artifact.load_encoder`.
+"""
 
 
 class ArtifactHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What a folder is; readable without torch."""
+    """The header of an encoder folder; readable without torch."""
 
     format: int
     max_tokens: int
     sha256: dict[str, str]
-    """Of each other file that the encoder is read from, by name."""
+    """SHA-256 of each other file of the encoder, by name."""
     provenance: dict[str, Any]
-    """Where it comes from: teacher, data, seeds, versions, figures; free in form."""
+    """Teacher, data, seeds, versions, losses; free in form."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderArtifact:
-    """An encoder as it was read.
+    """A loaded encoder.
 
-    network: in evaluation mode, float32, on the CPU. pairs: the graded pairs of fine-tuning, may be empty.
-    sha256: over weights and vocabulary, so it names the encoder.
+    network: in evaluation mode, float32, on the CPU. pairs: the graded pairs of fine-tuning, possibly none.
+    sha256: over weights and vocabulary; identifies the encoder.
     """
 
     network: RelevanceEncoder
@@ -83,10 +89,16 @@ def save_encoder(
     card: str = "",
     half: bool = False,
 ) -> str:
-    """Write an encoder into a folder, made where there is none, and return its SHA-256.
+    """Write an encoder into a folder, which is created if needed, and return the encoder's SHA-256.
 
-    half: store the weights as float16, half the size; they are read as float32 all the same.
-    card: the model card, README.md.
+    Args:
+        folder: the destination.
+        network: the encoder.
+        tokenizer: its tokenizer.
+        pairs: the graded pairs of fine-tuning.
+        provenance: for the header.
+        card: the model card, README.md.
+        half: store the weights as float16, half the size; they are loaded as float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_dict = {name: _to_storage_dtype(tensor, half) for name, tensor in network.state_dict().items()}
@@ -111,37 +123,36 @@ def save_encoder(
 
 
 def load_encoder(folder: Path | None = None) -> EncoderArtifact:
-    """Read what `save_encoder` wrote; None: the encoder that ships with the package.
+    """Load what `save_encoder` wrote; None: the encoder that ships with the package.
 
     Raises:
-        CheckpointError: the folder or a file of it is missing or damaged, its format is another, or its parts do not
-            go together.
+        CheckpointError: the folder or a file is missing or corrupt, the format is unknown, or the files do not match.
     """
     folder = shipped_folder() if folder is None else folder
     header = read_header(folder)
     content = {name: _read_verified(folder, name, header) for name in (CONFIG, WEIGHTS, HEADS, TOKENIZER)}
     try:
         tokenizer = PairTokenizer(Tokenizer.from_str(content[TOKENIZER].decode()), max_tokens=header.max_tokens)
-    except Exception as error:  # the library raises nothing more special
-        raise CheckpointError(f"{folder / TOKENIZER} is no tokenizer: {error}; {_HINT}") from error
+    except Exception as error:  # the library raises bare exceptions
+        raise CheckpointError(f"{folder / TOKENIZER} is not a tokenizer: {error}; {_HINT}") from error
     network = _load_network(folder, content, tokenizer)
     return EncoderArtifact(network, tokenizer, _load_pairs(folder, header), _artifact_sha256(header), header)
 
 
 def read_header(folder: Path) -> ArtifactHeader:
-    """What a folder is; CheckpointError if it is no encoder's folder, or of another format."""
+    """Read the header of an encoder folder; CheckpointError: it has none, or one of another format."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder: name one that `prectr pretrain` has made")
+        raise CheckpointError(f"{folder} is not a folder: use one made by pretraining")
     path = folder / HEADER
     if not path.is_file():
-        raise CheckpointError(f"{folder} is no encoder's folder, it has no {HEADER}; {_HINT}")
+        raise CheckpointError(f"{folder} is not an encoder folder, it has no {HEADER}; {_HINT}")
     try:
         header = msgspec.json.decode(path.read_bytes(), type=ArtifactHeader)
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{path} is damaged: {error}; {_HINT}") from error
+        raise CheckpointError(f"{path} is corrupt: {error}; {_HINT}") from error
     if header.format != FORMAT:
         raise CheckpointError(
-            f"{path} is of format {header.format}, this program reads format {FORMAT}: use the release that wrote it"
+            f"{path} has format {header.format}, this program reads format {FORMAT}: use the release that wrote it"
         )
     return header
 
@@ -156,7 +167,7 @@ def _load_network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTok
     rows = bert["embeddings.word_embeddings.weight"].shape[0] if "embeddings.word_embeddings.weight" in bert else 0
     if rows != tokenizer.vocab_size:
         raise CheckpointError(
-            f"{folder} is of two encoders: {WEIGHTS} has {rows} word embeddings, {TOKENIZER} {tokenizer.vocab_size} "
+            f"{folder} mixes two encoders: {WEIGHTS} has {rows} word embeddings, {TOKENIZER} {tokenizer.vocab_size} "
             f"tokens; {_HINT}"
         )
     tensors = {f"bert.{name}": tensor for name, tensor in bert.items()} | heads
@@ -166,7 +177,7 @@ def _load_network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTok
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{folder} has other weights than its {CONFIG} says: {first}; {_HINT}") from error
+        raise CheckpointError(f"{folder} has weights that do not match its {CONFIG}: {first}; {_HINT}") from error
     return network.eval()
 
 
@@ -186,7 +197,7 @@ def _read_verified(folder: Path, name: str, header: ArtifactHeader) -> bytes:
     except OSError as error:
         raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}; {_HINT}") from error
     if hashlib.sha256(content).hexdigest() != header.sha256.get(name):
-        raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {HEADER}; {_HINT}")
+        raise CheckpointError(f"{folder / name} is corrupt: its SHA-256 is not the one in {HEADER}; {_HINT}")
     return content
 
 
@@ -217,7 +228,7 @@ def _to_transformers(tokenizer: PairTokenizer) -> PreTrainedTokenizerFast:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Without the progress bars of the library: a folder this small is written at once."""
+    """Disable the progress bars of transformers: a folder of this size is written at once."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -225,9 +236,3 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-_DEFAULT_CARD: Final = """# A relevance encoder
-Made by `prectr pretrain`; relevance.json says from what. `AutoModel` and `AutoTokenizer` of transformers open the
-folder; levels and vectors come from `prectr.model.text.encoder.artifact.load_encoder`.
-"""

@@ -1,17 +1,15 @@
-"""Graded pairs: how relevant a title is to a query, as people or a rule said."""
+"""Graded pairs: the relevance of a title to a query, judged by people or by a rule."""
 
 import gzip
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from prectr.model.text.encoder.tokens import Pair
+from prectr.state.aggregates import LEVELS
 from prectr.state.errors import InputError
-
-LEVELS: Final = (1, 2, 3, 4)
 
 
 class GradedPair(msgspec.Struct, frozen=True):
@@ -28,7 +26,7 @@ class GradedPair(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct):
-    """A line of a file of pairs; fields that are not known are ignored."""
+    """A line of a file of pairs; unknown fields are ignored."""
 
     query: str
     title: str = ""
@@ -41,10 +39,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read_graded(path: Path) -> list[GradedPair]:
-    """The graded pairs of a JSON Lines file (.gz too): query, title, and level 1 to 4 or grade 0 to 3.
+    """Read graded pairs of a JSON Lines file (.gz too): query, title, and level 1 to 4 or grade 0 to 3.
 
     Raises:
-        InputError: the file cannot be read, or a line is no graded pair; the message names the line.
+        InputError: the file cannot be read, or a line is not a graded pair; the message names the line.
     """
     graded = []
     for number, line in _read_lines(path):
@@ -58,20 +56,20 @@ def read_graded(path: Path) -> list[GradedPair]:
             raise InputError(f"{path} line {number} has {seen}; a level is 1 to 4, a grade 0 to 3")
         graded.append(GradedPair(line.query, line.title, level))
     if not graded:
-        raise InputError(f"{path} holds no graded pairs: give one with lines of query, title and level")
+        raise InputError(f"{path} holds no graded pairs: use a file with lines of query, title and level")
     return graded
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs of a JSON Lines file (.gz too): query and title; levels are not looked at. InputError as above."""
+    """Read pairs of a JSON Lines file (.gz too): query and title; levels are ignored. InputError as above."""
     pairs = [(line.query, line.title) for _, line in _read_lines(path)]
     if not pairs:
-        raise InputError(f"{path} holds no pairs: give one with lines of query and title")
+        raise InputError(f"{path} holds no pairs: use a file with lines of query and title")
     return pairs
 
 
 def pack_graded(pairs: Iterable[GradedPair]) -> bytes:
-    """Graded pairs as compressed JSON Lines, the same bytes for the same pairs."""
+    """Encode graded pairs as compressed JSON Lines; equal pairs give equal bytes."""
     return gzip.compress(b"".join(_encode(pair) + b"\n" for pair in pairs), 9, mtime=0)
 
 
@@ -84,11 +82,11 @@ def _read_lines(path: Path) -> Iterable[tuple[int, _Line]]:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path} is damaged: {error}; make it anew") from error
+            raise InputError(f"{path} is corrupt: {error}; create the file again") from error
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             yield number, _decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} line {number} is no pair of query and title: {error}") from error
+            raise InputError(f"{path} line {number} is not a pair of query and title: {error}") from error

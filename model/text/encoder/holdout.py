@@ -1,17 +1,18 @@
-"""Graded pairs of some queries set aside, so that training knows when to stop."""
+"""A holdout of graded pairs, by query, for early stopping."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.state.errors import UsageError
+from prectr.state.errors import Remedy, UsageError
 
 
 def split_holdout(graded: Sequence[GradedPair], share: float, seed: int) -> tuple[list[GradedPair], list[GradedPair]]:
-    """Pairs to train on, and pairs of a share of the queries, drawn from the seed; a query is on one side only.
+    """Split into pairs to train on and pairs of a random share of the queries; a query is on one side only.
 
-    UsageError: there are too few queries to set any aside.
+    Raises:
+        UsageError: there are too few queries.
     """
     if share <= 0:
         return list(graded), []
@@ -19,7 +20,7 @@ def split_holdout(graded: Sequence[GradedPair], share: float, seed: int) -> tupl
     count = round(share * len(queries))
     if count < 1 or count >= len(queries):
         raise UsageError(
-            f"{share:.0%} of {len(queries)} queries cannot be held out: give pairs of more queries, or --held-out 0"
+            f"{share:.0%} of {len(queries)} queries cannot be held out", Remedy.MORE_QUERIES, Remedy.NO_HOLDOUT
         )
     drawn = np.random.default_rng([seed, 11]).permutation(len(queries))[:count]
     holdout = {queries[index] for index in drawn.tolist()}

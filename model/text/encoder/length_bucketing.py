@@ -1,4 +1,4 @@
-"""Batches of texts of like length, so that little is computed for padding."""
+"""Batches of texts of similar length, to save computation on padding."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def length_sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Places of batches of `size`, the longest first, so that what does not fit in memory fails at once.
+    """Indices of batches of at most `batch_size`, longest first, so that running out of memory shows at once.
 
-    lengths: int64[n]; each batch: int64[at most size].
+    lengths: int64[n]; yields int64[at most batch_size].
     """
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
@@ -19,9 +19,9 @@ def length_sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterat
 def length_bucketed_batches(
     lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator, *, bucket_batches: int = 32
 ) -> list[NDArray[np.int64]]:
-    """Places of the batches of an epoch: drawn at random, in pools of `pool` batches sorted by length.
+    """Indices of the batches of an epoch: a random permutation, sorted by length in buckets of `bucket_batches`.
 
-    lengths: int64[n]. Every place is in one batch; batches come in random order.
+    lengths: int64[n]. Every index is in one batch; batches are in random order.
     """
     order = rng.permutation(len(lengths))
     batches = []

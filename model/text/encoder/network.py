@@ -14,14 +14,14 @@ LEVELS: Final = 4
 """Relevance levels, 1 (irrelevant) to 4 (strongly relevant)."""
 
 HIDDEN_SIZE: Final = 128
-"""Of the representation of a pair."""
+"""Width of the representation of a pair."""
 
 VECTOR_SIZE: Final = 32
 """Width of the vectors of the query and of the item."""
 
 ATTENTION: Final = "eager"
-"""How attention is computed where `BertModel` does: plain products, as here; fused kernels are not the same on every
-run, on some devices."""
+"""Attention implementation of `BertModel`: plain products, as here; fused kernels are not deterministic on some
+devices."""
 
 _LAYERS: Final = 3
 _HEADS: Final = 4
@@ -29,9 +29,10 @@ _INTERMEDIATE_SIZE: Final = 512
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder says of B pairs.
+    """Encodings of B pairs.
 
-    pair: float32[B, 128]; level_logits: float32[B, 4], of levels 1 to 4; query, item: float32[B, 32], of length 1.
+    pair_embedding: float32[B, 128]. level_logits: float32[B, 4], of levels 1 to 4. query_vector, item_vector:
+    float32[B, 32], of length 1.
     """
 
     pair_embedding: Tensor
@@ -43,14 +44,14 @@ class EncoderOutput(NamedTuple):
 class RelevanceEncoder(nn.Module):
     """A BERT of 3 layers, 128 wide, without dropout, and its heads.
 
-    The query's tokens that the title has too, and the title's that the query has, are marked by their token type
-    (2 and 3 in place of 0 and 1): a match of words need not be learned word by word. The pair's representation is
-    read from `[CLS]`, the means of both parts, their product and their distance (as in InferSent, Conneau et al.
-    2017); the marks and this reading are ours.
+    Tokens that query and title share are marked by their token type (2 and 3 instead of 0 and 1), so that matches
+    need not be learned word by word. The pair's representation is computed from `[CLS]`, the means of both parts,
+    their product and their distance (as in InferSent, Conneau et al. 2017). Marks and representation are a
+    reconstruction.
     """
 
     def __init__(self, config: BertConfig) -> None:
-        """Make the network of a configuration, with weights from torch's random state."""
+        """Make the network, with weights from torch's random state."""
         super().__init__()
         width = config.hidden_size
         self.bert = BertModel(config)  # type: ignore[no-untyped-call]
@@ -77,10 +78,10 @@ class RelevanceEncoder(nn.Module):
         )
 
     def hidden_states(self, tokens: PairTokens) -> tuple[Tensor, Tensor]:
-        """What BERT says: of each token, float32[B, L, 128], zero where there is none; of `[CLS]`, pooled, [B, 128].
+        """BERT's hidden states float32[B, L, 128], zero at padding, and the pooled `[CLS]` float32[B, 128].
 
-        It is what the forward pass of `BertModel` says, but only attention sees padding, which is a quarter of a batch
-        or more: everything else works on the tokens that are there, one after the other.
+        Equal to the forward pass of `BertModel`, but only attention computes on padding, which is a quarter of a batch
+        or more; everything else works on the packed tokens.
         """
         token_index = tokens.attention_mask.flatten().nonzero().squeeze(1)
         types = tokens.token_type_ids + 2 * token_matches(tokens).long()
@@ -100,13 +101,13 @@ class RelevanceEncoder(nn.Module):
         return hidden, bert.pooler(hidden)
 
     def level_logits(self, pair: Tensor) -> Tensor:
-        """float32[B, 4] from the representation of pairs, float32[B, 128]: for noise on it, without a second pass."""
+        """float32[B, 4] from representations float32[B, 128] of pairs."""
         logits: Tensor = self.levels(pair)
         return logits
 
 
 def token_matches(tokens: PairTokens) -> Tensor:
-    """Which tokens the other part has too, bool[B, L]; the closing `[SEP]` of both parts is one."""
+    """bool[B, L]: tokens that the other part has too, among them the closing `[SEP]` of both parts."""
     same = tokens.input_ids[:, :, None] == tokens.input_ids[:, None, :]
     other_part = tokens.token_type_ids[:, :, None] != tokens.token_type_ids[:, None, :]
     found = (same & other_part & tokens.attention_mask[:, None, :]).any(dim=2)
@@ -114,7 +115,7 @@ def token_matches(tokens: PairTokens) -> Tensor:
 
 
 def make_encoder(tokenizer: PairTokenizer, seed: int, *, layers: int = _LAYERS) -> RelevanceEncoder:
-    """An untrained encoder for a vocabulary, in evaluation mode; the weights depend on the seed alone."""
+    """Make an untrained encoder for a vocabulary, in evaluation mode; the weights depend on the seed alone."""
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=HIDDEN_SIZE,
@@ -139,9 +140,10 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def _self_attention(heads: BertSelfAttention, packed: Tensor, token_index: Tensor, attention_bias: Tensor) -> Tensor:
-    """What each token hears, float32[T, 128], from BERT's self-attention with all heads' products in one.
+    """BERT's self-attention on packed tokens, float32[T, 128], with one product for all heads.
 
-    packed: float32[T, 128]. there: int64[T], where the tokens are in [B, L]. unseen: float32[B, L], −∞ at no token.
+    packed: float32[T, 128]. token_index: int64[T], the tokens' positions in the flattened [B, L].
+    attention_bias: float32[B, L], −∞ at padding.
     """
     parts = (heads.query, heads.key, heads.value)
     weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
@@ -153,12 +155,12 @@ def _self_attention(heads: BertSelfAttention, packed: Tensor, token_index: Tenso
 
 
 def _pad(packed: Tensor, token_index: Tensor, shape: torch.Size) -> Tensor:
-    """float32[B, L, any], zero where there is no token, from float32[T, any]."""
+    """float32[B, L, any], zero at padding, from packed float32[T, any]."""
     padded = packed.new_zeros(shape.numel(), packed.shape[1])
     return padded.index_copy(0, token_index, packed).view(*shape, -1)
 
 
 def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the tokens of a part, float32[B, 128]; hidden: float32[B, L, 128], part: bool[B, L]."""
+    """Mean over the tokens of a part, float32[B, 128]; hidden: float32[B, L, 128], mask: bool[B, L]."""
     weight = mask.to(hidden.dtype)
     return torch.einsum("bl,blw->bw", weight, hidden) / weight.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Stage one: the encoder learns relevance from a teacher's labels and from graded pairs, before it sees a click."""
+"""Stage one: the encoder is trained on a teacher's labels and on graded pairs, before any clicks."""
 
 import copy
 import dataclasses
@@ -11,53 +11,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.graded import GradedPair
 from prectr.model.text.encoder.holdout import split_holdout
 from prectr.model.text.encoder.length_bucketing import length_bucketed_batches, length_sorted_batches
 from prectr.model.text.encoder.network import LEVELS, VECTOR_SIZE, RelevanceEncoder, make_encoder
 from prectr.model.text.encoder.schedule import ScheduledAdamW
 from prectr.model.text.encoder.tokens import MASK, SPECIAL_TOKENS, Pair, PairTokenizer, PairTokens
-from prectr.model.text.encoder.vocabulary import VOCAB_SIZE, train_vocabulary
+from prectr.model.text.encoder.vocabulary import train_vocabulary
 from prectr.model.text.teacher.distillation import distillation_loss, init_from_vectors, reduce_vectors, vector_loss
 from prectr.model.text.teacher.labels import SoftLabels
 from prectr.state.errors import UsageError
+from prectr.state.setting import check_config
 
 _EVAL_BATCH: Final = 256
 
 OnProgress = Callable[[float, str], None]
-"""Hears how much is done, 0 to 1, and a few words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
-    """How an encoder is pre-trained."""
-
-    seed: int = 0
-    vocab_size: int = VOCAB_SIZE
-    """Tokens at most."""
-    batch_size: int = 64
-    """Pairs a step."""
-    temperature: float = 2.0
-    """Of distillation: above 1, the teacher's small probabilities count for more."""
-    vector_weight: float = 1.0
-    """Of the cosine against the teacher's vectors, where the labels carry them."""
-    distil_epochs: int = 8
-    distil_lr: float = 1e-3
-    tune_epochs: int = 40
-    """Passes over the graded pairs at most."""
-    tune_lr: float = 5e-4
-    patience: int = 5
-    """Passes without a better log loss on the held-out queries, after which fine-tuning stops."""
-    held_out: float = 0.1
-    """Share of the graded queries held out; 0: all are trained on, for `tune_epochs`."""
-    mask_probability: float = 0.1
-    """Share of the tokens hidden from the encoder in fine-tuning, anew each pass: it learns no pair by heart."""
+"""Receives the progress, 0 to 1, and a note."""
 
 
 class EpochResult(NamedTuple):
-    """What one pass over the data came to."""
+    """Losses of one epoch."""
 
-    stage: str
+    phase: str
     epoch: int
     loss: float
     held_out_loss: float | None
@@ -66,13 +42,13 @@ class EpochResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A pre-trained encoder, in evaluation mode, and how it came to be."""
+    """A pre-trained encoder, in evaluation mode, with its training history."""
 
     network: RelevanceEncoder
     tokenizer: PairTokenizer
     epochs: list[EpochResult]
     best_epoch: int | None
-    """The pass of fine-tuning that was kept."""
+    """The epoch of fine-tuning whose weights were kept; None without a holdout."""
 
 
 def pretrain(
@@ -84,17 +60,26 @@ def pretrain(
     device: torch.device | None = None,
     on_progress: OnProgress = lambda done, note: None,
 ) -> Pretrained:
-    """Train a vocabulary, distil from labels where there are any, then fine-tune on graded pairs.
+    """Train a vocabulary, distil from labels if given, then fine-tune on graded pairs.
 
-    labels: of the unlabelled pairs, in their order. The same arguments give the same encoder, on one kind of machine.
+    Equal arguments give equal encoders on one kind of machine.
+
+    Args:
+        graded: pairs for fine-tuning.
+        config: settings.
+        unlabelled: pairs for distillation.
+        labels: the teacher's labels of `unlabelled`, in the same order.
+        device: CPU by default.
+        on_progress: receives progress.
 
     Raises:
-        UsageError: there are labels without pairs, or too few queries to hold any out.
+        UsageError: `labels` and `unlabelled` differ in length, or there are too few queries for a holdout.
         TrainingError: a loss is not finite.
     """
+    check_config(config)
     if labels is not None and len(labels.log_levels) != len(unlabelled):
         raise UsageError(
-            f"there are labels of {len(labels.log_levels)} pairs and {len(unlabelled)} pairs: give the file of pairs "
+            f"there are labels of {len(labels.log_levels)} pairs and {len(unlabelled)} pairs: use the file of pairs "
             "that was labelled"
         )
     device = device or torch.device("cpu")
@@ -125,7 +110,7 @@ class _Pretrainer:
     def distil(
         self, pairs: Sequence[Pair], labels: SoftLabels, holdout: Sequence[GradedPair], on_progress: OnProgress
     ) -> list[EpochResult]:
-        """Learn the teacher's labels."""
+        """Train on the teacher's labels."""
         config = self._config
         teacher = torch.from_numpy(labels.log_levels)
         vectors = torch.from_numpy(reduce_vectors(labels.vectors, VECTOR_SIZE)) if labels.text_index else None
@@ -141,7 +126,7 @@ class _Pretrainer:
             self._network.train()
             total = 0.0
             for indices in length_bucketed_batches(lengths, config.batch_size, rng):
-                chunk = [pairs[place] for place in indices]
+                chunk = [pairs[index] for index in indices]
                 encoded = self._network(self._tokenizer.encode(chunk).to(self._device))
                 loss = distillation_loss(encoded.level_logits, teacher[indices].to(self._device), config.temperature)
                 if vectors is not None:
@@ -157,7 +142,7 @@ class _Pretrainer:
     def tune(
         self, graded: Sequence[GradedPair], holdout: Sequence[GradedPair], on_progress: OnProgress
     ) -> tuple[list[EpochResult], int | None]:
-        """Learn the graded pairs, and keep the pass that was best on those held out."""
+        """Train on the graded pairs, and keep the epoch with the best loss on the holdout."""
         config = self._config
         pairs = [pair.pair for pair in graded]
         levels = torch.tensor([pair.level - 1 for pair in graded])
@@ -195,7 +180,7 @@ class _Pretrainer:
         return epochs, best
 
     def _mask_tokens(self, tokens: PairTokens) -> PairTokens:
-        """The same with some words hidden."""
+        """Mask some of the tokens."""
         if self._config.mask_probability <= 0:
             return tokens
         masked = torch.rand(tokens.input_ids.shape, generator=self._generator) < self._config.mask_probability
@@ -203,19 +188,19 @@ class _Pretrainer:
         ids = torch.where(masked & (tokens.input_ids >= len(SPECIAL_TOKENS)), mask_id, tokens.input_ids)
         return dataclasses.replace(tokens, input_ids=ids)
 
-    def _evaluate(self, stage: str, epoch: int, loss: float, holdout: Sequence[GradedPair]) -> EpochResult:
+    def _evaluate(self, phase: str, epoch: int, loss: float, holdout: Sequence[GradedPair]) -> EpochResult:
         if not holdout:
-            return EpochResult(stage, epoch, loss, None, None)
+            return EpochResult(phase, epoch, loss, None, None)
         logits = predict_level_logits(self._network, self._tokenizer, [pair.pair for pair in holdout], self._device)
         levels = torch.tensor([pair.level - 1 for pair in holdout])
         holdout_loss = float(functional.cross_entropy(logits, levels))
-        return EpochResult(stage, epoch, loss, holdout_loss, float((logits.argmax(dim=1) == levels).float().mean()))
+        return EpochResult(phase, epoch, loss, holdout_loss, float((logits.argmax(dim=1) == levels).float().mean()))
 
 
 def predict_level_logits(
     network: RelevanceEncoder, tokenizer: PairTokenizer, pairs: Sequence[Pair], device: torch.device | None = None
 ) -> Tensor:
-    """The level logits of pairs, float32[n, 4], on the CPU; nothing is learned."""
+    """Level logits of pairs, float32[n, 4], on the CPU, without training."""
     device = device or torch.device("cpu")
     logits = torch.zeros(len(pairs), LEVELS)
     was_training = network.training
@@ -229,6 +214,6 @@ def predict_level_logits(
 
 
 def _texts(graded: Sequence[GradedPair], unlabelled: Sequence[Pair]) -> list[str]:
-    """The texts that the vocabulary is trained on, each query and title once."""
+    """The distinct queries and titles, for the vocabulary."""
     pairs = [*(pair.pair for pair in graded), *unlabelled]
     return list(dict.fromkeys(text for pair in pairs for text in pair))

@@ -1,4 +1,4 @@
-"""Where an encoder comes from, as its folder tells it."""
+"""The provenance of an encoder, recorded in its folder."""
 
 import dataclasses
 import hashlib
@@ -9,15 +9,16 @@ from typing import Any
 
 import msgspec
 
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.model.text.encoder.pretrain import PretrainConfig, Pretrained
+from prectr.model.text.encoder.pretrain import Pretrained
 from prectr.model.text.teacher.labels import LabelManifest
 
 
 def provenance_of(
     pretrained: Pretrained, config: PretrainConfig, *, graded: Sequence[GradedPair], labels: LabelManifest | None
 ) -> dict[str, Any]:
-    """Settings, data, teacher, figures and versions, for the folder's header."""
+    """Settings, data, teacher, losses and versions, for the folder's header."""
     return {
         "settings": dataclasses.asdict(config),
         "graded": {

@@ -1,4 +1,4 @@
-"""Passes over data with AdamW, a warm-up and a linear decay of the step."""
+"""AdamW with warm-up and linear decay of the learning rate."""
 
 import math
 from collections.abc import Iterable
@@ -15,10 +15,10 @@ _MAX_GRAD_NORM: Final = 1.0
 
 
 class ScheduledAdamW:
-    """AdamW (Loshchilov and Hutter 2019) over a number of steps: the rate grows over the first tenth, then falls."""
+    """AdamW (Loshchilov and Hutter 2019); the rate rises over the first tenth of the steps, then falls to zero."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, steps: int) -> None:
-        """Take the parameters; biases and norms (one axis) do not decay."""
+        """Biases and norms (one axis) get no weight decay."""
         parameters = list(parameters)
         groups = [
             {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": _WEIGHT_DECAY},
@@ -32,11 +32,11 @@ class ScheduledAdamW:
         self._step = 0
 
     def step(self, loss: Tensor, loss_name: str) -> float:
-        """Go one step down; TrainingError, before any weight is touched, if the loss is not finite."""
+        """Take one step; TrainingError: the loss is not finite, and no weight has changed."""
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss of {loss_name} is {value} at step {self._step}: try a smaller rate, or look at the labels"
+                f"the loss of {loss_name} is {value} at step {self._step}: lower the learning rate, or check the labels"
             )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ Pair = tuple[str, str]
 """A query and a title, as text; the title may be empty."""
 
 MAX_TOKENS: Final = 48
-"""Tokens a pair has at most, the three special ones included."""
+"""Maximum tokens of a pair, including the three special ones."""
 
 PAD: Final = "[PAD]"
 UNK: Final = "[UNK]"
@@ -28,19 +28,19 @@ SPECIAL_TOKENS: Final = (PAD, UNK, CLS, SEP, MASK)
 """In the order of their ids, from 0."""
 
 CACHE_SIZE: Final = 200_000
-"""Pairs whose tokens are kept; a pair takes about 200 bytes."""
+"""Pairs whose tokens are cached; a pair takes about 200 bytes."""
 
 _MAX_CHARACTERS: Final = 4_000
-"""Text beyond this is not looked at: 48 tokens end long before it."""
+"""Longer texts are cut before tokenising: 48 tokens are far shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairTokens:
     """A batch of B pairs, padded to the longest of them.
 
-    ids: int64[B, L], places in the vocabulary. types: int64[B, L], 0 for the query's part (`[CLS]` and the first
-    `[SEP]` with it), 1 for the title's (the last `[SEP]` with it), so that neither part is ever empty.
-    mask: bool[B, L], false where there is only padding.
+    input_ids: int64[B, L]. token_type_ids: int64[B, L], 0 for the query's part, with `[CLS]` and the first `[SEP]`;
+    1 for the title's part, with the last `[SEP]`; neither part is ever empty. attention_mask: bool[B, L], false at
+    padding.
     """
 
     input_ids: Tensor
@@ -48,7 +48,7 @@ class PairTokens:
     attention_mask: Tensor
 
     def to(self, device: torch.device) -> "PairTokens":
-        """The same on a device."""
+        """Copy to a device."""
         return PairTokens(
             *(part.to(device, non_blocking=True) for part in (self.input_ids, self.token_type_ids, self.attention_mask))
         )
@@ -58,14 +58,14 @@ class PairTokens:
 
 
 class PairTokenizer:
-    """Turns pairs into tokens with a WordPiece vocabulary; the tokens of pairs seen lately are kept."""
+    """Tokenises pairs with a WordPiece vocabulary, with a cache of recent pairs."""
 
     def __init__(self, tokenizer: Tokenizer, *, max_tokens: int = MAX_TOKENS, cache_size: int = CACHE_SIZE) -> None:
-        """Take a tokenizer that knows the special tokens; CheckpointError if it does not."""
+        """Wrap a tokenizer; CheckpointError: it lacks a special token."""
         special = [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS]
         if None in special:
             missing = [token for token, token_id in zip(SPECIAL_TOKENS, special, strict=True) if token_id is None]
-            raise CheckpointError(f"the tokenizer lacks {', '.join(missing)}: take one that `prectr pretrain` has made")
+            raise CheckpointError(f"the tokenizer lacks {', '.join(missing)}: use one made by pretraining")
         self._tokenizer = tokenizer
         self._pad, self._cls, self._sep = special[0], special[2], special[3]
         self._cache_size = cache_size
@@ -79,14 +79,14 @@ class PairTokenizer:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer itself, as the file `tokenizer.json` has it."""
+        """The wrapped tokenizer, as in the file `tokenizer.json`."""
         return self._tokenizer
 
     def encode(self, pairs: Sequence[Pair]) -> PairTokens:
-        """The tokens of pairs, in their order.
+        """Tokenise pairs, in order.
 
-        A pair longer than `max_tokens` is cut: the query stays whole as long as a third of the room is left for the
-        title, and the title ends where the room ends.
+        A pair longer than `max_tokens` is truncated: the query as far as needed to leave a third of the tokens to the
+        title, then the title.
         """
         tokens = self._tokens_of(pairs)
         lengths = np.fromiter((len(ids) for ids, _ in tokens), dtype=np.int64, count=len(tokens))
@@ -104,7 +104,7 @@ class PairTokenizer:
         return np.fromiter((len(ids) for ids, _ in self._tokens_of(pairs)), dtype=np.int64, count=len(pairs))
 
     def _tokens_of(self, pairs: Sequence[Pair]) -> list[tuple[NDArray[np.int32], int]]:
-        """Per pair its tokens, int32[length], and how many of them are the query's part."""
+        """Per pair, its tokens int32[length], and the number of tokens in the query's part."""
         cache = self._cache
         missing = list(dict.fromkeys(pair for pair in pairs if pair not in cache))
         if missing:
@@ -117,7 +117,7 @@ class PairTokenizer:
 
     def _tokenize(self, pairs: list[Pair]) -> None:
         texts = list(dict.fromkeys(text[:_MAX_CHARACTERS] for pair in pairs for text in pair))
-        # A lone surrogate is no text that the tokenizer takes: it counts as an unknown character.
+        # The tokenizer rejects lone surrogates: they become unknown characters.
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         encoded = self._tokenizer.encode_batch(clean, add_special_tokens=False)
         ids = {text: encoding.ids for text, encoding in zip(texts, encoded, strict=True)}
@@ -131,7 +131,7 @@ class PairTokenizer:
 
 
 def unique_pairs(pairs: Iterable[Pair]) -> tuple[list[Pair], NDArray[np.int64]]:
-    """The distinct pairs in order of their first appearance, and the place of each pair among them, int64[B]."""
+    """The distinct pairs in order of first appearance, and the index of each pair among them, int64[B]."""
     index_of: dict[Pair, int] = {}
     inverse = [index_of.setdefault(pair, len(index_of)) for pair in pairs]
     return list(index_of), np.array(inverse, dtype=np.int64)

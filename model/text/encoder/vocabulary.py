@@ -1,4 +1,4 @@
-"""The WordPiece vocabulary of the encoder, trained on the texts that it will read."""
+"""The WordPiece vocabulary of the encoder, trained on its own texts."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,30 +7,28 @@ from typing import Final
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordPiece
 
+from prectr.model.config import VOCAB_SIZE
 from prectr.model.text.encoder.tokens import CLS, SEP, SPECIAL_TOKENS, UNK
 
-VOCAB_SIZE: Final = 8_000
-"""Tokens at most; few texts give fewer."""
-
 _ALPHABET_SIZE: Final = 300
-"""Characters that are known as such; rarer ones (of other scripts, emoji) make their word unknown."""
+"""Known characters; words with a rarer one (of other scripts, emoji) become unknown."""
 
 _SUBWORD_PREFIX: Final = "##"
-"""Before a token that goes on a word."""
+"""Prefix of tokens inside a word."""
 
 
 def train_vocabulary(texts: Iterable[str], *, size: int = VOCAB_SIZE) -> Tokenizer:
-    """A WordPiece tokenizer (Schuster and Nakajima 2012, as in BERT), lower case, accents stripped.
+    """Train a WordPiece tokenizer (Schuster and Nakajima 2012, as in BERT), lower case, accents stripped.
 
-    Words are parted where letters meet digits, too: `16gb` and `16 gb` are the same. The same texts in the same
-    order give the same vocabulary.
+    Words are also split between letters and digits: `16gb` equals `16 gb`. Equal texts in equal order give equal
+    vocabularies.
     """
     texts = list(texts)
     tokenizer = _tokenizer(WordPiece(unk_token=UNK))
     letters = _alphabet(tokenizer, texts)
-    # The library numbers letters in the order of a hash table that differs from run to run, and breaks ties between
-    # merges by these numbers. Named as special tokens, the letters have numbers of ours; the tokenizer that is
-    # returned is made from the words alone, where they are nothing special.
+    # The library numbers letters in the order of a hash table that differs between runs, and breaks ties between
+    # merges by these numbers. As special tokens the letters get fixed numbers; the returned tokenizer is rebuilt from
+    # the vocabulary alone, where they are ordinary tokens.
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=2,
@@ -68,7 +66,7 @@ def _tokenizer(model: WordPiece) -> Tokenizer:
 
 
 def _alphabet(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
-    """The commonest characters, as they begin a word and as they go on one, in a fixed order."""
+    """The most frequent characters, as initial and as inner ones of a word, in a fixed order."""
     initial: Counter[str] = Counter()
     inside: Counter[str] = Counter()
     for text in texts:

@@ -1,4 +1,4 @@
-"""What a student learns from a teacher's labels: level distributions, and the directions of queries and titles."""
+"""Distillation of a teacher's labels: level distributions, and the directions of queries and titles."""
 
 from typing import Final
 
@@ -10,11 +10,14 @@ from torch.nn import functional
 
 from prectr.model.text.encoder.network import EncoderOutput
 
+_INIT_STD: Final = 0.04
+"""Standard deviation of word embeddings that are initialised from a teacher's vectors."""
+
 
 def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(teacher at T ‖ student at T), mean over pairs (Hinton et al. 2015).
 
-    logits, teacher: float32[B, 4], the student's logits and the teacher's log-probabilities of the levels.
+    logits: float32[B, 4], of the student. teacher: float32[B, 4], log-probabilities of the levels.
     """
     student = torch.log_softmax(logits / temperature, dim=1)
     target = torch.log_softmax(teacher / temperature, dim=1)
@@ -24,17 +27,17 @@ def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Te
 def vector_loss(encoded: EncoderOutput, query: Tensor, item: Tensor) -> Tensor:
     """1 − cosine between the student's vectors and the teacher's, mean over pairs and over query and item.
 
-    query, item: float32[B, 32], the teacher's vectors as `reduce_vectors` gives them.
+    query, item: float32[B, 32], the teacher's vectors after `reduce_vectors`.
     """
     student = torch.cat([encoded.query_vector, encoded.item_vector])
     return (1.0 - functional.cosine_similarity(student, torch.cat([query, item]), dim=1)).mean()
 
 
 def reduce_vectors(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """The vectors' parts along their `width` strongest directions, float32[n, width], not brought to length 1.
+    """Project vectors float32[n, W] onto their `width` principal directions: float32[n, width], not normalised.
 
-    vectors: float32[n, W]. The directions are those of the second moments, not of the covariance, so that cosines are
-    kept as well as `width` numbers can. Signs are fixed: the largest part of each direction is positive.
+    The directions are those of the uncentred second moments, so that cosines are preserved as well as possible. Signs
+    are fixed: the largest component of each direction is positive.
     """
     moments = vectors.T.astype(np.float64) @ vectors.astype(np.float64)
     _, directions = np.linalg.eigh(moments)
@@ -46,17 +49,21 @@ def reduce_vectors(vectors: NDArray[np.float32], width: int) -> NDArray[np.float
     return reduced
 
 
-_INIT_STD: Final = 0.04
-"""Standard deviation of word embeddings that start from a teacher's vectors."""
-
-
 def init_from_vectors(
     embeddings: Tensor, tokens: dict[str, int], texts: dict[str, int], vectors: NDArray[np.float32]
 ) -> int:
-    """Let the embeddings of tokens that are words start from the teacher's vectors of these words; how many do.
+    """Initialise the embeddings of tokens that are whole words from the teacher's vectors of these words.
 
-    embeddings: float32[vocabulary, width], changed in place. tokens: the vocabulary; texts: the place of each text in
-    vectors, float32[n, W]. So words that mean alike start alike (reconstruction: the papers' start is not known).
+    Words of similar meaning then start with similar embeddings (reconstruction: the papers' initialisation is unknown).
+
+    Args:
+        embeddings: float32[vocabulary, width], changed in place.
+        tokens: the vocabulary, token to id.
+        texts: index of each text in `vectors`.
+        vectors: float32[n, W].
+
+    Returns:
+        The number of embeddings initialised.
     """
     matched = sorted((token_id, texts[token]) for token, token_id in tokens.items() if token in texts)
     if not matched:
@@ -65,5 +72,5 @@ def init_from_vectors(
     reduced = reduce_vectors(chosen - chosen.mean(axis=0), embeddings.shape[1])
     reduced *= _INIT_STD / max(float(reduced.std()), 1e-9)
     with torch.no_grad():
-        embeddings[[place for place, _ in matched]] = torch.from_numpy(reduced).to(embeddings)
+        embeddings[[token_id for token_id, _ in matched]] = torch.from_numpy(reduced).to(embeddings)
     return len(matched)

@@ -1,4 +1,4 @@
-"""A teacher's labels of pairs in a folder: written part by part, so that a run that was cut off goes on."""
+"""A teacher's labels of pairs in a folder, written in parts so that an interrupted run can resume."""
 
 import hashlib
 import os
@@ -19,20 +19,20 @@ from prectr.model.text.encoder.length_bucketing import length_sorted_batches
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.sentence_encoder import SentenceEncoder
 from prectr.model.text.teacher.teacher import Teacher
-from prectr.state.errors import InputError, UsageError
+from prectr.state.errors import InputError, Remedy, UsageError
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 
 PART_PAIRS: Final = 2_048
-"""Pairs a part: a minute of work or so that a kill can cost."""
+"""Pairs per part: about a minute of work, which an interruption can cost."""
 
 PART_TEXTS: Final = 8_192
-"""Texts a part of vectors."""
+"""Texts per part of vectors."""
 
 
 class LabelManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Where labels come from."""
+    """The provenance of labels."""
 
     format: int
     teacher: dict[str, str]
@@ -41,22 +41,21 @@ class LabelManifest(msgspec.Struct, frozen=True, kw_only=True):
     part: int
     """Pairs in each part but the last."""
     vectors: dict[str, str] | None = None
-    """The sentence encoder that the vectors of queries, titles and words are from, if there are any."""
+    """Identity of the sentence encoder of the vectors of queries, titles and words; None without vectors."""
     texts: int = 0
-    """Texts that have vectors: queries, titles and their words, each once."""
+    """Number of distinct texts with vectors: queries, titles and their words."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoftLabels:
     """A teacher's labels of n pairs.
 
-    log_levels: float32[n, 4], of levels 1 to 4. vectors: of texts, float32[width] each, empty where the labels carry
-    none.
+    log_levels: float32[n, 4], of levels 1 to 4. vectors: float32[texts, width]; empty without vectors.
     """
 
     log_levels: NDArray[np.float32]
     text_index: dict[str, int]
-    """Place of each text in `vectors`."""
+    """Index of each text in `vectors`."""
     vectors: NDArray[np.float32]
     manifest: LabelManifest
 
@@ -73,7 +72,7 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
 
 
 def texts_of(pairs: Sequence[Pair]) -> list[str]:
-    """Queries, titles and their words (split at white space, lower case), each once, in order of first appearance."""
+    """Distinct queries, titles and words (split at white space, lower case), in order of first appearance."""
     texts: dict[str, None] = {}
     for pair in pairs:
         for text in pair:
@@ -93,9 +92,12 @@ def write_labels(
     sentences: SentenceEncoder | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Label pairs, part by part; parts that are there already are kept. Returns the number of pairs labelled now.
+    """Label pairs in parts; complete parts of an earlier run are kept. Returns the number of pairs labelled now.
 
-    said: hears how many pairs are done. UsageError: the folder holds labels of other pairs or of another teacher.
+    on_progress: receives the number of pairs done.
+
+    Raises:
+        UsageError: the folder holds labels of other pairs or of another teacher.
     """
     texts = texts_of(pairs) if sentences is not None else []
     manifest = LabelManifest(
@@ -135,13 +137,13 @@ def read_labels(folder: Path, pairs: Sequence[Pair]) -> SoftLabels:
 
     Raises:
         UsageError: the folder holds no labels, or those of other pairs.
-        InputError: labels are missing or damaged.
+        InputError: labels are missing or corrupt.
     """
     manifest = read_manifest(folder)
     if (manifest.pairs, manifest.pairs_sha256) != (len(pairs), pairs_digest(pairs)):
         raise UsageError(
             f"{folder} holds labels of {manifest.pairs} other pairs (SHA-256 {manifest.pairs_sha256[:12]}…) than these "
-            f"{len(pairs)} ({pairs_digest(pairs)[:12]}…): give the file of pairs that `prectr label` was given"
+            f"{len(pairs)} ({pairs_digest(pairs)[:12]}…): use the file of pairs that was labelled"
         )
     starts = range(0, len(pairs), manifest.part)
     parts = [
@@ -161,16 +163,16 @@ def read_labels(folder: Path, pairs: Sequence[Pair]) -> SoftLabels:
 
 
 def read_manifest(folder: Path) -> LabelManifest:
-    """Where the labels of a folder come from; UsageError if it holds none."""
+    """Read the provenance of labels; UsageError: the folder holds none."""
     path = folder / MANIFEST
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=LabelManifest)
     except OSError as error:
-        raise UsageError(f"{folder} holds no labels, it has no {MANIFEST}: make them with `prectr label`") from error
+        raise UsageError(f"{folder} holds no labels, it has no {MANIFEST}: label the pairs first") from error
     except msgspec.DecodeError as error:
-        raise InputError(f"{path} is damaged: {error}; label the pairs anew, into another folder") from error
+        raise InputError(f"{path} is corrupt: {error}; label the pairs again, into another folder") from error
     if manifest.format != FORMAT:
-        raise UsageError(f"{path} is of format {manifest.format}, this program reads {FORMAT}: label the pairs anew")
+        raise UsageError(f"{path} has format {manifest.format}, this program reads {FORMAT}: label the pairs again")
     return manifest
 
 
@@ -183,7 +185,7 @@ def _label(
         levels = teacher.log_levels([pairs[index] for index in indices])
         if not np.isfinite(levels).all():
             bad = pairs[int(indices[~np.isfinite(levels).all(axis=1)][0])]
-            raise InputError(f"the teacher's answer to {bad!r} is not finite: try --dtype float32")
+            raise InputError(f"the teacher's answer to {bad!r} is not finite", Remedy.FLOAT32)
         log_levels[indices] = levels
         done += len(indices)
         on_progress(done)
@@ -195,7 +197,7 @@ def _report_from(on_progress: Callable[[int], None], start: int, done: int) -> N
 
 
 def _write_or_check_manifest(folder: Path, manifest: LabelManifest) -> None:
-    """Write the manifest, or see that the one there says the same."""
+    """Write the manifest, or check that the existing one is equal."""
     if (folder / MANIFEST).is_file():
         existing = read_manifest(folder)
         if existing != manifest:
@@ -203,8 +205,8 @@ def _write_or_check_manifest(folder: Path, manifest: LabelManifest) -> None:
                 name for name in LabelManifest.__struct_fields__ if getattr(existing, name) != getattr(manifest, name)
             ]
             raise UsageError(
-                f"{folder} holds labels of other provenance ({', '.join(names)} differ): name another folder, or "
-                "remove it to label anew"
+                f"{folder} holds labels of other provenance ({', '.join(names)} differ): use another folder, or "
+                "remove this one"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -226,16 +228,16 @@ def _read_part(path: Path, name: str, rows: int) -> NDArray[np.float32]:
     try:
         found: NDArray[np.float32] = load_arrays(path.read_bytes())[name]
     except OSError as error:
-        raise InputError(f"{path.parent} is not complete, {path.name} is missing: run `prectr label` again") from error
+        raise InputError(f"{path.parent} is incomplete, {path.name} is missing: label the pairs again") from error
     except (SafetensorError, KeyError) as error:
-        raise InputError(f"{path} is damaged: remove it and run `prectr label` again") from error
+        raise InputError(f"{path} is corrupt: remove it and label the pairs again") from error
     if len(found) != rows:
-        raise InputError(f"{path} holds {len(found)} rows, not {rows}: remove it and run `prectr label` again")
+        raise InputError(f"{path} holds {len(found)} rows, not {rows}: remove it and label the pairs again")
     return found
 
 
 def _write_atomic(path: Path, content: bytes) -> None:
-    """Write aside, then rename: what bears the name is whole."""
+    """Write to a temporary file, then rename."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)
     os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Models of transformers from local folders: opened offline, and refused with one clear line."""
+"""Models of transformers in local folders: opened offline, with one-line errors."""
 
 import hashlib
 from pathlib import Path
@@ -21,31 +21,32 @@ _READ_BYTES: Final = 1 << 22
 
 
 def open_config(folder: Path) -> Any:
-    """The configuration of a model in a folder; UsageError if the folder holds no model."""
+    """Open the configuration of a model; UsageError: the folder holds no model."""
     if not (folder / "config.json").is_file():
-        what = "has no config.json" if folder.is_dir() else "is no folder"
-        raise UsageError(f"{folder} {what}: name the folder of a transformers model (config.json, *.safetensors)")
+        problem = "has no config.json" if folder.is_dir() else "is not a folder"
+        raise UsageError(f"{folder} {problem}: use the folder of a transformers model (config.json, *.safetensors)")
     if next(folder.glob(_WEIGHTS), None) is None:
         raise UsageError(f"{folder} has no weights: it must hold *.safetensors beside config.json")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder} is no model that transformers knows: {_first_line(error)}") from error
+        raise UsageError(f"{folder} is not a model that transformers knows: {_first_line(error)}") from error
 
 
 def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model in a folder; UsageError if there is none."""
+    """Open the tokenizer of a model; UsageError: there is none."""
     open_config(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder} has no tokenizer that transformers opens: {_first_line(error)}") from error
+        raise UsageError(f"{folder} has no tokenizer that transformers can open: {_first_line(error)}") from error
 
 
 def open_model(folder: Path, auto_class: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-    """A model in evaluation mode on a device; kind: the name of an `Auto…` class of transformers.
+    """Open a model in evaluation mode on a device; auto_class: the name of an `Auto…` class of transformers.
 
-    UsageError: the folder holds no such model, or its weights lack parts that the model needs.
+    Raises:
+        UsageError: the folder holds no such model, or its weights are incomplete.
     """
     open_config(folder)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -55,7 +56,7 @@ def open_model(folder: Path, auto_class: str, device: torch.device, dtype: torch
         model, loaded = _AUTO_CLASSES[auto_class].from_pretrained(
             folder, local_files_only=True, dtype=dtype, output_loading_info=True
         )
-    except Exception as error:  # whatever a damaged file makes the libraries raise
+    except Exception as error:  # a corrupt file makes the libraries raise anything
         raise UsageError(f"{folder} cannot be opened as a model: {_first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -63,13 +64,13 @@ def open_model(folder: Path, auto_class: str, device: torch.device, dtype: torch
     if missing:
         raise UsageError(
             f"{folder} holds no {auto_class.removeprefix('AutoModelFor')}: its weights lack {', '.join(missing[:3])}"
-            f"{' and more' if len(missing) > 3 else ''}; fine-tune it first, or name another folder"
+            f"{' and more' if len(missing) > 3 else ''}; fine-tune it first, or use another folder"
         )
     return model.eval().to(device)
 
 
 def model_sha256(folder: Path) -> str:
-    """SHA-256 over a model's configuration, vocabulary and weights: what decides what it says."""
+    """SHA-256 over the files that determine a model's output: configuration, vocabulary, weights."""
     digest = hashlib.sha256()
     hashed_files = sorted(
         [*folder.glob("*.json"), *folder.glob("vocab.*"), *folder.glob("*.model"), *folder.glob(_WEIGHTS)]

@@ -17,10 +17,10 @@ _BATCH_SIZE: Final = 64
 
 
 class SentenceEncoder:
-    """A transformer whose last layer, averaged over a text's tokens and brought to length 1, is the text's vector."""
+    """A transformer with mean pooling over the last layer, normalised to length 1."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        """Open a Hugging Face folder; UsageError if it is none."""
+        """Open a Hugging Face folder; UsageError: it holds no model."""
         self._tokenizer = open_tokenizer(folder)
         self._model = open_model(folder, "AutoModel", device)
         self._device = device
@@ -29,7 +29,7 @@ class SentenceEncoder:
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None
     ) -> NDArray[np.float32]:
-        """float32[n, width], each of length 1; `said` hears how many texts are done."""
+        """float32[n, width], rows of length 1; on_progress: receives the number of texts done."""
         embeddings = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         done = 0
         for indices in length_sorted_batches(np.array([len(text) for text in texts], dtype=np.int64), _BATCH_SIZE):

@@ -1,4 +1,4 @@
-"""Teachers: larger models that say how relevant a title is to a query, as a distribution over the four levels."""
+"""Teachers: larger models that grade a title's relevance to a query as a distribution over the four levels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ from prectr.model.text.teacher.local_model import model_sha256, open_config, ope
 from prectr.state.errors import UsageError
 
 MAX_TOKENS: Final = 64
-"""Of a pair, for a sequence classifier."""
+"""Maximum tokens of a pair, for a sequence classifier."""
 
 _MAX_PROMPT_TOKENS: Final = 512
-"""Tokens of a prompt, for a language model."""
+"""Maximum tokens of a prompt, for a language model."""
 
 _TITLE_CHARACTERS: Final = 500
-"""Of a title that go into a prompt."""
+"""Maximum characters of a title in a prompt."""
 
 PROMPT: Final = """You judge the results of a product search.
 Query: {query}
@@ -29,18 +29,21 @@ Product: {title}
 How relevant is the product to the query? 1: irrelevant, 2: weakly relevant, 3: relevant, 4: strongly relevant.
 Answer with one digit.
 Answer:"""
-"""What a causal language model is asked; {query} and {title} are filled in."""
+"""The prompt of a causal language model; {query} and {title} are filled in."""
+
+_MIN_PROBABILITY: Final = 1e-6
+"""Minimum probability of a level that no output of a classifier maps to."""
 
 
 class Teacher(Protocol):
-    """Something that grades pairs."""
+    """A model that grades pairs."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """What decides its answers: kind, digest of the model, prompt and whatever else."""
+        """Everything that determines its answers: kind, digest of the model, prompt, …"""
 
     def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
-        """About how long each pair is, int64[n], so that pairs of like length are asked together."""
+        """int64[n]: approximate length of each pair, to batch pairs of similar length."""
 
     def log_levels(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """Log-probabilities of the levels 1 to 4, float32[n, 4]; the pairs are one batch."""
@@ -49,9 +52,9 @@ class Teacher(Protocol):
 class ClassifierTeacher:
     """A sequence classifier of transformers over (query, title).
 
-    Its outputs, in rising order of relevance, are spread evenly over the levels 1 to 4, and one that falls between
-    two levels is shared between them: four outputs are the levels; of two, the first is level 1 and the second level
-    4; a single output is the logit of level 4 against level 1.
+    Its outputs, in rising order of relevance, are spread evenly over levels 1 to 4; one between two levels is
+    interpolated. Four outputs are the levels; two are levels 1 and 4; a single one is the logit of level 4 against
+    level 1.
     """
 
     def __init__(
@@ -62,9 +65,10 @@ class ClassifierTeacher:
         dtype: torch.dtype = torch.float32,
         order: Sequence[int] | None = None,
     ) -> None:
-        """Open a folder. order: the outputs from least to most relevant, where the model has them otherwise.
+        """Open a folder. order: the outputs from least to most relevant, if the model has them otherwise.
 
-        UsageError: the folder holds no such model, or the order does not name each output once.
+        Raises:
+            UsageError: the folder holds no such model, or `order` is not a permutation of the outputs.
         """
         self._tokenizer = open_tokenizer(folder)
         self._model = open_model(folder, "AutoModelForSequenceClassification", device, dtype)
@@ -86,7 +90,7 @@ class ClassifierTeacher:
         }
 
     def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
-        """Characters: close enough to tokens."""
+        """int64[n], in characters, which approximate tokens well enough."""
         return np.array([len(query) + len(title) for query, title in pairs], dtype=np.int64)
 
     def log_levels(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
@@ -105,15 +109,16 @@ class ClassifierTeacher:
 
 
 class CausalTeacher:
-    """A causal language model that is asked for a digit; the level distribution is that of its answers 1 to 4."""
+    """A causal language model prompted for a digit; the level distribution is that of its answers 1 to 4."""
 
     def __init__(
         self, folder: Path, device: torch.device, *, dtype: torch.dtype = torch.float32, prompt: str = PROMPT
     ) -> None:
         """Open a folder.
 
-        UsageError: the folder holds no such model, the prompt lacks {query} or {title}, or two answers begin with
-        the same token.
+        Raises:
+            UsageError: the folder holds no such model, the prompt lacks {query} or {title}, or two answers begin with
+                the same token.
         """
         for part in ("{query}", "{title}"):
             if part not in prompt:
@@ -136,13 +141,13 @@ class CausalTeacher:
         }
 
     def lengths(self, pairs: Sequence[Pair]) -> NDArray[np.int64]:
-        """Characters: close enough to tokens."""
+        """int64[n], in characters, which approximate tokens well enough."""
         return np.array([len(query) + min(len(title), _TITLE_CHARACTERS) for query, title in pairs], dtype=np.int64)
 
     def log_levels(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """Log-probabilities of the levels among the four answers, float32[n, 4]."""
         prompts = [self._format_prompt(query, title) for query, title in pairs]
-        # Cut at the left: the question at the end must stay.
+        # Truncate at the left, to keep the question at the end.
         self._tokenizer.truncation_side = "left"
         tokens = self._tokenizer(
             prompts, padding=True, truncation=True, max_length=_MAX_PROMPT_TOKENS, return_tensors="pt"
@@ -153,7 +158,7 @@ class CausalTeacher:
         return torch.log_softmax(logits[:, self._answer_ids], dim=1).numpy()
 
     def _format_prompt(self, query: str, title: str) -> str:
-        # One after the other would fill in a query that says "{title}".
+        # str.replace in sequence would also fill in a query that contains "{title}".
         before, _, rest = self._prompt.partition("{query}")
         if "{title}" in rest:
             between, _, after = rest.partition("{title}")
@@ -162,7 +167,7 @@ class CausalTeacher:
         return f"{first}{title[:_TITLE_CHARACTERS]}{between}{query}{rest}"
 
     def _find_answer_ids(self, folder: Path) -> list[int]:
-        """The token that each answer begins with, after the prompt."""
+        """The first token of each answer, after the prompt."""
         space = "" if self._prompt.endswith((" ", "\n")) else " "
         prompt_ids = self._tokenizer.encode(self._prompt, add_special_tokens=False)
         answers = []
@@ -172,8 +177,8 @@ class CausalTeacher:
             answers.append(answer_ids[0] if answer_ids else answered_ids[-1])
         if len(set(answers)) < LEVELS:
             raise UsageError(
-                f"{folder}: its answers 1 to 4 begin with the tokens {answers}, which do not tell them apart; "
-                "end the prompt otherwise"
+                f"{folder}: the answers 1 to 4 begin with the tokens {answers}, which are not distinct; "
+                "change the end of the prompt"
             )
         return answers
 
@@ -186,20 +191,21 @@ def open_teacher(
     prompt: str | None = None,
     order: Sequence[int] | None = None,
 ) -> Teacher:
-    """The teacher in a folder: a language model if its configuration says so or a prompt is given, else a classifier.
+    """Open the teacher in a folder: a language model if configured as one or given a prompt, else a classifier.
 
-    UsageError: the folder holds neither.
+    Raises:
+        UsageError: the folder holds neither.
     """
     architectures = [str(name) for name in getattr(open_config(folder), "architectures", None) or []]
     if prompt is not None or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         if order is not None:
-            raise UsageError(f"{folder} is a language model: an order of outputs goes with a classifier")
+            raise UsageError(f"{folder} is a language model: an order of outputs is for classifiers")
         return CausalTeacher(folder, device, dtype=dtype, prompt=prompt if prompt is not None else PROMPT)
     return ClassifierTeacher(folder, device, dtype=dtype, order=order)
 
 
 def level_interpolation(outputs: int) -> NDArray[np.float64]:
-    """How much of each output goes to each level, float64[outputs, 4]; rows sum to 1."""
+    """float64[outputs, 4]: the share of each output in each level; rows sum to 1."""
     level_index = np.linspace(0.0, LEVELS - 1.0, outputs)
     return np.maximum(0.0, 1.0 - np.abs(level_index[:, None] - np.arange(LEVELS)))
 
@@ -212,7 +218,3 @@ def log_levels_of_outputs(logits: Tensor, order: Sequence[int], interpolation: T
     if logits.shape[1] == LEVELS:
         return torch.log_softmax(logits, dim=1)
     return torch.log(torch.softmax(logits, dim=1) @ interpolation + _MIN_PROBABILITY)
-
-
-_MIN_PROBABILITY: Final = 1e-6
-"""Probability that a level keeps that no output speaks of."""

@@ -1,4 +1,4 @@
-"""`prectr schema`: the contract of the events, for whoever writes them."""
+"""`prectr schema`: prints the JSON Schema of the events."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +9,9 @@ from prectr.stream.events.schema import event_schema_text
 
 
 def schema(
-    out: Annotated[Path | None, typer.Option(help="Write it to this file instead of standard output.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the schema to this file instead of standard output.")] = None,
 ) -> None:
-    """Print the JSON Schema of the events that `prectr` reads, made from the code that reads them.
+    """Print the JSON Schema of the events, generated from the decoder.
 
     Example: prectr schema --out search-events.schema.json
     """

@@ -1,21 +1,19 @@
-"""`prectr verify`: is every event of a run accounted for, and is every offset where it should be?"""
+"""`prectr verify`: checks that a run accounts for every event and that its offsets are consistent."""
 
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
+from prectr.ops.cli.options import JsonFile
+from prectr.ops.json_file import write_json
 from prectr.ops.report.check import check_report
-from prectr.state.errors import PrectrError
+from prectr.state.errors import PrectrError, Remedy
 from prectr.stream.replay.verify import verify as check_run
 
 
-def verify(
-    run_dir: Annotated[Path, typer.Option(help="Folder of a replay.")],
-    json: Annotated[Path | None, typer.Option(help="Write the checks to this file, for a program.")] = None,
-) -> None:
-    """Check conservation and offsets in the newest checkpoint of a run; exit code 1 where something does not hold.
+def verify(run_dir: Annotated[Path, typer.Option(help="Folder of a replay.")], json: JsonFile = None) -> None:
+    """Check conservation of events and the offsets in the newest checkpoint of a run; exit code 1 if a check fails.
 
     Example: prectr verify --run-dir run
     """
@@ -23,9 +21,8 @@ def verify(
     from rich.table import Table  # noqa: PLC0415
 
     checks = check_run(run_dir) + check_report(run_dir)
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(checks)) + b"\n")
-    table = Table("", "check", "figures", title=f"{run_dir}: newest checkpoint", title_justify="left")
+    write_json(json, checks)
+    table = Table("", "check", "details", title=f"{run_dir}: newest checkpoint", title_justify="left")
     for check in checks:
         table.add_row("ok" if check.holds else "[bold red]FAILED[/]", check.name, check.detail)
     Console().print(table)
@@ -33,5 +30,6 @@ def verify(
     if failed:
         raise PrectrError(
             f"{len(failed)} of {len(checks)} checks failed, first {failed[0].name}: {failed[0].detail}. "
-            "Start the run over with --restart, and please report it"
+            "Please report it",
+            Remedy.RESTART,
         )

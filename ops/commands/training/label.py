@@ -1,4 +1,4 @@
-"""`prectr label`: a teacher's labels of unlabelled pairs."""
+"""`prectr label`: labels pairs of query and title with a teacher model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,11 +7,13 @@ import msgspec
 import typer
 
 from prectr.ops.cli.console import progress_bar
+from prectr.ops.cli.options import JsonFile
+from prectr.ops.json_file import write_json
 from prectr.state.errors import InputError, UsageError
 
 
 class LabelResult(msgspec.Struct):
-    """What the command wrote, for a program."""
+    """The JSON result of the command."""
 
     labels: str
     pairs: int
@@ -23,31 +25,29 @@ class LabelResult(msgspec.Struct):
 def label(
     pairs: Annotated[Path, typer.Argument(help="Pairs to label: JSON Lines (.gz too) with query and title.")],
     teacher: Annotated[Path, typer.Option(help="Folder of a sequence classifier or a causal language model.")],
-    out: Annotated[Path, typer.Option(help="Folder for the labels; a run that was cut off goes on in it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the labels; an interrupted run resumes in it.")],
     vectors: Annotated[
-        Path | None, typer.Option(help="Folder of a sentence encoder, whose vectors of the texts go with the labels.")
+        Path | None, typer.Option(help="Folder of a sentence encoder; its text embeddings are stored with the labels.")
     ] = None,
     outputs: Annotated[
-        str | None, typer.Option(help="The classifier's outputs from least to most relevant, such as 2,1,0.")
+        str | None, typer.Option(help="Outputs of the classifier from least to most relevant, such as 2,1,0.")
     ] = None,
     prompt: Annotated[
-        Path | None, typer.Option(help="File with the prompt of a language model; it names {query} and {title}.")
+        Path | None, typer.Option(help="File with the prompt of a language model, with {query} and {title}.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pairs the teacher reads at once.")] = 64,
-    dtype: Annotated[str, typer.Option(help="Numbers the teacher computes with: float32, bfloat16 or float16.")] = (
-        "float32"
-    ),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[Path | None, typer.Option(help="Write what was done to this file too, for a program.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs per batch.")] = 64,
+    dtype: Annotated[str, typer.Option(help="Data type of the teacher: float32, bfloat16 or float16.")] = ("float32"),
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    json: JsonFile = None,
 ) -> None:
-    """Ask a teacher for the level distribution of each pair, and keep its answers in a folder with their provenance.
+    """Label pairs with a teacher's distribution over relevance levels; the folder also records the provenance.
 
-    A classifier's outputs are spread evenly over the levels 1 to 4; one output is the logit of level 4 against 1. A
-    language model is asked for a digit: its probabilities of the answers 1 to 4 are the levels'.
+    The outputs of a classifier are spread evenly over the levels 1 to 4; a single output is the logit of level 4
+    against level 1. A language model answers with a digit: its probabilities of 1 to 4 are those of the levels.
 
     Example: prectr label pairs.jsonl.gz --teacher teacher --out labels
-    Example, a 7B model on a GPU: prectr label pairs.jsonl.gz --teacher Qwen2.5-7B-Instruct --dtype bfloat16 --device
-    cuda --batch 32 --out labels
+    Example, with a 7B model on a GPU: prectr label pairs.jsonl.gz --teacher Qwen2.5-7B-Instruct --dtype bfloat16
+    --device cuda --batch 32 --out labels
     """
     import torch  # noqa: PLC0415 (takes seconds to import, and --help needs none)
 
@@ -72,8 +72,7 @@ def label(
         )
     manifest = read_manifest(out)
     result = LabelResult(str(out), manifest.pairs, newly_labelled, manifest.teacher, manifest.vectors)
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    write_json(json, result)
     typer.echo(
         f"{manifest.pairs:,} pairs labelled by {manifest.teacher['model']}, {newly_labelled:,} of them now: {out}"
     )
@@ -94,4 +93,4 @@ def _read_order(outputs: str | None) -> list[int] | None:
     try:
         return [int(part) for part in outputs.split(",")]
     except ValueError:
-        raise UsageError(f"--outputs is {outputs!r}; it must be numbers with commas, such as 2,1,0") from None
+        raise UsageError(f"--outputs is {outputs!r}; it must be comma-separated numbers, such as 2,1,0") from None

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import msgspec
 import typer
 
+from prectr.ops.cli.options import ConfigFile, JsonFile
+from prectr.ops.json_file import write_json
 from prectr.ops.ranking.candidates import read_candidates
 
 if TYPE_CHECKING:
@@ -14,46 +15,50 @@ if TYPE_CHECKING:
 
 _TITLE_WIDTH: Final = 40
 _FILE_WIDTH: Final = 150
-"""Columns where the output is no terminal: wide enough for the table."""
+"""Columns where the output is not a terminal: wide enough for the table."""
 
 
 def rank(
-    run_dir: Annotated[Path, typer.Option(help="Folder of a replay, or of prectr train or run.")],
-    query: Annotated[str, typer.Option(help="As a user would type it.")],
-    user: Annotated[str, typer.Option(help="The user's id; one never seen is ranked for as a new one.")],
+    run_dir: Annotated[Path, typer.Option(help="Run folder of prectr replay, train or run.")],
+    query: Annotated[str, typer.Option(help="Query, as a user types it.")],
+    user: Annotated[str, typer.Option(help="User id; an unknown user is treated as new.")],
     candidates: Annotated[
-        Path, typer.Option(help="Items to rank: JSON Lines or CSV with item_id, title, price …; -: standard input.")
+        Path,
+        typer.Option(help="Items to rank: JSON Lines or CSV with item_id, title, price ...; - reads standard input."),
     ],
     state_dir: Annotated[
         list[Path] | None,
-        typer.Option(help="Of a live run: state folder of prectr stream, of every process of several."),
+        typer.Option(help="For a live run: the state folder of each prectr stream process; repeatable."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Which model of a run that has trained several.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to rank with, if the run has trained several.")] = None,
     expect_without: Annotated[
-        str | None, typer.Option(help="Make sure that the model was trained without these parts, with commas.")
+        str | None, typer.Option(help="Fail unless the model was trained without these parts, comma-separated.")
     ] = None,
-    position: Annotated[int, typer.Option(min=1, max=200, help="Score every item as if shown here.")] = 1,
+    position: Annotated[int, typer.Option(min=1, max=200, help="Score every item as if shown at this position.")] = 1,
     as_of: Annotated[
-        str | None, typer.Option(help="When it is asked, such as 2026-01-31T12:00 (UTC); else at the newest event.")
+        str | None,
+        typer.Option(help="Rank as of this time, such as 2026-01-31T12:00 (UTC); default: the newest event."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Print so many.")] = 20,
-    config: Annotated[Path | None, typer.Option(help="Settings, a TOML file; they must be the run's.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the whole ranking to this file, for a program.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of items to print.")] = 20,
+    config: ConfigFile = None,
+    json: JsonFile = None,
 ) -> None:
-    """Rank candidates by a run's newest checkpoint and state: click probability, P(level), incentive, and why.
+    """Rank candidates with the newest checkpoint and state of a run, with an explanation: P(level), incentive, rates.
+
+    Settings that are given must equal those of the run.
 
     Example: prectr rank --run-dir run --query "usb cable" --user u7 --candidates items.csv
     """
     items = read_candidates(candidates)
     as_of_ms = None if as_of is None else _milliseconds(as_of)
-    # torch takes seconds to import, and --help and a wrong file need none.
-    from prectr.ops.ranking.service import RankQuery, RunRef  # noqa: PLC0415
-    from prectr.ops.ranking.service import rank as rank_by  # noqa: PLC0415
+    # torch takes seconds to import, and --help and an invalid file need none.
+    from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef  # noqa: PLC0415
 
     run_ref = RunRef(run_dir=run_dir, state_dirs=state_dir or (), model=model, without=expect_without, config=config)
-    ranking = rank_by(run_ref, RankQuery(query=query, user_id=user, items=items, position=position, as_of=as_of_ms))
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(ranking)) + b"\n")
+    ranking = RunRanker(run_ref).rank(
+        RankQuery(query=query, user_id=user, items=items, position=position, as_of=as_of_ms)
+    )
+    write_json(json, ranking)
     _print(ranking, top)
 
 
@@ -61,9 +66,7 @@ def _milliseconds(text: str) -> int:
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is no time: write it like 2026-01-31T12:00", param_hint="--as-of"
-        ) from error
+        raise typer.BadParameter(f"{text!r} is not a time such as 2026-01-31T12:00", param_hint="--as-of") from error
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
@@ -89,18 +92,18 @@ def _print(ranking: "Ranking", top: int) -> None:
         table.add_row(str(each.rank), escape(each.item_id), escape(title), *_cells(each))
     console.print(table)
     if len(ranking.ranked) > top:
-        console.print(f"… and {len(ranking.ranked) - top:,} more: --top or --json")
+        console.print(f"… and {len(ranking.ranked) - top:,} more; see --top and --json")
     console.print(
-        "level: the likeliest; incentive: what is added to the log-odds of a click at it, for what this user and all "
-        "users of the query have clicked; user, query, category: click rates at it, smoothed.",
+        "level: the most likely relevance level; incentive: added to the log-odds of a click at that level, from the "
+        "clicks of this user and of all users of the query; user, query, category: smoothed click rates at that level.",
         highlight=False,
     )
-    for name, of in (("user", ranking.user_preference), ("query", ranking.query_preference)):
-        console.print(_explain_preference(name, of), highlight=False, markup=False)
+    for name, found in (("user", ranking.user_preference), ("query", ranking.query_preference)):
+        console.print(_explain_preference(name, found), highlight=False, markup=False)
     for note in ranking.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
     console.print(
-        f"checkpoint: {ranking.checkpoint}, {ranking.pages_trained:,} pages learned from",
+        f"checkpoint: {ranking.checkpoint}, trained on {ranking.pages_trained:,} pages",
         soft_wrap=True,
         highlight=False,
         markup=False,
@@ -115,9 +118,9 @@ def _cells(ranked: "Ranked") -> list[str]:
 
 
 def _explain_preference(name: str, preference: "Preference") -> str:
-    """What a user or a query prefers, and on what ground."""
+    """The preferred level of a user or query, with its click rates."""
     if preference.preferred is None:
-        return f"{name} {preference.name!r}: no closed page yet, so no preferred level but the category's"
+        return f"{name} {preference.name!r}: no closed page yet; the click rates are those of the category"
     rates = ", ".join(
         f"{level}: {preference.rates[level]:.3f} (category {preference.prior_rates[level]:.3f}; "
         f"{preference.clicks[level]:,} of {preference.impressions[level]:,})"

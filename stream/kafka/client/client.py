@@ -1,4 +1,4 @@
-"""Connections to a broker: every client of the program is made here."""
+"""Connection settings of a broker; every Kafka client of the program is created here."""
 
 import difflib
 import logging
@@ -13,20 +13,25 @@ from typing import Any, Final, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError
 
-from prectr.state.errors import BrokerUnavailableError, ConfigError, PrectrError
-from prectr.stream.kafka.client.connect_errors import AUTHENTICATION_ERRORS, last_connect_error, reset_connect_error
+from prectr.state.errors import BrokerUnavailableError, ConfigError, PrectrError, Remedy
+from prectr.stream.kafka.client.client_internals import (
+    AUTHENTICATION_ERRORS,
+    discard_unsent,
+    last_connect_error,
+    reset_connect_error,
+)
 
 _MAX_PARTITION_FETCH_BYTES: Final = 16 << 20
 _MAX_REQUEST_BYTES: Final = 64 << 20
-"""Of what a producer sends at once. Counted before compression, so far above what a topic takes: a record that
-others have compressed well into the events must fit into the dead letters, whole."""
+"""Counted before compression, so far above a topic's limit: a record that other programs compressed well into the
+events topic must fit whole into the dead letters."""
 _FIRST_ATTEMPT_MS: Final = 2_000
-"""Of the first attempt to connect, twice as many each time: why one has failed is known only when it is over, and a
-busy broker may need longer than this to answer."""
+"""Timeout of the first attempt to connect, doubled for each further one: the cause of a failure is known only at the
+end of an attempt, and a busy broker may need longer than this to answer."""
 _MAX_RECONNECT_BACKOFF_MS: Final = 1_000
-"""Between two attempts to reach a broker that has gone, at the most: the library's 30 s are added to every outage."""
+"""Longest pause between attempts to reach a lost broker; the library's default of 30 s would prolong every outage."""
 _LOG_INTERVAL: Final = 10.0
-"""Seconds between two messages while the broker does not answer."""
+"""Seconds between two log messages while the broker does not answer."""
 _RESERVED_SETTINGS: Final = frozenset(
     {
         "acks",
@@ -44,7 +49,7 @@ _RESERVED_SETTINGS: Final = frozenset(
         "value_serializer",
     }
 )
-"""Settings on which exactly once depends."""
+"""Settings on which exactly-once processing depends."""
 _OBJECT_SETTINGS: Final = frozenset(
     {
         "default_offset_commit_callback",
@@ -56,7 +61,7 @@ _OBJECT_SETTINGS: Final = frozenset(
         "ssl_context",
     }
 )
-"""Settings that are objects of Python, which no file can give."""
+"""Settings that are Python objects, which a file cannot supply."""
 _SECRET_NAME: Final = re.compile("password|proxy")
 _BROKER_ERROR_MESSAGE: Final = re.compile(r"""error_message=(['"])(.+?)\1""")
 _READY_TIMEOUT: Final = 20.0
@@ -67,14 +72,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the broker is and how to speak to it.
+    """Address and client settings of a Kafka cluster.
 
-    bootstrap: host:port, several with commas. settings: kafka-python client settings, such as security_protocol.
-    wait: seconds to go on trying while the broker does not answer.
+    Attributes:
+        bootstrap: host:port, several separated by commas.
+        settings: kafka-python client settings, such as security_protocol.
+        connect_timeout: seconds to keep trying while the broker does not answer.
 
     Raises:
-        ConfigError: a setting that no client knows, of a wrong type, or that is the program's own to make. Never says
-            a value: it may be a secret.
+        ConfigError: a setting is unknown, has the wrong type or is reserved for the program. The message never has a
+            value: it may be a secret.
     """
 
     bootstrap: str
@@ -85,24 +92,26 @@ class Connection:
         known = known_settings()
         for name, value in self.settings.items():
             if name in _RESERVED_SETTINGS:
-                raise ConfigError(f"client setting {name}: exactly once depends on it, so it cannot be set: remove it")
+                raise ConfigError(
+                    f"client setting {name}: exactly-once processing depends on it, so it cannot be set: remove it"
+                )
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f" (the nearest is {near[0]})" if near else ""
                 raise ConfigError(
-                    f"client setting {name}: kafka-python knows none of that name{hint}: remove or correct it"
+                    f"client setting {name}: kafka-python has no such setting{hint}: remove or correct it"
                 )
             if name in _OBJECT_SETTINGS:
-                raise ConfigError(f"client setting {name}: an object of Python, which no file can give: remove it")
+                raise ConfigError(f"client setting {name}: a Python object, which a file cannot supply: remove it")
             expected = _expected_type(name, known[name])
             if expected is not None and (
                 not isinstance(value, expected) or isinstance(value, bool) != (expected is bool)
             ):
                 found = type(value).__name__
-                raise ConfigError(f"client setting {name}: must be {_TYPE_NAMES[expected]}, and is of type {found}")
+                raise ConfigError(f"client setting {name}: must be {_TYPE_NAMES[expected]}, but is of type {found}")
 
     def consumer(self, **overrides: Any) -> KafkaConsumer:
-        """A consumer that reads what is committed, from the beginning, and commits nothing by itself."""
+        """Create a consumer that reads committed records from the beginning and never commits offsets automatically."""
         defaults = {
             "enable_auto_commit": False,
             "auto_offset_reset": "earliest",
@@ -115,7 +124,7 @@ class Connection:
         return self._connect(KafkaConsumer, defaults | overrides)
 
     def producer(self, **overrides: Any) -> KafkaProducer:
-        """A producer that loses and repeats nothing."""
+        """Create an idempotent producer that waits for all replicas."""
         defaults = {
             "acks": "all",
             "compression_type": "lz4",
@@ -127,14 +136,14 @@ class Connection:
         return self._connect(KafkaProducer, defaults | overrides)
 
     def admin(self) -> KafkaAdminClient:
-        """An administrator's client."""
+        """Create an admin client."""
         return self._connect(KafkaAdminClient, {})
 
     def call_admin(self, request: Callable[[KafkaAdminClient], Result]) -> Result:
-        """Ask the broker something as an administrator, again where it is not ready to answer yet.
+        """Send a request through an admin client, and retry it while the broker is not ready.
 
         Raises:
-            PrectrError: it does not answer, or refuses.
+            PrectrError: the broker does not answer, or rejects the request.
         """
         client = self.admin()
         started = last_logged = time.monotonic()
@@ -144,7 +153,7 @@ class Connection:
                     try:
                         return request(client)
                     except RetriableError:
-                        # A broker that has just started has no group coordinator for some seconds.
+                        # A broker that has just started has no group coordinator for a few seconds.
                         remaining = max(self.connect_timeout, _READY_TIMEOUT) - (time.monotonic() - started)
                         if remaining < 0:
                             raise
@@ -155,17 +164,17 @@ class Connection:
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turn what the client library raises into an error of ours."""
+        """Translate an error of the client library into a PrectrError."""
         try:
             yield
         except KafkaError as error:
             raise PrectrError(
-                f"{self.describe_error(error)}: nothing committed is lost; once that is mended, the same command goes on"
+                f"{self.describe_error(error)}; nothing committed is lost: fix this and rerun the command to resume"
             ) from error
 
     def describe_error(self, error: Exception) -> str:
-        """What the client library says, in one line, without any secret of the settings."""
-        return f"{self.bootstrap}: Kafka says {self._error_text(error)}"
+        """Describe an error of the client library in one line, without any secret of the settings."""
+        return f"{self.bootstrap}: Kafka reports {self._error_text(error)}"
 
     def _connect(self, client: Any, settings: Mapping[str, Any]) -> Any:
         user_settings = {name: value for name, value in self.settings.items() if name in client.DEFAULT_CONFIG}
@@ -188,35 +197,35 @@ class Connection:
                 last_error = last_connect_error()
                 if isinstance(last_error, AUTHENTICATION_ERRORS):
                     raise PrectrError(
-                        f"{self.bootstrap}: Kafka refuses the login ({self._error_text(last_error)}): check the sasl_ settings of "
-                        "--client-config"
+                        f"{self.bootstrap}: Kafka rejects the login ({self._error_text(last_error)})",
+                        Remedy.CHECK_CREDENTIALS,
                     ) from error
                 if remaining <= 0:
                     detail = f" (the last attempt: {self._error_text(last_error)})" if last_error is not None else ""
                     raise BrokerUnavailableError(
-                        f"{self.bootstrap}: no answer from Kafka in {self.connect_timeout:g} s{detail}: is the broker running, and "
-                        "are --bootstrap and the security settings of --client-config right? --connect-timeout gives it more time"
+                        f"{self.bootstrap}: no answer from Kafka in {self.connect_timeout:g} s{detail}",
+                        Remedy.CHECK_CONNECTION,
+                        Remedy.LONGER_CONNECT_TIMEOUT,
                     ) from error
                 last_logged = self._log_retry(last_logged, "no answer from Kafka", remaining)
                 attempt_ms *= 2
             except (KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
                 raise PrectrError(
-                    f"{self.bootstrap}: no connection to Kafka ({self._error_text(error)}): check --bootstrap and the "
-                    "client settings"
+                    f"{self.bootstrap}: no connection to Kafka ({self._error_text(error)})", Remedy.CHECK_CONNECTION
                 ) from error
 
     def _log_retry(self, last_logged: float, problem: str, remaining: float) -> float:
-        """Log what is wrong, every 10 s; returns when it was last said."""
+        """Log a problem, at most every 10 s; returns the time of the last message."""
         if time.monotonic() - last_logged < _LOG_INTERVAL:
             return last_logged
-        _log.warning("%s: %s, trying for another %.0f s", self.bootstrap, problem, remaining)
+        _log.warning("%s: %s, retrying for another %.0f s", self.bootstrap, problem, remaining)
         return time.monotonic()
 
     def _error_text(self, error: Exception) -> str:
-        """An error's type and text in one line, without any secret of the settings."""
+        """Return an error's type and text in one line, without any secret of the settings."""
         text = " ".join(str(error).split())
         if match := _BROKER_ERROR_MESSAGE.search(text):
-            # Else the whole request and its whole answer would be the message.
+            # The full text has the whole request and the whole response.
             text = match.group(2)
         for name, value in self.settings.items():
             if _SECRET_NAME.search(name) and value:
@@ -226,13 +235,11 @@ class Connection:
 
 
 def close_producer(producer: KafkaProducer, seconds: float) -> None:
-    """Close a producer, which has so many seconds for what is still on the way; what is left then is dropped."""
+    """Close a producer; records that are not delivered within `seconds` are dropped."""
     try:
         producer.close(timeout=seconds)
     except KafkaError:
-        # It would wait for the rest once more as the interpreter ends, and end that in a traceback.
-        producer.flush = lambda timeout=None: None
-        producer.close(timeout=0)
+        discard_unsent(producer)
 
 
 _TYPE_NAMES: Final[Mapping[type | UnionType, str]] = {
@@ -243,7 +250,7 @@ _TYPE_NAMES: Final[Mapping[type | UnionType, str]] = {
 
 
 def known_settings() -> dict[str, Any]:
-    """Every setting that a client of kafka-python has, with its default."""
+    """Return every setting of kafka-python's clients with its default."""
     return {
         name: value
         for client in (KafkaAdminClient, KafkaProducer, KafkaConsumer)
@@ -252,7 +259,7 @@ def known_settings() -> dict[str, Any]:
 
 
 def _expected_type(name: str, default: object) -> type | UnionType | None:
-    """What a setting's value must be; None where anything goes that the client takes."""
+    """Return the type of a setting; None if the client accepts several."""
     if isinstance(default, bool):
         return bool
     if isinstance(default, int | float) or name.endswith("_buffer_bytes"):

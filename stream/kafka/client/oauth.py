@@ -1,4 +1,4 @@
-"""The token of SASL/OAUTHBEARER, asked for anew at each connection, since tokens expire."""
+"""SASL/OAUTHBEARER tokens, fetched for each connection because they expire."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 
 class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
-    """Gives the client the token that `fetch` returns; whoever renews the token only replaces it there."""
+    """Supplies the client with the token that `fetch` returns."""
 
     def __init__(self, fetch: Callable[[], str]) -> None:
         self._fetch = fetch
 
     def token(self) -> str:
-        """The token as it is now."""
+        """Return the current token."""
         return self._fetch()

@@ -1,4 +1,4 @@
-"""The topics of one system: their names, how they are made, and what the broker says of them."""
+"""The topics of one system: names, creation, and their description by the broker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import AuthorizationError, TopicAlreadyExistsError
 
-from prectr.state.errors import PrectrError
+from prectr.state.errors import PrectrError, Remedy
 from prectr.stream.kafka.client.client import Connection
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 MAX_DEAD_LETTER_BYTES: Final = 12 << 20
-"""A dead letter is a whole record of the events, and says besides where it came from and why."""
+"""A dead letter is a whole record of the events topic, with its source and reason in further headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Topics:
 
     @property
     def dead_letters(self) -> str:
-        """What was refused."""
+        """Rejected events."""
         return f"{self.prefix}dead-letters"
 
     @property
@@ -55,15 +55,15 @@ class Topics:
         return (self.events, self.joined_pages, self.examples, self.dead_letters, self.quality)
 
     def max_message_bytes(self, name: str) -> int:
-        """What a record of a topic may take up, compressed."""
+        """Return the largest compressed record that a topic accepts."""
         return MAX_DEAD_LETTER_BYTES if name == self.dead_letters else MAX_MESSAGE_BYTES
 
 
 def create_topics(connection: Connection, topics: Topics, partitions: int, replication: int = 1) -> list[str]:
-    """Make those topics that are not there; returns the names of the ones made.
+    """Create the missing topics and return their names.
 
     Raises:
-        PrectrError: the broker refuses, or a topic is there with another number of partitions.
+        PrectrError: the broker rejects the request, or a topic exists with another number of partitions.
     """
     created = []
     for name in topics.all:
@@ -84,14 +84,15 @@ def create_topics(connection: Connection, topics: Topics, partitions: int, repli
         found = partition_count(connection, name)
         if found != partitions:
             raise PrectrError(
-                f"topic {name} has {found} partitions, not {partitions}: use another --topic-prefix, "
-                "or delete the topic and its group's offsets"
+                f"topic {name} has {found} partitions, not {partitions}",
+                Remedy.OTHER_TOPIC_PREFIX,
+                Remedy.DELETE_TOPIC,
             )
     return created
 
 
 def _create(topic: NewTopic, admin: KafkaAdminClient) -> bool:
-    """Make a topic; whether it was not there."""
+    """Create a topic; returns whether it was missing."""
     try:
         admin.create_topics([topic])
     except TopicAlreadyExistsError:
@@ -100,52 +101,55 @@ def _create(topic: NewTopic, admin: KafkaAdminClient) -> bool:
 
 
 class TopicDescription(NamedTuple):
-    """What the broker says of a topic. identity: differs when a topic is made anew under its old name."""
+    """A topic's partitions and id; a topic that is recreated under the same name has another id."""
 
     partitions: int
     topic_id: str
 
 
 def describe_topic(connection: Connection, topic: str) -> TopicDescription:
-    """Ask how a topic is laid out.
+    """Describe a topic.
 
     Raises:
-        PrectrError: there is no such topic, or no broker.
+        PrectrError: the topic does not exist, or the broker does not answer.
     """
     found = next(iter(connection.call_admin(lambda admin: admin.describe_topics([topic]))), None)
     if not found or not found["partitions"]:
-        raise PrectrError(f"there is no topic {topic}: make the topics with `prectr topics create`")
+        raise PrectrError(f"there is no topic {topic}", Remedy.CREATE_TOPICS)
     return TopicDescription(len(found["partitions"]), str(found["topic_id"]))
 
 
 def partition_count(connection: Connection, topic: str) -> int:
-    """How many partitions a topic has; raises as `describe_topic`."""
+    """Return the number of partitions of a topic; raises as `describe_topic`."""
     return describe_topic(connection, topic).partitions
 
 
 def check_topics(connection: Connection, topics: Topics) -> int:
-    """Make sure that all topics between the stages are there and alike; returns how many partitions each has.
+    """Check that all topics of the stages exist with the same number of partitions, and return that number.
 
     Raises:
-        PrectrError: one is missing, or has another number of partitions.
+        PrectrError: a topic is missing, or has another number of partitions.
     """
     expected = partition_count(connection, topics.events)
     for name in (topics.joined_pages, topics.examples):
         found = partition_count(connection, name)
         if found != expected:
             raise PrectrError(
-                f"topic {name} has {found} partitions, {topics.events} has {expected}: they must be alike; "
-                "make topics of your own under another --topic-prefix with `prectr topics create`"
+                f"topic {name} has {found} partitions, {topics.events} has {expected}: they must be equal",
+                Remedy.OTHER_TOPIC_PREFIX,
             )
     partition_count(connection, topics.dead_letters)
     return expected
 
 
 class TopicHealth(msgspec.Struct, frozen=True):
-    """What the broker says of a topic that is there.
+    """Replication and settings of an existing topic.
 
-    replicas: copies of the partition that has fewest. behind: partitions of which a copy is not in step. leaderless:
-    partitions that nobody can read or write. settings: by name; None where we may not ask.
+    Attributes:
+        min_replicas: replicas of the partition that has the fewest.
+        under_replicated: partitions with a replica that is not in sync.
+        leaderless: partitions that can be neither read nor written.
+        settings: by name; None if this client may not read them.
     """
 
     partitions: int
@@ -156,15 +160,18 @@ class TopicHealth(msgspec.Struct, frozen=True):
 
 
 def fetch_max_message_bytes(connection: Connection, topic: str) -> int | None:
-    """How large a record of a topic may be, compressed; None where the broker does not tell."""
+    """Return the largest compressed record that a topic accepts; None if the broker does not report it."""
     settings = connection.call_admin(lambda admin: _fetch_settings(admin, ConfigResourceType.TOPIC, topic))
     return int(settings["max.message.bytes"]) if settings and "max.message.bytes" in settings else None
 
 
 class SystemHealth(msgspec.Struct, frozen=True):
-    """What the broker says of a system. topics: by name, those that are there.
+    """Topics and brokers of a system.
 
-    brokers: how many. settings: of the broker that has the lowest number; None where we may not ask.
+    Attributes:
+        topics: the existing ones, by name.
+        brokers: number of brokers.
+        settings: of the broker with the lowest id; None if this client may not read them.
     """
 
     topics: dict[str, TopicHealth]
@@ -173,10 +180,10 @@ class SystemHealth(msgspec.Struct, frozen=True):
 
 
 def describe_system(connection: Connection, topics: Topics) -> SystemHealth:
-    """Ask the broker about every topic of the system, and about itself.
+    """Describe every topic of the system, and the brokers.
 
     Raises:
-        PrectrError: no broker.
+        PrectrError: the broker does not answer.
     """
     return connection.call_admin(partial(_describe, topics))
 
@@ -215,7 +222,7 @@ def _fetch_settings(admin: KafkaAdminClient, kind: ConfigResourceType, name: str
         answer = admin.describe_configs([ConfigResource(kind, name)], config_filter="all")
     except AuthorizationError:
         return None
-    # Where the right is missing, some brokers answer with nothing instead.
+    # Without permission, some brokers return an empty answer instead.
     found = answer.get(kind.name.lower(), {}).get(name)
     if not found:
         return None

@@ -1,1 +1,1 @@
-"""The topic `dead-letters`: read, summarised, exported and retried."""
+"""The topic `dead-letters`: reading, summary, export and retry."""

@@ -1,4 +1,4 @@
-"""Writes dead letters to a file that a person corrects and `prectr dlq retry --file` feeds back."""
+"""Writes dead letters to a file, to be corrected and retried from there."""
 
 import base64
 from pathlib import Path
@@ -19,8 +19,13 @@ _NULL: Final = msgspec.Raw(b"null")
 class ExportedDeadLetter(msgspec.Struct, frozen=True):
     """A line of the file.
 
-    letter: PARTITION:OFFSET. reason, detail: what was wrong. event: the event, where it is JSON; else null, to be
-    filled in, and the letter's text stands in `text`, or its bytes in `base64` where they are not text.
+    Attributes:
+        dead_letter: PARTITION:OFFSET.
+        reason: one word, such as missing_field.
+        detail: description of the error.
+        event: the event if it is JSON; otherwise null, to be filled in.
+        text: the value if it is text but not JSON.
+        base64: the value if it is not text.
     """
 
     dead_letter: str
@@ -34,15 +39,18 @@ class ExportedDeadLetter(msgspec.Struct, frozen=True):
 def export_dead_letters(
     connection: Connection, topics: Topics, out: Path, progress: Progress, *, reason: str | None = None
 ) -> int:
-    """Write the letters that were not retried, one a line; returns how many. reason: only those of it.
+    """Write the dead letters that were not retried, one per line; with `reason`, only those that have it.
+
+    Returns:
+        Their number.
 
     Raises:
-        UsageError: the file is there; it may hold corrections.
-        PrectrError: no broker or no topic, or it holds notes that cannot be read.
+        UsageError: the file exists; it may contain corrections.
+        PrectrError: the broker does not answer, the topic does not exist, or a retry marker cannot be decoded.
     """
     if out.exists():
-        raise UsageError(f"{out} is there, and may hold corrections: name another file, or remove it")
-    # A file of the right name is a whole one.
+        raise UsageError(f"{out} exists, and may contain corrections: use another file name, or remove it")
+    # A file with the final name is complete.
     part = out.with_name(f"{out.name}.part")
     count = 0
     reader = DeadLetterReader(connection, topics)

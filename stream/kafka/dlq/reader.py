@@ -1,4 +1,4 @@
-"""Reads `dead-letters` from end to end, or single letters, in bounded memory."""
+"""Reads all of `dead-letters`, or single dead letters, in bounded memory."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Final
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from prectr.state.errors import PrectrError
+from prectr.state.errors import PrectrError, Remedy
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics, partition_count
@@ -24,28 +24,29 @@ _MAX_POLL_RECORDS: Final = 200
 _MAX_FETCH_BYTES: Final = 16 << 20
 _MAX_PARTITION_FETCH_BYTES: Final = 4 << 20
 _STALL_TIMEOUT: Final = 90.0
-"""Longer than any transaction of ours may stay open."""
+"""Longer than the transaction timeout of this program's producers."""
 _MAX_READ_GAP: Final = 1_000
-"""A letter that is not further on than this is read up to, since a new fetch costs more."""
+"""Offsets up to which it is cheaper to read on to the next dead letter than to start a new fetch."""
 
 Progress = Callable[[int, int], None]
 
 
 def _no_progress(_done: int, _total: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore progress."""
 
 
 class DeadLetterReader:
-    """Reads the committed records of `dead-letters`, one partition after another, some at a time."""
+    """Reads the committed records of `dead-letters`, one partition after another, in batches."""
 
     def __init__(self, connection: Connection, topics: Topics, *, await_open: bool = False) -> None:
-        """Take note of where the topic begins and ends.
+        """Fetch the range of offsets to read.
 
-        await_open: the end lies behind the transactions that are open now, and reading waits for their ends; else it
-        lies in front of them.
+        Args:
+            await_open: include transactions that are open now, and wait for their end when reading; otherwise the
+                range ends before them.
 
         Raises:
-            PrectrError: no broker, or no topic.
+            PrectrError: the broker does not answer, or the topic does not exist.
         """
         self.topic = topics.dead_letters
         self._connection = connection
@@ -71,10 +72,14 @@ class DeadLetterReader:
     def read(
         self, start: Mapping[int, int] | None = None, progress: Progress = _no_progress
     ) -> Iterator[list[ConsumerRecord]]:
-        """Yield the records in order of partition and offset. start: by partition, where to begin; None for all.
+        """Yield the records in order of partition and offset.
+
+        Args:
+            start: by partition, the first offset to read; None for all partitions from their start.
+            progress: called with the offsets read, and their total.
 
         Raises:
-            PrectrError: nothing comes, since the broker is away or a transaction stays open.
+            PrectrError: no records arrive, because the broker is unavailable or a transaction stays open.
         """
         starts = dict(enumerate(self.start_offsets)) if start is None else start
         ranges = [
@@ -91,7 +96,7 @@ class DeadLetterReader:
             done += max(0, end - first)
 
     def find(self, refs: Sequence[DeadLetterRef]) -> Iterator[tuple[DeadLetterRef, ConsumerRecord]]:
-        """Fetch records by their addresses, in that order; what is not there is left out.
+        """Yield the records with the given refs, in order of partition and offset; missing ones are left out.
 
         Raises:
             PrectrError: as `read`.
@@ -99,7 +104,7 @@ class DeadLetterReader:
         for partition, (first, end) in enumerate(zip(self.start_offsets, self.end_offsets, strict=True)):
             offsets = sorted({ref.offset for ref in refs if ref.partition == partition and first <= ref.offset < end})
             while offsets:
-                # Offsets that lie near one another are read in one run.
+                # Offsets that are close together are read in one run.
                 last = next(
                     (n for n in range(1, len(offsets)) if offsets[n] - offsets[n - 1] > _MAX_READ_GAP), len(offsets)
                 )
@@ -108,22 +113,22 @@ class DeadLetterReader:
                     yield from ((DeadLetterRef(partition, each.offset), each) for each in records if each.offset in run)
 
     def describe_missing(self, ref: DeadLetterRef) -> str:
-        """What to say of an address at which there is no letter."""
+        """Return, in words, why there is no dead letter at a ref."""
         if ref.partition >= len(self._partitions):
-            return f"{self.topic} has the partitions 0 to {len(self._partitions) - 1}"
+            return f"{self.topic} has partitions 0 to {len(self._partitions) - 1}"
         first, end = self.start_offsets[ref.partition], self.end_offsets[ref.partition]
         if first == end:
             return f"partition {ref.partition} of {self.topic} is empty"
         if not first <= ref.offset < end:
-            return f"partition {ref.partition} of {self.topic} holds the offsets {first} to {end - 1}"
-        return "that offset is a transaction's mark, or of a transaction that was aborted"
+            return f"partition {ref.partition} of {self.topic} holds offsets {first} to {end - 1}"
+        return "that offset is a transaction marker, or of a transaction that was aborted"
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the connection."""
         self._consumer.close()
 
     def _read_range(self, partition: int, first: int, end: int) -> Iterator[tuple[list[ConsumerRecord], int]]:
-        """Yield the records from `first` to before `end`, and the offset up to which all has been read."""
+        """Yield the records from `first` to before `end`, each batch with the offset after it."""
         if first >= end:
             return
         topic_partition = TopicPartition(self.topic, partition)
@@ -139,14 +144,14 @@ class DeadLetterReader:
                 position, progressed_at = new_position, time.monotonic()
             elif time.monotonic() - progressed_at > _STALL_TIMEOUT:
                 raise PrectrError(
-                    f"{self.topic} {partition}:{position}: nothing came for {_STALL_TIMEOUT:.0f} s: the broker is "
-                    "away, or a program has left a transaction open there. Start the same command again later"
+                    f"{self.topic} {partition}:{position}: no records for {_STALL_TIMEOUT:.0f} s: the broker is "
+                    "unavailable, or a program has left a transaction open there. Rerun the command later"
                 )
             yield [record for record in polled.get(topic_partition, []) if record.offset < end], position
 
 
 class RetriedSet:
-    """Which letters were retried: a bit for each offset."""
+    """Set of the retried dead letters, as one bit per offset."""
 
     def __init__(self, reader: DeadLetterReader) -> None:
         self._start_offsets = list(reader.start_offsets)
@@ -156,7 +161,7 @@ class RetriedSet:
         ]
 
     def add(self, ref: DeadLetterRef) -> None:
-        """Remember a letter; one in front of the log's beginning is forgotten."""
+        """Add a dead letter; one before the start of the log is ignored."""
         index = ref.offset - self._start_offsets[ref.partition]
         if 0 <= index < 8 * len(self._bits[ref.partition]):
             self._bits[ref.partition][index // 8] |= 1 << index % 8
@@ -170,10 +175,13 @@ class RetriedSet:
 def read_retried(
     reader: DeadLetterReader, start: Mapping[int, int] | None = None, progress: Progress = _no_progress
 ) -> RetriedSet:
-    """Read all notes. start: by partition, the first letter that is of interest: its notes lie behind it.
+    """Read all retry markers.
+
+    Args:
+        start: by partition, the first dead letter of interest; its retry markers follow it. None for all.
 
     Raises:
-        PrectrError: as `DeadLetterReader.read`; a note cannot be read.
+        PrectrError: as `DeadLetterReader.read`; a retry marker cannot be decoded.
     """
     retried = RetriedSet(reader)
     for records in reader.read(start, progress):
@@ -186,18 +194,20 @@ def read_retried(
 
 
 def find_dead_letter(connection: Connection, topics: Topics, ref: DeadLetterRef) -> DeadLetterRecord:
-    """Fetch one letter.
+    """Fetch one dead letter.
 
     Raises:
-        PrectrError: there is none at that address.
+        PrectrError: there is none at `ref`.
     """
     reader = DeadLetterReader(connection, topics)
     try:
         record = next((found for _, found in reader.find([ref])), None)
         if record is None:
-            raise PrectrError(f"there is no letter {ref}: {reader.describe_missing(ref)}; see `prectr dlq list`")
+            raise PrectrError(
+                f"there is no dead letter {ref}: {reader.describe_missing(ref)}", Remedy.LIST_DEAD_LETTERS
+            )
     finally:
         reader.close()
     if is_retry_marker(record):
-        raise PrectrError(f"{ref} is no letter: it notes which letters were retried; see `prectr dlq list`")
+        raise PrectrError(f"{ref} is not a dead letter but a retry marker", Remedy.LIST_DEAD_LETTERS)
     return decode_dead_letter(record)

@@ -1,9 +1,9 @@
-"""What a record of `dead-letters` says: a letter of itself, a note of which letters were retried.
+"""Records of the topic `dead-letters`: dead letters, and markers of those that were retried.
 
-A letter is a record as it was (key, value), whose headers say first why and whence it came (`ERROR_HEADERS`) and then what
-the record's own headers said. Beside letters the topic holds notes, which `dlq/retry.py` writes into the
-partition of the letters that it has sent: a note has one header, `retried`. It comes after the letters that it names,
-so retention never removes it before them.
+A dead letter is a rejected record with its key and value; its headers are the reason and source (`ERROR_HEADERS`),
+followed by the record's own headers. A retry marker has one header, `retried`; `dlq/retry.py` writes it into the
+partition of the dead letters that it has sent. It follows the dead letters that it names, so retention never removes
+it before them.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from typing import Final, NamedTuple
 import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
 
-from prectr.state.errors import PrectrError, UsageError
+from prectr.state.errors import PrectrError, Remedy, UsageError
 
 ERROR_HEADERS: Final = ("reason", "detail", "topic", "partition", "offset")
 RETRY_MARKER_HEADER: Final = "retried"
 NO_REASON: Final = "no_reason"
-"""The reason of a record that another program has put there, without these headers."""
+"""Reason of a record without these headers, which another program wrote."""
 
 
 class DeadLetterRef(NamedTuple):
-    """Where a letter lies in `dead-letters`; written PARTITION:OFFSET."""
+    """Partition and offset of a dead letter in `dead-letters`; written PARTITION:OFFSET."""
 
     partition: int
     offset: int
@@ -31,22 +31,31 @@ class DeadLetterRef(NamedTuple):
 
 
 def parse_ref(text: str) -> DeadLetterRef:
-    """Read PARTITION:OFFSET.
+    """Parse PARTITION:OFFSET.
 
     Raises:
-        UsageError: it is not written so.
+        UsageError: the text has another form.
     """
     partition, colon, offset = text.strip().partition(":")
     if colon and all(part.isascii() and part.isdecimal() and len(part) < 20 for part in (partition, offset)):
         return DeadLetterRef(int(partition), int(offset))
-    raise UsageError(f"letter {text!r}: give PARTITION:OFFSET, such as 0:17, as `prectr dlq list` shows it")
+    raise UsageError(
+        f"dead letter {text!r} is not of the form PARTITION:OFFSET, such as 0:17", Remedy.LIST_DEAD_LETTERS
+    )
 
 
 class DeadLetterRecord(msgspec.Struct, frozen=True):
-    """A record that was refused.
+    """A rejected record.
 
-    time: ms since the epoch, when it was put here. topic, partition, offset: where it was read; -1 where unknown.
-    headers: its own. reason, detail: one word, and what was wrong.
+    Attributes:
+        ref: its position in `dead-letters`.
+        timestamp: when it was written there (ms since the epoch).
+        reason: one word, such as missing_field.
+        detail: description of the error.
+        topic: of the original record; empty if unknown.
+        partition: of the original record; -1 if unknown.
+        offset: of the original record; -1 if unknown.
+        headers: of the original record.
     """
 
     ref: DeadLetterRef
@@ -62,7 +71,7 @@ class DeadLetterRecord(msgspec.Struct, frozen=True):
 
 
 class RetryMarkers(msgspec.Struct, frozen=True):
-    """A part of a note: letters of its partition, by offset, that were sent again; reason and source as theirs."""
+    """Part of a retry marker: offsets of retried dead letters in its partition, which share reason and source."""
 
     reason: str
     topic: str
@@ -74,27 +83,27 @@ _decode_markers: Final = msgspec.json.Decoder(list[RetryMarkers]).decode
 
 
 def is_retry_marker(record: ConsumerRecord) -> bool:
-    """Whether a record says which letters were retried."""
+    """Return whether a record is a retry marker."""
     return bool(record.headers) and record.headers[0][0] == RETRY_MARKER_HEADER
 
 
 def decode_retry_markers(record: ConsumerRecord) -> list[RetryMarkers]:
-    """What a note says.
+    """Decode a retry marker.
 
     Raises:
-        PrectrError: it is none of this program's.
+        PrectrError: another program wrote it.
     """
     try:
         return _decode_markers(record.value or b"")
     except msgspec.MsgspecError as error:
         raise PrectrError(
-            f"{record.topic} {record.partition}:{record.offset} has a header `{RETRY_MARKER_HEADER}` and is no note of this program "
-            f"({error}): another version wrote it, or another program writes to the topic"
+            f"{record.topic} {record.partition}:{record.offset} has a header `{RETRY_MARKER_HEADER}` but is not a "
+            f"retry marker ({error}): another version of this program, or another program, writes to the topic"
         ) from error
 
 
 def decode_dead_letter(record: ConsumerRecord) -> DeadLetterRecord:
-    """What a letter says of itself; a record without our headers is a letter too, of reason `no_reason`."""
+    """Decode a dead letter; a record without `ERROR_HEADERS` is one too, with reason `no_reason`."""
     headers = [(name, value or b"") for name, value in record.headers]
     error_headers: Mapping[str, bytes] = {}
     if tuple(name for name, _ in headers[: len(ERROR_HEADERS)]) == ERROR_HEADERS:
@@ -106,7 +115,7 @@ def decode_dead_letter(record: ConsumerRecord) -> DeadLetterRecord:
         record.key,
         record.value or b"",
         error_headers["reason"].decode(errors="replace") if error_headers else NO_REASON,
-        error_headers["detail"].decode(errors="replace") if error_headers else "the record does not say why it is here",
+        error_headers["detail"].decode(errors="replace") if error_headers else "the record has no reason",
         error_headers["topic"].decode(errors="replace") if error_headers else "",
         _parse_number(error_headers.get("partition", b"")),
         _parse_number(error_headers.get("offset", b"")),

@@ -1,10 +1,10 @@
-"""Sends dead letters to `search-events` again, as they are or corrected: each letter once.
+"""Sends dead letters to `search-events` again, unchanged or corrected: each of them once.
 
-The events and the notes of the letters that they come from go out in one transaction, and the notes lie in
-`dead-letters` itself, in the partition of their letters. So a letter is noted if and only if it was sent, and the note
-stays for as long as the letter does: a commit of a consumer group would expire, and could not name single letters.
-All retries of a system share one transactional id: a second one ends the first and what that has left open before it
-reads the notes.
+The events and the retry markers of their dead letters are sent in one transaction, and the markers are written to
+`dead-letters` itself, into the partition of their dead letters. So a dead letter has a marker if and only if it was
+sent, and the marker is retained as long as the dead letter: a commit of a consumer group would expire, and could not
+name single dead letters. All retries of a system share one transactional id: a second retry fences the first, and ends
+its open transaction, before it reads the markers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutError, ProducerFencedError
 
 from prectr.state.errors import InputError, PrectrError, UsageError
-from prectr.state.failpoints import failpoint
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.events.contract import MAX_EVENT_BYTES, InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
@@ -36,17 +36,17 @@ from prectr.stream.kafka.dlq.records import (
 )
 
 _MAX_PER_TRANSACTION: Final = 100
-"""Letters a transaction, at most; a letter that is sent is no larger than an event, 1 MiB."""
+"""Most dead letters per transaction; each of those sent is no larger than an event, 1 MiB."""
 _FLUSH_TIMEOUT: Final = 60
 _CLOSE_TIMEOUT: Final = 5
 _FENCED_ERRORS: Final = (ProducerFencedError, InvalidProducerEpochError)
 _MAX_LISTED: Final = 1_000
-"""Letters that are told one by one; the rest only counts."""
+"""Items that a result lists; further ones are only counted."""
 _T = TypeVar("_T")
 
 
 class RetryItem(msgspec.Struct, frozen=True):
-    """An event that would be, or was, sent. source: its letter, or the line of the file."""
+    """An event that was sent, or would be; `source` is its dead letter, or the line of the file."""
 
     source: str
     type: str
@@ -55,7 +55,7 @@ class RetryItem(msgspec.Struct, frozen=True):
 
 
 class RejectedItem(msgspec.Struct, frozen=True):
-    """What was not sent, and why. source: its letter, or the line of the file."""
+    """An item that was not sent, and why; `source` is its dead letter, or the line of the file."""
 
     source: str
     reason: str
@@ -63,10 +63,14 @@ class RejectedItem(msgspec.Struct, frozen=True):
 
 
 class RetryResult(msgspec.Struct):
-    """What became of the letters.
+    """Result of a retry.
 
-    sent: events sent, or in a dry run those that would be. before: letters left out, since they were retried before.
-    events, not_sent: the first 1,000 of each; refused: how many were not sent.
+    Attributes:
+        sent: events sent, or in a dry run those that would be.
+        already_retried: dead letters skipped because they were retried before.
+        rejected: items that were not sent.
+        events: the first 1,000 sent.
+        rejected_items: the first 1,000 rejected.
     """
 
     sent: int = 0
@@ -76,14 +80,14 @@ class RetryResult(msgspec.Struct):
     rejected_items: list[RejectedItem] = []
 
     def reject(self, source: str, reason: str, detail: str) -> None:
-        """Count what is not sent."""
+        """Count an item that is not sent."""
         self.rejected += 1
         if len(self.rejected_items) < _MAX_LISTED:
             self.rejected_items.append(RejectedItem(source, reason, detail))
 
 
 class _Candidate(msgspec.Struct, frozen=True):
-    """Something to send. letter: whence; None for a line that names none."""
+    """An event to send; `dead_letter` is None for a line of a file that names none."""
 
     source: str
     value: bytes
@@ -91,30 +95,30 @@ class _Candidate(msgspec.Struct, frozen=True):
 
 
 class Selection(Protocol):
-    """Which letters are to be sent again."""
+    """Selects the dead letters to send again."""
 
     def start(self) -> dict[int, int] | None:
-        """By partition, the first letter that may be among them; None where any may."""
+        """Return, by partition, the first dead letter that may be selected; None if any may."""
 
     def candidates(
         self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
-        """Yield them in order; what cannot be found goes to `result`."""
+        """Yield the events in order; missing dead letters are rejected in `result`."""
 
 
 class ByReason(msgspec.Struct, frozen=True):
-    """All letters of a reason, as they are."""
+    """All dead letters with a reason, unchanged."""
 
     reason: str
 
     def start(self) -> dict[int, int] | None:
-        """All partitions, from their beginnings."""
+        """Return None: any dead letter may have the reason."""
         return None
 
     def candidates(
         self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
-        """Read the topic through."""
+        """Yield those with the reason from the whole topic."""
         for records in reader.read(progress=progress):
             for dead_letter in (_truncated(decode_dead_letter(each)) for each in records if not is_retry_marker(each)):
                 if dead_letter.reason == self.reason:
@@ -122,18 +126,18 @@ class ByReason(msgspec.Struct, frozen=True):
 
 
 class ByRef(msgspec.Struct, frozen=True):
-    """Single letters, as they are."""
+    """Single dead letters, unchanged."""
 
     refs: list[DeadLetterRef]
 
     def start(self) -> dict[int, int] | None:
-        """From the first of the letters in each partition."""
+        """Return the first of them in each partition."""
         return _lowest_offsets(self.refs)
 
     def candidates(
         self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
-        """Fetch them."""
+        """Yield them, fetched in chunks."""
         for done, chunk in enumerate(_chunks(dict.fromkeys(self.refs), _MAX_PER_TRANSACTION)):
             progress(done * _MAX_PER_TRANSACTION, len(self.refs))
             for dead_letter in _fetch(reader, chunk, result).values():
@@ -146,17 +150,17 @@ class FromFile(msgspec.Struct, frozen=True):
     path: Path
 
     def start(self) -> dict[int, int] | None:
-        """From the first of the letters that the file names in each partition."""
+        """Return the first dead letter that the file names in each partition."""
         return _lowest_offsets(line.ref for line in self._lines() if line.ref is not None)
 
     def candidates(
         self, reader: DeadLetterReader, retried: RetriedSet, result: RetryResult, progress: Progress
     ) -> Iterator[_Candidate]:
-        """Read the file, and fetch the letters that it names, for their headers."""
+        """Yield the events of the file, with the dead letters that it names, whose headers are sent again."""
         total, done = self.path.stat().st_size, 0
         for chunk in _chunks(self._lines(), _MAX_PER_TRANSACTION):
             wanted = [(line.ref, line.source) for line in chunk if line.ref is not None]
-            dead_letters = _fetch(reader, [address for address, _ in wanted], result, dict(wanted))
+            dead_letters = _fetch(reader, [ref for ref, _ in wanted], result, dict(wanted))
             for line in chunk:
                 done += line.size
                 progress(done, total)
@@ -180,7 +184,7 @@ def _unchanged(dead_letter: DeadLetterRecord) -> _Candidate:
 
 
 class _FileLine(msgspec.Struct, frozen=True):
-    """A line of a file of corrected letters. size: in bytes, with its line end."""
+    """A line of a file of corrected events; its size in bytes includes the line end."""
 
     source: str
     ref: DeadLetterRef | None
@@ -189,7 +193,7 @@ class _FileLine(msgspec.Struct, frozen=True):
 
 
 class _Envelope(msgspec.Struct):
-    """The fields of a line that names a letter; an event has neither of them."""
+    """Fields of a line that names a dead letter; an event has none of the first two."""
 
     dead_letter: str | msgspec.UnsetType = msgspec.UNSET
     event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -200,7 +204,7 @@ _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> _FileLine:
-    """Take a line apart. What is no JSON is an event that will be refused."""
+    """Parse a line; one that is not JSON is returned as an event, whose validation will fail."""
     source, stripped = f"{path} line {number}", line.strip()
     try:
         envelope = _decode_envelope(stripped)
@@ -217,7 +221,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> _FileLine:
         ref = parse_ref(envelope.dead_letter)
     except UsageError as error:
         raise InputError(f"{source}: {error}") from error
-    return _FileLine(f"{source} (letter {ref})", ref, event, len(line))
+    return _FileLine(f"{source} (dead letter {ref})", ref, event, len(line))
 
 
 def retry_dead_letters(
@@ -229,13 +233,18 @@ def retry_dead_letters(
     dry_run: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> RetryResult:
-    """Send letters again, keyed by their users, with their own headers; each once, whatever happens.
+    """Send dead letters again, keyed by their users, with their own headers; each exactly once.
 
-    An event that is still not valid is not sent. dry_run: send nothing. stop: asked after each transaction.
+    An event that is still invalid is not sent.
+
+    Args:
+        dry_run: send nothing.
+        stop: checked after each transaction.
 
     Raises:
-        PrectrError: no broker or no topic, or another retry has begun meanwhile; what has been sent is noted.
-        InputError: the file of corrected letters cannot be read.
+        PrectrError: the broker does not answer, the topic does not exist, or another retry has started meanwhile; the
+            events sent before are marked as retried.
+        InputError: the file of corrected events cannot be read.
     """
     result = RetryResult()
     partitions = partition_count(connection, topics.events)
@@ -261,7 +270,7 @@ def retry_dead_letters(
 
 
 class _Sendable(msgspec.Struct, frozen=True):
-    """An event that is valid, with its key and partition."""
+    """A valid event with its key and partition."""
 
     value: bytes
     key: bytes
@@ -272,7 +281,7 @@ class _Sendable(msgspec.Struct, frozen=True):
 def _validated(
     candidates: Sequence[_Candidate], retried: RetriedSet, partitions: int, result: RetryResult
 ) -> Iterator[_Sendable]:
-    """Validate; what passes is taken as retried from here on."""
+    """Yield the valid events; their dead letters count as retried from then on."""
     events = decode_lines([candidate.value for candidate in candidates])
     for candidate, event in zip(candidates, events, strict=True):
         dead_letter = candidate.dead_letter
@@ -294,7 +303,7 @@ def _validated(
 def _send_transaction(
     producer: KafkaProducer, connection: Connection, topics: Topics, sendable: Sequence[_Sendable]
 ) -> None:
-    """Events and notes in one transaction."""
+    """Send events and retry markers in one transaction."""
     dead_letters = [event.dead_letter for event in sendable if event.dead_letter is not None]
     with connection.translate_errors():
         try:
@@ -319,33 +328,33 @@ def _send_transaction(
                 producer.flush(timeout=_FLUSH_TIMEOUT)
                 for future in futures:
                     if not future.succeeded():
-                        raise future.exception or KafkaTimeoutError("a record was not taken in time")
-                failpoint("retry_before_commit")
+                        raise future.exception or KafkaTimeoutError("a record was not acknowledged in time")
+                failpoint(Failpoint.RETRY_BEFORE_COMMIT)
             except BaseException:
                 with suppress(KafkaError):
-                    # Where this fails, the next retry ends the transaction, or the broker does after a minute.
+                    # If this fails, the next retry ends the transaction, or the broker does after a minute.
                     producer.abort_transaction()
                 raise
             producer.commit_transaction()
-            failpoint("retry_after_commit")
+            failpoint(Failpoint.RETRY_AFTER_COMMIT)
         except KafkaError as error:
-            # Raised as it is, or inside the refusal of what was to be sent next.
+            # Raised directly, or as the cause of the error of the next record.
             if not any(isinstance(each, _FENCED_ERRORS) for each in (error, *error.args)):
                 raise
             raise PrectrError(
-                "another `prectr dlq retry` has begun and ended this one; what this one has sent is noted and is not "
-                "sent again"
+                "another retry of dead letters has started and fenced this one; its events are marked as retried "
+                "and are not sent again"
             ) from error
 
 
 def _retry_markers(dead_letters: Iterable[DeadLetterRecord]) -> Iterator[tuple[int, bytes]]:
-    """The note of each partition of `dead-letters`."""
+    """Yield the retry marker of each partition of `dead-letters`."""
     ordered = sorted(dead_letters, key=_marker_key)
-    for partition, in_partition in groupby(ordered, key=lambda letter: letter.ref.partition):
+    for partition, in_partition in groupby(ordered, key=lambda dead_letter: dead_letter.ref.partition):
         markers = [
-            RetryMarkers(reason, topic, source, [letter.ref.offset for letter in same])
+            RetryMarkers(reason, topic, source, [dead_letter.ref.offset for dead_letter in same])
             for (_, reason, topic, source, _), same in groupby(
-                in_partition, key=lambda letter: (*_marker_key(letter)[:4], 0)
+                in_partition, key=lambda dead_letter: (*_marker_key(dead_letter)[:4], 0)
             )
         ]
         yield partition, msgspec.json.encode(markers)
@@ -367,23 +376,23 @@ def _fetch(
     result: RetryResult,
     sources: Mapping[DeadLetterRef, str] | None = None,
 ) -> dict[DeadLetterRef, DeadLetterRecord]:
-    """Fetch letters; what is not there goes to `result`. sources: what to call them, where not by their addresses."""
+    """Fetch dead letters; missing ones are rejected in `result`, under their name in `sources` or their ref."""
     markers: set[DeadLetterRef] = set()
     dead_letters = {}
-    for address, record in reader.find(refs):
+    for ref, record in reader.find(refs):
         if is_retry_marker(record):
-            markers.add(address)
+            markers.add(ref)
         else:
-            dead_letters[address] = _truncated(decode_dead_letter(record))
-    for address in refs:
-        if address not in dead_letters:
-            why = "a note of which letters were retried" if address in markers else reader.describe_missing(address)
-            result.reject((sources or {}).get(address, str(address)), "not_found", why)
-    return {address: dead_letters[address] for address in refs if address in dead_letters}
+            dead_letters[ref] = _truncated(decode_dead_letter(record))
+    for ref in refs:
+        if ref not in dead_letters:
+            why = "a retry marker" if ref in markers else reader.describe_missing(ref)
+            result.reject((sources or {}).get(ref, str(ref)), "not_found", why)
+    return {ref: dead_letters[ref] for ref in refs if ref in dead_letters}
 
 
 def _truncated(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
-    """The letter with no more of its value than tells that it is too large, so that many can be held."""
+    """Cut an oversized value to just over the limit of events, so that many dead letters fit into memory."""
     if len(dead_letter.value) <= MAX_EVENT_BYTES:
         return dead_letter
     return msgspec.structs.replace(dead_letter, value=dead_letter.value[: MAX_EVENT_BYTES + 1])
@@ -397,7 +406,7 @@ def _lowest_offsets(refs: Iterable[DeadLetterRef]) -> dict[int, int]:
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Cut into lists of at most `size`."""
+    """Split into lists of at most `size` items."""
     remaining = iter(items)
     while chunk := list(islice(remaining, size)):
         yield chunk

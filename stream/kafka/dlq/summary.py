@@ -1,4 +1,4 @@
-"""Counts what lies in `dead-letters`; shows nothing of what the letters hold."""
+"""Counts and lists dead letters, without their content."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ from prectr.stream.kafka.dlq.records import (
 
 
 class DeadLetterCount(msgspec.Struct):
-    """Letters of one reason from one partition of a topic; retried: how many of them were sent again."""
+    """Number of dead letters with one reason from one partition of a topic, and how many of them were retried."""
 
     reason: str
     topic: str
@@ -28,7 +28,7 @@ class DeadLetterCount(msgspec.Struct):
 
 
 class DeadLetterListing(msgspec.Struct):
-    """A letter in a list: nothing of what it holds. size: bytes of the value; time: ms since the epoch."""
+    """A dead letter without its content; size of the value in bytes, timestamp in ms since the epoch."""
 
     dead_letter: str
     reason: str
@@ -41,7 +41,7 @@ class DeadLetterListing(msgspec.Struct):
 
 
 class DeadLetterSummary(msgspec.Struct, frozen=True):
-    """What lies in `dead-letters`. counts: most letters first; newest: newest first."""
+    """Contents of `dead-letters`: counts in descending order, and the newest first."""
 
     dead_letters: int
     retried: int
@@ -55,10 +55,10 @@ _Counts = dict[tuple[str, str, int], DeadLetterCount]
 def summarise(
     connection: Connection, topics: Topics, progress: Progress, *, reason: str | None = None, limit: int = 10
 ) -> DeadLetterSummary:
-    """Count the letters, and list the newest `limit`. reason: only those of it.
+    """Count the dead letters, and list the newest `limit`; with `reason`, only those that have it.
 
     Raises:
-        PrectrError: no broker or no topic, or it holds notes that cannot be read.
+        PrectrError: the broker does not answer, the topic does not exist, or a retry marker cannot be decoded.
     """
     counts: _Counts = {}
     newest: dict[DeadLetterRef, DeadLetterListing] = {}
@@ -74,7 +74,7 @@ def summarise(
                     _count(counts, dead_letter.reason, dead_letter.topic, dead_letter.partition).dead_letters += 1
                     newest[dead_letter.ref] = _listing(dead_letter)
             if len(newest) > limit:
-                newest = {address: newest[address] for address in _newest_first(newest)[:limit]}
+                newest = {ref: newest[ref] for ref in _newest_first(newest)[:limit]}
     finally:
         reader.close()
     ordered = sorted(
@@ -84,12 +84,12 @@ def summarise(
         sum(count.dead_letters for count in ordered),
         sum(count.retried for count in ordered),
         ordered,
-        [newest[address] for address in _newest_first(newest)],
+        [newest[ref] for ref in _newest_first(newest)],
     )
 
 
 def _newest_first(listings: Mapping[DeadLetterRef, DeadLetterListing]) -> list[DeadLetterRef]:
-    return sorted(listings, key=lambda address: (listings[address].timestamp, address), reverse=True)
+    return sorted(listings, key=lambda ref: (listings[ref].timestamp, ref), reverse=True)
 
 
 def _count_retried(
@@ -100,7 +100,7 @@ def _count_retried(
     newest: Mapping[DeadLetterRef, DeadLetterListing],
 ) -> None:
     for group in decode_retry_markers(marker):
-        # A note outlives its letters.
+        # A retry marker outlives its dead letters.
         retained = [offset for offset in group.offsets if offset >= log_start]
         if retained and (reason is None or group.reason == reason):
             _count(counts, group.reason, group.topic, group.partition).retried += len(retained)

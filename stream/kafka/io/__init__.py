@@ -1,1 +1,1 @@
-"""Into and out of the live system: log loader, example reader, sink runner, quality producer."""
+"""Input and output of the live system: log loader, example reader, sink runner, quality producer."""

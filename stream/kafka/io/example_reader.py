@@ -1,4 +1,4 @@
-"""Reads `training-examples` in the one order, from all of its partitions."""
+"""Reads `training-examples` from all of its partitions, in total event-time order."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,32 +7,36 @@ import msgspec
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from prectr.state.errors import StateError
+from prectr.state.errors import Remedy, StateError
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.end_offsets import offset_out_of_range
 from prectr.stream.kafka.client.topics import Topics, partition_count
-from prectr.stream.kafka.tasks.task import offset_out_of_range_message
 from prectr.stream.ordering.frames import END_OF_LOG, decode_frame
 from prectr.stream.ordering.ordered_merge import OrderedMerge
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.ordering.watermark import MergedWatermark
 from prectr.stream.records import Example, decode_example
-from prectr.stream.replay.local_tasks import ReleasedBatch
 
 _POLL_MS: Final = 200
 _END_OFFSETS_TIMEOUT_MS: Final = 2_000
 _MAX_BATCH_EXAMPLES: Final = 1_024
 _MAX_BUFFERED_RECORDS: Final = 4_096
-"""Records held of a partition beyond which it is not read on, unless it is what the others wait for."""
+"""Buffered records of a partition beyond which it is paused, unless the others wait for it."""
 
 
 class ReaderState(msgspec.Struct):
-    """Where a reader stands: everything that it needs to go on.
+    """Everything that a reader needs to resume.
 
-    offsets: of the next unread record of each partition. sequences: of the next frame. held: records that wait for
-    the others. ends: by partition, how far each `join` task has been read where an end was asked for.
-    outcomes: by `join` task. behind: by partition, records that came behind the line of its `aggregate` task.
-    due: examples in the one order that have not been handed on yet, before all that is held.
+    Attributes:
+        offsets: by partition, offset of the next unread record.
+        sequences: by partition, sequence number of the next frame.
+        buffered: by partition, records that wait for other partitions.
+        reached_end_offsets: by partition, the requested end offset that each `join` task has reached.
+        outcomes: by `join` task.
+        late_records: by partition, records behind the watermark of its `aggregate` task.
+        released: examples in total order that no poll has returned yet; they precede everything buffered.
     """
 
     offsets: list[int]
@@ -46,14 +50,14 @@ class ReaderState(msgspec.Struct):
 
 
 class ExampleReader:
-    """Merges the partitions of `training-examples`; leaves those that are ahead, never the one that holds the line."""
+    """Merges the partitions of `training-examples`; pauses those that are ahead, never the one to wait for."""
 
     def __init__(self, connection: Connection, topics: Topics, state: ReaderState | None = None) -> None:
-        """Begin at the beginning, or go on from `state`.
+        """Start at offset 0, or resume from `state`.
 
         Raises:
-            PrectrError: no broker, or no topic.
-            StateError: the log no longer holds what comes next.
+            PrectrError: the broker does not answer, or the topic does not exist.
+            StateError: the log no longer holds the next record.
         """
         self._topic = topics.examples
         count = partition_count(connection, self._topic)
@@ -74,9 +78,9 @@ class ExampleReader:
             for source, records in enumerate(state.buffered):
                 self._merge.add(source, records, MIN_WATERMARK)
         self._paused: dict[TopicPartition, int] = {}
-        """Where partitions that are not read for now go on."""
+        """By paused partition, the offset to resume at."""
         self._known_end_offsets: dict[TopicPartition, int] = {}
-        """How far partitions reached when the broker last told, which the client forgets with the assignment."""
+        """Last end offset that the broker reported, which the client forgets when a partition is paused."""
         self._consumer = connection.consumer(group_id=None, max_poll_records=64)
         try:
             self._seek()
@@ -91,46 +95,47 @@ class ExampleReader:
         for partition, offset in zip(self._partitions, self._offsets, strict=True):
             where = f"{self._topic} partition {partition.partition}"
             if offset < start_offsets[partition]:
-                raise StateError(offset_out_of_range_message(where, offset, start_offsets[partition]))
+                raise offset_out_of_range(where, offset, start_offsets[partition])
             if offset > end_offsets[partition]:
                 raise StateError(
-                    f"{where}: offset {offset} is next, but the log ends at {end_offsets[partition]}: the topic was made "
-                    "anew, or the broker has lost records. Begin again with another --run-dir"
+                    f"{where}: offset {offset} is next, but the log ends at {end_offsets[partition]}: the topic was "
+                    "recreated, or the broker has lost records",
+                    Remedy.OTHER_RUN_DIR,
                 )
             self._consumer.seek(partition, offset)
 
     def ended(self, ends: Sequence[int]) -> bool:
-        """Whether all that came of the events up to `ends`, by partition, has been read.
+        """Return whether every example of the events up to `ends` has been read; `ends` is an offset per partition.
 
-        The stages must have been told to end there or later.
+        True only if the stages were requested to report that end, or a later one.
         """
         return all(
             reached.get(source, -1) >= end for reached in self._reached_end_offsets for source, end in enumerate(ends)
         )
 
     def stop_at(self, ends: Sequence[int]) -> None:
-        """Take nothing at or behind these offsets, by partition; `at_end` tells when they are reached."""
+        """Ignore records from these offsets on, one per partition; `at_end` is true once they are reached."""
         self._stop_offsets = list(ends)
 
     @property
     def at_end(self) -> bool:
-        """Whether the offsets given to `stop_at` are reached, transactions that were open then ended."""
+        """Whether the offsets given to `stop_at` are reached, and transactions that were open there have ended."""
         assert self._stop_offsets is not None
         return all(self._position(each) >= end for each, end in zip(self._partitions, self._stop_offsets, strict=True))
 
     def waiting_reason(self) -> str:
-        """What a reader to whom nothing comes is waiting for, in words; asks the broker."""
+        """Return, in words, why no examples arrive; fetches the end offsets."""
         try:
             ends = self._consumer.end_offsets(self._partitions, timeout_ms=_END_OFFSETS_TIMEOUT_MS)
         except KafkaError:
             return "Kafka does not answer"
-        # Positions, not offsets of frames: behind the last frame stands the mark of its commit.
+        # Positions, not offsets of frames: the last frame is followed by a commit marker.
         if any(ends[each] > self._position(each) for each in self._partitions):
-            return "more is committed than has come so far"
-        return "the stages have committed nothing more"
+            return "committed records have not arrived yet"
+        return "the stages have committed nothing new"
 
     def lag(self) -> list[int | None]:
-        """By partition, records that have been written and not read yet, as of the last answer; None before one."""
+        """Return the number of unread records by partition as of the last fetch; None before it."""
         lags: list[int | None] = []
         for partition in self._partitions:
             end = self._end_offset(partition)
@@ -138,32 +143,32 @@ class ExampleReader:
         return lags
 
     def _position(self, partition: TopicPartition) -> int:
-        """Offset of the next record to come, past the marks of transactions."""
+        """Return the offset of the next record, past transaction markers."""
         paused_at = self._paused.get(partition)
         return int(self._consumer.position(partition)) if paused_at is None else paused_at
 
     def _end_offset(self, partition: TopicPartition) -> int | None:
-        """How far a partition reaches, as of the last answer."""
+        """Return the end offset of a partition as of the last fetch."""
         high_watermark = None if partition in self._paused else self._consumer.highwater(partition)
         if high_watermark is not None:
             self._known_end_offsets[partition] = high_watermark
         return self._known_end_offsets.get(partition)
 
     def release_all(self) -> ReleasedBatch:
-        """Every source counts as past everything: what is still held, in order."""
+        """End every source and return everything that is still buffered, in order."""
         for source in range(len(self._partitions)):
             self._merge.end_source(source)
         examples, watermark = self._merge.release()
         released, self._released = self._released, []
-        return ReleasedBatch(released + examples, watermark, [])
+        return ReleasedBatch(released + examples, watermark)
 
     @property
     def late_records(self) -> int:
-        """Records that came behind the line, of the stages or of this reader."""
+        """Records behind the watermark of the stages or of this reader."""
         return self._merge.merged_watermark.late_records + sum(self._late_records)
 
     def poll(self) -> ReleasedBatch:
-        """The next examples that are due, some at a time; none where nothing new has come."""
+        """Return the next batch of examples in total order; empty if nothing new was released."""
         if len(self._released) > _MAX_BATCH_EXAMPLES:
             return self._next_batch()
         polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=0 if self._released else _POLL_MS)
@@ -177,12 +182,12 @@ class ExampleReader:
         return self._next_batch()
 
     def _next_batch(self) -> ReleasedBatch:
-        """The first of what is due: a step is what lies between two looks at a stop, a checkpoint or the clock."""
+        """Return a limited batch: stop requests, checkpoints and the clock are checked between batches."""
         batch, self._released = self._released[:_MAX_BATCH_EXAMPLES], self._released[_MAX_BATCH_EXAMPLES:]
-        return ReleasedBatch(batch, self._released[0].closes_at - 1 if self._released else self._merge.watermark, [])
+        return ReleasedBatch(batch, self._released[0].closes_at - 1 if self._released else self._merge.watermark)
 
     def state(self) -> ReaderState:
-        """Where the reader stands now."""
+        """Return the state from which another reader can resume."""
         return ReaderState(
             list(self._offsets),
             list(self._sequences),
@@ -195,7 +200,7 @@ class ExampleReader:
         )
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the connection."""
         self._consumer.close()
 
     def _add_frame(self, source: int, value: bytes, offset: int) -> None:
@@ -203,8 +208,9 @@ class ExampleReader:
         frame = decode_frame(value, where)
         if frame.sequence != self._sequences[source]:
             raise StateError(
-                f"{where}: frame {frame.sequence} came where {self._sequences[source]} was due: the topic has lost or "
-                "repeated records, or another system writes to it; begin again under a new --topic-prefix"
+                f"{where}: found frame {frame.sequence} instead of {self._sequences[source]}: the topic has lost or "
+                "repeated records, or another system writes to it",
+                Remedy.OTHER_TOPIC_PREFIX,
             )
         self._sequences[source] += 1
         self._offsets[source] = offset + 1
@@ -212,7 +218,7 @@ class ExampleReader:
         watermark = frame.watermark if frame.is_last_part else self._merge.merged_watermark.source_watermarks[source]
         self._merge.add(source, records, watermark)
         for task, outcomes in frame.outcomes.items():
-            # Each partition tells what it has heard so far; the one that has heard most is right.
+            # Each partition reports the outcomes that it has received; the most recent ones are right.
             known = self.outcomes.get(task)
             if known is None or outcomes.records >= known.records:
                 self.outcomes[task] = outcomes
@@ -221,10 +227,10 @@ class ExampleReader:
             self._late_records[source] = frame.late_records
 
     def _pause_ahead(self) -> None:
-        """Leave the partitions that are ahead, and take up again those that are no longer; one always holds the line.
+        """Pause the partitions that are ahead, and resume others; at least one is never paused.
 
-        By assignment: a partition that was paused in the middle of what had been fetched may never be read again
-        (kafka-python 3.0.12: its fetcher forgets it while another, whose records have all been handed out, is in line).
+        By assignment: after the client's own `pause` in the middle of a fetched batch, a partition may never be read
+        again (kafka-python 3.0.12: the fetcher drops it while a fully consumed partition is next in its queue).
         """
         merged_watermark = self._merge.merged_watermark
         ahead = {

@@ -1,4 +1,4 @@
-"""Loads a log into Kafka: each line as it is, keyed by its user."""
+"""Loads a log into Kafka: each line unchanged, keyed by its user."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ import msgspec
 from kafka.codec import lz4_encode
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
-from prectr.state.errors import InputError, PrectrError, UsageError
+from prectr.state.errors import InputError, PrectrError, Remedy, UsageError
 from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
@@ -21,25 +21,25 @@ from prectr.stream.readers import LogFile, open_log
 
 _MAX_BATCH_LINES: Final = 1024
 _PACED_BATCH_LINES: Final = 32
-"""Lines a batch where they are sent at a pace, so that what has become of them is looked at now and then."""
+"""Lines per batch when the load is paced: acknowledgements are checked once per batch."""
 _MAX_IN_FLIGHT_BYTES: Final = 16 << 20
-"""Bytes of lines that the broker has not acknowledged, at most: the client itself holds any number."""
+"""Limit on unacknowledged bytes of lines; the client itself has none."""
 _NONE_IN_FLIGHT: Final = -1
-"""Less than the bytes of any lines, be they empty."""
+"""Less than the bytes of any batch, even of empty lines."""
 _SIZE_ERRORS: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 _DELIVERY_TIMEOUT_MS: Final = 120_000
 _LOG_INTERVAL: Final = 10.0
 _CLOSE_TIMEOUT: Final = 30
 _MAX_LISTED: Final = 1_000
 _RECORD_OVERHEAD: Final = 256
-"""Bytes that a record takes up beside key and value, its batch included."""
+"""Bytes of a record besides key and value, including its batch header."""
 _LONGEST_SLEEP: Final = 60.0
 _SLEEP: Final = 0.2
 _log = logging.getLogger(__name__)
 
 
 class OversizedLine(msgspec.Struct, frozen=True):
-    """A line that the topic does not take. size: in bytes."""
+    """A line that is too large for the topic; size in bytes."""
 
     file: str
     line: int
@@ -47,11 +47,14 @@ class OversizedLine(msgspec.Struct, frozen=True):
 
 
 class LoadResult(msgspec.Struct):
-    """What has been loaded.
+    """Result of a load.
 
-    lines: of the log, from its beginning, that are done with, those passed over included. events: lines that the
-    broker has taken. invalid: of these, by reason, those that are no valid events and will be dead letters. refused:
-    how many lines are too large for the topic; refused_lines: the first 1,000 of them.
+    Attributes:
+        lines: lines from the start of the log that are finished, skipped ones included.
+        events: lines that the broker has acknowledged.
+        invalid: number of those that are not valid events, and will become dead letters, by reason.
+        oversized: number of lines that are too large for the topic.
+        oversized_lines: the first 1,000 of them.
     """
 
     lines: int = 0
@@ -61,14 +64,14 @@ class LoadResult(msgspec.Struct):
     oversized_lines: list[OversizedLine] = []
 
     def add_oversized(self, line: OversizedLine) -> None:
-        """Count a line that is not taken."""
+        """Count a line that is too large."""
         self.oversized += 1
         if len(self.oversized_lines) < _MAX_LISTED:
             self.oversized_lines.append(line)
 
 
 class _InFlightBatch(msgspec.Struct):
-    """Lines on the way. futures: of those sent, with what to say where the broker refuses one."""
+    """Lines that are being sent; each future with the line's description, should it be too large."""
 
     lines: int
     size: int
@@ -76,12 +79,12 @@ class _InFlightBatch(msgspec.Struct):
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it is known what has become of each."""
+        """Whether the broker has answered for each line."""
         return all(future.is_done for future, _ in self.futures)
 
     @property
     def failure(self) -> KafkaError | None:
-        """Why the broker has not taken one of them, where that is not its size; others may be on the way still."""
+        """First error of a line other than its size; further lines may still be in flight."""
         errors = (future.exception for future, _ in self.futures if future.is_done)
         return next((error for error in errors if error is not None and not isinstance(error, _SIZE_ERRORS)), None)
 
@@ -98,13 +101,17 @@ def load(
 ) -> LoadResult:
     """Send every line of the log to `search-events`.
 
-    speed: event-time seconds a second; None for as fast as it goes. skip: lines of the log to pass over, since they
-    are loaded. A user's partition is Kafka's own; a line without a user goes to partition 0. A line that is too large
-    for the topic is left out and told; the rest goes on.
+    A user's partition is that of Kafka's default partitioner; a line without a user goes to partition 0. A line that
+    is too large for the topic is skipped and listed in the result.
+
+    Args:
+        speed: seconds of event time per second; None for no limit.
+        skip_lines: lines from the start of the log that are loaded already.
+        progress: called with the bytes read, and their total.
 
     Raises:
-        InputError: the log cannot be read on; says how many lines are loaded, and how to go on.
-        PrectrError: the broker does not take it; says the same.
+        InputError: the log cannot be read further; the message has the number of lines loaded.
+        PrectrError: the broker rejects a line or does not answer; the message has the number of lines loaded.
     """
     log = open_log(paths)
     result = LoadResult()
@@ -121,21 +128,18 @@ def load(
             finally:
                 loader.await_in_flight(_NONE_IN_FLIGHT)
         except KafkaError as error:
-            raise PrectrError(f"{connection.describe_error(error)}. {_resume_hint(result)}") from error
+            raise PrectrError(f"{connection.describe_error(error)}. {_loaded(result)}", Remedy.SKIP_LOADED) from error
         except InputError as error:
-            raise InputError(f"{error}. {_resume_hint(result)}") from error
+            raise InputError(f"{error}. {_loaded(result)}", Remedy.SKIP_LOADED) from error
     return result
 
 
-def _resume_hint(result: LoadResult) -> str:
-    return (
-        f"The first {result.lines:,} lines of the log are loaded: with --skip-lines {result.lines} the same command goes on "
-        "behind them (what was on the way may be there twice, and counts as duplicate then)"
-    )
+def _loaded(result: LoadResult) -> str:
+    return f"The first {result.lines} lines of the log are loaded"
 
 
 class _Batch(msgspec.Struct):
-    """Lines that follow one another in a file; the first of a file is 1."""
+    """Consecutive lines of a file, numbered from 1."""
 
     file: str
     first_line: int
@@ -145,7 +149,7 @@ class _Batch(msgspec.Struct):
 def _batches(
     log: Sequence[LogFile], lines: int, skip_lines: int, result: LoadResult, progress: Callable[[int, int], None]
 ) -> Iterator[_Batch]:
-    """The lines of all files behind the first `skip`."""
+    """Yield the lines of all files after the first `skip_lines`."""
     total = sum(file.identity.size for file in log)
     read = 0
     for file in log:
@@ -158,11 +162,11 @@ def _batches(
             progress(read + file.bytes_read, total)
         read += file.identity.size
     if skip_lines:
-        raise UsageError(f"--skip-lines goes {skip_lines:,} lines beyond the end of the log: is it the same log?")
+        raise UsageError(f"{skip_lines:,} of the lines to skip are beyond the end of the log: is it the same log?")
 
 
 class _Loader:
-    """Sends lines, and keeps account of what the broker has taken."""
+    """Sends lines, and counts those that the broker has acknowledged."""
 
     def __init__(
         self, connection: Connection, topics: Topics, result: LoadResult, stop: Callable[[], bool], speed: float | None
@@ -183,7 +187,7 @@ class _Loader:
         )
 
     def send(self, batch: _Batch) -> None:
-        """Send lines, once there is room for them."""
+        """Send lines, and wait until not too many bytes are in flight."""
         events = decode_lines(batch.lines)
         users = [event.user_id for event in events]
         in_flight = _InFlightBatch(len(batch.lines), sum(map(len, batch.lines)), [])
@@ -204,18 +208,18 @@ class _Loader:
         self.await_in_flight(_MAX_IN_FLIGHT_BYTES)
 
     def await_in_flight(self, max_bytes: int) -> None:
-        """Take note of what has arrived, and wait until no more than so many bytes are on the way.
+        """Count acknowledged batches, and wait until at most `max_bytes` are in flight.
 
-        Once the broker has failed, nothing more is waited for.
+        Returns at once after an earlier failure.
 
         Raises:
-            KafkaError: the broker has not taken a line.
+            KafkaError: a line was not delivered.
         """
         while self._in_flight and not self._failed:
             oldest = self._in_flight[0]
             over_limit = sum(each.size for each in self._in_flight) > max_bytes
             failed = self._await_batch(oldest) if over_limit else None
-            # Asked first: what arrives between the two questions is looked at the next time.
+            # Before the failure: an answer that arrives between the two checks is handled in the next call.
             acknowledged = oldest.acknowledged
             if (error := failed or oldest.failure) is not None:
                 self._failed = True
@@ -231,13 +235,13 @@ class _Loader:
                     self._result.add_oversized(line)
 
     def close(self) -> None:
-        """Leave the broker; what it has not taken is told already."""
+        """Close the producer; failed lines have been reported already."""
         close_producer(self._producer, 0 if self._failed else _CLOSE_TIMEOUT)
 
     def _await_batch(self, batch: _InFlightBatch) -> KafkaError | None:
-        """Wait until all have arrived, or until any line on the way has failed; returns why, in that case.
+        """Wait for all lines of a batch; returns the first error of any line in flight.
 
-        The client may leave others undecided for good once one has failed.
+        After a failure, the client may never complete the futures of other lines.
         """
         started = time.monotonic()
         for future, _ in batch.futures:
@@ -250,7 +254,7 @@ class _Loader:
                 if (failure := next((found for found in failures if found is not None), None)) is not None:
                     return failure
                 _log.warning(
-                    "%s: Kafka has not answered for %.0f s, the lines on the way are sent again: %d lines are loaded",
+                    "%s: Kafka has not answered for %.0f s: sending the lines in flight again; %d lines are loaded",
                     self._bootstrap,
                     time.monotonic() - started,
                     self._result.lines,
@@ -258,7 +262,7 @@ class _Loader:
         return None
 
     def _fits(self, line: bytes, key: bytes | None) -> bool:
-        """Whether the topic takes a line; one that it does not would take others with it."""
+        """Return whether a line fits the topic; an oversized one would fail the other lines of its batch."""
         if self._limit is None or len(line) + len(key or b"") + _RECORD_OVERHEAD <= self._limit:
             return True
         return self._lz4 and len(lz4_encode(line)) + len(key or b"") + _RECORD_OVERHEAD <= self._limit
@@ -268,14 +272,14 @@ class _Loader:
         invalid[event.reason] = invalid.get(event.reason, 0) + 1
         if event.reason == "too_large" and invalid[event.reason] <= 10:
             _log.warning(
-                "%s line %d is over 1 MiB, too large for an event: its first %d bytes go, as a dead letter",
+                "%s line %d is over 1 MiB, too large for an event: its %d bytes will become a dead letter",
                 line.file,
                 line.line,
                 line.size,
             )
 
     def _wait_for_pace(self, ts: int, speed: float) -> None:
-        """Sleep until an event is due, for a minute at the most: a clock may have jumped."""
+        """Sleep until an event is due, at most a minute: event times may be wrong."""
         now = time.monotonic()
         self._pace_origin = self._pace_origin or (ts, now)
         deadline = min(self._pace_origin[1] + (ts - self._pace_origin[0]) / 1000 / speed, now + _LONGEST_SLEEP)

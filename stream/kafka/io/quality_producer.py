@@ -1,4 +1,4 @@
-"""Sends records to `model-quality` on the side: the trainer neither waits for the broker nor fails with it."""
+"""Sends records to `model-quality` in the background: the trainer neither waits for the broker nor fails with it."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from prectr.stream.kafka.client.client import Connection, close_producer
 from prectr.stream.kafka.client.topics import Topics
 
 PARTITION: Final = 0
-"""The records are few, and whoever reads this partition sees the whole cluster, each run in its order."""
+"""The only partition used: the records are few, and its reader sees the whole cluster, each run in order."""
 _MAX_BLOCK_MS: Final = 200
 _REQUEST_TIMEOUT_MS: Final = 10_000
 _DELIVERY_TIMEOUT_MS: Final = 30_000
@@ -28,17 +28,21 @@ def _uncompressed(connection: Connection) -> Connection:
 
 
 class QualityProducer:
-    """One parcel of records at a time: `send`, then `take_result` until it is known what has become of it."""
+    """Sends one batch of records at a time: `send`, then `take_result` until that has an outcome."""
 
     def __init__(self, connection: Connection, topics: Topics) -> None:
-        """Raises PrectrError: no broker."""
+        """Connect.
+
+        Raises:
+            PrectrError: the broker does not answer.
+        """
         self._topic = topics.quality
         self._connection = connection
         self._futures: list[Any] = []
         self._error: Exception | None = None
         self._retry_at = 0.0
         self._logged_at = float("-inf")
-        # The records are packed already, and the monitor's client unpacks no codec that another may have asked for.
+        # The records are compressed already, and the monitor's client does not support every codec that may be set.
         self._producer = _uncompressed(connection).producer(
             compression_type=None,
             max_block_ms=_MAX_BLOCK_MS,
@@ -48,11 +52,11 @@ class QualityProducer:
 
     @property
     def ready(self) -> bool:
-        """Whether a parcel may be sent: none is on the way, and the last failure is some seconds old."""
+        """Whether a batch may be sent: none is in flight, and the last failure is some seconds ago."""
         return not self._futures and time.monotonic() >= self._retry_at
 
     def send(self, records: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send records (key, value); returns at once."""
+        """Send records (key, value) without waiting."""
         self._error = None
         try:
             for key, value in records:
@@ -61,7 +65,7 @@ class QualityProducer:
             self._error = error
 
     def take_result(self) -> bool | None:
-        """Whether the parcel on the way has arrived whole; None while that is open. Asked once, it is forgotten."""
+        """Return whether the whole batch was acknowledged, and forget it; None while it is in flight."""
         if not all(future.is_done for future in self._futures):
             return None
         error = self._error or next((future.exception for future in self._futures if future.exception), None)
@@ -72,13 +76,13 @@ class QualityProducer:
         if time.monotonic() - self._logged_at >= _LOG_INTERVAL:
             self._logged_at = time.monotonic()
             _log.warning(
-                "%s: quality cannot be published (%s): it is kept and tried again; training goes on. Where the topic "
-                "is missing, `prectr topics create` makes it",
+                "%s: quality cannot be published (%s): it is kept and sent again, and training continues. If the topic "
+                "is missing, create it",
                 self._topic,
                 self._connection.describe_error(error),
             )
         return False
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the producer."""
         close_producer(self._producer, _CLOSE_TIMEOUT)

@@ -1,4 +1,4 @@
-"""The live runner of the sinks: examples from Kafka, checkpoints with the offsets in them."""
+"""Feeds sinks, such as trainers, with examples from Kafka; checkpoints contain the offsets."""
 
 import logging
 import time
@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from prectr.state.errors import UsageError
+from prectr.state.errors import Remedy, UsageError
+from prectr.state.identity import config_diff
 from prectr.state.lock import FolderLock
 from prectr.stream.coordination.process_group import ProcessGroup, SingleProcess
 from prectr.stream.coordination.synchronized_steps import StepSynchronizer
@@ -22,7 +23,6 @@ from prectr.stream.replay.run_checkpoint import (
     CHECKPOINT_FORMAT,
     CheckpointWriter,
     check_config,
-    config_diff,
     list_checkpoints,
     load_sinks,
     read_manifest,
@@ -34,16 +34,17 @@ from prectr.stream.sinks.top_queries import TopQueries
 
 _READER_STATE_FILE: Final = "reader.msgpack"
 _IDLE_REPORT_INTERVAL: Final = 10.0
-"""Seconds without a page after which, and between which, the broker is asked what is wanting."""
+"""Seconds without a page after which the cause is looked up, and between two lookups."""
 _LOG_EXTRA: Final = {"stage": "train"}
-"""Where this is, in the lines of a log."""
 _log = logging.getLogger(__name__)
 
 
 class LiveCheckpoint(msgspec.Struct, kw_only=True):
-    """`checkpoint.json` of a live run; the reader's state lies beside it.
+    """`checkpoint.json` of a live run; the reader's state is in a file beside it.
 
-    ranks: processes that shared the run. finished: the last batch has been trained.
+    Attributes:
+        ranks: processes that shared the run.
+        finished: the sinks were flushed, nothing can follow.
     """
 
     format: int = CHECKPOINT_FORMAT
@@ -56,7 +57,7 @@ class LiveCheckpoint(msgspec.Struct, kw_only=True):
 
 
 class _Join(msgspec.Struct, array_like=True):
-    """What a process tells the others at its start: the newest checkpoint it finds, and its settings."""
+    """Message of each process at the start: the newest checkpoint that it has, and its settings."""
 
     checkpoint: str
     config: dict[str, str]
@@ -67,12 +68,10 @@ _decode: Final = msgspec.msgpack.Decoder(_Join).decode
 
 
 class LiveSinkRunner:
-    """Feeds the sinks from `training-examples`; what they hold and the offsets are one checkpoint.
+    """Feeds the sinks from `training-examples`; their state and the offsets form one checkpoint.
 
-    config: every setting that decides the result, by name; a run goes on only with the same.
-
-    Several processes can train together: each reads everything itself, and they act on it step by step at the same
-    places. The first of them alone has the folder and writes checkpoints; all take up the one that it names.
+    Several processes can train data-parallel: each reads everything, and they process the same steps. Only rank 0 has
+    the folder and writes checkpoints; all resume from the one that it names.
     """
 
     def __init__(
@@ -86,13 +85,17 @@ class LiveSinkRunner:
         checkpoint_interval: float = 30.0,
         process_group: ProcessGroup | None = None,
     ) -> None:
-        """Take up the newest checkpoint in `run_dir`, if there is one.
+        """Resume from the newest checkpoint in `run_dir`, if there is one.
 
-        peers: the processes that share this run, whose sinks work together.
+        Args:
+            config: every setting that decides the result, by name; a run can be resumed only with the same.
+            sinks: by name, which is the name of their files in a checkpoint.
+            checkpoint_interval: seconds.
+            process_group: the processes that share this run.
 
         Raises:
-            UsageError: it was made with another configuration or from another topic, or a peer has another.
-            PrectrError: no broker, or no topic.
+            UsageError: the checkpoint has another configuration or topic, or another process has.
+            PrectrError: the broker does not answer, or the topic does not exist.
         """
         self._process_group = SingleProcess() if process_group is None else process_group
         self._is_leader = self._process_group.rank == 0
@@ -108,7 +111,7 @@ class LiveSinkRunner:
         self.digest = RunDigest()
         self.finished = False
         self.waiting_reason = ""
-        """What is waited for, in words, where no page has come for a while."""
+        """Why no page has arrived for some time, in words; empty otherwise."""
         self.wait_seconds = 0.0
         """Seconds spent waiting for examples, since the start of this process."""
         self._previous_seconds = 0.0
@@ -124,12 +127,12 @@ class LiveSinkRunner:
 
     @property
     def seconds(self) -> float:
-        """Time spent, over all goes at this run."""
+        """Seconds spent on this run, in all processes that worked on it one after the other."""
         return self._previous_seconds + time.monotonic() - self._started_at
 
     @property
     def outcomes(self) -> Outcomes:
-        """How every record ended, over all `join` tasks, as last heard."""
+        """Outcomes of all records over all `join` tasks, as last received."""
         return sum(self.reader.outcomes.values(), Outcomes())
 
     def run(
@@ -138,16 +141,20 @@ class LiveSinkRunner:
         until_end: bool = False,
         flush: bool = False,
         stop: Callable[[], bool] = lambda: False,
-        progress: Callable[["LiveSinkRunner"], None] = lambda training: None,
-        on_checkpoint: Callable[["LiveSinkRunner"], object] = lambda training: None,
+        progress: Callable[["LiveSinkRunner"], None] = lambda runner: None,
+        on_checkpoint: Callable[["LiveSinkRunner"], object] = lambda runner: None,
     ) -> None:
-        """Train until `stop` says so or, with `until_end`, until all that comes of the events there now is learned.
+        """Feed the sinks until `stop` returns true or, with `until_end`, until the present log has been processed.
 
-        For that, the stages must have been told to end there or later. flush: with `until_end`, train the last
-        batch; nothing can follow then. on_cut: told of each checkpoint that is written on the way.
+        Args:
+            until_end: end once every example of the events in the log now has been consumed. The stages must be
+                requested to end there, or later, too.
+            flush: with `until_end`: flush the sinks; nothing can follow then.
+            progress: called after each step.
+            on_checkpoint: called after each checkpoint but the last.
 
         Raises:
-            PrectrError: the broker refuses, or has lost what comes next.
+            PrectrError: the broker rejects a request, or has lost the next record.
         """
         ends = fetch_end_offsets(self._connection, self._events_topic) if until_end else None
         with self._connection.translate_errors():
@@ -199,7 +206,7 @@ class LiveSinkRunner:
                 last_checkpoint = time.monotonic()
 
     def close(self) -> None:
-        """Leave the broker and the folder."""
+        """Close the reader and release the folder."""
         self.reader.close()
         self._unlock()
 
@@ -208,7 +215,7 @@ class LiveSinkRunner:
             self._lock.release()
 
     def _write_checkpoint(self) -> None:
-        # The first of several holds all that the others hold, so its state is that of all.
+        # The state of rank 0 is that of every rank.
         if not self._is_leader:
             return
         writer = CheckpointWriter(self._checkpoints)
@@ -232,11 +239,11 @@ class LiveSinkRunner:
             return None
         manifest = read_manifest(folder, LiveCheckpoint)
         saved_identity = {"topic": manifest.topic, **manifest.config}
-        check_config(self._run_dir, self._identity, saved_identity, "or name another --run-dir")
+        check_config(self._run_dir, self._identity, saved_identity, Remedy.OTHER_RUN_DIR)
         if manifest.ranks != self._process_group.world_size:
             _log.warning(
-                "%s: was trained by %d processes so far and goes on with %d: sums will round otherwise than in a run "
-                "that keeps their number",
+                "%s: was trained by %d processes so far and continues with %d: sums will round differently than in a "
+                "run with a constant number",
                 self._run_dir,
                 manifest.ranks,
                 self._process_group.world_size,
@@ -246,7 +253,7 @@ class LiveSinkRunner:
         self.finished = manifest.finished
         self._previous_seconds = manifest.seconds
         _log.info(
-            "%s: goes on from checkpoint %s, %d pages",
+            "%s: resumes from checkpoint %s, %d pages",
             self._run_dir,
             folder.name,
             manifest.digest.pages,
@@ -255,15 +262,15 @@ class LiveSinkRunner:
         return msgspec.msgpack.decode((folder / _READER_STATE_FILE).read_bytes(), type=ReaderState)
 
     def _agreed_checkpoint(self) -> Path | None:
-        """The checkpoint that all take up: the newest that the first of them finds."""
+        """Return the checkpoint from which all ranks resume: the newest of rank 0."""
         found = list_checkpoints(self._checkpoints) if self._is_leader else []
         join = _Join(found[0].name if found else "", self._identity)
         first, *others = (_decode(message) for message in self._process_group.all_gather_bytes(_encode(join)))
         for rank, other in enumerate(others, 1):
-            differences = config_diff(other.config, first.config, "of rank 0")
+            differences = config_diff(other.config, first.config, "on rank 0 it is")
             if differences:
                 raise UsageError(
-                    f"rank {rank} was started with other settings than rank 0: {differences}. Give all the same"
+                    f"rank {rank} was started with other settings than rank 0: {differences}: start all with the same"
                 )
         return self._checkpoints / first.checkpoint if first.checkpoint else None
 
@@ -277,12 +284,15 @@ def write_examples(
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda pages: None,
 ) -> RunDigest:
-    """Write what is committed in `training-examples`, in the one order, to `out`; returns its tally.
+    """Write the committed examples of `training-examples` in total order to `out`; returns their digest.
 
-    until_end: stop where the topic ended when this was called; a partition that is read to its end holds nobody up.
+    Args:
+        until_end: stop at the topic's present end; a partition that has been read up to it does not hold the watermark.
+        progress: called with the number of pages written.
 
     Raises:
-        PrectrError: no broker or topic, a frame that cannot be read, or `out` cannot be written.
+        PrectrError: the broker does not answer, the topic does not exist, a frame cannot be decoded, or `out` cannot
+            be written.
     """
     digest = RunDigest()
     with ExitStack() as stack:

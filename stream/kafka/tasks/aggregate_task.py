@@ -1,4 +1,4 @@
-"""Stage `aggregate` over one partition of the joined pages."""
+"""The `aggregate` stage over one partition of the joined pages."""
 
 import time
 from collections.abc import Sequence
@@ -9,33 +9,50 @@ from kafka.consumer.fetcher import ConsumerRecord
 from prectr.state.aggregates import NO_COUNTS, add_counts
 from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.join.event_clock import MIN_WATERMARK
-from prectr.stream.kafka.client.end_offsets import EndOffsets
-from prectr.stream.kafka.tasks.task import WATERMARK_FRAME_INTERVAL, Task, TaskContext
+from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.kafka.tasks.task import WATERMARK_FRAME_INTERVAL, Task
+from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts, count_levels_of_pages
-from prectr.stream.kafka.transactions.producer import CommittedOffsets, PendingOutput
-from prectr.stream.ordering.frames import decode_frame, encode_frames
+from prectr.stream.kafka.tasks.task_status import TaskState
+from prectr.stream.kafka.tasks.task_store import TaskStore
+from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
+from prectr.stream.ordering.frames import SourceProgress, decode_frame, encode_frames
 from prectr.stream.records import Example, decode_joined_page, encode_record
 
 
 class AggregateTask(Task):
-    """Stage `aggregate` over one partition of the joined pages."""
+    """Merges the joined pages of one partition in event-time order and adds the aggregates of queries."""
 
     stage = "aggregate"
+    _aggregate: Aggregate
 
-    def __init__(self, context: TaskContext, end_offsets: EndOffsets, committed_offsets: CommittedOffsets) -> None:
-        self.input_topic = context.topics.joined_pages
+    def __init__(self, context: TaskContext, producer: TransactionalProducer, store: TaskStore) -> None:
+        super().__init__(context, producer, store)
         self._sent_watermark = MIN_WATERMARK
         self._level_counts = NO_COUNTS
-        super().__init__(context, end_offsets, committed_offsets)
+
+    @staticmethod
+    def input_topic(topics: Topics) -> str:
+        """Return the topic of joined pages."""
+        return topics.joined_pages
+
+    @staticmethod
+    def output_topics(topics: Topics) -> Sequence[str]:
+        """Return the topic of training examples."""
+        return [topics.examples]
+
+    @staticmethod
+    def has_committed_end(reached_end_offsets: Sequence[int], partition: int, end: EndOfInput) -> bool:
+        """Return whether the task has received and emitted everything that came of the events up to `end`."""
+        targets = [end.target(source) for source in range(len(end.offsets))]
+        return len(reached_end_offsets) == len(targets) and all(
+            offset >= target for offset, target in zip(reached_end_offsets, targets, strict=True)
+        )
 
     @property
     def reached_end_offsets(self) -> list[int]:
-        """By `join` task, how far it has been read where an end was asked for, as put out; -1 where not."""
+        """By `join` task, the requested end offset that it has reached, as emitted by this task; -1 before."""
         return self.committed_metadata.reached_end_offsets or [-1] * self.context.config.partitions
-
-    @property
-    def _output_topics(self) -> Sequence[str]:
-        return [self.context.topics.examples]
 
     @property
     def _output_partition_count(self) -> int:
@@ -46,7 +63,7 @@ class AggregateTask(Task):
         return self._aggregate.watermark
 
     def _open_operator(self) -> int:
-        self._aggregate = Aggregate(self.context.config, self.store, self.context.config.partitions)
+        self._aggregate = Aggregate(self.context.config, self.task_store.store, self.context.config.partitions)
         return self._aggregate.next_offset
 
     @property
@@ -63,38 +80,38 @@ class AggregateTask(Task):
         for record in records:
             where = f"{record.topic} partition {record.partition} offset {record.offset}"
             frame = decode_frame(record.value or b"", where)
-            self._aggregate.add_frame(frame, [decode_joined_page(activity) for activity in frame.records])
+            self._aggregate.add_frame(frame, [decode_joined_page(page) for page in frame.records])
         self._aggregate.next_offset = offset
 
     def _replay(self, records: Sequence[ConsumerRecord], offset: int) -> None:
-        # Nothing is released before the commit is reached: a round that found memory short had put out less.
+        # Nothing is released before the commit is reached: a run that was short of memory had emitted less by then.
         self._ingest(records, offset)
 
     def _on_restored(self) -> None:
-        pass
+        """Nothing to check: `_drop_committed` compares what was emitted."""
 
     def _process_new(self, records: Sequence[ConsumerRecord], offset: int) -> PendingOutput:
         self._ingest(records, offset)
         return self._emit()
 
     def process(self, records: Sequence[ConsumerRecord], group_metadata: Any) -> None:
-        """Take frames, then whatever more is due than memory had room for."""
+        """Process frames, then emit the backlog that memory had no room for."""
         super().process(records, group_metadata)
         self._emit_backlog(group_metadata)
 
-    def punctuate(self, group_metadata: Any) -> None:
-        """Without input: put out what a restart found due, and tell the last watermark."""
+    def punctuate(self, context: PunctuationContext) -> None:
+        """Without input: emit what a restart found due, and send the latest watermark."""
         self.write_if_due()
-        self._emit_backlog(group_metadata)
+        self._emit_backlog(context.group_metadata)
         watermark_due = (
             self._sent_watermark < self._aggregate.watermark
             and time.monotonic() - self._last_frame_at >= WATERMARK_FRAME_INTERVAL
         )
-        if watermark_due and self.next_offset >= self._committed_offset:
-            self._transact(self._emit, self._committed_offset, group_metadata)
+        if watermark_due and self.state is TaskState.RUNNING:
+            self._transact(self._emit, self._committed_offset, context.group_metadata)
 
     def _emit_backlog(self, group_metadata: Any) -> None:
-        while self._aggregate.has_backlog and self.next_offset >= self._committed_offset:
+        while self._aggregate.has_backlog and self.state is TaskState.RUNNING:
             self._transact(self._emit, self._committed_offset, group_metadata)
 
     def _emit(self) -> PendingOutput:
@@ -112,10 +129,12 @@ class AggregateTask(Task):
             self.context.partition,
             self.committed_metadata.sequences[0],
             [encode_record(example) for example in examples],
-            self._aggregate.watermark,
-            reached_end_offsets={source: end for source, end in enumerate(self.reached_end_offsets) if end >= 0},
-            outcomes=self._aggregate.outcomes,
-            late_records=self._aggregate.late_records,
+            SourceProgress(
+                watermark=self._aggregate.watermark,
+                reached_end_offsets={source: end for source, end in enumerate(self.reached_end_offsets) if end >= 0},
+                outcomes=self._aggregate.outcomes,
+                late_records=self._aggregate.late_records,
+            ),
         )
         self.committed_metadata.sequences[0] += len(frames)
         for frame in frames:
@@ -123,7 +142,7 @@ class AggregateTask(Task):
         return output
 
     def _drop_committed(self, examples: list[Example]) -> list[Example]:
-        """Those that no commit holds yet: after a crash, state that lags behind puts out again what was committed."""
+        """Return those that are not committed yet: after a crash, state that lags emits committed examples again."""
         already_committed = self.committed_metadata.emitted - (self._aggregate.emitted - len(examples))
         self.committed_metadata.emitted = max(self.committed_metadata.emitted, self._aggregate.emitted)
         return examples[already_committed:] if already_committed > 0 else examples

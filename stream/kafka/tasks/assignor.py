@@ -1,4 +1,4 @@
-"""Who gets which task: whoever has its state already, and nobody more than a fair share."""
+"""Assignment of tasks to processes: to the newest local state, in balanced shares."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -11,25 +11,25 @@ _VERSION: Final = 0
 
 
 class LocalStateAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
-    """Gives each task to the member whose state of it is the newest, as far as shares stay fair.
+    """Assigns each task to the member with the newest local state of it, as far as shares stay balanced.
 
-    Members say in their metadata when they last wrote the state of which task, so a process that comes back, or stays
-    while others come and go, keeps its state folder's worth. What they say decides no result, only who works.
+    Members send in their metadata when they last wrote the state of each task, so a process that restarts, or stays
+    while others join and leave, keeps the tasks of its state folder. This affects no result, only which process works.
     """
 
     name = "prectr-local-state"
 
     def __init__(self, partitions: int, local_state: Callable[[], Mapping[int, int]]) -> None:
-        """local_state: by partition, a number that is the larger the newer this process's state is."""
+        """Take the number of partitions, and a function that returns, by partition, how new this process's state is."""
         self._partitions = partitions
         self._local_state = local_state
 
     def metadata(self, topics: Any) -> Any:
-        """What this member tells the one that assigns."""
+        """Return the metadata that this member sends to the group leader."""
         return ConsumerProtocolSubscription(_VERSION, list(topics), msgspec.json.encode(self._local_state()))
 
     def assign(self, cluster: Any, members: Any) -> dict[str, Any]:
-        """Every partition of the topic, which is one and the same for all members, to one of them."""
+        """Assign every partition of the topic, to which all members subscribe."""
         topic = members[0].metadata.topics[0]
         states = {member.member_id: _decode_local_state(member.metadata.user_data) for member in members}
         return {
@@ -38,13 +38,14 @@ class LocalStateAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         }
 
     def on_assignment(self, assignment: Any, generation: int) -> None:
-        """Nothing is remembered from one assignment to the next."""
+        """Do nothing: no assignment depends on the previous one."""
 
 
 def balanced_assignment(partitions: int, states: Mapping[str, Mapping[int, int]]) -> dict[str, list[int]]:
-    """Partitions by member: the newest state decides, shares differ by one at the most.
+    """Return partitions by member: the newest state decides, and shares differ by at most one.
 
-    states: by member and partition, a number that is the larger the newer the member's state is.
+    Args:
+        states: by member and partition, how new the member's state is: the larger, the newer.
     """
     members = sorted(states)
     assignment: dict[str, list[int]] = {member: [] for member in members}

@@ -1,63 +1,67 @@
-"""Stage `join` over one partition of the events."""
+"""The `join` stage over one partition of the events."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from kafka.consumer.fetcher import ConsumerRecord
 
-from prectr.state.errors import StateError
-from prectr.stream.events.contract import ResultPage
+from prectr.state.errors import Remedy, StateError
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
-from prectr.stream.kafka.tasks.task import WATERMARK_FRAME_INTERVAL, Task, TaskContext
+from prectr.stream.kafka.client.end_offsets import EndOffsetsSample, offset_out_of_range
+from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.kafka.tasks.task import WATERMARK_FRAME_INTERVAL, Task
+from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts
-from prectr.stream.kafka.transactions.producer import CommittedOffsets, PendingOutput
-from prectr.stream.ordering.frames import END_OF_LOG, encode_frames
+from prectr.stream.kafka.tasks.task_status import TaskState
+from prectr.stream.kafka.tasks.task_store import TaskStore
+from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
+from prectr.stream.ordering.frames import END_OF_LOG, SourceProgress, encode_frames
 from prectr.stream.ordering.watermark import SourceIdleness
 from prectr.stream.records import JoinedPage, encode_record
 
-IDLE_AFTER: Final = 5.0
-"""Seconds without input after which a task may say that it is silent."""
+_IDLE_AFTER: Final = 5.0
+"""Seconds without input after which a task may report that it is idle."""
 
 
 class JoinTask(Task):
-    """Stage `join` over one partition of the events."""
+    """Joins clicks to pages in one partition of the events."""
 
     stage = "join"
+    _join: Join
 
-    def __init__(
-        self,
-        context: TaskContext,
-        end_offsets: EndOffsets,
-        committed_offsets: CommittedOffsets,
-        *,
-        label: Callable[[str, ResultPage], None],
-        idle_timeout: float,
-    ) -> None:
-        """idle_timeout: seconds of silence after which nobody waits for what the task holds, while others go on."""
-        self.input_topic = context.topics.events
-        self._label = label
-        self._idle_timeout = idle_timeout
+    def __init__(self, context: TaskContext, producer: TransactionalProducer, store: TaskStore) -> None:
+        super().__init__(context, producer, store)
         self._idleness: SourceIdleness | None = None
         self._ends_at_idle_start: list[int] | None = None
         self._watermark_unsent = True
         self._dead_letter_counts: Counter[str] = Counter()
-        super().__init__(context, end_offsets, committed_offsets)
+
+    @staticmethod
+    def input_topic(topics: Topics) -> str:
+        """Return the events' topic."""
+        return topics.events
+
+    @staticmethod
+    def output_topics(topics: Topics) -> Sequence[str]:
+        """Return the topics of joined pages and dead letters."""
+        return [topics.joined_pages, topics.dead_letters]
+
+    @staticmethod
+    def has_committed_end(reached_end_offsets: Sequence[int], partition: int, end: EndOfInput) -> bool:
+        """Return whether the partition itself has been processed up to its end."""
+        return bool(reached_end_offsets) and reached_end_offsets[0] >= end.target(partition)
 
     @property
     def reached_end_offset(self) -> int:
-        """To which offset the task was asked to read and has said that it has; END_OF_LOG once flushed, or -1."""
+        """The requested end offset that the task has reached and reported; END_OF_LOG after a flush, -1 before."""
         return self.committed_metadata.reached_end_offsets[0] if self.committed_metadata.reached_end_offsets else -1
-
-    @property
-    def _output_topics(self) -> Sequence[str]:
-        return [self.context.topics.joined_pages, self.context.topics.dead_letters]
 
     @property
     def _output_partition_count(self) -> int:
@@ -68,12 +72,12 @@ class JoinTask(Task):
         return self._join.watermark
 
     def _open_operator(self) -> int:
-        self._join = Join(self.context.config, self.store, self._label)
+        self._join = Join(self.context.config, self.task_store.store, self.context.label)
         return self._join.next_offset
 
     def _current_counts(self) -> TaskCounts:
         return TaskCounts(
-            # The stage goes on counting in its own.
+            # A copy: the operator keeps counting in its own.
             outcomes=self._join.outcomes + Outcomes(),
             dead_letters=dict(self._dead_letter_counts),
             max_watermark=self._join.watermark,
@@ -81,6 +85,16 @@ class JoinTask(Task):
 
     def _changes(self) -> dict[bytes, bytes | None]:
         return self._join.drain_changes()
+
+    def process(self, records: Sequence[ConsumerRecord], group_metadata: Any) -> None:
+        """Process records as `Task.process`, unless retention has removed records before them."""
+        if records and records[0].offset > self.next_offset:
+            # Usually a transaction marker.
+            log_start = self.context.end_offsets.fetch_ranges([self.topic_partition])[self.topic_partition].start
+            if log_start > self.next_offset:
+                where = f"{self.topic_partition.topic} partition {self.topic_partition.partition}"
+                raise offset_out_of_range(where, self.next_offset, log_start, Remedy.NEWER_STATE_DIR)
+        super().process(records, group_metadata)
 
     def _process_chunks(self, records: Sequence[ConsumerRecord]) -> tuple[list[JoinedPage], list[RejectedRecord]]:
         pages: list[JoinedPage] = []
@@ -99,22 +113,23 @@ class JoinTask(Task):
 
     def _on_restored(self) -> None:
         if self.reached_end_offset == END_OF_LOG:
-            # A crash between the commit of the flush and the write of its state leaves pages open here.
+            # After a crash between the commit of the flush and the write of its state, pages are pending here.
             self._join.flush()
-            self.store.write(self._changes())
+            self.task_store.store.write(self._changes())
         emitted = self._join.outcomes.pages.emitted
         if emitted != self.committed_metadata.emitted:
             raise StateError(
-                f"{self.store.path}: the log up to offset {self._committed_offset} of {self.topic_partition.topic} gives {emitted} "
-                f"pages, {self.committed_metadata.emitted} were committed: the state or the log is not what it was. Delete the "
-                "folder to rebuild it from the log"
+                f"{self.task_store.store.path}: the log up to offset {self._committed_offset} of "
+                f"{self.topic_partition.topic} gives {emitted} pages, {self.committed_metadata.emitted} were "
+                "committed: the state or the log has changed. Delete the folder to rebuild it from the log"
             )
 
     def _process_new(self, records: Sequence[ConsumerRecord], offset: int) -> PendingOutput:
         if self.reached_end_offset == END_OF_LOG:
             raise StateError(
-                f"{self.topic_partition.topic} partition {self.topic_partition.partition}: offset {records[0].offset} came after "
-                "--flush had closed every page: nothing can follow. Load further events under another --topic-prefix"
+                f"{self.topic_partition.topic} partition {self.topic_partition.partition}: the event at offset "
+                f"{records[0].offset} came after the flush that closed every page: nothing can follow it",
+                Remedy.OTHER_TOPIC_PREFIX,
             )
         pages, rejected = self._process_chunks(records)
         output = PendingOutput()
@@ -125,49 +140,66 @@ class JoinTask(Task):
         )
         return output
 
-    def punctuate(self, group_metadata: Any, sample: EndOffsetsSample | None, consumer_position: int) -> None:
-        """Without input: tell the last watermark, and that there is nothing to say.
-
-        look: how far the logs of all partitions reach, where that was asked just now. position: offset of the next
-        record, past what a transaction of others has left.
-        """
+    def punctuate(self, context: PunctuationContext) -> None:
+        """Without input: send the latest watermark and, once the partition is idle, its idleness."""
         self.write_if_due()
-        if self.next_offset < self._committed_offset:
+        if self.state is not TaskState.RUNNING:
             return
-        idleness = self._idleness if sample is None else self._check_idleness(sample, consumer_position)
+        idleness = (
+            self._idleness
+            if context.sample is None
+            else self._check_idleness(context.sample, context.consumer_position)
+        )
         if idleness == self._idleness and not self._watermark_unsent:
             return
         if time.monotonic() - self._last_frame_at >= WATERMARK_FRAME_INTERVAL:
             self._idleness = idleness
-            self._transact(lambda: self._broadcast([]), self._committed_offset, group_metadata)
+            self._transact(lambda: self._broadcast([]), self._committed_offset, context.group_metadata)
 
     @property
-    def idle_seconds(self) -> float:
-        """Seconds since the last input."""
+    def needs_end_offsets(self) -> bool:
+        """Whether the partition had no input for some seconds, so that it may be idle."""
+        return self._idle_seconds >= _IDLE_AFTER
+
+    @property
+    def _idle_seconds(self) -> float:
         return time.monotonic() - self._last_input_at
 
-    def commit_end(self, group_metadata: Any, target: int, ends: Sequence[int]) -> None:
-        """The log has been read to the offset `target`, its end: say so. END_OF_LOG: and close every page.
+    def end_action(self, end: EndOfInput, consumer_position: int, group_metadata: Any) -> Callable[[], None] | None:
+        """Return the call that reports the partition's end, once the partition has been read up to it."""
+        partition = self.context.partition
+        if self.reached_end_offset >= end.target(partition) or consumer_position < end.offsets[partition]:
+            return None
+        return partial(self._commit_end, end, group_metadata)
 
-        ends: of all partitions; everybody reads up to there.
-        """
-        if self.reached_end_offset >= target or self.next_offset < self._committed_offset:
+    def _commit_end(self, end: EndOfInput, group_metadata: Any) -> None:
+        """Commit and report the end; for a flush, close every pending page first."""
+        if self.state is not TaskState.RUNNING:
             return
-        flush = target == END_OF_LOG
-        self.committed_metadata.reached_end_offsets = [target]
-        self._idleness = None if flush else SourceIdleness(list(ends), MAX_WATERMARK)
+        self.committed_metadata.reached_end_offsets = [end.target(self.context.partition)]
+        self._idleness = None if end.flush else SourceIdleness(list(end.offsets), MAX_WATERMARK)
         self._transact(
-            lambda: self._broadcast(self._join.flush() if flush else []), self._committed_offset, group_metadata
+            lambda: self._broadcast(self._join.flush() if end.flush else []), self._committed_offset, group_metadata
         )
 
-    def _check_idleness(self, sample: EndOffsetsSample, consumer_position: int) -> SourceIdleness | None:
-        """Whether the others may go on without this task, and how far.
+    def has_unread(self, end: EndOfInput, consumer_position: int) -> bool:
+        """Whether the partition has not been read up to its end: events after a flush are still to be rejected."""
+        return consumer_position < end.offsets[self.context.partition]
 
-        A pause of the whole log is no reason to go on: nobody has anything to say, and what is said first after it
-        must find its place. So at first the others only go on while their logs grow, and only up to the next page
-        that is open here; after the idle timeout they wait for nothing.
+    def _check_idleness(self, sample: EndOffsetsSample, consumer_position: int) -> SourceIdleness | None:
+        """Return whether, and how far, the merged watermark may advance without this partition.
+
+        Flink's `withIdleness` excludes a source after a timeout alone: the watermark may then pass what the source
+        still buffers, and the first records that it reads afterwards may be late. Here idleness is limited:
+
+        - A pause of the whole log is not idleness before `idle_timeout`: the partition is reported as idle only while
+          other partitions grow, or after the timeout.
+        - The watermark may advance at most to the next close time that is pending here (`hold_until`); it is
+          unlimited only if other partitions grow and the timeout has passed, or if nothing was ever read here.
+        - It covers only what the other partitions held at the previous sample (`observed_offsets`), when this one was
+          known to be read to its end. For what they read beyond that, the merge waits for this partition again.
         """
-        if self.idle_seconds < IDLE_AFTER:
+        if self._idle_seconds < _IDLE_AFTER:
             return None
         number = self.context.partition
         if consumer_position < sample.current[number]:
@@ -182,7 +214,7 @@ class JoinTask(Task):
             )
             if other != number
         )
-        timed_out = self.idle_seconds >= self._idle_timeout
+        timed_out = self._idle_seconds >= self.context.idle_timeout
         if self._join.watermark == MIN_WATERMARK or (grown and timed_out):
             return SourceIdleness(sample.previous, MAX_WATERMARK)
         if grown or timed_out:
@@ -195,18 +227,23 @@ class JoinTask(Task):
         return output
 
     def _add_frames(self, output: PendingOutput, pages: Sequence[JoinedPage], *, to_all: bool) -> None:
-        """Frames to every partition that has records for it; to all of them once a second, for the watermark."""
+        """Add a frame for every partition that has records; for all partitions if the watermark is due."""
         partitions = self.context.config.partitions
         records: list[list[bytes]] = [[] for _ in range(partitions)]
         self.committed_metadata.emitted += len(pages)
-        for partition, activity in zip(
-            partitions_of([activity.query for activity in pages], partitions), pages, strict=True
-        ):
-            records[partition].append(encode_record(activity))
+        for partition, page in zip(partitions_of([page.query for page in pages], partitions), pages, strict=True):
+            records[partition].append(encode_record(page))
         self._watermark_unsent = not to_all
         if to_all:
             self._last_frame_at = time.monotonic()
         source, ended = self.context.partition, self.reached_end_offset
+        progress = SourceProgress(
+            watermark=MAX_WATERMARK if ended == END_OF_LOG else self._join.watermark,
+            read_offset=self._join.next_offset,
+            idleness=self._idleness,
+            reached_end_offsets={source: ended} if ended >= 0 else {},
+            outcomes={source: self._join.outcomes},
+        )
         for partition, encoded in enumerate(records):
             if not encoded and not to_all:
                 continue
@@ -214,11 +251,7 @@ class JoinTask(Task):
                 source,
                 self.committed_metadata.sequences[partition],
                 encoded,
-                MAX_WATERMARK if ended == END_OF_LOG else self._join.watermark,
-                read_offset=self._join.next_offset,
-                idleness=self._idleness,
-                reached_end_offsets={source: ended} if ended >= 0 else {},
-                outcomes={source: self._join.outcomes},
+                progress,
             )
             self.committed_metadata.sequences[partition] += len(frames)
             for frame in frames:
@@ -227,7 +260,7 @@ class JoinTask(Task):
     def _add_dead_letters(
         self, output: PendingOutput, rejected: Sequence[RejectedRecord], records: dict[int, ConsumerRecord]
     ) -> None:
-        self._dead_letter_counts.update(letter.reason for letter in rejected)
+        self._dead_letter_counts.update(rejected_record.reason for rejected_record in rejected)
         for rejected_record in rejected:
             record = records.get(rejected_record.offset)
             headers = [
@@ -240,7 +273,7 @@ class JoinTask(Task):
             if record is not None:
                 key, original_headers = record.key, [(name, value or b"") for name, value in record.headers]
             else:
-                # Given up long after it came; the log has its headers, at the offset named here.
+                # A future event, rejected long after it was read; its headers are in the log, at the offset given.
                 user_id = decode_lines([rejected_record.value])[0].user_id
                 key, original_headers = None if user_id is None else user_id.encode(), []
             output.add(self.context.topics.dead_letters, None, rejected_record.value, key, headers + original_headers)

@@ -1,9 +1,9 @@
-"""A process's place in a consumer group, kept by a thread that does nothing else.
+"""Consumer-group membership, maintained by a dedicated polling thread.
 
-The client library joins a group only while its consumer is being polled, and loses what comes to pass between two
-polls. So this consumer is polled without a break and reads nothing; the records are read by another one, which has
-no group. However long a task works, the group hears of this process. Whoever doubts its membership closes it and
-makes another.
+The client library joins a group only while its consumer is being polled, and loses rebalances that happen between two
+polls. This consumer is therefore polled without a break and reads nothing; another consumer, without a group, reads the
+records. So heartbeats continue however long a task works. After an error the membership is closed and another one is
+created.
 """
 
 import logging
@@ -17,17 +17,17 @@ from typing import Any, Final
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import KafkaError, RetriableError
-from kafka.net.selector import KernelEvent
 
 from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.client_internals import sleep
 from prectr.stream.kafka.tasks.assignor import LocalStateAssignor
 
 _POLL_MS: Final = 3_600_000
-"""One poll lasts until the consumer is closed: a rebalance that outlives a poll may be lost (kafka-python 3.0.12)."""
+"""A poll lasts until the consumer is closed: a rebalance that outlives a poll may be lost (kafka-python 3.0.12)."""
 _CHECK_INTERVAL: Final = 0.01
 _RETRY_BACKOFF: Final = 1.0
 _REVOKE_TIMEOUT: Final = 5.0
-"""How long a rebalance waits for transactions that are under way; beyond, they fail, since the group has moved on."""
+"""Seconds that a rebalance waits for open transactions; later ones fail, because the group has a new generation."""
 _MAX_POLL_INTERVAL_MS: Final = 30_000
 _CLOSE_TIMEOUT_MS: Final = 3_000
 _log = logging.getLogger(__name__)
@@ -35,11 +35,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What the group has given to this process.
+    """The tasks that the group has assigned to this process.
 
-    tasks: their numbers. group: what fences us where the group has moved on. number: of the share, from 1; another
-    one asks to look at the tasks again. anew: how often the tasks of before had to be dropped as they are, because
-    the group had gone on without us.
+    Attributes:
+        tasks: their partitions.
+        group_metadata: member and generation; the broker rejects a commit with those of an earlier generation.
+        version: number of this assignment, from 1; a new one requires the tasks to be reconciled.
+        lost_count: how often the assignment was lost without a revocation, because the group excluded this process;
+            when it grows, the tasks held before must be closed.
     """
 
     tasks: frozenset[int]
@@ -61,7 +64,13 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         session_timeout: float,
         local_state: Callable[[], Mapping[int, int]],
     ) -> None:
-        """Begin to join. session_timeout: seconds after which the tasks of a dead process move on."""
+        """Start to join the group.
+
+        Args:
+            topic: the input topic.
+            session_timeout: seconds after which the group reassigns a dead process's tasks.
+            local_state: by partition, when the state in this process's folder was last written (ms).
+        """
         self._topic = topic
         self._lock = Lock()
         self._assignment: Assignment | None = None
@@ -83,10 +92,10 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         self._thread.start()
 
     def assignment(self) -> Assignment | None:
-        """What is ours now; None while the group is being shared out anew, when nothing may be begun.
+        """Return the current assignment; None during a rebalance, when no transaction may be started.
 
         Raises:
-            KafkaError: the membership is no more; another may be.
+            KafkaError: the membership has failed; close it and join again.
         """
         with self._lock:
             if self._error is not None:
@@ -98,17 +107,17 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             return self._assignment
 
     def close(self) -> None:
-        """Leave the group, so that others take over at once."""
+        """Leave the group, so that its tasks are reassigned immediately."""
         self._stopped.set()
         with suppress(KafkaError):
-            # Where this fails, the group learns by the session timeout that we have gone.
+            # If this fails, the group removes the member after the session timeout.
             self._consumer.close(timeout_ms=_CLOSE_TIMEOUT_MS)
         self._thread.join()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Called by the client's own thread when the group has been shared out."""
+        """Store the new assignment; called by the polling thread."""
         numbers = frozenset(partition.partition for partition in assigned)
-        # Nothing is to be read by this consumer, so it need not ask either where to begin.
+        # This consumer reads nothing, so it need not fetch committed offsets either.
         self._consumer.pause(*assigned)
         for partition in assigned:
             self._consumer.seek(partition, 0)
@@ -117,15 +126,15 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             self._assignment = Assignment(numbers, self._consumer.group_metadata(), self._version, self._lost_count)
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Called by the client's own thread: let what is under way end first, while heartbeats go on."""
+        """Wait until open transactions have ended, while heartbeats continue; called by the polling thread."""
         with self._lock:
             self._assignment = None
         deadline = time.monotonic() + _REVOKE_TIMEOUT
         while not self._idle.is_set() and not self._stopped.is_set() and time.monotonic() < deadline:
-            await KernelEvent("_sleep", _CHECK_INTERVAL)
+            await sleep(_CHECK_INTERVAL)
 
     async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
-        """Called by the client's own thread: others have had the tasks meanwhile."""
+        """Note that other processes may have had the tasks meanwhile; called by the polling thread."""
         with self._lock:
             self._lost_count += 1
             self._assignment = None
@@ -134,11 +143,11 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         while not self._stopped.is_set():
             try:
                 self._consumer.poll(timeout_ms=_POLL_MS)
-            except Exception as error:  # noqa: BLE001 (the client lets KeyError and RuntimeError out of its races, too)
+            except Exception as error:  # noqa: BLE001 (races in the client also raise KeyError and RuntimeError)
                 if self._stopped.is_set():
                     return
                 if isinstance(error, RetriableError):
-                    _log.warning("%s: the group does not answer (%s): trying on", self._topic, error)
+                    _log.warning("%s: the group coordinator does not answer (%s): retrying", self._topic, error)
                     self._stopped.wait(_RETRY_BACKOFF)
                     continue
                 with self._lock:

@@ -1,33 +1,26 @@
-"""A task of a stage on Kafka: state and log brought together, then exactly once from there on."""
+"""A task of a stage on Kafka: restores its state up to the commit, then processes its partition exactly once."""
 
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
-import msgspec
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from prectr.state.errors import StateError
-from prectr.state.failpoints import failpoint
-from prectr.state.snapshot_storage import SnapshotStorage
-from prectr.state.snapshots import TaskSnapshots
-from prectr.state.snapshotter import SNAPSHOT_INTERVAL, Snapshotter
-from prectr.state.store import Store, StoreOptions, StoreStats
-from prectr.stream.config import PipelineConfig
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
-from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.end_offsets import EndOffsets, OffsetRange
 from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.kafka.tasks.commit_check import check_commit
+from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
 from prectr.stream.kafka.tasks.task_metrics import DurationHistogram, TaskCounts
-from prectr.stream.kafka.tasks.task_status import TaskStatus
+from prectr.stream.kafka.tasks.task_status import TaskState, TaskStatus
+from prectr.stream.kafka.tasks.task_store import TaskStore
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
 from prectr.stream.kafka.transactions.hanging import recover_and_open
-from prectr.stream.kafka.transactions.producer import CommitMetadata, CommittedOffsets, PendingOutput
+from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
 
-IDENTITY_KEY: Final = b"i"
 WATERMARK_FRAME_INTERVAL: Final = 1.0
 """Seconds between frames that carry only a watermark."""
 _COMMIT_VISIBLE_TIMEOUT: Final = 10.0
@@ -37,170 +30,126 @@ _REQUEST_TIMEOUT_MS: Final = 10_000
 _MAX_BLOCK_MS: Final = 20_000
 _MAX_UNWRITTEN_RECORDS: Final = 32_768
 _WRITE_INTERVAL: Final = 2.0
-"""How far the state may lag behind the commit: what changes again within that is written once, and a restart takes
-that much again in silence."""
-_STORE_SAMPLE_INTERVAL: Final = 10.0
-"""RocksDB takes half a millisecond to tell how it does."""
-_STORE_OPTIONS: Final = StoreOptions(statistics=True)
+"""Seconds by which the written state may lag behind the commit: a key that changes again meanwhile is written once, and
+a restart reprocesses that much."""
 _log = logging.getLogger(__name__)
 
 
-class StoreIdentity(msgspec.Struct, frozen=True):
-    """What a state folder belongs to; refused where any of it differs. topic_id: of the topic that is read."""
-
-    cluster: str
-    topic: str
-    topic_id: str
-    stage: str
-    partition: int
-    config: dict[str, Any]
-
-
-_decode_identity: Final = msgspec.msgpack.Decoder(StoreIdentity).decode
-"""Made at once: msgspec 0.22 crashes where two threads are the first to decode a type."""
-
-
-class SnapshotSettings(msgspec.Struct, frozen=True):
-    """Where snapshots of the state go, and every how many seconds."""
-
-    storage: SnapshotStorage
-    interval: float = SNAPSHOT_INTERVAL
-
-
-class TaskContext(msgspec.Struct, frozen=True):
-    """Where a task stands: everything that it needs to be opened. topic_id: of the topic that it reads."""
-
-    connection: Connection
-    topics: Topics
-    group: str
-    partition: int
-    config: PipelineConfig
-    state_dir: Path
-    cluster: str
-    topic_id: str
-    snapshots: SnapshotSettings | None
-
-
 class Task(ABC):
-    """Reads one partition, in transactions. State may lag behind the commit and never runs ahead of it.
+    """Processes one partition of a stage, in transactions.
 
-    Opened, it first takes the records between its store and the commit again, in silence: their outputs are
-    committed already. What the stage did in a transaction that failed is never written: the task is closed and opened
-    anew.
+    The state may lag behind the commit and is never ahead of it: changes are written after the transaction that
+    covers them. An opened task is RESTORING while its state lags: it reprocesses the records up to the commit, whose
+    outputs are committed already, without output. From the commit on it is RUNNING. After a failed transaction its
+    changes in memory are not written; the task must be closed and opened again.
     """
 
-    stage: str
-    input_topic: str
+    stage: ClassVar[str]
 
-    def __init__(self, context: TaskContext, end_offsets: EndOffsets, committed_offsets: CommittedOffsets) -> None:
-        """Open the store and fence earlier owners.
-
-        The task is to be given the records from `next_offset` on.
-
-        Raises:
-            StateError: the store belongs to something else, or does not fit the commit or the log.
-            KafkaError: the task has gone to another process, or the broker does not answer.
-        """
+    def __init__(self, context: TaskContext, producer: TransactionalProducer, store: TaskStore) -> None:
+        """Create a task in state CREATED; `open` is the way to get one that can process."""
         self.context = context
+        self.state = TaskState.CREATED
+        self.topic_partition = TopicPartition(self.input_topic(context.topics), context.partition)
+        self.name = f"{self.stage}-{context.partition}"
+        self.log = logging.LoggerAdapter(_log, {"stage": self.stage, "partition": context.partition})
+        """Adds stage and partition to each message."""
         self.lag: int | None = None
-        """Records of the partition that have not been taken yet; told by whoever reads it."""
-        self._opened_at = time.monotonic()
+        """Records of the partition that have not been processed; set by the task manager."""
+        self.next_offset = 0
+        self.committed_metadata = CommitMetadata(context.topic_id)
+        self.task_store = store
+        self._producer = producer
+        self._committed_offset = 0
+        self._emitted = 0
+        self._dirty = False
+        """Whether the operator has changes that no commit covers."""
+        self._unwritten = 0
+        self._opened_at = self._written_at = self._last_input_at = time.monotonic()
+        self._last_frame_at = 0.0
         self._restore_seconds: float | None = None
         self._processed_records = self._restored_records = 0
         self._batch_durations, self._commit_durations = DurationHistogram(), DurationHistogram()
         self._counts: TaskCounts | None = None
-        self._store_stats: StoreStats | None = None
-        self._store_sampled_at = float("-inf")
-        self._emitted = 0
-        self.topic_partition = TopicPartition(self.input_topic, context.partition)
-        self.name = f"{self.stage}-{context.partition}"
-        self.log = logging.LoggerAdapter(_log, {"stage": self.stage, "partition": context.partition})
-        """What is logged of the task names its stage and partition."""
-        self._identity = StoreIdentity(
-            context.cluster,
-            self.input_topic,
-            context.topic_id,
-            self.stage,
-            context.partition,
-            msgspec.to_builtins(context.config),
-        )
-        transactional_id = f"{context.group}-{self.name}"
+
+    @classmethod
+    def open(cls, context: TaskContext) -> Self:
+        """Fence earlier owners, open the store, and return a task that expects the records from `next_offset` on.
+
+        Raises:
+            StateError: the store belongs to something else, or does not fit the commit or the log.
+            KafkaError: another process owns the task, or the broker does not answer.
+        """
+        source = TopicPartition(cls.input_topic(context.topics), context.partition)
+        producer = cls._open_producer(context)
+        try:
+            folder = context.state_dir / f"{cls.stage}-{context.partition}"
+            store = TaskStore(folder, context.identity(cls.stage, source))
+        except BaseException:
+            producer.close()
+            raise
+        task = cls(context, producer, store)
+        try:
+            task._initialize()
+        except BaseException:
+            task.close()
+            raise
+        return task
+
+    @classmethod
+    def _open_producer(cls, context: TaskContext) -> TransactionalProducer:
+        transactional_id = f"{context.group}-{cls.stage}-{context.partition}"
         producer = context.connection.producer(
             transactional_id=transactional_id,
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             request_timeout_ms=_REQUEST_TIMEOUT_MS,
             max_block_ms=_MAX_BLOCK_MS,
         )
-        self._producer = recover_and_open(
-            transactional_id, committed_offsets, context.partition, producer, self._output_topics
+        return recover_and_open(
+            transactional_id, context.committed_offsets, context.partition, producer, cls.output_topics(context.topics)
         )
-        self._snapshotter: Snapshotter | None = None
-        self._unwritten = 0
-        self._written_at = time.monotonic()
-        self._dirty = False
-        try:
-            self.store = Store(context.state_dir / self.name, _STORE_OPTIONS)
-        except BaseException:
-            self._producer.close()
-            raise
-        try:
-            self._check_identity()
+
+    def _initialize(self) -> None:
+        """Load the state, from a snapshot if that is newer, and find the offset to continue at."""
+        self.next_offset = self._open_operator()
+        snapshots = self.context.snapshots
+        if snapshots is not None and self.task_store.restore_newer(snapshots, self.name, self.next_offset):
             self.next_offset = self._open_operator()
-            if context.snapshots is not None:
-                self._init_snapshots(context.snapshots)
-            self._initialize_offsets(end_offsets, committed_offsets)
-            self._sample_store()
-        except BaseException:
-            self.close()
-            raise
+        self._initialize_offsets()
+        self.task_store.sample_stats()
         self._last_input_at = time.monotonic()
-        self._last_frame_at = 0.0
 
-    def _init_snapshots(self, settings: SnapshotSettings) -> None:
-        """Put the newest snapshot in the place of the store, where it is further on; take snapshots from now on."""
-        snapshots = TaskSnapshots(settings.storage, self.name, self._identity)
-        newest = snapshots.newest()
-        if newest is not None and newest.offset > self.next_offset:
-            self.store.close()
-            try:
-                restored = snapshots.restore(self.store.path, newer_than=self.next_offset)
-            finally:
-                self.store = Store(self.store.path, _STORE_OPTIONS)
-            if restored is not None:
-                self.log.info("%s: restored from the snapshot at offset %d", self.name, restored)
-            self._check_identity()
-            self.next_offset = self._open_operator()
-        self._snapshotter = Snapshotter(snapshots, self.store, settings.interval)
-
-    def _initialize_offsets(self, end_offsets: EndOffsets, committed_offsets: CommittedOffsets) -> None:
-        """Bring store, commit and log together."""
-        committed = committed_offsets.fetch(self.context.partition)
+    def _initialize_offsets(self) -> None:
+        context = self.context
+        committed = context.committed_offsets.fetch(context.partition)
         deadline = time.monotonic() + _COMMIT_VISIBLE_TIMEOUT
         while committed is not None and committed[0] < self.next_offset and time.monotonic() < deadline:
-            # A broker that has just come back may have answered a commit that it shows only a moment later.
+            # A broker that has just restarted may expose a commit only some time after it acknowledged it.
             time.sleep(_RETRY_BACKOFF)
-            committed = committed_offsets.fetch(self.context.partition)
-        # Only now: a process that slept between the two would find the log shorter than what others have committed.
-        log_range = end_offsets.fetch_ranges([self.topic_partition])[self.topic_partition]
-        self._check_commit(committed, log_range)
-        self.committed_metadata = (
-            committed[1] if committed else CommitMetadata(self.context.topic_id, start_offset=log_range.start)
-        )
-        self._committed_offset: int = committed[0] if committed else log_range.start
-        self.next_offset = max(self.next_offset, self.committed_metadata.start_offset)
+            committed = context.committed_offsets.fetch(context.partition)
+        # After the commit: read before it, the end could be behind what another process committed meanwhile.
+        log_range = context.end_offsets.fetch_ranges([self.topic_partition])[self.topic_partition]
+        path = self.task_store.store.path
+        check_commit(context, self.topic_partition.topic, path, self.next_offset, committed, log_range)
+        if committed is None:
+            committed = log_range.start, CommitMetadata(context.topic_id, start_offset=log_range.start)
+        self._committed_offset, self.committed_metadata = committed
         if not self.committed_metadata.sequences:
             self.committed_metadata.sequences = [0] * self._output_partition_count
+        self.next_offset = max(self.next_offset, self.committed_metadata.start_offset)
         self._emitted = self.committed_metadata.emitted
+        self.state = TaskState.RESTORING
         if self.next_offset == self._committed_offset:
             self._complete_restoration()
 
     def _complete_restoration(self) -> None:
-        """The state has reached the commit: from here on its counts are those of what is committed."""
+        """Start processing: the state has reached the commit, and its counts are those of what is committed."""
         self._on_restored()
+        self.state = TaskState.RUNNING
         self._restore_seconds = time.monotonic() - self._opened_at
         if self._restored_records:
             self.log.info(
-                "%s: has taken %d records again in %.1f s, and goes on from the commit at offset %d",
+                "%s: restored from %d records in %.1f s, continues at committed offset %d",
                 self.name,
                 self._restored_records,
                 self._restore_seconds,
@@ -209,16 +158,17 @@ class Task(ABC):
         self._counts = self._current_counts()
 
     def status(self) -> TaskStatus:
-        """How the task does; from any thread."""
+        """Return the task's state and progress; thread-safe."""
         watermark = self._watermark
         return TaskStatus(
             stage=self.stage,
             partition=self.context.partition,
+            state=self.state,
             next_offset=self.next_offset,
             restore_remaining=max(0, self._committed_offset - self.next_offset),
             emitted=self._emitted,
             watermark=watermark if MIN_WATERMARK < watermark < MAX_WATERMARK else None,
-            snapshots=None if self._snapshotter is None else self._snapshotter.progress,
+            snapshots=self.task_store.snapshot_progress,
             lag=self.lag,
             restored_records=self._restored_records,
             restore_seconds=self._restore_seconds,
@@ -226,54 +176,88 @@ class Task(ABC):
             batch_durations=self._batch_durations.buckets(),
             commit_durations=self._commit_durations.buckets(),
             counts=self._counts,
-            store_stats=self._store_stats,
+            store_stats=self.task_store.stats,
         )
+
+    @staticmethod
+    @abstractmethod
+    def input_topic(topics: Topics) -> str:
+        """Return the topic that the stage reads."""
+
+    @staticmethod
+    @abstractmethod
+    def output_topics(topics: Topics) -> Sequence[str]:
+        """Return the topics that the stage writes to."""
+
+    @staticmethod
+    @abstractmethod
+    def has_committed_end(reached_end_offsets: Sequence[int], partition: int, end: EndOfInput) -> bool:
+        """Return whether a commit's metadata reports that a partition's task has processed everything up to `end`."""
 
     @property
     @abstractmethod
     def _watermark(self) -> int:
-        """Event time up to which the task is done (ms)."""
-
-    @abstractmethod
-    def _open_operator(self) -> int:
-        """Make the stage over the store; returns the offset of its next unread record."""
-
-    @property
-    @abstractmethod
-    def _output_topics(self) -> Sequence[str]:
-        """The topics that the task writes to."""
+        """Event time up to which the task's output is complete (ms)."""
 
     @property
     @abstractmethod
     def _output_partition_count(self) -> int:
-        """How many partitions the task writes frames to."""
+        """Number of partitions that the task writes frames to."""
+
+    @abstractmethod
+    def _open_operator(self) -> int:
+        """Load the stage's operator from the store and return the offset of its next unread record."""
 
     @abstractmethod
     def _replay(self, records: Sequence[ConsumerRecord], offset: int) -> None:
-        """Let the stage take records whose outputs are committed. offset: of the record after the last."""
+        """Update the operator by records whose outputs are committed; `offset` follows the last of them."""
 
     @abstractmethod
     def _on_restored(self) -> None:
-        """The state has reached the commit."""
+        """Check or complete the operator's state when it has reached the commit."""
 
     @abstractmethod
     def _process_new(self, records: Sequence[ConsumerRecord], offset: int) -> PendingOutput:
-        """Let the stage take new records, and gather what it puts out. offset: of the record after the last."""
+        """Process new records and return their output; `offset` follows the last of them."""
 
     @abstractmethod
     def _current_counts(self) -> TaskCounts:
-        """What the stage has counted so far; nothing in it may change afterwards."""
+        """Return an immutable copy of the operator's counts."""
 
     @abstractmethod
     def _changes(self) -> dict[bytes, bytes | None]:
-        """The stage's changes since the last call."""
+        """Return the operator's changes since the last call."""
 
-    def process(self, records: Sequence[ConsumerRecord], group_metadata: Any) -> None:
-        """Take records in offset order; those that were committed before, in silence.
+    @abstractmethod
+    def punctuate(self, context: PunctuationContext) -> None:
+        """Act on the passing of time, in a round without records for this task.
 
         Raises:
-            StateError: the log no longer holds what comes next, or the state does not fit what was committed.
-            KafkaError: the transaction failed or its outcome is unknown; open the task anew.
+            KafkaError: as `process`.
+        """
+
+    @property
+    def needs_end_offsets(self) -> bool:
+        """Whether the next punctuation should have a sample of the end offsets."""
+        return False
+
+    def end_action(self, end: EndOfInput, consumer_position: int, group_metadata: Any) -> Callable[[], None] | None:
+        """Return the call that commits and reports that everything up to `end` is processed; None if it is not due.
+
+        Never due for a stage that receives the ends in the frames of the stage before.
+        """
+        return None
+
+    def has_unread(self, end: EndOfInput, consumer_position: int) -> bool:
+        """Whether records before `end` may remain that the commit does not account for."""
+        return False
+
+    def process(self, records: Sequence[ConsumerRecord], group_metadata: Any) -> None:
+        """Process records in offset order; those before the commit only restore the state.
+
+        Raises:
+            StateError: the log no longer holds the next record, or the state does not fit what was committed.
+            KafkaError: the transaction failed, or its outcome is unknown; open the task again.
         """
         replayed = [record for record in records if record.offset < self._committed_offset]
         new = records[len(replayed) :] if replayed else records
@@ -295,19 +279,19 @@ class Task(ABC):
     def _transact(
         self, produce_output: Callable[[], PendingOutput], offset: int, group_metadata: Any, records: int = 0
     ) -> None:
-        """Let the stage act, and commit what it puts out with the offset of the next unread record."""
+        """Produce output and commit it with the offset of the next unread record."""
         self._dirty = True
         output = produce_output()
         commit_started = time.monotonic()
         self._producer.commit(output, offset, self.committed_metadata, group_metadata)
-        failpoint("after_commit")
+        failpoint(Failpoint.AFTER_COMMIT)
         self._commit_durations.observe(time.monotonic() - commit_started)
         self._committed_offset, self._emitted = offset, self.committed_metadata.emitted
         self._counts = self._current_counts()
         self._advance_offset(offset, records)
 
     def _advance_offset(self, offset: int, records: int) -> None:
-        """The state is no further than the commit: write it, or let it lag a little."""
+        """Move the state's offset, which the commit covers; write the state, or let it lag."""
         self.next_offset = offset
         self._dirty = False
         self._unwritten += 1 + records
@@ -317,116 +301,26 @@ class Task(ABC):
             self.write_if_due()
 
     def write_if_due(self) -> None:
-        """Write what has changed, where that was some time ago."""
+        """Write the changes if the last write was some time ago."""
         if self._unwritten and not self._dirty and time.monotonic() - self._written_at >= _WRITE_INTERVAL:
             self._write()
 
     def _write(self) -> None:
-        self.store.write(self._changes())
-        self._unwritten = 0
-        self._written_at = time.monotonic()
-        failpoint("after_write")
-        if self._written_at - self._store_sampled_at >= _STORE_SAMPLE_INTERVAL:
-            self._sample_store()
-        if self._snapshotter is not None and self._snapshotter.is_due():
-            self._snapshotter.start(self.next_offset)
-
-    def _sample_store(self) -> None:
-        self._store_stats = self.store.stats()
-        self._store_sampled_at = time.monotonic()
+        # Before the write: a failed one must not be repeated by `close`, since the changes are drained.
+        self._unwritten, self._written_at = 0, time.monotonic()
+        self.task_store.write(self._changes(), self.next_offset)
 
     @property
     def _must_write(self) -> bool:
-        """Whether the stage can only go on once its changes are in the store."""
+        """Whether the operator needs its changes in the store before it can continue."""
         return False
 
     def close(self) -> None:
-        """Close store and producer; a snapshot under way is given a moment to end."""
+        """Close store and producer, after writing what is committed."""
         try:
             if self._unwritten and not self._dirty:
                 self._write()
         finally:
-            if self._snapshotter is not None:
-                self._snapshotter.close()
-            self.store.close()
+            self.state = TaskState.CLOSED
+            self.task_store.close()
             self._producer.close()
-
-    def _check_commit(self, committed: tuple[int, CommitMetadata] | None, log_range: OffsetRange) -> None:
-        path, topic, group = (
-            self.store.path,
-            f"{self.topic_partition.topic} partition {self.context.partition}",
-            self.context.group,
-        )
-        if committed is None:
-            if self.next_offset > 0:
-                raise StateError(
-                    f"{path}: the state stands at offset {self.next_offset} of {topic}, but group {group} has committed "
-                    "nothing: its offsets have expired, or it is not the group that wrote the state. Use that group, "
-                    "or begin again: other --topic-prefix, --group-prefix and --state-dir, and load the log anew"
-                )
-            return
-        offset, metadata = committed
-        if metadata.topic_id != self.context.topic_id:
-            raise StateError(
-                f"group {group} has committed offset {offset} of an earlier {topic}, which was deleted and made anew: "
-                "use another --group-prefix and --state-dir"
-            )
-        if self.next_offset > offset:
-            raise StateError(
-                f"{path}: the state stands at offset {self.next_offset} of {topic}, ahead of the commit of group {group} "
-                f"at {offset}: another group wrote it. Use that group, or another --state-dir"
-            )
-        if log_range.end < offset:
-            raise StateError(
-                f"{topic}: group {group} has committed offset {offset}, but the log ends at {log_range.end}: the broker has "
-                "lost records. Begin again with other --topic-prefix, --group-prefix and --state-dir, and load the "
-                "log anew"
-            )
-        if max(self.next_offset, metadata.start_offset) < log_range.start:
-            raise StateError(
-                offset_out_of_range_message(topic, max(self.next_offset, metadata.start_offset), log_range.start)
-            )
-
-    def _check_identity(self) -> None:
-        ours = self._identity
-        (stored,) = self.store.get_many([IDENTITY_KEY])
-        if stored is None:
-            self.store.write({IDENTITY_KEY: msgspec.msgpack.encode(ours)})
-            return
-        try:
-            theirs = _decode_identity(stored)
-        except msgspec.MsgspecError as error:
-            raise StateError(
-                f"{self.store.path}: the state is of another version of this program: delete the folder to rebuild it "
-                "from the log"
-            ) from error
-        if theirs != ours:
-            raise StateError(
-                f"{self.store.path}: the state is of another system: {'; '.join(_identity_diff(ours, theirs))}. "
-                "Use another --state-dir, or the settings that it was made with"
-            )
-
-
-def offset_out_of_range_message(topic: str, next_offset: int, log_start: int) -> str:
-    """What to say where the log no longer holds the next record."""
-    return (
-        f"{topic}: offset {next_offset} is next, but the log begins at {log_start}: retention has removed what was never read "
-        "or is needed to rebuild the state. Nothing is skipped: bring back a --state-dir that is further on, or begin "
-        "again with other --topic-prefix, --group-prefix and --state-dir, and load the log anew"
-    )
-
-
-def _identity_diff(ours: StoreIdentity, theirs: StoreIdentity) -> list[str]:
-    """What differs, in words; of the configuration only the settings that do."""
-    found = []
-    for name in StoreIdentity.__struct_fields__:
-        mine, other = getattr(ours, name), getattr(theirs, name)
-        if name == "config":
-            found += [
-                f"{key} is {mine.get(key)!r}, was {other.get(key)!r}"
-                for key in sorted(mine.keys() | other.keys())
-                if mine.get(key) != other.get(key)
-            ]
-        elif mine != other:
-            found.append(f"{name} is {mine!r}, was {other!r}")
-    return found

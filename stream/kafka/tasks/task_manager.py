@@ -1,4 +1,4 @@
-"""The tasks of one stage that its consumer group gives to this process."""
+"""Runs the tasks of one stage that the consumer group has assigned to this process."""
 
 import logging
 import time
@@ -20,33 +20,32 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
 )
 
-from prectr.state.errors import BrokerUnavailableError, StateError
-from prectr.state.failpoints import failpoint
+from prectr.state.errors import BrokerUnavailableError, Remedy, StateError
+from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
 from prectr.stream.kafka.client.topics import Topics, describe_topic
-from prectr.stream.kafka.tasks.aggregate_task import AggregateTask
-from prectr.stream.kafka.tasks.join_task import IDLE_AFTER, JoinTask
 from prectr.stream.kafka.tasks.membership import Assignment, Membership
-from prectr.stream.kafka.tasks.task import SnapshotSettings, Task, TaskContext, offset_out_of_range_message
+from prectr.stream.kafka.tasks.stages import STAGES
+from prectr.stream.kafka.tasks.task import Task
+from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, SnapshotSettings, TaskContext
 from prectr.stream.kafka.tasks.task_status import TaskStatus
-from prectr.stream.kafka.transactions.producer import CommittedOffsets
-from prectr.stream.ordering.frames import END_OF_LOG
+from prectr.stream.kafka.transactions.committed_offsets import CommittedOffsets
 
 _MAX_POLL_RECORDS: Final = 8_192
 _POLL_TIMEOUT: Final = 0.1
 _LINGER: Final = 0.1
-"""How long records are gathered, once the first are there."""
+"""Seconds for which records are gathered after the first."""
 _MAX_ROUND_RECORDS: Final = 16_384
 _MAX_ROUND_BYTES: Final = 16 << 20
 _MAX_PARTITION_FETCH_BYTES: Final = 4 << 20
-"""Of a partition at a time: the tasks go on side by side, so that the next stage need not hold what is ahead."""
+"""Limits how far a partition runs ahead of the others, which the next stage would have to buffer."""
 _COMMITTED_TIMEOUT: Final = 2.0
-"""How long the tasks here may wait until it is known what others have committed."""
+"""Seconds to wait for the offset that another process's task has committed."""
 _SAMPLE_INTERVAL: Final = 1.0
-"""Seconds between two looks at how far the logs reach, and at what the whole group has committed."""
+"""Seconds between two samples of the end offsets, and of the offsets committed by the group."""
 _IDLE_SLEEP: Final = 0.02
 _FATAL_ERRORS: Final = (
     AuthorizationError,
@@ -55,16 +54,18 @@ _FATAL_ERRORS: Final = (
     RecordListTooLargeError,
     SaslAuthenticationFailedError,
 )
-"""What opening the task again does not mend."""
+"""Errors that opening the tasks again does not fix."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
-    """What a stream process is told.
+    """Settings of a stream process.
 
-    session_timeout: seconds after which a dead process's tasks move on. idle_timeout: seconds without input after
-    which nobody waits for what a partition holds, while others go on.
+    Attributes:
+        stages: names of the stages to run.
+        session_timeout: seconds after which the group reassigns a dead process's tasks.
+        idle_timeout: seconds without input after which other partitions no longer wait for a partition's pending pages.
     """
 
     connection: Connection
@@ -72,14 +73,14 @@ class StreamSettings:
     group_prefix: str
     config: PipelineConfig
     state_dir: Path
-    stages: Sequence[str] = ("join", "aggregate")
+    stages: Sequence[str] = tuple(STAGES)
     session_timeout: float = 10.0
     idle_timeout: float = 60.0
     snapshots: SnapshotSettings | None = None
 
 
 class TaskManager:
-    """The tasks of one stage that this process has now."""
+    """Opens, runs and closes the tasks of one stage as the consumer group assigns them."""
 
     def __init__(
         self,
@@ -89,15 +90,26 @@ class TaskManager:
         end_offsets: EndOffsets,
         cluster: str,
     ) -> None:
-        """Join the group; raises StateError where the group belongs to another system."""
+        """Join the group.
+
+        Args:
+            stage: name of the stage, a key of `STAGES`.
+            label: fills in missing relevance levels of a page.
+            cluster: id of the Kafka cluster.
+
+        Raises:
+            StateError: the group belongs to another system.
+        """
         self.stage = stage
+        self._task_class = STAGES[stage]
         self._log = logging.LoggerAdapter(_log, {"stage": stage})
         self.tasks: dict[int, Task] = {}
+        """By partition."""
         self._settings = settings
         self._label = label
         self._end_offsets = end_offsets
         self._cluster = cluster
-        self._topic = settings.topics.events if stage == "join" else settings.topics.joined_pages
+        self._topic = self._task_class.input_topic(settings.topics)
         self._topic_id = describe_topic(settings.connection, self._topic).topic_id
         self._group = f"{settings.group_prefix}{stage}"
         self._assignment: Assignment | None = None
@@ -114,11 +126,11 @@ class TaskManager:
         self._membership: Membership | None = self._join_group()
 
     def run_once(self) -> bool:
-        """Let the tasks take what has come, side by side; whether anything had.
+        """Poll, and let every task process its records or punctuate, in parallel; returns whether there were records.
 
         Raises:
-            StateError: a task cannot go on with its state or its log.
-            KafkaError: the broker refuses for good.
+            StateError: a task cannot continue with its state or its log.
+            KafkaError: an error that opening the tasks again does not fix.
         """
         try:
             if self._membership is None:
@@ -147,50 +159,44 @@ class TaskManager:
             return False
         return bool(polled)
 
-    def commit_ends(self, ends: Sequence[int], *, flush: bool) -> None:
-        """Let every `join` task whose partition has been read to its end say so. ends: offset by partition."""
-        if self._assignment is None:
+    def commit_ends(self, end: EndOfInput) -> None:
+        """Let every task that has read its partition up to `end` commit and report that."""
+        assignment = self._assignment
+        if assignment is None:
             return
-        actions = []
         try:
-            for number, task in self.tasks.items():
-                target = END_OF_LOG if flush else ends[number]
-                if (
-                    isinstance(task, JoinTask)
-                    and task.reached_end_offset < target
-                    and self._consumer_position(task) >= ends[number]
-                ):
-                    actions.append(partial(task.commit_end, self._assignment.group_metadata, target, ends))
-            self._run_all(actions)
+            actions = [
+                task.end_action(end, self._consumer_position(task), assignment.group_metadata)
+                for task in self.tasks.values()
+            ]
+            self._run_all([action for action in actions if action is not None])
         except (KafkaError, BrokerUnavailableError) as error:
             self._recreate_tasks(error)
 
-    def group_has_ended(self, ends: Sequence[int], *, flush: bool) -> bool:
-        """Whether every task of the group, in whatever process, has read to `ends` and put out what came of it."""
-        if not all(
-            self._has_ended(task.committed_metadata.reached_end_offsets, number, ends, flush)
-            for number, task in self.tasks.items()
-        ):
-            return False
+    def group_has_ended(self, end: EndOfInput) -> bool:
+        """Return whether the group's tasks, in all processes, have processed everything up to `end`."""
         for number, task in self.tasks.items():
-            # Who has said that the log has ended for good may have events after that to refuse.
-            if isinstance(task, JoinTask) and self._consumer_position(task) < ends[number]:
+            reached = task.committed_metadata.reached_end_offsets
+            if not self._task_class.has_committed_end(reached, number, end):
+                return False
+            if task.has_unread(end, self._consumer_position(task)):
                 return False
         if time.monotonic() - self._committed_polled_at < _SAMPLE_INTERVAL:
             return False
         self._committed_polled_at = time.monotonic()
         try:
-            for number in range(len(ends)):
+            for number in range(len(end.offsets)):
                 committed = self._committed_offsets.fetch(number, _COMMITTED_TIMEOUT)
-                if committed is None or not self._has_ended(committed[1].reached_end_offsets, number, ends, flush):
+                reached = [] if committed is None else committed[1].reached_end_offsets
+                if not self._task_class.has_committed_end(reached, number, end):
                     return False
         except (KafkaError, BrokerUnavailableError) as error:
-            self._log.warning("%s: the group's offsets cannot be read (%s): asking again", self.stage, _one_line(error))
+            self._log.warning("%s: the group's offsets cannot be read (%s): trying again", self.stage, _one_line(error))
             return False
         return True
 
     def task_statuses(self) -> list[TaskStatus]:
-        """How each task that is here does; from any thread."""
+        """Return the status of each task of this process; thread-safe."""
         return [task.status() for task in list(self.tasks.values())]
 
     def close(self) -> None:
@@ -204,16 +210,8 @@ class TaskManager:
         self._committed_offsets.close()
         self._consumer.close()
 
-    def _has_ended(self, reached_end_offsets: Sequence[int], number: int, ends: Sequence[int], flush: bool) -> bool:
-        targets = [END_OF_LOG] * len(ends) if flush else ends
-        if self.stage == "join":
-            return bool(reached_end_offsets) and reached_end_offsets[0] >= targets[number]
-        return len(reached_end_offsets) == len(targets) and all(
-            offset >= target for offset, target in zip(reached_end_offsets, targets, strict=True)
-        )
-
     def _poll_records(self) -> dict[TopicPartition, list[Any]]:
-        """What has come, gathered for a moment: a transaction costs the same for one record as for thousands."""
+        """Poll for some time: a transaction costs the same for one record as for thousands."""
         polled: dict[TopicPartition, list[Any]] = {}
         records = size = 0
         deadline = time.monotonic() + _POLL_TIMEOUT
@@ -232,29 +230,23 @@ class TaskManager:
     def _next_action(
         self, task: Task, records: list[Any] | None, group_metadata: Any, sample: EndOffsetsSample | None
     ) -> Callable[[], None]:
-        """What a task has to do now."""
-        if isinstance(task, AggregateTask):
-            return (
-                partial(task.process, records, group_metadata) if records else partial(task.punctuate, group_metadata)
-            )
-        assert isinstance(task, JoinTask)
+        """Return the call by which a task processes its records, or punctuates without any."""
         if records:
-            if records[0].offset > task.next_offset:
-                self._check_gap(task)
             return partial(task.process, records, group_metadata)
-        return partial(task.punctuate, group_metadata, sample, -1 if sample is None else self._consumer_position(task))
+        position = -1 if sample is None else self._consumer_position(task)
+        return partial(task.punctuate, PunctuationContext(group_metadata, sample, position))
 
     def _run_all(self, actions: Sequence[Callable[[], None]]) -> None:
-        """Do pieces of work side by side, since a transaction is mostly waiting; raise the first error of any."""
+        """Run actions in parallel, since a transaction is mostly waiting; raise the first error of any."""
         if len(actions) == 1:
             actions[0]()
             return
         _raise_first([self._pool.submit(action) for action in actions])
 
     def _sample_end_offsets(self) -> EndOffsetsSample | None:
-        """How far the logs reach, where a task has had no input for a while; asked once a second."""
-        idle = any(isinstance(task, JoinTask) and task.idle_seconds >= IDLE_AFTER for task in self.tasks.values())
-        if not idle or time.monotonic() - self._sampled_at < _SAMPLE_INTERVAL:
+        """Return the end offsets if a task needs them, at most once a second; None otherwise and the first time."""
+        needed = any(task.needs_end_offsets for task in self.tasks.values())
+        if not needed or time.monotonic() - self._sampled_at < _SAMPLE_INTERVAL:
             return None
         partitions = [TopicPartition(self._topic, number) for number in range(self._settings.config.partitions)]
         found = self._end_offsets.fetch(partitions)
@@ -263,38 +255,29 @@ class TaskManager:
         return None if previous is None else EndOffsetsSample(previous, self._sampled_ends)
 
     def _consumer_position(self, task: Task) -> int:
-        """Offset of the next record to be read, past what a transaction of others has left; -1 where unknown."""
+        """Return the offset of the next record to read, past transaction markers; -1 if unknown."""
         try:
             return int(self._consumer.position(task.topic_partition))
         except IllegalStateError:
             return -1
 
     def _lag(self, task: Task) -> int | None:
-        """Records of the task's partition that have not been read, as of the last answer; None before one."""
+        """Return the number of unread records of the task's partition as of the last fetch; None before it."""
         end, position = self._consumer.highwater(task.topic_partition), self._consumer_position(task)
         return None if end is None or position < 0 else max(0, end - position)
 
-    def _check_gap(self, task: JoinTask) -> None:
-        log_start = self._end_offsets.fetch_ranges([task.topic_partition])[task.topic_partition].start
-        if log_start > task.next_offset:
-            raise StateError(
-                offset_out_of_range_message(
-                    f"{self._topic} partition {task.topic_partition.partition}", task.next_offset, log_start
-                )
-            )
-
     def _reconcile_assignment(self, assignment: Assignment) -> None:
-        """Close the tasks that have gone and open those that have come."""
+        """Close the tasks that were revoked and open those that were assigned."""
         if assignment.lost_count != self._handled_lost_count:
             self._close_tasks()
             self._handled_lost_count = assignment.lost_count
         revoked = [number for number in self.tasks if number not in assignment.tasks]
         if revoked:
-            failpoint("rebalance")
+            failpoint(Failpoint.REBALANCE)
         _raise_first([self._pool.submit(self.tasks.pop(number).close) for number in revoked])
         for number in revoked:
             _log.info(
-                "%s task %d: gone to another process",
+                "%s task %d: revoked",
                 self.stage,
                 number,
                 extra={"stage": self.stage, "partition": number},
@@ -313,13 +296,13 @@ class TaskManager:
         self._reconciled_version = assignment.version
 
     def _recreate_tasks(self, error: KafkaError | BrokerUnavailableError) -> None:
-        """A transaction failed or its outcome is unknown: drop what is in memory and read the commits again.
+        """Drop the tasks after a failed transaction; they are opened again from the committed offsets.
 
-        Joining anew tells whether a task is still ours before it is opened, which would fence its new owner.
+        The group is joined again first: to open a task that has been reassigned would fence its new owner.
         """
         if isinstance(error, _FATAL_ERRORS):
             raise error
-        self._log.warning("%s: %s: opening the tasks again from what is committed", self.stage, _one_line(error))
+        self._log.warning("%s: %s: opening the tasks again from the committed offsets", self.stage, _one_line(error))
         self._close_tasks()
         if self._membership is not None:
             self._membership.close()
@@ -344,29 +327,26 @@ class TaskManager:
 
     def _open_task(self, number: int) -> Task:
         settings = self._settings
-        context = TaskContext(
-            settings.connection,
-            settings.topics,
-            self._group,
-            number,
-            settings.config,
-            settings.state_dir,
-            self._cluster,
-            self._topic_id,
-            settings.snapshots,
-        )
-        if self.stage == "join":
-            return JoinTask(
-                context,
-                self._end_offsets,
-                self._committed_offsets,
+        return self._task_class.open(
+            TaskContext(
+                connection=settings.connection,
+                topics=settings.topics,
+                group=self._group,
+                partition=number,
+                config=settings.config,
+                state_dir=settings.state_dir,
+                cluster=self._cluster,
+                topic_id=self._topic_id,
+                snapshots=settings.snapshots,
+                end_offsets=self._end_offsets,
+                committed_offsets=self._committed_offsets,
                 label=self._label,
                 idle_timeout=settings.idle_timeout,
             )
-        return AggregateTask(context, self._end_offsets, self._committed_offsets)
+        )
 
     def _local_state(self) -> Mapping[int, int]:
-        """When the state of each task that lies here was last written (ms)."""
+        """Return when each task's state in the state folder was last written (ms), by partition."""
         last_written = {}
         for number in range(self._settings.config.partitions):
             folder = self._settings.state_dir / f"{self.stage}-{number}"
@@ -377,18 +357,18 @@ class TaskManager:
         return last_written
 
     def _check_group(self) -> None:
-        """Its transactional ids name group and partition, so two systems of one group would fence each other."""
+        """Check that no other system uses the group: with equal transactional ids the two would fence each other."""
         committed = self._settings.connection.call_admin(lambda admin: admin.list_group_offsets([self._group]))
         others = sorted({partition.topic for partition in committed.get(self._group, {})} - {self._topic})
         if others:
             raise StateError(
-                f"group {self._group} has read {others[0]}, so it belongs to another system than the one of "
-                f"{self._topic}: use another --group-prefix"
+                f"group {self._group} has read {others[0]}, so it belongs to another system than that of {self._topic}",
+                Remedy.OTHER_GROUP_PREFIX,
             )
 
 
 def _raise_first(futures: Sequence[Future[Any]]) -> None:
-    """Wait for all, then raise the first error of any; one of ours says more than a transaction that failed beside."""
+    """Wait for all, then raise the first error; a StateError explains more than the transaction that failed with it."""
     errors = [error for error in (future.exception() for future in futures) if error is not None]
     for error in sorted(errors, key=lambda error: isinstance(error, KafkaError | BrokerUnavailableError)):
         raise error

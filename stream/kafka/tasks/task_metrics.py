@@ -1,23 +1,22 @@
-"""What a task has counted, and how long its work took: taken down once a micro-batch, for whoever watches."""
+"""A task's counts and durations, updated once per micro-batch, for the metrics."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 
-from prectr.state.aggregates import NO_COUNTS, LevelCounts
+from prectr.state.aggregates import LevelCounts, count_levels
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.records import LEVELS, Example
+from prectr.stream.records import Example
 
 BUCKET_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the buckets that durations are counted in, seconds."""
+"""Upper bounds of the buckets of durations, in seconds."""
 
 
 class DurationBuckets(msgspec.Struct, frozen=True):
-    """How often something was done and how long it took. counts: by bucket, the last has no bound. total: s."""
+    """A histogram of durations; the last of the counts has no upper bound."""
 
     counts: tuple[int, ...] = (0,) * (len(BUCKET_BOUNDS) + 1)
     total_seconds: float = 0.0
@@ -31,21 +30,23 @@ class DurationHistogram:
         self._total_seconds = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count something that took so long."""
+        """Count a duration."""
         self._counts[bisect_left(BUCKET_BOUNDS, seconds)] += 1
         self._total_seconds += seconds
 
     def buckets(self) -> DurationBuckets:
-        """What has been counted so far."""
+        """Return the counts so far."""
         return DurationBuckets(tuple(self._counts), self._total_seconds)
 
 
 class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage has counted, as of a commit: none of it ever goes back, whatever is done again after a crash.
+    """Counts of a task as of a commit; they never decrease, even if records are reprocessed after a crash.
 
-    outcomes: of a `join` task since the beginning, whoever had it then; None of others. dead_letters: by reason,
-    since the task was opened here. levels: of all queries of a `aggregate` task, since then; None of others. heard: the
-    largest watermark that the task knows of, its own or another's (ms).
+    Attributes:
+        outcomes: of a `join` task since the group's first record, in any process; None for other stages.
+        dead_letters: by reason, since this process opened the task.
+        level_counts: of all queries of an `aggregate` task, since this process opened it; None for other stages.
+        max_watermark: the largest watermark that the task has observed, its own or another's (ms).
     """
 
     outcomes: Outcomes | None = None
@@ -55,12 +56,7 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def count_levels_of_pages(examples: Sequence[Example]) -> LevelCounts:
-    """Impressions and clicks by level of many pages at once, as `count_levels` has them of one."""
-    if not examples:
-        return NO_COUNTS
-    levels = np.frombuffer(b"".join([example.levels for example in examples]), np.uint8)
-    labels = np.frombuffer(b"".join([example.labels for example in examples]), np.uint8)
-    # Level, and as many more where it was clicked.
-    counts = np.bincount(levels + len(LEVELS) * labels, minlength=2 * len(LEVELS) + 1)[1:]
-    n1, n2, n3, n4, c1, c2, c3, c4 = counts.tolist()
-    return n1 + c1, n2 + c2, n3 + c3, n4 + c4, c1, c2, c3, c4
+    """Count impressions and clicks by level of many pages."""
+    return count_levels(
+        b"".join([example.levels for example in examples]), b"".join([example.labels for example in examples])
+    )

@@ -1,4 +1,6 @@
-"""How a task of this process does, for whoever shows or exports it."""
+"""A task's state and progress, for metrics and status displays."""
+
+from enum import Enum
 
 import msgspec
 
@@ -7,18 +9,39 @@ from prectr.state.store import StoreStats
 from prectr.stream.kafka.tasks.task_metrics import DurationBuckets, TaskCounts
 
 
-class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task of this process does; counts are since it was opened here, but for `emitted` and what says so.
+class TaskState(Enum):
+    """Lifecycle of a task, as in Kafka Streams.
 
-    position: offset of the next record it takes. behind: records to be taken again in silence until it reaches the
-    commit. emitted: records put out since the beginning. watermark: ms, or None. lag: records of its partition that it
-    has not taken yet; None before the broker has told. replayed: records taken again in silence. restored: seconds
-    from its opening until its state had reached the commit; None before. records: taken in micro-batches. batches,
-    transactions: how long each took. counts: None until the state has reached the commit.
+    CREATED: not initialized. RESTORING: reprocesses committed records to rebuild its state, without output.
+    RUNNING: processes new records. CLOSED: its store and producer are closed.
+    """
+
+    CREATED = "created"
+    RESTORING = "restoring"
+    RUNNING = "running"
+    CLOSED = "closed"
+
+
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """State and progress of a task. Counts start when this process opens the task, unless stated otherwise.
+
+    Attributes:
+        next_offset: offset of the next record to process.
+        restore_remaining: committed offsets that are still to be reprocessed.
+        emitted: records emitted since the group's first.
+        watermark: event time, ms; None before the first event.
+        lag: records of the partition that have not been processed; None before the broker reported its end.
+        restored_records: records reprocessed.
+        restore_seconds: seconds from opening until the state reached the commit; None before.
+        processed_records: new records processed.
+        batch_durations: of processing a batch of records, its commit included.
+        commit_durations: of transactions.
+        counts: None until the state has reached the commit.
     """
 
     stage: str
     partition: int
+    state: TaskState = TaskState.RUNNING
     next_offset: int
     restore_remaining: int
     emitted: int

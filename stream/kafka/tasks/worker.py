@@ -1,4 +1,4 @@
-"""One process of the live system: it runs the tasks that its consumer groups give it, until it is stopped."""
+"""One process of the live system: runs the tasks that its consumer groups assign to it, until it is stopped."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -8,13 +8,14 @@ from typing import Final
 
 from prectr.state.lock import FolderLock
 from prectr.stream.events.contract import ResultPage
+from prectr.stream.gc_control import manual_gc
 from prectr.stream.kafka.client.end_offsets import EndOffsets
+from prectr.stream.kafka.tasks.task_context import EndOfInput
 from prectr.stream.kafka.tasks.task_manager import StreamSettings, TaskManager
 from prectr.stream.kafka.tasks.task_status import TaskStatus
-from prectr.stream.replay.gc_control import manual_gc
 
 _STATUS_INTERVAL: Final = 0.2
-"""Seconds between two looks at how the stages do."""
+"""Seconds between two reports of progress."""
 
 
 def run_stream(
@@ -26,13 +27,16 @@ def run_stream(
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Sequence[TaskStatus]], None] = lambda status: None,
 ) -> None:
-    """Run the stages until `stop` says so or, with `until_end`, until all that is there now has gone through.
+    """Run the stages until `stop` returns true or, with `until_end`, until the group has processed the present log.
 
-    That is for the whole group: no process ends before the tasks of all have. flush: with `until_end`, the log has
-    ended for good, so close every open page. progress: told how each task of this process does.
+    Args:
+        label: fills in missing relevance levels of a page.
+        until_end: end once the tasks of all processes have processed what the log holds now.
+        flush: with `until_end`: the log has ended for good, so close every pending page.
+        progress: called with the status of each task of this process.
 
     Raises:
-        PrectrError: the broker, a topic or a state folder does not allow it.
+        PrectrError: the broker rejects a request, or a topic, group or state folder does not fit.
     """
     with ExitStack() as stack:
         lock = FolderLock(settings.state_dir)
@@ -40,21 +44,18 @@ def run_stream(
         stack.enter_context(settings.connection.translate_errors())
         end_offsets = EndOffsets(settings.connection)
         stack.callback(end_offsets.close)
-        ends = end_offsets.fetch_topic(settings.topics.events) if until_end else []
+        end = EndOfInput(end_offsets.fetch_topic(settings.topics.events), flush) if until_end else None
         cluster = str(settings.connection.call_admin(lambda admin: admin.describe_cluster())["cluster_id"])
         managers = []
         for name in settings.stages:
             manager = TaskManager(settings, name, label, end_offsets, cluster)
             stack.callback(manager.close)
             managers.append(manager)
-        # A thread each, since both are mostly waiting: for records, and for commits.
+        # One thread per stage, since both are mostly waiting for records and commits.
         with manual_gc() as collect_garbage, ThreadPoolExecutor(len(managers), thread_name_prefix="stage") as pool:
             shutdown = Event()
             ended = {manager.stage: Event() for manager in managers}
-            futures = [
-                pool.submit(_run_manager, manager, ends if until_end else None, flush, ended[manager.stage], shutdown)
-                for manager in managers
-            ]
+            futures = [pool.submit(_run_manager, manager, end, ended[manager.stage], shutdown) for manager in managers]
             try:
                 while not stop() and not all(event.is_set() for event in ended.values()):
                     failed, _ = wait(futures, timeout=_STATUS_INTERVAL, return_when=FIRST_EXCEPTION)
@@ -68,15 +69,14 @@ def run_stream(
                 future.result()
 
 
-def _run_manager(manager: TaskManager, ends: list[int] | None, flush: bool, ended: Event, shutdown: Event) -> None:
-    """Run a stage until `halt`; with `ends`, set `ended` when the group has read to them and put out everything.
+def _run_manager(manager: TaskManager, end: EndOfInput | None, ended: Event, shutdown: Event) -> None:
+    """Run a stage until `shutdown`; set `ended` once the group has processed everything up to `end`.
 
-    It is polled on even then, or it would hold up the group that others may still need.
+    The stage keeps running after that: other processes of the group may still need its heartbeats.
     """
     while not shutdown.is_set():
         busy = manager.run_once()
-        if ends is not None and not ended.is_set():
-            if manager.stage == "join":
-                manager.commit_ends(ends, flush=flush)
-            if not busy and manager.group_has_ended(ends, flush=flush):
+        if end is not None and not ended.is_set():
+            manager.commit_ends(end)
+            if not busy and manager.group_has_ended(end):
                 ended.set()

@@ -1,1 +1,1 @@
-"""Kafka transactions: a task's commits, their outcome, and hanging ones."""
+"""Kafka transactions: a task's commits, committed offsets, and recovery of hanging transactions."""

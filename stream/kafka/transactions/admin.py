@@ -1,4 +1,4 @@
-"""What the brokers know of transactions: how the last one ended, and which partitions have heard of it (KIP-664)."""
+"""State of transactions at the brokers: outcome of the last one, and partitions where it is still open (KIP-664)."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class TransactionAdmin:
-    """Asks the brokers about transactions, from any thread."""
+    """Describes transactions and producers; thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -26,10 +26,10 @@ class TransactionAdmin:
         self._admin: KafkaAdminClient | None = None
 
     def describe(self, transactional_id: str) -> TransactionDescription | None:
-        """The last transaction of an id, or the one that is open; None where there is none, or it is forgotten.
+        """Describe the open or last transaction of an id; None if there is none, or the coordinator has expired it.
 
         Raises:
-            KafkaError: the broker refuses to say, or does not answer.
+            KafkaError: the broker rejects the request, or does not answer.
         """
         try:
             return self._call(lambda admin: admin.describe_transactions([transactional_id]))[transactional_id]
@@ -37,12 +37,12 @@ class TransactionAdmin:
             return None
 
     def wait_until_ended(self, producer_id: int, partitions: Iterable[TopicPartition], timeout: float) -> bool:
-        """Whether nothing of a producer id is open in any of the partitions, or not for so many seconds.
+        """Wait until a producer id has no open transaction in the partitions; returns False after `timeout` seconds.
 
-        The producer must not be writing meanwhile. What is once written stays so.
+        The producer must not write meanwhile. A partition in which the transaction has ended is not checked again.
 
         Raises:
-            KafkaError: the broker refuses to say, or does not answer.
+            KafkaError: the broker rejects the request, or does not answer.
         """
         open_partitions = list(partitions)
         deadline = time.monotonic() + timeout
@@ -55,7 +55,7 @@ class TransactionAdmin:
         return True
 
     def _open_partitions(self, producer_id: int, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Those of the partitions in which a transaction of the producer's is open."""
+        """Return those of the partitions in which the producer has an open transaction."""
         found = self._call(lambda admin: admin.describe_producers(partitions))
         return [
             partition
@@ -76,13 +76,13 @@ class TransactionAdmin:
                         self._admin = self._connection.admin()
                     return request(self._admin)
             except RetriableError:
-                # A broker that has just started has no coordinator, and partitions without a leader.
+                # A broker that has just started has no coordinator yet, and partitions without a leader.
                 if time.monotonic() > deadline:
                     raise
             time.sleep(_RETRY_BACKOFF)
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the connection."""
         with self._lock:
             if self._admin is not None:
                 self._admin.close()

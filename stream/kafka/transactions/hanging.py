@@ -1,11 +1,11 @@
-"""Transactions that are over, and of which a partition was never told.
+"""Recovery of hanging transactions: ended for the coordinator, but without a marker in some partition (KIP-664).
 
-A broker (Apache Kafka 4.3.0) that is killed between a decision and its markers, and started again, can take a partition
-that has no leader yet for a deleted one, and skip its marker ("these partitions are likely deleted already and hence
-can be skipped"). The coordinator then says that the transaction is complete, but what the partition holds of it stays
-undecided: the group's offset, and no owner of the task could ever go on; or what was put out, and the task's next
-transaction would decide of it. What is missing is said here once more, by the task's own producer id: a marker ends all
-that the id has left open in a partition.
+A broker (Apache Kafka 4.3.0) that is killed between a decision and its markers, and started again, can mistake a
+partition that has no leader yet for a deleted one, and skip its marker ("these partitions are likely deleted already
+and hence can be skipped"). The coordinator then calls the transaction complete, while in the partition it stays open.
+If that is the partition of the group's offset, no owner of the task could ever continue; if it is an output partition,
+the task's next transaction would decide the outcome. The missing marker is therefore written again under the task's
+own producer id: a marker ends everything that the id has left open in a partition.
 """
 
 import logging
@@ -20,25 +20,29 @@ from kafka.admin import TransactionState
 from prectr.state.errors import BrokerUnavailableError, StateError
 from prectr.stream.kafka.client.client import close_producer
 from prectr.stream.kafka.transactions.admin import TransactionAdmin
+from prectr.stream.kafka.transactions.committed_offsets import CommittedOffsets
 from prectr.stream.kafka.transactions.producer import (
     MARKER_TIMEOUT,
-    CommittedOffsets,
     TransactionalProducer,
     all_partitions,
 )
 
 _MARKER_APPLY_TIMEOUT: Final = 2.0
-"""Seconds in which a group takes up a marker that has been written."""
+"""Seconds within which the group coordinator applies a marker that has been written."""
 _DECISION_TIMEOUT: Final = 30.0
+"""Seconds within which the coordinator completes a transaction that it is committing or aborting."""
 _REISSUE_TIMEOUT: Final = 0.6
-"""Seconds in which another owner has told an end once more. To fence it in the middle of that would undo the end."""
+"""Seconds within which another owner has written missing markers again; fencing it meanwhile would undo them."""
 _RETRY_BACKOFF: Final = 0.1
 _NO_PRODUCER_ID: Final = -1
 _log = logging.getLogger(__name__)
 
 
 class TransactionOutcome(Enum):
-    """What the last transaction of a task has left: nothing; an end that is not known everywhere; or no end yet."""
+    """Outcome of a task's last transaction.
+
+    COMPLETE: nothing is left to do. COMMITTED, ABORTED: ended that way, with markers missing. ONGOING: not ended.
+    """
 
     COMPLETE = "complete"
     COMMITTED = "committed"
@@ -59,13 +63,18 @@ def recover_and_open(
     producer: KafkaProducer,
     output_topics: Sequence[str],
 ) -> TransactionalProducer:
-    """Fence earlier owners of a task; how its last transaction ended is known everywhere then.
+    """Fence earlier owners of a task, after the last transaction has ended in every partition.
 
-    The group's offset of the partition is decided, and so is what was put out. outputs: topics written to.
+    The group's offset of the partition and the outputs are then final.
+
+    Args:
+        partition: the input partition.
+        producer: not initialized yet; it is closed on failure.
+        output_topics: topics that the task writes to.
 
     Raises:
-        StateError: something is undecided, and how the transaction ended is no longer known.
-        KafkaError: the broker does not answer, or the task has gone to another process.
+        StateError: a transaction hangs, and its outcome is no longer known.
+        KafkaError: the broker does not answer, or another process owns the task.
     """
     output_partitions = all_partitions(producer, output_topics)
 
@@ -76,10 +85,9 @@ def recover_and_open(
         outcome = _outcome(committed_offsets.transaction_admin, transactional_id, markers_complete)
         if outcome is None:
             raise StateError(
-                f"group {committed_offsets.group}: Kafka holds back its offset of {committed_offsets.topic_partition(partition)} or what was put "
-                f"out with it, since a transaction of {transactional_id} was left undecided, and no longer says how it "
-                "ended. Decide it by hand with Kafka's own `kafka-transactions.sh find-hanging` and `abort`, and start "
-                "again"
+                f"group {committed_offsets.group}: a hanging transaction of {transactional_id} holds back outputs or "
+                f"the offset of {committed_offsets.topic_partition(partition)}, and Kafka no longer has its outcome: "
+                "end it with Kafka's own `kafka-transactions.sh find-hanging` and `abort`, and start again"
             )
     except BaseException:
         close_producer(producer, 0.0)
@@ -87,7 +95,7 @@ def recover_and_open(
     transactional_producer = TransactionalProducer(producer, committed_offsets, partition, output_topics)
     try:
         if outcome is TransactionOutcome.ONGOING:
-            # To fence its owner has ended it.
+            # Fencing its owner has ended it.
             outcome = (
                 TransactionOutcome.COMPLETE
                 if markers_complete(transactional_producer.producer_id, MARKER_TIMEOUT)
@@ -95,7 +103,7 @@ def recover_and_open(
             )
         if outcome in {TransactionOutcome.COMMITTED, TransactionOutcome.ABORTED}:
             _log.warning(
-                "%s: Kafka has lost the end of a transaction that it calls %s: it is told again",
+                "%s: Kafka lost markers of a transaction that it reports as %s: writing them again",
                 transactional_id,
                 outcome.value,
                 extra={"partition": partition},
@@ -110,11 +118,13 @@ def recover_and_open(
 def _outcome(
     admin: TransactionAdmin, transactional_id: str, markers_complete: Callable[[int, float], bool]
 ) -> TransactionOutcome | None:
-    """What the last transaction of an id has left; None where that cannot be known any more.
+    """Return the outcome of an id's last transaction; None if it is no longer known.
 
-    It must be asked before the next owner begins, which wipes it out. What is open may be an end that another owner is
-    telling once more: it is given the time for that. told: whether a producer id's last end is known everywhere within
-    so many seconds.
+    Must be called before the next owner initializes its producer, which erases the outcome. An open transaction may be
+    another owner writing missing markers again: it is given time to finish.
+
+    Args:
+        markers_complete: (producer id, seconds) -> whether all markers of its last transaction arrive in that time.
     """
     started = time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""The live system on a real Kafka gives what the embedded replay of the same log gives, to the last bit."""
+"""The live system on a real Kafka equals the replay of the same log, bit for bit."""
 
 import signal
 import time

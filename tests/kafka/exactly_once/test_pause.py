@@ -1,4 +1,4 @@
-"""A log that comes in parts, with pauses, and partitions that fall silent: the live system still equals the replay."""
+"""A log that arrives in parts, with pauses and idle partitions: the live system still equals the replay."""
 
 import json
 import time
@@ -16,14 +16,13 @@ from tests.kit.stages.events import SECOND, T, page
 pytestmark = [pytest.mark.usefixtures("broker"), pytest.mark.several]
 
 PAUSE = 9.0
-"""Seconds between two parts: longer than it takes a task to find that it has nothing to read, and to say so."""
+"""Seconds between two parts: longer than a task needs to find and report that it is idle."""
 ABSENT, SLEEPER = 2, 1
-"""Partitions: of nobody, and of users who stay away for a while."""
+"""Partitions: without any user, and of users who are absent for some time."""
 
 
 def run(live: Live, parts: Sequence[Lines], *flags: str) -> None:
-    """Two stream processes and a trainer go on through all parts and pauses, then are stopped as an operator stops
-    them; then to the end."""
+    """Run two stream processes and a trainer through all parts and pauses, stop them by a signal, then finish."""
     live.create()
     running = [live.start_stream(name, *flags) for name in ("1", "2")]
     running.append(live.start_train("--checkpoint-interval", "2"))
@@ -37,13 +36,11 @@ def run(live: Live, parts: Sequence[Lines], *flags: str) -> None:
     live.stream(2, "--flush")
 
 
-@pytest.mark.parametrize(
-    "idle", [(), pytest.param(("--idle-timeout", "6"), marks=pytest.mark.long)], ids=["default", "idle-6"]
-)
+@pytest.mark.parametrize("idle", [(), ("--idle-timeout", "6")], ids=["default", "idle-6"])
 def test_pauses_of_an_orderly_log_split_anywhere_change_nothing(
     idle: tuple[str, ...], live: Live, tmp_path: Path
 ) -> None:
-    """A pause of all is no silence of one: also with a short timeout nobody is left out for it."""
+    """A pause of all partitions is not idleness of one: even with a short timeout, none is excluded for it."""
     parts = split_in_three(lines_of(simulated(tmp_path, pages=900, seed=8)), seed=1)
     run(live, parts, *idle)
     assert late_records(live) == 0
@@ -66,11 +63,10 @@ def test_partitions_that_are_or_become_idle_hold_no_other_and_change_nothing(liv
     assert live.train_and_read("--flush") == replay_log(tmp_path, join_parts(tmp_path, parts))
 
 
-@pytest.mark.long
 def test_a_late_page_that_comes_first_after_a_pause_of_all_keeps_its_order(live: Live, tmp_path: Path) -> None:
-    """In the pause nobody goes on past the partition that is behind, to which the page comes.
+    """During the pause no partition advances past the slowest one, to which the page belongs.
 
-    It closes one millisecond behind its partition's watermark, far before what the others have read.
+    The page closes one millisecond after its partition's watermark, long before what the others have read.
     """
     users = {partition_of_line(page("r", user, T), live.partitions): user for user in map(str, range(50))}
     times = {0: 100, 1: 60, 2: 100}
@@ -85,7 +81,7 @@ def test_a_late_page_that_comes_first_after_a_pause_of_all_keeps_its_order(live:
 
 
 def test_late_records_are_counted_in_the_report(live: Live) -> None:
-    """After the idle timeout, while others go on, nobody waits for a page that is open in a silent partition."""
+    """After the idle timeout, other partitions advance past a page that is pending in an idle one."""
     users = {partition_of_line(page("r", user, T), live.partitions): user for user in map(str, range(50))}
     run(
         live,

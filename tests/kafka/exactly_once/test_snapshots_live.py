@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prectr.state.manifest import SnapshotManifest, decode_manifest
-from testkit.command import prectr, write_log
+from testkit.command import RunningCommand, prectr, write_log
 from tests.kafka.exactly_once.test_misuse import assert_usage_error
 from tests.kafka.live import Live, RunResult, replay_log
 from tests.kafka.parts import lines_of
@@ -54,7 +54,7 @@ def newest(live: Live) -> dict[str, int]:
     return {task: found[-1].offset for task, found in manifests(live).items() if found}
 
 
-def until(process: subprocess.Popen[str], live: Live, condition: Callable[[], bool]) -> None:
+def until(process: RunningCommand, live: Live, condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, live.stderr_of(process)
@@ -62,10 +62,10 @@ def until(process: subprocess.Popen[str], live: Live, condition: Callable[[], bo
         time.sleep(0.1)
 
 
-def at_work(live: Live, world: Path, parts: int) -> subprocess.Popen[str]:
-    """A stream process that has taken the log in so many parts, and a snapshot of every task in each of them.
+def at_work(live: Live, world: Path, parts: int) -> RunningCommand:
+    """Run a stream process that processes the log in some parts, with a snapshot of every task in each of them.
 
-    Nobody has said that the log has ended, so there is more to come of it.
+    It was not requested to end, so pages are pending.
     """
     live.create()
     process = live.start_stream("1", *flags(live))
@@ -85,33 +85,33 @@ def _all_are_newer(now: dict[str, int], before: dict[str, int], tasks: int) -> b
     return sum(offset > before.get(task, -1) for task, offset in now.items()) == tasks
 
 
-def lost(live: Live, process: subprocess.Popen[str]) -> None:
-    """The machine of the process has gone, with its disk."""
+def lost(live: Live, process: RunningCommand) -> None:
+    """Lose the machine of the process with its disk."""
     live.kill(process)
     shutil.rmtree(live.state_dir("1"))
 
 
 def damage(live: Live) -> dict[str, int]:
-    """Damage what every task's newest snapshot does not share with the one before; the offset of that one, by task."""
+    """Corrupt each task's newest snapshot but what it shares with the previous one; returns the latter's offsets."""
     rng = random.Random(3)
     before = {}
     for number, (task, found) in enumerate(sorted(manifests(live).items())):
         *_, last, new = found
         before[task] = last.offset
-        own = sorted(path for path, size in new.sizes().items() if size and path not in last.sizes())
-        place = kept(live) / task / ("files" if number % 3 else "manifests")
-        place /= rng.choice(own) if number % 3 else new.name
-        content = bytearray(place.read_bytes())
+        own = sorted(file for file, size in new.sizes().items() if size and file not in last.sizes())
+        path = kept(live) / task / ("files" if number % 3 else "manifests")
+        path /= rng.choice(own) if number % 3 else new.name
+        content = bytearray(path.read_bytes())
         if number % 3 == 1:
             content[rng.randrange(len(content))] ^= 1
         else:
             del content[rng.randrange(len(content)) :]
-        place.write_bytes(content)
+        path.write_bytes(content)
     return before
 
 
 def to_the_end(live: Live) -> str:
-    """What a process says that goes on to the end with the same flags."""
+    """Resume to the end with the same flags; returns stderr."""
     return live.wait_for_end(live.start_stream("1", "--until-end", "--flush", *flags(live)))
 
 
@@ -120,10 +120,10 @@ def test_after_kill_9_and_the_loss_of_the_state_folder_it_goes_on_from_the_snaps
 ) -> None:
     lost(live, at_work(live, world, 2))
     there = newest(live)
-    said = to_the_end(live)
+    stderr = to_the_end(live)
     assert len(there) == 2 * live.partitions
     for task, offset in there.items():
-        assert f"{task}: restored from the snapshot at offset {offset}\n" in said
+        assert f"{task}: restored from the snapshot at offset {offset}\n" in stderr
     assert live.train_and_read("--flush") == expected
 
 
@@ -132,16 +132,16 @@ def test_where_the_newest_snapshot_is_corrupt_the_previous_one_is_restored_with_
 ) -> None:
     lost(live, at_work(live, world, 3))
     before = damage(live)
-    said = to_the_end(live)
+    stderr = to_the_end(live)
     for task, offset in before.items():
-        assert f"{task}: restored from the snapshot at offset {offset}\n" in said
-    warnings = [line for line in said.splitlines() if " WARNING " in line and "is damaged" in line]
+        assert f"{task}: restored from the snapshot at offset {offset}\n" in stderr
+    warnings = [line for line in stderr.splitlines() if " WARNING " in line and "is corrupt" in line]
     assert len(warnings) == len(before)
     assert live.train_and_read("--flush") == expected
 
 
 def test_with_the_state_folder_there_no_snapshot_is_brought_back(live: Live, world: Path, expected: RunResult) -> None:
-    """What is here is as new as the newest."""
+    """The local state is as new as the newest snapshot."""
     process = at_work(live, world, 1)
     live.request_stop(process)
     live.wait_for_end(process)
@@ -157,19 +157,19 @@ def test_a_snapshot_of_another_configuration_is_refused(live: Live, world: Path)
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "stderr"),
     [
         ("nowhere://bucket/folder", "nowhere"),
         ("FILE/folder", "FILE"),
         ("/proc/prectr-snapshots", "/proc/prectr-snapshots"),
     ],
 )
-def test_where_snapshots_cannot_be_kept_nothing_is_read(url: str, said: str, live: Live, world: Path) -> None:
+def test_where_snapshots_cannot_be_kept_nothing_is_read(url: str, stderr: str, live: Live, world: Path) -> None:
     file = live.folder / "a file"
     file.write_bytes(b"")
     live.create()
     live.load(world)
-    assert_usage_error(started(live, "--snapshots", url.replace("FILE", str(file))), said.replace("FILE", str(file)))
+    assert_usage_error(started(live, "--snapshots", url.replace("FILE", str(file))), stderr.replace("FILE", str(file)))
     assert not live.state_dir("1").exists()
     live.stream(1, "--flush")
 

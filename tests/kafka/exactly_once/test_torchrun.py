@@ -57,11 +57,11 @@ class Torchrun:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=settings)
 
     def end(self) -> int:
-        """Wait until all have ended by themselves; returns torchrun's exit code."""
+        """Wait until all have ended; returns torchrun's exit code."""
         assert self._process is not None
         return self._process.wait(_SECONDS)
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self._log.read_text(errors="replace")
 
     def terminate(self) -> None:
@@ -79,19 +79,19 @@ class Torchrun:
         if self._process is not None:
             self._process.wait(_SECONDS)
 
-    def wait_for_cuts(self, more: int) -> None:
+    def wait_for_checkpoints(self, more: int) -> None:
         """Until so many more checkpoints have been made than there are."""
-        last = self._newest_cut() + more
+        last = self._newest_checkpoint() + more
         until = time.monotonic() + _SECONDS
-        while self._newest_cut() < last:
-            assert time.monotonic() < until, self.said()
+        while self._newest_checkpoint() < last:
+            assert time.monotonic() < until, self.output()
             time.sleep(0.01)
 
     def report(self) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((self.folder / "report.json").read_bytes())
         return report
 
-    def _newest_cut(self) -> int:
+    def _newest_checkpoint(self) -> int:
         return max((int(cut.name) for cut in list_checkpoints(self.folder / "checkpoints")), default=0)
 
     def _workers(self) -> dict[int, int]:
@@ -131,7 +131,7 @@ def test_two_ranks_hold_one_model_through_kills_and_stops(
     live.stream(1, "--flush", "--client-config", str(small_polls(live.folder, 100)))
     calm, disturbed = runs["calm"], runs["disturbed"]
     calm.start("--until-end", "--flush")
-    assert calm.end() == 0, calm.said()
+    assert calm.end() == 0, calm.output()
     report = calm.report()
     result = result_of(report, live.examples())
     assert (result.examples, result.outcomes) == (expected.examples, expected.outcomes)
@@ -141,16 +141,16 @@ def test_two_ranks_hold_one_model_through_kills_and_stops(
     rng = random.Random(6)
     for rank in (1, None, 0):
         disturbed.start("--checkpoint-interval", "0")
-        disturbed.wait_for_cuts(rng.randrange(1, 3))
+        disturbed.wait_for_checkpoints(rng.randrange(1, 3))
         time.sleep(rng.uniform(0, 0.05))
         if rank is None:
             disturbed.terminate()
         else:
             disturbed.kill(rank)
         assert disturbed.end() != 0
-        assert (rank is None) == ("has lost the others" not in disturbed.said())
+        assert (rank is None) == ("has lost the others" not in disturbed.output())
     disturbed.start("--checkpoint-interval", "0", "--until-end", "--flush")
-    assert disturbed.end() == 0, disturbed.said()
+    assert disturbed.end() == 0, disturbed.output()
     again = disturbed.report()
     for name in ("pages", "clicks", "auc", "gauc", "log_loss", *result.hashes):
         assert again[name] == report[name], name

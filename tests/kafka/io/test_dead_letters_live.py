@@ -1,4 +1,4 @@
-"""What the stream refuses, from the events to the dead letters and back."""
+"""Events that the stream rejects, from the log to the dead letters and back."""
 
 import json
 import random

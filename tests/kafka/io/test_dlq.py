@@ -1,4 +1,4 @@
-"""Dead letters on a real broker: listed, shown, corrected, and sent again, each once."""
+"""Dead letters on a real broker: listed, shown, corrected and retried, each once."""
 
 import json
 import subprocess
@@ -29,10 +29,10 @@ def given(live: Live, *flags: str | Path) -> list[str | Path]:
     return [*flags, "--bootstrap", live.bootstrap, "--topic-prefix", live.prefix]
 
 
-def bury(live: Live, letters: Sequence[tuple[str, bytes]], partition: int = 0) -> None:
-    """Put letters there as the stream does: why and whence first, then the record's own headers."""
+def dead_letter(live: Live, records: Sequence[tuple[str, bytes]], partition: int = 0) -> None:
+    """Write dead letters as the stream does: reason and source first, then the record's own headers."""
     producer = Connection(live.bootstrap).producer()
-    for number, (reason, value) in enumerate(letters):
+    for number, (reason, value) in enumerate(records):
         ours = {"reason": reason, "detail": f"about {number}", "topic": "events", "partition": "2", "offset": "40"}
         headers = [*((name, text.encode()) for name, text in ours.items()), *HEADERS]
         producer.send(f"{live.prefix}dead-letters", value=value, key=b"old", partition=partition, headers=headers)
@@ -69,8 +69,8 @@ def retried(live: Live, *flags: str | Path, code: int = 0) -> tuple[dict[str, An
 
 def test_a_list_counts_by_reason_and_source_and_shows_no_user(live: Live) -> None:
     live.create()
-    bury(live, [("missing_field", BROKEN), ("not_json", b"{"), ("missing_field", BROKEN)], partition=1)
-    bury(live, [("not_json", b"[[")])
+    dead_letter(live, [("missing_field", BROKEN), ("not_json", b"{"), ("missing_field", BROKEN)], partition=1)
+    dead_letter(live, [("not_json", b"[[")])
     Connection(live.bootstrap).producer().send(f"{live.prefix}dead-letters", value=b"x", partition=2).get(10)
 
     found = listed(live)
@@ -101,7 +101,7 @@ def test_a_list_counts_by_reason_and_source_and_shows_no_user(live: Live) -> Non
 def test_a_dead_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Live) -> None:
     live.create()
     rubbish = b"\xff\x1b[2J\n" * 3
-    bury(live, [("missing_field", BROKEN), ("not_utf8", rubbish)])
+    dead_letter(live, [("missing_field", BROKEN), ("not_utf8", rubbish)])
     shown = prectr("dlq", "show", "0:0", *given(live)).stdout
     assert "missing_field: about 0" in shown
     assert "events partition 2 offset 40" in shown
@@ -112,21 +112,21 @@ def test_a_dead_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Li
     shown = prectr("dlq", "show", "0:1", *given(live, "--raw", raw)).stdout
     assert raw.read_bytes() == rubbish
     assert "\x1b" not in shown + prectr("dlq", "show", "0:1", *given(live)).stdout
-    for address, code, said in (
-        ("0:2", 1, "holds the offsets 0 to 1"),
+    for ref, code, expected in (
+        ("0:2", 1, "holds offsets 0 to 1"),
         ("1:0", 1, "partition 1 of"),
-        ("9:0", 1, "has the partitions 0 to 2"),
-        ("0", 2, "give PARTITION:OFFSET"),
+        ("9:0", 1, "has partitions 0 to 2"),
+        ("0", 2, "is not of the form PARTITION:OFFSET"),
     ):
-        done = prectr("dlq", "show", address, *given(live))
+        done = prectr("dlq", "show", ref, *given(live))
         assert done.returncode == code
-        assert said in done.stderr
+        assert expected in done.stderr
 
 
 def test_dead_letters_are_retried_unchanged_once_and_those_still_invalid_stay(live: Live) -> None:
     live.create()
     good = [page("r1", "ada", T), click("r1", "ada", T + 5)]
-    bury(live, [("future_timestamp", good[0]), ("future_timestamp", BROKEN), ("other", good[1])])
+    dead_letter(live, [("future_timestamp", good[0]), ("future_timestamp", BROKEN), ("other", good[1])])
     planned, done = retried(live, "--reason", "future_timestamp", "--dry-run", code=1)
     assert (planned["sent"], planned["rejected"]) == (1, 1)
     assert "0:0 would be sent to" in done.stdout
@@ -161,9 +161,11 @@ def test_dead_letters_are_retried_unchanged_once_and_those_still_invalid_stay(li
 
 def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> None:
     live.create()
-    bury(live, [("missing_field", BROKEN), ("not_json", b'{"a'), ("not_utf8", b"\xff"), ("sent", page("r", "u", T))])
+    dead_letter(
+        live, [("missing_field", BROKEN), ("not_json", b'{"a'), ("not_utf8", b"\xff"), ("sent", page("r", "u", T))]
+    )
     retried(live, "0:3")
-    out = live.folder / "letters.jsonl"
+    out = live.folder / "dead-letters.jsonl"
     done = prectr("dlq", "export", *given(live, "--out", out))
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in out.read_bytes().splitlines()]
@@ -180,14 +182,14 @@ def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> Non
     assert again.returncode == 2
     assert "may hold corrections" in again.stderr
 
-    # One is corrected, one is left as it is, one gets an event of another user; and a line names no letter.
+    # One is corrected, one unchanged, one gets an event of another user; and a line names no dead letter.
     lines[0]["event"] |= {"item_id": "a", "ts": T}
     lines[2]["event"] = json.loads(page("r3", "bob", T))
     own = page("r4", "eve", T)
     out.write_bytes(b"\n".join([*(json.dumps(line).encode() for line in lines), b"", own, b'{"event": null}', b""]))
     result, _ = retried(live, "--file", out, code=1)
     assert (result["sent"], result["rejected"]) == (3, 2)
-    assert [each["source"] for each in result["rejected_items"]] == [f"{out} line 2 (letter 0:1)", f"{out} line 6"]
+    assert [each["source"] for each in result["rejected_items"]] == [f"{out} line 2 (dead letter 0:1)", f"{out} line 6"]
     result, _ = retried(live, "--file", out, code=1)
     assert (result["sent"], result["already_retried"]) == (1, 2)
     events = Counter((event.key, json.loads(event.value)["request_id"]) for event in read(live, "search-events"))
@@ -195,7 +197,7 @@ def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> Non
 
     out.write_text('{"dead_letter": "0-1", "event": {}}\n')
     done = prectr("dlq", "retry", *given(live, "--file", out))
-    assert (done.returncode, "line 1: letter '0-1'" in done.stderr) == (1, True)
+    assert (done.returncode, "line 1: dead letter '0-1'" in done.stderr) == (1, True)
     done = prectr("dlq", "retry", *given(live, "--file", live.folder / "none"))
     assert (done.returncode, "cannot be read" in done.stderr) == (1, True)
     assert prectr("dlq", "retry", *given(live, "0:1", "--reason", "not_json")).returncode == 2
@@ -205,7 +207,7 @@ def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> Non
 def test_a_killed_retry_sends_each_dead_letter_once_when_repeated(point: str, live: Live) -> None:
     live.create()
     users = [f"u{number}" for number in range(250)]
-    bury(live, [("gone", page(user, user, T)) for user in users])
+    dead_letter(live, [("gone", page(user, user, T)) for user in users])
     command = [
         sys.executable,
         "-m",
@@ -226,7 +228,7 @@ def test_a_killed_retry_sends_each_dead_letter_once_when_repeated(point: str, li
 def test_of_two_concurrent_retries_the_second_continues_and_each_dead_letter_is_sent_once(live: Live) -> None:
     live.create()
     users = [f"u{number}" for number in range(250)]
-    bury(live, [("gone", page(user, user, T)) for user in users])
+    dead_letter(live, [("gone", page(user, user, T)) for user in users])
     others: list[dict[str, Any]] = []
 
     def meanwhile() -> bool:
@@ -234,7 +236,7 @@ def test_of_two_concurrent_retries_the_second_continues_and_each_dead_letter_is_
             others.append(retried(live, "--reason", "gone")[0])
         return False
 
-    with pytest.raises(PrectrError, match="another `prectr dlq retry` has begun"):
+    with pytest.raises(PrectrError, match="another retry of dead letters has started"):
         retry_dead_letters(
             Connection(live.bootstrap), Topics(live.prefix), ByReason("gone"), lambda done, total: None, stop=meanwhile
         )
@@ -244,7 +246,7 @@ def test_of_two_concurrent_retries_the_second_continues_and_each_dead_letter_is_
 
 def test_dead_letters_of_an_open_transaction_are_not_waited_for_and_those_of_an_aborted_one_ignored(live: Live) -> None:
     live.create()
-    bury(live, [("first", b"{")])
+    dead_letter(live, [("first", b"{")])
     producer = Connection(live.bootstrap).producer(transactional_id=f"{live.prefix}open")
     producer.init_transactions()
     producer.begin_transaction()

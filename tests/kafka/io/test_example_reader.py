@@ -1,4 +1,4 @@
-"""What is committed in `training-examples` is read to its end, however unevenly it lies in the partitions."""
+"""`training-examples` is read to its committed end, however unevenly the partitions are filled."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import pytest
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, create_topics
 from prectr.stream.kafka.io.example_reader import ExampleReader
-from prectr.stream.ordering.frames import encode_frames
+from prectr.stream.ordering.frames import SourceProgress, encode_frames
 from prectr.stream.records import Example, encode_record
 from tests.kafka.live import Live
 from tests.kit.models.examples import random_examples
@@ -17,16 +17,18 @@ from tests.kit.models.examples import random_examples
 pytestmark = pytest.mark.usefixtures("broker")
 PAGES = 22_000
 FRAME = 25
-"""Pages of a frame: so many frames that the reader leaves a partition between two of a fetch."""
+"""Pages per frame: small enough that the reader pauses a partition between two frames of a fetch."""
 _PATIENCE = 60
 
 
 def send(connection: Connection, topic: str, partition: int, examples: Sequence[Example]) -> None:
-    """Frames of a `aggregate` task whose watermark follows its examples."""
+    """Frames of an `aggregate` task whose watermark follows its examples."""
     producer = connection.producer()
     for number, start in enumerate(range(0, len(examples), FRAME)):
         records = examples[start : start + FRAME]
-        (frame,) = encode_frames(partition, number, [encode_record(one) for one in records], records[-1].closes_at)
+        (frame,) = encode_frames(
+            partition, number, [encode_record(one) for one in records], SourceProgress(watermark=records[-1].closes_at)
+        )
         producer.send(topic, value=frame, partition=partition)
     producer.close()
 

@@ -1,4 +1,4 @@
-"""A broker that asks for a password: it comes from a file or the environment, and is never printed."""
+"""A broker that requires a password, which is read from a file or the environment and never printed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ _JAAS = (
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[str]:
-    """The address at which a broker speaks SASL/PLAIN."""
+    """The address of a broker's SASL/PLAIN listener."""
     home = kafka_home()
     if home is None:
         pytest.skip(f"no Kafka to test with: {INSTALL_HINT}")
@@ -47,7 +47,7 @@ def test_a_password_opens_the_broker_and_is_printed_nowhere(guarded: str, tmp_pa
     config.write_text(settings + 'sasl_plain_password_file = "password"\n')
     (tmp_path / "password").write_text(PASSWORD + "\n")
     given = ["--bootstrap", guarded, "--client-config", config]
-    said = ""
+    output = ""
     run = tmp_path / "run"
     for command in (
         ["topics", "create"],
@@ -59,13 +59,13 @@ def test_a_password_opens_the_broker_and_is_printed_nowhere(guarded: str, tmp_pa
     ):
         done = prectr(*command, *given)
         assert done.returncode == 0, done.stdout + done.stderr
-        said += done.stdout + done.stderr
+        output += done.stdout + done.stderr
     written = [
         path.read_bytes() for folder in (run, tmp_path / "state") for path in folder.rglob("*") if path.is_file()
     ]
     assert written
     assert not any(PASSWORD.encode() in content for content in written)
-    assert PASSWORD not in said
+    assert PASSWORD not in output
 
     wrong = "hunter3-of-ada"
     config.write_text(settings + 'sasl_plain_password_env = "BROKER_PASSWORD"\n')
@@ -78,6 +78,6 @@ def test_a_password_opens_the_broker_and_is_printed_nowhere(guarded: str, tmp_pa
         done = prectr("dlq", "list", *given, "--connect-timeout", "60", BROKER_PASSWORD=wrong, PRECTR_DEBUG=debug)
         assert done.returncode == 1
         *_, last = done.stderr.splitlines()
-        assert last.startswith(f"prectr: {guarded}: Kafka refuses the login (SaslAuthenticationFailedError: ")
+        assert last.startswith(f"prectr: {guarded}: Kafka rejects the login (SaslAuthenticationFailedError: ")
         assert "check the sasl_ settings" in last
         assert wrong not in done.stdout + done.stderr

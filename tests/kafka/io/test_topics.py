@@ -1,4 +1,4 @@
-"""`prectr topics` on a real broker: made, made again, and checked."""
+"""`prectr topics` on a real broker: created, created again, and checked."""
 
 import json
 from pathlib import Path
@@ -26,14 +26,14 @@ def checked(live: Live, *flags: str, code: int = 0) -> dict[str, dict[str, Any]]
     return {finding["name"].removeprefix(live.prefix): finding for finding in findings}
 
 
-def test_topics_are_made_once_and_then_are_there(live: Live, tmp_path: Path) -> None:
-    for made, verb in ((True, "made"), (False, "is there")):
-        done = prectr("topics", "create", *given(live, "--partitions", "2", "--json", tmp_path / "made.json"))
+def test_topics_are_created_once_and_then_exist(live: Live, tmp_path: Path) -> None:
+    for created, verb in ((True, "created"), (False, "exists")):
+        done = prectr("topics", "create", *given(live, "--partitions", "2", "--json", tmp_path / "created.json"))
         assert done.stdout.splitlines() == [
-            f"{live.prefix}{name}: {verb}, 2 partitions, 1 copy of each" for name in TOPICS
+            f"{live.prefix}{name}: {verb}, 2 partitions, replication factor 1" for name in TOPICS
         ]
-        assert json.loads((tmp_path / "made.json").read_bytes()) == [
-            {"topic": f"{live.prefix}{name}", "made": made, "partitions": 2, "replication": 1} for name in TOPICS
+        assert json.loads((tmp_path / "created.json").read_bytes()) == [
+            {"topic": f"{live.prefix}{name}", "created": created, "partitions": 2, "replication": 1} for name in TOPICS
         ]
 
 

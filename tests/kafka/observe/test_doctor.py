@@ -11,7 +11,7 @@ from testkit.command import prectr
 from tests.kafka.live import Live
 from tests.kafka.worlds import simulated
 
-_SECRET = "a-secret-that-nobody-may-see"
+_SECRET = "a-secret-that-must-not-be-shown"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def doctor(live: Live, *flags: str | Path, code: int = 0, bootstrap: str | None 
 
 def levels(findings: list[dict[str, Any]], name: str) -> set[str]:
     found = {finding["severity"] for finding in findings if name in finding["name"]}
-    assert found, f"nothing was said of {name}"
+    assert found, f"no finding about {name}"
     return found
 
 

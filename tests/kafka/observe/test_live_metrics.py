@@ -1,9 +1,8 @@
-"""The live system watched with Prometheus: what its processes serve is what they do, and only of what they have."""
+"""The live system's metrics: each process exports what it does, for its own tasks only."""
 
 import json
 import re
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testkit.command import read_written_examples
+from testkit.command import RunningCommand, read_written_examples
 from tests.kafka.live import Live, replay_log
 from tests.kafka.monitoring import MonitorProcess
 from tests.kafka.worlds import adversarial, simulated
@@ -153,7 +152,7 @@ def _searched(log: Path) -> set[str]:
 
 
 def _same_outcomes(samples: Samples, counted: dict[str, Any]) -> None:
-    """What the tasks of all partitions tell together is what `counted` says."""
+    """Check that the metrics of all partitions add up to `counted`."""
     pages, clicks = dict(counted["pages"]), dict(counted["clicks"])
     assert _labelled(samples, "prectr_events_total", "type") == {
         "impression": pages.pop("in"),
@@ -185,21 +184,19 @@ def _of_train(live: Live) -> set[tuple[str, int]]:
     return {("train", number) for number in range(live.partitions)}
 
 
-def _port(live: Live, process: subprocess.Popen[str]) -> int | None:
+def _port(live: Live, process: RunningCommand) -> int | None:
     found = re.search(r"metrics: http://127\.0\.0\.1:(\d+)/metrics", live.stderr_of(process))
     return int(found[1]) if found else None
 
 
-def _samples(live: Live, process: subprocess.Popen[str]) -> Samples:
+def _samples(live: Live, process: RunningCommand) -> Samples:
     """What a process serves; nothing before it does."""
     assert process.poll() is None, live.stderr_of(process)
     port = _port(live, process)
     return {} if port is None else scrape_samples(port)
 
 
-def _share(
-    live: Live, first: subprocess.Popen[str], second: subprocess.Popen[str], emitted: dict[tuple[str, int], float]
-) -> bool:
+def _share(live: Live, first: RunningCommand, second: RunningCommand, emitted: dict[tuple[str, int], float]) -> bool:
     """Whether both processes have tasks, none is at both, and together they show all that was put out."""
     one, other = (values_by_task(_samples(live, each), _EMITTED) for each in (first, second))
     return bool(one) and bool(other) and not one.keys() & other.keys() and one | other == emitted

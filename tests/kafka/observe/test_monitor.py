@@ -1,4 +1,4 @@
-"""The monitor shows what the trainers report, whoever is killed, and refuses what it cannot read."""
+"""The monitor shows what the trainers report, whichever process is killed, and rejects what it cannot read."""
 
 import json
 import signal
@@ -61,7 +61,7 @@ def test_the_monitor_matches_the_report_to_the_last_bit(live: Live, tmp_path: Pa
     live.create()
     monitor = MonitorProcess(live).start()
     wait_for(lambda: monitor.quality()["status"] == "reading", monitor.log_text)
-    # Before any sketch: nothing to show, and that is said.
+    # Before any sketch there is nothing to show, which the page states.
     empty = monitor.quality()
     assert (empty["models"], empty["sources"], empty["last_checkpoint_time"]) == ([], [], None)
     assert "No trainer has published anything yet" in monitor.get("/")
@@ -152,7 +152,7 @@ def test_records_of_another_version_and_corrupt_ones_are_rejected_and_stop_nothi
     samples = monitor.samples()
     assert samples["prectr_quality_records_rejected_total", frozenset({("reason", "version")})] == 1
     assert samples["prectr_quality_records_rejected_total", frozenset({("reason", "corrupt")})] == 4
-    assert f"refused: version {RECORD_VERSION + 1}, this program reads version {RECORD_VERSION}" in monitor.log_text()
+    assert f"rejected: version {RECORD_VERSION + 1}, this program reads version {RECORD_VERSION}" in monitor.log_text()
     assert "4 damaged, 1 version" in monitor.get("/")
 
 
@@ -167,10 +167,8 @@ def test_a_faust_crash_is_reported_and_faust_is_restarted_until_it_can_run(live:
     producer = connection.producer()
     sent = producer.send(topic, key=b"k", value=b"v" * 1000, partition=PARTITION).get(30)
     producer.close()
-    wait_for(
-        lambda: str(monitor.quality()["status"]).startswith("starting again: UnsupportedCodecError"), monitor.log_text
-    )
-    assert "reading has failed (UnsupportedCodecError" in monitor.log_text()
+    wait_for(lambda: str(monitor.quality()["status"]).startswith("restarting: UnsupportedCodecError"), monitor.log_text)
+    assert "reading failed (UnsupportedCodecError" in monitor.log_text()
     connection.call_admin(lambda admin: admin.delete_records({TopicPartition(topic, PARTITION): sent.offset + 1}))
     live.wait_for_end(live.start_train("--until-end", "--flush"))
     monitor.wait_for_pages(report_of(live)["pages"])
@@ -186,7 +184,7 @@ def test_a_second_monitor_stands_by_shows_nothing_and_takes_over(live: Live, tmp
     wait_for(lambda: first.quality()["status"] == "reading", first.log_text)
     second = MonitorProcess(live, "second").start()
     both = lambda: sorted(monitor.quality()["status"] for monitor in (first, second))  # noqa: E731
-    wait_for(lambda: both() == ["reading", "standing by: another monitor reads"])
+    wait_for(lambda: both() == ["reading", "standby: another monitor is reading"])
     reads, stands_by = sorted((first, second), key=lambda monitor: str(monitor.quality()["status"]))
     live.wait_for_end(live.start_train("--until-end", "--flush"))
     reads.wait_for_pages(report_of(live)["pages"])
@@ -205,14 +203,14 @@ def test_a_port_in_use_is_one_clear_line(live: Live, flag: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = MonitorProcess(live).start(flag, str(port)).wait_for_end(code=1)
-    assert f"on 127.0.0.1:{port}: Address already in use; another process may hold the port" in said
-    assert f"give another one with {flag}" in said
+        log = MonitorProcess(live).start(flag, str(port)).wait_for_end(code=1)
+    assert f"on 127.0.0.1:{port}: Address already in use; another process may use the port" in log
+    assert f"choose another {flag}" in log
 
 
 def test_missing_topics_and_a_folder_in_use_are_clear_lines(live: Live) -> None:
-    said = MonitorProcess(live, "early").start().wait_for_end(code=1)
-    assert f"there is no topic {live.prefix}model-quality: make the topics with `prectr topics create`" in said
+    log = MonitorProcess(live, "early").start().wait_for_end(code=1)
+    assert f"there is no topic {live.prefix}model-quality: create the topics with `prectr topics create`" in log
     live.create()
     MonitorProcess(live).start().get("/health")
     assert "another process is working in it" in MonitorProcess(live).start().wait_for_end(code=1)

@@ -16,7 +16,7 @@ def test_the_monitor_logs_in_with_a_password_from_a_file(guarded: str, tmp_path:
     config = tmp_path / "client.toml"
     config.write_text(
         'security_protocol = "SASL_PLAINTEXT"\nsasl_mechanism = "PLAIN"\nsasl_plain_username = "ada"\n'
-        # What the others are told to compress by, the monitor's client could not read.
+        # A compression that the monitor's client cannot read.
         'sasl_plain_password_file = "password"\ncompression_type = "zstd"\n'
     )
     (tmp_path / "password").write_text(PASSWORD + "\n")
@@ -35,9 +35,9 @@ def test_the_monitor_logs_in_with_a_password_from_a_file(guarded: str, tmp_path:
         monitor.wait_for_pages(20)
         assert monitor.process is not None
         monitor.process.terminate()
-        said = monitor.wait_for_end()
+        log = monitor.wait_for_end()
     finally:
         live.kill_all()
     tables = [path.read_bytes() for path in (tmp_path / "monitor").rglob("*") if path.is_file()]
     assert tables
-    assert not any(PASSWORD.encode() in content for content in (*tables, said.encode()))
+    assert not any(PASSWORD.encode() in content for content in (*tables, log.encode()))

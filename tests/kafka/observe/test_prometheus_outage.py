@@ -1,4 +1,4 @@
-"""Prometheus that is away: nobody waits for it, and what has happened meanwhile is in the first scrape after."""
+"""A Prometheus outage: no process waits for it, and the first scrape after it has what happened meanwhile."""
 
 import subprocess
 import time
@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from prectr.ops.metrics.replay import serve_metrics
 from testkit.kafka_broker import free_ports
@@ -16,13 +15,13 @@ from tests.local_stack.tools import needed
 from tests.ops.metrics.test_replay import snapshot_of
 
 AWAY = 65.0
-"""Seconds: longer than a minute, and than Prometheus takes a series that is silent for one that goes on."""
+"""Seconds: longer than a minute, and than Prometheus' staleness period."""
 JOINED = 'prectr_clicks_total{outcome="joined"}'
 
 
 @contextmanager
 def prometheus(folder: Path, port: int, exporter: int) -> Iterator[Server]:
-    """A Prometheus that asks an exporter every second; killed at the end, its data stay in `folder`."""
+    """A Prometheus that scrapes an exporter every second; killed at the end, its data stay in `folder`."""
     config = folder / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s}\n"
@@ -53,7 +52,6 @@ def until(condition: Callable[[], bool], folder: Path) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.long
 def test_a_minute_without_prometheus_loses_no_count(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     counted = snapshot_of({})

@@ -25,10 +25,10 @@ class Run:
 
     def __init__(self, live: Live, *flags: str) -> None:
         self.folder = live.folder / "live"
-        self.said = live.folder / "run.stderr"
+        self.log = live.folder / "run.stderr"
         names = ["--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, "--group-prefix", live.prefix]
         short = ["--session-timeout", "3", "--checkpoint-interval", "0", "--partitions", str(live.partitions)]
-        with self.said.open("ab") as out:
+        with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 [*PRECTR, "run", *names, *short, "--run-dir", str(self.folder), "--model", MODEL, *flags],
                 stdin=subprocess.DEVNULL,
@@ -48,16 +48,16 @@ class Run:
     def until(self, condition: Callable[[], bool]) -> None:
         begun = time.monotonic()
         while not condition():
-            assert self.process.poll() is None, self.said.read_text()
-            assert time.monotonic() - begun < _DEADLINE, self.said.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() - begun < _DEADLINE, self.log.read_text()
             time.sleep(0.1)
 
     def ended(self, code: int = 0) -> str:
         self.process.wait(_DEADLINE)
-        said = self.said.read_text()
-        assert self.process.returncode == code, said
-        assert "Traceback" not in said
-        return said
+        log = self.log.read_text()
+        assert self.process.returncode == code, log
+        assert "Traceback" not in log
+        return log
 
     def learning(self) -> bool:
         """Whether the trainer has a checkpoint."""
@@ -126,11 +126,11 @@ def test_three_commands_equal_the_replay_though_children_are_killed(
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         run.until(lambda pid=pid, command=command: run.child(command) not in (None, pid))
-    said = run.ended()
-    assert "stream-1: killed by SIGKILL; starting it again" in said
-    assert "train: killed by SIGKILL; starting it again" in said
-    assert "AUC" in said
-    assert "GAUC" in said
+    log = run.ended()
+    assert "stream-1: killed by SIGKILL; restarting it" in log
+    assert "train: killed by SIGKILL; restarting it" in log
+    assert "AUC" in log
+    assert "GAUC" in log
     report = json.loads((run.folder / "report.json").read_bytes())
     assert result_of(report, live.examples()) == replay_log(tmp_path, world)
     assert run.left() == []
@@ -145,8 +145,8 @@ def test_it_creates_the_topics_stops_on_request_and_resumes(
     live.load(before)
     first.until(first.learning)
     first.process.send_signal(signal.SIGTERM)
-    said = first.ended()
-    assert f"{live.prefix}search-events: made, {live.partitions} partitions" in said
+    log = first.ended()
+    assert f"{live.prefix}search-events: created, {live.partitions} partitions" in log
     assert first.left() == []
     live.load(after)
     second = start("--stream-workers", "2", "--until-end", "--flush")
@@ -179,35 +179,26 @@ def test_nothing_is_left_when_it_is_killed(live: Live, world: Path, start: Calla
 
 def test_a_child_that_cannot_run_ends_it_with_its_error(live: Live, start: Callable[..., Run]) -> None:
     run = start("--model", "none-such")
-    said = run.ended(code=2)
-    *_, last = said.strip().splitlines()
+    log = run.ended(code=2)
+    *_, last = log.strip().splitlines()
     assert last.startswith("prectr: train: ")
     assert "none-such" in last
     assert run.left() == []
 
 
-def test_embedded_is_the_replay(world: Path, tmp_path: Path) -> None:
-    done = prectr("run", "--embedded", world, "--run-dir", tmp_path / "run", "--model", MODEL, "--partitions", "3")
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "run" / "report.json").read_bytes())
-    assert report["examples_sha256"] == replay_log(tmp_path, world).hashes["examples_sha256"]
-
-
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [
-        ([], "--bootstrap localhost:9092"),
-        (["--embedded"], "name the files"),
-        (["--embedded", "x.jsonl", "--bootstrap", "b:1"], "leave one of them out"),
-        (["--bootstrap", "b:1", "x.jsonl"], "prectr load"),
+        ([], "--bootstrap"),
+        (["--bootstrap", "b:1", "x.jsonl"], "x.jsonl"),
         (["--bootstrap", "b:1", "--flush"], "--until-end"),
         (["--bootstrap", "b:1", "--batch-span", "soon"], "soon"),
     ],
 )
-def test_wrong_use(flags: list[str], said: str) -> None:
+def test_wrong_use(flags: list[str], expected: str) -> None:
     done = prectr("run", *flags)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
 
 

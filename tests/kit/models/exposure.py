@@ -8,7 +8,7 @@ from prectr.model.features.batch import Batch
 
 
 def expected_exposure(earlier: Sequence[Batch], batch_to_score: Batch) -> list[list[float]]:
-    """The five numbers of each impression of `asked`, from lists of all that was shown, batch by batch."""
+    """The five features of each impression of `batch_to_score`, from lists of all earlier batches."""
     pages: Counter[str] = Counter()
     impressions: Counter[str] = Counter()
     squares: Counter[str] = Counter()

@@ -94,9 +94,9 @@ class ModelHarness:
         return forward
 
     def trained(self) -> "ModelHarness":
-        """As six batches leave it; they are learned from once for all tests that ask for the same settings."""
+        """The model after six batches; trained once for all tests with equal settings."""
         exported, parents = _trained_on_six_batches(self.config)
-        self.model.load_state_dict(copy_tensors(exported))
+        self.model.load_training_state(copy_tensors(exported))
         self.parents.load_counts(parents.impressions.copy(), parents.clicks.copy())
         return self
 
@@ -111,15 +111,18 @@ class ModelHarness:
         """The largest size of each dense parameter's gradient, by name."""
         batch = self.batch(examples)
         self.model.gradients(batch, self.model.forward(batch))
-        return {name: _max_abs(self.model._dense[name].grad) for name in self.model._dense.parameters_by_name()}
+        return self._gradient_sizes()
 
     def gradient_of(self, examples: Sequence[Example], loss: str) -> dict[str, float]:
         """The same of one part of the loss alone."""
-        self.model._dense.gradient.zero_()
+        self.model.zero_grad(set_to_none=False)
         self.model.forward(self.batch(examples)).losses[loss].backward()  # type: ignore[no-untyped-call]
-        found = {name: _max_abs(self.model._dense[name].grad) for name in self.model._dense.parameters_by_name()}
-        self.model._dense.gradient.zero_()
+        found = self._gradient_sizes()
+        self.model.zero_grad(set_to_none=False)
         return found
+
+    def _gradient_sizes(self) -> dict[str, float]:
+        return {name: _max_abs(each.grad) for name, each in self.model.named_parameters() if each.requires_grad}
 
 
 @cache
@@ -127,7 +130,7 @@ def _trained_on_six_batches(config: TrainerConfig) -> tuple[dict[str, Tensor], P
     learner = ModelHarness(config=config)
     for examples in _SIX_BATCHES:
         learner.train(examples)
-    return copy_tensors(learner.model.state_dict()), learner.parents
+    return copy_tensors(learner.model.training_state()), learner.parents
 
 
 def _max_abs(gradient: Tensor | None) -> float:

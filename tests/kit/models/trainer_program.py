@@ -2,8 +2,8 @@
 
 `python -m tests.kit.models.trainer_program`.
 
-Arguments: the folder of the cuts, device, pages, pieces between two cuts (0: none), pages a batch, pages a piece.
-Each rank prints a line of JSON at the end. Where there are cuts in the folder, all ranks go on from the newest.
+Arguments: checkpoint folder, device, pages, chunks between checkpoints (0: none), pages per batch, pages per chunk.
+Each rank prints a line of JSON at the end. If the folder has checkpoints, all ranks resume from the newest.
 """
 
 import json

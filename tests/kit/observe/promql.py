@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import TrainSnapshot, train_metrics
 from prectr.ops.monitor.metrics import monitor_metrics
+from tests.kit.observe.scrape import ALLOWED_LABELS
 from tests.ops.metrics.test_live import AGGREGATE_STATUS, JOIN_STATUS, NOW
 from tests.ops.metrics.test_replay import quality_of
 from tests.ops.metrics.test_train import learning
@@ -98,8 +99,7 @@ def _labels_of(selector: Selector) -> dict[str, set[str]] | None:
     if selector.metric == "ALERTS":
         return {label: set() for label in ("alertname", "alertstate", "severity")}
     if selector.metric in recording_rules():
-        # By convention a recording rule's name begins with its labels.
-        return {label: set() for label in _labels_in_rule_name(selector.metric)}
+        return {label: set() for label in labels_of_rule(selector.metric)}
     jobs = exported()
     found = [jobs[job][selector.metric] for job in jobs if selector.job in (None, job) and selector.metric in jobs[job]]
     if not found:
@@ -113,8 +113,10 @@ def _labels_of(selector: Selector) -> dict[str, set[str]] | None:
     }
 
 
-def _labels_in_rule_name(record: str) -> list[str]:
-    return record.partition(":")[0].split("_")
+def labels_of_rule(record: str) -> set[str]:
+    """The labels of a recording rule: by convention its name begins with them, joined by underscores."""
+    prefix = f"_{record.partition(':')[0]}_"
+    return {label for label in ALLOWED_LABELS | _TARGET_LABELS if f"_{label}_" in prefix}
 
 
 @cache

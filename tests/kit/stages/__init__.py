@@ -1,1 +1,1 @@
-"""Drivers of the stages: a store in memory, events by hand, crashes at named points."""
+"""Drivers of the stages: an in-memory store, hand-made events, crashes at failpoints."""

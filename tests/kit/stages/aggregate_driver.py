@@ -1,4 +1,4 @@
-"""Drives stage `queries`: frames of several sources, with a crash before the state of any of them is written."""
+"""Drives stage `aggregate` with frames of several sources, and crashes before their state is written."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from tests.kit.stages.store import DictStore
 
 
 class SourceFrame(NamedTuple):
-    """What one source sends at once."""
+    """A frame of one source."""
 
     source: int
     records: list[JoinedPage]
@@ -18,7 +18,7 @@ class SourceFrame(NamedTuple):
 
 
 class AggregateDriver:
-    """Feeds one task, and keeps what is committed: examples numbered, each put out once."""
+    """Feeds one task and collects its committed examples, each exactly once."""
 
     def __init__(self, sources: int, config: PipelineConfig | None = None) -> None:
         self.sources = sources
@@ -30,7 +30,7 @@ class AggregateDriver:
         self.task = self._open()
 
     def run(self, frames: Sequence[SourceFrame], frames_per_round: int = 1, crashes: Collection[int] = ()) -> None:
-        """Take `frames`, so many a round; lose the state of the rounds whose number is in `crashes`, once each."""
+        """Process `frames` in rounds; crash once before writing the state of each round in `crashes`."""
         remaining_crashes = set(crashes)
         while self._frames_written < len(frames):
             end = min(len(frames), self._frames_written + frames_per_round)
@@ -51,7 +51,7 @@ class AggregateDriver:
         self.drain()
 
     def drain(self) -> None:
-        """Process and write until nothing more is due, as a runner does."""
+        """Process and write until nothing is due, as a runner does."""
         while True:
             self._commit(self.task.process())
             self.store.write(self.task.drain_changes())

@@ -1,4 +1,4 @@
-"""The log of these tests, how it is written, and a run that is stopped between two steps."""
+"""A log with disorder, how it is written to files, and a run that is stopped between two steps."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ DISORDER = Disorder(pages=120, users=12, gap=20.0, late=0.1, jump=0.03, nights=1
 
 @cache
 def disordered_log(seed: int = 0) -> list[bytes]:
-    """Lines of a small log with all that goes wrong in one."""
+    """Lines of a small log with every kind of disorder."""
     return make_world(seed, DISORDER)
 
 
@@ -26,11 +26,11 @@ def write_lines(path: Path, lines: list[bytes]) -> Path:
 
 
 class StopReplay(Exception):
-    """Thrown by a progress bar, between two steps."""
+    """Raised by a progress callback between two steps."""
 
 
 def stop_at_step(step: int, before_step: Callable[[Replay], None] = lambda replay: None) -> Callable[[Replay], None]:
-    """A progress bar that stops a run at a step, and shows it to `seen` before each."""
+    """Return a progress callback that stops a run at a step and calls `before_step` before each step."""
     steps = iter(range(1, 1 << 30))
 
     def on_progress(replay: Replay) -> None:
@@ -48,6 +48,6 @@ def split_log(tmp_path: Path, count: int = 3) -> list[Path]:
 
 
 def read_dead_letters(run_dir: Path) -> list[dict[str, str | int]]:
-    """The dead letters of a run."""
+    """Read the dead letters of a run."""
     with (run_dir / "dead-letters.jsonl").open("rb") as lines:
         return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""Result pages and clicks by hand, as lines of a log. Times are milliseconds."""
+"""Hand-made result pages and clicks as lines of a log. Times are in milliseconds."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Drives stage `sessions` over a log, record by record or in micro-batches, with crashes; and says what came out."""
+"""Drives stage `join` over a log, record by record or in micro-batches, with crashes, and collects its output."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -29,7 +29,7 @@ def world(seed: int) -> tuple[bytes, ...]:
 
 
 class CrashPoint(Enum):
-    """Where a task dies; it goes on from its store."""
+    """Where a task crashes; it is restored from its store."""
 
     PROCESSED = "after `process` and the commit of what it put out, before the state is written"
     WRITTEN = "after the state is written"
@@ -39,10 +39,10 @@ NO_CRASH: Final[Mapping[int, CrashPoint]] = {}
 
 
 class JoinDriver:
-    """Feeds one task from a log, and keeps what is committed: outputs numbered, each put out once.
+    """Feeds one task from a log and collects its committed outputs, each exactly once.
 
-    After a crash the task is made anew from the store and reads on from the store's position. What it puts out up
-    to the number committed must be the same again, and is suppressed.
+    After a crash the task is restored from the store and reads from the store's offset. Its outputs up to the number
+    committed must be the same again, and are suppressed.
     """
 
     def __init__(self, config: PipelineConfig | None = None, store: DictStore | None = None) -> None:
@@ -59,8 +59,8 @@ class JoinDriver:
         return self.task.outcomes
 
     def run(self, lines: Sequence[bytes], sizes: Iterator[int], crashes: Mapping[int, CrashPoint] = NO_CRASH) -> None:
-        """Process `lines` in micro-batches of `sizes`; crash, once each, at the first batch that ends at or behind the
-        positions in `crashes`."""
+        """Process `lines` in micro-batches of `sizes`; crash once at the first batch that ends at or after each offset
+        in `crashes`."""
         remaining_crashes = dict(crashes)
         while self.task.next_offset < len(lines):
             start = self.task.next_offset
@@ -97,7 +97,7 @@ class JoinDriver:
 
 
 def _append_new(committed: list, emitted: list, number: int) -> int:  # type: ignore[type-arg]
-    """Append what is new from output `number` on; what was committed before must come again as it was."""
+    """Append the new outputs from `number` on; those committed before must be repeated unchanged."""
     repeated = min(len(committed) - number, len(emitted))
     assert emitted[:repeated] == committed[number : number + repeated]
     committed.extend(emitted[repeated:])
@@ -121,7 +121,7 @@ def random_sizes(seed: int, max_size: int = 12) -> Iterator[int]:
 
 
 def encoded(records: Sequence[msgspec.Struct]) -> list[bytes]:
-    """The bytes of each record, for a comparison bit for bit."""
+    """Encode each record, for a comparison bit for bit."""
     return [encode_record(record) for record in records]
 
 
@@ -134,12 +134,12 @@ def run(*lines: bytes, config: PipelineConfig | None = None, flush: bool = False
 
 
 def advance_watermark(ts: int, user_id: str = "other") -> bytes:
-    """A record that moves the watermark to `ts`: a click that finds no page."""
+    """A record that advances the watermark to `ts`: a click without a page."""
     return click("no such page", user_id, ts + LATENESS)
 
 
 def clicks_of(driver: JoinDriver) -> dict[str, int]:
-    """Click outcomes that are not zero, without the clicks of `later`."""
+    """Click outcomes that are not zero, except those received."""
     counts = driver.outcomes.clicks
     names = ("joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter")
     return {name: count for name in names if (count := getattr(counts, name))}

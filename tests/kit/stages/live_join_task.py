@@ -1,6 +1,6 @@
-"""A `sessions` task of the live system without a broker: it is fed, time passes, and its frames are read.
+"""Drives a `join` task of the live system without a broker: records in, time passes, frames out.
 
-What stands in for the broker only takes: no transaction fails, nothing was committed before.
+The producer only records: no transaction fails, and nothing was committed before.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample, OffsetRange
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.tasks.join_task import JoinTask
-from prectr.stream.kafka.tasks.task import TaskContext
-from prectr.stream.kafka.transactions.producer import CommittedOffsets, PendingOutput
+from prectr.stream.kafka.tasks.task_context import PunctuationContext, TaskContext
+from prectr.stream.kafka.transactions.committed_offsets import CommittedOffsets
+from prectr.stream.kafka.transactions.producer import PendingOutput
 from prectr.stream.ordering.frames import Frame, decode_frame
 
 PARTITIONS = 3
@@ -35,19 +36,19 @@ class Sent(NamedTuple):
 
 
 class _RecordingProducer:
-    """Takes everything."""
+    """Accepts and records everything."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
 
-    def commit(self, outbox: PendingOutput, *_: object) -> None:
-        self.sent += [Sent(topic, partition, value) for topic, partition, _, value, _ in outbox.messages]
+    def commit(self, output: PendingOutput, *_: object) -> None:
+        self.sent += [Sent(topic, partition, value) for topic, partition, _, value, _ in output.messages]
 
     def close(self) -> None: ...
 
 
 class JoinTaskHarness:
-    """The task of partition `OURS` of three. offset: behind the last record that it was given."""
+    """The task of partition `OWN_PARTITION` of three; `offset` follows the last record that it was given."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, idle_timeout: float = 60.0) -> None:
         self._clock = 1_000.0
@@ -59,15 +60,28 @@ class JoinTaskHarness:
         self.offset = 0
         config = PipelineConfig(partitions=PARTITIONS)
         connection = cast("Connection", SimpleNamespace(producer=lambda **_: None))
-        context = TaskContext(connection, Topics(), "group", OWN_PARTITION, config, folder, "cluster", "topic id", None)
-        offsets = cast("CommittedOffsets", SimpleNamespace(fetch=lambda _: None))
-        log_ends = cast(
-            "EndOffsets", SimpleNamespace(fetch_ranges=lambda asked: dict.fromkeys(asked, OffsetRange(0, 0)))
+        no_commits = SimpleNamespace(fetch=lambda _: None)
+        empty_log = SimpleNamespace(fetch_ranges=lambda partitions: dict.fromkeys(partitions, OffsetRange(0, 0)))
+        self.task = JoinTask.open(
+            TaskContext(
+                connection=connection,
+                topics=Topics(),
+                group="group",
+                partition=OWN_PARTITION,
+                config=config,
+                state_dir=folder,
+                cluster="cluster",
+                topic_id="topic id",
+                snapshots=None,
+                end_offsets=cast("EndOffsets", empty_log),
+                committed_offsets=cast("CommittedOffsets", no_commits),
+                label=LexicalLabeller(),
+                idle_timeout=idle_timeout,
+            )
         )
-        self.task = JoinTask(context, log_ends, offsets, label=LexicalLabeller(), idle_timeout=idle_timeout)
 
     def process(self, *lines: bytes) -> list[Frame]:
-        """Give it records; the frames that it sends."""
+        """Process records and return the frames that the task sends."""
         records: list[Any] = []
         for line in lines:
             records.append(SimpleNamespace(offset=self.offset, value=line, key=None, headers=[]))
@@ -80,23 +94,23 @@ class JoinTaskHarness:
         self._clock += seconds
 
     def punctuate(self, sampled_ends: Sequence[int], ends: Sequence[int] | None = None) -> list[Frame]:
-        """Let it look how far the logs reached a while ago, and reach now; the frames that it sends, if any."""
+        """Punctuate with a sample of the end offsets, previous and current; returns the frames that the task sends."""
         now = list(sampled_ends if ends is None else ends)
-        self.task.punctuate(_GROUP, EndOffsetsSample(list(sampled_ends), now), self.offset)
+        self.task.punctuate(PunctuationContext(_GROUP, EndOffsetsSample(list(sampled_ends), now), self.offset))
         return self._frames()
 
     def punctuate_without_sample(self) -> list[Frame]:
-        """The same where nobody has asked the broker just now."""
-        self.task.punctuate(_GROUP, None, -1)
+        """Punctuate in a round in which the end offsets were not sampled."""
+        self.task.punctuate(PunctuationContext(_GROUP, None, -1))
         return self._frames()
 
     def close(self) -> None:
         self.task.close()
 
     def _frames(self) -> list[Frame]:
-        """By partition, each the only one since the last call; none where nothing was sent."""
+        """Return the frames sent since the last call, at most one per partition."""
         new = [sent for sent in self._transactions.sent[self._frames_read :] if sent.topic == Topics().joined_pages]
         self._frames_read = len(self._transactions.sent)
         partitions = [sent.partition for sent in new]
-        assert partitions == sorted(set(partitions), key=lambda place: place or 0)
+        assert partitions == sorted(set(partitions), key=lambda number: number or 0)
         return [decode_frame(sent.value, "here") for sent in new]

@@ -1,4 +1,4 @@
-"""Runs a replay in this process, without a model, and says what it put out."""
+"""Runs a replay in this process, without a model, and collects its output."""
 
 import gzip
 import json
@@ -13,11 +13,11 @@ from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.records import Example, encode_record
-from prectr.stream.replay.runner import Replay
+from prectr.stream.replay.runner import Replay, RunnerOptions
 
 
 class CollectingSink:
-    """A sink that keeps the bytes of every example and the lines it was told."""
+    """A sink that keeps the bytes of every example and the last watermark."""
 
     def __init__(self) -> None:
         self.examples: list[bytes] = []
@@ -27,7 +27,7 @@ class CollectingSink:
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
         assert not self.flushed
         for example in examples:
-            assert example.closes_at > self.watermark, "an example behind the line that was told"
+            assert example.closes_at > self.watermark, "an example behind the watermark"
             self.examples.append(encode_record(example))
         assert watermark >= self.watermark
         assert all(example.closes_at <= watermark for example in examples)
@@ -46,7 +46,7 @@ class CollectingSink:
 
 
 class ReplayResult(NamedTuple):
-    """What a run had put out when it was closed."""
+    """The output of a run when it was closed."""
 
     examples: str
     aggregates: str
@@ -68,7 +68,7 @@ def open_replay(
     checkpoint_interval: float = 1e9,
     restart: bool = False,
 ) -> tuple[Replay, CollectingSink]:
-    """Open a run; `named` is its configuration by name, made of `config` where it is left out."""
+    """Open a run; `named_config` is its configuration by name, by default derived from `config`."""
     pipeline = config or PipelineConfig(partitions=2)
     collector = CollectingSink()
     replay = Replay(
@@ -78,9 +78,7 @@ def open_replay(
         config={"partitions": str(pipeline.partitions)} if named_config is None else named_config,
         sinks={"collector": collector},
         label=LexicalLabeller(),
-        examples=examples,
-        checkpoint_interval=checkpoint_interval,
-        restart=restart,
+        options=RunnerOptions(examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
     )
     return replay, collector
 
@@ -93,7 +91,7 @@ def replay_to_end(
     progress: Callable[[Replay], None] = lambda replay: None,
     **settings: Any,
 ) -> ReplayResult:
-    """Open a run, read to the end of the log and close it, also where an error comes up."""
+    """Open a run, read to the end of the log and close it, even after an error."""
     replay, collector = open_replay(log, run_dir, **settings)
     try:
         replay.run(flush=flush, progress=progress)

@@ -1,4 +1,4 @@
-"""Checkpoint folders, snapshots of them, damage and kills, and a location that stops before each of its steps."""
+"""Checkpoint folders, snapshots of them, corruption and kills, and a storage with a hook before each operation."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from prectr.state.failpoints import set_failpoint_hook
+from prectr.state.failpoints import Failpoint, set_failpoint_hook
 from prectr.state.snapshot_storage import SnapshotStorage
 from prectr.state.snapshots import SnapshotResult, TaskSnapshots
 
 TABLE_COUNT = 3
-"""Tables that a checkpoint made by `checkpoint` has."""
+"""Number of tables in a checkpoint made by `checkpoint`."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What the state in these tests belongs to."""
+    """The identity of the state in these tests."""
 
     cluster: str = "c1"
     stage: str = "join"
@@ -27,14 +27,14 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def contents(offset: int) -> dict[str, bytes]:
-    """Files of the state at an offset: tables come and go, a log is empty now and then, two files are alike."""
+    """Files of the state at an offset: tables come and go, the log is empty at odd offsets, two files are equal."""
     files = {f"{number:06}.sst": f"table {number}".encode() for number in range(offset, offset + TABLE_COUNT)}
     log = b"" if offset % 2 else b"log %d" % offset
     return files | {"000009.log": log, "CURRENT": b"MANIFEST", "SAME": b"MANIFEST", "MANIFEST-1": b"m%d" % offset}
 
 
 def checkpoint(folder: Path, offset: int) -> Path:
-    """The state at `offset` as a folder, made once."""
+    """Return the state at `offset` as a folder, created once."""
     path = folder / f"checkpoint-{offset}"
     if not path.exists():
         path.mkdir(parents=True)
@@ -44,12 +44,12 @@ def checkpoint(folder: Path, offset: int) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What a folder holds."""
+    """Read the files of a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 class HookedStorage(SnapshotStorage):
-    """A location that calls `before` before each thing that is asked of it, and `written` after a write."""
+    """A storage that calls `before` before each operation, and `written` after a write."""
 
     def __init__(
         self, url: str, before: Callable[[str], None], written: Callable[[str], None] = lambda path: None
@@ -58,11 +58,11 @@ class HookedStorage(SnapshotStorage):
         self.before_call = before
         self.after_write = written
 
-    def names(self, folder: str) -> list[str]:
+    def list_names(self, folder: str) -> list[str]:
         self.before_call(f"list {folder}")
         return super().list_names(folder)
 
-    def sizes(self, folder: str) -> dict[str, int]:
+    def file_sizes(self, folder: str) -> dict[str, int]:
         self.before_call(f"list {folder}")
         return super().file_sizes(folder)
 
@@ -85,14 +85,14 @@ class HookedStorage(SnapshotStorage):
 
 
 def complete_snapshots_in_memory(root: str) -> dict[int, dict[str, bytes]]:
-    """An oracle for `memory://` that shares no code with the program: offset to files of each whole snapshot."""
+    """An oracle for `memory://` that shares no code with the program: the files of each complete snapshot by offset."""
     store: dict[str, Any] = MemoryFileSystem.store
     found = {}
     for path in [path for path in store if path.startswith(f"/{root}/manifests/")]:
         manifest = json.loads(store[path].getvalue())
         files = {}
         for file in manifest["files"]:
-            stored = store.get(f"/{root}/files/{manifest['owner']}/{file['save']:08}-{file['sha256']}")
+            stored = store.get(f"/{root}/files/{manifest['writer_epoch']}/{file['save_number']:08}-{file['sha256']}")
             if stored is None or hashlib.sha256(stored.getvalue()).hexdigest() != file["sha256"]:
                 break
             files[file["name"]] = stored.getvalue()
@@ -130,15 +130,15 @@ def corrupt_last_byte(path: Path) -> None:
 
 
 class SimulatedKill(BaseException):
-    """Stands for a kill: nothing catches it. (What a process does on its way out of one is tidying at most.)"""
+    """Simulates a kill: nothing catches it. (The code that runs while it propagates only cleans up.)"""
 
 
-def kill_at_failpoint(name_to_kill_at: str, times: int = 1) -> None:
-    calls = []
+def kill_at_failpoint(kill_point: Failpoint, times: int = 1) -> None:
+    passed = []
 
-    def hook(name: str) -> None:
-        calls.append(name)
-        if name == name_to_kill_at and calls.count(name_to_kill_at) == times:
+    def hook(point: Failpoint) -> None:
+        passed.append(point)
+        if point is kill_point and passed.count(kill_point) == times:
             set_failpoint_hook(None)
             raise SimulatedKill
 

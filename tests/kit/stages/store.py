@@ -1,4 +1,4 @@
-"""A task's store as a sorted dict: `prectr.state.store.Reads`, and `write`."""
+"""A task's store as a dict: `prectr.state.store.ReadableStore`, and `write`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from prectr.state.store import Changes
 
 
 class DictStore:
-    """Keeps every entry in memory; `copy` is what a crash goes back to."""
+    """Keeps every entry in memory; `copy` is the state to restore after a crash."""
 
     def __init__(self, entries: dict[bytes, bytes] | None = None) -> None:
         self.entries = dict(entries or {})
@@ -15,7 +15,7 @@ class DictStore:
         return [self.entries.get(key) for key in keys]
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """As RocksDB's iterators do, it shows the entries of the moment it is asked."""
+        """Like RocksDB's iterators, it shows the entries at the time of the call."""
         return iter(sorted((key, value) for key, value in self.entries.items() if start <= key < end))
 
     def write(self, changes: Changes) -> None:

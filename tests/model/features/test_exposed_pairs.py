@@ -72,8 +72,8 @@ def test_all_ranks_know_what_any_has_shown() -> None:
     def work(ranks: object) -> ExposedPairs:
         shown = ExposedPairs(4096, CPU)
         change = shown.empty_update() if ranks.rank == 2 else shown.update_for(batches[ranks.rank])  # type: ignore[attr-defined]
-        own = Gradients(1, torch.zeros(0), {"shown": change})
-        shown.apply(all_reduce_gradients(own, 3, ranks).tables["shown"])  # type: ignore[arg-type]
+        own = Gradients(1, torch.zeros(0), {}, {"exposed_pairs": change})
+        shown.apply(all_reduce_gradients(own, 3, ranks).state_updates["exposed_pairs"])  # type: ignore[arg-type]
         return shown
 
     alone = ExposedPairs(4096, CPU)

@@ -8,7 +8,7 @@ import torch
 from prectr.model.features.batch import Batch, FeatureEncoder
 from prectr.model.features.exposure import EXPOSURE_FEATURES, ExposureSketch
 from prectr.model.features.smoothing import PriorRates
-from prectr.model.layers.gradients import SparseGradient
+from prectr.model.layers.gradients import StateUpdate
 from prectr.stream.records import Example, decode_page, encode_record
 from tests.kit.models.examples import random_examples
 from tests.kit.models.exposure import expected_exposure
@@ -30,10 +30,10 @@ def _counted(batches: list[Batch], slots: int = 1 << 20) -> ExposureSketch:
 def test_numbers_are_those_of_counting_one_by_one() -> None:
     examples = random_examples(60, seed=3)
     seen = [_batch(examples[start : start + 7]) for start in range(0, 49, 7)]
-    asked = _batch(examples[49:])
-    numbers = _counted(seen).features(asked)
-    assert numbers.shape == (asked.impressions, EXPOSURE_FEATURES)
-    np.testing.assert_allclose(numbers, expected_exposure(seen, asked), rtol=1e-5, atol=1e-6)
+    batch_to_score = _batch(examples[49:])
+    numbers = _counted(seen).features(batch_to_score)
+    assert numbers.shape == (batch_to_score.impressions, EXPOSURE_FEATURES)
+    np.testing.assert_allclose(numbers, expected_exposure(seen, batch_to_score), rtol=1e-5, atol=1e-6)
     assert (numbers[:, 1] > 0).any()
     assert (numbers == 0).all(axis=1).any()
 
@@ -52,9 +52,9 @@ def test_it_is_the_same_however_a_batch_is_spread_over_ranks() -> None:
     summed = torch.zeros(len(rows), 3)
     for part in parts:
         summed.index_add_(0, torch.searchsorted(rows, part.indices), part.values)
-    two.apply(SparseGradient(rows, summed))
-    asked = _batch(examples)
-    np.testing.assert_allclose(one.features(asked), two.features(asked), rtol=1e-6)
+    two.apply(StateUpdate(rows, summed))
+    batch_to_score = _batch(examples)
+    np.testing.assert_allclose(one.features(batch_to_score), two.features(batch_to_score), rtol=1e-6)
 
 
 def test_an_item_on_every_page_of_a_query_that_shows_all_of_its_items_is_as_expected() -> None:
@@ -78,8 +78,8 @@ def test_an_item_that_is_shown_more_often_than_others_of_its_query_stands_above_
 
 def test_a_crowded_sketch_counts_too_much_and_never_too_little() -> None:
     examples = random_examples(200, seed=6)
-    seen, asked = [_batch(examples[:150])], _batch(examples[150:])
-    crowded, roomy = _counted(seen, slots=256).features(asked), _counted(seen).features(asked)
+    seen, batch_to_score = [_batch(examples[:150])], _batch(examples[150:])
+    crowded, roomy = _counted(seen, slots=256).features(batch_to_score), _counted(seen).features(batch_to_score)
     assert (crowded[:, 1] >= roomy[:, 1] - 1e-6).all()
     assert (crowded[:, 1] > roomy[:, 1] + 1e-6).any()
 
@@ -90,7 +90,7 @@ def test_an_export_restores(batches: int) -> None:
     counts = _counted([_batch(examples[10 * start : 10 * start + 10]) for start in range(batches)])
     again = ExposureSketch(1 << 20, CPU)
     again.load_state_dict(counts.state_dict())
-    asked = _batch(examples)
-    np.testing.assert_array_equal(again.features(asked), counts.features(asked))
+    batch_to_score = _batch(examples)
+    np.testing.assert_array_equal(again.features(batch_to_score), counts.features(batch_to_score))
     again.apply(again.empty_update())
-    np.testing.assert_array_equal(again.features(asked), counts.features(asked))
+    np.testing.assert_array_equal(again.features(batch_to_score), counts.features(batch_to_score))

@@ -1,7 +1,7 @@
 """The losses of the first batches of a seeded log, model by model, whole and without each of its parts.
 
-`python -m tests.model.golden.losses` writes them anew, after a change that is meant to be numerical; names after it
-write only these. The text encoder is one of the test kit: the shipped one may be made anew.
+`python -m tests.model.golden.losses [NAME…]` rewrites them (all, or those named), after a change that is meant to be
+numerical. The text encoder is one of the test kit, since the shipped one may change.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.kit.models.examples import random_examples, small_config
 PATH: Final = Path(__file__).with_name("losses.json")
 PAGES: Final = 64
 PAGES_OF_PARTS: Final = 32
-"""A model without one of its parts has learned by then what it does otherwise."""
+"""Enough for a model without one of its components to differ from the whole one."""
 
 DEBIAS: Final = ("hinge", "prior_adjustment")
 """The forms of exposure debias besides the default."""

@@ -39,7 +39,7 @@ def _clicks(heads: int, *, size: float, counts: tuple[int, ...] = (3, 0, 7, 1), 
 def _by_loops(of: Clicks) -> np.ndarray:
     """Page by page, head by head, click by click; a score s counts as 8·tanh(s/8)."""
     queries, keys, values, bias = (part.double().numpy() for part in of[:4])
-    said = np.zeros((len(queries), values.shape[1]))
+    attended = np.zeros((len(queries), values.shape[1]))
     width, out = queries.shape[1] // of.heads, values.shape[1] // of.heads
     for page in range(len(queries)):
         own = [click for click, of_page in enumerate(of.page_of.tolist()) if of_page == page]
@@ -51,8 +51,8 @@ def _by_loops(of: Clicks) -> np.ndarray:
                 score = score / math.sqrt(width) + bias[click, head]
                 weights.append(math.exp(8 * math.tanh(score / 8)))
             for weight, click in zip(weights, own, strict=True):
-                said[page, to] += weight / sum(weights) * values[click, to]
-    return said
+                attended[page, to] += weight / sum(weights) * values[click, to]
+    return attended
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -65,7 +65,7 @@ def test_a_page_attends_to_its_clicks_as_plain_loops_do(heads: int, size: float)
 @pytest.mark.parametrize("heads", [1, 2])
 def test_small_scores_are_scaled_dot_product_attention(heads: int) -> None:
     of = _clicks(heads, size=0.05)
-    said = attend(*of)
+    attended = attend(*of)
     for page in range(len(of.queries)):
         own = of.page_of == page
         if not own.any():
@@ -75,14 +75,14 @@ def test_small_scores_are_scaled_dot_product_attention(heads: int) -> None:
         expected = torch.nn.functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=of.bias[own].T.view(1, heads, 1, -1)
         )
-        assert torch.allclose(said[page], expected.flatten(), atol=1e-4)
+        assert torch.allclose(attended[page], expected.flatten(), atol=1e-4)
 
 
 def test_a_page_without_clicks_attends_to_nothing() -> None:
     of = _clicks(2, size=1.0)
     assert attend(*of)[1].tolist() == [0.0] * 12
-    nobody = _clicks(2, size=1.0, counts=(0, 0, 0))
-    assert attend(*nobody).tolist() == [[0.0] * 12] * 3
+    without_clicks = _clicks(2, size=1.0, counts=(0, 0, 0))
+    assert attend(*without_clicks).tolist() == [[0.0] * 12] * 3
 
 
 def test_a_single_click_has_full_weight_whatever_its_score() -> None:
@@ -95,9 +95,9 @@ def test_large_scores_neither_overflow_nor_saturate() -> None:
     """Scores end at ±8: the loudest click is e¹⁶ times as loud as the softest."""
     bias = torch.tensor([[1e30], [-1e30]], requires_grad=True)
     queries, keys = torch.zeros(1, 2), torch.zeros(2, 2)
-    said = attend(queries, keys, torch.eye(2), bias, torch.zeros(2, dtype=torch.int64), 1)
-    said.sum().backward()  # type: ignore[no-untyped-call]
-    assert said[0].tolist() == pytest.approx([1 / (1 + math.exp(-16)), 1 / (1 + math.exp(16))], rel=1e-4)
+    attended = attend(queries, keys, torch.eye(2), bias, torch.zeros(2, dtype=torch.int64), 1)
+    attended.sum().backward()  # type: ignore[no-untyped-call]
+    assert attended[0].tolist() == pytest.approx([1 / (1 + math.exp(-16)), 1 / (1 + math.exp(16))], rel=1e-4)
     assert bias.grad is not None
     assert bool(torch.isfinite(bias.grad).all())
 
@@ -126,7 +126,7 @@ def test_queries_keys_values_and_biases_all_learn() -> None:
     for leaf in leaves:
         assert leaf.grad is not None
     gradients = [leaf.grad for leaf in leaves]
-    # A page's only click is heard whole: nothing can be learned of how loud it is; nor of a page without any.
+    # The only click of a page has weight 1: its score gets no gradient; nor does a page without clicks.
     assert gradients[0][[0, 2]].abs().sum(dim=1).min().item() > 1e-4
     assert gradients[0][[1, 3]].abs().max().item() < 1e-6
     assert all(gradient[:-1].abs().sum(dim=1).min().item() > 1e-5 for gradient in gradients[1:])

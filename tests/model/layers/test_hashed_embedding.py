@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from prectr.model.layers.gradients import SparseGradient
-from prectr.model.layers.hashed_embedding import Adagrad, Ftrl, HashedEmbedding, ScAdagrad, SparseOptimizer
+from prectr.model.layers.hashed_embedding import HashedEmbedding
+from prectr.model.layers.sparse_optimizers import Adagrad, Ftrl, ScAdagrad, SparseOptimizer
 
 CPU = torch.device("cpu")
 RULES = [Adagrad(0.1), Ftrl(0.1, 1.0, 0.5, 0.2), ScAdagrad(4.0)]

@@ -19,7 +19,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:
 
 
 def test_a_switch_that_a_model_does_not_have_is_refused() -> None:
-    with pytest.raises(ConfigError, match="lr has no part 'debias'"):
+    with pytest.raises(ConfigError, match="lr has no component 'debias'"):
         make_model(small_config(model="lr", without=["debias"]), torch.device("cpu"))
 
 

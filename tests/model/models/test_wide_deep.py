@@ -66,8 +66,8 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
     if plus:
         numbers = torch.cat([numbers, torch.from_numpy(rate_features(batch))], dim=1)
     if plus and model._exposure_sketch is not None:
-        told = expected_exposure([_batch(seed) for seed in _SEEN], batch)
-        numbers = torch.cat([numbers, torch.tensor(told, dtype=torch.float32)], dim=1)
+        exposure = expected_exposure([_batch(seed) for seed in _SEEN], batch)
+        numbers = torch.cat([numbers, torch.tensor(exposure, dtype=torch.float32)], dim=1)
     logits = []
     for n, page in enumerate(batch.page_of.tolist()):
         layer = torch.cat(
@@ -80,11 +80,13 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
             ]
         )
         for k in range(2):
-            layer = torch.relu(weights[f"dense.hidden{k}.weight"] @ layer + weights[f"dense.hidden{k}.bias"])
-        logits.append((weights["dense.out.weight"] @ layer + weights["dense.out.bias"])[0])
+            layer = torch.relu(
+                weights[f"dense.deep.hidden.{k}.weight"] @ layer + weights[f"dense.deep.hidden.{k}.bias"]
+            )
+        logits.append((weights["dense.deep.out.weight"] @ layer + weights["dense.deep.out.bias"])[0])
     logit = torch.stack(logits)
-    place = weights["table.place"]
-    logit = logit + (_one_hot(position_indices(batch), len(place)).sum(1) @ place)[:, 0]
+    position = weights["table.position"]
+    logit = logit + (_one_hot(position_indices(batch), len(position)).sum(1) @ position)[:, 0]
     if isinstance(model, DeepNetwork):
         return logit
     wide = weights["table.wide"]
@@ -93,7 +95,7 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
         slope = weights["table.slope"]
         tilt = (_one_hot(slope_indices(batch, len(slope)), len(slope)).sum(1) @ slope)[:, 0]
         logit = logit + tilt * (torch.from_numpy(batch.levels.astype(np.float32)) - 2.5)
-        logit = logit + numbers @ weights["dense.numbers"][0]
+        logit = logit + numbers @ weights["dense.direct.weight"][0]
     return logit
 
 
@@ -127,8 +129,8 @@ def test_gradients_are_those_of_the_network_written_densely(make: Callable[..., 
         assert gathered.values.grad is not None
         assert torch.allclose(gathered.values.grad, expected[gathered.indices], atol=1e-6)
         assert float(expected.abs().sum()) == pytest.approx(float(gathered.values.grad.abs().sum()), rel=1e-4)
-    for name in model._dense.parameters_by_name():
-        expected, seen = dense[f"dense.{name}"].grad, model._dense[name].grad
+    for name, parameter in model.named_parameters():
+        expected, seen = dense[f"dense.{name}"].grad, parameter.grad
         assert expected is not None
         assert seen is not None
         assert torch.allclose(seen, expected, atol=1e-6)

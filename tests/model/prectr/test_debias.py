@@ -21,12 +21,12 @@ def _random(seed: int = 0) -> torch.Generator:
 def test_every_fake_level_is_lower_and_the_lowest_has_none(levels: list[int], seed: int) -> None:
     own = torch.tensor(levels)
     negatives = hard_negatives(torch.ones(len(levels), 8), own, 1.0, _random(seed))
-    assert negatives.impression_index.tolist() == [place for place, level in enumerate(levels) if level > 0]
-    for place, fake, drop in zip(
+    assert negatives.impression_index.tolist() == [index for index, level in enumerate(levels) if level > 0]
+    for index, fake, gap in zip(
         negatives.impression_index.tolist(), negatives.fake_level.tolist(), negatives.level_gap.tolist(), strict=True
     ):
-        assert 0 <= fake < levels[place]
-        assert drop == levels[place] - fake
+        assert 0 <= fake < levels[index]
+        assert gap == levels[index] - fake
     assert negatives.noisy_embeddings.shape == (len(levels), 8)
 
 
@@ -82,14 +82,14 @@ def test_the_embedding_learns_through_its_noise_even_where_it_is_zero() -> None:
 def test_the_hinge_by_hand() -> None:
     """Margin 0.5 a level. Pairs: 1 level, s⁺−s⁻ = 0.2: 0.3; 2 levels, −0.4: 1.4; 1 level, 0.9: 0."""
     positive, negative = torch.tensor([0.2, -0.4, 1.9]), torch.tensor([0.0, 0.0, 1.0])
-    drop = torch.tensor([1.0, 2.0, 1.0])
-    loss = hinge_loss(positive, negative, drop, 0.5, 2.0)
+    gap = torch.tensor([1.0, 2.0, 1.0])
+    loss = hinge_loss(positive, negative, gap, 0.5, 2.0)
     assert loss.item() == pytest.approx((0.3 + 1.4 + 0.0) / 3, abs=1e-6)
 
 
 def test_the_margin_of_three_levels_is_that_of_two() -> None:
     zero = torch.zeros(1)
-    of = [hinge_loss(zero, zero, torch.tensor([drop]), 0.5, 2.0).item() for drop in (1.0, 2.0, 3.0)]
+    of = [hinge_loss(zero, zero, torch.tensor([gap]), 0.5, 2.0).item() for gap in (1.0, 2.0, 3.0)]
     assert of == pytest.approx([0.5, 1.0, 1.0])
 
 
@@ -115,7 +115,7 @@ def test_pairs_that_are_further_wrong_than_the_truncation_are_left_out() -> None
 def test_the_hinge_is_a_mean_over_what_counts(
     pairs: list[tuple[float, float, float]], margin: float, truncation: float
 ) -> None:
-    short = [max(0.0, min(margin * drop, 2 * margin) - (high - low)) for high, low, drop in pairs]
+    short = [max(0.0, min(margin * gap, 2 * margin) - (high - low)) for high, low, gap in pairs]
     if any(abs(each - truncation) < 1e-4 for each in short):
         return
     counted = [each for each in short if each < truncation]

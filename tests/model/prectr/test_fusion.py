@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.model.models.prectr.fusion import fused_log_odds
+from prectr.model.models.prectr.fusion import RelevanceFusion
+
+fusion = RelevanceFusion()
 
 
 def _log_odds(probability: float) -> float:
@@ -16,7 +18,7 @@ def _log_odds(probability: float) -> float:
 
 def _fused(conditional: list[float], levels: list[float]) -> float:
     given_levels = torch.tensor([conditional], dtype=torch.float32)
-    return fused_log_odds(given_levels, torch.tensor([levels], dtype=torch.float64).log().float()).item()
+    return fusion(given_levels, torch.tensor([levels], dtype=torch.float64).log().float()).item()
 
 
 def test_click_probability_is_the_mixture_over_levels() -> None:
@@ -54,7 +56,7 @@ def test_each_impression_is_mixed_independently() -> None:
     random = torch.Generator().manual_seed(3)
     conditional = torch.randn(9, 4, generator=random)
     levels = torch.log_softmax(torch.randn(9, 4, generator=random), dim=1)
-    whole = fused_log_odds(conditional, levels)
+    whole = fusion(conditional, levels)
     assert whole.shape == (9,)
     for n in range(9):
         assert whole[n].item() == pytest.approx(_fused(conditional[n].tolist(), levels[n].exp().tolist()), abs=1e-5)
@@ -65,7 +67,7 @@ def test_gradients_are_those_of_the_formula() -> None:
     p, levels = [0.05, 0.3, 0.6, 0.9], [0.4, 0.3, 0.2, 0.1]
     conditional = torch.tensor([[_log_odds(each) for each in p]], requires_grad=True)
     log_levels = torch.tensor([levels]).log().requires_grad_()
-    fused_log_odds(conditional, log_levels).sum().backward()  # type: ignore[no-untyped-call]
+    fusion(conditional, log_levels).sum().backward()  # type: ignore[no-untyped-call]
     whole = sum(share * each for share, each in zip(levels, p, strict=True))
     of_conditional = [s * e * (1 - e) / (whole * (1 - whole)) for s, e in zip(levels, p, strict=True)]
     of_levels = [s * e / whole - s * (1 - e) / (1 - whole) for s, e in zip(levels, p, strict=True)]
@@ -95,7 +97,7 @@ def test_a_sure_level_and_a_sure_click_overflow_nothing(
 ) -> None:
     odds = torch.tensor([conditional], requires_grad=True)
     levels = torch.tensor([logits], requires_grad=True)
-    fused = fused_log_odds(odds, torch.log_softmax(levels, dim=1))
+    fused = fusion(odds, torch.log_softmax(levels, dim=1))
     fused.sum().backward()  # type: ignore[no-untyped-call]
     assert fused.item() == pytest.approx(expected, rel=2e-7, abs=1e-5)
     assert odds.grad is not None
@@ -106,6 +108,6 @@ def test_a_sure_level_and_a_sure_click_overflow_nothing(
 
 def test_a_level_that_cannot_be_gives_no_gradient_that_is_not_a_number() -> None:
     conditional = torch.tensor([[1.0, -1.0, 0.5, 3.0]], requires_grad=True)
-    fused_log_odds(conditional, torch.tensor([[0.0, 1.0, 0.0, 0.0]]).log()).sum().backward()  # type: ignore[no-untyped-call]
+    fusion(conditional, torch.tensor([[0.0, 1.0, 0.0, 0.0]]).log()).sum().backward()  # type: ignore[no-untyped-call]
     assert conditional.grad is not None
     assert conditional.grad[0].tolist() == pytest.approx([0.0, 1.0, 0.0, 0.0], abs=1e-6)

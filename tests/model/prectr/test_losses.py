@@ -45,16 +45,18 @@ def test_with_logged_levels_clicks_and_their_order_are_all_that_is_learned_from(
 
 
 IN_VAIN = {"encoder.levels.weight", "encoder.levels.bias"}
-"""The head that stage one left: joint training has its own."""
+"""The level head of stage one: joint training has a head of its own."""
 APART = {"encoder.query.weight", "encoder.query.bias", "encoder.item.weight", "encoder.item.bias"}
-"""e_q·e_i is told, and not learned from."""
-LEVEL_HEAD = {"level.weight", "level.bias"}
-GLOBAL = {f"incentive.global.{name}" for name in ("query", "key", "value", "age", "out")}
-GATE = {"incentive.gate", "incentive.gate.bias"}
-NOT_JUDGED = {"incentive.global.overlap"}
-"""The clicks of a query are all for that query: there is no overlap to weigh."""
-CLICK_HEADS = {"hidden0.weight", "hidden0.bias", "hidden1.weight", "hidden1.bias", "out.weight", "out.bias"}
-TEXT = {"text.weight", "text.bias"}
+"""e_q·e_i is a feature without gradient."""
+LEVEL_HEAD = {"relevance_head.weight", "relevance_head.bias"}
+GLOBAL = {f"incentive.cold_start.attention.{name}.weight" for name in ("query", "key", "value", "age", "out")}
+GATE = {"incentive.cold_start.gate.weight", "incentive.cold_start.gate.bias"}
+NOT_JUDGED = {"incentive.cold_start.attention.overlap.weight"}
+"""The clicks of a query are all for that query: their overlap is constant."""
+CLICK_HEADS = {
+    f"conditional.deep.{layer}.{kind}" for layer in ("hidden.0", "hidden.1", "out") for kind in ("weight", "bias")
+}
+TEXT = {"conditional.text.weight", "conditional.text.bias"}
 
 
 def _learns(gradients: dict[str, float]) -> set[str]:
@@ -75,14 +77,13 @@ def test_gradients_flow_to_every_parameter_that_should_learn_and_to_no_other(nam
     of_incentive = {each for each in there if each.startswith("incentive.")}
     joint = name == "prectr-v2"
     assert {each for each in learns if not each.startswith("encoder.")} == {
-        each
-        for each in there
-        if not each.startswith("encoder.") and not (each == "straight" and without == "aggregates")
+        each for each in there if not each.startswith("encoder.")
     }
-    assert there >= CLICK_HEADS | TEXT | LEVEL_HEAD | {"straight"}
+    assert there >= CLICK_HEADS | TEXT | LEVEL_HEAD
+    assert ("aggregates.weight" in there) == (without != "aggregates")
     assert (of_incentive == set()) == (without == "incentive")
     assert (of_incentive >= GLOBAL | GATE) == (joint and without not in {"incentive", "cold-start"})
-    assert not any("global" in each or "gate" in each for each in of_incentive) or joint
+    assert not any("cold_start" in each for each in of_incentive) or joint
     assert any(each.startswith("encoder.") for each in there) == joint
     if joint:
         expected = _encoder_parts(there) - IN_VAIN - APART
@@ -97,8 +98,9 @@ def test_every_table_learns(name: str, without: str) -> None:
     gradients = learner.model.gradients(batch, learner.model.forward(batch))
     joint = name == "prectr-v2"
     mined = joint and without != "cold-start"
-    tables = {"embedding", "place", "wide", "slope"} | ({"pair"} if mined else set())
-    assert set(gradients.tables) == tables | {"pairs", "shown"} | ({"exposure"} if mined else set())
+    tables = {"embedding", "position", "wide", "slope"} | ({"pair"} if mined else set())
+    assert set(gradients.tables) == tables
+    assert set(gradients.state_updates) == {"pair_cache", "exposed_pairs"} | ({"exposure"} if mined else set())
     for table in tables:
         assert gradients.tables[table].values.abs().max().item() > 1e-6
 
@@ -106,14 +108,14 @@ def test_every_table_learns(name: str, without: str) -> None:
 def test_the_encoder_of_prectr_stays_as_stage_one_left_it() -> None:
     learner = ModelHarness("prectr").trained()
     folder = load_encoder(tiny_encoder()).network.state_dict()
-    assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model._encoder.state_dict().items())
+    assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model.encoder.state_dict().items())
 
 
 def test_the_encoder_of_prectr_v2_learns() -> None:
     learner = ModelHarness().trained()
     folder = load_encoder(tiny_encoder()).network.state_dict()
     moved = {
-        name for name, tensor in learner.model._encoder.state_dict().items() if not torch.equal(tensor, folder[name])
+        name for name, tensor in learner.model.encoder.state_dict().items() if not torch.equal(tensor, folder[name])
     }
     assert {name.split(".")[0] for name in moved} == {"bert", "join", "norm"}
 
@@ -121,7 +123,7 @@ def test_the_encoder_of_prectr_v2_learns() -> None:
 def test_the_cache_alone_leaves_the_encoder_where_it_is_but_for_replayed_pairs() -> None:
     learner = ModelHarness(encoder_share=0.0, rehearsal_pairs=0, rehearsal_weight=0.0, without="two-stage").trained()
     folder = load_encoder(tiny_encoder()).network.state_dict()
-    assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model._encoder.state_dict().items())
+    assert all(torch.equal(tensor, folder[name]) for name, tensor in learner.model.encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("name", BOTH_MODELS)
@@ -131,7 +133,7 @@ def test_with_logged_levels_the_level_head_learns_nothing(name: str) -> None:
     for each in LEVEL_HEAD:
         assert gradients[each] == 0.0
     folder = load_encoder(tiny_encoder()).network
-    assert torch.equal(learner.model._dense["level.weight"].detach(), folder.levels.weight)
+    assert torch.equal(learner.model.relevance_head.weight.detach(), folder.levels.weight)
     assert (_encoder_parts(_learns(gradients)) != set()) == (name == "prectr-v2")
 
 
@@ -149,7 +151,7 @@ def test_with_logged_levels_the_level_head_learns_nothing(name: str) -> None:
 def test_each_loss_trains_its_own_parameters(
     loss: str, settings: dict[str, object], level_head: bool, click_heads: bool
 ) -> None:
-    """Clicks teach levels, but not through a hard negative's fake one; anchor and replay teach nothing of clicks."""
+    """Clicks teach levels, but not through a hard negative's fake one; KL and rehearsal teach nothing of clicks."""
     learner = ModelHarness(**settings).trained()  # type: ignore[arg-type]
     learns = _learns(learner.gradient_of(clicked_examples(12, seed=60), loss))
     assert (learns & LEVEL_HEAD == LEVEL_HEAD, learns & LEVEL_HEAD == set()) == (level_head, not level_head)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prectr.model.models.prectr.model import Prectr
 from prectr.model.training.trainer import Trainer
-from prectr.state.errors import TrainingError
+from prectr.state.errors import CheckpointError, TrainingError
 from tests.kit.models.encoder import tiny_encoder
 from tests.kit.models.examples import small_config
 from tests.kit.models.model_cases import (
@@ -37,24 +37,24 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 )
 def test_a_forward_pass_a_score_and_its_explanation_change_nothing(name: str, without: str, share: float) -> None:
     learner = ModelHarness(name, without, encoder_share=share).trained()
-    before = copy_tensors(learner.model.state_dict())
+    before = copy_tensors(learner.model.training_state())
     batch = learner.batch(clicked_examples(5, seed=70))
     learner.model.forward(batch)
     learner.model.score(batch)
     learner.model.mixture(batch.at_position(1))
-    assert _same(learner.model.state_dict(), before)
+    assert _same(learner.model.training_state(), before)
     learner.train(clicked_examples(5, seed=70))
     changed = {
         part
-        for part in learner.model.state_dict()
-        if not _same({part: learner.model.state_dict()[part]}, {part: before[part]})
-        if learner.model.state_dict()[part].shape == before[part].shape
+        for part in learner.model.training_state()
+        if not _same({part: learner.model.training_state()[part]}, {part: before[part]})
+        if learner.model.training_state()[part].shape == before[part].shape
     }
-    assert {"dense.values", "pairs.step", "shown.bits"} <= changed
+    assert {"dense.values", "pair_cache.step", "exposed_pairs.bits"} <= changed
 
 
 @pytest.mark.parametrize("name", BOTH_MODELS)
-@pytest.mark.parametrize("poisoned", ["text.bias", "level.bias", "hidden0.bias"])
+@pytest.mark.parametrize("poisoned", ["conditional.text.bias", "relevance_head.bias", "conditional.deep.hidden.0.bias"])
 def test_a_loss_that_is_not_finite_leaves_weights_caches_and_what_was_shown_untouched(name: str, poisoned: str) -> None:
     trainer = Trainer(small_config(model=name, batch_span=1e9, encoder_share=0.3))
     examples = clicked_examples(12, seed=7)
@@ -62,14 +62,14 @@ def test_a_loss_that_is_not_finite_leaves_weights_caches_and_what_was_shown_unto
     model = trainer._model
     assert isinstance(model, Prectr)
     with torch.no_grad():
-        model._dense[poisoned].fill_(torch.nan)
+        model.get_parameter(poisoned).fill_(torch.nan)
     before, parents = (
-        copy_tensors(model.state_dict()),
+        copy_tensors(model.training_state()),
         (trainer._prior_rates.impressions.copy(), trainer._prior_rates.clicks.copy()),
     )
     with pytest.raises(TrainingError, match=r"loss.*'r00008', 'r00009', 'r00010', 'r00011'"):
         trainer.consume(examples[8:], 0)
-    assert _same(model.state_dict(), before)
+    assert _same(model.training_state(), before)
     assert np.array_equal(trainer._prior_rates.impressions, parents[0])
     assert np.array_equal(trainer._prior_rates.clicks, parents[1])
     assert trainer.batches == 2
@@ -99,7 +99,7 @@ def test_a_resumed_model_ends_like_an_undisturbed_one_bit_for_bit(name: str, wit
     resumed.load(tmp_path)
     resumed.consume(examples[14:], 0)
     resumed.flush()
-    assert _same(resumed._model.state_dict(), undisturbed._model.state_dict())
+    assert _same(resumed._model.training_state(), undisturbed._model.training_state())
     assert resumed.weights_sha256() == undisturbed.weights_sha256()
     assert resumed.quality.state() == undisturbed.quality.state()
     assert np.array_equal(resumed.score(PAGES), undisturbed.score(PAGES))
@@ -108,8 +108,8 @@ def test_a_resumed_model_ends_like_an_undisturbed_one_bit_for_bit(name: str, wit
 
 def test_another_encoder_under_the_same_name_is_refused() -> None:
     learner, other = ModelHarness().trained(), ModelHarness(encoder=str(tiny_encoder(1)))
-    with pytest.raises(ValueError, match="trained with encoder"):
-        other.model.load_state_dict(learner.model.state_dict())
+    with pytest.raises(CheckpointError, match="trained with encoder"):
+        other.model.load_training_state(learner.model.training_state())
 
 
 @pytest.mark.parametrize("name", BOTH_MODELS)
@@ -124,10 +124,10 @@ def test_ranks_hold_one_model_caches_and_what_was_shown_included(name: str) -> N
         return trainer
 
     trainers = run_on_ranks(3, work)
-    assert _same(trainers[1]._model.state_dict(), trainers[0]._model.state_dict())
-    assert _same(trainers[2]._model.state_dict(), trainers[0]._model.state_dict())
+    assert _same(trainers[1]._model.training_state(), trainers[0]._model.training_state())
+    assert _same(trainers[2]._model.training_state(), trainers[0]._model.training_state())
     alone = Trainer(config)
     alone.consume(examples, 0)
     alone.flush()
-    bits = [trainer._model.state_dict()["shown.bits"] for trainer in (trainers[0], alone)]
+    bits = [trainer._model.training_state()["exposed_pairs.bits"] for trainer in (trainers[0], alone)]
     assert torch.equal(*bits)

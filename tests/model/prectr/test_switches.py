@@ -93,9 +93,9 @@ def test_without_incentive_there_is_no_level_preference(name: str) -> None:
 
 
 def test_debias_distinguishes_exposed_from_unexposed_pairs() -> None:
-    """With `prior_adjustment`, P(level) of what was shown is stage one's, times exposed over candidates; else it is left alone.
+    """With `prior_adjustment`, P(level) of exposed pairs is stage one's, times exposed over candidate shares.
 
-    Exposed are the shares of levels for the query, towards those of everything.
+    Other pairs are not adjusted. Exposed shares are those of the query, smoothed towards those of everything.
     """
     whole, without = ModelHarness(exposure="off").trained(), ModelHarness(without="debias", exposure="off").trained()
     for learner in (whole, without):
@@ -137,8 +137,8 @@ def test_a_candidate_shifts_once_it_has_been_shown_for_the_query() -> None:
 
 
 def test_exposure_counts_as_relevance_and_only_through_cold_start_mining() -> None:
-    """An item that has filled every page of a query, against one that was on one of them; same text, same place."""
-    for without, tells in (("", True), ("cold-start", False)):
+    """An item that has filled every page of a query, against one that was on one of them; same text, same position."""
+    for without, matters in (("", True), ("cold-start", False)):
         learner = ModelHarness(without=without)
         batch = learner.batch(PAGES)
         often = dataclasses.replace(batch, item=np.full_like(batch.item, 7))
@@ -147,13 +147,13 @@ def test_exposure_counts_as_relevance_and_only_through_cold_start_mining() -> No
             learner.model.step(learner.model.gradients(each, learner.model.forward(each)))
         steps = torch.tensor([1.0, 2.0, 3.0, 4.0])
         of_often, of_rare = (learner.model.mixture(each).log_levels.exp() @ steps for each in (often, rare))
-        assert bool((of_often > of_rare + 0.1).all()) is tells
-        assert bool(torch.allclose(of_often, of_rare)) is not tells
+        assert bool((of_often > of_rare + 0.1).all()) is matters
+        assert bool(torch.allclose(of_often, of_rare)) is not matters
 
 
 def test_exposure_needs_a_model_that_uses_it() -> None:
-    assert "exposure.level" in ModelHarness().model._dense.parameters_by_name()
-    assert "exposure.level" not in ModelHarness(exposure="off").model._dense.parameters_by_name()
+    assert "exposure.level.weight" in ModelHarness().model.state_dict()
+    assert "exposure.level.weight" not in ModelHarness(exposure="off").model.state_dict()
     with pytest.raises(ConfigError, match=r"exposure=on is for wide-deep\+, prectr-v2"):
         make_model(small_config(model="prectr", exposure="on"), CPU)
 
@@ -178,10 +178,10 @@ def test_pretraining_is_the_encoders_weights_at_the_start() -> None:
         ModelHarness(without="pretraining"),
         ModelHarness(without="pretraining", seed=5),
     )
-    start = whole.model._encoder.state_dict()
+    start = whole.model.encoder.state_dict()
     assert all(torch.equal(tensor, start[name]) for name, tensor in folder.items())
     words = "bert.embeddings.word_embeddings.weight"
-    fresh = [learner.model._encoder.state_dict()[words] for learner in (without, seeded)]
+    fresh = [learner.model.encoder.state_dict()[words] for learner in (without, seeded)]
     assert fresh[0].shape == folder[words].shape
     assert not torch.equal(fresh[0], folder[words])
     assert not torch.equal(fresh[0], fresh[1])

@@ -250,5 +250,5 @@ def test_counters_of_another_version_or_shape_are_refused() -> None:
     state = fed(simulated(20, MINUTE)).state()
     with pytest.raises(CheckpointError, match="version 7"):
         Quality.from_state(msgspec.structs.replace(state, version=7))
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="corrupt"):
         Quality.from_state(msgspec.structs.replace(state, splits=state.splits[1:]))

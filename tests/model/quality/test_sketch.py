@@ -191,5 +191,5 @@ def test_a_sketch_of_another_version_or_corrupt_is_rejected() -> None:
         (b"\xff\xff\xff\xff", state.counts),
         (state.bins[:2] * 2, state.counts),
     ]:
-        with pytest.raises(CheckpointError, match="damaged"):
+        with pytest.raises(CheckpointError, match="corrupt"):
             QualitySketch.decode(replace(state, bins=bins, counts=counts))

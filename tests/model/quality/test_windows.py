@@ -1,4 +1,4 @@
-"""Quality by stretches: every page in the minute of its close, the same however batches, cuts and restarts fall."""
+"""Quality windows: every page is in the window of its close time, however batches, checkpoints and restarts fall."""
 
 import dataclasses
 from collections import defaultdict
@@ -52,9 +52,9 @@ def part(whole: ScoredPages, first: int, end: int) -> ScoredPages:
     )
 
 
-def add_batch(stretches: WindowBuffer, counted: ScoredPages) -> None:
+def add_batch(buffer: WindowBuffer, counted: ScoredPages) -> None:
     """Count pages, scored as `Quality` scores them."""
-    stretches.add(counted, sketch_update(counted.logits, counted.labels, counted.page_starts))
+    buffer.add(counted, sketch_update(counted.logits, counted.labels, counted.page_starts))
 
 
 def one_by_one(whole: ScoredPages) -> dict[int, list[QualitySketch]]:
@@ -90,29 +90,29 @@ def test_a_quality_window_holds_the_pages_closing_in_its_minute_and_the_bytes_of
 @given(
     seed=st.integers(0, 1000),
     batches=st.lists(st.integers(1, 59), max_size=12),
-    cuts=st.sets(st.integers(0, 12)),
-    together=st.sampled_from([1, 60, 10_000]),
+    checkpoints=st.sets(st.integers(0, 12)),
+    count_batch=st.sampled_from([1, 60, 10_000]),
 )
 def test_batches_checkpoints_and_restarts_neither_change_nor_lose_windows(
-    seed: int, batches: list[int], cuts: set[int], together: int
+    seed: int, batches: list[int], checkpoints: set[int], count_batch: int
 ) -> None:
-    """At a cut, a new process goes on from what the cut holds, and what was published is whatever the cut told."""
+    """At a checkpoint a new process resumes from it, and every window that the checkpoint sealed is published."""
     whole = pages(60, seed, 9.0)
-    places = [0, *sorted(batches), 60]
+    bounds = [0, *sorted(batches), 60]
     published: dict[int, QualityWindow] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_TOGETHER", together)
-        stretches = WindowBuffer()
-        for number, (first, end) in enumerate(pairwise(places)):
+        patch.setattr(module, "_COUNT_BATCH", count_batch)
+        buffer = WindowBuffer()
+        for number, (first, end) in enumerate(pairwise(bounds)):
             if first < end:
-                add_batch(stretches, part(whole, first, end))
-            if number in cuts:
-                state = _stored(stretches.seal())
-                published |= {each.sequence: each for each in stretches.sealed.pending}
-                stretches.acknowledge(stretches.sealed.pending[::2])
-                stretches = WindowBuffer(state)
-        stretches.seal()
-        published |= {each.sequence: each for each in stretches.sealed.pending}
+                add_batch(buffer, part(whole, first, end))
+            if number in checkpoints:
+                state = _stored(buffer.seal())
+                published |= {each.sequence: each for each in buffer.sealed.pending}
+                buffer.acknowledge(buffer.sealed.pending[::2])
+                buffer = WindowBuffer(state)
+        buffer.seal()
+        published |= {each.sequence: each for each in buffer.sealed.pending}
     assert published == encoded(one_by_one(whole))
 
 
@@ -122,48 +122,48 @@ def _stored(state: WindowBufferState) -> WindowBufferState:
 
 def test_only_checkpointed_windows_are_published() -> None:
     whole = pages(60, 1, 5.0)
-    stretches = WindowBuffer()
-    add_batch(stretches, part(whole, 0, 30))
-    assert stretches.sealed.pending == ()
-    settled = stretches.seal()
-    add_batch(stretches, part(whole, 30, 60))
-    assert stretches.sealed == settled
+    buffer = WindowBuffer()
+    add_batch(buffer, part(whole, 0, 30))
+    assert buffer.sealed.pending == ()
+    sealed = buffer.seal()
+    add_batch(buffer, part(whole, 30, 60))
+    assert buffer.sealed == sealed
 
 
 def test_a_window_is_republished_only_when_it_has_more_pages() -> None:
     whole = pages(60, 2, 1.5)
-    stretches = WindowBuffer()
-    add_batch(stretches, part(whole, 0, 10))
-    first = stretches.seal()
+    buffer = WindowBuffer()
+    add_batch(buffer, part(whole, 0, 10))
+    first = buffer.seal()
     assert [each.sequence for each in first.pending] == [FIRST]
-    add_batch(stretches, part(whole, 10, 60))
-    again = stretches.seal()
-    stretches.acknowledge(first.pending)
-    assert stretches.sealed == again
-    stretches.acknowledge(again.pending)
-    assert stretches.sealed.pending == ()
-    assert stretches.sealed.latest == again.latest == again.pending[-1]
-    assert stretches.seal() == stretches.sealed
+    add_batch(buffer, part(whole, 10, 60))
+    again = buffer.seal()
+    buffer.acknowledge(first.pending)
+    assert buffer.sealed == again
+    buffer.acknowledge(again.pending)
+    assert buffer.sealed.pending == ()
+    assert buffer.sealed.latest == again.latest == again.pending[-1]
+    assert buffer.seal() == buffer.sealed
 
 
 def test_without_publishing_the_buffer_is_bounded_and_drops_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert MAX_BUFFERED_BYTES == 192 << 20
-    # Some bytes of a few impressions, and 800 beside: five stretches fit, and never six.
-    monkeypatch.setattr(module, "MOST_WAITING", 5_500)
-    monkeypatch.setattr(module, "_BESIDE", 1_000)
+    # A few bytes per impression and 1,000 per window: five windows fit, and never six.
+    monkeypatch.setattr(module, "MAX_BUFFERED_BYTES", 5_500)
+    monkeypatch.setattr(module, "_OVERHEAD_BYTES", 1_000)
     whole = pages(60, 3, 200.0)
-    stretches = WindowBuffer()
+    buffer = WindowBuffer()
     for first in range(0, 60, 20):
-        add_batch(stretches, part(whole, first, first + 20))
-        kept = stretches.seal().pending
+        add_batch(buffer, part(whole, first, first + 20))
+        kept = buffer.seal().pending
     every = sorted(one_by_one(whole))
     assert [each.sequence for each in kept] == every[-5:]
-    assert stretches.dropped == len(every) - 5
+    assert buffer.dropped == len(every) - 5
     # Those that are published make room.
-    stretches.acknowledge(kept)
-    stretches = WindowBuffer(stretches.seal())
-    add_batch(stretches, pages(5, 4, 400.0))
-    assert len(stretches.seal().pending) == len(one_by_one(pages(5, 4, 400.0)))
-    assert stretches.dropped == 0
+    buffer.acknowledge(kept)
+    buffer = WindowBuffer(buffer.seal())
+    add_batch(buffer, pages(5, 4, 400.0))
+    assert len(buffer.seal().pending) == len(one_by_one(pages(5, 4, 400.0)))
+    assert buffer.dropped == 0

@@ -200,7 +200,7 @@ def test_a_corrupt_or_missing_file_is_named(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
+    with pytest.raises(CheckpointError, match=rf"{name} is corrupt"):
         load_encoder(folder)
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=rf"{name} cannot be read"):
@@ -225,15 +225,15 @@ def test_a_tokenizer_without_the_special_tokens_is_refused(folder: Path) -> None
 def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path, tokenizer: PairTokenizer) -> None:
     save_encoder(tmp_path / "deep", make_encoder(tokenizer, seed=1, layers=2), tokenizer)
     _put(folder, "model.safetensors", (tmp_path / "deep" / "model.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match="other weights"):
+    with pytest.raises(CheckpointError, match="weights that do not match"):
         load_encoder(folder)
 
 
 def test_a_folder_that_is_no_encoder_is_reported(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is no folder"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         load_encoder(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="is no encoder's folder"):
+    with pytest.raises(CheckpointError, match="is not an encoder folder"):
         load_encoder(tmp_path / "empty")
     header = json.loads((folder / "relevance.json").read_bytes())
     shutil.copytree(folder, tmp_path / "newer")
@@ -241,7 +241,7 @@ def test_a_folder_that_is_no_encoder_is_reported(folder: Path, tmp_path: Path) -
     with pytest.raises(CheckpointError, match="format 99"):
         load_encoder(tmp_path / "newer")
     (folder / "relevance.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"relevance.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"relevance.json is corrupt"):
         load_encoder(folder)
 
 

@@ -111,7 +111,7 @@ def test_a_prompt_without_a_field_is_refused(language_model: Path) -> None:
 
 
 def test_a_folder_that_is_no_model_is_reported(tmp_path: Path, four: Path) -> None:
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         open_teacher(tmp_path / "nowhere", CPU)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"has no config\.json"):
@@ -120,7 +120,7 @@ def test_a_folder_that_is_no_model_is_reported(tmp_path: Path, four: Path) -> No
     with pytest.raises(UsageError, match="has no weights"):
         open_teacher(tmp_path / "empty", CPU)
     (tmp_path / "empty" / "model.safetensors").write_bytes(b"nothing of the kind")
-    with pytest.raises(UsageError, match="no model that transformers knows"):
+    with pytest.raises(UsageError, match="is not a model that transformers knows"):
         open_teacher(tmp_path / "empty", CPU)
     (tmp_path / "empty" / "config.json").write_bytes((four / "config.json").read_bytes())
     with pytest.raises(UsageError, match="cannot be opened"):
@@ -184,7 +184,7 @@ def test_an_interrupted_run_resumes(tmp_path: Path, four: Path, monkeypatch: pyt
     write_labels(tmp_path / "whole", PAIRS, teacher, batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         write_labels(tmp_path / "cut", PAIRS, _Dies(teacher, after=3), batch_size=4)
-    with pytest.raises(InputError, match="is not complete"):
+    with pytest.raises(InputError, match="is incomplete"):
         read_labels(tmp_path / "cut", PAIRS)
     rest = _Dies(teacher, after=99)
     assert write_labels(tmp_path / "cut", PAIRS, rest, batch_size=4) == rest.asked == 16
@@ -212,12 +212,12 @@ def test_corrupt_labels_are_named_and_remade(tmp_path: Path, four: Path) -> None
     write_labels(tmp_path, PAIRS, teacher, batch_size=8)
     part = tmp_path / "levels-000000000.safetensors"
     part.write_bytes(part.read_bytes()[:-40])
-    with pytest.raises(InputError, match=r"levels-000000000\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"levels-000000000\.safetensors is corrupt"):
         read_labels(tmp_path, PAIRS)
     assert write_labels(tmp_path, PAIRS, teacher, batch_size=8) == len(PAIRS)
     read_labels(tmp_path, PAIRS)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
+    with pytest.raises(InputError, match=r"manifest\.json is corrupt"):
         read_manifest(tmp_path)
 
 
@@ -239,14 +239,14 @@ def test_the_command_labels_and_says_what_it_did(tmp_path: Path, four: Path) -> 
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--json", str(tmp_path / "done.json")])
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "done.json").read_bytes())
-    assert (written["pairs"], written["labelled_now"]) == (24, 24)
+    assert (written["pairs"], written["newly_labelled"]) == (24, 24)
     assert read_labels(tmp_path / "labels", PAIRS).log_levels.shape == (24, 4)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--teacher", "nowhere"], "nowhere is no folder"),
+        (["--teacher", "nowhere"], "nowhere is not a folder"),
         (["--dtype", "int3"], "--dtype is 'int3'"),
         (["--outputs", "best"], "--outputs is 'best'"),
         (["--prompt", "no-such-file"], "the prompt no-such-file cannot be read"),

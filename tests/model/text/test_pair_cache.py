@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from prectr.model.distributed.data_parallel import all_reduce_gradients
 from prectr.model.features.hashing import U64, mix
-from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.gradients import Gradients, StateUpdate
 from prectr.model.text.pair_cache import PairCache
 from tests.kit.models.threads import run_on_ranks
 
@@ -151,8 +151,8 @@ def _over_ranks(shards: list[tuple[U64, torch.Tensor]], slots: int = 64) -> Pair
         cache = PairCache(slots, 2, CPU)
         keys, values = shards[ranks.rank]  # type: ignore[attr-defined]
         change = cache.updates_for(keys, values) if len(keys) else cache.empty_update()
-        own = Gradients(1, torch.zeros(0), {"pairs": change})
-        cache.apply(all_reduce_gradients(own, len(shards), ranks).tables["pairs"], 1)  # type: ignore[arg-type]
+        own = Gradients(1, torch.zeros(0), {}, {"pair_cache": change})
+        cache.apply(all_reduce_gradients(own, len(shards), ranks).state_updates["pair_cache"], 1)  # type: ignore[arg-type]
         return cache
 
     caches = run_on_ranks(len(shards), work)
@@ -221,5 +221,5 @@ def test_an_empty_cache_can_be_exported_and_restored() -> None:
 
 def test_the_change_is_what_the_change_of_any_table_is() -> None:
     change = PairCache(8, 2, CPU).updates_for(_keys(1), torch.zeros(1, 2))
-    assert isinstance(change, SparseGradient)
+    assert isinstance(change, StateUpdate)
     assert (change.indices.dtype, change.values.dtype) == (torch.int64, torch.float32)

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder import pretrain as pretrain_module
 from prectr.model.text.encoder.artifact import load_encoder
 from prectr.model.text.encoder.graded import GradedPair, read_graded, read_pairs
 from prectr.model.text.encoder.holdout import split_holdout
 from prectr.model.text.encoder.length_bucketing import length_bucketed_batches, length_sorted_batches
 from prectr.model.text.encoder.network import EncoderOutput, RelevanceEncoder, make_encoder
-from prectr.model.text.encoder.pretrain import PretrainConfig, predict_level_logits, pretrain
+from prectr.model.text.encoder.pretrain import predict_level_logits, pretrain
 from prectr.model.text.encoder.tokens import PairTokenizer
 from prectr.model.text.encoder.vocabulary import train_vocabulary
 from prectr.model.text.teacher.distillation import distillation_loss, init_from_vectors, reduce_vectors, vector_loss
@@ -139,7 +140,7 @@ def test_distillation_learns_what_the_teacher_says_and_tuning_changes_it() -> No
     made = pretrain(graded_by_words(), config, unlabelled=PAIRS, labels=labels)
     found = predict_level_logits(made.network, made.tokenizer, PAIRS).argmax(dim=1).numpy()
     assert (found == np.arange(len(PAIRS)) % 4).mean() > 0.9
-    losses = [row.loss for row in made.epochs if row.stage == "distil"]
+    losses = [row.loss for row in made.epochs if row.phase == "distil"]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -215,9 +216,9 @@ def test_grades_and_levels_are_read_alike(tmp_path: Path) -> None:
         ('{"query": "usb", "title": "hub"}', "line 2 has no level"),
         ('{"query": "usb", "title": "hub", "level": 5}', "line 2 has level 5"),
         ('{"query": "usb", "title": "hub", "grade": 4}', "line 2 has grade 4"),
-        ('{"title": "hub", "level": 1}', "line 2 is no pair"),
-        ('{"query": "usb", "title"', "line 2 is no pair"),
-        ("\udcff", "line 2 is no pair"),
+        ('{"title": "hub", "level": 1}', "line 2 is not a pair"),
+        ('{"query": "usb", "title"', "line 2 is not a pair"),
+        ("\udcff", "line 2 is not a pair"),
     ],
 )
 def test_a_line_that_is_no_graded_pair_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -236,7 +237,7 @@ def test_a_file_without_pairs_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_pairs(tmp_path / "nowhere.jsonl")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"query": "usb"}\n' * 500)[:30])
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is corrupt"):
         read_pairs(tmp_path / "cut.jsonl.gz")
 
 
@@ -249,7 +250,7 @@ def test_the_command_makes_an_encoder_that_opens(tmp_path: Path) -> None:
     report, found = json.loads((tmp_path / "done.json").read_bytes()), load_encoder(out)
     assert report["sha256"] == found.sha256
     assert report["graded_pairs"] == len(found.pairs) == 24
-    assert [row["stage"] for row in report["passes"]] == ["tune", "tune"]
+    assert [row["phase"] for row in report["epochs"]] == ["tune", "tune"]
     assert found.header.provenance["settings"]["tune_epochs"] == 2
     again = CliRunner().invoke(app, ["pretrain", str(path), *flags])
     assert "holds an encoder already" in str(again.exception)

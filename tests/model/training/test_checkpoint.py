@@ -25,11 +25,11 @@ def test_a_checkpoint_names_its_configuration(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("model", "wide-deep", "model is 'wide-deep' and was 'wide-deep[+]'"),
-        ("batch_pages", 8, "batch_pages is 8 and was 4"),
-        ("seed", 3, "seed is 3 and was 0"),
-        ("hidden", (7, 7), r"hidden is \[7, 7\] and was \[64, 32\]"),
-        ("wide_rows", 8192, "wide_rows is 8192 and was 4096"),
+        ("model", "wide-deep", "model is wide-deep, was wide-deep[+]"),
+        ("batch_pages", 8, "batch_pages is 8, was 4"),
+        ("seed", 3, "seed is 3, was 0"),
+        ("hidden", (7, 7), r"hidden is \[7, 7\], was \[64, 32\]"),
+        ("wide_rows", 8192, "wide_rows is 8192, was 4096"),
     ],
 )
 def test_another_configuration_is_refused_by_name(saved: Path, setting: str, value: object, message: str) -> None:
@@ -66,7 +66,7 @@ def test_a_flipped_bit_is_refused(saved: Path, name: str, share: float) -> None:
     content = bytearray(path.read_bytes())
     content[int(share * len(content))] ^= 4
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="corrupt"):
         Trainer(small_config()).load(saved)
 
 

@@ -1,4 +1,4 @@
-"""A watched trainer learns what any other learns, and its stretches add up to its quality."""
+"""An instrumented trainer learns what a plain one learns, and its windows add up to its quality."""
 
 import math
 from collections import Counter
@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
-from prectr.model.layers.gradients import Gradients, SparseGradient
+from prectr.model.layers.gradients import Gradients, SparseGradient, StateUpdate
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.quality.quality import SEGMENTS
 from prectr.model.quality.sketch import QualitySketch
 from prectr.model.quality.windows import QualityWindow
-from prectr.model.training import instrumentation as watched
+from prectr.model.training import instrumentation
 from prectr.model.training.instrumentation import PHASES, QUALITY_WINDOWS, InstrumentedTrainer, TimedModel, TrainerStats
 from prectr.model.training.trainer import Trainer
 from prectr.state.errors import CheckpointError
@@ -27,21 +27,21 @@ from tests.kit.models.threads import run_on_ranks
 EXAMPLES = random_examples(60, seed=7)
 
 
-def segments(stretches: dict[int, QualityWindow]) -> dict[str, QualitySketch]:
+def segments(windows: dict[int, QualityWindow]) -> dict[str, QualitySketch]:
     return {
-        name: QualitySketch.total(QualitySketch.decode(each.segments[place]) for each in stretches.values())
-        for place, name in enumerate(SEGMENTS)
+        name: QualitySketch.total(QualitySketch.decode(each.segments[position]) for each in windows.values())
+        for position, name in enumerate(SEGMENTS)
     }
 
 
 @pytest.mark.parametrize("model", ["lr", "wide-deep+"])
 def test_instrumentation_changes_no_weight_and_no_metric(model: str) -> None:
-    plain, watched = Trainer(small_config(model=model)), InstrumentedTrainer(small_config(model=model))
-    for trainer in (plain, watched):
+    plain, instrumented = Trainer(small_config(model=model)), InstrumentedTrainer(small_config(model=model))
+    for trainer in (plain, instrumented):
         trainer.consume(EXAMPLES, 0)
         trainer.flush()
-    assert watched.weights_sha256() == plain.weights_sha256()
-    assert watched.quality.state() == plain.quality.state()
+    assert instrumented.weights_sha256() == plain.weights_sha256()
+    assert instrumented.quality.state() == plain.quality.state()
 
 
 def test_quality_windows_of_several_runs_sum_to_the_quality_to_the_last_bit(tmp_path: Path) -> None:
@@ -85,10 +85,10 @@ def test_a_checkpoint_of_an_uninstrumented_trainer_is_restored(tmp_path: Path) -
     plain = Trainer(small_config())
     plain.consume(EXAMPLES[:30], 0)
     plain.save(tmp_path)
-    watched = InstrumentedTrainer(small_config())
-    watched.load(tmp_path)
-    assert watched.pages_trained == plain.pages_trained
-    assert watched.quality_windows.seal().pending == ()
+    instrumented = InstrumentedTrainer(small_config())
+    instrumented.load(tmp_path)
+    assert instrumented.pages_trained == plain.pages_trained
+    assert instrumented.quality_windows.seal().pending == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93\x01", msgspec.msgpack.encode({"waiting": []})])
@@ -105,20 +105,20 @@ def test_losses_and_times_are_those_of_the_learning() -> None:
     trainer = InstrumentedTrainer(small_config(model="lr"))
     assert trainer.stats.gradient_norm is None
     trainer.consume(EXAMPLES, 0)
-    watch = trainer.stats
+    stats = trainer.stats
     whole = trainer.quality.summary()
-    assert watch.impressions == whole.impressions
+    assert stats.impressions == whole.impressions
     # The only part of lr's loss is the click loss, and what is measured is what is learned from.
     assert whole.log_loss is not None
-    assert watch.losses == {"click": pytest.approx(whole.log_loss * whole.impressions, rel=1e-5)}
-    assert watch.latest_close == whole.last_close
-    assert watch.batches == trainer.batches
-    assert set(watch.phase_seconds) == set(PHASES)
-    # On a CPU it computes while it is told to, and collating is not its work.
-    assert watch.device_busy_seconds == pytest.approx(
-        sum(watch.phase_seconds[step] for step in PHASES if step != "collate")
+    assert stats.losses == {"click": pytest.approx(whole.log_loss * whole.impressions, rel=1e-5)}
+    assert stats.latest_close == whole.last_close
+    assert stats.batches == trainer.batches
+    assert set(stats.phase_seconds) == set(PHASES)
+    # On a CPU the device is busy during all phases but collating.
+    assert stats.device_busy_seconds == pytest.approx(
+        sum(stats.phase_seconds[step] for step in PHASES if step != "collate")
     )
-    assert all(seconds > 0 for seconds in watch.phase_seconds.values())
+    assert all(seconds > 0 for seconds in stats.phase_seconds.values())
 
 
 def test_the_norm_is_that_of_the_gradient_by_hand() -> None:
@@ -129,33 +129,33 @@ def test_the_norm_is_that_of_the_gradient_by_hand() -> None:
     probability = 1 / (1 + math.exp(-PRIOR_LOG_ODDS))
     for example in EXAMPLES[:4]:
         items = msgspec.msgpack.decode(example.page, type=ResultPage).items
-        for place, (item, level, label) in enumerate(zip(items, example.levels, example.labels, strict=True), 1):
+        for position, (item, level, label) in enumerate(zip(items, example.levels, example.labels, strict=True), 1):
             ids = {"user": example.user_id, "query": example.query, "item": item.item_id}
-            for feature in {"bias": 0, "position": place, "level": level, **ids}.items():
+            for feature in {"bias": 0, "position": position, "level": level, **ids}.items():
                 gradient[feature] += probability - label
     assert trainer.stats.gradient_norm == pytest.approx(math.hypot(*gradient.values()), rel=1e-5)
 
 
-def test_what_is_kept_in_tables_that_are_not_trained_is_no_gradient() -> None:
+def test_state_updates_are_not_part_of_the_gradient_norm() -> None:
     class Model:
-        """Adds a huge row to a table of which it keeps account."""
+        """Has a gradient of norm 5 and a huge state update."""
 
-        reads = None
+        feature_needs = None
 
         def gradients(self, batch: object, forward: ForwardOutput) -> Gradients:
             trained = SparseGradient(torch.tensor([1]), torch.tensor([[3.0]]))
-            kept = SparseGradient(torch.tensor([1]), torch.tensor([[1e9]]))
-            return Gradients(1, torch.tensor([4.0]), {"weights": trained, "shown": kept})
+            update = StateUpdate(torch.tensor([1]), torch.tensor([[1e9]]))
+            return Gradients(1, torch.tensor([4.0]), {"weights": trained}, {"exposed_pairs": update})
 
         def step(self, gradients: Gradients) -> None:
             """Nothing is learned."""
 
-    watch = TrainerStats()
-    timed: Any = TimedModel(Model(), watch, torch.device("cpu"))  # type: ignore[arg-type]
+    stats = TrainerStats()
+    timed: Any = TimedModel(Model(), stats, torch.device("cpu"))  # type: ignore[arg-type]
     batch: Any = SimpleNamespace(impressions=1)
-    forward = ForwardOutput(torch.zeros(1), {"click": torch.tensor(0.5)}, {}, {"shown": timed})
+    forward = ForwardOutput(torch.zeros(1), {"click": torch.tensor(0.5)})
     timed.step(timed.gradients(batch, forward))
-    assert watch.gradient_norm == 5.0
+    assert stats.gradient_norm == 5.0
 
 
 @pytest.mark.parametrize("debias", ["hinge", "prior_adjustment+soft"])
@@ -195,7 +195,7 @@ def test_a_cuda_device_is_busy_for_as_long_as_its_own_clock_says_once_it_is_thro
             return end.at - self.at
 
     class Model:
-        reads = None
+        feature_needs = None
 
         def forward(self, batch: object) -> str:
             return "scores"
@@ -203,13 +203,13 @@ def test_a_cuda_device_is_busy_for_as_long_as_its_own_clock_says_once_it_is_thro
     now = 100.0
     # Three calls, that the device works on for 40, 50 and 100 ms.
     marks = iter([Mark(10), Mark(50), Mark(50), Mark(100), Mark(150), Mark(250), Mark(999)])
-    monkeypatch.setattr(watched, "_mark", lambda: next(marks))
-    watch = TrainerStats()
-    timed: Any = TimedModel(Model(), watch, torch.device("cuda"))  # type: ignore[arg-type]
+    monkeypatch.setattr(instrumentation, "_record_event", lambda: next(marks))
+    stats = TrainerStats()
+    timed: Any = TimedModel(Model(), stats, torch.device("cuda"))  # type: ignore[arg-type]
     for busy in (0.040, 0.090, 0.090):
         timed.forward(object())
         # The third is still being computed.
-        assert watch.device_busy_seconds == pytest.approx(busy)
+        assert stats.device_busy_seconds == pytest.approx(busy)
     now = 250.0
-    timed._device.end()
-    assert watch.device_busy_seconds == pytest.approx(0.190)
+    timed._cuda_timer.stop()
+    assert stats.device_busy_seconds == pytest.approx(0.190)

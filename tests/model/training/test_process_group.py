@@ -72,7 +72,7 @@ def test_gradients_of_all_shards_sum_to_those_of_the_whole_batch(
 ) -> None:
     """Also of losses that are a mean over pairs or hard negatives; the batch shows pairs twice, on several ranks.
 
-    What is remembered of a batch (pairs read, pairs shown) travels with the gradients.
+    So do the state updates (encoded pairs, exposed pairs).
     """
     settings = {
         "encoder_share": 0.5,
@@ -102,11 +102,15 @@ def test_gradients_of_all_shards_sum_to_those_of_the_whole_batch(
         assert together.tables.keys() == alone.tables.keys()
         for name, table in alone.tables.items():
             assert torch.equal(together.tables[name].indices, table.indices), name
-            said, expected = together.tables[name].values, table.values
-            if name in ("pairs", "shown"):
-                # Their last column counts ranks: what is remembered is the mean.
-                said, expected = said / said[:, -1:], expected / expected[:, -1:]
-            assert torch.allclose(said, expected, rtol=1e-4, atol=2e-5), name
+            assert torch.allclose(together.tables[name].values, table.values, rtol=1e-4, atol=2e-5), name
+        assert together.state_updates.keys() == alone.state_updates.keys()
+        for name, update in alone.state_updates.items():
+            assert torch.equal(together.state_updates[name].indices, update.indices), name
+            summed, expected = together.state_updates[name].values, update.values
+            if name in ("pair_cache", "exposed_pairs"):
+                # Their last column counts ranks: the state keeps the mean.
+                summed, expected = summed / summed[:, -1:], expected / expected[:, -1:]
+            assert torch.allclose(summed, expected, rtol=1e-4, atol=2e-5), name
 
 
 def test_every_rank_counts_every_page_once() -> None:

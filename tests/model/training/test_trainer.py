@@ -47,13 +47,13 @@ def test_a_resumed_trainer_ends_like_an_undisturbed_one_bit_for_bit(model: str, 
 
 
 @settings(max_examples=8)
-@given(cuts=st.lists(st.integers(0, 60), max_size=8), model=st.sampled_from(ALL), line=st.integers(0, START * 2))
-def test_weights_do_not_depend_on_how_examples_are_split_into_calls(cuts: list[int], model: str, line: int) -> None:
+@given(splits=st.lists(st.integers(0, 60), max_size=8), model=st.sampled_from(ALL), line=st.integers(0, START * 2))
+def test_weights_do_not_depend_on_how_examples_are_split_into_calls(splits: list[int], model: str, line: int) -> None:
     whole = Trainer(small_config(model=model))
     whole.consume(EXAMPLES, 0)
     pieces = Trainer(small_config(model=model))
-    places = [0, *sorted(cuts), 60]
-    for start, end in itertools.pairwise(places):
+    bounds = [0, *sorted(splits), 60]
+    for start, end in itertools.pairwise(bounds):
         pieces.consume(EXAMPLES[start:end], line)
     assert pieces.weights_sha256() == whole.weights_sha256()
     assert pieces.batches == whole.batches

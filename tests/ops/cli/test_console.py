@@ -31,7 +31,7 @@ def no_handlers() -> Iterator[logging.Logger]:
 def test_elsewhere_than_on_a_terminal_progress_is_log_lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prectr.ops.cli.console, "_LINE_EVERY", 0.0)
+    monkeypatch.setattr(prectr.ops.cli.console, "_LOG_INTERVAL", 0.0)
     with caplog.at_level(logging.INFO), progress_bar("replay", 200) as shown:
         shown.update(50, "12 pages")
         shown.update(200)

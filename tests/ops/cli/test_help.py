@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import typer
 
-from prectr.ops.cli.main import COMMANDS, _load, app
+from prectr.ops.cli.main import COMMANDS, app, load_command
 from testkit.command import prectr
 
 
@@ -14,7 +14,7 @@ def commands() -> Iterator[tuple[str, Any]]:
     """Every command by its words, those within a command included."""
     yield "", typer.main.get_command(app)
     for name in COMMANDS:
-        loaded = _load(name)
+        loaded = load_command(name)
         yield name, loaded
         yield from ((f"{name} {inner}", each) for inner, each in getattr(loaded, "commands", {}).items())
 
@@ -50,9 +50,9 @@ def test_every_option_says_what_it_is(every: dict[str, Any]) -> None:
 
 def test_help_fills_the_terminals_lines_not_the_sources() -> None:
     wide = prectr("dlq", "retry", "--help", COLUMNS="150").stdout
-    assert "Lines of --file that name no letter are sent at each call." in wide
+    assert "Lines of --file without a dead letter reference are sent on every call." in wide
     assert [line.strip() for line in wide.splitlines() if line.strip().startswith("Example")] == [
-        "Example: prectr dlq retry --file letters.jsonl --bootstrap localhost:9092 --dry-run"
+        "Example: prectr dlq retry --file dead-letters.jsonl --bootstrap localhost:9092 --dry-run"
     ]
     narrow = prectr("dlq", "retry", "--help", COLUMNS="70").stdout
     prose = narrow.partition("Usage")[2].partition("╭")[0]

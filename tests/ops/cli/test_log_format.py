@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import prectr.ops.cli.console
+from prectr.ops.cli import console
 from prectr.ops.cli.console import LogSettings, is_interactive, log_settings, print_error, set_up_logging
 from prectr.ops.cli.log_format import LogLine, decode_line, encode_line
 from prectr.ops.live.run import LiveRun, _processes
@@ -33,15 +33,15 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.StringI
     root = logging.getLogger()
     kept, level = root.handlers, root.level
 
-    def heard(*told: str) -> io.StringIO:
+    def capture(*settings: str) -> io.StringIO:
         screen = io.StringIO()
         root.handlers = []
         monkeypatch.setattr("sys.stderr", screen)
-        monkeypatch.setattr(prectr.ops.cli.console, "console", Console(file=io.StringIO()))
-        set_up_logging(*told)
+        monkeypatch.setattr(console, "console", Console(file=io.StringIO()))
+        set_up_logging(*settings)
         return screen
 
-    yield heard
+    yield capture
     root.handlers = kept
     root.setLevel(level)
     log_settings.severity, log_settings.log_format = "info", "console"
@@ -53,20 +53,20 @@ def test_a_json_line_has_time_level_logger_message_and_where_it_is_of_a_task(
     stderr = listen("info", "json")
     before = datetime.now(UTC)
     logging.getLogger("prectr.stream.kafka.tasks.task").info("open at %d", 5, extra={"stage": "join", "partition": 3})
-    logging.getLogger("ops").warning('two\nlines, "quoted"')
+    logging.getLogger("prectr.ops").warning('two\nlines, "quoted"')
     first, second = map(json.loads, stderr.getvalue().splitlines())
     at = datetime.fromisoformat(first.pop("time"))
     assert 0 <= (at - before).total_seconds() + 0.001 < 60
     assert at.utcoffset() == before.utcoffset()
     expected = {
-        "level": "INFO",
+        "severity": "INFO",
         "logger": "prectr.stream.kafka.tasks.task",
         "message": "open at 5",
         "stage": "join",
     }
     assert first == expected | {"partition": 3}
     del second["time"]
-    assert second == {"severity": "WARNING", "logger": "ops", "message": 'two\nlines, "quoted"'}
+    assert second == {"severity": "WARNING", "logger": "prectr.ops", "message": 'two\nlines, "quoted"'}
 
 
 def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_text(
@@ -76,7 +76,7 @@ def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_tex
     try:
         raise ValueError("broken")
     except ValueError:
-        logging.getLogger("ops").exception("of %s", "file-\udcff")
+        logging.getLogger("prectr.ops").exception("of %s", "file-\udcff")
     line = json.loads(stderr.getvalue())
     assert line["message"] == "of file-\\udcff"
     assert line["error"].startswith("Traceback")
@@ -84,7 +84,7 @@ def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_tex
 
 
 @pytest.mark.parametrize(
-    ("level", "heard"),
+    ("severity", "logged"),
     [
         ("debug", ["debug", "info", "warning", "error", "theirs"]),
         ("info", ["info", "warning", "error", "theirs"]),
@@ -94,21 +94,21 @@ def test_a_json_line_carries_the_traceback_of_an_error_and_names_that_are_no_tex
 )
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_the_severity_applies_to_our_logs_and_libraries_log_warnings_only(
-    level: str, heard: list[str], form: str, listen: Callable[..., io.StringIO]
+    severity: str, logged: list[str], form: str, listen: Callable[..., io.StringIO]
 ) -> None:
-    stderr = listen(level, form)
+    stderr = listen(severity, form)
     for each in ("debug", "info", "warning", "error"):
         getattr(logging.getLogger("prectr.state.store"), each)(each)
     logging.getLogger("fsspec").info("caches")
     logging.getLogger("fsspec").warning("theirs")
     lines = stderr.getvalue().splitlines()
     said = [json.loads(line)["message"] if form == "json" else line.split()[-1] for line in lines]
-    assert said == heard
+    assert said == logged
 
 
 @pytest.mark.parametrize(("level", "form"), [("loud", "console"), ("info", "xml"), ("INFO", "json")])
 def test_a_level_or_format_that_there_is_not_is_wrong_use(level: str, form: str) -> None:
-    with pytest.raises(UsageError, match=r"--log-(level|format) \w+: there are (debug|console), "):
+    with pytest.raises(UsageError, match=r"--log-(level|format) \w+: must be one of (debug|console), "):
         set_up_logging(level, form)
 
 
@@ -117,7 +117,7 @@ def test_a_log_for_a_program_is_never_drawn_on(
 ) -> None:
     for form in ("console", "json"):
         listen("info", form)
-        monkeypatch.setattr(prectr.ops.cli.console, "console", Console(file=io.StringIO(), force_terminal=True))
+        monkeypatch.setattr(console, "console", Console(file=io.StringIO(), force_terminal=True))
         assert is_interactive() == (form == "console")
 
 
@@ -133,7 +133,7 @@ def test_the_final_error_is_a_log_line(listen: Callable[..., io.StringIO]) -> No
 
 
 def test_what_is_no_json_line_is_nothing() -> None:
-    line = LogLine("now", "INFO", "ops", "all is well")
+    line = LogLine("now", "INFO", "prectr.ops", "all is well")
     assert decode_line(encode_line(line)) == line
     for other in ("", "{", '{"time": 5}', "2026-01-01 12:00:00 INFO all is well"):
         assert decode_line(other) is None
@@ -175,7 +175,7 @@ def test_a_supervisor_parses_the_json_logs_of_its_processes(tmp_path: Path, capl
     )
     program = f"import sys; sys.stderr.write({(warning + chr(10) + passing + chr(10) + last + chr(10))!r}); sys.exit(2)"
     child._command = [sys.executable, "-c", program]
-    with pytest.raises(UsageError, match="stream-1: no such topic"), caplog.at_level(logging.WARNING, "ops"):
+    with pytest.raises(UsageError, match="stream-1: no such topic"), caplog.at_level(logging.WARNING, "prectr.ops"):
         supervise([child], stop=lambda: False)
     assert caplog.messages == ["stream-1: opening the tasks again"]
 
@@ -215,7 +215,7 @@ def test_a_replay_logs_no_user_ids_or_queries(form: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())
     assert report["outcomes"]["clicks"]["foreign"] > 0
-    assert report["outcomes"]["impressions"]["dead_letter"] > 0
+    assert report["outcomes"]["pages"]["dead_letter"] > 0
     assert "replay: " in done.stderr
     for secret in (*PEOPLE, *WORDS, *(word for words in WORDS for word in words.split())):
         assert secret not in done.stderr
@@ -234,4 +234,4 @@ def test_severity_and_format_come_from_the_environment_and_flags_win(tmp_path: P
     assert done.stderr.startswith("prectr: ")
     done = prectr("--log-level", "loud", "replay", missing)
     assert done.returncode == 2
-    assert "--log-level loud: there are debug, info, warning, error" in done.stderr
+    assert "--log-level loud: must be one of debug, info, warning, error" in done.stderr

@@ -12,7 +12,7 @@ import prectr.ops.commands
 from prectr.ops.cli.main import COMMANDS, main
 from prectr.state.errors import ConfigError, InputError
 
-INTERRUPTED = "prectr: interrupted; the same command goes on from the last cut, where it makes any\n"
+INTERRUPTED = "prectr: interrupted; rerun the same command to resume from the last checkpoint, if it writes any\n"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -70,8 +70,8 @@ def test_the_version_is_printed(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["simulat"], "the nearest is 'simulate'"),
-        (["xyzzy"], "there are simulate"),
+        (["simulat"], "did you mean 'simulate'?"),
+        (["xyzzy"], "the commands are simulate"),
         (["--bogus"], "--bogus"),
         (["schema", "--bogus"], "--bogus"),
         (["schema", "extra"], "extra"),
@@ -95,8 +95,8 @@ def test_wrong_use_ends_with_code_2(run: Run, arguments: list[str], said: str) -
         (
             ZeroDivisionError("float division"),
             1,
-            "prectr: a mistake in prectr itself: ZeroDivisionError: float division; "
-            "please report it, with PRECTR_DEBUG=1\n",
+            "prectr: internal error: ZeroDivisionError: float division; please report it with the traceback "
+            "(PRECTR_DEBUG=1)\n",
         ),
     ],
 )

@@ -18,15 +18,14 @@ from scipy.special import expit
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.main import main
 from prectr.ops.ranking.result import Ranked, Ranking
-from prectr.ops.ranking.service import RankQuery, RunRef
-from prectr.ops.ranking.service import rank as rank_by
+from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.store import Store
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item
-from prectr.stream.kafka.tasks.task import IDENTITY_KEY, StoreIdentity
 from prectr.stream.records import decode_example
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 from testkit.command import write_log
@@ -88,9 +87,9 @@ def _trainer(run_dir: Path, model: str) -> Trainer:
 
 
 def _ranked(made: Path, **more: Any) -> Ranking:
-    question = {"query": " QUERY  1", "user_id": "u1", "items": ITEMS, "at": ASKED} | more
+    question = {"query": " QUERY  1", "user_id": "u1", "items": ITEMS, "as_of": ASKED} | more
     choice = RunRef(run_dir=question.pop("run_dir", made / "run"), **question.pop("choice", {}))
-    return rank_by(choice, RankQuery(**question))
+    return RunRanker(choice).rank(RankQuery(**question))
 
 
 def _log_odds(ranking: Ranking) -> dict[str, float]:
@@ -175,7 +174,7 @@ def test_the_state_may_lie_elsewhere_as_that_of_a_live_run_does(made: Path, tmp_
     newest = list_checkpoints(run / "checkpoints")[0]
     (newest / "state").rename(tmp_path / "live")
     shutil.rmtree(run / "state", ignore_errors=True)
-    with pytest.raises(UsageError, match=r"is a live trainer's.*--state-dir"):
+    with pytest.raises(UsageError, match=r"belongs to prectr train.*--state-dir"):
         _ranked(made, run_dir=run)
     assert _log_odds(_ranked(made, run_dir=run, choice={"state_dirs": [tmp_path / "live"]})) == _log_odds(_ranked(made))
     (tmp_path / "nothing").mkdir()
@@ -185,7 +184,7 @@ def test_the_state_may_lie_elsewhere_as_that_of_a_live_run_does(made: Path, tmp_
 
 def test_partial_state_is_rejected(made: Path, tmp_path: Path) -> None:
     shutil.copytree(list_checkpoints(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
-    for path in tmp_path.glob("live/**/sessions-*"):
+    for path in tmp_path.glob("live/**/join-*"):
         shutil.rmtree(path)
     with pytest.raises(StateError, match=r"join-\d, which user 'u1' belongs to, is not in .*--state-dir"):
         _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
@@ -217,13 +216,13 @@ def test_stores_of_a_live_system_bring_their_own_settings_and_must_be_of_one(mad
 
 
 def test_a_folder_without_a_checkpoint_says_so(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint in it"):
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
         _ranked(made, run_dir=tmp_path)
 
 
 def test_a_run_without_a_model_says_so(made: Path, tmp_path: Path) -> None:
     run_replay([str(made / "log.jsonl")], tmp_path / "run", _settings(), models=[])
-    with pytest.raises(CheckpointError, match="the run has trained no model"):
+    with pytest.raises(CheckpointError, match="the run has no model"):
         _ranked(made, run_dir=tmp_path / "run")
 
 
@@ -264,7 +263,7 @@ def test_a_corrupt_checkpoint_is_reported(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "run", tmp_path / "run")
     tensors = list_checkpoints(tmp_path / "run" / "checkpoints")[0] / "sinks" / "prectr-v2" / "trainer.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"trainer\.safetensors is corrupt"):
         _ranked(made, run_dir=tmp_path / "run")
 
 
@@ -275,8 +274,8 @@ def test_a_user_and_a_query_never_seen_are_ranked_as_new(made: Path) -> None:
     assert not ranking.user_preference.known
     assert sum(ranking.query_preference.impressions.values()) == 0
     assert {
-        "user 'nobody' is not known: ranked as a new one",
-        "query 'never asked' is not known: ranked as a new one",
+        "user 'nobody' is unknown: ranked as a new one",
+        "query 'never asked' is unknown: ranked as a new one",
     } <= set(ranking.notes)
     assert all(0.001 < each.click_probability < 0.9 for each in ranking.ranked)
 
@@ -296,9 +295,7 @@ def test_strange_titles_and_prices_have_sensible_scores(made: Path, model: str) 
     ]
     ranking = _ranked(made, items=strange, choice={"model": model})
     assert all(0.001 < each.click_probability < 0.9 for each in ranking.ranked)
-    assert "2 of 9 candidates have a price that means nothing (not above 0, or no number): scored as without one" in (
-        ranking.notes
-    )
+    assert "2 of 9 candidates have an invalid price (not a positive number): scored as without price" in (ranking.notes)
     assert any(note.startswith("3 of 9 candidates have no title") for note in ranking.notes)
     # A price that means nothing is none, but the ids differ: all else that the model reads is the same.
     by_id = {each.item_id: each for each in ranking.ranked}
@@ -308,15 +305,15 @@ def test_strange_titles_and_prices_have_sensible_scores(made: Path, model: str) 
 
 def test_levels_in_the_file_count_for_models_with_logged_levels(made: Path) -> None:
     given = [msgspec.structs.replace(item, relevance=1 + place % 4) for place, item in enumerate(ITEMS)]
-    told = _ranked(made, items=given, choice={"model": "wide-deep+"})
-    assert {each.item_id: each.relevance_level for each in told.ranked} == {
+    logged = _ranked(made, items=given, choice={"model": "wide-deep+"})
+    assert {each.item_id: each.relevance_level for each in logged.ranked} == {
         item.item_id: item.relevance for item in given
     }
-    assert {each.relevance_source for each in told.ranked} == {"given"}
+    assert {each.relevance_source for each in logged.ranked} == {"given"}
     assert {each.relevance_source for each in _ranked(made, choice={"model": "wide-deep+"}).ranked} == {"labelled"}
     inferred = _ranked(made, items=given)
     assert _log_odds(inferred) == _log_odds(_ranked(made))
-    assert "6 candidates carry a relevance: not looked at, this model infers it from the text" in inferred.notes
+    assert "the relevance of 6 candidates is ignored: this model infers it from the text" in inferred.notes
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -355,7 +352,7 @@ def test_the_command_prints_the_ranking_and_writes_all_of_it(made: Path, tmp_pat
     code, out, err = run(_write(tmp_path / name, ITEMS), "--json", str(tmp_path / "out.json"), "--top", "4")
     assert code == 0, err
     written = msgspec.json.decode((tmp_path / "out.json").read_bytes(), type=Ranking)
-    of_log = _ranked(made, at=None)
+    of_log = _ranked(made, as_of=None)
     assert _log_odds(written) == pytest.approx(_log_odds(of_log), abs=1e-6)
     assert (written.query, written.user_id, written.candidates, written.model) == ("query 1", "u1", 6, "prectr-v2")
     printed = [line for line in out.splitlines() if line.count("│") > 10]
@@ -380,15 +377,15 @@ def _numbers_of(of: Ranked) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("items.jsonl", "", "there are no candidates in it"),
-        ("items.jsonl", "\n\n", "there are no candidates in it"),
-        ("items.csv", "item_id,title\n", "there are no candidates in it"),
-        ("items.csv", "title,price\na,1\n", "names no column item_id, but title, price"),
+        ("items.jsonl", "", "no candidates"),
+        ("items.jsonl", "\n\n", "no candidates"),
+        ("items.csv", "item_id,title\n", "no candidates"),
+        ("items.csv", "title,price\na,1\n", "has no column item_id, but title, price"),
         ("items.csv", "item_id,price\na,cheap\n", "line 2: Expected `float"),
-        ("items.csv", "item_id,title\na,b,c\n", "line 2: 3 cells under 2 columns"),
+        ("items.csv", "item_id,title\na,b,c\n", "line 2: 3 cells for 2 columns"),
         ("items.jsonl", '{"item_id": "a"}\n{"title": "b"}\n', "line 2: Object missing required field `item_id`"),
-        ("items.jsonl", '{"item_id": "a"}\n{"item_id": "a"}\n', "line 2: item 'a' is on line 1 already"),
-        ("items.jsonl", '{"item_id": "a", "price": NaN}\n', "line 1: .*JSON has no NaN: leave the field out"),
+        ("items.jsonl", '{"item_id": "a"}\n{"item_id": "a"}\n', "line 2: item 'a' is already on line 1"),
+        ("items.jsonl", '{"item_id": "a", "price": NaN}\n', "line 1: .*JSON has no NaN: omit the field"),
         ("items.jsonl", '{"item_id": "a", "relevance": 9}\n', "line 1: .*relevance"),
         ("items.jsonl", '{"item_id": "' + "é" * 200 + '"}\n', "line 1: item_id has 400 bytes"),
     ],
@@ -416,10 +413,10 @@ def test_a_price_that_is_no_number_in_csv_is_scored_as_none(tmp_path: Path, run:
     (tmp_path / "items.csv").write_text("item_id,title,price\na,title 1,nan\nb,🎉,\n")
     code, out, err = run(tmp_path / "items.csv")
     assert code == 0, err
-    assert "1 of 2 candidates have a price that means nothing" in out
+    assert "1 of 2 candidates have an invalid price" in out
 
 
 def test_a_time_that_is_none_is_wrong_use(tmp_path: Path, run: Run) -> None:
     code, _, err = run(_write(tmp_path / "items.jsonl", ITEMS), "--as-of", "soon")
     assert code == 2
-    assert "'soon' is no time" in err
+    assert "'soon' is not a time" in err

@@ -60,7 +60,7 @@ def test_replay_prints_record_outcomes_and_the_report_path(made: Path, tmp_path:
     done = prectr("replay", made / "log.jsonl", "--no-train", "--partitions", "2", "--run-dir", tmp_path / "run")
     outcomes = expected(made)["outcomes"]
     assert f"{outcomes['clicks']['joined']:,} clicks joined" in done.stdout
-    assert f"{len(expected(made)['dead']):,} dead letters" in done.stdout
+    assert f"Dead letters: {len(expected(made)['dead']):,}." in done.stdout
     assert f"report: {tmp_path / 'run' / 'report.html'}" in done.stdout
     assert "replay: 100 %" in done.stderr
 

@@ -2,13 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
 
-from prectr.model.config import TrainerConfig
-from prectr.ops.settings.loader import Settings, describe, load_settings
+from prectr.model.config import MODEL_NAMES, TrainerConfig
+from prectr.ops.cli.main import app
+from prectr.ops.commands.pipeline.settings import settings
+from prectr.ops.settings.fields import FIELDS, read_value
+from prectr.ops.settings.loader import Settings, describe, environment_variable, load_settings
+from prectr.ops.settings.reference import SettingRow, markdown_text, toml_text
 from prectr.state.errors import ConfigError, UsageError
+from prectr.state.setting import Setting, SettingField, fields_of, format_duration
 from prectr.stream.config import PipelineConfig
 
 
@@ -53,23 +59,24 @@ def test_the_environment_can_name_the_file_and_a_flag_names_another(toml: Path, 
     assert load({"PRECTR_DEBUG": "1", "PATH": "/bin"}) == load()
 
 
-@pytest.mark.parametrize("config", [PipelineConfig, TrainerConfig])
-def test_every_setting_has_an_environment_variable_and_a_flag_that_change_it(config: type) -> None:
-    other = {"labeller": "lexical", "device": "cpu", "model": "lr", "without": "x,y", "hidden": "3, 4"}
-    other |= {
-        "level_source": "logged",
-        "encoder": "folder",
-        "debias": "prior_adjustment",
-        "encoder_share": "0.5",
-        "exposure": "off",
-    }
-    for field in dataclasses.fields(config):
-        default = getattr(config(), field.name)
-        value = other.get(field.name) or str(type(default)(default + 1))
-        from_environment = describe(load({f"PRECTR_{field.name.upper()}": value}))
-        assert from_environment == describe(load(**{field.name: value}))
-        changed = {name for name, old in describe(load()).items() if from_environment[name] != old}
-        assert changed == ({field.name} if field.name != "labeller" else set())
+def another_value(field: SettingField) -> str:
+    """A valid value of a setting, as text, that is not its default."""
+    if field.setting.choices:
+        return next((choice for choice in field.setting.choices if choice != field.default), "lexical")
+    if field.kind in (int, float):
+        assert isinstance(field.default, int | float)
+        higher = field.kind(field.default + 1)
+        return str(higher if field.setting.allows(higher) else field.setting.le)
+    return {"without": "x,y", "hidden": "3, 4", "encoder": "folder"}[field.name]
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_every_setting_has_an_environment_variable_and_a_flag_that_change_it(field: SettingField) -> None:
+    value = another_value(field)
+    from_environment = describe(load({environment_variable(field.name): value}))
+    assert from_environment == describe(load(**{field.name: value}))
+    changed = {name for name, old in describe(load()).items() if from_environment[name] != old}
+    assert changed == ({field.name} if field.name != "labeller" else set())
 
 
 @pytest.mark.parametrize(
@@ -101,12 +108,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     ("key", "value", "what"),
     [
         ("partitions", 0, "at least 1"),
-        ("partitions", 1025, "at most 1024"),
-        ("partitions", 2.5, "wrong kind"),
-        ("partitions", True, "wrong kind"),
+        ("partitions", 1025, "at least 1, at most 1,024"),
+        ("partitions", 2.5, "wrong type"),
+        ("partitions", True, "wrong type"),
         ("partitions", "2.5", "not a whole number"),
         ("batch_pages", "many", "not a whole number"),
-        ("batch_span", 0, "more than 0"),
+        ("batch_span", 0, "at least 1ms"),
         ("batch_span", float("nan"), "out of range"),
         ("batch_span", float("inf"), "out of range"),
         ("batch_span", "1e300", "out of range"),
@@ -114,11 +121,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("embedding_lr", "fast", "not a number"),
         ("hidden", "64,0", "at least 1"),
         ("hidden", "64,x", "not a whole number"),
-        ("hidden", 64, "wrong kind"),
-        ("device", "tpu", "none of auto, cpu, cuda"),
-        ("labeller", "oracle", "none of lexical"),
-        ("without", 3, "wrong kind"),
-        ("model", 3, "wrong kind"),
+        ("hidden", 64, "wrong type"),
+        ("device", "tpu", "is not one of auto, cpu, cuda"),
+        ("labeller", "oracle", "is not one of lexical"),
+        ("without", 3, "wrong type"),
+        ("model", 3, "wrong type"),
         ("seed", -1, "at least 0"),
     ],
 )
@@ -166,3 +173,162 @@ def test_a_description_names_every_setting_and_can_be_written_as_json() -> None:
 
 def test_a_wrong_setting_is_wrong_use() -> None:
     assert issubclass(ConfigError, UsageError)
+
+
+NUMERIC = [field for field in FIELDS.values() if field.kind in (int, float, tuple[int, ...])]
+
+
+@pytest.mark.parametrize("field", NUMERIC, ids=lambda field: field.name)
+def test_every_number_has_a_range_that_holds_its_default_and_nothing_infinite(field: SettingField) -> None:
+    setting = field.setting
+    assert setting.ge is not None
+    assert setting.le is not None
+    assert setting.allows(field.default)
+    of = (lambda number: (number,)) if isinstance(field.default, tuple) else (lambda number: number)
+    assert setting.allows(of(setting.ge))
+    assert setting.allows(of(setting.le))
+    outside = (setting.ge - 1, setting.le * 2, float("nan"), float("inf"), float("-inf"))
+    assert not any(setting.allows(of(number)) for number in outside)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["position_ftrl_alpha", "wide_ftrl_alpha", "ftrl_alpha", "ftrl_beta", "smoothing", "wide_prior", "slope_prior"],
+)
+def test_a_zero_that_something_is_divided_by_is_refused(name: str) -> None:
+    assert f"{name}: '0' (environment variable PRECTR_{name.upper()}) is out of range" in error_of(
+        {f"PRECTR_{name.upper()}": "0"}
+    )
+
+
+@pytest.mark.parametrize(("name", "text"), [("dense_lr", "1e6"), ("ftrl_alpha", "1e-300")])
+def test_a_number_that_training_turns_into_infinity_is_refused(name: str, text: str) -> None:
+    assert "is out of range" in error_of({f"PRECTR_{name.upper()}": text})
+
+
+def test_a_duration_that_rounds_to_no_millisecond_is_refused() -> None:
+    for name in ("attribution_window", "half_life", "user_ttl", "batch_span", "max_clock_skew"):
+        assert f"{name}: '0.0001ms' (--{name.replace('_', '-')}) is out of range" in error_of(**{name: "0.0001ms"})
+
+
+@pytest.mark.parametrize("field", NUMERIC, ids=lambda field: field.name)
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan"])
+def test_toml_that_is_not_finite_is_refused(field: SettingField, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "prectr.toml"
+    path.write_text(f"{field.name} = {f'[{text}]' if isinstance(field.default, tuple) else text}")
+    assert error_of(file=path).startswith(f"{field.name}: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PRECTR_SERVICE_HOST", "10.0.0.1"),
+        ("PRECTR_SERVICE_PORT", "9400"),
+        ("PRECTR_SERVICE_PORT_METRICS", "9400"),
+        ("PRECTR_PORT", "tcp://10.0.0.1:9400"),
+        ("PRECTR_PORT_9400_TCP", "tcp://10.0.0.1:9400"),
+        ("PRECTR_PORT_9400_TCP_ADDR", "10.0.0.1"),
+        ("PRECTR_PORT_9400_TCP_PORT", "9400"),
+        ("PRECTR_PORT_9400_TCP_PROTO", "tcp"),
+        ("PRECTR_MONITOR_SERVICE_HOST", "10.0.0.1"),
+        ("PRECTR_MONITOR_PORT", "tcp://10.0.0.1:9480"),
+    ],
+)
+def test_variables_that_kubernetes_injects_for_a_service_are_ignored(variable: str, value: str) -> None:
+    assert load({variable: value}) == load()
+
+
+@pytest.mark.parametrize("variable", ["PRECTR_PORT", "PRECTR_METRICS_PORT", "PRECTR_SERVICE", "PRECTR_SEEED"])
+def test_a_variable_that_is_neither_a_setting_nor_injected_is_refused(variable: str) -> None:
+    assert f"there is no setting for the environment variable {variable}; " in error_of({variable: "9400"})
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.5, 1.0, 90.0, 3600.0, 5400.0, 86400.0, 1e7, 0.1 + 0.2])
+def test_a_duration_is_written_as_it_is_read(seconds: float) -> None:
+    assert read_value(FIELDS["allowed_lateness"], format_duration(seconds), "") == seconds
+
+
+def test_the_source_of_every_value_that_is_not_the_default_is_known(toml: Path) -> None:
+    sources = load({"PRECTR_PARTITIONS": "3"}, toml, seed=1).sources
+    assert sources == {
+        "partitions": "environment variable PRECTR_PARTITIONS",
+        "batch_span": str(toml),
+        "half_life": str(toml),
+        "without": str(toml),
+        "hidden": str(toml),
+        "seed": "--seed",
+    }
+
+
+def test_a_field_without_a_declaration_or_with_a_name_that_is_taken_is_a_mistake() -> None:
+    @dataclasses.dataclass
+    class Bare:
+        size: int = 1
+
+    @dataclasses.dataclass
+    class Same:
+        seed: Annotated[int, Setting(help="Another seed.")] = 1
+
+    with pytest.raises(TypeError, match=r"Bare\.size declares no Setting"):
+        fields_of(Bare)
+    with pytest.raises(TypeError, match="two settings have the name seed"):
+        fields_of(TrainerConfig, Same)
+
+
+def test_the_configuration_page_is_up_to_date() -> None:
+    page = Path(__file__).parents[3] / "docs" / "configuration.md"
+    assert page.read_text() == markdown_text(), "run: prectr settings --markdown docs/configuration.md"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"batch_span": "1d", "hidden": "8", "without": "debias,incentive", "encoder": 'a "b"\\c\n\x7f é', "seed": 7},
+        {"attribution_window": 0.1 + 0.2, "half_life": 1e9 / 3, "dense_lr": 1e-5, "ftrl_l1": 1e-7},
+    ],
+)
+def test_settings_written_as_toml_load_back_to_the_same(overrides: dict[str, object], tmp_path: Path) -> None:
+    written = load(**overrides)
+    path = tmp_path / "prectr.toml"
+    path.write_text(toml_text(written), encoding="utf-8")
+    assert load(file=path) == written
+    assert set(load(file=path).sources) == set(FIELDS)
+
+
+def test_the_command_shows_each_value_and_its_source(
+    toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRECTR_SEED", "5")
+    settings(markdown=None, toml=None, config=toml, json=tmp_path / "settings.json", dense_lr="0.01")
+    rows = {row.name: row for row in read_rows(tmp_path / "settings.json")}
+    assert list(rows) == list(FIELDS)
+    assert (rows["seed"].value, rows["seed"].default) == (5, 0)
+    assert (rows["dense_lr"].value, rows["dense_lr"].source) == (0.01, "--dense-lr")
+    assert rows["seed"].source == "environment variable PRECTR_SEED"
+    assert (rows["half_life"].value, rows["half_life"].default, rows["half_life"].unit) == (43_200.0, 604_800.0, "s")
+    assert (rows["half_life"].allowed, rows["half_life"].source) == ("1ms – 36600d", str(toml))
+    assert (rows["hidden"].value, rows["hidden"].default) == ([8], [64, 32])
+    assert (rows["model"].source, rows["model"].choices) == ("default", list(MODEL_NAMES))
+    assert rows["labeller"].environment_variable == "PRECTR_LABELLER"
+    table = " ".join(capsys.readouterr().out.split())
+    assert all(name in table for name in FIELDS)
+    assert "12h │ 7d │ 1ms – 36600d" in table
+
+
+def test_the_command_writes_files_instead_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings(config=None, json=None, toml=tmp_path / "prectr.toml", markdown=tmp_path / "page.md", batch_span="1d")
+    assert load(file=tmp_path / "prectr.toml") == load(batch_span=86_400)
+    assert (tmp_path / "page.md").read_text() == markdown_text()
+    assert capsys.readouterr().out == ""
+
+
+def read_rows(path: Path) -> list[SettingRow]:
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, list[SettingRow]])["settings"]
+
+
+def test_a_flag_of_a_setting_shows_its_meaning_default_and_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        app(["settings", "--help"])
+    out = " ".join(word for word in capsys.readouterr().out.split() if word != "│")
+    assert "--hidden LIST Widths of the hidden layers of the deep part. Default 64,32; 1 – 65,536 each." in out

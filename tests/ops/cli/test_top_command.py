@@ -32,7 +32,7 @@ def test_an_address_may_be_short(given_address: str, metrics: str, page: str) ->
 
 @pytest.mark.parametrize("address", ["", "file:///etc/passwd", "ftp://host:1", "host:port", "http://:1", "host:99999"])
 def test_what_is_no_address_is_wrong_use(address: str) -> None:
-    with pytest.raises(UsageError, match=r"is not an address over HTTP.*--endpoint"):
+    with pytest.raises(UsageError, match=r"is not an HTTP URL.*--endpoint"):
         exporter_url(address)
 
 
@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with TextServer(join_task_metrics(0)) as served:
         done = prectr("top", "--once", "--endpoint", served.url, "--json", tmp_path / "missing" / "top.json")
     assert done.returncode == 1
-    assert "missing/top.json: No such file or directory; name another file with --json" in done.stderr
+    assert "missing/top.json: No such file or directory; choose another --json file" in done.stderr
 
 
 def test_it_runs_until_it_is_terminated() -> None:
@@ -107,5 +107,5 @@ def test_on_a_terminal_it_draws_in_place_and_ctrl_c_gives_the_screen_back() -> N
     # The other screen, and back again; the cursor is shown at the end.
     assert shown.index("\x1b[?1049h") < shown.index("join") < shown.index("\x1b[?1049l")
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
-    assert "Ctrl-C ends" in shown
+    assert "Ctrl-C exits" in shown
     assert "Traceback" not in shown

@@ -87,7 +87,7 @@ def test_kafka_is_at_the_default_bootstrap_address() -> None:
     listening = dict(each.split("://") for each in environ["KAFKA_LISTENERS"].split(","))
     assert advertised["PLAINTEXT"] == "kafka:29092"
     assert listening["PLAINTEXT"] == ":29092"
-    # What this machine's programs are told must be what is published here.
+    # The advertised address must be the published one.
     assert SERVICES["kafka"]["ports"] == [f"127.0.0.1:{advertised['HOST'].split(':')[1]}:{listening['HOST'][1:]}"]
     assert set(environ["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(",")) == {
         f"{each}:PLAINTEXT" for each in listening

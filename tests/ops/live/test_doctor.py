@@ -24,6 +24,7 @@ from prectr.ops.doctor.snapshots import check_snapshots
 from prectr.ops.doctor.stores import check_stores
 from prectr.ops.doctor.topic_checks import SnapshotTarget as Kept
 from prectr.ops.doctor.versions import check_versions
+from prectr.state.identity import StoreIdentity
 from prectr.state.lock import FolderLock
 from prectr.state.snapshot_storage import SnapshotStorage
 from prectr.state.snapshots import TaskSnapshots
@@ -31,8 +32,7 @@ from prectr.state.store import Store
 from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.kafka.io.example_reader import ReaderState
 from prectr.stream.kafka.io.sink_runner import LiveCheckpoint
-from prectr.stream.kafka.tasks.task import StoreIdentity
-from prectr.stream.kafka.transactions.producer import CommitMetadata
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
 from prectr.stream.ordering.watermark import initial_watermark
 from prectr.stream.replay.run_checkpoint import CheckpointWriter
 from prectr.stream.sinks.run_digest import RunDigest
@@ -42,7 +42,7 @@ EVENTS = TopicPartition("search-events", 0)
 
 
 def commits(first: int = 0, end: int = 100, committed: int | None = 50, began: int = 0) -> GroupOffsets:
-    """One partition a topic; `committed` by sessions, nothing by queries."""
+    """One partition a topic; `committed` by join, nothing by aggregate."""
     said = None if committed is None else (committed, CommitMetadata(TOPIC_ID, start_offset=began))
     places = {
         "join": [PartitionOffsets(EVENTS, first, end, said)],
@@ -91,9 +91,9 @@ def test_a_state_at_or_before_the_commit_is_fine_and_untouched(tmp_path: Path, p
     ("position", "topic_id", "found", "seen", "advice"),
     [
         (60, TOPIC_ID, commits(), "ahead of the commit at 50", "--group-prefix"),
-        (20, "older", commits(), "not of this system", "--state-dir"),
-        (20, TOPIC_ID, commits(committed=None), "has committed nothing", "begin again"),
-        (20, TOPIC_ID, commits(first=30), "the log begins at 30", "further on"),
+        (20, "older", commits(), "not to this system", "--state-dir"),
+        (20, TOPIC_ID, commits(committed=None), "has committed nothing", "start over"),
+        (20, TOPIC_ID, commits(first=30), "the log starts at 30", "restore a newer state"),
     ],
 )
 def test_a_state_that_cannot_be_used(
@@ -195,7 +195,7 @@ def test_a_corrupt_snapshot_and_one_of_another_system(tmp_path: Path) -> None:
     newest = max((url / "join-0" / "manifests").iterdir())
     whole = newest.read_bytes()
     newest.write_bytes(whole[: len(whole) // 2])
-    assert "the newest is damaged" in kept(url, commits()).observed
+    assert "the newest is corrupt" in kept(url, commits()).observed
     newest.write_bytes(whole)
     shutil.rmtree(url / "join-0" / "files")
     assert kept(url, commits()).severity == "error"
@@ -209,7 +209,7 @@ def test_a_snapshot_older_than_the_log_start(tmp_path: Path) -> None:
     snapshot(url, 20, time.time())
     finding = kept(url, commits(first=30))
     assert finding.severity == "error"
-    assert "the log begins at 30" in finding.observed
+    assert "the log starts at 30" in finding.observed
 
 
 def make_checkpoint(run_dir: Path, offset: int) -> Path:
@@ -245,7 +245,7 @@ def test_a_checkpoint_whose_next_example_is_gone(tmp_path: Path, found: GroupOff
     make_checkpoint(tmp_path, 50)
     finding = newest(tmp_path, found)
     assert finding.severity == "error"
-    assert "offset 50 of partition 0 is next" in finding.observed
+    assert "next offset of partition 0 is 50" in finding.observed
 
 
 @pytest.mark.parametrize(("found", "level"), [(commits(end=40), "ok"), (commits(first=60), "error")])

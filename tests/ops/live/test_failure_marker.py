@@ -1,4 +1,4 @@
-"""Training that ends at a loss that is not finite is seen: before the end, and by the trainer that is started again."""
+"""Training that stops at a loss that is not finite is exported: before the exit, and by the restarted trainer."""
 
 import json
 import os

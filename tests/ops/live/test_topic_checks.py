@@ -51,7 +51,7 @@ def test_a_sound_system_has_nothing_to_say() -> None:
 
 
 def test_a_missing_topic_is_made_with_as_many_partitions_as_the_events_have() -> None:
-    found = seen(system(search_events=topic(7), search_activity=None, training_examples=topic(7)))
+    found = seen(system(search_events=topic(7), joined_pages=None, training_examples=topic(7)))
     command = "prectr topics create --bootstrap b:9092 --partitions 7 --topic-prefix p."
     assert found == {"p.joined-pages": ("error", command)}
 
@@ -59,7 +59,7 @@ def test_a_missing_topic_is_made_with_as_many_partitions_as_the_events_have() ->
 @pytest.mark.parametrize(
     ("name", "facts", "what", "level", "advice"),
     [
-        ("joined-pages", topic(5), "partitions", "error", "must be alike"),
+        ("joined-pages", topic(5), "partitions", "error", "must be equal"),
         ("training-examples", topic(replicas=1, min_insync_replicas="1"), "replication", "warning", "--replication 3"),
         (
             "search-events",
@@ -79,7 +79,7 @@ def test_a_missing_topic_is_made_with_as_many_partitions_as_the_events_have() ->
         ("training-examples", topic(retention_ms=str(7 * DAY)), "retention", "warning", "retention.ms=-1"),
         ("search-events", topic(retention_ms=str(7 * DAY)), "retention", "warning", "--snapshots URL"),
         ("dead-letters", topic(dead=True, retention_ms="3600000"), "retention", "warning", "retention.ms=2592000000"),
-        ("search-events", TopicHealth(4, 3, [2], [], None), "replication", "warning", "behind or gone"),
+        ("search-events", TopicHealth(4, 3, [2], [], None), "replication", "warning", "lagging or down"),
         ("search-events", TopicHealth(4, 3, [], [1, 3], None), "partitions", "error", "bring their brokers back"),
         ("search-events", TopicHealth(4, 3, [], [], None), "settings", "warning", "DescribeConfigs"),
     ],
@@ -107,7 +107,7 @@ def test_dead_letters_fit_the_largest_event_of_a_larger_limit() -> None:
     ],
 )
 def test_retention_is_held_against_the_snapshots(retention: int, every: float, level: str | None) -> None:
-    found = seen(system(search_activity=topic(retention_ms=str(retention))), SnapshotTarget("s3://b", every))
+    found = seen(system(joined_pages=topic(retention_ms=str(retention))), SnapshotTarget("s3://b", every))
     assert found.get("p.joined-pages retention", (None, ""))[0] == level
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import prectr.ops.dashboards
-from prectr.ops.cli.main import COMMANDS, _load
+from prectr.ops.cli.main import COMMANDS, load_command
 from prectr.stream.events.decode import Reason
 from tests.kit.observe.promql import RULES, alerts, exporter_metrics_of, recording_rules, rules, unknown_parts
 from tests.kit.observe.promtool import promtool
@@ -106,7 +106,7 @@ def test_every_command_of_the_runbook_is_one_that_is_there_with_these_flags() ->
     assert len(commands()) > 10
     for name, *args in commands():
         assert name in COMMANDS
-        _check(_load(name), name, args)
+        _check(load_command(name), name, args)
 
 
 def _check(command: click.Command, name: str, args: list[str]) -> None:

@@ -15,7 +15,14 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 import prectr.ops.dashboards
 from prectr.ops.dashboards import DASHBOARDS
 from prectr.ops.dashboards.grafana import dashboard_json
-from tests.kit.observe.promql import exported, exporter_metrics_of, parse_expression, recording_rules, unknown_parts
+from tests.kit.observe.promql import (
+    exported,
+    exporter_metrics_of,
+    labels_of_rule,
+    parse_expression,
+    recording_rules,
+    unknown_parts,
+)
 from tests.kit.observe.promtool import promtool
 
 FOLDER = Path(prectr.ops.dashboards.__file__).parent
@@ -103,14 +110,14 @@ def test_legends_and_variables_name_labels_that_are_there(name: str) -> None:
     for panel in panels(name):
         for target in panel["targets"]:
             wanted = parse_expression(filled(target["expr"]))
-            level = {
-                part
+            of_rules = {
+                label
                 for one in wanted.selectors
                 if one.metric in recording_rules()
-                for part in re.split("[:_]", one.metric)
+                for label in labels_of_rule(one.metric)
             }
             for label in re.findall(r"\{\{(.*?)\}\}", target.get("legendFormat", "")):
-                assert label in wanted.labels | level, f"{panel['title']}: {label}"
+                assert label in wanted.labels | of_rules, f"{panel['title']}: {label}"
     has = {each["name"] for each in committed(name)["templating"]["list"]}
     uses = set(re.findall(r"\$(\w+)", " ".join(t["expr"] for p in panels(name) for t in p["targets"])))
     assert uses - {"__rate_interval"} == has - {"datasource"}
@@ -176,11 +183,11 @@ def test_the_command_says_what_is_out_of_date_and_writes_nothing(tmp_path: Path)
     (tmp_path / "state.json").unlink()
     stale = command("--out", str(tmp_path), "--check")
     assert stale.returncode == 1
-    assert re.findall(r"(\w+)\.json is not what the code says", stale.stderr) == ["quality", "state"]
+    assert re.findall(r"(\w+)\.json is out of date", stale.stderr) == ["quality", "state"]
     assert (tmp_path / "quality.json").read_text() == "{}\n"
     nowhere = command("--out", str(tmp_path / "none"))
     assert nowhere.returncode == 2
-    assert "is no folder" in nowhere.stderr
+    assert "is not a folder" in nowhere.stderr
 
 
 def test_without_grafanas_package_the_command_says_what_to_install_and_nothing_else_needs_it() -> None:

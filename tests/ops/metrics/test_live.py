@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from prometheus_client.metrics_core import Metric
 
 from prectr.model.quality.quality import Quality
-from prectr.ops.cli.metrics_options import optional_exporter
+from prectr.ops.cli.options import MetricsOptions
 from prectr.ops.metrics.exporter import Exporter
 from prectr.ops.metrics.replay import replay_metrics
 from prectr.ops.metrics.stream import stream_metrics
@@ -98,7 +98,7 @@ GAUGES_AND_COUNTERS = {
     "prectr_pending_pages": {("join", 0): 15},
     "prectr_pending_clicks": {("join", 0): 5},
     "prectr_watermark_timestamp_seconds": {("join", 0): 1_700_000_000.5},
-    # The other task has heard of a watermark 20 s further on.
+    # The other task knows a watermark that is 20 s ahead.
     "prectr_watermark_lag_seconds": {("join", 0): 20},
     "prectr_snapshot_bytes": {("join", 0): 9000},
     "prectr_snapshot_age_seconds": {("join", 0): 12.5},
@@ -272,21 +272,22 @@ def test_promtool_finds_nothing_to_say(which: str, tmp_path: Path) -> None:
 
 
 def test_an_exporter_logs_its_address(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "ops"), optional_exporter(stream_metrics, 0, None) as exporter:
+    options = MetricsOptions(metrics_port=0)
+    with caplog.at_level(logging.INFO, "prectr.ops"), options.exporter(stream_metrics) as exporter:
         assert exporter is not None
         assert f"metrics: http://127.0.0.1:{exporter.port}/metrics" in caplog.messages
 
 
 def test_without_a_port_nothing_is_served_and_an_address_alone_is_wrong_use() -> None:
-    with optional_exporter(stream_metrics, None, None) as exporter:
+    with MetricsOptions().exporter(stream_metrics) as exporter:
         assert exporter is None
-    with pytest.raises(UsageError, match=r"--metrics-address 0\.0\.0\.0 goes with --metrics-port"):
-        optional_exporter(stream_metrics, None, "0.0.0.0")
+    with pytest.raises(UsageError, match=r"--metrics-address 0\.0\.0\.0 requires --metrics-port"):
+        MetricsOptions(metrics_address="0.0.0.0").exporter(stream_metrics)
 
 
 def test_the_command_refuses_an_address_without_a_port(tmp_path: Path) -> None:
     flags = ["--bootstrap", "127.0.0.1:1", "--state-dir", tmp_path / "state", "--metrics-address", "0.0.0.0"]
     done = prectr("stream", *flags)
     assert done.returncode == 2
-    assert "goes with --metrics-port" in done.stderr
+    assert "requires --metrics-port" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""docs/metrics.md against the code: every metric that is exported, and none besides, as the exporters have it."""
+"""The catalogue of metrics, and docs/metrics.md generated from it, against what the exporters export."""
 
 import re
 from collections import defaultdict
@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 from prometheus_client.metrics_core import Metric
 
+from prectr.ops.metrics.catalogue import SECTIONS
+from prectr.ops.metrics.reference import page
 from prectr.ops.metrics.replay import replay_metrics
 from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import TrainSnapshot, train_metrics
@@ -26,23 +28,24 @@ JOBS = ("stream", "train", "monitor", "replay")
 
 
 @dataclass
-class Row:
-    """What is told of a metric."""
+class Exported:
+    """What the exporters have of a metric."""
 
-    kind: str = ""
+    type: str = ""
     labels: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
-    meaning: str = ""
+    meanings: set[str] = field(default_factory=set)
 
 
 @cache
-def families() -> dict[str, Row]:
-    """What the exporters have, from samples of all that they may know."""
-    found: dict[str, Row] = defaultdict(Row)
+def families() -> dict[str, Exported]:
+    """What the exporters have, from samples of everything that they can export."""
+    found: dict[str, Exported] = defaultdict(Exported)
     for job, metrics in zip(JOBS, exporters(), strict=True):
         for metric in metrics:
             row = found[f"{metric.name}_total" if metric.type == "counter" else metric.name]
-            row.kind, row.meaning = metric.type, metric.documentation
+            row.type = metric.type
+            row.meanings.add(metric.documentation)
             row.jobs.add(job)
             row.labels |= {label for sample in metric.samples for label in sample.labels if label != "le"}
     return found
@@ -62,36 +65,38 @@ def exporters() -> Iterator[Iterator[Metric]]:
     yield replay_metrics(snapshot_of({"lr": quality_of(0)}))
 
 
-def rows() -> dict[str, tuple[Row, str]]:
-    """What the page says of each metric, and its example."""
-    found: dict[str, tuple[Row, str]] = {}
-    for line in PAGE.read_text().splitlines():
-        if not line.startswith("| `prectr_"):
-            continue
-        name, kind, labels, jobs, meaning, example = (cell.strip() for cell in line.strip("|").split(" | "))
-        assert name not in found, f"{name} is there twice"
-        found[name.strip("`")] = (
-            Row(kind, set(filter(None, labels.split(", "))), set(jobs.split(", ")), meaning),
-            example.strip("`"),
-        )
-    return found
+DEFINITIONS = {metric.name: metric for _, metrics, _ in SECTIONS for metric in metrics}
 
 
-def test_the_page_has_every_metric_as_it_is_exported_and_no_other() -> None:
-    page = {name: row for name, (row, _) in rows().items()}
-    assert page.keys() == families().keys()
-    for name, row in families().items():
-        assert page[name] == row, name
+def test_the_catalogue_has_every_exported_metric_as_it_is_exported_and_no_other() -> None:
+    assert len(DEFINITIONS) == sum(len(metrics) for _, metrics, _ in SECTIONS)
+    assert {
+        name: Exported(metric.type, set(metric.labels), set(metric.jobs), {metric.meaning})
+        for name, metric in DEFINITIONS.items()
+    } == dict(families())
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m prectr.ops.metrics.reference"
 
 
 def test_labels_are_those_agreed_on_and_the_page_names_them_all() -> None:
     used = set().union(*(row.labels for row in families().values()))
     assert used == ALLOWED_LABELS
-    assert all(f"`{label}`" in PAGE.read_text() for label in ALLOWED_LABELS)
+    assert all(f"`{label}`" in page() for label in ALLOWED_LABELS)
+
+
+def test_names_end_in_their_unit_and_help_texts_are_sentences() -> None:
+    for name, metric in DEFINITIONS.items():
+        assert name.endswith("_total") == (metric.type == "counter"), name
+        assert metric.meaning[0].isupper(), name
+        assert metric.meaning.endswith("."), name
+        if re.search("_seconds(_total)?$", name):
+            assert "seconds" in metric.meaning, name
 
 
 def test_every_example_asks_for_its_metric_and_prometheus_reads_it(tmp_path: Path) -> None:
-    examples = {name: example for name, (_, example) in rows().items()}
+    examples = {name: metric.example for name, metric in DEFINITIONS.items()}
     for name, example in examples.items():
         asked = {re.sub("_(bucket|count|sum)$", "", each) for each in re.findall(r"prectr_\w+", example)}
         assert name in asked
@@ -107,7 +112,7 @@ def test_every_example_asks_for_its_metric_and_prometheus_reads_it(tmp_path: Pat
 
 
 def test_metrics_exported_by_two_jobs_are_selected_by_job() -> None:
-    for name, (row, example) in rows().items():
-        told = row.jobs - {"replay"}
-        if len(told) > 1 and name != "prectr_consumer_lag_records":
-            assert f'{name}{{job="' in example, "a sum over both counts twice"
+    for name, metric in DEFINITIONS.items():
+        live_jobs = set(metric.jobs) - {"replay"}
+        if len(live_jobs) > 1 and name != "prectr_consumer_lag_records":
+            assert f'{name}{{job="' in metric.example, "a sum over both counts twice"

@@ -58,12 +58,12 @@ def test_a_scrape_shows_the_counts_of_the_snapshot() -> None:
     def at(name: str, **labels: str) -> float:
         return seen[name, frozenset(labels.items())]
 
-    events = {"impression": 100, "click": 50, "unreadable": 7}
+    events = {"page": 100, "click": 50, "unreadable": 7}
     pages = {"emitted": 80, "duplicate": 3, "dead_letter": 2}
     clicks = {"joined": 30, "duplicate": 5, "late": 4, "orphan": 3, "foreign": 2, "dead_letter": 1}
-    for name, ends in (("events", events), ("pages", pages), ("clicks", clicks)):
+    for name, label, ends in (("events", "type", events), ("pages", "outcome", pages), ("clicks", "outcome", clicks)):
         found = {labels: n for (metric, labels), n in seen.items() if metric == f"prectr_{name}_total"}
-        assert found == {frozenset({"stage": "join", "outcome": end}.items()): n for end, n in ends.items()}
+        assert found == {frozenset({"stage": "join", label: end}.items()): n for end, n in ends.items()}
     assert at("prectr_pending_clicks", stage="join") == 5
     assert at("prectr_dead_letters_total", stage="join", reason="json") == 7
     assert at("prectr_dead_letters_total", stage="join", reason="future_timestamp") == 3

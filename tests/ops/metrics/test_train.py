@@ -23,7 +23,7 @@ from tests.ops.metrics.test_live import NOW, Learned
 from tests.ops.metrics.test_replay import quality_of
 
 
-def learning(heard: int | None = 1_700_000_090_000, newest: int | None = 1_700_000_000_000) -> TrainerStatus:
+def learning(watermark: int | None = 1_700_000_090_000, newest: int | None = 1_700_000_000_000) -> TrainerStatus:
     return TrainerStatus(
         models={
             "lr": ModelTrainingStatus(
@@ -39,7 +39,7 @@ def learning(heard: int | None = 1_700_000_090_000, newest: int | None = 1_700_0
             )
         },
         wait_seconds=12.5,
-        latest_watermark=heard,
+        latest_watermark=watermark,
         published_windows=40,
         dropped_windows=2,
         lag=[7, None, 0],
@@ -65,8 +65,8 @@ def test_time_losses_and_the_norm_are_shown_by_model(tmp_path: Path) -> None:
         assert at(samples, "prectr_train_seconds_total", model="lr", phase=step) == value
     # All models wait together: an empty label is none.
     assert at(samples, "prectr_train_seconds_total", model="", phase="wait") == 12.5
-    assert at(samples, "prectr_loss_nats_total", model="lr", reason="click") == 321.5
-    assert at(samples, "prectr_loss_nats_total", model="lr", reason="monotonicity") == 2.5
+    assert at(samples, "prectr_loss_nats_total", model="lr", loss="click") == 321.5
+    assert at(samples, "prectr_loss_nats_total", model="lr", loss="monotonicity") == 2.5
     assert at(samples, "prectr_trained_impressions_total", model="lr") == 640
     assert at(samples, "prectr_trained_batches_total", model="lr") == 12
     assert at(samples, "prectr_gradient_norm", model="lr") == 0.75
@@ -85,8 +85,9 @@ def test_the_lag_is_shown_by_partition_where_it_is_known(tmp_path: Path) -> None
 
 def test_record_outcomes_are_exported_by_the_stages_alone(tmp_path: Path) -> None:
     samples, _ = served(learning(), tmp_path)
-    told = {name for name, _ in samples}
-    assert not told & {f"prectr_{name}" for name in ("events_total", "impressions_total", "clicks_total", "pages_open")}
+    exported = {name for name, _ in samples}
+    of_stages = ("events_total", "pages_total", "clicks_total", "pending_pages")
+    assert not exported & {f"prectr_{name}" for name in of_stages}
 
 
 def test_a_device_is_idle_for_what_it_did_not_compute_in_the_last_half_minute() -> None:
@@ -99,7 +100,7 @@ def test_a_device_is_idle_for_what_it_did_not_compute_in_the_last_half_minute() 
     # From here on the first seconds no longer count: 20 s of 30 s since second 110.
     assert idle.update(24.0) == pytest.approx(1 / 3)
     assert idle.update(24.0) == pytest.approx(0.5)
-    # What a device did is heard of late: never less than nothing.
+    # The device reports its work late: the ratio is never negative.
     assert idle.update(99.0) == 0.0
 
 
@@ -114,19 +115,19 @@ def test_each_kind_of_weights_that_a_model_has_shows_its_step(model: str, kinds:
 
 
 @pytest.mark.parametrize(
-    ("heard", "newest", "behind"),
+    ("watermark", "newest", "behind"),
     [
         (1_700_000_090_000, 1_700_000_000_000, 90),
-        # What is learned may be ahead of what the sources have told since.
+        # The trained pages may be ahead of the watermarks received since.
         (1_700_000_000_000, 1_700_000_090_000, 0),
         (None, 1_700_000_000_000, None),
         (1_700_000_090_000, None, None),
     ],
 )
 def test_freshness_is_the_event_time_between_stream_and_model(
-    heard: int | None, newest: int | None, behind: float | None, tmp_path: Path
+    watermark: int | None, newest: int | None, behind: float | None, tmp_path: Path
 ) -> None:
-    samples, _ = served(learning(heard, newest), tmp_path)
+    samples, _ = served(learning(watermark, newest), tmp_path)
     assert at(samples, "prectr_model_staleness_seconds", model="lr") == behind
 
 

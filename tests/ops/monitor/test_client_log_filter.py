@@ -1,4 +1,4 @@
-"""What the libraries complain of is told once in a while, in one line, and that it is over."""
+"""Errors of the libraries are logged at a limited rate, one line each, and so is their end."""
 
 import logging
 import threading
@@ -29,17 +29,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def test_warnings_are_limited_to_one_line_in_ten_seconds_and_their_end_is_logged(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "ops"), ClientLogFilter("h:1") as trouble:
+    with caplog.at_level(logging.INFO, "prectr.ops"), ClientLogFilter("h:1") as trouble:
         assert not trouble.is_failing()
         for _ in range(120):
             logging.getLogger("aiokafka.consumer").error("no connection\nto node %d", 1)
             clock.now += 0.1
         assert trouble.is_failing()
-        assert caplog.messages == ["h:1: waiting for Kafka; its client says: no connection to node 1"] * 2
+        assert caplog.messages == ["h:1: waiting for Kafka; client error: no connection to node 1"] * 2
         clock.now += 6
         assert not trouble.is_failing()
         assert not trouble.is_failing()
-        assert caplog.messages[2:] == ["h:1: all is well again"]
+        assert caplog.messages[2:] == ["h:1: Kafka is available again"]
     logging.getLogger("aiokafka").warning("afterwards the library speaks for itself")
     assert len(caplog.messages) == 4
 
@@ -47,7 +47,7 @@ def test_warnings_are_limited_to_one_line_in_ten_seconds_and_their_end_is_logged
 def test_small_talk_rebalances_and_what_comes_of_stopping_are_no_trouble(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "ops"), ClientLogFilter("h:1") as trouble:
+    with caplog.at_level(logging.INFO, "prectr.ops"), ClientLogFilter("h:1") as trouble:
         logging.getLogger("faust.producer").warning("producer buffer full")
         logging.getLogger("aiokafka").info("joined")
         logging.getLogger("aiokafka").warning("Heartbeat failed for group g because it is rebalancing")
@@ -68,7 +68,7 @@ def test_a_dying_library_thread_is_logged_without_a_traceback(
         thread.start()
         thread.join()
         assert trouble.is_failing()
-    assert caplog.messages == ["h:1: waiting for Kafka; its client says: ValueError: gone"]
+    assert caplog.messages == ["h:1: waiting for Kafka; client error: ValueError: gone"]
     assert "Traceback" not in capsys.readouterr().err
 
 

@@ -49,7 +49,7 @@ def test_tls_checks_the_brokers_name_unless_disabled() -> None:
 
 
 def test_what_cannot_be_had_is_an_error_without_a_value(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sasl_mechanism: the monitor knows PLAIN"):
+    with pytest.raises(ConfigError, match="sasl_mechanism: the monitor supports PLAIN"):
         made(security_protocol="SASL_PLAINTEXT", sasl_mechanism="GSSAPI")
     (tmp_path / "ca.pem").write_text(SECRET)
     for path in (tmp_path / "ca.pem", tmp_path / "missing.pem"):

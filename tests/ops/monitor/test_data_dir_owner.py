@@ -14,7 +14,7 @@ OURS = DataDirOwner("cluster-1", "model-quality", "topic-1", "prectr-monitor")
 def test_an_empty_folder_is_claimed_and_recognised(tmp_path: Path) -> None:
     claim(tmp_path, OURS)
     claim(tmp_path, OURS)
-    with pytest.raises(StateError, match="of another system") as found:
+    with pytest.raises(StateError, match="belong to another system") as found:
         claim(tmp_path, msgspec.structs.replace(OURS, topic_id="topic-2", cluster="cluster-2"))
     assert "cluster is cluster-2, was cluster-1; topic_id is topic-2, was topic-1. Use another --data-dir" in str(
         found.value

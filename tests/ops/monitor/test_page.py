@@ -27,7 +27,7 @@ FIGURES = ("auc", "gauc", "log_loss", "normalized_entropy", "calibration", "page
 
 
 def reading(reader_state: str = "reading", **rejected: int) -> MonitorSnapshot:
-    """Two models: one that was heard 20 s ago, one that has been silent for an hour."""
+    """Two models: one with a record 20 s ago, one without a record for an hour."""
     board = QualityTable()
     for age in range(0, 400, 3):
         board.put(entry(record(HEAD - age, age, pages=12), round((NOW - 20) * 1000)))
@@ -104,7 +104,7 @@ def test_every_number_on_the_page_matches_the_json(server: PageServer) -> None:
     assert page.figures == found
     assert len(found) == 2 * 4 * (4 * 2 + 6)
     assert page.tags.count("polyline") == 2 * 4
-    assert "1 of 2 sources alive" in page.text
+    assert "1 of 2 trainers alive" in page.text
     assert "dnn-<b>" in page.text
 
 
@@ -123,14 +123,14 @@ def test_before_any_record_the_page_says_what_it_waits_for(server: PageServer) -
         MonitorSnapshot(status="reading", received=0, rejected={}, retained_windows=0, sources=[], quality={})
     )
     page = Page(get(server, "/")).text
-    assert "No trainer has published anything yet" in page
+    assert "No trainer has published yet" in page
     assert "nothing published yet" in page
     now = json.loads(get(server, "/quality.json"))
     assert (now["models"], now["sources"], now["last_checkpoint_time"]) == ([], [], None)
 
 
 def test_sources_are_alive_while_they_send(server: PageServer) -> None:
-    server.update(reading(damaged=3, version=1))
+    server.update(reading(corrupt=3, version=1))
     now = json.loads(get(server, "/quality.json"))
     assert {source["model"]: source["alive"] for source in now["sources"]} == {"lr": True, "dnn & co": False}
     assert {source["model"]: source["last_record_age_seconds"] for source in now["sources"]} == {
@@ -138,22 +138,22 @@ def test_sources_are_alive_while_they_send(server: PageServer) -> None:
         "dnn & co": 3600.0,
     }
     assert now["rejected"] == {"corrupt": 3, "version": 1}
-    assert "3 damaged, 1 version" in Page(get(server, "/")).text
+    assert "3 corrupt, 1 version" in Page(get(server, "/")).text
 
 
 @pytest.mark.parametrize(
     ("status", "later", "verdict"),
     [
         ("reading", 0, "✓ reading"),
-        ("reading", 60, "✗ no source is alive"),
+        ("reading", 60, "✗ no trainer is alive"),
         ("waiting for Kafka", 0, "✗ waiting for Kafka"),
     ],
 )
-def test_the_page_begins_with_whether_all_is_well(standing: str, later: float, verdict: str) -> None:
+def test_the_page_begins_with_whether_all_is_well(status: str, later: float, verdict: str) -> None:
     with PageServer(0, "127.0.0.1", clock=lambda: NOW + later) as server:
-        server.update(reading(standing))
+        server.update(reading(status))
         assert verdict in Page(get(server, "/")).text
-        assert get(server, "/health") == standing
+        assert get(server, "/health") == status
 
 
 def test_what_is_not_there_is_not_found(server: PageServer) -> None:
@@ -170,9 +170,9 @@ def test_a_port_that_cannot_be_is_wrong_use(port: int) -> None:
 
 
 def test_a_foreign_address_or_a_port_in_use_is_reported(server: PageServer) -> None:
-    with pytest.raises(PrectrError, match=r"192\.0\.2\.1.*must be an address of this machine"):
+    with pytest.raises(PrectrError, match=r"192\.0\.2\.1.*use an address of this machine"):
         PageServer(0, "192.0.2.1")
-    with pytest.raises(PrectrError, match=r"another process may hold the port: give another one with --port"):
+    with pytest.raises(PrectrError, match=r"another process may use the port: choose another --port"):
         PageServer(server.port, "127.0.0.1")
 
 
@@ -210,7 +210,7 @@ def test_a_model_whose_trainer_is_gone_shows_a_growing_record_age() -> None:
     assert samples["prectr_live_trainers", lr] == 1
     assert samples["prectr_live_trainers", gone] == 0
     assert samples["prectr_quality_last_record_age_seconds", gone] == 3600
-    # When the checkpoint was written is told with each record: here, a second for each minute since 1970.
+    # Each record carries the time of the checkpoint: here, a second for each minute since 1970.
     assert samples["prectr_published_checkpoint_age_seconds", lr] == NOW - HEAD
 
 
@@ -228,7 +228,7 @@ def test_the_metrics_keep_the_conventions() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: it is in Debian's package prometheus")
 def test_promtool_finds_nothing_to_say() -> None:
-    _, text = exported(reading(damaged=1))
+    _, text = exported(reading(corrupt=1))
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=text, check=False, capture_output=True, text=True, timeout=60
     )

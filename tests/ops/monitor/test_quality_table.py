@@ -46,8 +46,8 @@ def record(
     )
 
 
-def entry(given: QualityRecord, heard: int = 5) -> StoredRecord:
-    return StoredRecord(heard, given)
+def entry(given: QualityRecord, received_at: int = 5) -> StoredRecord:
+    return StoredRecord(received_at, given)
 
 
 def board_of(records: Iterable[QualityRecord]) -> QualityTable:
@@ -149,10 +149,10 @@ def test_the_longest_inactive_source_is_evicted_where_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert module.MAX_SOURCES == 64
-    monkeypatch.setattr(module, "MOST_SOURCES", 2)
+    monkeypatch.setattr(module, "MAX_SOURCES", 2)
     board = QualityTable()
-    for number, heard in enumerate((30, 10, 20)):
-        board.put(entry(record(HEAD + number, run=f"lr-{number}"), heard))
+    for number, received_at in enumerate((30, 10, 20)):
+        board.put(entry(record(HEAD + number, run=f"lr-{number}"), received_at))
     (gone,) = board.evict()
     assert gone.record_keys == [record(HEAD + 1, run="lr-1").key]
     assert gone.total_key == b"lr-1/0"

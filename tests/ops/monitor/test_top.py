@@ -68,8 +68,8 @@ def test_a_tasks_watermark_lag_is_measured_from_the_furthest_watermark() -> None
     assert [task.watermark_lag_seconds for task in seen.status.tasks] == [0.0, 90.0, None]
     assert seen.status.watermark_lag_seconds == 90.0
     text = text_of(seen)
-    assert table_row(text, "join", "1") == "sessions 1 130 20 1 min 30 s 80 0 12.5 s ago"
-    assert table_row(text, "lag") == "lag unread 60 slowest task behind 1 min 30 s checkpoint –"
+    assert table_row(text, "join", "1") == "join 1 130 20 1 min 30 s 80 0 12.5 s ago"
+    assert table_row(text, "progress") == "progress lag 60 slowest task behind 1 min 30 s checkpoint –"
 
 
 def test_a_trainers_status_matches_its_exporter(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_trainers_status_matches_its_exporter(tmp_path: Path) -> None:
     text = text_of(seen)
     assert f"{expected['new'].auc:.4f}" in table_row(text, "new", "users")
     assert table_row(text, "active", "users") == "active users – –"
-    assert "learned 64" in text
+    assert "trained 64" in text
     assert "checkpoint 20.0 s ago" in text
 
 
@@ -145,8 +145,8 @@ def test_a_monitor_that_waits_says_what_for() -> None:
 
 def test_without_any_process_the_screen_says_what_to_do() -> None:
     text = " ".join(text_of(poll_once(["http://127.0.0.1:1/metrics"])).split())
-    assert "0 of 2 answer" in text
-    assert "Nothing answers. Start the system with `prectr run" in text
+    assert "0 of 2 up" in text
+    assert "No endpoint responds. Start the system with `prectr run" in text
 
 
 def test_the_monitors_exporter_does_where_its_page_is_away() -> None:
@@ -157,7 +157,7 @@ def test_the_monitors_exporter_does_where_its_page_is_away() -> None:
     assert (other.model, lr.model) == ("dnn & co", "lr")
     assert lr.quality["all"].keys() == {"5m", "1h", "24h", "run"}
     assert seen.status.exporters[0].kind == "monitor"
-    assert seen.trend_spans["lr"] == "meanwhile"
+    assert seen.trend_spans["lr"] == "since start"
 
 
 def test_a_replay_can_be_displayed() -> None:
@@ -186,7 +186,7 @@ def test_an_exporter_that_goes_away_is_shown_so_until_it_is_back() -> None:
     state = seen.status.exporters[0]
     assert (state.kind, state.up, state.down_seconds) == ("stream", False, 12)
     assert seen.status.tasks == []
-    assert f"stream 127.0.0.1:{served.port} away for 12.0 s: Connection refused" in " ".join(text_of(seen).split())
+    assert f"stream 127.0.0.1:{served.port} down for 12.0 s: Connection refused" in " ".join(text_of(seen).split())
     now[0] += 5
     with TextServer(join_task_metrics(0), port=served.port):
         state = watching.poll().status.exporters[0]
@@ -209,7 +209,7 @@ def test_a_rate_is_the_increase_over_the_elapsed_time() -> None:
         seen = watching.poll()
         assert seen.rates == {"in": 7.5, "emitted": 7.5, "clicks": 0}
         assert "in 130 (+7.5/s)" in table_row(text_of(seen), "pages")
-        # A process that begins anew counts from the beginning: nothing is said of it.
+        # A restarted process counts from 0: no rate is shown.
         now[0], served.text = NOW + 8, join_task_metrics(0, pages=50)
         assert "in" not in watching.poll().rates
 
@@ -251,7 +251,7 @@ def test_with_little_room_the_most_lagging_tasks_are_shown() -> None:
     shown = text_of(seen, height=30)
     assert len(shown.splitlines()) <= 30
     assert "1 min 30 s" in table_row(shown, "join", "37")
-    assert re.search(r"and \d+ more that are less behind", shown)
+    assert re.search(r"and \d+ more with less lag", shown)
     whole = text_of(seen, height=30, whole=True)
     assert all(table_row(whole, "join", str(number)) for number in range(64))
 
@@ -291,11 +291,11 @@ def test_a_corrupt_response_is_described_and_hides_nothing_else() -> None:
     with ExitStack() as stack:
         good = stack.enter_context(TextServer(join_task_metrics(0)))
         bad = {
-            stack.enter_context(TextServer("<html>\n")).url: "not in Prometheus' format",
-            stack.enter_context(TextServer(b"prectr_auc\xff 1\n")).url: "not in Prometheus' format",
-            stack.enter_context(TextServer(join_task_metrics(0)[:-30])).url: "not in Prometheus' format",
+            stack.enter_context(TextServer("<html>\n")).url: "not in the Prometheus format",
+            stack.enter_context(TextServer(b"prectr_auc\xff 1\n")).url: "not in the Prometheus format",
+            stack.enter_context(TextServer(join_task_metrics(0)[:-30])).url: "not in the Prometheus format",
             stack.enter_context(TextServer("", 503)).url: "HTTP 503 Service Unavailable",
-            stack.enter_context(TextServer("jvm_threads 5\n")).url: "its metrics are of another program",
+            stack.enter_context(TextServer("jvm_threads 5\n")).url: "metrics of another program",
             stack.enter_context(TextServer("")).url: "it has nothing to say yet",
             stack.enter_context(unresponsive_port()): "no answer in 0.3 s",
             stack.enter_context(blurting(b"SSH-2.0-OpenSSH_9.2\r\n")): "it does not speak HTTP",
@@ -317,7 +317,7 @@ def test_a_corrupt_monitor_response_is_described(content: bytes) -> None:
     with TextServer(content) as served:
         answer = scrape_monitor(served.url, 5)
     assert answer.quality is None
-    assert "not a monitor's quality.json" in answer.error
+    assert "not the quality.json of a monitor" in answer.error
 
 
 @given(content=st.one_of(st.text(max_size=60), st.from_regex(r'[a-z{}="#, 0-9\n]{0,60}', fullmatch=True)))

@@ -181,7 +181,7 @@ def test_the_page_shows_the_numbers_of_the_json() -> None:
         f"Page GAUC {report.gauc:.4f} 2nd half {report.second_half.gauc:.4f}",
         f"Log loss {report.log_loss:.4f} normalised {report.normalized_entropy:.4f}",
         f"Calibration {report.calibration:.3f}",
-        "Pages 600 6,000 items",
+        "Pages 600 6,000 impressions",
         "Speed 50 pages/s in 12.0 s",
         f"new users {report.segments.new.pages} ",
         # The second query's rates by level, from its counts: 2 of 5, 20 of 100, 40 of 200; level 1 never shown.
@@ -197,7 +197,7 @@ def test_the_page_shows_the_numbers_of_the_json() -> None:
 
 def test_queries_beyond_the_first_twelve_unfold() -> None:
     queries = [QueryPreference(query=f"query {i}", impressions=(1, 1, 1, 20), clicks=(0, 0, 0, 5)) for i in range(15)]
-    text = page_of(build_report(facts(busiest_queries=queries), [])).text
+    text = page_of(build_report(facts(top_queries=queries), [])).text
     shown, folded = text.split(" 3 more ")
     assert "query 11" in shown
     assert "query 12" not in shown
@@ -208,8 +208,8 @@ def test_queries_beyond_the_first_twelve_unfold() -> None:
 def test_where_records_ended_is_shown_with_the_check_that_it_adds_up() -> None:
     text = page_of(build_report(facts(), [])).text
     assert "every record accounted for" in text
-    assert "sum 620 ✓ 620 came in" in text
-    assert "sum 1,530 ✓ 1,530 came in" in text
+    assert "sum 620 ✓ 620 received" in text
+    assert "sum 1,530 ✓ 1,530 received" in text
     assert "late 9 0.59 %" in text
     assert "2,153 records = 620 pages + 1,530 clicks + 3 unreadable" in text
 
@@ -218,7 +218,7 @@ def test_records_that_are_unaccounted_for_are_not_hidden() -> None:
     lost = Outcomes(PageOutcomes(620, 600, 4, 9, 7), ClickOutcomes(1531, 1500, 8, 9, 6, 4, 2, 1), 3)
     text = page_of(build_report(facts(outcomes=lost), [])).text
     assert "records unaccounted for" in text
-    assert "sum 1,530 ✗ but 1,531 came in" in text
+    assert "sum 1,530 ✗ but 1,531 received" in text
     assert "every record accounted for" not in text
 
 
@@ -228,7 +228,7 @@ def test_text_from_outside_cannot_become_markup() -> None:
         msgspec.structs.replace(model_of(f"m{i}", i, pages=60), model=NASTY, weights_sha256=NASTY) for i in (1, 2)
     ]
     report = build_report(
-        facts(busiest_queries=queries, dead_letters={NASTY: 1}, config={NASTY: NASTY, "deep": {NASTY: [NASTY]}}), models
+        facts(top_queries=queries, dead_letters={NASTY: 1}, config={NASTY: NASTY, "deep": {NASTY: [NASTY]}}), models
     )
     source = render(report)
     page = Page(source)
@@ -284,7 +284,7 @@ def test_with_hardly_any_clicks_the_page_says_so_instead_of_drawing_noise() -> N
         closes_at=np.full(1, START),
     )
     text = page_of(build_report(facts(), [model_report("lr", few.summary(), None)])).text
-    assert "Nothing to draw yet: no stretch has 20 clicks." in text
+    assert "Nothing to draw yet: no interval has 20 clicks." in text
 
 
 def test_a_report_that_cannot_be_written_is_a_clear_error_and_leaves_the_last_one_whole(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stage `queries`: every page sees exactly the pages of its query that had closed by its time."""
+"""Stage `aggregate`: every page sees exactly the pages of its query that had closed by its time."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -16,7 +16,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.frames import Frame as WireFrame
-from prectr.stream.ordering.frames import decode_frame, encode_frames
+from prectr.stream.ordering.frames import SourceProgress, decode_frame, encode_frames
 from prectr.stream.ordering.watermark import SourceIdleness
 from prectr.stream.records import (
     Example,
@@ -72,7 +72,7 @@ def test_a_page_does_not_see_itself_and_others_queries() -> None:
 
 
 def test_the_fold_never_goes_back() -> None:
-    """A page that came late sees what has been folded by then, not more and not less."""
+    """A late page sees exactly the pages applied by then."""
     records = [activity(T, T - 9), activity(T + HOUR, T, name="r2"), activity(T + HOUR + 1, T - DAY, name="late")]
     assert [example.query_stats[0] for example in emitted(*records)] == [0, 1, 1]
 
@@ -132,7 +132,7 @@ def test_an_idle_source_holds_everything_and_its_end_releases_it() -> None:
 
 
 def drawn_pages(seed: int, pages: int) -> list[JoinedPage]:
-    """Pages of a few queries in the one order, some late, some at the very close of another."""
+    """Pages of a few queries in the total order, some late, some exactly at the close of another."""
     rng = Random(seed)
     now, drawn = T, []
     closes: list[int] = [T]
@@ -176,7 +176,7 @@ def seen_by(seed: int) -> list[list[JoinedPage]]:
 
 
 def frames_of(pages: list[JoinedPage], sources: int, seed: int) -> list[SourceFrame]:
-    """The pages over so many sources; each source's frames say how far it has come, some without records."""
+    """Distribute the pages over sources; each frame carries the source's watermark, some have no records."""
     rng = Random(seed)
     frames: list[list[SourceFrame]] = []
     whose = [rng.randrange(sources) for _ in pages]
@@ -186,7 +186,7 @@ def frames_of(pages: list[JoinedPage], sources: int, seed: int) -> list[SourceFr
         while start < len(own):
             end = start + rng.randint(0, 4)
             last = own[min(end, len(own)) - 1].closes_at if end > start else own[start].closes_at - 1
-            # pages that close together with the last one belong to the same frame
+            # pages with the same close time as the last one belong to the same frame
             while end < len(own) and own[end].closes_at <= last:
                 end += 1
             made.append(SourceFrame(source, own[start:end], last))
@@ -221,11 +221,11 @@ def test_snapshots_equal_brute_force_whatever_the_sources_batches_memory_and_cra
         driver.end()
     assert [example.request_id for example in driver.examples] == [page.request_id for page in pages]
     for example, seen in zip(driver.examples, seen_by(seed), strict=True):
-        totals = [sum(page.counts[place] for page in seen) for place in range(8)]
+        totals = [sum(page.counts[column] for page in seen) for column in range(8)]
         assert list(example.query_stats) == totals
         at = max([example.ts, *(page.closes_at for page in seen)])
         weights = [2.0 ** ((page.closes_at - at) / HALF_LIFE) for page in seen]
-        sums = [sum(w * page.counts[place] for w, page in zip(weights, seen, strict=True)) for place in range(8)]
+        sums = [sum(w * page.counts[column] for w, page in zip(weights, seen, strict=True)) for column in range(8)]
         assert example.query_decayed == pytest.approx(sums, rel=1e-9)
         last = [click for page in seen for click in page.clicks][-64:]
         shown = decode_query_clicks(example.query_clicks)
@@ -280,15 +280,16 @@ def test_a_task_has_backlog_until_due_records_have_left_its_store(monkeypatch: p
 
 
 def on_the_wire(frames: list[SourceFrame], sources: int) -> list[WireFrame]:
-    """The parts of every frame, encoded and decoded again; numbered by source."""
+    """Encode and decode the parts of every frame, with sequences by source."""
     following, parts = [0] * sources, []
     for frame in frames:
         values = encode_frames(
             frame.source,
             following[frame.source],
             [encode_record(record) for record in frame.records],
-            frame.watermark,
-            outcomes={frame.source: Outcomes(unreadable=following[frame.source])},
+            SourceProgress(
+                watermark=frame.watermark, outcomes={frame.source: Outcomes(unreadable=following[frame.source])}
+            ),
         )
         following[frame.source] += len(values)
         parts += [decode_frame(value, "here") for value in values]
@@ -301,7 +302,7 @@ def take(driver: AggregateDriver, part: WireFrame) -> None:
 
 @pytest.mark.parametrize("most", [1, 300, 512 << 10])
 def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the largest size of a part, with the state written and taken up again between any two."""
+    """For any maximum size of a part, with the state written and restored between any two."""
     monkeypatch.setattr("prectr.stream.ordering.frames.MAX_FRAME_BYTES", most)
     pages, sources = pages_of(2), 3
     frames = frames_of(pages, sources, 2)
@@ -316,8 +317,8 @@ def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: py
         driver.drain()
         driver.task = Aggregate(driver.config, driver.store, sources)
         assert not driver.task.reached_end_offsets
-    said = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
-    assert driver.task.outcomes == said
+    reported = {source: Outcomes(unreadable=_last_numbered(parts, source)) for source in range(sources)}
+    assert driver.task.outcomes == reported
     for source, position in enumerate(driver.task.next_sequences):
         take(driver, WireFrame(source, position, True, 1 << 60, 0, None, {source: 7}, {}, 0, []))
     driver.drain()
@@ -327,7 +328,7 @@ def test_frames_in_parts_over_the_wire_change_nothing(most: int, monkeypatch: py
 
 
 def _last_numbered(parts: list[WireFrame], source: int) -> int:
-    """Sequence of the first part of the source's last frame, which its outcomes were made of."""
+    """Sequence of the first part of the source's last frame, from which its outcomes were made."""
     own = [part for part in parts if part.source == source]
     ends = [at for at, part in enumerate(own) if part.is_last_part]
     return own[ends[-2] + 1].sequence if len(ends) > 1 else 0
@@ -335,37 +336,38 @@ def _last_numbered(parts: list[WireFrame], source: int) -> int:
 
 def test_the_requested_read_offset_of_a_source_survives_a_resume() -> None:
     driver = AggregateDriver(1)
-    for sequence, (said, known) in enumerate([({0: 5}, {0: 5}), ({}, {0: 5}), ({0: 9}, {0: 9})]):
-        take(driver, WireFrame(0, sequence, True, T + sequence, 0, None, said, {}, 0, []))
+    for sequence, (reported, known) in enumerate([({0: 5}, {0: 5}), ({}, {0: 5}), ({0: 9}, {0: 9})]):
+        take(driver, WireFrame(0, sequence, True, T + sequence, 0, None, reported, {}, 0, []))
         driver.drain()
         driver.task = Aggregate(driver.config, driver.store, 1)
         assert driver.task.reached_end_offsets == known
 
 
 @pytest.mark.parametrize("sequence", [0, 2])
-def test_a_frame_that_is_missing_or_comes_twice_is_an_error(sequence: int) -> None:
+def test_a_missing_or_repeated_frame_is_an_error(sequence: int) -> None:
     driver = AggregateDriver(2)
     take(driver, WireFrame(1, 0, True, T, 0, None, {}, {}, 0, []))
-    with pytest.raises(StateError, match=f"frame {sequence} of join task 1 came where 1 was due"):
+    with pytest.raises(StateError, match=f"frame {sequence} of join task 1 arrived where 1 was due"):
         take(driver, WireFrame(1, sequence, True, T, 0, None, {}, {}, 0, []))
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
-    [(b"", "format nothing"), (b"\1\x90", "format 1, this program reads 2"), (b"\2{}", "is no frame")],
+    ("value", "message"),
+    [(b"", "format nothing"), (b"\1\x90", "format 1, this program reads 2"), (b"\2{}", "not a frame")],
 )
-def test_bytes_that_are_no_frame_are_an_error_that_names_the_offset(value: bytes, said: str) -> None:
-    with pytest.raises(StateError, match=f"joined-pages/0/7.*{said}"):
+def test_bytes_that_are_no_frame_are_an_error_that_names_the_offset(value: bytes, message: str) -> None:
+    with pytest.raises(StateError, match=f"joined-pages/0/7.*{message}"):
         decode_frame(value, "joined-pages/0/7")
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
 def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes: list[int], most: int) -> None:
     records = [msgspec.msgpack.encode(b"x" * size) for size in sizes]
-    silence = SourceIdleness([4, 9], T + 5)
+    idleness = SourceIdleness([4, 9], T + 5)
+    progress = SourceProgress(watermark=T, read_offset=7, idleness=idleness, reached_end_offsets={3: 9})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prectr.stream.ordering.frames.MAX_FRAME_BYTES", most)
-        values = encode_frames(3, 5, records, T, read_offset=7, idleness=silence, reached_end_offsets={3: 9})
+        values = encode_frames(3, 5, records, progress)
         parts = [decode_frame(value, "here") for value in values]
     assert [bytes(record) for part in parts for record in part.records] == records
     assert [part.sequence for part in parts] == list(range(5, 5 + len(parts)))
@@ -376,6 +378,6 @@ def test_parts_hold_all_records_in_order_within_the_size_where_that_can_be(sizes
             3,
             T,
             7,
-            silence,
+            idleness,
             {3: 9},
         )

@@ -1,4 +1,4 @@
-"""Who gets which task: shares are fair, whoever has the state keeps it, and rubbish is taken as no state."""
+"""Assignment of tasks: shares are balanced, local state is kept, and undecodable state counts as none."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -41,7 +41,7 @@ def test_the_order_in_which_members_and_their_tasks_are_named_decides_nothing(
 
 @given(partitions=st.integers(1, 12), members=st.integers(1, 5), data=st.data())
 def test_a_restarted_group_keeps_its_assignment(partitions: int, members: int, data: st.DataObject) -> None:
-    """Whatever the ages, where nobody else claims the same."""
+    """Whatever the ages, if no other member claims the same task."""
     before = balanced_assignment(partitions, {f"m{number}": {} for number in range(members)})
     states = {
         member: {number: data.draw(st.integers(0, 1 << 50)) for number in share} for member, share in before.items()
@@ -52,9 +52,9 @@ def test_a_restarted_group_keeps_its_assignment(partitions: int, members: int, d
 @settings(max_examples=200)
 @given(partitions=st.integers(1, 12), states=groups)
 def test_no_member_with_newer_state_is_passed_over_while_it_has_capacity(partitions: int, states: States) -> None:
-    """Whoever claims a task and has not got it, has a full share, or another's state of it is as new or newer.
+    """A member that claims a task in vain has a full share, or another's state of it is as new or newer.
 
-    A share is full where it has the most that any may have, or where all the larger shares have been given away.
+    A share is full if it has the most that any may have, or if all the larger shares have been given away.
     """
     shares = balanced_assignment(partitions, states)
     owner = {number: member for member, share in shares.items() for number in share}
@@ -86,7 +86,7 @@ def test_more_members_than_partitions_leave_the_ones_without_state_idle() -> Non
 
 
 def joined(assignor: LocalStateAssignor, member: str) -> SimpleNamespace:
-    """A member as the one that assigns sees it: its metadata has been over the wire."""
+    """Return a member as the group leader sees it: its metadata has been over the wire."""
     return seen(member, assignor.metadata({TOPIC}).encode())
 
 
@@ -95,7 +95,7 @@ def seen(member: str, wire: bytes) -> SimpleNamespace:
 
 
 def assigned(partitions: int, members: list[SimpleNamespace]) -> dict[str, list[int]]:
-    """What each member reads in its assignment, which goes over the wire too."""
+    """Return each member's partitions, decoded from its assignment on the wire."""
     answers = LocalStateAssignor(partitions, dict).assign(None, members)
     return {
         member: [
@@ -109,10 +109,10 @@ def assigned(partitions: int, members: list[SimpleNamespace]) -> dict[str, list[
 
 @given(partitions=st.integers(1, 9), states=groups)
 def test_member_state_survives_the_protocol(partitions: int, states: States) -> None:
-    def said_by(state: Mapping[int, int]) -> LocalStateAssignor:
+    def member_with(state: Mapping[int, int]) -> LocalStateAssignor:
         return LocalStateAssignor(partitions, lambda: state)
 
-    members = [joined(said_by(state), member) for member, state in states.items()]
+    members = [joined(member_with(state), member) for member, state in states.items()]
     assert assigned(partitions, members) == balanced_assignment(partitions, states)
 
 

@@ -1,4 +1,4 @@
-"""Settings of the Kafka clients: from a file, secrets from files or the environment, and never printed."""
+"""Settings of the Kafka clients: read from a file, with secrets from files or the environment that are never shown."""
 
 import logging
 import socket
@@ -8,7 +8,7 @@ import pytest
 from kafka.errors import KafkaConnectionError
 
 import prectr.stream.kafka.client.client
-from prectr.ops.cli.kafka_options import connection
+from prectr.ops.cli.client_config import connection
 from prectr.state.errors import ConfigError, PrectrError
 from prectr.stream.kafka.client.client import Connection
 from testkit.command import prectr
@@ -48,16 +48,16 @@ def test_a_token_is_reread_at_each_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (f'sasl_plain_pasword = "{SECRET}"', "the nearest is sasl_plain_password"),
-        (f'transactional_id = "{SECRET}"', "exactly once depends on it"),
-        (f'ssl_context = "{SECRET}"', "an object of Python"),
+        (f'transactional_id = "{SECRET}"', "exactly-once processing depends on it"),
+        (f'ssl_context = "{SECRET}"', "a Python object"),
         (f'sasl_oauth_token_provider = "{SECRET}"', "give sasl_oauth_token_file"),
-        (f'request_timeout_ms = "{SECRET}"', "must be a number, and is of type str"),
-        (f'ssl_check_hostname = "{SECRET}"', "must be true or false, and is of type str"),
-        ("sasl_plain_password = 42424242", "must be text, in quotes, and is of type int"),
-        ("request_timeout_ms = true", "must be a number, and is of type bool"),
+        (f'request_timeout_ms = "{SECRET}"', "must be a number, but is of type str"),
+        (f'ssl_check_hostname = "{SECRET}"', "must be true or false, but is of type str"),
+        ("sasl_plain_password = 42424242", "must be text, in quotes, but is of type int"),
+        ("request_timeout_ms = true", "must be a number, but is of type bool"),
         (f"sasl_plain_password = {SECRET}", "are not TOML"),
         ('sasl_plain_password_file = "none"', "none cannot be read: No such file"),
         ('sasl_plain_password_file = "empty"', "is empty"),
@@ -66,11 +66,11 @@ def test_a_token_is_reread_at_each_connection(tmp_path: Path) -> None:
         (f'sasl_plain_password = "{SECRET}"\nsasl_plain_password_env = "X"', "sasl_plain_password is there too"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_and_its_value_is_not(tmp_path: Path, text: str, said: str) -> None:
+def test_a_setting_that_cannot_be_is_named_and_its_value_is_not(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ConfigError) as refused:
         settings_of(tmp_path, text)
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
     assert str(refused.value).startswith(f"{tmp_path / 'client.toml'}: ")
     assert SECRET not in str(refused.value)
     assert "42424242" not in str(refused.value)
@@ -87,12 +87,12 @@ def test_a_secret_is_in_no_message_and_in_no_representation() -> None:
 def test_a_missing_broker_is_logged_at_once_and_repeatedly_while_waiting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prectr.stream.kafka.client.client, "_LOG_INTERVAL", 0.0)
-    monkeypatch.setattr(prectr.stream.kafka.client.client, "_FIRST_ATTEMPT_MS", 100)
+    monkeypatch.setattr("prectr.stream.kafka.client.client._LOG_INTERVAL", 0.0)
+    monkeypatch.setattr("prectr.stream.kafka.client.client._FIRST_ATTEMPT_MS", 100)
     with pytest.raises(PrectrError, match="no answer from Kafka in 1 s"), caplog.at_level(logging.WARNING):
         Connection("127.0.0.1:9", connect_timeout=1.0).producer()
-    said = [message for message in caplog.messages if "no answer from Kafka, trying for another" in message]
-    assert len(said) > 1
+    logged = [message for message in caplog.messages if "no answer from Kafka, retrying for another" in message]
+    assert len(logged) > 1
 
 
 def test_waiting_is_logged_to_stderr_without_a_terminal(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_waiting_is_logged_to_stderr_without_a_terminal(tmp_path: Path) -> None:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         done = prectr("topics", "create", "--bootstrap", address, "--connect-timeout", "4")
     assert done.returncode == 1
-    assert f"WARNING {address}: no answer from Kafka, trying for another" in done.stderr
+    assert f"WARNING {address}: no answer from Kafka, retrying for another" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(f"prectr: {address}: no answer from Kafka in 4 s")
 
 
@@ -118,7 +118,7 @@ def test_the_reason_for_a_failed_connection_is_reported() -> None:
         ["topics", "check"],
         ["dlq", "list"],
         ["dlq", "show", "0:1"],
-        ["dlq", "export", "--out", "DIR/letters.jsonl"],
+        ["dlq", "export", "--out", "DIR/dead-letters.jsonl"],
         ["dlq", "retry", "0:1", "--yes"],
     ],
 )

@@ -1,4 +1,4 @@
-"""Lines on their way to a broker whose answers come in any order, and at any moment."""
+"""Lines in flight to a broker whose answers arrive in any order, at any time."""
 
 import random
 from pathlib import Path
@@ -18,21 +18,21 @@ LINES, BATCH = 40, 8
 
 
 class Answer:
-    """What has become of a line: known after so many looks at it, never where that is None."""
+    """The outcome of a line: known after some number of checks, never if that is None."""
 
-    def __init__(self, looks: int | None, error: KafkaError | None) -> None:
-        self._looks = looks
+    def __init__(self, checks: int | None, error: KafkaError | None) -> None:
+        self._checks = checks
         self._error = error
 
     @property
     def is_done(self) -> bool:
-        if self._looks:
-            self._looks -= 1
-        return self._looks == 0
+        if self._checks:
+            self._checks -= 1
+        return self._checks == 0
 
     @property
     def exception(self) -> KafkaError | None:
-        return self._error if self._looks == 0 else None
+        return self._error if self._checks == 0 else None
 
     def get(self, timeout: float) -> None:
         if not self.is_done:
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Producer:
-    """Gives the answers that it was made with, one a line."""
+    """Returns the given answers, one per line."""
 
     def __init__(self, answers: list[Answer]) -> None:
         self._answers = iter(answers)
@@ -61,7 +61,7 @@ def log(tmp_path: Path) -> str:
 def test_every_line_is_accounted_for_and_a_failure_does_not_block(
     seed: int, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where one has failed, others may never be known of: the client leaves them so."""
+    """After a failure, the client may never complete other lines."""
     drawn = random.Random(seed)
     fails = seed % 2 == 1
     errors = [MessageSizeTooLargeError() if drawn.random() < 0.1 else None for _ in range(LINES)]

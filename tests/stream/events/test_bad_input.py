@@ -1,4 +1,4 @@
-"""Bad input ends in a dead letter or in a clear error that names the file and the place: no traceback, no loss."""
+"""Bad input ends in a dead letter or in an error that names file and location: no traceback, no loss."""
 
 import base64
 import gzip
@@ -45,7 +45,7 @@ def line(event: object) -> bytes:
 
 
 def run(tmp_path: Path, lines: list[bytes]) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Replay these lines: the report, the examples, the dead letters."""
+    """Replay these lines; return the report, the examples and the dead letters."""
     log = write_log(tmp_path / "events.jsonl", lines)
     out = tmp_path / "examples.jsonl.gz"
     report = run_replay_command(log, "--no-train", "--partitions", "1", "--examples", out, run_dir=tmp_path / "run")
@@ -90,7 +90,7 @@ BAD_EVENTS = {
 
 
 def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_location(tmp_path: Path) -> None:
-    """Good events stand before, between and after; none is lost. Of a line beyond 1 MiB the first 1 MiB + 1 is kept."""
+    """No valid event before, between or after them is lost. Of a line over 1 MiB the first 1 MiB + 1 bytes are kept."""
     lines = []
     for number, bad in enumerate(BAD_EVENTS.values()):
         lines += [line(page(f"r{number}", ts=T + number)), bad, line(click(f"r{number}", ts=T + number + 1))]
@@ -101,8 +101,8 @@ def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_location(tmp_path: Pa
         bad[: (1 << 20) + 1] for bad in BAD_EVENTS.values()
     ]
     assert all(letter["topic"].endswith("events.jsonl") and letter["reason"] for letter in letters)
-    places = [letter["offset"] for letter in letters]
-    assert [later - earlier for earlier, later in pairwise(places)] == [3] * (len(places) - 1)
+    offsets = [dead_letter["offset"] for dead_letter in letters]
+    assert [later - earlier for earlier, later in pairwise(offsets)] == [3] * (len(offsets) - 1)
     outcomes = report["outcomes"]
     counted = outcomes["unreadable"] + outcomes["pages"]["dead_letter"] + outcomes["clicks"]["dead_letter"]
     assert counted == len(BAD_EVENTS)
@@ -111,7 +111,7 @@ def test_each_bad_line_is_a_dead_letter_with_its_bytes_and_location(tmp_path: Pa
 def test_same_request_id_with_other_content_is_a_dead_letter(tmp_path: Path) -> None:
     lines = [line(page("r")), line(page("r", query="other")), line(page("r")), line(page("r", user="u2"))]
     report, examples, letters = run(tmp_path, lines)
-    assert report["outcomes"]["impressions"] == {"in": 4, "emitted": 2, "open": 0, "duplicate": 1, "dead_letter": 1}
+    assert report["outcomes"]["pages"] == {"in": 4, "emitted": 2, "open": 0, "duplicate": 1, "dead_letter": 1}
     assert [example["query"] for example in examples] == ["q", "q"]
     assert [base64.b64decode(letter["value"]) for letter in letters] == [lines[1]]
 
@@ -123,14 +123,14 @@ def test_click_before_its_page_is_its_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("leap", [5 * YEAR, 800 * YEAR, -5 * YEAR, -50 * YEAR])
 def test_one_clock_that_jumps_leaves_other_pages_alone(leap: int, tmp_path: Path) -> None:
-    """Steady pages of other users before and after; a click right behind the jump still finds its page open."""
+    """Steady pages of other users before and after; a click right after the jump still joins its page."""
     lines = [line(page("before", "u1", T)), line(page("jump", "bad", T + leap)), line(click("before", user="u1"))]
     lines += [line(page(f"r{n}", f"u{n % 3}", T + n * 60_000)) for n in range(1, 90)]
     report, examples, _ = run(tmp_path, lines)
     steady = [example for example in examples if example["request_id"] != "jump"]
     assert [example["request_id"] for example in steady] == ["before", *(f"r{n}" for n in range(1, 90))]
     assert [item["click"] for item in steady[0]["items"]] == [1, 0]
-    assert report["outcomes"]["impressions"]["dead_letter"] == (1 if leap > 0 else 0)
+    assert report["outcomes"]["pages"]["dead_letter"] == (1 if leap > 0 else 0)
 
 
 def test_ids_with_newlines_and_nuls_are_preserved(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_corrupt_file_is_named_with_the_offset(damage: str, world: list[bytes]
 
 
 def test_after_a_truncated_file_is_completed_the_run_resumes(world: list[bytes], tmp_path: Path) -> None:
-    """A transfer was cut off. As the message promises, with the whole file in its place nothing is lost or doubled."""
+    """A truncated transfer: once the file is replaced by the complete one, nothing is lost or duplicated."""
     log, out = tmp_path / "log.jsonl.gz", tmp_path / "examples.jsonl.gz"
     flags: list[str | Path] = ["--no-train", "--partitions", "2", "--examples", out]
     whole = gzip.compress(joined(world))
@@ -203,7 +203,7 @@ def test_an_empty_file_is_an_empty_log(name: str, tmp_path: Path) -> None:
     assert report["pages"] == 0
 
 
-def test_training_on_an_empty_log_ends_well(tmp_path: Path) -> None:
+def test_training_on_an_empty_log_succeeds(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     report = run_replay_command(tmp_path / "empty.jsonl", "--model", "lr", run_dir=tmp_path / "run")
     assert report["impressions"] == 0
@@ -243,7 +243,7 @@ def test_no_files_is_wrong_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hidden", ["logs", "logs/a.jsonl"])
 def test_an_unreadable_directory_or_file_is_named(hidden: str, world: list[bytes], tmp_path: Path) -> None:
-    """Root reads everything, so as root the command is run without the two capabilities that let it."""
+    """Root can read everything, so as root the command runs without the two capabilities for that."""
     drop = []
     if os.geteuid() == 0:
         drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
@@ -271,7 +271,7 @@ def test_an_unreadable_directory_or_file_is_named(hidden: str, world: list[bytes
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB, where mounting is permitted."""
+    """A file system of 256 KiB, if mounting is permitted."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
@@ -297,7 +297,7 @@ def test_full_disk_under_the_examples_is_a_clear_error(tiny_disk: Path, tmp_path
 
 
 def test_after_a_failed_write_the_same_command_resumes(world: list[bytes], tmp_path: Path) -> None:
-    """No file may pass 24 KiB at first, as on a disk that fills up; with room again no event is lost."""
+    """Files are limited to 24 KiB at first, as on a full disk; without the limit the rerun loses no event."""
     log, out = write_log(tmp_path / "log.jsonl", world), tmp_path / "examples.jsonl"
     command: list[str | Path] = [
         "replay",
@@ -330,7 +330,7 @@ def test_after_a_failed_write_the_same_command_resumes(world: list[bytes], tmp_p
 def test_a_file_in_place_of_a_folder_is_named(flag: str, world: list[bytes], tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", world)
     (tmp_path / "in-the-way").write_text("")
-    places = {"--run-dir": tmp_path / "run", "--examples": tmp_path / "examples.jsonl"}
-    places[flag] = tmp_path / "in-the-way" / "below.jsonl"
-    flags = [part for name, place in places.items() for part in (name, place)]
+    paths = {"--run-dir": tmp_path / "run", "--examples": tmp_path / "examples.jsonl"}
+    paths[flag] = tmp_path / "in-the-way" / "below.jsonl"
+    flags = [part for name, path in paths.items() for part in (name, path)]
     assert_clear_failure(prectr("replay", log, "--no-train", *flags), str(tmp_path / "in-the-way"))

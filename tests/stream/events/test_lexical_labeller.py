@@ -1,4 +1,4 @@
-"""Promises of the lexical labeller: the level is a fixed function of query and title."""
+"""The lexical labeller: the level is a fixed function of query and title."""
 
 import pytest
 

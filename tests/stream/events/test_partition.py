@@ -1,4 +1,4 @@
-"""Promises of partitioning: the partition of a key is the one that Kafka's own clients choose."""
+"""Partitioning: the partition of a key is the one that Kafka's clients choose."""
 
 import pytest
 from hypothesis import given

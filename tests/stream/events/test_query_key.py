@@ -1,4 +1,4 @@
-"""Promises of query keys: one key for what people mean as one query, and a key is its own key."""
+"""Query keys: equivalent queries have the same key, and the key of a key is the key itself."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Promises of the JSON Schema: it is the contract that the decoder keeps, and the shipped file is it."""
+"""The JSON Schema: it agrees with the decoder's contract, and the shipped file is up to date."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,15 @@ from prectr.stream.events.schema import event_schema, event_schema_text
 SHIPPED = Path(__file__).parents[3] / "docs" / "search-events.schema.json"
 
 
-def test_the_shipped_file_is_what_the_code_says() -> None:
+def test_the_shipped_file_is_up_to_date() -> None:
     assert SHIPPED.read_text() == event_schema_text(), "run: prectr schema --out docs/search-events.schema.json"
 
 
-def test_the_schema_says_what_the_contract_says() -> None:
+def test_the_schema_agrees_with_the_contract() -> None:
     schema: dict[str, Any] = json.loads(event_schema_text())
     assert schema == json.loads(json.dumps(event_schema()))
     parts = schema["$defs"]
-    page, click, item = parts["Impression"], parts["Click"], parts["Item"]
+    page, click, item = parts["ResultPage"], parts["Click"], parts["Item"]
     assert set(page["properties"]) == {"type", *ResultPage.__struct_fields__}
     assert set(click["properties"]) == {"type", *Click.__struct_fields__}
     assert set(item["properties"]) == set(Item.__struct_fields__)

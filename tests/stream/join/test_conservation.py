@@ -1,4 +1,4 @@
-"""Whatever bytes come in, every line ends as exactly one thing, and what is no event is kept as it came."""
+"""Conservation: every line has exactly one outcome, and the bytes of invalid ones are kept unchanged."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ SMALL = Disorder(pages=120, users=15, gap=30.0, late=0.1, jump=0.03, nights=1, c
 
 
 def assert_conserved(outcomes: dict[str, Any], lines: int) -> None:
-    """DESIGN's equations. (After a replay no merge holds anything, so emitted = examples.)"""
+    """The equations of conservation. (After a replay no merge buffers anything, so emitted = examples.)"""
     pages, clicks = outcomes["pages"], outcomes["clicks"]
     assert pages["in"] == pages["open"] + pages["emitted"] + pages["duplicate"] + pages["dead_letter"]
     ends = ("joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter")
@@ -28,7 +28,7 @@ def assert_conserved(outcomes: dict[str, Any], lines: int) -> None:
 
 
 def mutated(lines: list[bytes], rng: random.Random) -> list[bytes]:
-    """These lines, a third of them damaged: bytes flipped, cut out, doubled, swapped between lines, or by kind."""
+    """These lines, a third of them corrupted: bytes flipped, removed, doubled, swapped between lines, or by kind."""
     return [_damaged(line, lines, rng).replace(b"\n", b" ") for line in lines]
 
 
@@ -72,7 +72,7 @@ def test_mutated_events_are_conserved(
 
 
 def test_verify_finds_a_count_that_was_tampered_with(tmp_path: Path) -> None:
-    """`verify` is no formality: it fails when the counts do not add up."""
+    """`verify` fails when the counts do not add up."""
     log = write_log(tmp_path / "events.jsonl", make_world(3, SMALL))
     run_replay_command(log, "--no-train", run_dir=tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())

@@ -1,4 +1,4 @@
-"""The watermark, and clocks that jump: DESIGN's "Time" by hand-made examples and against a brute-force list."""
+"""The event clock: watermark and future events, by hand-made examples and against a brute-force list."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ def clock_at(accepted: int | None = T) -> EventClock:
 
 
 def observe(clock: EventClock, ts: int, user_id: str, offset: int = 0) -> bool:
-    """One record, as a stage handles it: observed, and held if it is a suspect."""
-    suspect = clock.observe(ts, user_id)
-    if suspect:
+    """Process one record as a stage does: observe it, and quarantine it if it is a future event."""
+    future_event = clock.observe(ts, user_id)
+    if future_event:
         clock.quarantine(ts, user_id, offset, b"the line")
-    return suspect
+    return future_event
 
 
 def test_the_watermark_is_the_largest_accepted_time_less_the_lateness() -> None:
@@ -95,7 +95,7 @@ def test_one_record_confirms_all_future_events_of_other_users_around_it() -> Non
         assert observe(clock, ts, user)
     assert not observe(clock, T + DAY + 55 * MINUTE, "d")
     assert clock.watermark == T + DAY + 110 * MINUTE - LATENESS
-    assert [suspect.user_id for suspect in clock.future_events] == ["c"]
+    assert [future_event.user_id for future_event in clock.future_events] == ["c"]
 
 
 def test_a_user_does_not_confirm_its_own_future_event_while_another_is_confirmed() -> None:
@@ -104,7 +104,7 @@ def test_a_user_does_not_confirm_its_own_future_event_while_another_is_confirmed
     assert observe(clock, T + DAY + 100 * MINUTE, "b")
     assert not observe(clock, T + DAY + 50 * MINUTE, "a")
     assert clock.watermark == T + DAY + 100 * MINUTE - LATENESS
-    assert [suspect.ts for suspect in clock.future_events] == [T + DAY]
+    assert [future_event.ts for future_event in clock.future_events] == [T + DAY]
 
 
 def test_a_future_event_expires_when_the_watermark_has_advanced_by_one_hour() -> None:
@@ -114,21 +114,21 @@ def test_a_future_event_expires_when_the_watermark_has_advanced_by_one_hour() ->
     assert not observe(clock, T + HOUR - 1, "good")
     assert list(clock.pop_expired()) == []
     assert not observe(clock, T + HOUR, "good")
-    assert [suspect.ts for suspect in clock.pop_expired()] == [T + YEAR]
+    assert [future_event.ts for future_event in clock.pop_expired()] == [T + YEAR]
     assert clock.future_events == []
     assert clock.next_expiry == MAX_WATERMARK
 
 
 def test_future_events_expire_in_arrival_order() -> None:
     clock = clock_at()
-    for place, (ts, user) in enumerate([(T + 3 * YEAR, "b"), (T + YEAR, "a"), (T + 2 * YEAR, "b")]):
-        assert observe(clock, ts, user, place)
+    for offset, (ts, user) in enumerate([(T + 3 * YEAR, "b"), (T + YEAR, "a"), (T + 2 * YEAR, "b")]):
+        assert observe(clock, ts, user, offset)
     assert not observe(clock, T + 20 * MINUTE, "good")
     assert observe(clock, T + 4 * YEAR, "a", 3)
     assert not observe(clock, T + HOUR, "good")
-    assert [suspect.offset for suspect in clock.pop_expired()] == [0, 1, 2]
+    assert [future_event.offset for future_event in clock.pop_expired()] == [0, 1, 2]
     assert not observe(clock, T + 80 * MINUTE, "good")
-    assert [suspect.offset for suspect in clock.pop_expired()] == [3]
+    assert [future_event.offset for future_event in clock.pop_expired()] == [3]
 
 
 def test_an_expired_future_event_confirms_nothing() -> None:
@@ -140,7 +140,7 @@ def test_an_expired_future_event_confirms_nothing() -> None:
 
 
 def test_a_future_event_that_the_accepted_time_has_reached_was_right() -> None:
-    """An hour and a minute ahead, and never confirmed, for it is the other records that came up to it."""
+    """An hour and a minute ahead and never confirmed, but the other records reach its time."""
     clock = clock_at()
     assert observe(clock, T + 61 * MINUTE, "u")
     assert not observe(clock, T + 30 * MINUTE, "u")
@@ -156,19 +156,23 @@ def test_is_ahead_is_more_than_one_hour_past_the_accepted_time() -> None:
 
 
 class ByList:
-    """The rules of DESIGN, "Time", word by word over plain lists."""
+    """The rules of the event clock, literally, over plain lists."""
 
     def __init__(self) -> None:
         self.accepted: int | None = None
-        self.suspects: list[tuple[int, str, int]] = []  # (ts, user, watermark when it came)
+        self.future_events: list[tuple[int, str, int]] = []  # (ts, user, watermark at its arrival)
 
     def see(self, ts: int, user: str) -> bool:
         if self.accepted is None:
             self.accepted = ts
             return False
-        near = [suspect for suspect in self.suspects if suspect[1] != user and abs(suspect[0] - ts) <= HOUR]
-        self.suspects = [suspect for suspect in self.suspects if suspect not in near]
-        self.accepted = max([self.accepted, *(suspect[0] for suspect in near)])
+        near = [
+            future_event
+            for future_event in self.future_events
+            if future_event[1] != user and abs(future_event[0] - ts) <= HOUR
+        ]
+        self.future_events = [future_event for future_event in self.future_events if future_event not in near]
+        self.accepted = max([self.accepted, *(future_event[0] for future_event in near)])
         if ts - self.accepted > HOUR:
             return True
         self.accepted = max(self.accepted, ts)
@@ -177,9 +181,9 @@ class ByList:
     def expired(self) -> list[int]:
         assert self.accepted is not None
         watermark = self.accepted - LATENESS
-        gone = [suspect for suspect in self.suspects if watermark - suspect[2] >= HOUR]
-        self.suspects = [suspect for suspect in self.suspects if suspect not in gone]
-        return [suspect[0] for suspect in gone if suspect[0] > self.accepted]
+        gone = [future_event for future_event in self.future_events if watermark - future_event[2] >= HOUR]
+        self.future_events = [future_event for future_event in self.future_events if future_event not in gone]
+        return [future_event[0] for future_event in gone if future_event[0] > self.accepted]
 
 
 _records = st.lists(
@@ -195,20 +199,20 @@ def test_agrees_with_plain_lists_and_resumes_from_stored_state(
     records: list[tuple[int, str]], reopen: set[int]
 ) -> None:
     clock, rules = clock_at(None), ByList()
-    for place, (ts, user) in enumerate(records):
-        suspect = clock.observe(ts, user)
-        assert suspect == rules.see(ts, user)
+    for offset, (ts, user) in enumerate(records):
+        future_event = clock.observe(ts, user)
+        assert future_event == rules.see(ts, user)
         assert rules.accepted is not None
         assert clock.watermark == rules.accepted - LATENESS
         if clock.watermark >= clock.next_expiry:
             assert [gone.ts for gone in clock.pop_expired()] == rules.expired()
         else:
             assert rules.expired() == []
-        if suspect:
-            clock.quarantine(ts, user, place, b"")
-            rules.suspects.append((ts, user, clock.watermark))
-        assert [(held.ts, held.user_id) for held in clock.future_events] == [held[:2] for held in rules.suspects]
-        if place in reopen:
+        if future_event:
+            clock.quarantine(ts, user, offset, b"")
+            rules.future_events.append((ts, user, clock.watermark))
+        assert [(held.ts, held.user_id) for held in clock.future_events] == [held[:2] for held in rules.future_events]
+        if offset in reopen:
             stored: list[Any] = [FutureEvent(*_fields(held)) for held in clock.future_events]
             clock = EventClock(LATENESS, HOUR, clock.max_event_time, stored)
 

@@ -1,4 +1,4 @@
-"""Stage `sessions` by hand: click outcomes, pages, snapshots as of the page's time, clocks that jump."""
+"""Stage `join` by hand: click outcomes, pages, user state as of the page's time, future timestamps."""
 
 import json
 
@@ -44,7 +44,7 @@ from tests.kit.stages.join_driver import (
         ([page("r", "u", T), click("r", "other user", T)], {"waiting": 1}),
     ],
 )
-def test_a_click_ends_as_design_says(lines: list[bytes], outcome: dict[str, int]) -> None:
+def test_a_click_has_the_documented_outcome(lines: list[bytes], outcome: dict[str, int]) -> None:
     assert clicks_of(run(*lines)) == outcome
 
 
@@ -86,7 +86,7 @@ def test_a_waiting_click_is_orphan_when_the_watermark_reaches_its_time_and_windo
     assert clicks_of(run(click("r", "u", T), advance_watermark(T + WINDOW))) == {"orphan": 1, "waiting": 1}
 
 
-def test_a_click_after_that_is_an_orphan_at_once() -> None:
+def test_a_click_after_that_is_immediately_an_orphan() -> None:
     assert clicks_of(run(advance_watermark(T + WINDOW), click("r", "u", T))) == {"orphan": 1, "waiting": 1}
     assert clicks_of(run(advance_watermark(T + WINDOW), click("r", "u", T + 1))) == {"waiting": 2}
 
@@ -125,13 +125,13 @@ def test_a_page_with_equal_known_fields_is_a_duplicate_else_a_dead_letter() -> N
     assert pages_of(run(first, reordered)) == {"open": 1, "duplicate": 1}
     driver = run(first, other)
     assert pages_of(driver) == {"open": 1, "dead_letter": 1}
-    (refused,) = driver.dead_letters
-    assert (refused.value, refused.offset, refused.reason) == (other, 1, "conflicting_page")
+    (rejected,) = driver.dead_letters
+    assert (rejected.value, rejected.offset, rejected.reason) == (other, 1, "conflicting_page")
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_filled_in_level_makes_no_other_page_of_it(closed: bool) -> None:
-    """A duplicate of a page whose levels were filled in is still one, while it is open and when it has closed."""
+    """A duplicate of a page whose levels were filled in is recognised while it is pending and after it has closed."""
     bare = page("r", "u", T, levels=(None, None))
     driver = run(bare, *([advance_watermark(T + WINDOW)] if closed else []), bare)
     assert driver.outcomes.pages.duplicate == 1
@@ -154,7 +154,7 @@ def test_a_page_closes_when_the_watermark_reaches_its_time_and_window() -> None:
     assert activity.closes_at == T + WINDOW
 
 
-def test_a_page_that_comes_late_closes_one_millisecond_after_the_watermark_it_met() -> None:
+def test_a_late_page_closes_one_millisecond_after_the_watermark_at_its_arrival() -> None:
     driver = run(advance_watermark(T + DAY), page("r", "u", T), click("r", "u", T + 1), advance_watermark(T + DAY + 1))
     (activity,) = driver.joined_pages
     assert activity.closes_at == T + DAY + 1
@@ -260,7 +260,7 @@ def test_the_last_fifty_clicks_are_shown_and_all_are_counted() -> None:
 
 
 def test_clicks_since_the_oldest_open_page_are_kept_whatever_their_number() -> None:
-    """The page that is still open sees its own past exactly, although 150 clicks came after it."""
+    """A pending page sees exactly its own past, although 150 clicks came after it."""
     items = [f"i{number}" for number in range(75)]
     lines = [
         page("r0", "u", T, items=items),
@@ -287,7 +287,7 @@ def test_a_user_expires_after_the_time_to_live_and_not_before() -> None:
 
 
 def test_a_click_with_a_jumped_clock_expires_no_user() -> None:
-    """A year ahead, on a page a year ahead: nobody has confirmed that a year has passed."""
+    """A click a year ahead on a page a year ahead, neither confirmed by another user."""
     future = T + 365 * DAY
     lines = [page("r1", "u", T), click("r1", "u", T + 1), advance_watermark(T + WINDOW)]
     lines += [
@@ -311,9 +311,9 @@ def test_a_page_from_the_future_is_dead_lettered_with_its_bytes_and_offset() -> 
     assert pages_of(driver) == {"open": 1, "emitted": 1}
     driver = run(*lines, advance_watermark(T + HOUR - LATENESS))
     assert pages_of(driver) == {"emitted": 1, "dead_letter": 1}
-    (refused,) = driver.dead_letters
-    assert (refused.value, refused.offset, refused.reason) == (bad, 1, "future_timestamp")
-    assert f"event time {T + 365 * DAY}" in refused.detail
+    (rejected,) = driver.dead_letters
+    assert (rejected.value, rejected.offset, rejected.reason) == (bad, 1, "future_timestamp")
+    assert f"event time {T + 365 * DAY}" in rejected.detail
 
 
 def test_a_future_event_expires_at_its_hour_although_nothing_else_is_due() -> None:
@@ -337,8 +337,8 @@ def test_a_pending_click_from_the_future_is_dead_lettered_with_its_bytes_and_off
     bad = click("bad", "u", T + 365 * DAY)
     driver = run(page("r", "u", T), bad, advance_watermark(T + HOUR - LATENESS))
     assert clicks_of(driver) == {"waiting": 1, "dead_letter": 1}
-    (refused,) = driver.dead_letters
-    assert (refused.value, refused.offset, refused.reason) == (bad, 1, "future_timestamp")
+    (rejected,) = driver.dead_letters
+    assert (rejected.value, rejected.offset, rejected.reason) == (bad, 1, "future_timestamp")
 
 
 def test_a_click_from_the_future_that_found_its_page_is_late_and_no_dead_letter() -> None:
@@ -352,7 +352,7 @@ def test_a_click_from_the_future_that_found_its_page_is_late_and_no_dead_letter(
     assert driver.dead_letters == []
 
 
-def test_a_quiet_night_passes_when_two_users_are_back() -> None:
+def test_after_a_quiet_night_two_users_advance_the_watermark() -> None:
     lines = [page("r1", "u", T), page("r2", "v", T + 8 * HOUR), page("r3", "w", T + 8 * HOUR + 1)]
     driver = run(*lines)
     assert [found.request_id for found in driver.joined_pages] == ["r1"]

@@ -1,4 +1,4 @@
-"""Stage `sessions`: cuts into micro-batches, crashes, the oracle, and bounds of memory and store."""
+"""Stage `join`: batch boundaries, crashes, the oracle, and bounds of memory and store."""
 
 from collections import Counter
 from functools import cache
@@ -42,19 +42,19 @@ def result(driver: JoinDriver) -> Result:
 
 
 @cache
-def undisturbed(seed: int, flush: bool) -> Result:
+def uninterrupted(seed: int, flush: bool) -> Result:
     return result(run(*world(seed), flush=flush))
 
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 9), sizes=st.integers(0, 1 << 30), flush=st.booleans())
 def test_results_do_not_depend_on_how_records_are_split_into_micro_batches(seed: int, sizes: int, flush: bool) -> None:
-    """Outputs, refused records, counts and the store itself, bit for bit."""
+    """Outputs, rejected records, counts and the store itself, bit for bit."""
     driver = JoinDriver()
     driver.run(world(seed), random_sizes(sizes, 40))
     if flush:
         driver.flush()
-    expected = undisturbed(seed, flush)
+    expected = uninterrupted(seed, flush)
     found = result(driver)
     assert found[:3] == expected[:3]
     assert _without_closed(found[3]) == _without_closed(expected[3])
@@ -63,7 +63,7 @@ def test_results_do_not_depend_on_how_records_are_split_into_micro_batches(seed:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
     lines = world(seed)
-    expected = undisturbed(seed, True)
+    expected = uninterrupted(seed, True)
     for point in CrashPoint:
         driver = JoinDriver()
         driver.run(lines, one_by_one(), dict.fromkeys(range(1, len(lines) + 1), point))
@@ -82,15 +82,15 @@ def test_a_crash_at_any_record_changes_nothing(seed: int) -> None:
 def test_crashes_between_random_micro_batches_change_nothing(
     seed: int, sizes: int, crashes: dict[int, CrashPoint]
 ) -> None:
-    """The batches after a crash are cut otherwise than those before it were."""
+    """The batches after a crash have other boundaries than those before it."""
     driver = JoinDriver()
     driver.run(world(seed), random_sizes(sizes), crashes)
     driver.flush()
-    assert result(driver)[:3] == undisturbed(seed, True)[:3]
+    assert result(driver)[:3] == uninterrupted(seed, True)[:3]
 
 
 def _without_closed(entries: dict[bytes, bytes]) -> dict[bytes, object]:
-    """User entries with the closed ids left out: an id whose hour has passed leaves with the next write of its user."""
+    """User entries without the closed ids: an expired id is dropped with the next write of its user."""
     decoded = {key: msgspec.msgpack.decode(value) for key, value in entries.items()}
     return {key: value[:-1] if key.startswith(b"u") else value for key, value in decoded.items()}
 
@@ -114,7 +114,7 @@ def test_agrees_with_the_brute_force_oracle(seed: int, sizes: int, flush: bool) 
         assert history_of(activity) == [tuple(entry) for entry in snapshot["history"]]
         levels = example["user_stats"].values()
         assert list(activity.user_stats) == [shown for shown, _ in levels] + [clicked for _, clicked in levels]
-    assert Counter(refused.value for refused in driver.dead_letters) == Counter(expected["dead"])
+    assert Counter(rejected.value for rejected in driver.dead_letters) == Counter(expected["dead"])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -135,13 +135,16 @@ def test_every_record_is_accounted_for_at_any_time(seed: int) -> None:
 
 
 def resident(driver: JoinDriver) -> dict[str, int]:
-    """Sizes of everything that the task keeps in memory, by attribute; what is empty is left out."""
+    """Sizes of everything that the task keeps in memory, by owner and attribute; without what is empty."""
+    task = driver.task
+    owners = (task, task._users, task._pending_pages, task._pending_clicks)
     sizes = {
-        name: len(value)
-        for name, value in vars(driver.task).items()
-        if isinstance(value, dict | list | set) and name not in ("_out", "_refused")
+        f"{type(owner).__name__}.{name}": len(value)
+        for owner in owners
+        for name in (vars(owner) if owner is task else owner.__slots__)
+        if isinstance(value := getattr(owner, name), dict | list | set)
     }
-    sizes["suspects"] = len(driver.task._clock._quarantine) + len(driver.task._clock._by_user)
+    sizes["future_events"] = len(task._clock._quarantine) + len(task._clock._by_user)
     return {name: size for name, size in sizes.items() if size}
 
 
@@ -152,7 +155,7 @@ def test_nothing_stays_in_memory_or_under_pages_in_the_store_when_all_is_closed(
     assert resident(driver)
     driver.flush()
     left = resident(driver)
-    left.pop("suspects", None)  # given up only by the watermark: the log has ended before
+    left.pop("future_events", None)  # they expire by the watermark alone, and the log ended before
     assert left == {}
     assert driver.store.keys(b"p") == driver.store.keys(b"w") == []
     assert {key[:1] for key in driver.store.entries} == {b"m", b"u"}
@@ -169,14 +172,14 @@ def test_memory_is_bounded_by_the_window_not_by_the_length_of_the_log() -> None:
     for end in range(300, len(lines) + 1, 300):
         driver.run(lines[:end], all_at_once())
         most.append(max(resident(driver).values()))
-    # 13 pages and 13 waiting clicks are within window and lateness of one another at ten seconds apart
+    # ten seconds apart, 13 pages and 13 pending clicks are within window and lateness of one another
     assert max(most) <= 2 * 13
     assert len(driver.store.keys(b"p")) <= 13
     assert len(driver.store.keys(b"w")) <= 13
 
 
 def test_expired_future_events_leave_no_state() -> None:
-    """One bad clock "closes no page and holds no state", for pages and for clicks."""
+    """A bad clock closes no page and leaves no state, by pages or by clicks."""
     driver = JoinDriver()
     lines = [page("r", "u", T)]
     for number in range(50):
@@ -197,10 +200,10 @@ def test_closed_ids_leave_a_users_entry_with_the_next_write_after_an_hour() -> N
     lines = [page(f"r{number}", "u", T + number * 10 * MINUTE) for number in range(100)]
     driver.run(lines, one_by_one())
     entry = msgspec.msgpack.decode(driver.store.entries[b"uu"], type=StoredUser)
-    assert len(entry.closed_pages) <= 7  # ten minutes apart, remembered for an hour
+    assert len(entry.closed_pages) <= 7  # ten minutes apart, kept for an hour
 
 
-def test_an_id_that_comes_again_and_again_keeps_no_other_from_leaving() -> None:
+def test_an_id_that_recurs_does_not_keep_others_from_expiring() -> None:
     lines = []
     for number in range(60):
         ts = T + number * 65 * MINUTE

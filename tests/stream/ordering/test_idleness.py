@@ -1,4 +1,4 @@
-"""When a task says that it is silent, and how far the others may go without it."""
+"""When a task reports that it is idle, and how far the others may advance without it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,21 +20,21 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JoinTaskHa
 
 
 def sampled_ends(task: JoinTaskHarness, *others: int) -> list[int]:
-    """How far all logs reach, where this task has read its own to the end."""
+    """End offsets of all logs, where this task has read its own to the end."""
     ends = list(others)
     ends.insert(OWN_PARTITION, task.offset)
     return ends
 
 
 def idleness_in(frames: Sequence[Frame]) -> SourceIdleness | None:
-    """What all partitions are told, as all must be."""
+    """The idleness sent to all partitions, which must be the same."""
     assert len(frames) == PARTITIONS
     assert all(frame.idleness == frames[0].idleness for frame in frames)
     return frames[0].idleness
 
 
 def with_two_pages(task: JoinTaskHarness) -> int:
-    """Two pages are open; the effective close of the first."""
+    """Two pages are pending; return the close time of the first."""
     task.process(page("a", "u", T), page("b", "u", T + 2 * SECOND))
     return T + WINDOW
 
@@ -64,7 +64,7 @@ def test_while_others_grow_they_may_advance_to_just_before_the_next_open_page_he
 
 
 def test_what_others_write_right_now_is_not_covered_yet(task: JoinTaskHarness) -> None:
-    """`seen` is of the look before: that this task has read its own partition to its end is known since then only."""
+    """`observed_offsets` are of the previous sample: only since then has this task been known to be at its end."""
     with_two_pages(task)
     task.advance_time(6)
     task.punctuate(sampled_ends(task, 10, 10))
@@ -84,7 +84,7 @@ def test_idleness_is_renewed_as_the_others_grow(task: JoinTaskHarness) -> None:
 
 
 def test_without_open_pages_others_are_not_held(task: JoinTaskHarness) -> None:
-    """A click that waits for its page has moved the clock on, and both pages have closed."""
+    """A pending click has advanced the clock, and both pages have closed."""
     with_two_pages(task)
     task.process(click("c", "u", T + WINDOW + LATENESS + 3 * SECOND))
     task.advance_time(6)
@@ -121,7 +121,7 @@ def test_a_pause_of_all_beyond_the_idle_timeout_makes_no_open_page_late(task: Jo
 
 
 def test_without_any_valid_event_no_source_is_held(task: JoinTaskHarness) -> None:
-    """Neither an empty partition nor one with dead letters alone has a time to be held by."""
+    """Neither an empty partition nor one with only dead letters holds the others back."""
     task.process(b"no event", b"{}")
     task.advance_time(4.9)
     assert task.punctuate(sampled_ends(task, 10, 10)) == []
@@ -132,7 +132,7 @@ def test_without_any_valid_event_no_source_is_held(task: JoinTaskHarness) -> Non
 
 
 def test_unread_records_are_not_idleness_and_restart_the_timer(task: JoinTaskHarness) -> None:
-    """Also where it cannot be read yet, since a transaction of the loader's is open."""
+    """Even if it cannot be read yet, because a transaction of the loader is open."""
     with_two_pages(task)
     task.advance_time(100)
     behind = sampled_ends(task, 10, 10)
@@ -143,7 +143,7 @@ def test_unread_records_are_not_idleness_and_restart_the_timer(task: JoinTaskHar
     task.advance_time(2)
     assert (
         task.punctuate(sampled_ends(task, 30, 10)) == []
-    )  # what others wrote meanwhile was not written in its silence
+    )  # what others wrote meanwhile was not written during its idleness
     task.advance_time(1)
     assert idleness_in(task.punctuate(sampled_ends(task, 31, 10))) is not None
 
@@ -162,7 +162,7 @@ def test_growth_of_others_before_this_log_was_drained_does_not_count(task: JoinT
 
 
 def test_own_growth_is_not_growth_of_others(task: JoinTaskHarness) -> None:
-    """The end of a loader's transaction takes an offset, and is nothing to read."""
+    """The marker that ends a loader's transaction occupies an offset, but is no record."""
     with_two_pages(task)
     task.advance_time(6)
     task.punctuate(sampled_ends(task, 10, 10))
@@ -171,8 +171,8 @@ def test_own_growth_is_not_growth_of_others(task: JoinTaskHarness) -> None:
     assert task.punctuate(sampled_ends(task, 10, 10)) == []
 
 
-def test_a_source_that_resumes_ends_its_idleness_at_once(task: JoinTaskHarness) -> None:
-    """Also the partitions that it has no record for, or they would go on without it."""
+def test_a_source_that_resumes_ends_its_idleness_immediately(task: JoinTaskHarness) -> None:
+    """Also to the partitions without records, which would advance without it otherwise."""
     with_two_pages(task)
     task.advance_time(6)
     task.punctuate(sampled_ends(task, 10, 10))
@@ -184,7 +184,7 @@ def test_a_source_that_resumes_ends_its_idleness_at_once(task: JoinTaskHarness) 
 
 
 def test_one_sample_after_a_long_time_is_no_growth_within_the_idle_period(task: JoinTaskHarness) -> None:
-    """Of two looks, the first may be of long ago: what was written between them may have come before the silence."""
+    """Of two samples, the first may be old: records written between them may precede the idleness."""
     with_two_pages(task)
     task.advance_time(6)
     assert task.punctuate(sampled_ends(task, 10, 10), sampled_ends(task, 50, 50)) == []

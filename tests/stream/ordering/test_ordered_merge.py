@@ -1,4 +1,4 @@
-"""The one order: the merge against a sorted list, with and without a spill, with crashes and a reopen."""
+"""The total order: the merge against a sorted list, with and without a spill, with crashes and restarts."""
 
 import copy
 from itertools import count
@@ -15,8 +15,8 @@ from prectr.stream.ordering.ordered_merge import OrderedMerge, Spill
 from prectr.stream.ordering.watermark import MergedWatermark, SourceIdleness
 from tests.kit.stages.store import DictStore
 
-SILENT = SourceIdleness([0, 0], MAX_WATERMARK)
-"""Of one of two sources, for whatever the other reads."""
+IDLE = SourceIdleness([0, 0], MAX_WATERMARK)
+"""Of one of two sources, for anything that the other reads."""
 
 
 class Rec(msgspec.Struct, array_like=True, frozen=True):
@@ -29,7 +29,7 @@ class Rec(msgspec.Struct, array_like=True, frozen=True):
 _decode = msgspec.msgpack.Decoder(Rec).decode
 
 
-def place(record: Rec) -> tuple[int, bytes, bytes]:
+def key_of(record: Rec) -> tuple[int, bytes, bytes]:
     return record.closes_at, record.request_id.encode(), record.user_id.encode()
 
 
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 def drawn_frames(seed: int, sources: int, records: int) -> list[Frame]:
-    """Frames of every source, each source's in its order, the sources mixed; some ahead of others by far."""
+    """Frames of every source in its order, the sources interleaved; some are far ahead of others."""
     rng = Random(seed)
     ids = ["", "a", "a\0", "b", "é", "😀", "\uffff"]
     per_source: list[list[Frame]] = []
@@ -50,11 +50,11 @@ def drawn_frames(seed: int, sources: int, records: int) -> list[Frame]:
         for _ in range(rng.randint(0, max(1, records // 4))):
             upto = watermark + rng.choice([0, 1, 3, 20])
             count = rng.randint(0, 6) if upto > watermark else 0
-            # one source holds all pages of a user, so no two sources have the same place
+            # one source has all pages of a user, so no two sources have the same key
             made = {
                 (rng.randint(watermark + 1, upto), rng.choice(ids), f"{source}{rng.choice(ids)}") for _ in range(count)
             }
-            ordered = sorted((Rec(*key, source) for key in made), key=place)
+            ordered = sorted((Rec(*key, source) for key in made), key=key_of)
             frames.append(Frame(source, ordered, upto))
             watermark = upto
         per_source.append(frames)
@@ -68,8 +68,10 @@ def drawn_frames(seed: int, sources: int, records: int) -> list[Frame]:
 
 
 def add(merge: OrderedMerge[Rec], frame: Frame) -> None:
-    silence = SourceIdleness([0] * len(merge.merged_watermark.source_watermarks), MAX_WATERMARK) if frame.idle else None
-    merge.add(frame.source, frame.records, frame.watermark, idleness=silence)
+    idleness = (
+        SourceIdleness([0] * len(merge.merged_watermark.source_watermarks), MAX_WATERMARK) if frame.idle else None
+    )
+    merge.add(frame.source, frame.records, frame.watermark, idleness=idleness)
 
 
 def lowest(watermarks: dict[int, int], sources: int) -> int:
@@ -87,13 +89,13 @@ def test_in_memory_it_releases_the_sorted_union_as_soon_as_it_is_due(seed: int, 
         watermarks[frame.source] = frame.watermark
         records, passed = merge.release()
         released += records
-        line = lowest(watermarks, sources)
-        assert passed == merge.watermark == line
-        assert released == sorted((record for record in seen if record.closes_at <= line), key=place)
+        merged = lowest(watermarks, sources)
+        assert passed == merge.watermark == merged
+        assert released == sorted((record for record in seen if record.closes_at <= merged), key=key_of)
     for source in range(sources):
         merge.end_source(source)
     released += merge.release()[0]
-    assert released == sorted(seen, key=place)
+    assert released == sorted(seen, key=key_of)
     assert merge.buffered == 0
     assert merge.watermark == MAX_WATERMARK
 
@@ -117,9 +119,9 @@ def test_a_watermark_never_goes_back() -> None:
 
 
 class SpillingTask:
-    """A merge with its store, as a stage uses it: frames numbered, changes written after each round.
+    """A merge with its store, as a stage uses it: changes are written after each round.
 
-    After a crash it goes on from the store and takes the frames behind the last one that was written again.
+    After a crash it resumes from the store and processes the frames after the last one written again.
     """
 
     def __init__(self, sources: int, limit: int) -> None:
@@ -163,7 +165,7 @@ class SpillingTask:
 def test_with_a_spill_it_releases_the_same_never_early_never_twice(
     seed: int, sources: int, limit: int, crashes: bool
 ) -> None:
-    """Whatever the memory limit, also with crashes before and after a write. Nothing is left in the store."""
+    """For any memory limit, with crashes before and after a write. Nothing is left in the store."""
     rng = Random(seed)
     frames = drawn_frames(seed, sources, 40)
     task, taken, written_frames = SpillingTask(sources, limit), 0, 0
@@ -181,7 +183,8 @@ def test_with_a_spill_it_releases_the_same_never_early_never_twice(
         while task.passed < task.merge.watermark:
             task.round(lose=False)
         expected = _due(frames[:taken], sources)
-        assert task.committed[: len(expected)] == expected  # what a lost round put out early is checked when it returns
+        # What a lost round released is checked when it is released again.
+        assert task.committed[: len(expected)] == expected
         assert task.released == len(expected)
         if crashes and rng.random() < 0.2:
             task.reopen()
@@ -191,33 +194,33 @@ def test_with_a_spill_it_releases_the_same_never_early_never_twice(
         task.merge.end_source(source)
     while task.passed < task.merge.watermark:
         task.round(lose=False)
-    assert task.committed == sorted((record for frame in frames for record in frame.records), key=place)
+    assert task.committed == sorted((record for frame in frames for record in frame.records), key=key_of)
     assert task.store.entries == {}
     assert task.merge.buffered == 0
 
 
 def _due(frames: list[Frame], sources: int) -> list[Rec]:
     watermarks = {frame.source: frame.watermark for frame in frames}
-    line = lowest(watermarks, sources)
-    return sorted((record for frame in frames for record in frame.records if record.closes_at <= line), key=place)
+    merged = lowest(watermarks, sources)
+    return sorted((record for frame in frames for record in frame.records if record.closes_at <= merged), key=key_of)
 
 
 def test_the_released_bound_is_before_everything_still_stored() -> None:
-    """A record that the store alone holds keeps the time that it tells below its own."""
+    """A record that is only in the store keeps the reported time below its own."""
     task = SpillingTask(1, 4)
     records = [Rec(closes_at, "r", f"u{number}", 0) for number, closes_at in enumerate([1, 2, 3, 3, 3, 3, 3, 4, 5, 6])]
     task.merge.add(0, records, 0)
     task.round(lose=False)
     assert task.merge.buffered == 2
     task.merge.add(0, [], 5)
-    told = []
+    released_up_to = []
     while task.passed < task.merge.watermark:
         task.round(lose=False)
         missing = [record.closes_at for record in records[:9] if record not in task.committed]
         assert all(task.passed < closes_at for closes_at in missing)
-        told.append(task.passed)
-    assert told == sorted(told)
-    assert len(told) > 2
+        released_up_to.append(task.passed)
+    assert released_up_to == sorted(released_up_to)
+    assert len(released_up_to) > 2
     assert task.committed == records[:9]
     assert len(task.store.entries) == 1
 
@@ -265,9 +268,9 @@ def test_an_idle_source_holds_no_other_and_its_late_records_follow_the_watermark
     merge: OrderedMerge[Rec] = OrderedMerge(2)
     merge.add(0, [Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
     assert merge.release() == ([], MIN_WATERMARK)
-    merge.add(1, [], 3, idleness=SILENT)
+    merge.add(1, [], 3, idleness=IDLE)
     assert merge.release() == ([Rec(5, "a", "u", 0), Rec(20, "b", "u", 0)], 30)
-    # It speaks again, with two records behind the line 30 and one before it.
+    # It reports again, with two late records behind the watermark 30 and one after it.
     merge.add(1, [Rec(7, "z", "u", 1), Rec(9, "c", "u", 1), Rec(40, "d", "u", 1)], 40)
     merge.add(0, [Rec(31, "b2", "u", 0)], 35)
     assert merge.release() == ([Rec(31, "b2", "u", 0), Rec(31, "c", "u", 1), Rec(31, "z", "u", 1)], 35)
@@ -276,8 +279,8 @@ def test_an_idle_source_holds_no_other_and_its_late_records_follow_the_watermark
 
 def test_where_all_sources_are_idle_the_watermark_is_the_largest_and_monotonic() -> None:
     merge: OrderedMerge[Rec] = OrderedMerge(2)
-    merge.add(0, [Rec(5, "a", "u", 0)], 10, idleness=SILENT)
-    merge.add(1, [Rec(8, "b", "u", 1)], 8, idleness=SILENT)
+    merge.add(0, [Rec(5, "a", "u", 0)], 10, idleness=IDLE)
+    merge.add(1, [Rec(8, "b", "u", 1)], 8, idleness=IDLE)
     assert merge.release()[1] == 10
     merge.add(1, [], 9)
     assert merge.watermark == 10
@@ -286,7 +289,7 @@ def test_where_all_sources_are_idle_the_watermark_is_the_largest_and_monotonic()
 def test_late_records_survive_a_reopen_and_leave_nothing_in_the_store() -> None:
     task = SpillingTask(2, 100)
     task.merge.add(0, [Rec(number, f"r{number}", "u", 0) for number in range(1, 6)], 100)
-    task.merge.add(1, [], 50, idleness=SILENT)
+    task.merge.add(1, [], 50, idleness=IDLE)
     task.round(lose=False)
     assert len(task.committed) == 5
     task.merge.add(1, [Rec(70, "later", "u", 1), Rec(80, "late", "u", 1)], 90)
@@ -302,24 +305,24 @@ def test_late_records_survive_a_reopen_and_leave_nothing_in_the_store() -> None:
 
 
 def by_the_rules(frames: list[Frame], sources: int) -> tuple[list[Rec], list[int], int]:
-    """Every record with the place that it is given, the line after each frame, and how many came behind it."""
+    """Every record with its key, the watermark after each frame, and the number of late records."""
     watermarks, idle = [MIN_WATERMARK] * sources, [False] * sources
-    line, late, placed, lines = MIN_WATERMARK, 0, [], []
+    merged, late, placed, watermarks_after = MIN_WATERMARK, 0, [], []
     for frame in frames:
         for record in frame.records:
-            behind = record.closes_at <= line
-            placed.append(msgspec.structs.replace(record, closes_at=line + 1) if behind else record)
+            behind = record.closes_at <= merged
+            placed.append(msgspec.structs.replace(record, closes_at=merged + 1) if behind else record)
             late += behind
         watermarks[frame.source] = max(watermarks[frame.source], frame.watermark)
         idle[frame.source] = frame.idle
-        heard = [watermark for watermark, quiet in zip(watermarks, idle, strict=True) if not quiet]
-        line = max(line, min(heard, default=max(watermarks)))
-        lines.append(line)
-    return sorted(placed, key=place), lines, late
+        active = [watermark for watermark, quiet in zip(watermarks, idle, strict=True) if not quiet]
+        merged = max(merged, min(active, default=max(watermarks)))
+        watermarks_after.append(merged)
+    return sorted(placed, key=key_of), watermarks_after, late
 
 
 def named_once(frames: list[Frame]) -> list[Frame]:
-    """No request id comes twice: two pages of one id that come behind the line would have one place."""
+    """Make request ids unique: two late pages with one id would have the same key."""
     numbers = count()
     return [
         frame._replace(
@@ -328,7 +331,7 @@ def named_once(frames: list[Frame]) -> list[Frame]:
                     msgspec.structs.replace(record, request_id=f"{record.request_id}{next(numbers)}")
                     for record in frame.records
                 ),
-                key=place,
+                key=key_of,
             )
         )
         for frame in frames
@@ -345,10 +348,10 @@ def named_once(frames: list[Frame]) -> list[Frame]:
 def test_with_idle_sources_the_frames_alone_decide_the_order(
     seed: int, sources: int, limit: int, crashes: bool
 ) -> None:
-    """Whatever the memory limit, the rounds and the crashes."""
+    """For any memory limit, rounds and crashes."""
     rng = Random(seed)
     frames = [frame._replace(idle=rng.random() < 0.3) for frame in named_once(drawn_frames(seed, sources, 40))]
-    placed, lines, late = by_the_rules(frames, sources)
+    placed, watermarks_after, late = by_the_rules(frames, sources)
     task, taken, written_frames = SpillingTask(sources, limit), 0, 0
     while taken < len(frames):
         upto = min(len(frames), taken + rng.randint(1, 5))
@@ -365,9 +368,9 @@ def test_with_idle_sources_the_frames_alone_decide_the_order(
             task.reopen()
         while task.passed < task.merge.watermark:
             task.round(lose=False)
-        assert task.merge.watermark == lines[taken - 1]
+        assert task.merge.watermark == watermarks_after[taken - 1]
         assert task.released == sum(
-            record.closes_at <= lines[taken - 1] for record in placed_by(frames[:taken], sources)
+            record.closes_at <= watermarks_after[taken - 1] for record in placed_by(frames[:taken], sources)
         )
     for source in range(sources):
         task.merge.end_source(source)
@@ -385,7 +388,7 @@ def placed_by(frames: list[Frame], sources: int) -> list[Rec]:
 def test_equal_ids_behind_one_watermark_get_distinct_order() -> None:
     task = SpillingTask(2, 100)
     task.merge.add(0, [], 100)
-    task.merge.add(1, [], 1, idleness=SILENT)
+    task.merge.add(1, [], 1, idleness=IDLE)
     task.round(lose=False)
     task.merge.add(1, [Rec(70, "r", "u", 1), Rec(80, "r", "u", 1)], 90)
     task.merge.add(1, [Rec(95, "r", "u", 1)], 99)

@@ -1,4 +1,4 @@
-"""Processes that poll the same order in their own pieces act on it at the same places."""
+"""Processes that poll the same order in different batches act on it at the same records."""
 
 import random
 import threading
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from prectr.stream.coordination.process_group import SingleProcess
 from prectr.stream.coordination.synchronized_steps import StepSynchronizer, SyncedStep
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example
-from prectr.stream.replay.local_tasks import ReleasedBatch
 from tests.kit.models.examples import random_examples
 from tests.kit.models.threads import ThreadExchange
 
@@ -20,7 +20,7 @@ EXAMPLES = random_examples(60, seed=4)
 
 
 class ThreadPeer:
-    """A process of several, as a thread."""
+    """One of several processes, as a thread."""
 
     def __init__(self, rank: int, meeting: ThreadExchange) -> None:
         self.rank = rank
@@ -32,7 +32,7 @@ class ThreadPeer:
 
 
 class Source:
-    """Gives the examples in pieces of its own, some of them empty, and the line behind each piece."""
+    """Returns the examples in batches of its own, some of them empty, and the watermark after each."""
 
     def __init__(self, seed: int, most: int) -> None:
         self._random = random.Random(seed)
@@ -42,7 +42,7 @@ class Source:
     def poll(self) -> ReleasedBatch:
         examples = EXAMPLES[self.given : self.given + self._random.randrange(self._most + 1)]
         self.given += len(examples)
-        return ReleasedBatch(examples, EXAMPLES[self.given - 1].closes_at if self.given else 0, [])
+        return ReleasedBatch(examples, EXAMPLES[self.given - 1].closes_at if self.given else 0)
 
     def all_given(self) -> bool:
         return self.given == len(EXAMPLES)

@@ -1,4 +1,4 @@
-"""The line of a merge with silent sources: against the words of its docstrings, and in a simulated group of tasks."""
+"""The merged watermark with idle sources: against its definition, and in a simulated group of tasks."""
 
 from collections.abc import Iterator
 from random import Random
@@ -14,51 +14,51 @@ from prectr.stream.ordering.watermark import MergedWatermark, SourceIdleness, in
 SEEDS = st.integers(0, 1 << 30)
 
 
-class Said(NamedTuple):
-    """What one source says of itself."""
+class Report(NamedTuple):
+    """What one source reports of itself."""
 
     source: int
     watermark: int
     read: int
-    silence: SourceIdleness | None = None
+    idleness: SourceIdleness | None = None
 
 
-def report(progress: MergedWatermark, said: Said) -> None:
-    observe(progress, said.source, said.watermark, said.read, said.silence)
+def report(merged: MergedWatermark, sent: Report) -> None:
+    observe(merged, sent.source, sent.watermark, sent.read, sent.idleness)
 
 
-def watermarks(said: list[Said], sources: int) -> list[int]:
-    """The line after each."""
-    progress = initial_watermark(sources)
+def watermarks(reports: list[Report], sources: int) -> list[int]:
+    """The merged watermark after each report."""
+    merged = initial_watermark(sources)
     found = []
-    for each in said:
-        report(progress, each)
-        found.append(progress.watermark)
+    for each in reports:
+        report(merged, each)
+        found.append(merged.watermark)
     return found
 
 
-def watermarks_by_definition(said: list[Said], sources: int) -> list[int]:
-    """The same by a reader who forgets nothing, and looks everything up from the beginning each time."""
+def watermarks_by_definition(reports: list[Report], sources: int) -> list[int]:
+    """The same computed from the complete history each time."""
     found: list[int] = []
-    for count in range(1, len(said) + 1):
-        heard = said[:count]
-        line = min(_source_limit_by_definition(heard, source, sources) for source in range(sources))
-        found.append(max([line, *found[-1:]]))
+    for count in range(1, len(reports) + 1):
+        known = reports[:count]
+        watermark = min(_source_limit_by_definition(known, source, sources) for source in range(sources))
+        found.append(max([watermark, *found[-1:]]))
     return found
 
 
-def _source_limit_by_definition(reports: list[Said], source: int, sources: int) -> int:
+def _source_limit_by_definition(reports: list[Report], source: int, sources: int) -> int:
     own = _highest_watermark(reports, source)
     last = next((each for each in reversed(reports) if each.source == source), None)
-    if last is None or last.silence is None:
+    if last is None or last.idleness is None:
         return own
-    seen = last.silence.observed_offsets
+    seen = last.idleness.observed_offsets
     others = [_highest_watermark(reports, other, upto=seen[other]) for other in range(sources) if other != source]
-    return max(own, min(last.silence.hold_until, max(others, default=MIN_WATERMARK)))
+    return max(own, min(last.idleness.hold_until, max(others, default=MIN_WATERMARK)))
 
 
-def _highest_watermark(reports: list[Said], source: int, upto: int | None = None) -> int:
-    """The highest watermark of a source; with `upto`, of when it had read no further, and had not ended for good."""
+def _highest_watermark(reports: list[Report], source: int, upto: int | None = None) -> int:
+    """The highest watermark of a source; with `upto`, while it had read no further and had not ended."""
     return max(
         (
             each.watermark
@@ -69,119 +69,121 @@ def _highest_watermark(reports: list[Said], source: int, upto: int | None = None
     )
 
 
-def drawn(rng: Random, sources: int, count: int, *, idle_sources: range) -> list[Said]:
-    """Sources that read on, each at its own pace, some of them silent now and then, for whatever the others read."""
+def drawn(rng: Random, sources: int, count: int, *, idle_sources: range) -> list[Report]:
+    """Sources that read at their own pace, some of them idle at times."""
     watermarks, reads = [0] * sources, [0] * sources
     claims = [[0] * sources for _ in range(sources)]
-    said: list[Said] = []
+    reports: list[Report] = []
     living = list(range(sources))
-    while living and len(said) < count:
+    while living and len(reports) < count:
         source = rng.choice(living)
         if rng.random() < 0.8:
             reads[source] += rng.choice([0, 1, 1, 5])
             watermarks[source] += rng.choice([0, 1, 3, 40])
-        silence = None
+        idleness = None
         if source in idle_sources and rng.random() < 0.6:
-            # A source's looks at the logs never go back.
+            # A source's samples of the logs never go back.
             claims[source] = [
                 max(at, rng.randint(at, max(at, read) + 3)) for at, read in zip(claims[source], reads, strict=True)
             ]
             bound = rng.choice([MAX_WATERMARK, watermarks[source] + rng.choice([0, 1, 10, 200])])
-            silence = SourceIdleness(list(claims[source]), bound)
-        if rng.random() < 0.02:  # for good: it says nothing more
+            idleness = SourceIdleness(list(claims[source]), bound)
+        if rng.random() < 0.02:  # for good: no further report
             living.remove(source)
-            said.append(Said(source, MAX_WATERMARK, reads[source]))
+            reports.append(Report(source, MAX_WATERMARK, reads[source]))
         else:
-            said.append(Said(source, watermarks[source], reads[source], silence))
-    return said
+            reports.append(Report(source, watermarks[source], reads[source], idleness))
+    return reports
 
 
 @given(seed=SEEDS, sources=st.integers(1, 4))
 def test_without_idle_sources_it_is_the_lowest_watermark(seed: int, sources: int) -> None:
-    said = drawn(Random(seed), sources, 40, idle_sources=range(0))
+    reports = drawn(Random(seed), sources, 40, idle_sources=range(0))
     expected = [
-        min(_highest_watermark(said[: count + 1], source) for source in range(sources)) for count in range(len(said))
+        min(_highest_watermark(reports[:count], source) for source in range(sources))
+        for count in range(1, len(reports) + 1)
     ]
-    assert watermarks(said, sources) == expected
+    assert watermarks(reports, sources) == expected
 
 
 @settings(max_examples=200)
 @given(seed=SEEDS, sources=st.integers(2, 4))
 def test_one_idle_source_is_excluded_exactly_as_defined(seed: int, sources: int) -> None:
-    """Silent from the beginning, and renewing its claims: then nothing is forgotten that it may ask for."""
+    """Idle from the beginning and renewing its idleness, so that no history that it refers to is dropped."""
     claim = SourceIdleness([0] * sources, 0)
-    said = [Said(0, 0, 0, claim)]
+    reports = [Report(0, 0, 0, claim)]
     for each in drawn(Random(seed), sources, 60, idle_sources=range(1)):
-        claim = each.silence or claim
-        said.append(each if each.source else each._replace(silence=claim))
-    assert watermarks(said, sources) == watermarks_by_definition(said, sources)
+        claim = each.idleness or claim
+        reports.append(each if each.source else each._replace(idleness=claim))
+    assert watermarks(reports, sources) == watermarks_by_definition(reports, sources)
 
 
 @settings(max_examples=300)
 @given(seed=SEEDS, sources=st.integers(1, 4))
 def test_with_any_idle_sources_it_is_monotonic_and_within_the_definition(seed: int, sources: int) -> None:
-    said = drawn(Random(seed), sources, 60, idle_sources=range(sources))
-    found = watermarks(said, sources)
+    reports = drawn(Random(seed), sources, 60, idle_sources=range(sources))
+    found = watermarks(reports, sources)
     assert found == sorted(found)
-    assert all(line <= allowed for line, allowed in zip(found, watermarks_by_definition(said, sources), strict=True))
+    allowed = watermarks_by_definition(reports, sources)
+    assert all(watermark <= limit for watermark, limit in zip(found, allowed, strict=True))
 
 
 @settings(max_examples=200)
 @given(seed=SEEDS, sources=st.integers(2, 4), most=st.integers(2, 9))
 def test_steps_that_are_dropped_only_delay(seed: int, sources: int, most: int) -> None:
-    """However few are kept: never beyond what the words allow, and just there after claims of all that is read."""
-    said = drawn(Random(seed), sources, 80, idle_sources=range(sources))
-    reads = [max((each.read for each in said if each.source == source), default=0) for source in range(sources)]
-    said += [
-        Said(source, MIN_WATERMARK, reads[source], SourceIdleness(reads, MAX_WATERMARK)) for source in range(sources)
+    """However few are kept: never beyond the definition, and equal to it after idleness for all that is read."""
+    reports = drawn(Random(seed), sources, 80, idle_sources=range(sources))
+    reads = [max((each.read for each in reports if each.source == source), default=0) for source in range(sources)]
+    reports += [
+        Report(source, MIN_WATERMARK, reads[source], SourceIdleness(reads, MAX_WATERMARK)) for source in range(sources)
     ]
-    allowed = watermarks_by_definition(said, sources)
+    allowed = watermarks_by_definition(reports, sources)
     with patch("prectr.stream.ordering.watermark._MAX_HISTORY", most):
-        found = watermarks(said, sources)
-        progress = initial_watermark(sources)
-        for each in said:
-            report(progress, each)
-            assert all(len(steps) <= most for steps in progress.watermark_history)
-    assert all(line <= most_allowed for line, most_allowed in zip(found, allowed, strict=True))
+        found = watermarks(reports, sources)
+        merged = initial_watermark(sources)
+        for each in reports:
+            report(merged, each)
+            assert all(len(steps) <= most for steps in merged.watermark_history)
+    assert all(watermark <= limit for watermark, limit in zip(found, allowed, strict=True))
     assert found[-1] == allowed[-1]
 
 
 def test_memory_of_a_source_is_bounded_while_another_is_idle_for_long() -> None:
-    progress = initial_watermark(2)
-    observe(progress, 1, 0, 0, SourceIdleness([0, 0], MAX_WATERMARK))
+    merged = initial_watermark(2)
+    observe(merged, 1, 0, 0, SourceIdleness([0, 0], MAX_WATERMARK))
     for number in range(5_000):
-        observe(progress, 0, number, number, None)
-    assert len(progress.watermark_history[0]) < 300
-    assert progress.watermark == 0
-    observe(progress, 1, 0, 0, SourceIdleness([4_999, 0], MAX_WATERMARK))
-    assert progress.watermark == 4_999
+        observe(merged, 0, number, number, None)
+    assert len(merged.watermark_history[0]) < 300
+    assert merged.watermark == 0
+    observe(merged, 1, 0, 0, SourceIdleness([4_999, 0], MAX_WATERMARK))
+    assert merged.watermark == 4_999
 
 
 def test_a_pause_of_all_sources_advances_past_none_of_them() -> None:
-    """Whoever is read first after it waits for what the others have still to read."""
-    progress = initial_watermark(2)
-    observe(progress, 0, 100, 5, SourceIdleness([5, 7], 109))
-    observe(progress, 1, 80, 7, SourceIdleness([5, 7], 89))
-    assert progress.watermark == 89  # source 1 holds a page that closes at 90
-    observe(progress, 0, 500, 6, None)
-    assert progress.watermark == 89
-    observe(progress, 1, 480, 8, None)
-    assert progress.watermark == 480
+    """The source that is read first waits for what the others have still to read."""
+    merged = initial_watermark(2)
+    observe(merged, 0, 100, 5, SourceIdleness([5, 7], 109))
+    observe(merged, 1, 80, 7, SourceIdleness([5, 7], 89))
+    assert merged.watermark == 89  # source 1 holds a page that closes at 90
+    observe(merged, 0, 500, 6, None)
+    assert merged.watermark == 89
+    observe(merged, 1, 480, 8, None)
+    assert merged.watermark == 480
 
 
 def test_a_finished_source_does_not_hold_the_watermark() -> None:
-    progress = initial_watermark(2)
-    observe(progress, 0, 50, 5, None)
-    observe(progress, 0, MAX_WATERMARK, 5, None)
-    observe(progress, 1, 10, 3, SourceIdleness([9, 3], MAX_WATERMARK))
-    assert progress.watermark == 50
+    merged = initial_watermark(2)
+    observe(merged, 0, 50, 5, None)
+    observe(merged, 0, MAX_WATERMARK, 5, None)
+    observe(merged, 1, 10, 3, SourceIdleness([9, 3], MAX_WATERMARK))
+    assert merged.watermark == 50
 
 
 # --- a simulated group of tasks --------------------------------------------------------------------------------
 
 
 class Event(NamedTuple):
-    """arrived: when it was appended to its partition, by the one clock of the world. ts: when it came about."""
+    """arrived: time of its append to the partition, by the clock of the world. ts: its event time."""
 
     arrived: int
     ts: int
@@ -189,14 +191,14 @@ class Event(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A silence as a task may claim it. at: when nothing was unread. since: when the logs reached to `seen`."""
+    """An idleness as a task may report it. at: when nothing was unread. since: time of `observed_offsets`."""
 
     at: int
     since: int
 
 
 class Reader:
-    """A task: reads its partition in order, holds pages until they close, and says what closes in frames."""
+    """A task: reads its partition in order, keeps pages until they close, and sends closed ones in frames."""
 
     def __init__(self, number: int, log: list[list[Event]], lateness: int, window: int) -> None:
         self.number = number
@@ -206,28 +208,28 @@ class Reader:
         self.watermark = MIN_WATERMARK
         self.open: list[int] = []
 
-    def take(self, count: int) -> tuple[Said, list[int]]:
-        """Read so many events; the frame, and the effective closes of its records."""
+    def take(self, count: int) -> tuple[Report, list[int]]:
+        """Read `count` events; return the frame and the close times of its records."""
         closed: list[int] = []
         for event in self.log[self.number][self.read : self.read + count]:
             self.read += 1
             self.watermark = max(self.watermark, event.ts - self.lateness)
             closed += self._close()
             self.open.append(max(event.ts + self.window, self.watermark + 1))
-        return self.said(None), closed
+        return self.report(None), closed
 
-    def said(self, silence: SourceIdleness | None) -> Said:
-        return Said(self.number, self.watermark, self.read, silence)
+    def report(self, idleness: SourceIdleness | None) -> Report:
+        return Report(self.number, self.watermark, self.read, idleness)
 
-    def claim(self, claim: Claim) -> Said | None:
-        """The frame that says that there is nothing to say, if that is true."""
+    def claim(self, claim: Claim) -> Report | None:
+        """Return the frame that reports idleness, if the task is idle."""
         if self.read < ends(self.log, claim.at)[self.number]:
             return None
         bound = MAX_WATERMARK if self.watermark == MIN_WATERMARK else min(self.open, default=MAX_WATERMARK) - 1
-        return self.said(SourceIdleness(ends(self.log, claim.since), bound))
+        return self.report(SourceIdleness(ends(self.log, claim.since), bound))
 
-    def flush(self) -> tuple[Said, list[int]]:
-        return Said(self.number, MAX_WATERMARK, self.read), sorted(self.open)
+    def flush(self) -> tuple[Report, list[int]]:
+        return Report(self.number, MAX_WATERMARK, self.read), sorted(self.open)
 
     def _close(self) -> list[int]:
         closed = sorted(at for at in self.open if at <= self.watermark)
@@ -240,7 +242,7 @@ def ends(log: list[list[Event]], at: int) -> list[int]:
 
 
 def world(rng: Random, partitions: int, lateness: int) -> list[list[Event]]:
-    """Events appended in the order of time but for less than the lateness, with pauses, and partitions that rest."""
+    """Events appended in the order of time up to the lateness, with pauses and idle partitions."""
     now = 1_000
     log: list[list[Event]] = [[] for _ in range(partitions)]
     awake = list(range(partitions))
@@ -253,8 +255,8 @@ def world(rng: Random, partitions: int, lateness: int) -> list[list[Event]]:
     return log
 
 
-def frames_of(rng: Random, reader: Reader, upto: int) -> Iterator[tuple[Said, list[int]]]:
-    """A task's life from the first to the last event of the world: it reads, rests, and claims only what is true."""
+def frames_of(rng: Random, reader: Reader, upto: int) -> Iterator[tuple[Report, list[int]]]:
+    """The frames of a task from the first to the last event of the world; it reports idleness only when true."""
     now = 0
     looked = 0
     while now < upto:
@@ -264,14 +266,14 @@ def frames_of(rng: Random, reader: Reader, upto: int) -> Iterator[tuple[Said, li
             yield reader.take(rng.randint(1, there - reader.read))
         elif rng.random() < 0.7:
             since = looked if rng.random() < 0.5 else rng.randint(0, now)
-            if (said := reader.claim(Claim(now, since))) is not None:
-                yield said, []
+            if (sent := reader.claim(Claim(now, since))) is not None:
+                yield sent, []
         looked = now
     yield reader.take(len(reader.log[reader.number]))
 
 
-def interleaved(rng: Random, queues: list[list[tuple[Said, list[int]]]]) -> Iterator[tuple[Said, list[int]]]:
-    """Frames of every source in its order, and of any two sources in any; some are ahead by far."""
+def interleaved(rng: Random, queues: list[list[tuple[Report, list[int]]]]) -> Iterator[tuple[Report, list[int]]]:
+    """Frames of every source in its order, interleaved at random; some sources are far ahead."""
     queues = [list(queue) for queue in queues]
     while any(queues):
         queue = rng.choice([queue for queue in queues if queue])
@@ -285,61 +287,61 @@ def interleaved(rng: Random, queues: list[list[tuple[Said, list[int]]]]) -> Iter
     seed=SEEDS, partitions=st.integers(1, 4), lateness=st.sampled_from([0, 3, 50]), window=st.sampled_from([1, 4, 90])
 )
 def test_no_record_of_an_orderly_log_is_ever_late(seed: int, partitions: int, lateness: int, window: int) -> None:
-    """Whatever is quiet for how long, whoever reads how fast, and in whatever order the merge hears of it."""
+    """For any idle times, reading speeds and interleavings of the reports."""
     rng = Random(seed)
     log = world(rng, partitions, lateness)
     readers = [Reader(number, log, lateness, window) for number in range(partitions)]
     upto = max(event.arrived for events in log for event in events) + 500
     queues = [[*frames_of(rng, reader, upto), reader.flush()] for reader in readers]
-    progress = initial_watermark(partitions)
-    for said, closed in interleaved(rng, queues):
-        assert all(at > progress.watermark for at in closed)
-        report(progress, said)
-    assert progress.watermark == MAX_WATERMARK
+    merged = initial_watermark(partitions)
+    for sent, closed in interleaved(rng, queues):
+        assert all(at > merged.watermark for at in closed)
+        report(merged, sent)
+    assert merged.watermark == MAX_WATERMARK
 
 
 @settings(max_examples=200)
 @given(seed=SEEDS, partitions=st.integers(2, 4))
 def test_records_are_released_while_one_source_is_idle_and_renews_its_idleness(seed: int, partitions: int) -> None:
-    """The line follows the others up to the silent one's next open page, one claim behind them."""
+    """The watermark follows the others up to the idle one's next pending page, one report behind them."""
     rng = Random(seed)
     lateness, window = 5, 30
     log = world(rng, partitions, lateness)
-    silent = rng.randrange(partitions)
-    del log[silent][rng.randint(0, len(log[silent])) :]
+    idle = rng.randrange(partitions)
+    del log[idle][rng.randint(0, len(log[idle])) :]
     for number in range(partitions):
-        if number != silent:  # everybody else goes on, and long enough
+        if number != idle:  # all others continue, and long enough
             log[number] += [Event(now, now, number) for now in range(20_000 + number, 21_000, 10)]
     readers = [Reader(number, log, lateness, window) for number in range(partitions)]
-    progress = initial_watermark(partitions)
-    report(progress, readers[silent].take(len(log[silent]))[0])
-    bound = min(readers[silent].open, default=MAX_WATERMARK) - 1
+    merged = initial_watermark(partitions)
+    report(merged, readers[idle].take(len(log[idle]))[0])
+    bound = min(readers[idle].open, default=MAX_WATERMARK) - 1
     since = 0
     for now in range(19_000, 21_100, 100):
         for number in rng.sample(range(partitions), partitions):
             reader = readers[number]
-            if number == silent:
-                said = reader.claim(Claim(now, since))
-                assert said is not None
-                report(progress, said)
+            if number == idle:
+                sent = reader.claim(Claim(now, since))
+                assert sent is not None
+                report(merged, sent)
             else:
-                report(progress, reader.take(ends(log, now)[number] - reader.read)[0])
-        # What was read before the claim's look has come out, at the latest at the next claim.
-        others = [reader.watermark for reader in readers if reader.number != silent]
+                report(merged, reader.take(ends(log, now)[number] - reader.read)[0])
+        # What was read before the sample of a report is released, at the latest with the next report.
+        others = [reader.watermark for reader in readers if reader.number != idle]
         behind = min(others) - 250 if now > 20_300 else MIN_WATERMARK
-        assert progress.watermark >= min(bound, behind)
+        assert merged.watermark >= min(bound, behind)
         since = now
-    assert progress.watermark >= min(bound, 20_970 - lateness - 120)
+    assert merged.watermark >= min(bound, 20_970 - lateness - 120)
 
 
 def test_idleness_sampled_after_the_pause_would_advance_the_watermark_past_unread_records() -> None:
-    """Why `seen` is of a time before nothing was unread; and that the simulation would notice."""
+    """Why `observed_offsets` precede the time at which nothing was unread; and the simulation would notice."""
     log = [[Event(10, 10, 0), Event(300, 300, 0)], [Event(5, 5, 1), Event(200, 200, 1)]]
     readers = [Reader(number, log, 0, 1) for number in range(2)]
-    progress = initial_watermark(2)
+    merged = initial_watermark(2)
     for reader in readers:
-        report(progress, reader.take(1)[0])
-    report(progress, readers[1].said(SourceIdleness(ends(log, 300), MAX_WATERMARK)))
-    report(progress, readers[0].take(1)[0])
+        report(merged, reader.take(1)[0])
+    report(merged, readers[1].report(SourceIdleness(ends(log, 300), MAX_WATERMARK)))
+    report(merged, readers[0].take(1)[0])
     readers[1].take(1)
-    assert min(readers[1].open) <= progress.watermark
+    assert min(readers[1].open) <= merged.watermark

@@ -1,4 +1,4 @@
-"""Promises of the log readers: every line once, in order, from any line on, and never a silent end."""
+"""The log readers: every line once, in order, from any line on, and an error wherever reading stops early."""
 
 import contextlib
 import gzip
@@ -60,7 +60,7 @@ def test_reading_resumes_at_the_line_where_it_stopped(tmp_path: Path, end: str, 
 @pytest.mark.parametrize("end", ["", ".gz", ".zst"])
 def test_a_file_that_has_become_shorter_than_what_was_read_of_it_is_an_error(tmp_path: Path, end: str) -> None:
     (file,) = open_log([write(tmp_path / f"log.jsonl{end}", LINES[:5])])
-    with pytest.raises(InputError, match="has 5 lines, and 6 had been read"):
+    with pytest.raises(InputError, match="has 5 lines, but 6 of it had been read"):
         read(file, 6)
 
 
@@ -88,18 +88,18 @@ def test_an_empty_file_has_no_events(tmp_path: Path, name: str) -> None:
     st.lists(st.integers(1, 40), min_size=1, max_size=10),
     st.booleans(),
 )
-def test_lines_do_not_depend_on_where_blocks_end(lines: list[bytes], cuts: list[int], ended: bool) -> None:
+def test_lines_do_not_depend_on_where_blocks_end(lines: list[bytes], splits: list[int], ended: bool) -> None:
     data = b"\n".join(lines) + (b"\n" if ended else b"")
     blocks = []
     rest = data
-    for cut in cuts:
-        blocks.append(rest[:cut])
-        rest = rest[cut:]
+    for split in splits:
+        blocks.append(rest[:split])
+        rest = rest[split:]
     blocks.append(rest)
     got = [line for part in split_lines(block for block in blocks if block) for line in part]
     expected = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if blocks[0][:3] != b"\xef\xbb\xbf" and data[:3] == b"\xef\xbb\xbf":
-        return  # A mark that is spread over blocks cannot come from a file: the first block holds 1 MiB.
+        return  # A mark split over blocks cannot come from a file: the first block has 1 MiB.
     assert got == (expected if expected[-1] else expected[:-1])
 
 
@@ -137,11 +137,11 @@ def test_a_truncated_file_gives_its_lines_and_then_an_error_that_names_the_offse
     lines, message = read_until_error(LogFile(path))
     assert lines == LINES[: len(lines)]
     if end == ".gz":
-        # What zlib itself makes of the same bytes.
+        # What zlib decodes of the same bytes.
         assert lines == zlib.decompressobj(31).decompress(path.read_bytes()).split(b"\n")[:-1]
     assert str(path) in message
     assert "cut off" in message
-    assert f"the {len(lines)} lines in front" in message
+    assert f"the {len(lines)} lines before" in message
 
 
 @pytest.mark.parametrize("end", [".gz", ".zst"])
@@ -152,7 +152,7 @@ def test_a_corrupt_file_gives_the_lines_before_the_corruption_and_then_an_error(
     whole[middle : middle + 200] = b"\xff" * 200
     path.write_bytes(whole)
     lines, message = read_until_error(LogFile(path))
-    assert "damaged near byte" in message
+    assert "corrupt near byte" in message
     if end == ".gz":
         assert len(lines) > 1000
         assert lines[:1000] == LINES[:1000]
@@ -175,7 +175,7 @@ def test_bytes_after_the_end_of_compressed_data_are_an_error(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes() + b"garbage")
     lines, message = read_until_error(LogFile(path))
     assert lines == LINES
-    assert "damaged near byte" in message
+    assert "corrupt near byte" in message
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,7 +202,7 @@ def test_a_read_error_names_the_file_and_the_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("prectr.stream.readers.logfile._COMPRESSIONS", {"": failing})
     lines, message = read_until_error(LogFile(write(tmp_path / "log.jsonl", [b"one"])))
     assert lines == [b"one", b"two"]
-    assert "Input/output error; the 2 lines in front" in message
+    assert "Input/output error; the 2 lines before" in message
 
 
 def test_the_identity_of_a_file_is_its_path_size_and_beginning(tmp_path: Path) -> None:

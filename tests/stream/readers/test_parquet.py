@@ -1,4 +1,4 @@
-"""Promises of Parquet logs: a row is an event like a line, or a dead letter like a line."""
+"""Parquet logs: a row is an event or a dead letter, as a line is."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -112,7 +112,7 @@ def test_wrong_types_and_missing_fields_are_rejected_row_by_row(tmp_path: Path) 
     assert event.reason == "invalid_field"
 
 
-def test_reading_goes_on_at_the_row_where_it_stopped(tmp_path: Path) -> None:
+def test_reading_resumes_at_the_row_where_it_stopped(tmp_path: Path) -> None:
     rows = [{"value": str(n)} for n in range(5000)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet", row_group_size=700)
     assert read(tmp_path / "log.parquet", 1500) == [str(n).encode() for n in range(1500, 5000)]

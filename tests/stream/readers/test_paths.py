@@ -1,4 +1,4 @@
-"""Promises of naming a log: the order of its files, and an error wherever something would be missed."""
+"""Paths of a log: the order of its files, and an error wherever something would be missed."""
 
 import logging
 import os
@@ -94,7 +94,7 @@ def test_a_directory_that_cannot_be_read_is_an_error_that_names_it(
     listed = Path.iterdir
 
     def refuse(folder: Path) -> object:
-        # Permissions do not stop the superuser, whom containers run tests as.
+        # Permissions do not apply to root, as which containers run tests.
         if folder.name == "closed":
             raise PermissionError(13, "Permission denied")
         return listed(folder)

@@ -1,4 +1,4 @@
-"""`prectr replay` puts out exactly what a brute-force pass over the log finds: labels, snapshots, outcomes, order."""
+"""`prectr replay` against the oracle: labels, snapshots, outcomes and order are equal."""
 
 import json
 import random
@@ -41,8 +41,8 @@ def assert_equal_to_oracle(
     report = run_replay_command(log, *flags, run_dir=folder / "run")
     expected = expected_replay(world, partitions, flush=flush)
     found = read_written_examples(out)
-    for place, (theirs, ours) in enumerate(zip(found, expected["examples"], strict=False)):
-        assert theirs == ours, f"example {place}"
+    for index, (theirs, ours) in enumerate(zip(found, expected["examples"], strict=False)):
+        assert theirs == ours, f"example {index}"
     assert len(found) == len(expected["examples"])
     assert report["outcomes"] == expected["outcomes"]
     return expected
@@ -67,7 +67,7 @@ def test_without_flush_open_pages_stay_open(tmp_path: Path) -> None:
     world = make_world(7, Disorder(pages=3000, users=200))
     log = write_log(tmp_path / "events.jsonl", world)
     expected = assert_equal_to_oracle(log, world, tmp_path, 3, flush=False)
-    assert expected["outcomes"]["impressions"]["open"] > 0
+    assert expected["outcomes"]["pages"]["open"] > 0
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -86,7 +86,7 @@ def test_small_random_worlds(
 
 
 def steady_log(days: int, *others: dict[str, Any]) -> list[bytes]:
-    """A page of other users every 50 minutes, so that no clock jumps, and these events in their places."""
+    """A page of other users every 50 minutes, so that no clock jumps, and these events among them."""
     beat = 50 * 60_000
     events = [_page(f"beat {n}", f"beat {n % 2}", n * beat, "beat") for n in range(days * 86_400_000 // beat + 2)]
     return [json.dumps(event).encode() for event in sorted([*events, *others], key=lambda event: event["ts"])]
@@ -99,7 +99,7 @@ def _page(request: str, user: str, after: int, query: str) -> dict[str, Any]:
 
 
 def test_an_entry_is_absent_one_millisecond_after_its_time_to_live(tmp_path: Path) -> None:
-    """Of a user 90 days after the last page or joined click, of a query after the last effective close."""
+    """A user expires 90 days after the last page or joined click, a query after the last close time."""
     ttl, window = 90 * 86_400_000, 120_000
     world = steady_log(
         91,
@@ -115,8 +115,8 @@ def test_an_entry_is_absent_one_millisecond_after_its_time_to_live(tmp_path: Pat
     assert [examples[request]["query_stats"]["3"] for request in ("c2", "d2")] == [[1, 0], [0, 0]]
 
 
-def test_time_to_live_holds_after_a_quiet_night_too(tmp_path: Path) -> None:
-    """The page came as a suspect, and was confirmed: its user's entry is no less old for that."""
+def test_the_time_to_live_holds_after_a_quiet_night(tmp_path: Path) -> None:
+    """The page was a future event and was confirmed: its user's entry expires all the same."""
     night = 100 * 86_400_000
     world = [
         json.dumps(event).encode()
@@ -137,8 +137,8 @@ def test_examples_do_not_depend_on_how_the_log_is_split_into_files(tmp_path: Pat
     folder = tmp_path / "parts"
     folder.mkdir()
     rng = random.Random(11)
-    cuts = sorted(rng.sample(range(len(world)), 3))
-    for name, part in enumerate(zip([0, *cuts], [*cuts, len(world)], strict=True)):
+    split_points = sorted(rng.sample(range(len(world)), 3))
+    for name, part in enumerate(zip([0, *split_points], [*split_points, len(world)], strict=True)):
         write_log(folder / f"part-{name}.jsonl", world[slice(*part)])
     assert_equal_to_oracle(folder, world, tmp_path, 2)
 

@@ -1,4 +1,4 @@
-"""A replay whose loss is not finite says which pages, keeps its last checkpoint, and goes on once that is mended."""
+"""A replay whose loss is not finite names the pages, keeps its last checkpoint, and can be resumed."""
 
 from pathlib import Path
 
@@ -33,11 +33,11 @@ def _files(folder: Path) -> list[str]:
     return logs
 
 
-def test_a_replay_keeps_its_last_checkpoint_and_goes_on_from_it(
+def test_a_replay_keeps_its_last_checkpoint_and_resumes_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs = _files(tmp_path)
-    undisturbed, _ = run_replay(logs, tmp_path / "undisturbed", SETTINGS, models=["prectr-v2"])
+    uninterrupted, _ = run_replay(logs, tmp_path / "uninterrupted", SETTINGS, models=["prectr-v2"])
     run_replay(logs[:1], tmp_path / "run", SETTINGS, models=["prectr-v2"], flush=False)
     assert _resumed(tmp_path / "run").pages_trained == 4
     forward = Prectr.forward
@@ -50,13 +50,13 @@ def test_a_replay_keeps_its_last_checkpoint_and_goes_on_from_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Prectr, "forward", poisoned)
-        with pytest.raises(TrainingError, match=r"the order loss of a batch is nan.*'r8', 'r9', 'r10', 'r11'"):
+        with pytest.raises(TrainingError, match=r"the monotonicity loss of a batch is nan.*'r8', 'r9', 'r10', 'r11'"):
             run_replay(logs, tmp_path / "run", SETTINGS, models=["prectr-v2"])
-    # The batch before may have been kept since.
+    # The batch before may have been saved since.
     assert _resumed(tmp_path / "run").pages_trained in (4, 8)
-    mended, _ = run_replay(logs, tmp_path / "run", SETTINGS, models=["prectr-v2"])
-    assert mended.weights_sha256 == undisturbed.weights_sha256
-    assert mended.examples_sha256 == undisturbed.examples_sha256
+    resumed, _ = run_replay(logs, tmp_path / "run", SETTINGS, models=["prectr-v2"])
+    assert resumed.weights_sha256 == uninterrupted.weights_sha256
+    assert resumed.examples_sha256 == uninterrupted.examples_sha256
 
 
 def _resumed(run_dir: Path) -> Trainer:

@@ -1,4 +1,4 @@
-"""Both stages in one process: steps of any size, quiet partitions, copies of the stores, against the oracle."""
+"""Both stages in one process: steps of any size, idle partitions, copies of the stores, against the oracle."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,8 +14,9 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
+from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example, encode_record
-from prectr.stream.replay.local_tasks import EmbeddedTasks, ReleasedBatch
+from prectr.stream.replay.local_tasks import EmbeddedTasks
 from prectr.stream.sinks.example_file import example_line
 from tests.kit.stages.events import HOUR, LATENESS, MINUTE, WINDOW, T, click, page
 from tests.oracle.contract import partition_of
@@ -48,38 +49,38 @@ def put_out(steps: Sequence[ReleasedBatch]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 5])
-def test_what_comes_out_does_not_depend_on_the_size_of_the_steps(
+def test_the_output_does_not_depend_on_the_size_of_the_steps(
     tmp_path: Path, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And is what the brute-force oracle says."""
+    """And it equals the output of the oracle."""
     lines, found = world(1), []
     for most, chunk, commit in ((1 << 30, 1 << 30, 1 << 30), (100, 7, 300), (9, 2, 1)):
         monkeypatch.setattr("prectr.stream.replay.local_tasks.CHUNK_LINES", chunk)
         monkeypatch.setattr("prectr.stream.replay.local_tasks.COMMIT_LINES", commit)
         tasks = opened(tmp_path / str(most), partitions)
         steps = fed(tasks, lines, Random(most), most) + tasks.flush()
-        refused = sorted((refused.offset, refused.reason) for step in steps for refused in step.rejected)
-        found.append((put_out(steps), refused, tasks.outcomes))
-        told = MIN_WATERMARK
+        rejected = sorted((rejected.offset, rejected.reason) for step in steps for rejected in step.rejected)
+        found.append((put_out(steps), rejected, tasks.outcomes))
+        watermark = MIN_WATERMARK
         for step in steps:
-            assert all(told < example.closes_at <= step.watermark for example in step.examples)
-            assert step.watermark >= told
-            told = step.watermark
-        assert told == MAX_WATERMARK
+            assert all(watermark < example.closes_at <= step.watermark for example in step.examples)
+            assert step.watermark >= watermark
+            watermark = step.watermark
+        assert watermark == MAX_WATERMARK
         tasks.close()
     assert found[0] == found[1] == found[2]
     expected = expected_replay(lines, partitions)
     assert [as_written(step_example) for step in steps for step_example in step.examples] == expected["examples"]
-    assert sorted(lines[place] for place, _ in found[0][1]) == sorted(expected["dead"])
+    assert sorted(lines[offset] for offset, _ in found[0][1]) == sorted(expected["dead"])
 
 
 def as_written(example: Example) -> dict[str, Any]:
-    """The line of the `--examples` file, as a program reads it."""
+    """The line of an examples file, as a program reads it."""
     written: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(example_line(example)))
     return written
 
 
-def test_a_copy_of_the_stores_goes_on_as_the_run_itself(tmp_path: Path) -> None:
+def test_a_copy_of_the_stores_continues_like_the_run_itself(tmp_path: Path) -> None:
     lines = world(2)
     half = len(lines) // 2
     tasks = opened(tmp_path / "run", 3)
@@ -94,13 +95,13 @@ def test_a_copy_of_the_stores_goes_on_as_the_run_itself(tmp_path: Path) -> None:
     copy.close()
 
 
-def test_end_puts_out_all_that_has_closed_and_leaves_open_pages_open(tmp_path: Path) -> None:
+def test_end_sources_emits_all_closed_pages_and_leaves_pending_pages_open(tmp_path: Path) -> None:
     lines = world(3)
     tasks = opened(tmp_path, 3)
     steps = tasks.process(lines, 0) + tasks.end_sources()
     expected = expected_replay(lines, 3, flush=False)
     assert [as_written(example) for step in steps for example in step.examples] == expected["examples"]
-    assert tasks.outcomes.pages.open == expected["outcomes"]["impressions"]["open"] > 0
+    assert tasks.outcomes.pages.open == expected["outcomes"]["pages"]["open"] > 0
     assert tasks.outcomes.imbalances() == []
     tasks.close()
 
@@ -116,7 +117,7 @@ def quiet_log(pages: int, partitions: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("held", [2, 17, 100])
-def test_a_quiet_partition_with_more_pages_than_memory_ends_with_the_same_result(
+def test_an_idle_partition_with_more_pages_than_memory_ends_with_the_same_result(
     tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines, partitions = quiet_log(300, 3), 3
@@ -139,7 +140,7 @@ def test_a_quiet_partition_with_more_pages_than_memory_ends_with_the_same_result
     tasks.checkpoint(tmp_path / "copy")
     tasks.close()
     for task in range(partitions):
-        store = Store(tmp_path / "copy" / f"queries-{task}", StoreOptions(read_only=True))
+        store = Store(tmp_path / "copy" / f"aggregate-{task}", StoreOptions(read_only=True))
         assert not list(store.scan(b"h", b"i"))
         store.close()
 
@@ -163,7 +164,7 @@ def test_a_partition_that_resumes_lets_the_others_advance(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("count", [1, 50, 5000])
 def test_keys_land_in_kafkas_partition_few_or_many_at_a_time(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka's own vectors are in the tests of partitions; this one is against plain integers."""
+    """Kafka's own vectors are in test_partition; this one is against plain integers."""
     monkeypatch.setattr("prectr.stream.events.partition._hashes", {})
     keys = [f"{'é' * (number % 7)}{number}" for number in range(count)]
     assert partitions_of(keys, 8) == [partition_of(key, 8) for key in keys]
@@ -178,7 +179,7 @@ def test_no_user_stays_in_memory_after_the_last_page_has_closed(
     tasks = opened(tmp_path, 1)
     tasks.process(lines, 0)
     (task,) = tasks._joins
-    assert list(task._users) == ["last"]
-    assert task._pending_pages == {}
+    assert list(task._users.resident) == ["last"]
+    assert len(task._pending_pages) == 0
     assert tasks.outcomes.pages.emitted == 500
     tasks.close()

@@ -1,4 +1,4 @@
-"""`verify` finds what does not add up, and a query looked up is what the examples say of it."""
+"""`verify` finds wrong counts, and a query that is looked up agrees with the examples."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def log_of(folder: Path, lines: list[bytes], name: str = "log.jsonl") -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, and `open`, one that can go on."""
+    """A finished run, and `open`, one that can be continued."""
     folder = tmp_path_factory.mktemp("made")
     log = log_of(folder, make_world(5, DISORDER))
     replay_to_end([log], folder / "finished")
@@ -55,7 +55,7 @@ def failed(run_dir: Path) -> list[str]:
 # --- verify --------------------------------------------------------------------------------------------------------
 
 
-def test_every_check_holds_for_a_finished_run_and_one_that_can_go_on(made: Path) -> None:
+def test_every_check_holds_for_a_finished_run_and_for_an_incomplete_one(made: Path) -> None:
     for run_dir in (made / "finished", made / "open"):
         assert failed(run_dir) == []
         names = [check.name for check in verify(run_dir)]
@@ -67,7 +67,7 @@ def test_every_check_holds_for_a_finished_run_and_one_that_can_go_on(made: Path)
 
 
 def test_a_run_is_accounted_for_at_every_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a quiet partition leaves every page in the merges."""
+    """Also if an idle partition keeps every page in the merges."""
     monkeypatch.setattr("prectr.stream.replay.runner.STEP_LINES", 50)
     busy = log_of(tmp_path, make_world(6, DISORDER))
     quiet = log_of(tmp_path, [page(f"r{number}", "u", T + number * MINUTE) for number in range(200)], "quiet.jsonl")
@@ -97,24 +97,24 @@ Tampering = Callable[[dict[str, Any]], None]
 
 
 def _more(name: str) -> Tampering:
-    def tamper(cut: dict[str, Any]) -> None:
-        (cut if name in cut else cut["tally"])[name] += 1
+    def tamper(checkpoint: dict[str, Any]) -> None:
+        (checkpoint if name in checkpoint else checkpoint["digest"])[name] += 1
 
     return tamper
 
 
-def _lines(cut: dict[str, Any]) -> None:
-    cut["files"][0]["lines"] -= 1
+def _lines(checkpoint: dict[str, Any]) -> None:
+    checkpoint["files"][0]["lines_read"] -= 1
 
 
-def _dead(cut: dict[str, Any]) -> None:
-    cut["dead_letters"]["not_json"] += 1
+def _dead(checkpoint: dict[str, Any]) -> None:
+    checkpoint["dead_letters"]["not_json"] += 1
 
 
 @pytest.mark.parametrize(
     ("tamper", "names"),
     [
-        (_more("lines_read"), {"records", "lines", "join-0: position", "join-1: position"}),
+        (_more("lines_read"), {"records", "lines", "join-0: offset", "join-1: offset"}),
         (_more("pages"), {"examples", "all released"}),
         (_more("dead_letter_bytes"), {"dead-letters.jsonl"}),
         (_lines, {"lines"}),
@@ -123,9 +123,9 @@ def _dead(cut: dict[str, Any]) -> None:
 )
 def test_a_wrong_number_in_the_manifest_is_found(finished: Path, tamper: Tampering, names: set[str]) -> None:
     manifest = list_checkpoints(finished / "checkpoints")[0] / "checkpoint.json"
-    cut = json.loads(manifest.read_bytes())
-    tamper(cut)
-    manifest.write_text(json.dumps(cut))
+    checkpoint = json.loads(manifest.read_bytes())
+    tamper(checkpoint)
+    manifest.write_text(json.dumps(checkpoint))
     assert set(failed(finished)) == names
 
 
@@ -169,15 +169,15 @@ def test_a_run_that_has_written_nothing_to_its_stores_is_accounted_for(tmp_path:
     assert failed(tmp_path / "run") == []
 
 
-def test_a_folder_without_a_checkpoint_is_an_error_that_says_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint in it: name the --run-dir of a replay"):
+def test_a_folder_without_a_checkpoint_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="contains no checkpoint of a replay: use another run folder"):
         verify(tmp_path)
 
 
 # --- outcomes ------------------------------------------------------------------------------------------------------
 
 
-def test_outcomes_add_up_and_say_what_does_not() -> None:
+def test_outcomes_add_up_and_imbalances_name_what_does_not() -> None:
     a = Outcomes(PageOutcomes(5, 1, 2, 1, 1), ClickOutcomes(7, 1, 1, 1, 1, 1, 1, 1), 2)
     b = Outcomes(PageOutcomes(1, 1, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 1), 3)
     total = a + b
@@ -187,7 +187,7 @@ def test_outcomes_add_up_and_say_what_does_not() -> None:
     total.pages.open += 1
     total.clicks.received += 1
     assert total.imbalances() == [
-        "impressions: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
+        "pages: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
         "clicks: 9 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 2 dead_letter = 8",
     ]
 
@@ -196,7 +196,7 @@ def test_outcomes_add_up_and_say_what_does_not() -> None:
 
 
 def test_every_query_is_found_with_the_counts_of_its_pages(made: Path) -> None:
-    """What is folded in and what is pending add up to all examples of the query."""
+    """Applied and unapplied pages add up to all examples of the query."""
     examples = brute_force(make_world(5, DISORDER), 2)["examples"]
     totals: dict[str, list[int]] = {}
     for example in examples:
@@ -239,7 +239,7 @@ def test_a_query_without_pending_pages_has_zero_counts_of_them(tmp_path: Path) -
     found = look_up_query(tmp_path / "run", "usb cable")
     assert found.unapplied_pages == 1
     folder, _ = newest_checkpoint(tmp_path / "run")
-    store = Store(folder / "state" / f"queries-{found.partition}")
+    store = Store(folder / "state" / f"aggregate-{found.partition}")
     (value,) = store.get_many([b"qusb cable"])
     assert value is not None
     entry = decode_stored_query(value)

@@ -1,4 +1,4 @@
-"""After kill -9 the same command goes on, and ends with the same examples, aggregates and weights, bit for bit."""
+"""After kill -9 the same command resumes, and ends with the same examples, aggregates and weights, bit for bit."""
 
 import json
 import random
@@ -16,16 +16,16 @@ from tests.oracle.world import Disorder, make_world
 HASHES = ("examples_sha256", "aggregates_sha256", "weights_sha256")
 WORLD = Disorder(pages=2500, users=150, gap=8.0, jump=0.01)
 FILES = 40
-"""The log comes in as many files: each ends a step of the runner, and so makes room for a cut."""
+"""Number of files of the log: each ends a step of the runner, after which a checkpoint is possible."""
 
 
-class Undisturbed(NamedTuple):
-    """A run that nobody killed."""
+class Uninterrupted(NamedTuple):
+    """A run that was not killed."""
 
     report: dict[str, Any]
     examples: list[dict[str, Any]]
     startup: float
-    """Seconds until it first wrote anything."""
+    """Seconds until its first output."""
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def start(log: Path, run_dir: Path, *flags: str | Path) -> subprocess.Popen[byte
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
 
 
-def undisturbed(model: str, log: Path, folder: Path) -> Undisturbed:
-    out = folder / "undisturbed.jsonl.gz"
-    run_dir = folder / "undisturbed"
+def uninterrupted(model: str, log: Path, folder: Path) -> Uninterrupted:
+    out = folder / "uninterrupted.jsonl.gz"
+    run_dir = folder / "uninterrupted"
     began = time.monotonic()
     process = start(log, run_dir, *replay_flags(model, out))
     while process.poll() is None and not (run_dir.is_dir() and any(run_dir.iterdir())):
@@ -57,15 +57,15 @@ def undisturbed(model: str, log: Path, folder: Path) -> Undisturbed:
     startup = time.monotonic() - began
     assert process.wait() == 0
     report = json.loads((run_dir / "report.json").read_bytes())
-    return Undisturbed(report, read_written_examples(out), startup)
+    return Uninterrupted(report, read_written_examples(out), startup)
 
 
 def checkpoints(run_dir: Path) -> list[str]:
-    return sorted(cut.name for cut in run_dir.glob("checkpoints/*"))
+    return sorted(checkpoint.name for checkpoint in run_dir.glob("checkpoints/*"))
 
 
 def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: float, rng: random.Random) -> bool:
-    """Kill it while it starts (one in five), or some time after it has begun a new cut; false if it ended before."""
+    """Kill it while it starts (one in five), or some time after it began a checkpoint; False if it ended before."""
     if rng.random() < 0.2:
         time.sleep(startup * rng.random())
     else:
@@ -82,9 +82,9 @@ def killed_at_random(process: subprocess.Popen[bytes], run_dir: Path, startup: f
 
 @pytest.mark.parametrize(("model", "kills"), [("wide-deep", 14), ("lr", 6)])
 def test_killed_anywhere_ends_the_same(model: str, kills: int, log: Path, tmp_path: Path) -> None:
-    """20 kills in all; when a run gets to its end before the kills are used up, another one is begun."""
+    """20 kills in total; if a run ends before that, another one is started."""
     rng = random.Random(kills)
-    whole = undisturbed(model, log, tmp_path)
+    whole = uninterrupted(model, log, tmp_path)
     left, round_number = kills, 0
     while left > 0:
         round_number += 1
@@ -136,7 +136,7 @@ def test_a_finished_run_is_not_run_twice(tmp_path: Path) -> None:
         ([], {"PRECTR_BATCH_PAGES": "8"}, "batch_pages"),
     ],
 )
-def test_changed_configuration_is_refused_by_name(
+def test_a_changed_configuration_is_rejected_by_name(
     flags: list[str], settings: dict[str, str], named: str, finished: Path, log_of_the_finished: Path
 ) -> None:
     given = ["--partitions", "3", "--model", "lr", *flags]
@@ -154,7 +154,7 @@ def log_of_the_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(log_of_the_finished: Path) -> Path:
-    """A run that has begun with 3 partitions and `lr`, and could go on."""
+    """An incomplete run with 3 partitions and `lr`."""
     run_dir = log_of_the_finished.parent / "run"
     run_replay_command(log_of_the_finished, "--partitions", "3", "--model", "lr", "--no-flush", run_dir=run_dir)
     return run_dir

@@ -1,4 +1,4 @@
-"""Cuts: there or not there, the newest whole one, and what a damaged one says."""
+"""Checkpoints: complete or absent, the newest complete one, and the error of a corrupt one."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prectr.state.errors import CheckpointError, UsageError
+from prectr.state.errors import CheckpointError, Remedy, UsageError
 from prectr.state.store import Store
 from prectr.stream.records import Example
 from prectr.stream.replay.run_checkpoint import (
@@ -23,11 +23,11 @@ from prectr.stream.replay.run_checkpoint import (
 from prectr.stream.sinks.run_digest import RunDigestState
 
 
-def manifest(place: int = 0) -> ReplayCheckpoint:
+def manifest(lines_read: int = 0) -> ReplayCheckpoint:
     return ReplayCheckpoint(
         config={"partitions": "2"},
-        files=[LogFileProgress("log.jsonl", 10, "abc", 0, place, done=True)],
-        lines_read=place,
+        files=[LogFileProgress("log.jsonl", 10, "abc", 0, lines_read, done=True)],
+        lines_read=lines_read,
         digest=RunDigestState("00", "11", 1, 2, 3),
         examples_bytes=None,
         dead_letter_bytes=4,
@@ -36,11 +36,11 @@ def manifest(place: int = 0) -> ReplayCheckpoint:
     )
 
 
-def write_checkpoint(folder: Path, place: int) -> Path:
+def write_checkpoint(folder: Path, lines_read: int) -> Path:
     writer = CheckpointWriter(folder)
     (writer.staging / "sinks").mkdir()
-    (writer.staging / "sinks" / "state").write_text(str(place))
-    return writer.commit(manifest(place))
+    (writer.staging / "sinks" / "state").write_text(str(lines_read))
+    return writer.commit(manifest(lines_read))
 
 
 def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_where_there_is_no_folder_there_is_no_checkpoint(tmp_path: Path) -> None
 
 
 def test_the_newest_two_are_kept_and_the_newest_comes_first(tmp_path: Path) -> None:
-    for place in range(12):
-        write_checkpoint(tmp_path, place)
+    for lines_read in range(12):
+        write_checkpoint(tmp_path, lines_read)
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["00000012", "00000011"]
     assert [read_checkpoint(folder).lines_read for folder in list_checkpoints(tmp_path)] == [11, 10]
     assert len(list(tmp_path.iterdir())) == 2
@@ -81,15 +81,15 @@ def test_other_files_in_the_folder_are_no_checkpoints(tmp_path: Path) -> None:
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["00000001"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"place": "many"}', b"\xff\xfe", None])
-def test_a_corrupt_manifest_is_an_error_that_names_it_and_what_to_do(tmp_path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"place": "many"}', b"\xff\xfe", None])
+def test_a_corrupt_manifest_is_an_error_that_names_it_and_what_to_do(tmp_path: Path, content: bytes | None) -> None:
     folder = write_checkpoint(tmp_path, 1)
-    if damage is None:
+    if content is None:
         (folder / "checkpoint.json").unlink()
     else:
-        (folder / "checkpoint.json").write_bytes(damage)
+        (folder / "checkpoint.json").write_bytes(content)
     with pytest.raises(
-        CheckpointError, match=r"cut\.json: the checkpoint cannot be read .* delete the folder .*00000001"
+        CheckpointError, match=r"checkpoint\.json: the checkpoint cannot be read .* delete the folder .*00000001"
     ):
         read_checkpoint(folder)
 
@@ -99,13 +99,13 @@ def test_another_format_version_is_an_error_that_names_both(tmp_path: Path) -> N
     written = json.loads((folder / "checkpoint.json").read_bytes())
     (folder / "checkpoint.json").write_text(json.dumps(written | {"format": CHECKPOINT_FORMAT + 1}))
     with pytest.raises(
-        CheckpointError, match=f"has format {CHECKPOINT_FORMAT + 1}, this program reads {CHECKPOINT_FORMAT}: start over"
+        CheckpointError, match=f"has format {CHECKPOINT_FORMAT + 1}, this program reads {CHECKPOINT_FORMAT}: start"
     ):
         read_checkpoint(folder)
 
 
 def test_restored_stores_hold_the_checkpoints_content_and_leave_it_unchanged(tmp_path: Path) -> None:
-    """Twice from one cut, with writes to the live stores in between."""
+    """Twice from one checkpoint, with writes to the live stores in between."""
     live = tmp_path / "state"
     store = Store(live / "join-0")
     store.write({b"a": b"1"})
@@ -132,10 +132,10 @@ class Word:
         self.word = word
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
-        """Nothing is taken."""
+        """Examples are ignored."""
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing."""
 
     def save(self, folder: Path) -> None:
         (folder / "word").write_text(self.word)
@@ -147,13 +147,14 @@ class Word:
 def test_every_sink_restores_its_state_at_the_checkpoint(tmp_path: Path) -> None:
     writer = CheckpointWriter(tmp_path)
     writer.save_sinks({"wide-deep+": Word("one"), "lr": Word("two")})
-    cut = writer.commit(manifest())
+    checkpoint = writer.commit(manifest())
     sinks = {"lr": Word(""), "wide-deep+": Word("")}
-    load_sinks(cut, sinks)
+    load_sinks(checkpoint, sinks)
     assert {name: sink.word for name, sink in sinks.items()} == {"lr": "two", "wide-deep+": "one"}
 
 
-def test_another_configuration_is_refused_by_the_name_of_each_setting(tmp_path: Path) -> None:
-    check_config(tmp_path, {"seed": "1"}, {"seed": "1"}, "or start over")
-    with pytest.raises(UsageError, match=r"model is lr, was not set; seed is 1, was 2\. Go on .* one, or start over$"):
-        check_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, "or start over")
+def test_another_configuration_is_rejected_by_the_name_of_each_setting(tmp_path: Path) -> None:
+    check_config(tmp_path, {"seed": "1"}, {"seed": "1"}, Remedy.RESTART)
+    expected = r"model is lr, was not set; seed is 1, was 2: use the old one, or start the run over$"
+    with pytest.raises(UsageError, match=expected):
+        check_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, Remedy.RESTART)

@@ -1,4 +1,4 @@
-"""`prectr simulate` as it is called."""
+"""The command `prectr simulate`."""
 
 from pathlib import Path
 

@@ -1,8 +1,7 @@
-"""What the simulated log promises: reproducible bytes, arrival order, and exactly the disorder it says."""
+"""The simulated log: reproducible bytes, arrival order, and exactly the documented disorder."""
 
 import gzip
 from collections import Counter, defaultdict
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,7 +12,7 @@ import pytest
 import prectr.stream.simulator.world as world_module
 from prectr.state.errors import PrectrError, UsageError
 from prectr.stream.events.contract import Click, Event, ResultPage
-from prectr.stream.simulator import SimulatedLog, simulate
+from prectr.stream.simulator import SimulatedLog, WorldSettings, simulate
 from prectr.stream.simulator.corruption import CORRUPTIONS, PAGE_CORRUPTIONS
 from prectr.stream.simulator.ground_truth import SCHEMA
 
@@ -22,7 +21,7 @@ decode = msgspec.json.Decoder(Event).decode
 
 
 class Read:
-    """A log as it is read back: good events in order, and the lines that are none."""
+    """A log read back: valid events in order, and invalid lines."""
 
     def __init__(self, path: Path) -> None:
         self.lines = path.read_bytes().splitlines()
@@ -42,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SimulatedLog]:
     folder = tmp_path_factory.mktemp("log")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world_module, "BLOCK_PAGES", 1700)
-        log = simulate(folder / "log.jsonl", pages=PAGES, seed=5, truth=folder / "truth.parquet", days=3)
+        log = simulate(folder / "log.jsonl", WorldSettings(pages=PAGES, seed=5, days=3), truth=folder / "truth.parquet")
     return folder, log
 
 
@@ -58,12 +57,12 @@ def truth(made: tuple[Path, SimulatedLog]) -> list[dict[str, object]]:
 
 
 def test_same_seed_gives_the_same_bytes_packed_or_not_with_or_without_truth(tmp_path: Path) -> None:
-    write = partial(simulate, pages=300, queries=50, items=1000)
-    write(tmp_path / "a.jsonl", seed=3)
-    write(tmp_path / "b.jsonl", seed=3, truth=tmp_path / "t.parquet")
-    write(tmp_path / "c.jsonl.gz", seed=3)
-    write(tmp_path / "d.jsonl.gz", seed=3)
-    write(tmp_path / "e.jsonl", seed=4)
+    settings = WorldSettings(pages=300, queries=50, items=1000, seed=3)
+    simulate(tmp_path / "a.jsonl", settings)
+    simulate(tmp_path / "b.jsonl", settings, truth=tmp_path / "t.parquet")
+    simulate(tmp_path / "c.jsonl.gz", settings)
+    simulate(tmp_path / "d.jsonl.gz", settings)
+    simulate(tmp_path / "e.jsonl", msgspec.structs.replace(settings, seed=4))
     plain = (tmp_path / "a.jsonl").read_bytes()
     assert (tmp_path / "b.jsonl").read_bytes() == plain
     assert gzip.decompress((tmp_path / "c.jsonl.gz").read_bytes()) == plain
@@ -83,7 +82,7 @@ def test_counts_are_what_the_file_holds(made: tuple[Path, SimulatedLog], read: R
 
 
 def test_disorder_has_the_configured_rates(tmp_path: Path) -> None:
-    log = simulate(tmp_path / "log.jsonl", pages=40_000, seed=1, queries=100, items=1000)
+    log = simulate(tmp_path / "log.jsonl", WorldSettings(pages=40_000, seed=1, queries=100, items=1000))
     read = Read(tmp_path / "log.jsonl")
     again = sum(n - 1 for n in Counter((c.request_id, c.item_id, c.ts) for c in read.clicks).values())
     unknown = sum(c.request_id not in read.pages for c in read.clicks)
@@ -199,9 +198,9 @@ def test_truth_probability_is_the_formula_of_its_parts(made: tuple[Path, Simulat
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"pages": 0}, "--pages is 0"),
-        ({"pages": 9, "seed": -1}, "--seed is -1"),
-        ({"pages": 9, "days": 0.0}, "--days is 0"),
+        ({"pages": 0}, "pages is 0"),
+        ({"pages": 9, "seed": -1}, "seed is -1"),
+        ({"pages": 9, "days": 0.0}, "days is 0"),
         ({"pages": 9, "items": 10}, "1000 items"),
         ({"pages": 9, "catalogue": "books"}, "'books'"),
         ({"pages": 9, "catalogue": "chorus", "items": 2000}, "chorus"),
@@ -209,15 +208,15 @@ def test_truth_probability_is_the_formula_of_its_parts(made: tuple[Path, Simulat
 )
 def test_arguments_that_make_no_world_are_named(tmp_path: Path, wrong: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        simulate(tmp_path / "log.jsonl", **wrong)  # type: ignore[arg-type]
+        simulate(tmp_path / "log.jsonl", WorldSettings(**wrong))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ends in \.jsonl"):
-        simulate(tmp_path / "log.csv", pages=10)
+        simulate(tmp_path / "log.csv", WorldSettings(pages=10))
     with pytest.raises(PrectrError, match="missing"):
-        simulate(tmp_path / "missing" / "log.jsonl", pages=10)
+        simulate(tmp_path / "missing" / "log.jsonl", WorldSettings(pages=10))
     with pytest.raises(PrectrError, match="gone"):
-        simulate(tmp_path / "log.jsonl", pages=10, truth=tmp_path / "gone" / "truth.parquet")
+        simulate(tmp_path / "log.jsonl", WorldSettings(pages=10), truth=tmp_path / "gone" / "truth.parquet")
     assert list(tmp_path.iterdir()) == []

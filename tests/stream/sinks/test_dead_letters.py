@@ -1,4 +1,4 @@
-"""Promises of dead letters: the bytes, the place and the reason are kept, and a cut takes back what came after it."""
+"""Dead letters: bytes, location and reason are kept, and resuming truncates what came after the checkpoint."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def test_a_resumed_file_is_truncated_to_its_length_at_the_checkpoint(tmp_path: P
 def test_a_file_that_has_lost_dead_letters_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "dead-letters.jsonl"
     path.write_bytes(b"short")
-    with pytest.raises(StateError, match=r"has 5 bytes, and the run had written 9.*--restart"):
+    with pytest.raises(StateError, match=r"has 5 bytes, but the run had written 9.*start the run over"):
         DeadLetterFile(path, 9)
     assert path.read_bytes() == b"short"
 

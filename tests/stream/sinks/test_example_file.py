@@ -1,4 +1,4 @@
-"""The `--examples` file: what a line says, and lengths that a run can be taken back to."""
+"""The examples file: the content of a line, and truncation to the length at a checkpoint."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ NOTHING = msgspec.Raw(b"\x90")
 
 
 def example(number: int = 0, items: int = 2) -> Example:
-    page = ResultPage(f"r{number}", "u", "Ünï\n", 5, [Item(f"i{place}", position=place + 1) for place in range(items)])
+    page = ResultPage(f"r{number}", "u", "Ünï\n", 5, [Item(f"i{index}", position=index + 1) for index in range(items)])
     return Example(
         closes_at=9,
         request_id=f"r{number}",
@@ -112,7 +112,7 @@ def test_memory_is_bounded_by_the_buffer(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_file_shorter_than_the_run_had_written_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"abc")
-    with pytest.raises(PrectrError, match=r"out\.jsonl: has 3 bytes, the run had written 4: put the file back"):
+    with pytest.raises(PrectrError, match=r"out\.jsonl: has 3 bytes, but the run had written 4: put the original"):
         ExampleFile(path, 4)
     assert path.read_bytes() == b"abc"
 

@@ -1,4 +1,4 @@
-"""The busiest queries of a run."""
+"""The most frequent queries of a run."""
 
 from pathlib import Path
 from random import Random

@@ -1,4 +1,4 @@
-"""Many small steps, the log of `tests.kit.stages.disordered`, and its undisturbed run."""
+"""Small steps, the log of `tests.kit.stages.disordered`, and its uninterrupted run."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from tests.oracle.oracle import expected_replay as brute_force
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many steps of a small log; and no waiting for the disk, which no test here takes the power from."""
+    """Many steps of a small log; and no fsync, since no test here cuts the power."""
     monkeypatch.setattr("prectr.stream.replay.runner.STEP_LINES", 40)
-    monkeypatch.setattr("prectr.stream.replay.run_checkpoint._fsync", lambda path: None)
+    monkeypatch.setattr("prectr.stream.replay.run_checkpoint.fsync_path", lambda path: None)
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> ReplayResult:
-    """The log of `world()` in one undisturbed run, checked against the oracle."""
+    """The log in one uninterrupted run, checked against the oracle."""
     folder = tmp_path_factory.mktemp("whole")
     found = replay_to_end(
         [write_lines(folder / "log.jsonl", disordered_log())], folder / "run", examples=folder / "out.jsonl"

@@ -1,4 +1,4 @@
-"""The embedded runner on bad input: dead letters name file and line, and what was cut off goes on when mended."""
+"""The embedded runner on bad input: dead letters name file and line, and a repaired file is resumed."""
 
 import base64
 from pathlib import Path
@@ -20,7 +20,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 def test_dead_letters_name_the_file_and_the_line(tmp_path: Path, way: str) -> None:
-    """Across files, empty ones among them; also of a suspect that is given up three files later."""
+    """Across files, some of them empty; also for a future event that expires three files later."""
     bad = page("bad", "bad", T + 99 * HOUR)
     contents: list[list[bytes]] = [
         [],
@@ -63,7 +63,7 @@ def test_a_truncated_gzip_keeps_what_was_readable_and_resumes_when_fixed(tmp_pat
     data = log.read_bytes()
     log.write_bytes(data[: len(data) // 2])
     out = tmp_path / "out.jsonl.gz"
-    with pytest.raises(InputError, match=r"log\.jsonl\.gz: .* lines in front of it are read and kept"):
+    with pytest.raises(InputError, match=r"log\.jsonl\.gz: .* lines before it have been read and are kept"):
         replay_to_end([log], tmp_path / "run", examples=out)
     read = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[0])
     assert 0 < read.lines_read < len(disordered_log())

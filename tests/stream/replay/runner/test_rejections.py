@@ -1,4 +1,4 @@
-"""The embedded runner refuses what it could not go on with, names it, and says what to do."""
+"""The embedded runner rejects what it cannot continue with, names it, and names a remedy."""
 
 from pathlib import Path
 
@@ -25,26 +25,26 @@ def test_a_finished_run_is_not_run_twice_and_takes_nothing_more(log: Path, tmp_p
     assert replay_to_end([log], tmp_path / "run", examples=out) == whole
     assert out.read_bytes() == written
     more = write_lines(tmp_path / "more.jsonl", disordered_log(1))
-    with pytest.raises(UsageError, match=r"the run is finished .* so .*more\.jsonl cannot follow: use --no-flush"):
+    with pytest.raises(UsageError, match=r"the run is finished .* so .*more\.jsonl cannot follow: flush only with"):
         replay_to_end([log, more], tmp_path / "run", examples=out)
     write_lines(log, disordered_log() + disordered_log(1))
     with pytest.raises(UsageError, match=r"log\.jsonl cannot follow"):
         replay_to_end([log], tmp_path / "run", examples=out)
 
 
-def test_a_file_that_is_another_now_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_other_content_than_before_is_rejected(tmp_path: Path) -> None:
     lines = disordered_log()
     log = write_lines(tmp_path / "log.jsonl", lines[:150])
     replay_to_end([log], tmp_path / "run", flush=False)
     for changed in (lines[1:], lines[:100], [b"x" + lines[0][1:], *lines[1:]]):
         write_lines(log, changed)
-        with pytest.raises(CheckpointError, match=r"log\.jsonl: is another file now .* put the old one back"):
+        with pytest.raises(CheckpointError, match=r"log\.jsonl: not the file that was read .* put the old one back"):
             replay_to_end([log], tmp_path / "run")
     write_lines(log, lines[:150])
     replay_to_end([log], tmp_path / "run")
 
 
-def test_a_file_that_grew_in_the_middle_of_the_log_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_grew_in_the_middle_of_the_log_is_rejected(tmp_path: Path) -> None:
     first, second, third = split_log(tmp_path)
     replay_to_end([first, second], tmp_path / "run", flush=False)
     with first.open("ab") as file:
@@ -66,13 +66,13 @@ def test_a_file_that_the_run_stopped_in_must_be_named_again(tmp_path: Path) -> N
     parts = split_log(tmp_path)
     with pytest.raises(StopReplay):
         replay_to_end(parts, tmp_path / "run", checkpoint_interval=0, progress=stop_at_step(2))
-    with pytest.raises(UsageError, match=r"part0\.jsonl: the run stopped in the middle of it: name it again"):
+    with pytest.raises(UsageError, match=r"part0\.jsonl: the run stopped in the middle of this file: give it again"):
         replay_to_end(parts[1:], tmp_path / "run")
 
 
 def test_a_file_is_named_once(log: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match=r"log\.jsonl: named twice"):
+    with pytest.raises(UsageError, match=r"log\.jsonl: given twice"):
         replay_to_end([log, tmp_path / "folder" / ".." / "log.jsonl"], tmp_path / "run")
 
 
@@ -82,25 +82,25 @@ def test_a_missing_file_is_an_error_before_anything_is_made(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_a_changed_configuration_is_refused_with_every_difference(log: Path, tmp_path: Path) -> None:
+def test_a_changed_configuration_is_rejected_with_every_difference(log: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    replay_to_end([log], run_dir, flush=False, named={"partitions": "2", "seed": "0", "gone": "x"})
-    with pytest.raises(UsageError) as refused:
-        replay_to_end([log], run_dir, named={"partitions": "2", "seed": "1", "new": "y"})
-    said = str(refused.value)
-    assert "seed is 1, was 0" in said
-    assert "new is y, was not set" in said
-    assert "gone is not set, was x" in said
-    assert "partitions" not in said
-    assert "--restart" in said
+    replay_to_end([log], run_dir, flush=False, named_config={"partitions": "2", "seed": "0", "gone": "x"})
+    with pytest.raises(UsageError) as rejected:
+        replay_to_end([log], run_dir, named_config={"partitions": "2", "seed": "1", "new": "y"})
+    message = str(rejected.value)
+    assert "seed is 1, was 0" in message
+    assert "new is y, was not set" in message
+    assert "gone is not set, was x" in message
+    assert "partitions" not in message
+    assert "start the run over" in message
 
 
 def test_an_examples_file_is_written_from_the_first_page_or_not_at_all(log: Path, tmp_path: Path) -> None:
     replay_to_end([log], tmp_path / "without", flush=False)
-    with pytest.raises(UsageError, match="begun without --examples"):
+    with pytest.raises(UsageError, match="started without an examples file"):
         replay_to_end([log], tmp_path / "without", examples=tmp_path / "out.jsonl")
     replay_to_end([log], tmp_path / "with", flush=False, examples=tmp_path / "out.jsonl")
-    with pytest.raises(UsageError, match="begun with --examples"):
+    with pytest.raises(UsageError, match="started with an examples file"):
         replay_to_end([log], tmp_path / "with")
 
 
@@ -109,25 +109,25 @@ def test_a_truncated_output_is_rejected(log: Path, tmp_path: Path, name: str) ->
     out = tmp_path / "run" / "out.jsonl"
     replay_to_end([log], tmp_path / "run", flush=False, examples=out)
     (tmp_path / "run" / name).write_bytes(b"")
-    with pytest.raises(PrectrError, match=f"{name}.* has 0 bytes, .* had written [1-9].*--restart"):
+    with pytest.raises(PrectrError, match=f"{name}.* has 0 bytes, .* had written [1-9].*start the run over"):
         replay_to_end([log], tmp_path / "run", examples=out)
 
 
-def test_a_run_folder_in_use_is_refused(log: Path, tmp_path: Path) -> None:
+def test_a_run_folder_in_use_is_rejected(log: Path, tmp_path: Path) -> None:
     replay, _ = open_replay([log], tmp_path / "run")
-    with pytest.raises(StateError, match="another process is working in it"):
+    with pytest.raises(StateError, match="another process is using it"):
         open_replay([log], tmp_path / "run")
     replay.close()
     replay_to_end([log], tmp_path / "run")
 
 
-def test_a_refused_run_folder_is_free_again(log: Path, tmp_path: Path) -> None:
-    """Also while the error of the refusal is still held."""
+def test_a_rejected_run_releases_its_folder(log: Path, tmp_path: Path) -> None:
+    """Even while the error is still referenced."""
     replay_to_end([log], tmp_path / "run", flush=False)
-    with pytest.raises(UsageError) as refused:
-        replay_to_end([log], tmp_path / "run", named={"partitions": "3"})
+    with pytest.raises(UsageError) as rejected:
+        replay_to_end([log], tmp_path / "run", named_config={"partitions": "3"})
     replay_to_end([log], tmp_path / "run")
-    assert "partitions" in str(refused.value)
+    assert "partitions" in str(rejected.value)
 
 
 def test_restart_starts_over_whatever_is_there(log: Path, tmp_path: Path, whole: ReplayResult) -> None:

@@ -1,4 +1,4 @@
-"""The embedded runner: what it puts out, going on after a crash at any step, and further files."""
+"""The embedded runner: its output, resuming after a crash at any step, and further files."""
 
 import gc
 import gzip
@@ -40,7 +40,7 @@ def test_the_digests_are_chains_over_the_examples_and_over_the_aggregates_as_rea
 @pytest.mark.parametrize(
     ("seed", "checkpoint_interval", "name"), [(0, 0.0, "out.jsonl.gz"), (1, 0.0, "out.jsonl"), (2, 1e9, "a.gz")]
 )
-def test_a_run_stopped_at_random_steps_ends_as_the_undisturbed_one(
+def test_a_run_stopped_at_random_steps_equals_the_uninterrupted_one(
     log: Path,
     tmp_path: Path,
     whole: ReplayResult,
@@ -76,11 +76,11 @@ def test_after_every_checkpoint_the_compressed_examples_file_is_complete_up_to_t
 
     def check(replay: Replay) -> None:
         for folder in list_checkpoints(tmp_path / "run" / "checkpoints")[:1]:
-            cut = read_checkpoint(folder)
-            assert cut.examples_bytes is not None
-            data = gzip.decompress(out.read_bytes()[: cut.examples_bytes])
-            assert [json.loads(line) for line in data.splitlines()] == expected[: cut.digest.pages]
-            seen.append(cut.digest.pages)
+            checkpoint = read_checkpoint(folder)
+            assert checkpoint.examples_bytes is not None
+            data = gzip.decompress(out.read_bytes()[: checkpoint.examples_bytes])
+            assert [json.loads(line) for line in data.splitlines()] == expected[: checkpoint.digest.pages]
+            seen.append(checkpoint.digest.pages)
 
     replay_to_end([log], tmp_path / "run", examples=out, checkpoint_interval=0, progress=check)
     assert len(set(seen)) > 5
@@ -98,7 +98,7 @@ def test_a_half_written_checkpoint_is_ignored(log: Path, tmp_path: Path, whole: 
     assert replay_to_end([log], tmp_path / "run") == whole
 
 
-def test_a_corrupt_checkpoint_says_what_to_do_and_that_helps(log: Path, tmp_path: Path, whole: ReplayResult) -> None:
+def test_the_remedy_of_a_corrupt_checkpoint_works(log: Path, tmp_path: Path, whole: ReplayResult) -> None:
     with pytest.raises(StopReplay):
         replay_to_end([log], tmp_path / "run", checkpoint_interval=0, progress=stop_at_step(4))
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
@@ -125,11 +125,11 @@ def test_stop_ends_between_two_steps_with_everything_in_a_checkpoint(
     replay, _ = open_replay([log], tmp_path / "run")
     answers = iter([False, False, True])
     assert replay.run(flush=True, stop=lambda: next(answers)) is False
-    place, pages = replay.lines_read, replay.pages
+    lines_read, pages = replay.lines_read, replay.pages
     replay.close()
-    assert place == 3 * 40
+    assert lines_read == 3 * 40
     replay, _ = open_replay([log], tmp_path / "run")
-    assert (replay.lines_read, replay.pages) == (place, pages)
+    assert (replay.lines_read, replay.pages) == (lines_read, pages)
     replay.close()
     assert replay_to_end([log], tmp_path / "run") == whole
 
@@ -151,7 +151,7 @@ def test_the_size_of_a_step_changes_nothing(
         assert replay_to_end([log], tmp_path / str(lines)) == whole
 
 
-def test_a_run_says_how_far_it_has_come(log: Path, tmp_path: Path) -> None:
+def test_a_run_reports_its_progress(log: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int, float]] = []
     replay_to_end(
         [log], tmp_path / "run", progress=lambda replay: seen.append((replay.bytes_read, replay.pages, replay.seconds))
@@ -161,7 +161,7 @@ def test_a_run_says_how_far_it_has_come(log: Path, tmp_path: Path) -> None:
     assert seen[-1][1] == len(brute_force(disordered_log(), 2)["examples"])
 
 
-def test_seconds_add_up_over_all_goes(log: Path, tmp_path: Path) -> None:
+def test_seconds_add_up_over_all_attempts(log: Path, tmp_path: Path) -> None:
     with pytest.raises(StopReplay):
         replay_to_end([log], tmp_path / "run", checkpoint_interval=0, progress=stop_at_step(3))
     spent = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[0]).seconds
@@ -174,10 +174,10 @@ def test_seconds_add_up_over_all_goes(log: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flush", [True, False])
-def test_a_quiet_partition_with_more_pages_than_memory_ends_the_same(
+def test_an_idle_partition_with_more_pages_than_memory_gives_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool
 ) -> None:
-    """One user, so that all other partitions are quiet; stopped and taken up on the way."""
+    """One user, so that all other partitions are idle; stopped and resumed on the way."""
     lines = [page(f"r{number}", "u", T + number * 9000, query=f"q{number % 5}") for number in range(400)]
     log = write_lines(tmp_path / "log.jsonl", lines)
     config = PipelineConfig(partitions=3)
@@ -197,10 +197,10 @@ def test_a_quiet_partition_with_more_pages_than_memory_ends_the_same(
 
 @pytest.mark.parametrize("checkpoint_interval", [0.0, 1e9])
 @pytest.mark.parametrize("name_all", [True, False])
-def test_without_flush_further_files_go_on_as_one_run(
+def test_without_flush_further_files_continue_as_one_run(
     tmp_path: Path, whole: ReplayResult, name_all: bool, checkpoint_interval: float
 ) -> None:
-    """Whether the files that were read are named again or not, and however often cuts are made."""
+    """Whether or not the files already read are given again, and for any checkpoint interval."""
     parts, out = split_log(tmp_path), tmp_path / "out.jsonl.gz"
     for number in (1, 2, 3):
         named = parts[:number] if name_all else parts[number - 1 : number]
@@ -211,11 +211,11 @@ def test_without_flush_further_files_go_on_as_one_run(
             [line for part in parts[:number] for line in part.read_bytes().splitlines()], 2, flush=number == 3
         )
         assert read_examples(out) == expected["examples"]
-        assert found.outcomes.pages.open == expected["outcomes"]["impressions"]["open"]
+        assert found.outcomes.pages.open == expected["outcomes"]["pages"]["open"]
     assert found == whole
 
 
-def test_without_flush_the_same_command_again_says_the_same(log: Path, tmp_path: Path) -> None:
+def test_without_flush_the_same_command_again_gives_the_same_result(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     first = replay_to_end([log], tmp_path / "run", flush=False, examples=out)
     written = out.read_bytes()
@@ -236,7 +236,7 @@ def test_a_file_that_grew_is_read_on_from_where_it_ended(tmp_path: Path, whole: 
     assert replay_to_end([log], tmp_path / "run") == whole
 
 
-def test_an_empty_log_is_a_run_too(tmp_path: Path) -> None:
+def test_an_empty_log_is_a_valid_run(tmp_path: Path) -> None:
     empty = write_lines(tmp_path / "empty.jsonl", [])
     found = replay_to_end([empty], tmp_path / "run", flush=False)
     assert (found.pages, found.outcomes, found.examples) == (0, Outcomes(), "00" * 32)

@@ -1,0 +1,214 @@
+"""The options that several commands share: each is declared here once, with its help text and default."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import typer
+
+from prectr.state.errors import UsageError
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from prectr.ops.doctor.topic_checks import SnapshotTarget
+    from prectr.ops.metrics.exporter import Exporter
+    from prectr.stream.kafka.client.client import Connection
+    from prectr.stream.kafka.client.topics import Topics
+
+_CONNECTION_PANEL: Final = "Connection"
+Snapshot = TypeVar("Snapshot")
+
+Bootstrap = Annotated[str, typer.Option(help="Kafka brokers, host:port, comma-separated.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings; see docs/configuration.md.")]
+JsonFile = Annotated[Path | None, typer.Option(help="Also write the result to this file, as JSON.")]
+CheckpointInterval = Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints; 0: after every step.")]
+SessionTimeout = Annotated[
+    float, typer.Option(min=1, help="Seconds without a heartbeat until another process takes over the work.")
+]
+UntilEnd = Annotated[
+    bool, typer.Option("--until-end", help="Stop once everything that is in the topics now has been processed.")
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Serve Prometheus metrics on this port: 9401 serves http://127.0.0.1:9401/metrics, 0 picks a free port "
+        "and logs it.",
+        show_default=False,
+    ),
+]
+MetricsAddress = Annotated[
+    str | None,
+    typer.Option(help="Address to serve metrics on; default 127.0.0.1, 0.0.0.0 for all.", show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaOptions:
+    """Which brokers and topics a command uses."""
+
+    bootstrap: Bootstrap
+    topic_prefix: Annotated[
+        str,
+        typer.Option(help="Prefix of all topic names; separates several systems.", rich_help_panel=_CONNECTION_PANEL),
+    ] = ""
+    client_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with kafka-python client settings, such as security_protocol. A setting with the suffix "
+            "_file or _env, such as sasl_plain_password_file, names a file or environment variable with the value.",
+            rich_help_panel=_CONNECTION_PANEL,
+        ),
+    ] = None
+    connect_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds to keep retrying while the broker does not answer.", rich_help_panel=_CONNECTION_PANEL
+        ),
+    ] = 5.0
+
+    def connection(self) -> "Connection":
+        """The connection to the brokers; raises ConfigError for invalid client settings."""
+        from prectr.ops.cli.client_config import connection  # noqa: PLC0415 (--help needs no Kafka client)
+
+        return connection(self.bootstrap, self.client_config, self.connect_timeout)
+
+    def topics(self) -> "Topics":
+        """The names of the topics."""
+        from prectr.stream.kafka.client.topics import Topics  # noqa: PLC0415 (--help needs no Kafka client)
+
+        return Topics(self.topic_prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemOptions(KafkaOptions):
+    """Which live system: its brokers, topics and consumer groups."""
+
+    group_prefix: Annotated[
+        str,
+        typer.Option(
+            help="Prefix of the consumer group names; separates several systems.", rich_help_panel=_CONNECTION_PANEL
+        ),
+    ] = "prectr-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotOptions:
+    """Where the stages keep snapshots of their state, and how often they take one."""
+
+    snapshots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Location of the state snapshots: a folder or any fsspec URL (s3://...). Without it, lost state is "
+            "rebuilt from the log.",
+            show_default=False,
+        ),
+    ] = None
+    snapshot_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two snapshots of a task.")] = 60.0
+
+    def target(self) -> "SnapshotTarget | None":
+        """What the checks know of the snapshots; None without --snapshots."""
+        from prectr.ops.doctor.topic_checks import SnapshotTarget  # noqa: PLC0415 (--help needs no Kafka client)
+
+        return None if self.snapshots is None else SnapshotTarget(self.snapshots, self.snapshot_interval)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions(SnapshotOptions):
+    """How a stream process runs its tasks."""
+
+    session_timeout: SessionTimeout = 10.0
+    idle_timeout: Annotated[
+        float,
+        typer.Option(
+            min=5, help="Seconds without input until other partitions no longer wait for this partition's open pages."
+        ),
+    ] = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """What is trained and how; options that are not given keep their setting."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="lr, dnn, wide-deep, wide-deep+, prectr or prectr-v2; several, comma-separated, are trained in one "
+            "pass."
+        ),
+    ] = None
+    batch_pages: Annotated[int | None, typer.Option(help="Pages per training batch; default 16.")] = None
+    batch_span: Annotated[
+        str | None, typer.Option(help="Event time that a training batch spans at most, such as 60s or 1d.")
+    ] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of the initial weights.")] = None
+
+    @property
+    def models(self) -> list[str]:
+        """The models by name; empty if none was given."""
+        return [name.strip() for name in (self.model or "").split(",") if name.strip()]
+
+    def settings(self) -> dict[str, object]:
+        """The settings that these options override; None where an option was not given."""
+        return {
+            "model": next(iter(self.models), None),
+            "batch_pages": self.batch_pages,
+            "batch_span": self.batch_span,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOptions:
+    """Whether a live process ends with the log."""
+
+    until_end: UntilEnd = False
+    flush: Annotated[
+        bool,
+        typer.Option("--flush", help="With --until-end: the log is complete; close open pages, train the last batch."),
+    ] = False
+
+    def check(self) -> None:
+        """Raise UsageError for --flush without --until-end."""
+        if self.flush and not self.until_end:
+            raise UsageError("--flush requires --until-end: only a log that ends has a last page and a last batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsOptions:
+    """Where a process serves its metrics."""
+
+    metrics_port: MetricsPort = None
+    metrics_address: MetricsAddress = None
+
+    def exporter(
+        self, render: "Callable[[Snapshot], Iterator[Metric]]"
+    ) -> "AbstractContextManager[Exporter[Snapshot] | None]":
+        """The exporter, started on entry; None without --metrics-port.
+
+        Args:
+            render: makes the metrics of a snapshot.
+
+        Raises:
+            UsageError: an address without a port.
+        """
+        if self.metrics_port is not None:
+            return _running_exporter(render, self.metrics_port, self.metrics_address)
+        if self.metrics_address is not None:
+            raise UsageError(f"--metrics-address {self.metrics_address} requires --metrics-port")
+        return nullcontext()
+
+
+@contextmanager
+def _running_exporter(
+    render: "Callable[[Snapshot], Iterator[Metric]]", port: int, address: str | None
+) -> "Iterator[Exporter[Snapshot]]":
+    from prectr.ops.metrics.exporter import LOOPBACK, Exporter  # noqa: PLC0415 (most runs serve no metrics)
+
+    with Exporter(render, port, LOOPBACK if address is None else address) as exporter:
+        yield exporter

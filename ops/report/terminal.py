@@ -1,0 +1,48 @@
+"""Prints the report of a run on the terminal."""
+
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from prectr.ops.report.numbers import fixed
+from prectr.ops.report.schema import Report
+
+_FILE_WIDTH: Final = 120
+"""Columns where the output is not a terminal: wide enough for the table of models."""
+_COLUMNS: Final = ("model", "AUC", "GAUC", "log loss", "norm. entropy", "calibration", "AUC new", "low", "active")
+
+
+def print_report(report: Report, page: Path) -> None:
+    """Print the quality of the models, the outcomes of all records, and the path of the HTML report.
+
+    Args:
+        report: of a replay or a live trainer.
+        page: path of `report.html`.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
+    if report.models:
+        console.print(_quality_table(report))
+    pages, clicks = report.outcomes.pages, report.outcomes.clicks
+    console.print(
+        f"{report.pages:,} pages with {report.impressions:,} impressions, {report.clicks:,} clicks joined. "
+        f"Pages in: {pages.received:,} ({pages.open:,} still open, {pages.duplicate:,} duplicates). "
+        f"Clicks in: {clicks.received:,} ({clicks.late:,} late, {clicks.orphan:,} without a page). "
+        f"Dead letters: {pages.dead_letter + clicks.dead_letter + report.outcomes.unreadable:,}. "
+        f"{report.seconds:.1f} s"
+    )
+    console.print(f"report: {page}", soft_wrap=True, highlight=False)
+
+
+def _quality_table(report: Report) -> Table:
+    table = Table(title="Prequential quality: each page was scored before it was trained on")
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for row in report.models:
+        segments = (row.segments.new, row.segments.low, row.segments.active)
+        stats = (row.auc, row.gauc, row.log_loss, row.normalized_entropy, row.calibration)
+        table.add_row(row.model, *(fixed(value) for value in (*stats, *(each.auc for each in segments))))
+    return table

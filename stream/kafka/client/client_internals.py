@@ -1,0 +1,104 @@
+"""Every use of kafka-python's undocumented parts, since they may change with any release.
+
+pyproject.toml caps the version, and tests/stream/client/test_client_internals.py names each part that is used here.
+"""
+
+import logging
+import time
+from collections.abc import Collection
+from typing import Final
+
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import (
+    AuthorizationError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from kafka.net.selector import KernelEvent
+
+AUTHENTICATION_ERRORS: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
+"""Errors that another attempt to connect does not fix."""
+CLIENT_LOGGER: Final = "kafka"
+CONNECTION_LOGGER: Final = "kafka.net.manager"
+SLEEP_EVENT: Final = "_sleep"
+_POLL_INTERVAL: Final = 0.002
+
+
+def producer_id(producer: KafkaProducer) -> int:
+    """Return the id that the transaction coordinator gave to a transactional producer."""
+    found: int = producer._transaction_manager.producer_id_and_epoch.producer_id
+    return found
+
+
+def add_to_transaction(producer: KafkaProducer, partitions: Collection[TopicPartition], timeout: float) -> None:
+    """Add partitions to the open transaction and wait for the coordinator; the library adds them on the first record.
+
+    Args:
+        timeout: seconds to wait.
+
+    Raises:
+        KafkaTimeoutError: the coordinator did not answer in time.
+        KafkaError: the transaction has failed.
+    """
+    manager = producer._transaction_manager
+    for partition in partitions:
+        manager.maybe_add_partition_to_transaction(partition)
+    deadline = time.monotonic() + timeout
+    producer._sender.wakeup()
+    while not all(manager.is_partition_added(partition) for partition in partitions):
+        if manager.has_error():
+            raise manager.last_error
+        if time.monotonic() > deadline:
+            raise KafkaTimeoutError(f"no answer in {timeout:g} s")
+        time.sleep(_POLL_INTERVAL)
+
+
+def discard_unsent(producer: KafkaProducer) -> None:
+    """Close a producer without flushing it.
+
+    `close` calls `flush`, which would block until the interpreter exits and then end in a traceback.
+    """
+    producer.flush = lambda timeout=None: None
+    producer.close(timeout=0)
+
+
+async def sleep(seconds: float) -> None:
+    """Suspend a rebalance callback, while the client's event loop keeps sending heartbeats."""
+    await KernelEvent(SLEEP_EVENT, seconds)
+
+
+class _ConnectErrorHandler(logging.Handler):
+    """Keeps the last error that the client logged while connecting: it raises no more than a timeout."""
+
+    last_error: Exception | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            # A timeout follows its cause, and must not replace it.
+            if isinstance(argument, KafkaTimeoutError) or isinstance(self.last_error, AUTHENTICATION_ERRORS):
+                continue
+            if isinstance(argument, Exception):
+                self.last_error = argument
+
+
+_handler: Final = _ConnectErrorHandler(logging.WARNING)
+logging.getLogger(CONNECTION_LOGGER).addHandler(_handler)
+
+
+def reset_connect_error() -> None:
+    """Forget the error of earlier attempts to connect."""
+    _handler.last_error = None
+
+
+def last_connect_error() -> Exception | None:
+    """Return the error of the last attempt to connect since `reset_connect_error`; None if it is not known."""
+    return _handler.last_error
+
+
+def silence_client_logs() -> None:
+    """Disable the client's own logs: it logs every attempt with a traceback, and raises what matters."""
+    logging.getLogger(CLIENT_LOGGER).setLevel(logging.CRITICAL + 1)
+    connection_logger = logging.getLogger(CONNECTION_LOGGER)
+    connection_logger.setLevel(logging.WARNING)
+    connection_logger.propagate = False

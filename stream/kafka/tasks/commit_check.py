@@ -1,0 +1,62 @@
+"""Checks that a task's store, its committed offset and the log fit together, before the task processes anything."""
+
+from pathlib import Path
+
+from prectr.state.errors import Remedy, StateError
+from prectr.stream.kafka.client.end_offsets import OffsetRange, offset_out_of_range
+from prectr.stream.kafka.tasks.task_context import TaskContext
+from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
+
+
+def check_commit(
+    context: TaskContext,
+    topic: str,
+    path: Path,
+    next_offset: int,
+    committed: tuple[int, CommitMetadata] | None,
+    log_range: OffsetRange,
+) -> None:
+    """Check that the state is not ahead of the commit, and that the log holds everything from the state on.
+
+    Args:
+        topic: the input topic.
+        path: folder of the store.
+        next_offset: offset of the first record that the store has not processed; 0 for an empty store.
+        committed: the group's offset with its metadata; None if nothing was ever committed.
+        log_range: offsets that the input partition holds.
+
+    Raises:
+        StateError: they do not fit together.
+    """
+    where, group = f"{topic} partition {context.partition}", context.group
+    if committed is None:
+        if next_offset > 0:
+            raise StateError(
+                f"{path}: the state is at offset {next_offset} of {where}, but group {group} has committed nothing: "
+                "its offsets have expired, or another group wrote the state",
+                Remedy.WRITER_GROUP_PREFIX,
+                Remedy.START_OVER_LIVE,
+            )
+        return
+    offset, metadata = committed
+    if metadata.topic_id != context.topic_id:
+        raise StateError(
+            f"group {group} has committed offset {offset} of an earlier {where}, which was deleted and recreated",
+            Remedy.OTHER_GROUP_AND_STATE,
+        )
+    if next_offset > offset:
+        raise StateError(
+            f"{path}: the state is at offset {next_offset} of {where}, ahead of the commit of group {group} at "
+            f"{offset}: another group wrote it",
+            Remedy.WRITER_GROUP_PREFIX,
+            Remedy.OTHER_STATE_DIR,
+        )
+    if log_range.end < offset:
+        raise StateError(
+            f"{where}: group {group} has committed offset {offset}, but the log ends at {log_range.end}: the broker "
+            "has lost records",
+            Remedy.START_OVER_LIVE,
+        )
+    first_needed = max(next_offset, metadata.start_offset)
+    if first_needed < log_range.start:
+        raise offset_out_of_range(where, first_needed, log_range.start, Remedy.NEWER_STATE_DIR)

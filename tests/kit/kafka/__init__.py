@@ -1,0 +1,1 @@
+"""A Kafka broker in memory, and its clients, for unit tests."""
