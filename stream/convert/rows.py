@@ -36,8 +36,8 @@ _ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS: Final = ",;\t|"
-_MAX_CELL: Final = 1 << 24
-_MAX_ROW_BYTES: Final = 1 << 26
+_MAX_ROW_BYTES: Final = 1 << 24
+"""Of a CSV row or an element of a JSON array; as Python objects it can take some fifty times that."""
 _SAMPLE_BYTES: Final = 1 << 16
 _SPAN_OF_AN_OPEN_QUOTE: Final = 100
 
@@ -88,7 +88,7 @@ def read_rows(
         default_format: of files whose names do not show it.
 
     Raises:
-        InputError: the file cannot be read, is corrupt, has no header, or has a row of more than 64 MiB.
+        InputError: the file cannot be read, is corrupt, has no header, or has a row of more than 16 MiB.
         UsageError: its format is unknown.
     """
     if path.is_dir():
@@ -176,7 +176,7 @@ def _read_csv(path: Path, delimiter: str | None, on_bytes: OnBytes) -> Iterator[
     separator = delimiter or max(_DELIMITERS, key=first_line.count)
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
     text = io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline="")
-    csv.field_size_limit(_MAX_CELL)
+    csv.field_size_limit(_MAX_ROW_BYTES)
     reader = csv.reader(text, delimiter=separator)
     try:
         header = _header(path, next(reader, None))
