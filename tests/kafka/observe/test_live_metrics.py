@@ -81,27 +81,10 @@ def test_what_is_served_is_what_a_replay_counts_also_by_a_process_that_has_lost_
     _wait(lambda: values_by_task(_samples(live, stream), "prectr_consumer_lag_records") == dict.fromkeys(tasks, 0))
     _wait(lambda: values_by_task(_samples(live, stream), "prectr_snapshot_bytes").keys() == tasks)
     samples = _samples(live, stream)
-    _same_outcomes(samples, counted)
-    refused = [counted["pages"]["dead_letter"], counted["clicks"]["dead_letter"], counted["unreadable"]]
-    assert _sum(samples, "prectr_dead_letters_total") == sum(refused) > 0
-    assert len(_labelled(samples, "prectr_dead_letters_total", "reason")) > 1
-    for name in ("prectr_transaction_seconds_count", "prectr_microbatch_seconds_count", "prectr_store_keys"):
-        assert all(count > 0 for count in values_by_task(samples, name).values())
-    assert values_by_task(samples, "prectr_restored_records_total") == dict.fromkeys(tasks, 0)
-    assert values_by_task(samples, "prectr_restore_seconds").keys() == tasks
+    _assert_stage_metrics(samples, counted, tasks)
     # A stage that waits for one of its sources has no watermark yet.
     _wait(lambda: values_by_task(_samples(live, stream), "prectr_watermark_lag_seconds").keys() == tasks)
-    uploaded = values_by_task(samples, "prectr_snapshot_uploaded_bytes")
-    assert all(uploaded[task] <= size for task, size in values_by_task(samples, "prectr_snapshot_bytes").items())
-
-    # What the stages have put out by level is what lies in the examples.
-    items = [item for page in read_written_examples(live.examples()) for item in page["items"]]
-    samples = _samples(live, stream)
-    for name, weigh in (("impressions", lambda item: 1), ("clicks", lambda item: item["click"])):
-        expected: Counter[str] = Counter()
-        for item in items:
-            expected[str(item["relevance"])] += weigh(item)
-        assert _labelled(samples, f"prectr_aggregated_{name}_total", "relevance_level") == expected
+    _assert_aggregated_counts(_samples(live, stream), live)
 
     _wait(lambda: values_by_task(_samples(live, trainer), "prectr_consumer_lag_records").keys() == _of_train(live))
     _wait(lambda: any(name == "prectr_auc" for name, _ in monitor.samples()))
@@ -134,6 +117,30 @@ def test_what_is_served_is_what_a_replay_counts_also_by_a_process_that_has_lost_
     live.wait_for_end(again)
     live.wait_for_end(trainer)
     monitor.wait_for_end()
+
+
+def _assert_stage_metrics(samples: Samples, counted: dict[str, Any], tasks: set[tuple[str, int]]) -> None:
+    """Assert that the outcomes are those of the replay, and that every task reports its work."""
+    _same_outcomes(samples, counted)
+    refused = [counted["pages"]["dead_letter"], counted["clicks"]["dead_letter"], counted["unreadable"]]
+    assert _sum(samples, "prectr_dead_letters_total") == sum(refused) > 0
+    assert len(_labelled(samples, "prectr_dead_letters_total", "reason")) > 1
+    for name in ("prectr_transaction_seconds_count", "prectr_microbatch_seconds_count", "prectr_store_keys"):
+        assert all(count > 0 for count in values_by_task(samples, name).values())
+    assert values_by_task(samples, "prectr_restored_records_total") == dict.fromkeys(tasks, 0)
+    assert values_by_task(samples, "prectr_restore_seconds").keys() == tasks
+    uploaded = values_by_task(samples, "prectr_snapshot_uploaded_bytes")
+    assert all(uploaded[task] <= size for task, size in values_by_task(samples, "prectr_snapshot_bytes").items())
+
+
+def _assert_aggregated_counts(samples: Samples, live: Live) -> None:
+    """Assert that impressions and clicks by relevance level are those of the examples."""
+    items = [item for page in read_written_examples(live.examples()) for item in page["items"]]
+    for name, weigh in (("impressions", lambda item: 1), ("clicks", lambda item: item["click"])):
+        expected: Counter[str] = Counter()
+        for item in items:
+            expected[str(item["relevance"])] += weigh(item)
+        assert _labelled(samples, f"prectr_aggregated_{name}_total", "relevance_level") == expected
 
 
 def _searched(log: Path) -> set[str]:
