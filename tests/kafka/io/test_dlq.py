@@ -180,7 +180,7 @@ def test_dead_letters_are_exported_corrected_and_retried_once(live: Live) -> Non
     ]
     again = prectr("dlq", "export", *given(live, "--out", out))
     assert again.returncode == 2
-    assert "may hold corrections" in again.stderr
+    assert "may contain corrections" in again.stderr
 
     # One is corrected, one unchanged, one gets an event of another user; and a line names no dead letter.
     lines[0]["event"] |= {"item_id": "a", "ts": T}
