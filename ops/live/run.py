@@ -57,7 +57,7 @@ def run_live(run: LiveRun) -> None:
         stop = stack.enter_context(stop_signals())
         partitions = _ensure_topics(run)
         stack.callback(FolderLock(run.state_dir).release)
-        processes = _processes(run)
+        processes = make_processes(run)
         probe_connection = replace(run.connection, connect_timeout=0.0)
         poller = stack.enter_context(
             StatusPoller(
@@ -79,7 +79,8 @@ def _ensure_topics(run: LiveRun) -> int:
     return partitions
 
 
-def _processes(run: LiveRun) -> list[ManagedProcess]:
+def make_processes(run: LiveRun) -> list[ManagedProcess]:
+    """The processes of a live run, not started yet."""
     processes = [
         _process(
             run, f"stream-{number}", "stream", [*run.stream_flags, f"--state-dir={run.state_dir / f'stream-{number}'}"]
