@@ -57,7 +57,7 @@ def run_live(run: LiveRun) -> None:
         stop = stack.enter_context(stop_signals())
         partitions = _ensure_topics(run)
         stack.callback(FolderLock(run.state_dir).release)
-        processes = supervised_processes(run)
+        processes = make_processes(run)
         probe_connection = replace(run.connection, connect_timeout=0.0)
         poller = stack.enter_context(
             StatusPoller(
@@ -79,8 +79,8 @@ def _ensure_topics(run: LiveRun) -> int:
     return partitions
 
 
-def supervised_processes(run: LiveRun) -> list[ManagedProcess]:
-    """Return the processes of the system with their commands, in the order in which they are started."""
+def make_processes(run: LiveRun) -> list[ManagedProcess]:
+    """The processes of a live run, not started yet."""
     processes = [
         _process(
             run, f"stream-{number}", "stream", [*run.stream_flags, f"--state-dir={run.state_dir / f'stream-{number}'}"]

@@ -15,7 +15,7 @@ from rich.console import Console
 from prectr.ops.cli import console
 from prectr.ops.cli.console import LogSettings, is_interactive, log_settings, print_error, set_up_logging
 from prectr.ops.cli.log_format import LogLine, decode_line, encode_line
-from prectr.ops.live.run import LiveRun, supervised_processes
+from prectr.ops.live.run import LiveRun, make_processes
 from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
 from prectr.state.errors import UsageError
 from prectr.state.snapshots.task_snapshots import task_log_fields
@@ -159,7 +159,7 @@ def test_prectr_run_starts_every_process_with_its_own_way_to_log(tmp_path: Path)
         monitor_flags=[],
         log_flags=flags,
     )
-    commands = {child.name: child._command for child in supervised_processes(run)}
+    commands = {child.name: child._command for child in make_processes(run)}
     assert commands.keys() == {"stream-1", "train", "monitor"}
     for name, command in commands.items():
         # Behind `python -m …parent_watchdog`, before the command's name: they are flags of prectr itself.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prectr.ops.cli.main import COMMANDS, load_command, main
-from prectr.ops.live.run import LiveRun, _processes
+from prectr.ops.live.run import LiveRun, make_processes
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def test_run_passes_to_each_process_the_options_that_it_has(live_run: Any) -> No
 def test_the_processes_of_run_are_valid_commands_with_folders_and_ports_of_their_own(live_run: Any) -> None:
     run = live_run("--stream-workers", "2", "--metrics-port", "9401", "--monitor-port", "9480")
     ports, folders = {}, set()
-    for process in _processes(run):
+    for process in make_processes(run):
         words = process._command[3:]
         name = next(word for word in words if word in COMMANDS)
         flags = words[words.index(name) + 1 :]

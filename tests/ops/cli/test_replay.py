@@ -90,7 +90,7 @@ def test_two_models_share_one_pass_and_one_order_of_flags(made: Path, tmp_path: 
         (["--batch-span", "soon"], 2, "soon"),
         (["--partitions", "0"], 2, "partitions"),
         (["--no-train", "--restart", "--config", "missing.toml"], 2, "missing.toml"),
-        (["--no-train", "--partitions", "2"], 2, "was begun with --examples"),
+        (["--no-train", "--partitions", "2"], 2, "was started with an examples file"),
     ],
 )
 def test_wrong_use_is_one_clear_line(made: Path, flags: list[str], code: int, said: str) -> None:
@@ -128,7 +128,7 @@ def test_verify_lists_its_checks_and_fails_where_one_does_not_hold(made: Path, t
 def test_verify_of_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
     done = prectr("verify", "--run-dir", tmp_path)
     assert done.returncode == 1
-    assert "there is no checkpoint in it" in done.stderr
+    assert "contains no checkpoint of a replay" in done.stderr
 
 
 # --- state ---------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_state_show_prints_what_the_run_knows_of_a_query(made: Path, tmp_path: P
     # A minute apart with a window of two: the last page sees the pages up to two before it.
     assert WINDOW == 2 * MINUTE
     assert entry["totals"] == [10, 0, 0, 10, 0, 0, 0, 10]
-    assert entry["pending"] == 2
+    assert entry["unapplied_pages"] == 2
     rows = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.count("│") > 5}
     assert "1.0000" in rows["4"]
     assert "0.0000" in rows["1"]
