@@ -17,11 +17,12 @@ from scipy.special import expit
 
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.main import main
+from prectr.ops.cli.remedies import with_flags
 from prectr.ops.ranking.result import Ranked, Ranking
 from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.replay import run_replay
-from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.errors import CheckpointError, Remedy, StateError, UsageError
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.store import Store
 from prectr.stream.config import PipelineConfig
@@ -178,7 +179,7 @@ def test_the_state_may_lie_elsewhere_as_that_of_a_live_run_does(made: Path, tmp_
         _ranked(made, run_dir=run)
     assert _log_odds(_ranked(made, run_dir=run, choice={"state_dirs": [tmp_path / "live"]})) == _log_odds(_ranked(made))
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(StateError, match="there is no task's state"):
+    with pytest.raises(StateError, match="contains no state: name the state folder of a stream process"):
         _ranked(made, run_dir=run, choice={"state_dirs": [tmp_path / "nothing"]})
 
 
@@ -186,8 +187,10 @@ def test_partial_state_is_rejected(made: Path, tmp_path: Path) -> None:
     shutil.copytree(list_checkpoints(made / "run" / "checkpoints")[0] / "state", tmp_path / "live")
     for path in tmp_path.glob("live/**/join-*"):
         shutil.rmtree(path)
-    with pytest.raises(StateError, match=r"join-\d, which user 'u1' belongs to, is not in .*--state-dir"):
+    with pytest.raises(StateError, match=r"join-\d, which user 'u1' belongs to, is not in ") as caught:
         _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
+    assert caught.value.remedies == (Remedy.ADDITIONAL_STATE_DIR,)
+    assert "--state-dir" in with_flags(caught.value)
 
 
 def _owned(state: Path, cluster: str, config: PipelineConfig, stage: str) -> None:
@@ -208,7 +211,7 @@ def test_stores_of_a_live_system_bring_their_own_settings_and_must_be_of_one(mad
     ranking = _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
     assert ranking.query_preference.past_clicks == 2 < _ranked(made).query_preference.past_clicks
     _owned(tmp_path / "live", "other", live, "aggregate")
-    with pytest.raises(StateError, match="are of two systems"):
+    with pytest.raises(StateError, match="belong to different systems"):
         _ranked(made, choice={"state_dirs": [tmp_path / "live"]})
 
 

@@ -146,7 +146,7 @@ def test_state_show_prints_what_the_run_knows_of_a_query(made: Path, tmp_path: P
     assert "1.0000" in rows["4"]
     assert "0.0000" in rows["1"]
     assert "–" in rows["2"]
-    assert "2 more pages have closed (4 impressions, 2 clicks)" in done.stdout
+    assert "2 closed pages (4 impressions, 2 clicks) are not applied yet" in done.stdout
     assert "Last clicks, newest first" in done.stdout
     assert done.stdout.count("level 4") == 10
 

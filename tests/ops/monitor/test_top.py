@@ -296,9 +296,9 @@ def test_a_corrupt_response_is_described_and_hides_nothing_else() -> None:
             stack.enter_context(TextServer(join_task_metrics(0)[:-30])).url: "not in the Prometheus format",
             stack.enter_context(TextServer("", 503)).url: "HTTP 503 Service Unavailable",
             stack.enter_context(TextServer("jvm_threads 5\n")).url: "metrics of another program",
-            stack.enter_context(TextServer("")).url: "it has nothing to say yet",
-            stack.enter_context(unresponsive_port()): "no answer in 0.3 s",
-            stack.enter_context(blurting(b"SSH-2.0-OpenSSH_9.2\r\n")): "it does not speak HTTP",
+            stack.enter_context(TextServer("")).url: "no metrics yet",
+            stack.enter_context(unresponsive_port()): "no response in 0.3 s",
+            stack.enter_context(blurting(b"SSH-2.0-OpenSSH_9.2\r\n")): "not HTTP: SSH-2.0",
             "http://127.0.0.1:1/metrics": "Connection refused",
         }
         seen = Poller([good.url, *bad], UNREACHABLE_URL, explicit=True, timeout=0.3).poll()
