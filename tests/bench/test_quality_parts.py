@@ -208,7 +208,7 @@ def test_levels_after_joint_training_are_those_of_the_trained_encoder(
     own = encoder.network.state_dict()
     before = predict_level_logits(encoder.network, encoder.tokenizer, LevelSample(truth).pairs)
     state = own | {name: tensor for name, tensor in of_encoder.items() if name in own}
-    state |= {f"levels.{part}": learned[f"dense.level.{part}"] for part in ("weight", "bias")}
+    state |= {f"levels.{part}": learned[f"dense.relevance_head.{part}"] for part in ("weight", "bias")}
     encoder.network.load_state_dict(state)
     after = predict_level_logits(encoder.network, encoder.tokenizer, LevelSample(truth).pairs)
     found = measured.scores().levels

@@ -73,9 +73,9 @@ def test_encoder_is_made_once_with_words_and_pairs_of_another_catalogue(
     assert {pair.title for pair in encoder.pairs} <= set(catalogue.titles)
     assert len(encoder.pairs) == 128
     assert encoder.header.provenance["recipe"]["pairs"] == 128
-    assert [one["stage"] for one in encoder.header.provenance["passes"]] == ["distil", "tune"]
+    assert [one["phase"] for one in encoder.header.provenance["passes"]] == ["distil", "tune"]
     plain = load_encoder(make_stage_one(msgspec.structs.replace(recipe, synthetic_pairs=0), tmp_path))
-    assert [one["stage"] for one in plain.header.provenance["passes"]] == ["tune"]
+    assert [one["phase"] for one in plain.header.provenance["passes"]] == ["tune"]
 
     def pretrain(*arguments: object, **named: object) -> None:
         raise AssertionError("trained again")

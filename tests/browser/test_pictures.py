@@ -25,5 +25,6 @@ def test_every_picture_is_small_and_whole() -> None:
 
 
 def test_every_picture_is_shown_and_no_other() -> None:
-    shown = {name for page in DOCS.glob("*.md") for name in re.findall(r"\]\(images/([^)]+)\)", page.read_text())}
+    pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md"]
+    shown = {name for page in pages for name in re.findall(r"\]\((?:docs/)?images/([^)]+)\)", page.read_text())}
     assert shown == {path.name for path in PICTURES}

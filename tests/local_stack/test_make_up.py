@@ -26,7 +26,7 @@ def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machi
             assert answer.status == 200
     again = up.make("up")
     assert again.returncode == 0
-    assert "is up already" in again.stdout
+    assert "already up" in again.stdout
     assert again.stdout.splitlines()[1:] == done.stdout.splitlines()[1:]
 
     ended = up.make("down")
@@ -34,13 +34,13 @@ def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machi
     assert not up.is_up(), (processes_of(up.folder), up.commands(), up.taken())
     log = up.parsed.log.read_text()
     # Processes with open commits were stopped first, and none had to be killed.
-    assert "has not ended: killed" not in ended.stderr
+    assert "did not stop: killed" not in ended.stderr
     assert "system.1 stopped (rc=0)" in log
     assert "Traceback" not in log
     for log in (up.folder / "run" / "logs").iterdir():
         assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
     repeated = up.make("down")
-    assert (repeated.returncode, "nothing is up" in repeated.stdout) == (0, True)
+    assert (repeated.returncode, "nothing is running" in repeated.stdout) == (0, True)
 
     # Once more: nothing of the log is loaded twice. Then honcho dies, and nothing ends the others.
     lines = int(re.findall(r"demo log: (\d+) lines in", log)[-1])
@@ -53,7 +53,7 @@ def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machi
     assert up.taken()
     left = up.make("up")
     assert left.returncode != 0
-    assert "make down ends it" in left.stderr
+    assert "stop them with make down" in left.stderr
     assert up.make("down").returncode == 0
     assert not up.is_up(), (processes_of(up.folder), up.commands(), up.taken())
 

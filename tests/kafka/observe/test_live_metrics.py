@@ -46,7 +46,7 @@ def test_tasks_and_learning_are_shown_where_they_are(live: Live, tmp_path: Path)
     second = live.start_stream("2", *flags)
     _wait(lambda: _share(live, first, second, emitted))
 
-    line = re.compile(rf"\b{pages} pages, lr AUC .*, waiting: the stages have committed nothing more")
+    line = re.compile(rf"\b{pages} pages, lr AUC .*, waiting: the stages have committed nothing new")
     _wait(lambda: line.search(live.stderr_of(trainer)) is not None)
     learned = _samples(live, trainer)
     report = json.loads((live.folder / "train" / "report.json").read_bytes())
@@ -162,7 +162,7 @@ def _same_outcomes(samples: Samples, counted: dict[str, Any]) -> None:
     """Check that the metrics of all partitions add up to `counted`."""
     pages, clicks = dict(counted["pages"]), dict(counted["clicks"])
     assert _labelled(samples, "prectr_events_total", "type") == {
-        "impression": pages.pop("in"),
+        "page": pages.pop("in"),
         "click": clicks.pop("in"),
         "unreadable": counted["unreadable"],
     }

@@ -64,7 +64,7 @@ def test_the_monitor_matches_the_report_to_the_last_bit(live: Live, tmp_path: Pa
     # Before any sketch there is nothing to show, which the page states.
     empty = monitor.quality()
     assert (empty["models"], empty["sources"], empty["last_checkpoint_time"]) == ([], [], None)
-    assert "No trainer has published anything yet" in monitor.get("/")
+    assert "No trainer has published yet" in monitor.get("/")
     live.load(simulated(tmp_path, pages=900))
     live.stream(1, "--flush")
     live.wait_for_end(live.start_train("--until-end", "--flush", "--checkpoint-interval", "0"))
@@ -147,13 +147,13 @@ def test_records_of_another_version_and_corrupt_ones_are_rejected_and_stop_nothi
     )
     monitor = MonitorProcess(live).start()
     monitor.wait_for_pages(report_of(live)["pages"])
-    wait_for(lambda: monitor.quality()["refused"] == {"version": 1, "corrupt": 4}, monitor.log_text)
+    wait_for(lambda: monitor.quality()["rejected"] == {"version": 1, "corrupt": 4}, monitor.log_text)
     assert_shows_report(monitor, report_of(live))
     samples = monitor.samples()
     assert samples["prectr_quality_records_rejected_total", frozenset({("reason", "version")})] == 1
     assert samples["prectr_quality_records_rejected_total", frozenset({("reason", "corrupt")})] == 4
     assert f"rejected: version {RECORD_VERSION + 1}, this program reads version {RECORD_VERSION}" in monitor.log_text()
-    assert "4 damaged, 1 version" in monitor.get("/")
+    assert "4 corrupt, 1 version" in monitor.get("/")
 
 
 def test_a_faust_crash_is_reported_and_faust_is_restarted_until_it_can_run(live: Live, tmp_path: Path) -> None:
@@ -213,4 +213,4 @@ def test_missing_topics_and_a_folder_in_use_are_clear_lines(live: Live) -> None:
     assert f"there is no topic {live.prefix}model-quality: create the topics with `prectr topics create`" in log
     live.create()
     MonitorProcess(live).start().get("/health")
-    assert "another process is working in it" in MonitorProcess(live).start().wait_for_end(code=1)
+    assert "another process is using it" in MonitorProcess(live).start().wait_for_end(code=1)

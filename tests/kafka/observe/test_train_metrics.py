@@ -24,11 +24,11 @@ def test_the_report_and_logs_of_a_running_trainer_follow_it(live: Live, tmp_path
     expected = replay_log(tmp_path, world)
     live.create()
     trainer = live.start_train("--checkpoint-interval", "0")
-    _wait(lambda: "waiting: the stages have committed nothing more" in live.stderr_of(trainer))
+    _wait(lambda: "waiting: the stages have committed nothing new" in live.stderr_of(trainer))
     assert not (live.folder / "train" / "report.json").exists()
     live.load(world)
     live.stream(1, "--flush")
-    line = re.compile(r"(\d+) pages, lr AUC (0\.\d+) GAUC (0\.\d+), waiting: the stages have committed nothing more")
+    line = re.compile(r"(\d+) pages, lr AUC (0\.\d+) GAUC (0\.\d+), waiting: the stages have committed nothing new")
     _wait(lambda: line.search(live.stderr_of(trainer)) is not None)
     found = line.search(live.stderr_of(trainer))
     assert found is not None
@@ -50,7 +50,7 @@ def test_a_broker_that_has_gone_is_what_a_reader_waits_for(tmp_path: Path) -> No
         Live(gone.address, "", tmp_path).create()
         reader = ExampleReader(Connection(gone.address), Topics(""))
         assert reader.poll().examples == []
-        assert reader.waiting_reason() == "the stages have committed nothing more"
+        assert reader.waiting_reason() == "the stages have committed nothing new"
     finally:
         gone.stop()
     assert reader.waiting_reason() == "Kafka does not answer"

@@ -56,7 +56,7 @@ def test_a_token_is_reread_at_each_connection(tmp_path: Path) -> None:
         (f'sasl_oauth_token_provider = "{SECRET}"', "set sasl_oauth_token_file to a file with the token"),
         (f'request_timeout_ms = "{SECRET}"', "must be a number, but is of type str"),
         (f'ssl_check_hostname = "{SECRET}"', "must be true or false, but is of type str"),
-        ("sasl_plain_password = 42424242", "must be a quoted string, but is of type int"),
+        ("sasl_plain_password = 42424242", "must be text, in quotes, but is of type int"),
         ("request_timeout_ms = true", "must be a number, but is of type bool"),
         (f"sasl_plain_password = {SECRET}", "are not TOML"),
         ('sasl_plain_password_file = "none"', "none cannot be read: No such file"),
