@@ -16,7 +16,7 @@ SPEED = "30000"
 _RULES = ROOT / "ops" / "alerts" / "prectr.rules.yml"
 
 WITHOUT_DATA = {
-    "training / Hard negatives per impression / A": "wide-deep+ makes no hard negatives; prectr-v2, which does, is slow",
+    "training / Hard negatives per impression / A": "wide-deep+ makes none; prectr-v2, which does, is slow",
     "training / Margin violation rate / A": "as above",
 }
 """Queries of panels that have nothing to show here, and why."""
