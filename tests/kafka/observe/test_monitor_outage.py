@@ -39,8 +39,8 @@ def test_a_minute_without_kafka_is_said_and_passes(own: Broker, tmp_path: Path) 
         monitor = MonitorProcess(live).start()
         # It publishes what it has learned, and stays.
         trainer = live.start_train("--checkpoint-interval", "0")
-        wait_for((live.folder / "train" / "report.json").exists)
-        wait_for(lambda: monitor.pages() > 0, monitor.log_text)
+        wait_for(lambda: "waiting: the stages have committed nothing new" in live.stderr_of(trainer))
+        monitor.wait_for_pages(report_of(live)["pages"])
         before = monitor.quality()["models"]
         own.kill()
         wait_for(lambda: monitor.quality()["status"] == "waiting for Kafka", monitor.log_text)
