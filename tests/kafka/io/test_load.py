@@ -88,7 +88,7 @@ def test_a_line_that_the_topic_rejects_is_named_and_the_rest_is_loaded(live: Liv
     result, stderr = loaded(live, write_log(live.folder / "log.jsonl", lines), code=1)
     assert (result["events"], result["lines"], result["oversized"]) == (3, 4, 1)
     assert result["oversized_lines"] == [{"file": str(live.folder / "log.jsonl"), "line": 2, "size": len(lines[1])}]
-    assert f"log.jsonl line 2: {len(lines[1]):,} bytes are too large for {live.prefix}search-events" in stderr
+    assert f"log.jsonl line 2: {len(lines[1]):,} bytes exceed the maximum of {live.prefix}search-events" in stderr
     assert sorted(record.value for record in read(live, "search-events")) == sorted([lines[0], *lines[2:]])
 
 

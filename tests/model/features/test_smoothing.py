@@ -69,5 +69,5 @@ def test_restored_counts_give_the_same_rates() -> None:
 
 
 def test_counts_of_another_number_of_slots_are_refused() -> None:
-    with pytest.raises(ValueError, match="parents of shape"):
+    with pytest.raises(ValueError, match="prior rates have shape"):
         PriorRates(64, 20.0).load_counts(np.zeros((32, 4)), np.zeros((32, 4)))

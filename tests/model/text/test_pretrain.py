@@ -253,7 +253,7 @@ def test_the_command_makes_an_encoder_that_opens(tmp_path: Path) -> None:
     assert [row["phase"] for row in report["epochs"]] == ["tune", "tune"]
     assert found.header.provenance["settings"]["tune_epochs"] == 2
     again = CliRunner().invoke(app, ["pretrain", str(path), *flags])
-    assert "holds an encoder already" in str(again.exception)
+    assert "already contains an encoder" in str(again.exception)
 
 
 def test_labels_without_their_pairs_are_wrong_use(tmp_path: Path) -> None:
@@ -261,4 +261,4 @@ def test_labels_without_their_pairs_are_wrong_use(tmp_path: Path) -> None:
     flags = ["--labels", str(tmp_path), "--out", str(tmp_path / "encoder")]
     done = CliRunner().invoke(app, ["pretrain", str(path), *flags])
     assert isinstance(done.exception, UsageError)
-    assert "--labels and --pairs go together" in str(done.exception)
+    assert "--labels and --pairs are required together" in str(done.exception)
