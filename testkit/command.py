@@ -68,6 +68,10 @@ class RunningCommand:
     ) -> None:
         """Start `main()` of a module. stdout: None discards it."""
         self.args = ["prectr", *map(str, arguments)]
+        for output in (stdout, stderr):
+            if output is not None:
+                # The process opens them itself, a moment after this returns; until then they can be read as empty.
+                output.touch()
         self._process = _fork_server().Process(
             target=_run_command, args=(module, self.args, environ, os.getcwd(), stdout or Path(os.devnull), stderr)
         )
