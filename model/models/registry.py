@@ -40,7 +40,7 @@ class ModelEntry:
 def _baseline(
     model: Callable[[TrainerConfig, torch.device], OnlineModel],
 ) -> "Callable[[TrainerConfig, torch.device, EncoderArtifact | None], OnlineModel]":
-    """Return a factory for a model that reads no text itself; with an encoder, it gets the text features of stage one."""
+    """Return a factory for a model that reads no text itself; an encoder adds the text features of stage one."""
 
     def make(config: TrainerConfig, device: torch.device, encoder: "EncoderArtifact | None") -> OnlineModel:
         if encoder is None:

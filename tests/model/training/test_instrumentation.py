@@ -165,7 +165,9 @@ def test_hard_negatives_and_those_within_their_margin_are_counted(debias: str) -
     counts, impressions = trainer.stats.counts, trainer.stats.impressions
     # Untrained, scores hardly differ: most are nearer than half a unit of log-odds. At the lowest level there is none.
     assert 0 < counts["margin_violations"] <= counts["hard_negatives"] < impressions
-    wide = InstrumentedTrainer(small_config(model="prectr-v2", debias=debias, hinge_margin=1000.0, hinge_truncation=1e9))
+    wide = InstrumentedTrainer(
+        small_config(model="prectr-v2", debias=debias, hinge_margin=1000.0, hinge_truncation=1e9)
+    )
     wide.consume(EXAMPLES[:32], 0)
     assert wide.stats.counts["margin_violations"] == wide.stats.counts["hard_negatives"]
     if debias == "prior_adjustment+soft":
