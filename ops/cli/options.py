@@ -29,7 +29,7 @@ CheckpointInterval = Annotated[
     float,
     typer.Option(
         min=0,
-        help="Seconds between two checkpoints; 0: after every step, which is one chunk of input.",
+        help="Seconds between two checkpoints; 0: after every step (8,192 lines of a replay, one poll of a trainer).",
     ),
 ]
 SessionTimeout = Annotated[
