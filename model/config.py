@@ -31,7 +31,7 @@ class TrainerConfig:
     batch_span: Annotated[
         float,
         Setting(
-            help="A training batch ends where the close time of a page is this much later than that of its first page.",
+            help="Maximum span of close times in a batch.",
             unit="s",
             ge=0.001,
             le=100 * YEAR,
@@ -50,7 +50,7 @@ class TrainerConfig:
     threads: Annotated[
         int,
         Setting(
-            help="CPU threads of a training step; 0: torch decides. Another number may round sums differently.",
+            help="CPU threads of a training step; 0: torch decides. Changing it may change the last bits of results.",
             ge=0,
             le=1024,
         ),
@@ -61,7 +61,7 @@ class TrainerConfig:
     embedding_dim: Annotated[int, Setting(help="Width of an embedding.", ge=1, le=4096)] = 8
     embedding_lr: Annotated[float, Setting(help="Learning rate of the embeddings (Adagrad).", ge=1e-6, le=10)] = 0.1
     embedding_scale: Annotated[
-        float, Setting(help="Initial embeddings are uniform between minus and plus this.", ge=0, le=10)
+        float, Setting(help="Embeddings are initialised uniformly in ± this value.", ge=0, le=10)
     ] = 0.01
     hidden: Annotated[
         tuple[int, ...], Setting(help="Widths of the hidden layers of the deep part.", ge=1, le=1 << 16)
@@ -128,7 +128,10 @@ class TrainerConfig:
     smoothing: Annotated[
         float,
         Setting(
-            help="Weight of a parent's click rate in the rates of its children.", unit="impressions", ge=0.001, le=1e9
+            help="Prior strength, in impressions, of a parent's click rate in the rates of its children.",
+            unit="impressions",
+            ge=0.001,
+            le=1e9,
         ),
     ] = 20.0
     level_source: Annotated[

@@ -49,7 +49,7 @@ def replay(
         config: TOML file with settings.
         examples: write the training examples to this file, .jsonl or .jsonl.gz; see `read_examples`.
         truth: of a simulated log: also measure the quality of its true click probabilities.
-        flush: the log is complete: close open pages and train the last batch. False: a later call continues with
+        flush: the log is complete: close pending pages and train the last batch. False: a later call continues with
             further files.
         restart: discard what is in `run_dir`.
         settings: any setting by name; it takes precedence over environment and `config`.
@@ -93,7 +93,7 @@ class Ranker:
         Args:
             run_dir: folder of a replay or of a live trainer.
             model: which model of a run that has trained several; default: its first.
-            state_dirs: of a live run: the state folders of its stream processes.
+            state_dirs: of a live run: the state folders of its stream workers.
 
         Raises:
             UsageError: the run has trained no such model, or has other settings than environment variables say.

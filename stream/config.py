@@ -31,8 +31,8 @@ class PipelineConfig:
     max_clock_skew: Annotated[
         float,
         Setting(
-            help="An event further ahead of the accepted time than this does not advance the watermark until another "
-            "user confirms its time.",
+            help="An event more than this ahead of the largest accepted event time does not advance the watermark "
+            "until another user confirms its time.",
             unit="s",
             ge=0.001,
             le=YEAR,

@@ -104,7 +104,7 @@ def _weights(own: U64, keys_by_rank: Sequence[U64]) -> Floats:
 
 
 def all_reduce_gradients(own: Gradients, impressions: int, process_group: TorchProcessGroup) -> Gradients:
-    """Sum the gradients and state updates of all shards; the result is the same bits on every rank.
+    """Sum the gradients and state updates of all shards; the result is bitwise identical on all ranks.
 
     Dense: Σᵣ Nᵣ·gᵣ / N, in place. Tables and state updates: summed by row, in the order of ranks.
 

@@ -86,7 +86,7 @@ class TorchProcessGroup:
 
     @_raises_peer_lost
     def all_reduce(self, tensor: Tensor) -> None:
-        """Replace `tensor` by its sum over all ranks; all get the same bits."""
+        """Replace `tensor` by its sum over all ranks; bitwise identical on all ranks."""
         dist.all_reduce(tensor)
 
     def __enter__(self) -> Self:

@@ -32,7 +32,7 @@ class ExposedPairs:
         return StateUpdate(indices, torch.ones(len(indices), 1, device=self._device))
 
     def empty_update(self) -> StateUpdate:
-        """The update of a batch without pages."""
+        """An empty update (empty batch)."""
         return StateUpdate.empty(1, self._device)
 
     def apply(self, update: StateUpdate) -> None:

@@ -98,7 +98,7 @@ class ExposureSketch:
         )
 
     def empty_update(self) -> StateUpdate:
-        """The update of a batch without pages."""
+        """An empty update (empty batch)."""
         return StateUpdate.empty(_COLUMNS, self._device)
 
     def apply(self, update: StateUpdate) -> None:

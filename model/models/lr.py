@@ -49,7 +49,7 @@ class LogisticRegression:
         return Gradients(batch.impressions, residual[:0], tables)
 
     def zero_gradients(self) -> Gradients:
-        """The gradients of no rows."""
+        """Zero gradients (empty batch)."""
         tables = {name: table.empty_gradient() for name, table in self._tables.items()}
         return Gradients(0, torch.empty(0, device=self._device), tables)
 

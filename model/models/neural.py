@@ -25,7 +25,7 @@ class OnlineState(Protocol):
         """Compute the update of a batch; updates of several ranks can be summed."""
 
     def empty_update(self) -> StateUpdate:
-        """The update of a batch without pages."""
+        """An empty update (empty batch)."""
 
     def apply(self, update: StateUpdate) -> None:
         """Add an update to the state."""

@@ -61,7 +61,7 @@ class OnlineModel(Protocol):
         """Compute the gradients of the losses of `forward`; no weight changes."""
 
     def zero_gradients(self) -> Gradients:
-        """The gradients of a batch without pages: the contribution of a rank whose shard is empty."""
+        """Zero gradients (empty batch): the contribution of a rank whose shard is empty."""
 
     def step(self, gradients: Gradients) -> None:
         """Update weights and state; `gradients` must not be used again."""

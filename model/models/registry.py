@@ -1,4 +1,8 @@
-"""The models by name; a new model is one file and one entry here."""
+"""The models by name.
+
+A new model is one file, one entry here and a name in `MODEL_NAMES` (`model/config.py`, which does not import torch).
+`TrainerConfig.has_relevance_component` goes by the prefix `prectr` of the name.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +40,7 @@ class ModelEntry:
 def _baseline(
     model: Callable[[TrainerConfig, torch.device], OnlineModel],
 ) -> "Callable[[TrainerConfig, torch.device, EncoderArtifact | None], OnlineModel]":
-    """Make a model that reads no text itself; with an encoder, it gets the text features of stage one."""
+    """Return a factory for a model that reads no text itself; an encoder adds the text features of stage one."""
 
     def make(config: TrainerConfig, device: torch.device, encoder: "EncoderArtifact | None") -> OnlineModel:
         if encoder is None:

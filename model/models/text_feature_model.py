@@ -42,7 +42,7 @@ class TextFeatureModel:
         return replace(self._inner.gradients(batch, forward), state_updates=forward.state_updates)
 
     def zero_gradients(self) -> Gradients:
-        """The gradients of no pages."""
+        """Zero gradients (empty batch)."""
         zero = self._inner.zero_gradients()
         return replace(zero, state_updates={**zero.state_updates, _PAIR_CACHE: self._pair_encoder.empty_update()})
 

@@ -1,7 +1,7 @@
 """A bounded cache of the text encoder's output for (query, title) pairs.
 
-A direct-mapped table: a new pair replaces the one in its slot. Values are float16. They are part of a checkpoint:
-encoded again, in a batch of other pairs, they could differ in the last bits.
+A direct-mapped table: a new pair replaces the one in its slot. Values are float16. Cached values are
+checkpointed because re-encoding in a different batch may differ in the last bits.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ class PairCache:
         return StateUpdate(sorted_keys, torch.cat([sorted_values, sorted_values.new_ones(len(order), 1)], dim=1))
 
     def empty_update(self) -> StateUpdate:
-        """The update of no pairs."""
+        """An empty update."""
         columns, device = self._values.shape[1] + 1, self._values.device
         return StateUpdate.empty(columns, device)
 

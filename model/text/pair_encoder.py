@@ -108,7 +108,7 @@ class CachedPairEncoder:
         )
 
     def empty_update(self) -> StateUpdate:
-        """The cache update of a batch without pages."""
+        """An empty update of the cache."""
         return self._cache.empty_update()
 
     def apply(self, update: StateUpdate) -> None:

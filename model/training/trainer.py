@@ -66,8 +66,8 @@ class Trainer:
     The open batch is part of the checkpoint; `flush` trains it.
 
     Data-parallel training: all ranks must consume the same examples; rank r of R scores the pages i ≡ r (mod R) of
-    each batch, possibly none. All ranks count the scores of all and step by the sum of all gradients, so that they
-    hold the same state, to the last bit: the checkpoint of any rank is that of all.
+    each batch, possibly none. All ranks count the scores of all and step by the sum of all gradients, so that their
+    states are bitwise identical: the checkpoint of any rank is that of all.
 
     batches, pages_trained: since the start of the run, resumed runs included.
     quality: the prequential quality of all pages trained on.

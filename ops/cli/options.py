@@ -25,9 +25,15 @@ Snapshot = TypeVar("Snapshot")
 Bootstrap = Annotated[str, typer.Option(help="Kafka brokers, host:port, comma-separated.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings; see docs/configuration.md.")]
 JsonFile = Annotated[Path | None, typer.Option(help="Also write the result to this file, as JSON.")]
-CheckpointInterval = Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints; 0: after every step.")]
+CheckpointInterval = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Seconds between two checkpoints; 0: after every step (8,192 lines of a replay, one poll of a trainer).",
+    ),
+]
 SessionTimeout = Annotated[
-    float, typer.Option(min=1, help="Seconds without a heartbeat until another process takes over the work.")
+    float, typer.Option(min=1, help="Seconds after which the group reassigns a dead process's tasks.")
 ]
 UntilEnd = Annotated[
     bool, typer.Option("--until-end", help="Stop once everything that is in the topics now has been processed.")
@@ -112,6 +118,23 @@ class SnapshotOptions:
     ] = None
     snapshot_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two snapshots of a task.")] = 60.0
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotCheckOptions:
+    """Which snapshots a check reads, and how old they may be."""
+
+    snapshots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Snapshot location to check.",
+            show_default=False,
+        ),
+    ] = None
+    snapshot_interval: Annotated[
+        float, typer.Option(min=0.1, help="Configured interval; used to judge the age of snapshots.")
+    ] = 60.0
+
     def target(self) -> "SnapshotTarget | None":
         """What the checks know of the snapshots; None without --snapshots."""
         from prectr.ops.doctor.topic_checks import SnapshotTarget  # noqa: PLC0415 (--help needs no Kafka client)
@@ -121,13 +144,14 @@ class SnapshotOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions(SnapshotOptions):
-    """How a stream process runs its tasks."""
+    """How a stream worker runs its tasks."""
 
     session_timeout: SessionTimeout = 10.0
     idle_timeout: Annotated[
         float,
         typer.Option(
-            min=5, help="Seconds without input until other partitions no longer wait for this partition's open pages."
+            min=5,
+            help="Seconds without input after which other partitions stop waiting for this partition's pending pages.",
         ),
     ] = 60.0
 
@@ -158,18 +182,38 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndOptions:
-    """Whether a live process ends with the log."""
+    """Whether a live system ends with the log."""
 
     until_end: UntilEnd = False
     flush: Annotated[
         bool,
-        typer.Option("--flush", help="With --until-end: the log is complete; close open pages, train the last batch."),
+        typer.Option(
+            "--flush", help="With --until-end: the log is complete; close all pending pages, train the last batch."
+        ),
     ] = False
 
     def check(self) -> None:
         """Raise UsageError for --flush without --until-end."""
         if self.flush and not self.until_end:
             raise UsageError("--flush requires --until-end: only a log that ends has a last page and a last batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEndOptions(EndOptions):
+    """Whether a stream worker ends with the log."""
+
+    flush: Annotated[
+        bool, typer.Option("--flush", help="With --until-end: the log is complete; close all pending pages.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainEndOptions(EndOptions):
+    """Whether a trainer ends with the log."""
+
+    flush: Annotated[
+        bool, typer.Option("--flush", help="With --until-end: the log is complete; train the last batch.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

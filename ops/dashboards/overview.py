@@ -28,7 +28,7 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=2,
                     title="Processes down",
-                    description="Stream processes, trainers and monitors that Prometheus cannot scrape.",
+                    description="Stream workers, trainers and monitors that Prometheus cannot scrape.",
                     unit="none",
                     queries=(Query('sum by (job) (1 - up{job=~"stream|train|monitor"})', "{{job}}"),),
                     kind="stat",

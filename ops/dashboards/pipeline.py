@@ -146,7 +146,7 @@ PIPELINE: Final = Dashboard(
                     "Unbounded growth means that the watermark of a partition does not advance.",
                     unit="short",
                     queries=(
-                        Query('sum(max by (partition) (prectr_pending_pages{job="stream"}))', "open pages"),
+                        Query('sum(max by (partition) (prectr_pending_pages{job="stream"}))', "pending pages"),
                         Query('sum(max by (partition) (prectr_pending_clicks{job="stream"}))', "waiting clicks"),
                     ),
                     axis_min=0,

@@ -1,4 +1,4 @@
-"""Checks a live system and gives advice. Only reads; safe at any time."""
+"""Checks a live system and suggests fixes. Read-only; safe at any time."""
 
 from prectr.ops.doctor.checks import Deployment, run_checks
 

@@ -101,7 +101,7 @@ def _check_members(group: str, described: Mapping[str, Any], partitions: int) ->
     if members == 0:
         advice = "start one: prectr stream --bootstrap … --state-dir …, or prectr run"
         return Finding(name, "warning", "has no members", advice)
-    observed = f"{members} stream process(es) on {', '.join(hosts)}, {state}"
+    observed = f"{members} stream worker(s) on {', '.join(hosts)}, {state}"
     if state != "Stable":
         advice = "a rebalance is in progress; if this lasts, look for a process that restarts repeatedly"
         return Finding(name, "warning", observed, advice)
@@ -140,7 +140,7 @@ def _check_commits(group: str, partitions: list[PartitionOffsets], topic_id: str
     lag = " ".join(f"{offsets.lag:,}" for offsets in partitions)
     if all(offsets.committed is None for offsets in partitions):
         if any(offsets.end > offsets.start for offsets in partitions):
-            advice = "start a stream process; it reads from the beginning"
+            advice = "start a stream worker; it reads from the beginning"
             yield Finding(name, "warning", f"nothing of {topic} is committed yet", advice)
         else:
             yield Finding(name, "ok", f"none, and {topic} is empty")

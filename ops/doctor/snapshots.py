@@ -53,7 +53,7 @@ def _check_task(
         return (
             "warning",
             "there is none",
-            "start its stream process with --snapshots; the first one follows within minutes",
+            "start its stream worker with --snapshots; the first one follows within minutes",
         )
     sizes = storage.file_sizes("files")
     manifests = [(name, _read_manifest(storage, name)) for name in names]
@@ -91,7 +91,7 @@ def _check_manifest(
     age = time.time() - newest.created_at
     if age > _MAX_AGE_INTERVALS * interval and newest.offset < committed:
         observed = f"{age / 60:,.0f} min old, {committed - newest.offset:,} records behind the commit"
-        return "warning", observed, "see the log of its stream process: is it running, and with --snapshots?"
+        return "warning", observed, "see the log of its stream worker: is it running, and with --snapshots?"
     return None
 
 

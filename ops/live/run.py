@@ -1,4 +1,4 @@
-"""Runs the whole live system on one machine: supervised stream processes and a trainer, with a status display."""
+"""Runs the whole live system on one machine: supervised stream workers and a trainer, with a status display."""
 
 import logging
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class LiveRun:
     """Which processes a live run starts, and on which brokers and topics.
 
     partitions: of topics that are created; None for those of existing topics, else 4. metrics_port: of the trainer;
-    the stream processes use the next ones, the monitor the one after. stream_flags, train_flags: for the stream
+    the stream workers use the next ones, the monitor the one after. stream_flags, train_flags: for the stream
     processes and the trainer. monitor_flags: for the monitor; None for no monitor. log_flags: how each process logs;
     they precede its command.
     """
@@ -106,7 +106,7 @@ def _process(run: LiveRun, name: str, command: str, flags: Sequence[str]) -> Man
 
 
 def _metrics_port(run: LiveRun, first: int, name: str) -> int:
-    """The trainer's port is the first, the stream processes' are the next ones, the monitor's is the last."""
+    """The trainer's port is the first, the stream workers' are the next ones, the monitor's is the last."""
     if name == "train":
         return first
     return first + (run.stream_workers + 1 if name == "monitor" else int(name.removeprefix("stream-")))

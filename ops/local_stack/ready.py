@@ -20,7 +20,7 @@ def readiness_checks(settings: UpSettings) -> dict[str, Callable[[], bool]]:
     """Whether each part answers, by what it is called; in the order in which they come up."""
     local = "http://127.0.0.1:{}{}".format
     exporters = {
-        f"stream process {number}": partial(
+        f"stream worker {number}": partial(
             _responds, local(settings.metrics_port + number, "/metrics"), _METRICS_PREFIX
         )
         for number in range(1, STREAM_WORKERS + 1)

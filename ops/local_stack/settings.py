@@ -20,7 +20,7 @@ class UpSettings:
     """Settings of `make up`, each set by the variable UP_ and its name, as in UP_PROMETHEUS_PORT=9190 make up.
 
     dir: folder for logs and data. kafka_port, controller_port: of the broker. prometheus_port: of Prometheus.
-    metrics_port: of the trainer; the stream processes use the next two, the monitor the one after. monitor_port: of
+    metrics_port: of the trainer; the stream workers use the next two, the monitor the one after. monitor_port: of
     the monitor's page. pages: of the demo log. speed: seconds of event time per second at which it is loaded, or max.
     model: the model to train. ready_timeout: seconds until all services must be ready.
     """
@@ -60,7 +60,7 @@ class UpSettings:
     def ports(self) -> dict[int, tuple[str, str]]:
         """All ports: the service, and the variable that sets the port."""
         exporters = [("the trainer's metrics", 0)]
-        exporters += [(f"the metrics of stream process {number}", number) for number in range(1, STREAM_WORKERS + 1)]
+        exporters += [(f"the metrics of stream worker {number}", number) for number in range(1, STREAM_WORKERS + 1)]
         exporters += [("the monitor's metrics", STREAM_WORKERS + 1)]
         return {
             self.kafka_port: ("Kafka", "UP_KAFKA_PORT"),

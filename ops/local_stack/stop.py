@@ -27,7 +27,7 @@ def stop(folder: Path) -> bool:
         return False
     # A suspended process (Ctrl-Z, a debugger) must run to handle SIGTERM.
     send_signal(processes_of(folder), signal.SIGCONT)
-    # Stream processes, trainer and monitor first, while they can commit to the broker. honcho stops the others then.
+    # Stream workers, trainer and monitor first, while they can commit to the broker. honcho stops the others then.
     for seconds in (_COMMIT_SECONDS, _RETRY_SECONDS):
         system = [process for process in processes_of(folder) if process.service == SYSTEM]
         if system:

@@ -1,4 +1,4 @@
-"""The metrics of a stream process, by task."""
+"""The metrics of a stream worker, by task."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -250,5 +250,5 @@ def _open_stores(run_ref: RunRef, checkpoint_dir: Path) -> TaskStores:
             return TaskStores([folder])
     raise UsageError(
         f"{run_ref.run_dir} belongs to prectr train, without the state of the stages: give the state folder of every "
-        "prectr stream process with --state-dir"
+        "prectr stream worker with --state-dir"
     )

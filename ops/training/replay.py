@@ -38,7 +38,7 @@ def run_replay(
         settings: of the stages and the trainers.
         models: names; they share one pass. None of them: only examples are made.
         truth: true click probabilities of a simulated log, to score the oracle beside the models.
-        flush: whether the log is complete: close open pages and train the last batch.
+        flush: whether the log is complete: close pending pages and train the last batch.
         options: what does not change the result.
         metrics_port: serve metrics on this port meanwhile.
 

@@ -39,7 +39,7 @@ _BULK_ACTIONS: Final = ({"index"}, {"create"})
 
 
 class _Record(msgspec.Struct, array_like=True):
-    """The parts of a UBI document that make pages and clicks. kind: query, impression or click."""
+    """The fields used to build pages and clicks from a UBI document. kind: query, impression or click."""
 
     kind: str
     ts: int
@@ -261,7 +261,7 @@ def _item(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pages(impressions: Iterable[_Record]) -> Iterator[_Page]:
-    """Yield the pages of the impressions of one client and query, which come by time."""
+    """Yield the pages of the impressions of one client and query, sorted by time."""
     page: _Page | None = None
     for record in impressions:
         assert record.item is not None

@@ -64,10 +64,10 @@ class InvalidEvent(msgspec.Struct, frozen=True, gc=False):
     """Bytes that are not a valid event.
 
     Attributes:
-        reason: one of a few short words (a metric's label).
+        reason: short code, used as a metric label.
         detail: what is wrong and where.
-        kind: the type that the bytes state: `impression`, `click`, or `unreadable` if none can be read.
-        user_id: the user that they state, if one can be read.
+        kind: event type found in the bytes: `impression`, `click`, or `unreadable` if none is found.
+        user_id: user id found in the bytes, if any.
     """
 
     reason: str

@@ -25,5 +25,5 @@ def event_schema() -> dict[str, Any]:
 
 
 def event_schema_text() -> str:
-    """Return the schema as the text of the file that is shipped."""
+    """Return the text of docs/search-events.schema.json."""
     return msgspec.json.format(msgspec.json.encode(event_schema()), indent=2).decode() + "\n"

@@ -37,7 +37,7 @@ class MicroBatch(NamedTuple):
 
 
 class RejectedRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record for the dead letters. `reason` is a short word (a metric's label), `detail` a sentence."""
+    """A record for the dead letters. `reason` is a short code, used as a metric label; `detail` a sentence."""
 
     value: bytes
     offset: int

@@ -116,7 +116,7 @@ class TaskStores:
                     self._aggregates[number] = path, aggregate_meta
             self._check_identity(path, identity)
         if not self._joins and not self._aggregates:
-            raise StateError(f"{self._folder_names}: contains no state: name the state folder of a stream process")
+            raise StateError(f"{self._folder_names}: contains no state: name the state folder of a stream worker")
 
     def _check_identity(self, path: Path, identity: bytes | None) -> None:
         """Check that all stores belong to one system; stores of a replay have no identity."""

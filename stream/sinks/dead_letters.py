@@ -18,7 +18,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
         value: its bytes, as base64 in JSON (of a line over 1 MiB the first 1 MiB + 1).
         topic: the topic or file that it came from.
         offset: its offset there; in a file the number of lines (rows) before it.
-        reason: one of a few short words.
+        reason: short code, used as a metric label.
         detail: what was wrong, as a sentence.
     """
 

@@ -86,7 +86,7 @@ class Live:
         state_dir: Path | None = None,
         **settings: str,
     ) -> RunningCommand:
-        """Start a stream process; its state folder is `state_dir(name)` unless another is given."""
+        """Start a stream worker; its state folder is `state_dir(name)` unless another is given."""
         return self._start(
             [
                 *("stream", *self._system, "--group-prefix", self.prefix, "--session-timeout", SESSION_TIMEOUT),
@@ -97,7 +97,7 @@ class Live:
         )
 
     def stream(self, count: int = 1, *flags: str) -> None:
-        """Run `count` stream processes to the present end of the log; all must succeed."""
+        """Run `count` stream workers to the present end of the log; all must succeed."""
         for process in [self.start_stream(str(number + 1), "--until-end", *flags) for number in range(count)]:
             self.wait_for_end(process)
 

@@ -96,7 +96,7 @@ def _every_query_has_data(server: Server, rules: Path) -> None:
 
 
 def _dead_processes_raise_alerts(up: Machine, server: Server) -> None:
-    """Kill a stream process and the trainer, prevent their restart for some time, then allow it."""
+    """Kill a stream worker and the trainer, prevent their restart for some time, then allow it."""
     targets = up.parsed.targets
     dead = {("PrectrStreamDown", targets["stream"][0]), ("PrectrTrainerDown", targets["train"][0])}
 

@@ -81,7 +81,7 @@ class Prectr(NeuralModel):
     centered_levels: Tensor
 
     def __init__(self, config: TrainerConfig, device: torch.device, artifact: EncoderArtifact) -> None:
-        """Make the model at its start; `artifact` is stage one's encoder with its graded pairs."""
+        """Initialise the model; `artifact` holds the stage-one encoder and graded pairs."""
         components = components_of(config)
         exposed_pairs = ExposedPairs(config.exposed_pairs_bits, device)
         exposure_sketch = ExposureSketch(config.exposure_sketch_size, device) if components.exposure else None
@@ -101,7 +101,7 @@ class Prectr(NeuralModel):
         self.flatten_parameters(config.dense_lr, {"encoder": config.encoder_lr} if components.joint_training else {})
 
     def _add_modules(self, artifact: EncoderArtifact) -> None:
-        """Make the submodules; their order is that of their initial random numbers."""
+        """Create the submodules; creation order fixes the random draws."""
         config, components = self._config, self._components
         generator = torch.Generator().manual_seed(config.seed)
         centered_levels = torch.from_numpy(CENTERED_LEVELS.astype(np.float32))
@@ -156,7 +156,7 @@ class Prectr(NeuralModel):
         return forward
 
     def zero_gradients(self) -> Gradients:
-        """The gradients of no pages."""
+        """Zero gradients (empty batch)."""
         zero = super().zero_gradients()
         return replace(zero, state_updates={**zero.state_updates, _PAIR_CACHE: self._pair_encoder.empty_update()})
 

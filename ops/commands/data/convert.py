@@ -26,14 +26,19 @@ def convert(
     ],
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="The files of one log: CSV, JSON lines, JSON arrays or Parquet; also gzip or zstd."),
+        typer.Argument(
+            help="The files of one log: CSV, JSON lines, JSON arrays or Parquet, optionally gzip- or zstd-compressed."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The log to write: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.")
     ] = None,
     draft: Annotated[
         bool,
-        typer.Option("--draft", help="Propose a mapping from the first rows, write it to SOURCE, show three events."),
+        typer.Option(
+            "--draft",
+            help="Propose a mapping from the first rows, write it to SOURCE, and show three example events.",
+        ),
     ] = False,
     catalogue: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import JsonFile, KafkaOptions, SnapshotOptions
+from prectr.ops.cli.options import JsonFile, KafkaOptions, SnapshotCheckOptions
 from prectr.ops.json_file import write_json
 
 app = typer.Typer(
@@ -65,8 +65,8 @@ def create(
 
 @app.command()
 @with_option_groups
-def check(kafka: KafkaOptions, snapshots: SnapshotOptions, json: JsonFile = None) -> None:
-    """Check the settings of topics and brokers: one finding per line, with advice. Exit code 1 if one is an error.
+def check(kafka: KafkaOptions, snapshots: SnapshotCheckOptions, json: JsonFile = None) -> None:
+    """Check topics and brokers and suggest fixes: one finding per line. Exit code 1 if one is an error.
 
     Example: prectr topics check --bootstrap localhost:9092 --snapshots /mnt/snapshots
     """

@@ -6,23 +6,23 @@ from typing import Annotated
 import typer
 
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import JsonFile, SnapshotOptions, SystemOptions
+from prectr.ops.cli.options import JsonFile, SnapshotCheckOptions, SystemOptions
 
 
 @with_option_groups
 def doctor(
     system: SystemOptions,
     state_dir: Annotated[
-        Path | None, typer.Option(help="State folder of a stream process, or of `prectr run` (all its processes).")
+        Path | None, typer.Option(help="State folder of a stream worker, or of `prectr run` (all its processes).")
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder of the trainer.")] = None,
     *,
-    snapshots: SnapshotOptions,
+    snapshots: SnapshotCheckOptions,
     json: JsonFile = None,
 ) -> None:
-    """Check a live system: one finding per line, with advice. Exit code 1 if one of them is an error.
+    """Check a live system and suggest fixes: one finding per line. Exit code 1 if one of them is an error.
 
-    Only reads, so it is safe to run at any time.
+    Read-only: safe to run at any time.
 
     Example: prectr doctor --bootstrap localhost:9092 --run-dir live --state-dir live/state
     """

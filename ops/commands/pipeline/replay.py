@@ -19,10 +19,12 @@ def replay(
     training: TrainingOptions,
     without: Annotated[str | None, setting_option("without", "Comma-separated, such as incentive,aggregates.")] = None,
     partitions: Annotated[str | None, setting_option("partitions")] = None,
-    no_train: Annotated[bool, typer.Option("--no-train", help="Only make examples; train no model.")] = False,
+    no_train: Annotated[
+        bool, typer.Option("--no-train", help="Train no model; with --examples, write examples only.")
+    ] = False,
     no_flush: Annotated[
         bool,
-        typer.Option("--no-flush", help="Leave open pages open at the end, to continue later with more files."),
+        typer.Option("--no-flush", help="Keep pending pages at the end, to continue later with more files."),
     ] = False,
     examples: Annotated[
         Path | None, typer.Option(help="Also write the training examples to this file, .jsonl or .jsonl.gz.")
@@ -39,7 +41,7 @@ def replay(
     config: ConfigFile = None,
     json: JsonFile = None,
 ) -> None:
-    """Replay a log: join clicks to pages, add aggregates, score and then train on every page, write a report.
+    """Replay a log: join clicks, add aggregates, score each page before training on it, and write a report.
 
     After a crash, rerun the same command: it resumes from the last checkpoint and gives bit-identical results.
 

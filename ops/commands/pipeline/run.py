@@ -32,7 +32,7 @@ def run(
     state_dir: Annotated[
         Path | None, typer.Option(help="Folder for the state of the stages; default: state in --run-dir.")
     ] = None,
-    stream_workers: Annotated[int, typer.Option(min=1, max=128, help="Number of stream processes.")] = 1,
+    stream_workers: Annotated[int, typer.Option(min=1, max=128, help="Number of stream workers.")] = 1,
     partitions: Annotated[
         int | None,
         typer.Option(
@@ -49,7 +49,7 @@ def run(
         typer.Option(
             min=1,
             max=65_000,
-            help="Serve Prometheus metrics: the trainer on this port, the stream processes on the next ones, the "
+            help="Serve Prometheus metrics: the trainer on this port, the stream workers on the next ones, the "
             "monitor on the one after these.",
             show_default=False,
         ),
@@ -61,7 +61,7 @@ def run(
     config: ConfigFile = None,
     json: JsonFile = None,
 ) -> None:
-    """Run the live system on this machine: supervised stream processes and a trainer, with a status display.
+    """Run the live system on this machine: supervised stream workers and a trainer, with a status display.
 
     Creates missing topics. Ctrl-C stops all processes with everything committed; rerun the command to resume.
 

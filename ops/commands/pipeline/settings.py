@@ -29,7 +29,7 @@ def settings(
 ) -> None:
     """Print every setting: value, default, allowed values, unit, meaning, and where the value came from.
 
-    A flag replaces an environment variable such as PRECTR_BATCH_PAGES=32, that the TOML file, that the default.
+    Precedence: flag, environment variable (such as PRECTR_BATCH_PAGES=32), TOML file, default.
 
     Example: prectr settings --batch-span 1d --toml prectr.toml
     """

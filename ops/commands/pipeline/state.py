@@ -28,7 +28,7 @@ def state() -> None:
 
 @app.command()
 def show(
-    query: Annotated[str, typer.Argument(help="A query, as a user types it.")],
+    query: Annotated[str, typer.Argument(help="Raw query text.")],
     run_dir: Annotated[Path, typer.Option(help="Folder of a replay.")],
     json: JsonFile = None,
 ) -> None:

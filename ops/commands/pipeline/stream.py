@@ -9,7 +9,7 @@ import typer
 
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import ConfigFile, EndOptions, MetricsOptions, StreamOptions, SystemOptions
+from prectr.ops.cli.options import ConfigFile, MetricsOptions, StreamEndOptions, StreamOptions, SystemOptions
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import UsageError
@@ -28,7 +28,7 @@ def stream(
     state_dir: Annotated[Path, typer.Option(help="Folder for the state of this process; one per process.")],
     *,
     stages: Annotated[str, typer.Option(help="Stages to run in this process, comma-separated.")] = "join,aggregate",
-    end: EndOptions,
+    end: StreamEndOptions,
     options: StreamOptions,
     metrics: MetricsOptions,
     config: ConfigFile = None,

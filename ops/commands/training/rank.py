@@ -20,7 +20,7 @@ _FILE_WIDTH: Final = 150
 
 def rank(
     run_dir: Annotated[Path, typer.Option(help="Run folder of prectr replay, train or run.")],
-    query: Annotated[str, typer.Option(help="Query, as a user types it.")],
+    query: Annotated[str, typer.Option(help="Raw query text.")],
     user: Annotated[str, typer.Option(help="User id; an unknown user is treated as new.")],
     candidates: Annotated[
         Path,
@@ -28,11 +28,11 @@ def rank(
     ],
     state_dir: Annotated[
         list[Path] | None,
-        typer.Option(help="For a live run: the state folder of each prectr stream process; repeatable."),
+        typer.Option(help="For a live run: the state folder of each prectr stream worker; repeatable."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model to rank with, if the run has trained several.")] = None,
     expect_without: Annotated[
-        str | None, typer.Option(help="Fail unless the model was trained without these parts, comma-separated.")
+        str | None, typer.Option(help="Fail unless the model was trained without these components, comma-separated.")
     ] = None,
     position: Annotated[int, typer.Option(min=1, max=200, help="Score every item as if shown at this position.")] = 1,
     as_of: Annotated[
@@ -45,7 +45,7 @@ def rank(
 ) -> None:
     """Rank candidates with the newest checkpoint and state of a run, with an explanation: P(level), incentive, rates.
 
-    Settings that are given must equal those of the run.
+    Any settings given must match the run's.
 
     Example: prectr rank --run-dir run --query "usb cable" --user u7 --candidates items.csv
     """

@@ -10,10 +10,10 @@ from prectr.ops.cli.option_groups import with_option_groups
 from prectr.ops.cli.options import (
     CheckpointInterval,
     ConfigFile,
-    EndOptions,
     JsonFile,
     KafkaOptions,
     MetricsOptions,
+    TrainEndOptions,
     TrainingOptions,
 )
 from prectr.ops.json_file import write_json
@@ -26,7 +26,7 @@ def train(
     run_dir: Annotated[Path, typer.Option(help="Folder for checkpoints and the report.")],
     *,
     training: TrainingOptions,
-    end: EndOptions,
+    end: TrainEndOptions,
     checkpoint_interval: CheckpointInterval = 30.0,
     metrics: MetricsOptions,
     config: ConfigFile = None,

@@ -50,7 +50,7 @@ class DeadLetterRecord(msgspec.Struct, frozen=True):
     Attributes:
         ref: its position in `dead-letters`.
         timestamp: when it was written there (ms since the epoch).
-        reason: one word, such as missing_field.
+        reason: short code, such as missing_field.
         detail: description of the error.
         topic: of the original record; empty if unknown.
         partition: of the original record; -1 if unknown.

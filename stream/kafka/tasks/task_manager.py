@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
-    """Settings of a stream process.
+    """Settings of a stream worker.
 
     Attributes:
         stages: names of the stages to run.

@@ -14,7 +14,7 @@ _Call = tuple[Callable[[], object], "Future[object]"]
 class _DaemonThreads:
     """Reusable threads for blocking calls.
 
-    A thread whose call never returns is lost, and a further one is started when it is needed. Unlike those of a
+    A thread whose call never returns is lost, and another one is started when it is needed. Unlike those of a
     ThreadPoolExecutor, the threads do not delay the exit of the process.
     """
 

@@ -22,7 +22,7 @@ ABSENT, SLEEPER = 2, 1
 
 
 def run(live: Live, parts: Sequence[Lines], *flags: str) -> None:
-    """Run two stream processes and a trainer through all parts and pauses, stop them by a signal, then finish."""
+    """Run two stream workers and a trainer through all parts and pauses, stop them by a signal, then finish."""
     live.create()
     running = [live.start_stream(name, *flags) for name in ("1", "2")]
     running.append(live.start_train("--checkpoint-interval", "2"))

@@ -63,7 +63,7 @@ def until(process: RunningCommand, live: Live, condition: Callable[[], bool]) ->
 
 
 def at_work(live: Live, world: Path, parts: int) -> RunningCommand:
-    """Run a stream process that processes the log in some parts, with a snapshot of every task in each of them.
+    """Run a stream worker that processes the log in some parts, with a snapshot of every task in each of them.
 
     It was not requested to end, so pages are pending.
     """

@@ -121,7 +121,7 @@ def labels_of_rule(record: str) -> set[str]:
 
 @cache
 def exported() -> Exported:
-    """What a stream process, a trainer and a monitor serve, from samples of what they know."""
+    """What a stream worker, a trainer and a monitor serve, from samples of what they know."""
     # A trainer that has all figures there may be.
     trainer = TrainSnapshot(
         pages_trained={"lr": 64},

@@ -41,7 +41,7 @@ class TextServer:
 
 
 def join_task_metrics(partition: int, *, pages: int = 100, watermark: float = 1_000_000.0, offset: int = 130) -> str:
-    """What a stream process says of one sessions task."""
+    """What a stream worker says of one sessions task."""
     labels = f'stage="join",partition="{partition}"'
     return f"""
 prectr_task_offset{{{labels}}} {offset}

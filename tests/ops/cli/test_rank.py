@@ -179,7 +179,7 @@ def test_the_state_may_lie_elsewhere_as_that_of_a_live_run_does(made: Path, tmp_
         _ranked(made, run_dir=run)
     assert _log_odds(_ranked(made, run_dir=run, choice={"state_dirs": [tmp_path / "live"]})) == _log_odds(_ranked(made))
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(StateError, match="contains no state: name the state folder of a stream process"):
+    with pytest.raises(StateError, match="contains no state: name the state folder of a stream worker"):
         _ranked(made, run_dir=run, choice={"state_dirs": [tmp_path / "nothing"]})
 
 
