@@ -177,12 +177,15 @@ def test_nothing_is_left_when_it_is_killed(live: Live, world: Path, start: Calla
     assert result_of(report, live.examples()) == replay_log(tmp_path, world)
 
 
-def test_a_child_that_cannot_run_ends_it_with_its_error(live: Live, start: Callable[..., Run]) -> None:
-    run = start("--model", "none-such")
+def test_a_child_that_cannot_run_ends_it_with_its_error(live: Live, start: Callable[..., Run], tmp_path: Path) -> None:
+    # Each setting is allowed; that they do not go together is found by the trainer.
+    config = tmp_path / "settings.toml"
+    config.write_text('model = "lr"\nwithout = ["debias"]\n')
+    run = start("--config", str(config))
     log = run.ended(code=2)
     *_, last = log.strip().splitlines()
     assert last.startswith("prectr: train: ")
-    assert "none-such" in last
+    assert "lr has no" in last
     assert run.left() == []
 
 
