@@ -37,16 +37,16 @@ def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machi
     assert "did not stop: killed" not in ended.stderr
     assert "system.1 stopped (rc=0)" in log
     assert "Traceback" not in log
-    for log in (up.folder / "run" / "logs").iterdir():
-        assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
+    for path in (up.folder / "run" / "logs").iterdir():
+        assert "Traceback" not in path.read_text(), path.read_text()[-3000:]
     repeated = up.make("down")
     assert (repeated.returncode, "nothing is running" in repeated.stdout) == (0, True)
 
     # Once more: nothing of the log is loaded twice. Then honcho dies, and nothing ends the others.
     lines = int(re.findall(r"demo log: (\d+) lines in", log)[-1])
     assert up.make("up", UP_PAGES="300", UP_SPEED="max").returncode == 0
-    log = _until(up.parsed.log, r"demo log: (\d+) lines in search-events, (\d+) of them loaded now")
-    assert log == [str(lines), "0"]
+    loaded = _until(up.parsed.log, r"demo log: (\d+) lines in search-events, (\d+) of them loaded now")
+    assert loaded == [str(lines), "0"]
     honcho = [process.pid for process in processes_of(up.folder) if process.service == ""]
     for pid in honcho:
         os.kill(pid, signal.SIGKILL)
