@@ -132,6 +132,7 @@ def _children(process: Process) -> list[int]:
 def _name(pid: int) -> str:
     """stream-1, stream-2, train or monitor: the last part of its state folder, or its command."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    if "--state-dir" in words:
-        return Path(words[words.index("--state-dir") + 1]).name
+    for word in words:
+        if word.startswith("--state-dir="):
+            return Path(word).name
     return next(word for word in words if word in ("train", "monitor"))
