@@ -9,7 +9,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -31,7 +31,9 @@ from prectr.stream.kafka.io.quality_producer import PARTITION
 _UPDATE_INTERVAL: Final = 1.0
 """Minimum seconds between two updates: summing up a day takes some 10 ms."""
 _SLEEP: Final = 0.1
-_STOP_TIMEOUT: Final = 20.0
+_STOP_TIMEOUT: Final = 15.0
+_CANCEL_TIMEOUT: Final = 5.0
+"""Seconds that Faust's tasks have to end once they are cancelled. A client without a broker may ignore that."""
 _RESTART_DELAY: Final = 1.0
 _MAX_RESTART_DELAY: Final = 30.0
 _RESET_AFTER: Final = 60.0
@@ -91,7 +93,7 @@ def run_monitor(
         while not stop():
             started = time.monotonic()
             reader = _Reader(settings, topic_info.partitions, topic_info.min_replicas, counts, log_filter)
-            error = asyncio.run(reader.run(stop, update))
+            error = _run(reader.run(stop, update))
             del reader
             # RocksDB releases its files once nothing references the tables.
             gc.collect()
@@ -273,10 +275,35 @@ class _Reader:
         return STATUS_READING
 
 
+def _run(reading: Coroutine[Any, Any, str | None]) -> str | None:
+    """Run a coroutine in an event loop of its own; as `asyncio.run`, but waits for cancelled tasks for a while only."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(reading)
+    finally:
+        with suppress(Exception):
+            loop.run_until_complete(_cancel(asyncio.all_tasks(loop)))
+        # Only a task that ignores its cancellation is still pending; asyncio would report it when it is collected.
+        loop.set_exception_handler(lambda *_: None)
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _cancel(tasks: Collection["asyncio.Task[Any]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT)
+
+
 async def _stop(app: Any, starting: "asyncio.Task[Any]") -> None:
-    """Stop Faust, which may wait long for an unavailable broker."""
-    starting.cancel()
-    with suppress(BaseException):
-        await starting
-    with suppress(Exception):
-        await asyncio.wait_for(app.stop(), _STOP_TIMEOUT)
+    """Stop Faust, which may wait without end for an unavailable broker, even when it is cancelled."""
+    await _cancel([starting])
+    stopping = asyncio.create_task(app.stop())
+    done, _ = await asyncio.wait([stopping], timeout=_STOP_TIMEOUT)
+    if not done:
+        await _cancel([stopping])
+    elif not stopping.cancelled():
+        # Retrieved, so that asyncio does not report it.
+        stopping.exception()
