@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.report.numbers import fixed
 from prectr.ops.report.schema import Report
 
@@ -21,9 +21,7 @@ def print_report(report: Report, page: Path) -> None:
         report: of a replay or a live trainer.
         page: path of `report.html`.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+    console = stdout_console(_FILE_WIDTH)
     if report.models:
         console.print(_quality_table(report))
     pages, clicks = report.outcomes.pages, report.outcomes.clicks

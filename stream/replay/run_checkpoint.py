@@ -8,6 +8,7 @@ checkpoint is either complete or absent.
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,6 +24,7 @@ from prectr.stream.sinks.run_digest import RunDigestState
 CHECKPOINT_FORMAT: Final = 1
 _MAX_CHECKPOINTS: Final = 2
 _MANIFEST: Final = "checkpoint.json"
+_KINDS: Final = {"ReplayCheckpoint": "replay", "LiveCheckpoint": "live run"}
 
 
 class LogFileProgress(msgspec.Struct):
@@ -93,14 +95,22 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
     """Read the manifest of the checkpoint in `folder`.
 
     Raises:
-        CheckpointError: it is missing, corrupt or of another format version.
+        CheckpointError: it is missing, corrupt, of another format version or of another command.
     """
     path = folder / _MANIFEST
     try:
         stored = path.read_bytes()
         version = msgspec.json.decode(stored, type=_FormatHeader).format
         manifest = msgspec.json.decode(stored, type=manifest_type) if version == CHECKPOINT_FORMAT else None
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: the checkpoint cannot be read: {error.strerror}") from error
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"{path}: not the checkpoint of a {_KINDS.get(manifest_type.__name__, 'run')}, but of another command "
+            f"({error})",
+            Remedy.OTHER_RUN_DIR,
+        ) from error
+    except msgspec.DecodeError as error:
         raise CheckpointError(
             f"{path}: the checkpoint cannot be read ({error}): "
             f"delete the folder {folder} to resume from the checkpoint before it,",
@@ -175,12 +185,17 @@ def _sink_folder(checkpoint: Path, name: str) -> Path:
 
 def restore_stores(checkpoint: Path, state: Path) -> None:
     """Copy the stores of a checkpoint to the live state folder; SST files, which never change, are hard links."""
-    shutil.rmtree(state, ignore_errors=True)
-    shutil.copytree(checkpoint / "state", state, copy_function=_link_or_copy)
+    state.mkdir(exist_ok=True)
+    for old in state.iterdir():
+        # The folder itself may be a mount point, which cannot be deleted.
+        shutil.rmtree(old)
+    shutil.copytree(checkpoint / "state", state, copy_function=_link_or_copy, dirs_exist_ok=True)
 
 
 def _link_or_copy(source: str, target: str) -> None:
     if source.endswith(".sst"):
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
+        # Another file system, or one without hard links, gets copies.
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
