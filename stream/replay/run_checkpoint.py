@@ -6,6 +6,7 @@ checkpoint is either complete or absent.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,12 +19,14 @@ from prectr.state.errors import CheckpointError, Remedy, UsageError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.fsync import fsync_path
 from prectr.state.identity import config_diff
+from prectr.state.private_files import make_private_folder
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigestState
 
 CHECKPOINT_FORMAT: Final = 1
 _MAX_CHECKPOINTS: Final = 2
 _MANIFEST: Final = "checkpoint.json"
+_STORE_NAME: Final = re.compile(r"(join|aggregate)-\d+")
 _KINDS: Final = {"ReplayCheckpoint": "replay", "LiveCheckpoint": "live run"}
 
 
@@ -98,19 +101,19 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
         CheckpointError: it is missing, corrupt, of another format version or of another command.
     """
     path = folder / _MANIFEST
+    version = None
     try:
         stored = path.read_bytes()
         version = msgspec.json.decode(stored, type=_FormatHeader).format
         manifest = msgspec.json.decode(stored, type=manifest_type) if version == CHECKPOINT_FORMAT else None
-    except OSError as error:
+    except PermissionError as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read: {error.strerror}") from error
-    except msgspec.ValidationError as error:
-        raise CheckpointError(
-            f"{path}: not the checkpoint of a {_KINDS.get(manifest_type.__name__, 'run')}, but of another command "
-            f"({error})",
-            Remedy.OTHER_RUN_DIR,
-        ) from error
-    except msgspec.DecodeError as error:
+    except (OSError, msgspec.DecodeError) as error:
+        if version is not None and isinstance(error, msgspec.ValidationError):
+            kind = _KINDS.get(manifest_type.__name__, "run")
+            raise CheckpointError(
+                f"{path}: not the checkpoint of a {kind}, but of another command ({error})", Remedy.OTHER_RUN_DIR
+            ) from error
         raise CheckpointError(
             f"{path}: the checkpoint cannot be read ({error}): "
             f"delete the folder {folder} to resume from the checkpoint before it,",
@@ -149,7 +152,7 @@ class CheckpointWriter:
         self._target = folder / f"{int(newest[0].name) + 1 if newest else 1:08d}"
         self.staging = folder / f"{self._target.name}.tmp"
         shutil.rmtree(self.staging, ignore_errors=True)
-        self.staging.mkdir(parents=True)
+        make_private_folder(self.staging)
 
     def save_sinks(self, sinks: Mapping[str, ExampleSink]) -> None:
         """Write the state of every sink, for `load_sinks`."""
@@ -185,11 +188,16 @@ def _sink_folder(checkpoint: Path, name: str) -> Path:
 
 def restore_stores(checkpoint: Path, state: Path) -> None:
     """Copy the stores of a checkpoint to the live state folder; SST files, which never change, are hard links."""
-    state.mkdir(exist_ok=True)
-    for old in state.iterdir():
-        # The folder itself may be a mount point, which cannot be deleted.
-        shutil.rmtree(old)
+    clear_stores(state)
     shutil.copytree(checkpoint / "state", state, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def clear_stores(state: Path) -> None:
+    """Delete the stores in the live state folder, which may be a mount point or a link: it stays, like other files."""
+    make_private_folder(state)
+    for old in state.iterdir():
+        if _STORE_NAME.fullmatch(old.name):
+            shutil.rmtree(old)
 
 
 def _link_or_copy(source: str, target: str) -> None:

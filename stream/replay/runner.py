@@ -25,6 +25,7 @@ from prectr.stream.replay.run_checkpoint import (
     LogFileProgress,
     ReplayCheckpoint,
     check_config,
+    clear_stores,
     list_checkpoints,
     load_sinks,
     read_checkpoint,
@@ -272,15 +273,15 @@ class Replay:
         gc.collect()
 
     def _clear(self) -> None:
-        for folder in (self._checkpoint_dir, self._state_dir):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
+        clear_stores(self._state_dir)
         for name in ("report.json", "report.html", "dead-letters.jsonl"):
             (self._run_dir / name).unlink(missing_ok=True)
 
     def _restore(self, pipeline: PipelineConfig, label: Callable[[str, ResultPage], None]) -> None:
         checkpoint = self._restore_newest_checkpoint()
         if checkpoint is None:
-            shutil.rmtree(self._state_dir, ignore_errors=True)
+            clear_stores(self._state_dir)
         self.bytes_total = sum(file.identity.size for file in self._log_files)
         self._remaining_files = list(self._files_to_read(checkpoint))
         self.tasks = EmbeddedTasks(self._state_dir, pipeline, label)

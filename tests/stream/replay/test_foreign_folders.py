@@ -96,7 +96,8 @@ def test_state_that_cannot_be_deleted_or_linked_to_is_filled_with_copies(
     """As where `state` is a mount point: the folder stays, and links to another file system do not work."""
     checkpoint = list_checkpoints(run_dir / "checkpoints")[0]
     state = run_dir / "state"
-    (state / "left over").mkdir()
+    (state / "join-7").mkdir()
+    (state / "notes").mkdir()
     rmtree = shutil.rmtree
 
     def refuse(path: Path, *args: object, **options: object) -> None:
@@ -114,7 +115,8 @@ def test_state_that_cannot_be_deleted_or_linked_to_is_filled_with_copies(
     assert names
     assert names == {str(path.relative_to(checkpoint / "state")) for path in (checkpoint / "state").rglob("*.sst")}
     assert all((state / name).stat().st_nlink == 1 for name in names)
-    assert not (state / "left over").exists()
+    assert not (state / "join-7").exists()
+    assert (state / "notes").is_dir()
 
 
 def test_without_a_temporary_folder_it_is_said(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
