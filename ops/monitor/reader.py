@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import faust
 import msgspec
 from faust.types import TP
+from kafka import TopicPartition
 
 from prectr.model.quality.record import InvalidQualityRecord, decode_record
 from prectr.ops.monitor.client_log_filter import ClientLogFilter
@@ -25,6 +26,7 @@ from prectr.ops.monitor.credentials import credentials
 from prectr.ops.monitor.current_quality import STATUS_READING, MonitorSnapshot
 from prectr.ops.monitor.data_dir_owner import DataDirOwner, claim
 from prectr.ops.monitor.quality_table import ModelQuality, QualityTable, RetiredTotal, StoredRecord
+from prectr.ops.monitor.stall import LagProbe, StallDetector
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_system, describe_topic
 from prectr.stream.kafka.io.quality_producer import PARTITION
@@ -86,6 +88,8 @@ def run_monitor(
     cluster = str(settings.connection.call_admin(lambda admin: admin.describe_cluster())["cluster_id"])
     claim(settings.data_dir, DataDirOwner(cluster, topic, identity, settings.group))
     counts = _Counts()
+    lag_probe = LagProbe(settings.connection, settings.group, TopicPartition(topic, PARTITION))
+    stall_detector = StallDetector()
     delay = _RESTART_DELAY
     last: list[MonitorSnapshot] = []
 
@@ -93,11 +97,14 @@ def run_monitor(
         last[:] = [snapshot]
         on_update(snapshot)
 
-    with ClientLogFilter(settings.connection.bootstrap) as log_filter:
+    def is_stalled(is_reading: bool) -> bool:
+        return stall_detector.is_stalled(counts.received, lag_probe.lag if is_reading else None)
+
+    with ClientLogFilter(settings.connection.bootstrap) as log_filter, lag_probe:
         while not stop():
             started = time.monotonic()
             reader = _Reader(settings, topic_info.partitions, topic_info.min_replicas, counts, log_filter)
-            error = _run(reader.run(stop, update))
+            error = _run(reader.run(stop, update, is_stalled))
             del reader
             # RocksDB releases its files once nothing references the tables.
             gc.collect()
@@ -145,8 +152,16 @@ class _Reader:
         self._quality: dict[str, ModelQuality] = {}
         self._updated_at = 0.0
 
-    async def run(self, stop: Callable[[], bool], on_update: Callable[[MonitorSnapshot], None]) -> str | None:
-        """Read until `stop` returns true; returns the error that ended it, None if it was stopped."""
+    async def run(
+        self,
+        stop: Callable[[], bool],
+        on_update: Callable[[MonitorSnapshot], None],
+        is_stalled: Callable[[bool], bool],
+    ) -> str | None:
+        """Read until `stop` returns true; returns the error that ended it, None if it was stopped.
+
+        is_stalled: told whether the reader is reading, returns whether nothing arrives although records are there.
+        """
         app = self._make_app()
         starting = asyncio.create_task(app.start())
         try:
@@ -154,6 +169,8 @@ class _Reader:
                 failure = self._failure(app, starting)
                 if failure is not None:
                     return failure
+                if is_stalled(self._status(app) == STATUS_READING):
+                    return "the Kafka client reads no more, although there are records"
                 self._update(app, on_update)
                 await asyncio.sleep(_SLEEP)
             return None
