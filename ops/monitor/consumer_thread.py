@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Timer
 from typing import Any, Final
-from weakref import WeakSet
 
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from mode.threads import WorkerThread
 
-_threads: Final["WeakSet[LeavableThread]"] = WeakSet()
+_threads: Final["set[LeavableThread]"] = set()
 
 
 class LeavableThread(WorkerThread):
@@ -23,7 +22,8 @@ class LeavableThread(WorkerThread):
     def __init__(self, service: Any, **options: Any) -> None:
         super().__init__(service, **options)
         self.daemon = True
-        self._is_left = False
+        self.is_left = False
+        """Whether it was told to end without its service."""
         _threads.add(self)
 
     def run(self) -> None:
@@ -31,12 +31,12 @@ class LeavableThread(WorkerThread):
         try:
             super().run()
         except RuntimeError:
-            if not self._is_left:
+            if not self.is_left:
                 raise
 
     def leave(self) -> None:
         """Stop the thread's event loop; safe to call from any thread, also when it has ended."""
-        self._is_left = True
+        self.is_left = True
         # Coroutines of the stopped loop raise when they are collected, which says nothing.
         sys.unraisablehook = _ignore
         loop = self.service.thread_loop
@@ -48,6 +48,7 @@ class LeavableThread(WorkerThread):
 @contextmanager
 def left_after(seconds: float) -> Iterator[None]:
     """Leave every consumer thread that still runs when this much time has passed within the block."""
+    _threads.difference_update([thread for thread in _threads if not (thread.is_alive() or thread.is_left)])
     timer = Timer(seconds, _leave_all)
     timer.daemon = True
     timer.start()
@@ -61,6 +62,11 @@ def _leave_all() -> None:
     for thread in list(_threads):
         if thread.is_alive():
             thread.leave()
+
+
+def any_left() -> bool:
+    """Return whether a thread has been left."""
+    return any(thread.is_left for thread in _threads)
 
 
 def _ignore(_: "sys.UnraisableHookArgs") -> None:

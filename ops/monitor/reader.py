@@ -88,7 +88,8 @@ def run_monitor(
     cluster = str(settings.connection.call_admin(lambda admin: admin.describe_cluster())["cluster_id"])
     claim(settings.data_dir, DataDirOwner(cluster, topic, identity, settings.group))
     counts = _Counts()
-    lag_probe = LagProbe(settings.connection, settings.group, TopicPartition(topic, PARTITION))
+    log_filter = ClientLogFilter(settings.connection.bootstrap)
+    lag_probe = LagProbe(settings.connection, settings.group, TopicPartition(topic, PARTITION), log_filter.is_failing)
     stall_detector = StallDetector()
     delay = _RESTART_DELAY
     last: list[MonitorSnapshot] = []
@@ -100,7 +101,7 @@ def run_monitor(
     def is_stalled(is_reading: bool) -> bool:
         return stall_detector.is_stalled(counts.received, lag_probe.lag if is_reading else None)
 
-    with ClientLogFilter(settings.connection.bootstrap) as log_filter, lag_probe:
+    with log_filter, lag_probe:
         while not stop():
             started = time.monotonic()
             reader = _Reader(settings, topic_info.partitions, topic_info.min_replicas, counts, log_filter)
@@ -108,9 +109,9 @@ def run_monitor(
             del reader
             # RocksDB releases its files once nothing references the tables.
             gc.collect()
-            log_filter.stopping = False
             if error is None:
                 return
+            log_filter.stopping = False
             delay = _RESTART_DELAY if time.monotonic() - started > _RESET_AFTER else min(2 * delay, _MAX_RESTART_DELAY)
             _log.warning("reading failed (%s); restarting in %g s", error, delay)
             if last:

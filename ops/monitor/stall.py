@@ -21,8 +21,11 @@ _log = logging.getLogger(__name__)
 class LagProbe:
     """Asks the broker, in a thread and over a connection of its own, how many records a group has not committed."""
 
-    def __init__(self, connection: Connection, group: str, partition: TopicPartition) -> None:
+    def __init__(
+        self, connection: Connection, group: str, partition: TopicPartition, is_broker_away: Callable[[], bool]
+    ) -> None:
         self._connection = connection
+        self._is_broker_away = is_broker_away
         self._group = group
         self._partition = partition
         self._stop = Event()
@@ -41,7 +44,7 @@ class LagProbe:
     def _run(self) -> None:
         while not self._stop.wait(_POLL_INTERVAL):
             try:
-                self.lag = self._ask()
+                self.lag = None if self._is_broker_away() else self._ask()
             except PrectrError as error:
                 self.lag = None
                 _log.debug("the lag is unknown: %s", error)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from mode.threads import ServiceThread
 
-from prectr.ops.monitor import reader
+from prectr.ops.monitor import consumer_thread, reader
 from prectr.ops.monitor.consumer_thread import LeavableThread, left_after
 
 
@@ -29,6 +29,7 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_STOP_TIMEOUT", 0.05)
     monkeypatch.setattr(reader, "_CANCEL_TIMEOUT", 0.05)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(consumer_thread, "_threads", set())
 
 
 def test_a_task_that_ignores_its_cancellation_does_not_keep_the_loop() -> None:
