@@ -19,6 +19,16 @@ Level = Annotated[
     int, Meta(ge=1, le=4, description="Relevance: 1 irrelevant, 2 weakly, 3 relevant, 4 strongly relevant.")
 ]
 
+Text = Annotated[str, Meta(max_length=256)]
+Features = Annotated[
+    dict[Text, Annotated[float, Meta(description="A finite number.")] | Text],
+    Meta(max_length=64, description="Features by name, at most 64: numbers, or strings of at most 256 characters."),
+]
+"""Numbers are float and finite, also where the log has integers."""
+Context = Annotated[
+    dict[Text, Text], Meta(max_length=64, description="Strings by name, at most 64, of at most 256 characters each.")
+]
+
 
 class Item(msgspec.Struct, gc=False, omit_defaults=True):
     """One item of a result page."""
@@ -27,11 +37,12 @@ class Item(msgspec.Struct, gc=False, omit_defaults=True):
     title: Annotated[str, Meta(max_length=2000)] | None = None
     relevance: Level | None = None
     price: float | None = None
-    category: Annotated[str, Meta(max_length=256)] | None = None
-    brand: Annotated[str, Meta(max_length=256)] | None = None
+    category: Text | None = None
+    brand: Text | None = None
     position: (
         Annotated[int, Meta(ge=1, le=1_000_000, description="From 1; by default the index in the list plus 1.")] | None
     ) = None
+    features: Features | None = None
 
 
 class ResultPage(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
@@ -42,10 +53,8 @@ class ResultPage(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type",
     query: Annotated[str, Meta(max_length=2000)]
     ts: Millis
     items: Annotated[list[Item], Meta(min_length=1, max_length=200)]
-    context: (
-        Annotated[dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=256)]], Meta(max_length=64)]
-        | None
-    ) = None
+    context: Context | None = None
+    features: Features | None = None
 
 
 class Click(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag="click"):
@@ -55,6 +64,7 @@ class Click(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag=
     user_id: Id
     item_id: Id
     ts: Millis
+    action: Annotated[str, Meta(min_length=1, max_length=256)] = "click"
 
 
 Event = ResultPage | Click
