@@ -181,6 +181,6 @@ def _text(raw: msgspec.Raw) -> str | None:
 
 def _id(raw: msgspec.Raw) -> str | None:
     try:
-        return id_text(decode_id(raw)) if raw else None
+        return _text(raw) or id_text(decode_id(raw))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

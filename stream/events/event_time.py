@@ -9,19 +9,21 @@ MIN_TS: Final = 946_684_800_000
 MAX_TS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999. Microseconds and nanoseconds of our time are beyond it."""
 
-_DATE: Final = r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-_TIME: Final = r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]{1,9}))?)?"
-_ZONE: Final = r"(?:[Zz]|UTC|GMT|([+-])([01][0-9]|2[0-3]):?([0-5][0-9])?)"
-ISO_PATTERN: Final = rf"^{_DATE}[Tt ]{_TIME} ?{_ZONE}(?!\n)$"
-"""ISO 8601 with a zone, as a regular expression of Python and of JSON Schema."""
+_DAY_OF_YEAR: Final = "(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_TIME: Final = "([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]{1,9}))?)?"
+_ZONE: Final = "(?:[Zz]|UTC|GMT|([+-])([01][0-9]|2[0-3]):?([0-5][0-9])?)"
+_REST: Final = rf"-{_DAY_OF_YEAR}[Tt ]{_TIME} ?{_ZONE}(?!\n)$"
+ISO_PATTERN: Final = f"^[2-9][0-9]{{3}}{_REST}"
+"""ISO 8601 with a zone, of the years 2000 to 9999, as a regular expression of Python and of JSON Schema."""
 
-_match: Final = re.compile(ISO_PATTERN).match
-_match_without_zone: Final = re.compile(rf"^{_DATE}(?:[Tt ]{_TIME})?$").match
+_match: Final = re.compile(f"^([0-9]{{4}}){_REST}").match
+_match_without_zone: Final = re.compile(f"^[0-9]{{4}}-{_DAY_OF_YEAR}(?:[Tt ]{_TIME})?$").match
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _DAY: Final = 86_400_000
 _MIN_SECONDS: Final = MIN_TS // 1000
 _MAX_SECONDS: Final = 4_102_444_800
 """2100-01-01. Up to there a number is taken for a time in another unit."""
+_MAX_NANOSECONDS: Final = _MAX_SECONDS * 10**9
 _UNITS: Final = (
     ("days", 86_400.0, "multiply by 86,400,000"),
     ("seconds", 1.0, "multiply by 1,000"),
@@ -31,7 +33,7 @@ _UNITS: Final = (
 
 
 def parse_iso(text: str) -> int:
-    """Return the time in ms since the epoch of a text that matches `ISO_PATTERN`; parts of a ms are dropped.
+    """Return the time in ms since the epoch of ISO 8601 with a zone, of any year; parts of a ms are dropped.
 
     Raises ValueError for a text that does not match, and for a day that is not in the calendar.
     """
@@ -66,7 +68,7 @@ def explain_time(ts: Any) -> str:
         return "must be milliseconds since 1970, a whole number, or ISO 8601 with a time zone"
     if not is_implausible(ts):
         return "has a fraction: milliseconds are whole numbers"
-    for unit, seconds, remedy in _UNITS:
+    for unit, seconds, remedy in _UNITS if abs(ts) < _MAX_NANOSECONDS else ():
         if _MIN_SECONDS <= ts * seconds < _MAX_SECONDS:
             moment = datetime.fromtimestamp(ts * seconds, UTC)
             return f"looks like {unit} ({moment:%Y-%m-%d}): ts is in milliseconds, so {remedy}"

@@ -29,11 +29,10 @@ MAX_EXACT_FLOAT: Final = 1 << 53
 """Beyond this a float has lost digits, so that it may stand for several ids."""
 
 _ID: Final = "An id, at most 256 bytes of UTF-8; a whole number is read as its decimal form."
-WireId = (
-    Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description=_ID)]
-    | int
-    | Annotated[float, Meta(ge=-MAX_EXACT_FLOAT, le=MAX_EXACT_FLOAT, multiple_of=1)]
-)
+IntegralFloat = Annotated[float, Meta(ge=-MAX_EXACT_FLOAT, le=MAX_EXACT_FLOAT, multiple_of=1)]
+WireId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description=_ID)] | int | IntegralFloat
+WireUser = Annotated[str, Meta(max_length=MAX_ID_BYTES)] | int | IntegralFloat | None
+"""Null and empty are none."""
 WireTime = (
     Annotated[int, Meta(ge=MIN_TS, le=MAX_TS, description="Event time, milliseconds since 1970.")]
     | Annotated[float, Meta(ge=MIN_TS, le=MAX_TS, multiple_of=1)]
@@ -87,8 +86,8 @@ class WirePage(msgspec.Struct, gc=False, tag_field="type", tag="impression"):
         list[WireItem],
         Meta(max_length=MAX_ITEMS, description="As shown, from the top; none for a search without hits."),
     ]
-    user_id: msgspec.Raw = msgspec.Raw()
-    session_id: msgspec.Raw = msgspec.Raw()
+    user_id: WireUser = None
+    session_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     context: WireContext | None = None
     features: WireFeatures | None = None
 
@@ -99,8 +98,8 @@ class WireClick(msgspec.Struct, gc=False, tag_field="type", tag="click"):
     request_id: WireId
     item_id: WireId
     ts: WireTime
-    user_id: msgspec.Raw = msgspec.Raw()
-    session_id: msgspec.Raw = msgspec.Raw()
+    user_id: WireUser = None
+    session_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     action: (
         Annotated[str, Meta(min_length=1, max_length=MAX_LABEL, description="What the user did; by default click.")]
         | None
@@ -112,6 +111,7 @@ WireEvent = WirePage | WireClick
 _decode: Final = msgspec.json.Decoder(WireEvent).decode
 decode_id: Final = msgspec.json.Decoder(WireId).decode
 _NO_ID: Final = (b"null", b'""')
+_MISSING: Final = "Object missing required field `user_id`"
 
 
 def decode_wire_event(line: bytes) -> Event:
@@ -144,23 +144,21 @@ def id_text(written: str | float) -> str:
     return written if isinstance(written, str) else str(int(written))
 
 
-def visitor_id(user_id: msgspec.Raw, session_id: msgspec.Raw) -> str:
-    """Return the id of a user, or of the session of a visitor who has none, from their JSON (empty where absent).
+def visitor_id(user_id: str | float | None, session_id: msgspec.Raw) -> str:
+    """Return the id of a user, or of the session of a visitor who has none.
 
-    Where there is a user, whatever `session_id` holds is an ignored field.
+    Where there is a user, `session_id` is an ignored field, whatever it holds. It is empty where the event has none.
 
     Raises msgspec.ValidationError.
     """
-    for field, raw in (("user_id", user_id), ("session_id", session_id)):
-        if raw and bytes(raw) not in _NO_ID:
-            try:
-                return id_text(decode_id(raw))
-            except msgspec.ValidationError as error:
-                raise msgspec.ValidationError(f"{error} - at `$.{field}`") from None
-    for field, raw in (("session_id", session_id), ("user_id", user_id)):
-        if raw:
-            raise msgspec.ValidationError(f"Expected an id - at `$.{field}`")
-    raise msgspec.ValidationError("Object missing required field `user_id`")
+    if user_id is not None and user_id != "":
+        return id_text(user_id)
+    if not session_id or bytes(session_id) in _NO_ID:
+        raise msgspec.ValidationError(_MISSING)
+    try:
+        return id_text(decode_id(session_id))
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"{error} - at `$.session_id`") from None
 
 
 def _to_millis(written: float | str) -> int:
