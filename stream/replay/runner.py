@@ -14,6 +14,7 @@ from prectr.state.errors import CheckpointError, InputError, Remedy, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
+from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.gc_control import manual_gc
 from prectr.stream.join.operator import RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
@@ -91,6 +92,7 @@ class Replay:
         self._state_dir = run_dir / "state"
         self._checkpoint_interval = options.checkpoint_interval
         self._example_path = options.examples
+        self._ignored_fields = IgnoredFields()
         self.top_queries = TopQueries()
         self._sinks = {**sinks, "top_queries": self.top_queries}
         self.digest = RunDigest()
@@ -195,6 +197,7 @@ class Replay:
             file_progress = self._start_file(log_file)
             try:
                 for batch in log_file.batches(file_progress.lines_read, STEP_LINES):
+                    self._ignored_fields.look_at(batch.lines)
                     released = self.tasks.process(batch.lines, self.lines_read)
                     self.lines_read += len(batch.lines)
                     file_progress.lines_read += len(batch.lines)
