@@ -1,6 +1,7 @@
 """Linear features: the rows of the weight tables that an impression reads.
 
-Position and level have a small table of their own; ids, groups and crosses are hashed into a large one.
+Position and level have a small table of their own; ids, groups, crosses and custom features are hashed into a
+large one.
 """
 
 from typing import Final
@@ -103,6 +104,27 @@ def slope_indices(batch: Batch, size: int) -> Indices:
 def pair_indices(batch: Batch, size: int) -> Indices:
     """int64[N]: rows of query × item."""
     return row_indices(cross(batch.query[batch.page_of], batch.item), "query × item", size)
+
+
+def feature_indices(batch: Batch, size: int) -> Indices:
+    """int64[N, K]: rows of the custom features of the item, then of its page; see `FeatureRows`."""
+    item = row_indices(batch.item_features.hashes, "feature", size)
+    return np.concatenate([item, row_indices(batch.page_features.hashes, "feature", size)[batch.page_of]], axis=1)
+
+
+def weigh_features(looked_up: Tensor, batch: Batch) -> Tensor:
+    """Multiply the last K columns of float32[N, any, 1], those of `feature_indices`, by the weights of the features."""
+    weights = feature_weights(batch)
+    fixed = looked_up.shape[1] - weights.shape[1]
+    if fixed == looked_up.shape[1]:
+        return looked_up
+    factors = torch.from_numpy(weights).to(looked_up.device).unsqueeze(2)
+    return torch.cat([looked_up[:, :fixed], looked_up[:, fixed:] * factors], dim=1)
+
+
+def feature_weights(batch: Batch) -> NDArray[np.float32]:
+    """float32[N, K]: the weights of the rows of `feature_indices`."""
+    return np.concatenate([batch.item_features.weights, batch.page_features.weights[batch.page_of]], axis=1)
 
 
 def sum_weights(*looked_up: Tensor) -> Tensor:

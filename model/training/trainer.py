@@ -24,6 +24,8 @@ from prectr.model.distributed.data_parallel import (
 )
 from prectr.model.distributed.process_group import TorchProcessGroup
 from prectr.model.features.batch import Batch, FeatureEncoder
+from prectr.model.features.feature_slots import FeatureSlots
+from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import PriorRates
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
@@ -101,6 +103,7 @@ class Trainer:
         self._model = make_model(config, self._device)
         self._prior_rates = PriorRates(config.prior_rates_size, config.smoothing)
         self._feature_encoder = FeatureEncoder()
+        self._slots = FeatureSlots(config)
         self._open_batch: list[Example] = []
         self._newest_pages: list[Example] = []
 
@@ -149,6 +152,7 @@ class Trainer:
             pages_trained=self.pages_trained,
             open_batch=tuple(self._open_batch),
             quality=self.quality.state(),
+            features=self._slots.state,
             newest=tuple(self._newest_pages),
         )
         tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.training_state().items()}
@@ -179,6 +183,7 @@ class Trainer:
         self.batches = saved.progress.batches
         self.pages_trained = saved.progress.pages_trained
         self.quality = Quality.from_state(saved.progress.quality)
+        self._slots.load_state(saved.progress.features)
         self._open_batch = list(saved.progress.open_batch)
         self._newest_pages = list(saved.progress.newest)
 
@@ -192,7 +197,7 @@ class Trainer:
         return digest.hexdigest()
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
-        return self._feature_encoder.encode(examples, self._prior_rates, self._model.feature_needs)
+        return self._feature_encoder.encode(examples, self._prior_rates, self._model.feature_needs, self._slots)
 
     def _train_batch(self) -> None:
         self._set_threads()
@@ -213,6 +218,11 @@ class Trainer:
             self._on_scores(BatchScores(own.batch, own.logits))
         self._train_step(own, len(pages.labels))
         self._prior_rates.update(pages.category, pages.levels, pages.labels)
+        self._slots.update(
+            own.batch.observed
+            if own is not None and self._process_group is None
+            else ObservedFeatures.of(self._open_batch)
+        )
         self.batches += 1
         self.pages_trained += len(self._open_batch)
         if self.config.infers_levels:
