@@ -6,7 +6,7 @@ that came with or after its own page, and resumed, replayed and data-parallel ru
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -33,7 +33,7 @@ _SLOPE: Final = 1 << 32
 """Stands for the slope among the numbers of the knots."""
 _NUMBER_ROWS: Final = 3
 _MAX_IGNORED: Final = 32
-"""Names of ignored features that are counted; others only add to the total of none of them."""
+"""Names of ignored features that are counted."""
 
 
 class FeatureSlot(msgspec.Struct):
@@ -120,13 +120,7 @@ class FeatureSlots:
             hash_value: `hash_text`, possibly with a cache.
         """
         parts = [self._encode(observed, source, hash_value) for source in sources]
-        if len(parts) == 1:
-            return parts[0]
-        return FeatureRows(
-            np.concatenate([part.hashes for part in parts], axis=1),
-            np.concatenate([part.weights for part in parts], axis=1),
-            np.concatenate([part.slots for part in parts]),
-        )
+        return _beside(parts)
 
     def update(self, observed: ObservedFeatures) -> None:
         """Count a scored batch, all pages of it in the total order: assign slots, and update statistics."""
@@ -181,18 +175,16 @@ class FeatureSlots:
         if not numbers and not strings:
             return no_features(rows)
         columns = observed.columns[source]
-        number_hashes, weights = self._encode_numbers(numbers, rows, columns)
-        string_hashes = self._encode_strings(strings, rows, columns, hash_value)
-        return FeatureRows(
-            np.concatenate([number_hashes, string_hashes], axis=1),
-            np.concatenate([weights, np.ones(string_hashes.shape, dtype=np.float32)], axis=1),
-            np.array([*np.repeat(numbers, _NUMBER_ROWS), *strings], dtype=np.int64),
-        )
+        parts = [
+            self._encode_numbers(numbers, rows, columns) if numbers else no_features(rows),
+            self._encode_strings(strings, rows, columns, hash_value) if strings else no_features(rows),
+        ]
+        return _beside(parts)
 
     def _encode_numbers(
         self, numbers: list[int], rows: int, columns: dict[tuple[str, type], ObservedColumn]
-    ) -> tuple[U64, NDArray[np.float32]]:
-        """Hashes uint64[R, 3·S] and weights float32[R, 3·S] of the slots `numbers`."""
+    ) -> FeatureRows:
+        """Three columns for each of the slots `numbers`."""
         values = np.full((rows, len(numbers)), np.nan)
         for place, number in enumerate(numbers):
             if column := columns.get((self.slots[number].name, float)):
@@ -214,7 +206,11 @@ class FeatureSlots:
         weights = np.stack([1.0 - nearness, nearness, slope], axis=2).astype(np.float32)
         slot_hashes = np.array([self._hashes[number] for number in numbers], dtype=np.uint64)
         shape = rows, _NUMBER_ROWS * len(numbers)
-        return cross(slot_hashes[None, :, None], keys).reshape(shape), weights.reshape(shape)
+        return FeatureRows(
+            cross(slot_hashes[None, :, None], keys).reshape(shape),
+            weights.reshape(shape),
+            np.repeat(np.array(numbers), _NUMBER_ROWS),
+        )
 
     def _encode_strings(
         self,
@@ -222,19 +218,34 @@ class FeatureSlots:
         rows: int,
         columns: dict[tuple[str, type], ObservedColumn],
         hash_value: Callable[[str], int],
-    ) -> U64:
-        """Hashes uint64[R, S] of the slots `strings`."""
+    ) -> FeatureRows:
+        """A column for each of the slots `strings`."""
         values = np.full((rows, len(strings)), MISSING, dtype=np.uint64)
         for place, number in enumerate(strings):
             if column := columns.get((self.slots[number].name, str)):
                 values[column.rows, place] = [hash_value(str(value)) for value in column.values]
-        return cross(np.array([self._hashes[number] for number in strings], dtype=np.uint64)[None, :], values)
+        slot_hashes = np.array([self._hashes[number] for number in strings], dtype=np.uint64)
+        return FeatureRows(
+            cross(slot_hashes[None, :], values), np.ones(values.shape, dtype=np.float32), np.array(strings)
+        )
 
 
 def no_features(rows: int) -> FeatureRows:
     """The features of items or pages that have none."""
     return FeatureRows(
         np.empty((rows, 0), dtype=np.uint64), np.empty((rows, 0), dtype=np.float32), np.empty(0, dtype=np.int64)
+    )
+
+
+def _beside(parts: Sequence[FeatureRows]) -> FeatureRows:
+    """The columns of several features of the same items or pages."""
+    filled = [part for part in parts if part.hashes.size]
+    if len(filled) <= 1:
+        return filled[0] if filled else parts[0]
+    return FeatureRows(
+        np.concatenate([part.hashes for part in filled], axis=1),
+        np.concatenate([part.weights for part in filled], axis=1),
+        np.concatenate([part.slots for part in filled]),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
-from prectr.model.features.hashing import cross, row_indices
+from prectr.model.features.hashing import U64, cross, row_indices
 from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.sparse_optimizers import Ftrl, SparseOptimizer
@@ -108,8 +108,14 @@ def pair_indices(batch: Batch, size: int) -> Indices:
 
 def feature_indices(batch: Batch, size: int) -> Indices:
     """int64[N, K]: rows of the custom features of the item, then of its page; see `FeatureRows`."""
-    item = row_indices(batch.item_features.hashes, "feature", size)
-    return np.concatenate([item, row_indices(batch.page_features.hashes, "feature", size)[batch.page_of]], axis=1)
+    hashes = [batch.item_features.hashes, batch.page_features.hashes[batch.page_of]]
+    return feature_row_indices(np.concatenate(hashes, axis=1), size)
+
+
+def feature_row_indices(hashes: U64, size: int) -> Indices:
+    """int64: rows of the hashes of `FeatureRows`, any shape."""
+    # Most logs have no custom features, and then nothing is to be hashed.
+    return row_indices(hashes, "feature", size) if hashes.size else np.empty(hashes.shape, dtype=np.int64)
 
 
 def weigh_features(looked_up: Tensor, batch: Batch) -> Tensor:

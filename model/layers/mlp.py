@@ -13,7 +13,7 @@ from torch.nn import Module, ModuleList
 
 from prectr.model.features.batch import Batch
 from prectr.model.features.feature_slots import FeatureRows
-from prectr.model.features.hashed_features import Indices
+from prectr.model.features.hashed_features import Indices, feature_row_indices
 from prectr.model.features.hashing import row_indices
 from prectr.model.features.smoothing import LEVELS, PRIOR_LOG_ODDS
 from prectr.model.layers.linear import Linear, he_bound
@@ -43,8 +43,8 @@ def embedding_indices(batch: Batch, size: int) -> Indices:
             row_indices(batch.group, "group", size),
             row_indices(history.item, "item", size),
             row_indices(history.group, "group", size),
-            row_indices(batch.item_features.hashes, "feature", size).ravel(),
-            row_indices(batch.page_features.hashes, "feature", size).ravel(),
+            feature_row_indices(batch.item_features.hashes, size).ravel(),
+            feature_row_indices(batch.page_features.hashes, size).ravel(),
         ]
     )
 

@@ -105,8 +105,8 @@ def _logits(looked_up: dict[str, Tensor], batch: Batch) -> Tensor:
 def _sum_by_index(residual: Tensor, gathered: GatheredRows, factors: Tensor | None) -> Tensor:
     """Gradients float32[U, 1] of the gathered rows; factors: float32[N, K] of the last K columns."""
     index = gathered.inverse
-    by_column = residual.unsqueeze(1).repeat(1, index.shape[1])
+    contributions = residual.repeat_interleave(index.shape[1])
     if factors is not None and factors.shape[1]:
-        by_column[:, -factors.shape[1] :] *= factors
+        contributions.view(index.shape)[:, -factors.shape[1] :] *= factors
     sums = residual.new_zeros(len(gathered.indices))
-    return sums.index_add_(0, index.flatten(), by_column.flatten()).unsqueeze(1)
+    return sums.index_add_(0, index.flatten(), contributions).unsqueeze(1)

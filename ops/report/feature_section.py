@@ -33,15 +33,8 @@ def custom_features(report: Report) -> Markup:
 
 def _table(models: Sequence[tuple[int, ModelReport]]) -> Markup:
     """One row a feature; models read the same ones, since they read the same pages."""
-    names = [
-        "of",
-        "kind",
-        "values",
-        "missing",
-        "least",
-        "greatest",
-        *(f"worth to {model.model}" for _, model in models),
-    ]
+    names = ["of", "kind", "values", "missing", "least", "greatest"]
+    names += [f"worth to {model.model}" for _, model in models]
     head = [tag("th", "feature", scope="col", class_="name"), *(tag("th", name, scope="col") for name in names)]
     rows = []
     for place, feature in enumerate(_features(models[0][1]).read):
