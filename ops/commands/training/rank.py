@@ -11,6 +11,7 @@ from prectr.ops.cli.output import stdout_console
 from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.ranking.candidates import read_candidates
+from prectr.ops.ranking.features import parse_context, parse_features
 
 if TYPE_CHECKING:
     from prectr.ops.ranking.result import Preference, Ranked, Ranking
@@ -26,7 +27,9 @@ def rank(
     user: Annotated[str, typer.Option(help="User id; an unknown user is treated as new.")],
     candidates: Annotated[
         Path,
-        typer.Option(help="Items to rank: JSON Lines or CSV with item_id, title, price ...; - reads standard input."),
+        typer.Option(
+            help="Items to rank: JSON Lines or CSV with item_id, title, price, features ...; - reads standard input."
+        ),
     ],
     state_dir: Annotated[
         list[Path] | None,
@@ -41,6 +44,13 @@ def rank(
         str | None,
         typer.Option(help="Rank as of this time, such as 2026-01-31T12:00 (UTC); default: the newest event."),
     ] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(help="Custom feature of the page, NAME=VALUE; repeatable. Those of items are in the candidates."),
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="Context of the page, NAME=VALUE, such as device=phone; repeatable.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of items to print.")] = 20,
     config: ConfigFile = None,
     json: JsonFile = None,
@@ -53,12 +63,22 @@ def rank(
     """
     items = read_candidates(candidates)
     as_of_ms = None if as_of is None else _milliseconds(as_of)
+    page_features = parse_features(feature or (), "--feature")
+    page_context = parse_context(context or (), "--context")
     # torch takes seconds to import, and --help and an invalid file need none.
     from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef  # noqa: PLC0415
 
     run_ref = RunRef(run_dir=run_dir, state_dirs=state_dir or (), model=model, without=expect_without, config=config)
     ranking = RunRanker(run_ref).rank(
-        RankQuery(query=query, user_id=user, items=items, position=position, as_of=as_of_ms)
+        RankQuery(
+            query=query,
+            user_id=user,
+            items=items,
+            position=position,
+            as_of=as_of_ms,
+            features=page_features,
+            context=page_context,
+        )
     )
     write_json(json, ranking)
     _print(ranking, top)
