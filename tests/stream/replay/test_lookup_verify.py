@@ -178,17 +178,18 @@ def test_a_folder_without_a_checkpoint_is_an_error_with_a_remedy(tmp_path: Path)
 
 
 def test_outcomes_add_up_and_imbalances_name_what_does_not() -> None:
-    a = Outcomes(PageOutcomes(5, 1, 2, 1, 1), ClickOutcomes(7, 1, 1, 1, 1, 1, 1, 1), 2)
-    b = Outcomes(PageOutcomes(1, 1, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 1), 3)
+    a = Outcomes(PageOutcomes(6, 1, 2, 1, 1, 1), ClickOutcomes(8, 1, 1, 1, 1, 1, 1, 1, 1), 2)
+    b = Outcomes(PageOutcomes(1, 1, 0, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 0, 1), 3)
     total = a + b
-    assert (total.records, total.unreadable) == (5 + 7 + 2 + 1 + 1 + 3, 5)
+    assert (total.records, total.unreadable) == (6 + 8 + 2 + 1 + 1 + 3, 5)
     assert (total.pages.emitted, total.clicks.dead_letter) == (2, 2)
     assert a.imbalances() == b.imbalances() == total.imbalances() == []
     total.pages.open += 1
     total.clicks.received += 1
     assert total.imbalances() == [
-        "pages: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
-        "clicks: 9 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 2 dead_letter = 8",
+        "pages: 7 in, but 2 emitted + 3 open + 1 empty + 1 duplicate + 1 dead_letter = 8",
+        "clicks: 10 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 1 other_action + "
+        "2 dead_letter = 9",
     ]
 
 
