@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from prectr.ops.cli.options import ConfigFile, JsonFile
+from prectr.ops.cli.output import stdout_console
+from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.ranking.candidates import read_candidates
 from prectr.ops.ranking.features import parse_context, parse_features
@@ -91,16 +93,15 @@ def _milliseconds(text: str) -> int:
 
 
 def _print(ranking: "Ranking", top: int) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+    console = stdout_console(_FILE_WIDTH)
     time = datetime.fromtimestamp(ranking.as_of / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     without = f" without {', '.join(ranking.without)}" if ranking.without else ""
-    table = Table(title=f"{escape(ranking.query)!r} for {escape(ranking.user_id)}, {time}: {ranking.model}{without}")
+    table = Table(
+        title=escape(f"{printable(ranking.query)!r} for {printable(ranking.user_id)}, {time}: {ranking.model}{without}")
+    )
     table.add_column("", justify="right")
     table.add_column("item", overflow="fold")
     table.add_column("title", max_width=_TITLE_WIDTH, no_wrap=True)
@@ -109,7 +110,7 @@ def _print(ranking: "Ranking", top: int) -> None:
         table.add_column(name, justify="right")
     for each in ranking.ranked[:top]:
         title = " ".join((each.title or "").split())
-        table.add_row(str(each.rank), escape(each.item_id), escape(title), *_cells(each))
+        table.add_row(str(each.rank), escape(printable(each.item_id)), escape(printable(title)), *_cells(each))
     console.print(table)
     if len(ranking.ranked) > top:
         console.print(f"… and {len(ranking.ranked) - top:,} more; see --top and --json")
