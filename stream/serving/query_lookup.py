@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from prectr.state.aggregates import LevelCounts, LevelSums
+from prectr.state.aggregates import NO_SUMS, DecayedSums, LevelCounts
 from prectr.state.errors import PrectrError
 from prectr.state.store import Store, StoreOptions
 from prectr.stream.aggregate.operator import QUERY_KEY
@@ -22,7 +22,7 @@ class QueryLookup(msgspec.Struct, frozen=True):
         partition: of the query's task.
         updated_at: close time of the query's last page (ms).
         totals: impressions at levels 1 to 4, then clicks, of the pages applied so far.
-        decayed_sums: the same, decayed to `decayed_to` (ms).
+        decayed_sums: the same, decayed to `decayed_to` (ms), one for each of `half_lives`, which are in seconds.
         unapplied_pages: number of closed pages not yet applied; `unapplied_counts` are their impressions and clicks.
         last_clicks: newest last.
     """
@@ -32,7 +32,8 @@ class QueryLookup(msgspec.Struct, frozen=True):
     updated_at: int
     decayed_to: int
     totals: LevelCounts
-    decayed_sums: LevelSums
+    half_lives: tuple[float, ...]
+    decayed_sums: DecayedSums
     unapplied_pages: int
     unapplied_counts: LevelCounts
     last_clicks: list[QueryClick]
@@ -56,6 +57,7 @@ def look_up_query(run_dir: Path, query: str) -> QueryLookup:
             "(the report lists the most frequent queries)"
         )
     entry = decode_stored_query(value)
+    half_lives = msgspec.json.decode(checkpoint.config["half_lives"], type=tuple[float, ...])
     unapplied = [sum(column) for column in zip(*(counts for _, counts, _ in entry.unapplied_pages), strict=True)] or [
         0
     ] * 8
@@ -66,7 +68,8 @@ def look_up_query(run_dir: Path, query: str) -> QueryLookup:
         entry.updated_at,
         entry.decayed_to,
         entry.totals,
-        entry.decayed_sums,
+        half_lives,
+        entry.decayed_sums or (NO_SUMS,) * len(half_lives),
         len(entry.unapplied_pages),
         msgspec.convert(unapplied, LevelCounts),
         [decode(click) for click in entry.recent_clicks],

@@ -56,7 +56,7 @@ class TaskContext:
 
     def identity(self, stage: str, source: TopicPartition) -> StoreIdentity:
         """Return the identity of the store of this partition's task."""
-        config = msgspec.to_builtins(self.config)
+        config = msgspec.json.decode(msgspec.json.encode(self.config))  # as it is read back: lists, no tuples
         return StoreIdentity(self.cluster, source.topic, self.topic_id, stage, self.partition, config)
 
 

@@ -59,7 +59,7 @@ def _example(number: int, ts: int, random: np.random.Generator) -> Example:
         user_activity=len(history),
         user_stats=_counts(random),
         query_stats=_counts(random),
-        query_decayed=(0.0,) * 8,
+        query_decayed=((0.0,) * 8,) * 3,
         history=msgspec.Raw(_encode(history)),
         query_clicks=msgspec.Raw(_encode([QueryClick(ts, "item 1", 4, None, None, None)])),
         page=msgspec.Raw(_encode(page)),
