@@ -15,6 +15,9 @@ LevelCounts = tuple[int, int, int, int, int, int, int, int]
 LevelSums = tuple[float, float, float, float, float, float, float, float]
 """The same, exponentially decayed (float64)."""
 
+MAX_HALF_LIVES: Final = 8
+"""Greatest number of speeds at which sums decay."""
+
 DecayedSums = tuple[LevelSums, ...]
 """The same at several speeds: one for each half-life, from the shortest."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
+from prectr.state.aggregates import MAX_HALF_LIVES
 from prectr.state.setting import YEAR, Setting
 
 LabellerName = Literal["lexical"]
@@ -60,7 +61,7 @@ class PipelineConfig:
             unit="s",
             ge=0.001,
             le=100 * YEAR,
-            max_length=8,
+            max_length=MAX_HALF_LIVES,
             rising=True,
         ),
     ] = (6 * 3600.0, 86400.0, 7 * 86400.0)
