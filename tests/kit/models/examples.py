@@ -48,15 +48,16 @@ def _example(number: int, ts: int, random: np.random.Generator) -> Example:
     levels = bytes(item.relevance or 0 for item in items)
     rates = [0.1 * level / place**0.5 for place, level in enumerate(levels, 1)]
     history = [_past_click(ts, random) for _ in range(int(random.integers(0, 6)))]
-    user_stats, query_stats = _counts(random), _counts(random)
     page = ResultPage(f"r{number:05}", f"user {random.integers(12)}", query, ts, items)
+    labels = bytes(int(random.random() < rate) for rate in rates)
+    user_stats, query_stats = _counts(random), _counts(random)
     return Example(
         closes_at=ts + WINDOW,
         request_id=page.request_id,
         user_id=page.user_id,
         ts=ts,
         query=query,
-        labels=bytes(int(random.random() < rate) for rate in rates),
+        labels=labels,
         levels=levels,
         user_activity=len(history),
         user_stats=user_stats,
