@@ -116,6 +116,23 @@ class TrainerConfig:
         float,
         Setting(help="Prior of SC-Adagrad for the weights of an item under a query (`prectr-v2`).", ge=0.01, le=1e9),
     ] = 24.0
+    recency_prior: Annotated[
+        float,
+        Setting(
+            help="Prior of SC-Adagrad for the weights of a query's recent shifts (`wide-deep+`, `prectr-v2`).",
+            ge=0.01,
+            le=1e9,
+        ),
+    ] = 50.0
+    recency_forgetting: Annotated[
+        float,
+        Setting(
+            help="Share of Σg² that the weights of recent shifts forget with every batch, so that they adapt within "
+            "1/share batches when clicks change; 0: nothing.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.04
     prior_rates_size: Annotated[
         int,
         Setting(

@@ -110,6 +110,8 @@ class Batch:
     closes_at: Ints
     """int64[P]: close time, ms."""
     rates: SmoothedRates
+    query_decayed: Floats
+    """float64[P, H, 8]: impressions at levels 1 to 4, then clicks, of the query, decayed with each of H half-lives."""
     history: History
     query_history: QueryHistory
     texts: tuple[tuple[str, str], ...]
@@ -236,6 +238,7 @@ class FeatureEncoder:
                 np.array([example.query_stats for example in examples], dtype=np.float64),
                 np.array([example.user_stats for example in examples], dtype=np.float64),
             ),
+            query_decayed=np.array([example.query_decayed for example in examples], dtype=np.float64),
             history=self._history(examples if needs.history else ()),
             query_history=self._query_history(examples if needs.query_history else ()),
             texts=tuple(texts),

@@ -15,6 +15,8 @@ from prectr.ops.report import QueryPreference, Report, RunSummary, build_report,
 from prectr.ops.report.levels import LevelReport, level_report
 from prectr.ops.settings.loader import Settings, describe
 from prectr.state.errors import UsageError
+from prectr.state.setting import fields_of
+from prectr.stream.config import PipelineConfig
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigest
@@ -96,6 +98,15 @@ def run_identity(settings: Settings, models: Sequence[str], truth: Path | None =
         for name, value in settings_dict.items()
     }
     return named | {"model": ",".join(models) or "none", "truth": str(truth and truth.resolve())}
+
+
+def read_pipeline_settings(identity: Mapping[str, str]) -> PipelineConfig:
+    """The settings of the stages in a `run_identity`."""
+    values = {
+        name: identity[name] if isinstance(field.default, str) else msgspec.json.decode(identity[name])
+        for name, field in fields_of(PipelineConfig).items()
+    }
+    return msgspec.convert(values, PipelineConfig)
 
 
 def progress_note(pages: int, sinks: Mapping[str, EvaluatedSink]) -> str:

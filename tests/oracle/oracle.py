@@ -16,7 +16,7 @@ TTL = 90 * 24 * HOUR
 HISTORY_CLICKS = 50
 QUERY_CLICKS = 64
 CLICK_ACTIONS = ("click",)
-HALF_LIFE = 7 * 24 * HOUR
+HALF_LIVES = (6 * HOUR, 24 * HOUR, 7 * 24 * HOUR)
 OUTCOME_KINDS = {"impression": "pages", "click": "clicks"}
 SNAPSHOT_FIELDS = ("history", "query_clicks", "query_decayed")
 
@@ -31,7 +31,8 @@ def expected_replay(
 
     It has `examples` (as in an examples file, in the total order), `outcomes`, `dead` (the bytes of every dead letter)
     and, on request, `snapshots`: for each example `history`, the last 50 clicks as (ts, request_id, item_id),
-    `query_clicks`, the last 64 as (ts, item_id, level), and `query_decayed`, as [impressions, clicks] by level.
+    `query_clicks`, the last 64 as (ts, item_id, level), and `query_decayed`, for each half-life [impressions, clicks]
+    by level.
     """
     tasks = [_new_task() for _ in range(partitions)]
     outcomes = _no_outcomes()
@@ -329,7 +330,7 @@ def _with_query_aggregates(closed: list[Page], *, snapshots: bool) -> list[dict[
         if snapshots:
             clicks = [click for earlier in entry["folded"] for click in _clicks_of(earlier)]
             page["query_clicks"] = clicks[-QUERY_CLICKS:]
-            page["query_decayed"] = _decayed(entry["folded"], page["ts"])
+            page["query_decayed"] = [_decayed(entry["folded"], page["ts"], half_life) for half_life in HALF_LIVES]
         items = [
             {"item_id": item["item_id"], "click": int(position in page["joined"]), "relevance": item["relevance"]}
             for position, item in enumerate(page["items"])
@@ -355,12 +356,12 @@ def _clicks_of(page: Page) -> list[tuple[int, str, int]]:
     )
 
 
-def _decayed(closed_pages: list[Page], ts: int) -> dict[str, list[float]]:
-    """Sum the pages' counts, halved for every 7 days since they closed; for a late page the future is not undone."""
+def _decayed(closed_pages: list[Page], ts: int, half_life: int) -> dict[str, list[float]]:
+    """Sum the pages' counts, halved per half-life since they closed; for a late page the future is not undone."""
     now = max([ts, *(page["close"] for page in closed_pages)])
     sums = {level: [0.0, 0.0] for level in "1234"}
     for page in closed_pages:
-        weight = 2.0 ** ((page["close"] - now) / HALF_LIFE)
+        weight = 2.0 ** ((page["close"] - now) / half_life)
         for position, item in enumerate(page["items"]):
             sums[str(item["relevance"])][0] += weight
             sums[str(item["relevance"])][1] += weight * (position in page["joined"])

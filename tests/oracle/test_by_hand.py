@@ -70,11 +70,14 @@ def test_page_sees_only_pages_closed_by_its_ts() -> None:
     assert stats == [[0, 0], [0, 0], [1, 0]]
 
 
-def test_counts_halve_in_seven_days() -> None:
-    week = 7 * 24 * HOUR
-    log = [page("r1", "u1", T), click("r1", "u1", "b", T + 1), page("r2", "u2", T + 120_000 + week)]
+def test_counts_halve_with_every_half_life() -> None:
+    day = 24 * HOUR
+    log = [page("r1", "u1", T), click("r1", "u1", "b", T + 1), page("r2", "u2", T + 120_000 + day)]
     snapshot = expected_replay(log, 1, snapshots=True)["snapshots"][1]
-    assert snapshot["query_decayed"] == {"1": [0.5, 0.0], "2": [0.5, 0.5], "3": [0.0, 0.0], "4": [0.0, 0.0]}
+    six_hours, one_day, seven_days = snapshot["query_decayed"]
+    assert six_hours == {"1": [0.0625, 0.0], "2": [0.0625, 0.0625], "3": [0.0, 0.0], "4": [0.0, 0.0]}
+    assert one_day == {"1": [0.5, 0.0], "2": [0.5, 0.5], "3": [0.0, 0.0], "4": [0.0, 0.0]}
+    assert seven_days["2"] == pytest.approx([0.5 ** (1 / 7)] * 2)
     assert snapshot["query_clicks"] == [(T + 1, "b", 2)]
 
 

@@ -22,12 +22,13 @@ from prectr.model.features.aggregate_features import (
     category_features,
     query_features,
     query_level_shares,
+    recent_shifts,
     user_features,
 )
 from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.exposed_pairs import ExposedPairs
 from prectr.model.features.exposure import EXPOSURE_FEATURES, ExposureSketch
-from prectr.model.features.hashed_features import Indices, position_table, weight_table
+from prectr.model.features.hashed_features import Indices, position_table, recency_indices, recency_table, weight_table
 from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.gradients import Gradients
 from prectr.model.layers.hashed_embedding import HashedEmbedding
@@ -143,7 +144,8 @@ class Prectr(NeuralModel):
     def indices(self, batch: Batch) -> dict[str, Indices]:
         """The rows of each table, as `lookup` lays them out."""
         config = self._config
-        return lookup_indices(batch, config.embedding_rows, config.wide_rows, cold_start=self._components.cold_start)
+        rows = lookup_indices(batch, config.embedding_rows, config.wide_rows, cold_start=self._components.cold_start)
+        return rows | {"recency": recency_indices(batch)} if self._components.query_aggregates else rows
 
     def forward(self, batch: Batch) -> ForwardOutput:
         """Score the batch as shown, and compute the losses of that score."""
@@ -238,6 +240,8 @@ class Prectr(NeuralModel):
             linear_terms = linear_terms + self.exposure.click_log_odds(exposure_features)
         if self.aggregates is not None:
             linear_terms = linear_terms + self.aggregates(category[0], [*query, *user])
+        if self._components.query_aggregates:
+            linear_terms = linear_terms + self._recency_term(batch, looked_up["recency"])
         incentive = torch.zeros_like(linear_terms)
         if self.incentive is not None:
             layout = EmbeddingLayout.of(batch)
@@ -258,6 +262,11 @@ class Prectr(NeuralModel):
             incentive,
             exposure_features,
         )
+
+    def _recency_term(self, batch: Batch, weights: Tensor) -> Tensor:
+        """float32[N, 4]: the query's recent shifts at each level, weighted; weights: float32[H, 1]."""
+        intercept, slope = (self.tensor(shift) @ weights for shift in recent_shifts(batch))
+        return intercept + slope * self.centered_levels
 
     def _position_features(self, batch: Batch) -> Tensor:
         """float32[N, 21]: the position features without the level, which the mixture is over."""
@@ -316,6 +325,8 @@ def _tables(config: TrainerConfig, components: Components, device: torch.device)
     }
     if components.cold_start:
         tables["pair"] = weight_table(config, ScAdagrad(config.pair_prior), device)
+    if components.query_aggregates:
+        tables["recency"] = recency_table(config, device)
     return tables
 
 

@@ -58,6 +58,13 @@ class ReplayResult(NamedTuple):
     top_queries: list[Any]
 
 
+def _named_config(pipeline: PipelineConfig) -> dict[str, str]:
+    return {
+        "partitions": str(pipeline.partitions),
+        "half_lives": msgspec.json.encode(pipeline.half_lives).decode(),
+    }
+
+
 def open_replay(
     log: Sequence[Path],
     run_dir: Path,
@@ -75,7 +82,7 @@ def open_replay(
         [str(path) for path in log],
         run_dir,
         pipeline,
-        config={"partitions": str(pipeline.partitions)} if named_config is None else named_config,
+        config=_named_config(pipeline) if named_config is None else named_config,
         sinks={"collector": collector},
         label=LexicalLabeller(),
         options=RunnerOptions(examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),

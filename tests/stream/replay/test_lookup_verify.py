@@ -225,7 +225,8 @@ def test_a_query_is_looked_up_as_a_user_types_it_with_its_clicks_and_sums(tmp_pa
     found = look_up_query(tmp_path / "run", " usb\tCABLE ")
     assert found.query == "usb cable"
     assert found.totals == (1, 0, 0, 1, 1, 0, 0, 1)
-    assert found.decayed_sums == (1.0, 0, 0, 1.0, 1.0, 0, 0, 1.0)
+    assert found.half_lives == (21_600.0, 86_400.0, 604_800.0)
+    assert found.decayed_sums == ((1.0, 0, 0, 1.0, 1.0, 0, 0, 1.0),) * 3
     assert (found.decayed_to, found.updated_at) == (T + WINDOW, T + 2 * WINDOW)
     assert (found.unapplied_pages, found.unapplied_counts) == (1, (1, 0, 0, 1, 0, 0, 0, 1))
     assert [(last.ts, last.item_id, last.level) for last in found.last_clicks] == [(T + 1, "b", 1), (T + 2, "a", 4)]
