@@ -92,6 +92,20 @@ class KafkaOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterOptions(KafkaOptions):
+    """Whose dead letters: those of the live system, or those of a replay."""
+
+    bootstrap: Annotated[str, typer.Option(help="Kafka brokers, host:port, comma-separated.", show_default=False)] = ""
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of a replay, instead of --bootstrap.")] = None
+
+    def replay(self) -> Path | None:
+        """The run folder of the replay; None for the live system. Raises UsageError unless one of them is named."""
+        if bool(self.bootstrap) == (self.run_dir is not None):
+            raise UsageError("name either --bootstrap, for the live system, or --run-dir, for a replay")
+        return self.run_dir
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemOptions(KafkaOptions):
     """Which live system: its brokers, topics and consumer groups."""
 
