@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -31,6 +32,19 @@ CheckpointInterval = Annotated[
         min=0,
         help="Seconds between two checkpoints; 0: after every step (8,192 lines of a replay, one poll of a trainer).",
     ),
+]
+
+
+class OrderChoice(StrEnum):
+    """How several files become one log."""
+
+    TIME = "time"
+    GIVEN = "given"
+
+
+FileOrder = Annotated[
+    OrderChoice,
+    typer.Option("--order", help="Several files: merged by event time, or one after the other as given."),
 ]
 SessionTimeout = Annotated[
     float, typer.Option(min=1, help="Seconds after which the group reassigns a dead process's tasks.")

@@ -212,9 +212,7 @@ class Replay:
     def _read_log(self, flush: bool, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
         """Process the remaining lines; return False if `stop` ended the run."""
         last_checkpoint = time.monotonic()
-        batches = read_in_order(
-            self._parts, STEP_LINES, order=self._order, max_skew=self._max_skew, whole_lines=not flush
-        )
+        batches = read_in_order(self._parts, STEP_LINES, order=self._order, whole_lines=not flush)
         try:
             for batch in batches:
                 self._process(batch)

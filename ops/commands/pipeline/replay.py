@@ -1,25 +1,25 @@
 """`prectr replay`: turns a log into training examples, a ranker trained on them in order, and a report."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import CheckpointInterval, ConfigFile, JsonFile, MetricsPort, TrainingOptions
+from prectr.ops.cli.options import (
+    CheckpointInterval,
+    ConfigFile,
+    FileOrder,
+    JsonFile,
+    MetricsPort,
+    OrderChoice,
+    TrainingOptions,
+)
 from prectr.ops.json_file import write_json
 from prectr.ops.settings.loader import load_settings
 from prectr.ops.settings.option import setting_option
 from prectr.state.errors import PrectrError
 from prectr.stream.readers import check_log
-
-
-class FileOrderChoice(StrEnum):
-    """How several files become one log."""
-
-    TIME = "time"
-    GIVEN = "given"
 
 
 @with_option_groups
@@ -29,12 +29,7 @@ def replay(
     training: TrainingOptions,
     without: Annotated[str | None, setting_option("without", "Comma-separated, such as incentive,aggregates.")] = None,
     partitions: Annotated[str | None, setting_option("partitions")] = None,
-    order: Annotated[
-        FileOrderChoice,
-        typer.Option(
-            help="Several files: merged by event time, or one after the other as given (part-2 before part-10)."
-        ),
-    ] = FileOrderChoice.TIME,
+    order: FileOrder = OrderChoice.TIME,
     no_train: Annotated[
         bool, typer.Option("--no-train", help="Train no model; with --examples, write examples only.")
     ] = False,
