@@ -25,7 +25,7 @@ def test_a_log_without_a_valid_event_fails_and_says_why(tmp_path: Path) -> None:
     code, output, complaint = replay(tmp_path, log)
     assert code == 1
     assert "no record of the log is a valid event" in complaint
-    assert "missing_field (1): Object missing required field `user_id`; first " in output
+    assert "missing_field (1): the field `user_id` is missing" in output
     assert f"{log}:1: " in output
     assert "100.0 % of the records are no valid events (3 of 3)" in output
     listed = prectr("dlq", "list", "--run-dir", tmp_path / "run", "--json", tmp_path / "list.json")
