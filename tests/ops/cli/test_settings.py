@@ -74,6 +74,9 @@ def another_value(field: SettingField) -> str:
         "hidden": "3, 4",
         "encoder": "folder",
         "half_lives": "1h, 2h",
+        "item_features": "rating, stock",
+        "page_features": "none",
+        "context_features": "device",
     }[field.name]
 
 
