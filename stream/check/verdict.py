@@ -1,0 +1,202 @@
+"""What of a report is a problem, what is worth a warning, and what to do about each."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from prectr.state.setting import format_duration
+from prectr.stream.check.report import CheckReport, Finding
+from prectr.stream.check.validity import Cause
+from prectr.stream.config import PipelineConfig
+
+PROBLEM: Final = "problem"
+WARNING: Final = "warning"
+
+_LOST: Final = (0.01, 0.10)
+"""Share of clicks lost for one reason (no page, not shown, window, order): from the first on a warning, then a
+problem."""
+_INVALID: Final = (0.01, 0.10)
+_OTHER_UNIT: Final = (0.001, 0.01)
+_AHEAD: Final = (0.0, 0.01)
+_BEHIND: Final = (0.001, 0.05)
+_LARGEST_VISITOR: Final = (0.1, 0.5)
+_MIN_EVENTS: Final = 100
+"""Below this many events nothing is said of how they spread over visitors, queries and partitions."""
+_SKEW: Final = 2.0
+"""Events of the fullest partition, of an even share."""
+_SPARSE: Final = 4.0
+"""Pages in a training batch below which a page costs several times as much."""
+_MIN_TITLES: Final = 0.5
+_SORT: Final = "sort the log by ts (ORDER BY ts in the export)"
+_CONVERT: Final = "prectr convert mapping.toml FILE --draft proposes a mapping for it"
+
+_CAUSE_ADVICE: Final = (
+    ("position", "positions count from 1; leave the field out to use the order of the list"),
+    ("relevance", "levels are 1 to 4; leave the field out to have them filled in"),
+    ("price", "a price is a number without currency"),
+    ("user_id", "an event needs a user_id"),
+    ("ts", "ts is in milliseconds since 1970"),
+)
+
+
+def findings_of(report: CheckReport, config: PipelineConfig) -> list[Finding]:
+    """Return what is not as it should be, problems first."""
+    found = [
+        *_of_files(report),
+        *_of_validity(report),
+        *_of_times(report),
+        *_of_order(report),
+        *_of_clicks(report, config),
+        *_of_spread(report),
+        *_of_items(report),
+        *_of_pace(report),
+    ]
+    return sorted(found, key=lambda finding: finding.severity != PROBLEM)
+
+
+def _severity(value: float, limits: tuple[float, float]) -> str | None:
+    """Return the severity of a share above limits for a warning and for a problem."""
+    return PROBLEM if value > limits[1] else WARNING if value > limits[0] else None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2g} %"
+
+
+def _of_files(report: CheckReport) -> Iterator[Finding]:
+    for file in report.files:
+        if file.looks_like is not None:
+            yield Finding(PROBLEM, "files", f"{file.path} looks like {file.looks_like}", _CONVERT)
+        if file.error is not None:
+            yield Finding(PROBLEM, "files", file.error, "replace it by a whole file")
+
+
+def _of_validity(report: CheckReport) -> Iterator[Finding]:
+    validity = report.validity
+    if report.lines == 0:
+        yield Finding(PROBLEM, "events", "the log is empty", "name the files that hold the events")
+        return
+    severity = _severity(validity.invalid / report.lines, _INVALID)
+    if severity is not None:
+        cause = validity.causes[0]
+        message = (
+            f"{validity.invalid:,} of {report.lines:,} lines ({_percent(validity.invalid / report.lines)}) are not "
+            f"valid events and would be dead letters; most often {cause.reason}: {cause.detail}"
+        )
+        yield Finding(severity, "events", message, _advice_for(cause))
+    if validity.invalid == report.lines:
+        return
+    if validity.pages == validity.empty_pages:
+        yield Finding(PROBLEM, "events", "there is no page with items", "add the result pages (type impression)")
+    elif validity.clicks == 0:
+        yield Finding(PROBLEM, "events", "there is no click, so there is nothing to learn", "add the clicks")
+
+
+def _advice_for(cause: Cause) -> str:
+    if cause.reason in ("not_json", "unknown_type", "not_utf8"):
+        return _CONVERT
+    return next((advice for field, advice in _CAUSE_ADVICE if field in cause.detail), _CONVERT)
+
+
+def _of_times(report: CheckReport) -> Iterator[Finding]:
+    units = report.validity.units
+    total = sum(units.values())
+    foreign = {unit: count for unit, count in units.items() if unit in ("seconds", "microseconds", "nanoseconds")}
+    if not foreign:
+        return
+    counted = ", ".join(f"{count:,} in {unit}" for unit, count in units.items())
+    mixed = "units of time are mixed: " if len(units) > 1 else "ts is not in milliseconds: "
+    severity = _severity(sum(foreign.values()) / total, _OTHER_UNIT)
+    if severity is not None:
+        yield Finding(severity, "time", mixed + counted, "write every ts in milliseconds since 1970")
+
+
+def _of_order(report: CheckReport) -> Iterator[Finding]:
+    order, count = report.order, report.clicks.configured
+    lost = 0.0 if count.joined_if_sorted == 0 else 1 - count.joined / count.joined_if_sorted
+    behind = 0.0 if order.events == 0 else order.behind / order.events
+    severities = {_severity(lost, _LOST), _severity(behind, _BEHIND)}
+    if severities != {None}:
+        message = (
+            f"{_percent(behind)} of the events step back in time, by up to "
+            f"{format_duration(order.largest_ms / 1000)}; {count.joined:,} clicks join as it is, "
+            f"{count.joined_if_sorted:,} if it were sorted"
+        )
+        yield Finding(PROBLEM if PROBLEM in severities else WARNING, "order", message, _SORT)
+    severity = None if order.events == 0 else _severity(order.ahead / order.events, _AHEAD)
+    if severity is not None:
+        message = f"{order.ahead:,} events are ahead of all others and would be dead letters (future_timestamp)"
+        yield Finding(severity, "time", message, "correct the clocks that wrote them")
+
+
+def _of_clicks(report: CheckReport, config: PipelineConfig) -> Iterator[Finding]:
+    clicks = report.clicks
+    if clicks.distinct == 0 or clicks.pages == 0:
+        return
+    severity = _severity(clicks.without_page / clicks.distinct, _LOST)
+    if severity is not None:
+        advice = "add the pages, or check that clicks carry the request_id and user_id of their page"
+        if clicks.of_another_user:
+            advice = f"{clicks.of_another_user:,} have the request_id of another user's page: use one user_id for both"
+        message = f"{_percent(clicks.without_page / clicks.distinct)} of the clicks have no page in the log"
+        yield Finding(severity, "clicks", message, advice)
+    severity = _severity(clicks.not_shown / clicks.distinct, _LOST)
+    if severity is not None:
+        message = f"{_percent(clicks.not_shown / clicks.distinct)} of the clicks are on an item that their page lacks"
+        yield Finding(severity, "clicks", message, "check that item_id has one form in pages and clicks")
+    most, proposed = clicks.windows[-1].joined_if_sorted, clicks.proposed_window_seconds
+    if proposed is None:
+        return
+    severity = _severity(1 - clicks.configured.joined_if_sorted / max(most, 1), _LOST)
+    if severity is not None:
+        message = (
+            f"an attribution window of {format_duration(config.attribution_window)} finds "
+            f"{_percent(clicks.configured.joined_if_sorted / most)} of the clicks that one of "
+            f"{format_duration(clicks.windows[-1].window_seconds)} finds"
+        )
+        yield Finding(severity, "window", message, f"--attribution-window {format_duration(proposed)}")
+
+
+def _of_spread(report: CheckReport) -> Iterator[Finding]:
+    events = report.visitors.events
+    if events < _MIN_EVENTS:
+        return
+    share = report.visitors.largest / events
+    severity = _severity(share, _LARGEST_VISITOR)
+    if severity is not None:
+        largest = report.visitors.largest_key
+        whose = "all events are" if report.visitors.keys == 1 else f"{_percent(share)} of the events are"
+        advice = "give logged-out visitors a user_id each, such as a session or cookie id"
+        yield Finding(severity, "visitors", f"{whose} under the one id {largest!r}", advice)
+    even = events / len(report.partitions)
+    fullest = max(report.partitions)
+    if fullest > _SKEW * even:
+        message = f"the fullest of {len(report.partitions)} partitions has {fullest / even:.1f} times an even share"
+        yield Finding(WARNING, "visitors", message, "more visitors even it out; a replay is right all the same")
+    if report.queries.largest > _LARGEST_VISITOR[1] * report.queries.events:
+        share = report.queries.largest / report.queries.events
+        message = f"{_percent(share)} of the pages have the one query {report.queries.largest_key!r}"
+        yield Finding(WARNING, "queries", message, "check that the query is what the visitor typed")
+
+
+def _of_items(report: CheckReport) -> Iterator[Finding]:
+    items, titles = report.items, report.fields.present["title"]
+    if items.pages == 0:
+        return
+    if titles < _MIN_TITLES:
+        message = f"{_percent(1 - titles)} of the items have no title, which relevance is inferred from"
+        yield Finding(WARNING, "items", message, "join the catalogue: see prectr convert")
+    for name, pages in (("item", items.repeated_items), ("position", items.repeated_positions)):
+        if pages > _LOST[0] * items.pages:
+            message = f"{_percent(pages / items.pages)} of the pages have one {name} twice"
+            yield Finding(WARNING, "items", message, "a click labels the first of equal items")
+
+
+def _of_pace(report: CheckReport) -> Iterator[Finding]:
+    clicks, pace = report.clicks, report.pace
+    if clicks.conflicting_pages > _LOST[0] * max(clicks.pages, 1):
+        share = clicks.conflicting_pages / clicks.pages
+        message = f"{_percent(share)} of the pages come again with other content and would be dead letters"
+        yield Finding(_severity(share, _LOST) or WARNING, "pages", message, "give each page a request_id of its own")
+    if pace.pages_per_batch is not None and clicks.pages >= _MIN_EVENTS and pace.pages_per_batch < _SPARSE:
+        message = f"a training batch holds {pace.pages_per_batch:.1f} pages, so that training is slow"
+        yield Finding(WARNING, "pace", message, "--batch-span 1d")
