@@ -1,0 +1,27 @@
+"""Checks hand-made lines without a file."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prectr.stream.check.report import CheckReport, FileSummary
+from prectr.stream.check.survey import Survey
+from prectr.stream.config import PipelineConfig
+
+
+def check_lines(
+    lines: Sequence[bytes], *, batch_pages: int = 16, batch_span: float = 60.0, **config: Any
+) -> CheckReport:
+    """Check lines as one file `log.jsonl`, in one partition unless `config` says otherwise."""
+    survey = Survey(PipelineConfig(**{"partitions": 1} | config))
+    file = FileSummary("log.jsonl", sum(map(len, lines)))
+    for start in range(0, len(lines), 7):
+        survey.add(file, lines[start : start + 7])
+    return survey.report([file], batch_pages, batch_span)
+
+
+def found(report: CheckReport) -> dict[str, str]:
+    """The severity of each finding by its subject; the worst one first found."""
+    severities: dict[str, str] = {}
+    for finding in report.findings:
+        severities.setdefault(finding.subject, finding.severity)
+    return severities
