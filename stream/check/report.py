@@ -45,6 +45,15 @@ class FileSummary(msgspec.Struct):
     error: str | None = None
     looks_like: str | None = None
 
+    def add_time(self, ts: int) -> None:
+        """Extend the range of times by that of an event."""
+        if self.first_ts is None or self.last_ts is None:
+            self.first_ts = self.last_ts = ts
+        elif ts < self.first_ts:
+            self.first_ts = ts
+        elif ts > self.last_ts:
+            self.last_ts = ts
+
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """How long a replay will take, from a sample of the log measured on this machine just now, in seconds.

@@ -1,8 +1,9 @@
 """One pass over a log: every line is decoded once and shown to each part of the check."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from os import PathLike
-from typing import Final
+from typing import Final, NamedTuple
 
 from prectr.state.errors import InputError
 from prectr.stream.check.click_windows import click_report
@@ -26,6 +27,14 @@ from prectr.stream.readers import LogFile, open_log
 BATCH_LINES: Final = 4_096
 
 
+class Run(NamedTuple):
+    """Consecutive lines of one file. first_line: number of lines before them."""
+
+    file: FileSummary
+    first_line: int
+    lines: int
+
+
 class Survey:
     """What has been seen of a log so far."""
 
@@ -42,26 +51,24 @@ class Survey:
         self._fields = FieldSample()
         self._lines = self._pages = self._empty_pages = self._clicks = 0
 
-    def add(self, file: FileSummary, lines: Sequence[bytes]) -> None:
-        """Take in the next lines of a file, in the order in which a replay reads them."""
+    def add(self, lines: Sequence[bytes], runs: Sequence[Run]) -> None:
+        """Take in the next lines, in the order in which a replay reads them. runs: where they all come from."""
         events = decode_lines(lines)
         partitions = partitions_of([event.user_id for event in events], self._config.partitions)
-        times: list[int] = []
-        for line, event, partition in zip(lines, events, partitions, strict=True):
-            self._lines += 1
-            file.lines += 1
-            if isinstance(event, InvalidEvent):
-                self._invalid.add(event, line, f"{file.path}:{file.lines}")
-                self._units.add_line(line)
-                continue
-            times.append(event.ts)
-            self._partitions[partition] += 1
-            self._fields.add(line)
-            self._add_event(event, self._order.observe(event, partition))
-        self._units.add_milliseconds(times)
-        if times:
-            times += [ts for ts in (file.first_ts, file.last_ts) if ts is not None]
-            file.first_ts, file.last_ts = min(times), max(times)
+        rows = zip(lines, events, partitions, strict=True)
+        for run in runs:
+            file = run.file
+            file.lines = run.first_line + run.lines
+            for number, (line, event, partition) in enumerate(islice(rows, run.lines), run.first_line + 1):
+                self._lines += 1
+                if isinstance(event, InvalidEvent):
+                    self._invalid.add(event, line, f"{file.path}:{number}")
+                    self._units.add_line(line)
+                    continue
+                file.add_time(event.ts)
+                self._partitions[partition] += 1
+                self._fields.add(line)
+                self._add_event(event, self._order.observe(event, partition))
 
     def report(self, files: list[FileSummary], batch_pages: int, batch_span: float) -> CheckReport:
         """Summarise the whole log. batch_span: seconds."""
@@ -97,6 +104,7 @@ class Survey:
         return report
 
     def _add_event(self, event: Event, watermark: int) -> None:
+        self._units.add(event.ts)
         self._visitors.add(event.user_id)
         if not isinstance(event, ResultPage):
             self._clicks += 1
@@ -111,7 +119,7 @@ class Survey:
         self._sample.add_page(event, watermark, self._lines)
 
 
-def check_log(
+def survey_log(
     paths: Sequence[str | PathLike[str]],
     config: PipelineConfig,
     *,
@@ -146,7 +154,7 @@ def check_log(
 def _read(file: LogFile, summary: FileSummary, survey: Survey, progress: Callable[[int], None]) -> None:
     try:
         for batch in file.batches(batch_lines=BATCH_LINES):
-            survey.add(summary, batch.lines)
+            survey.add(batch.lines, [Run(summary, batch.first_line, len(batch.lines))])
             progress(file.bytes_read)
     except InputError as error:
         summary.error = str(error)

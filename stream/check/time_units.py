@@ -1,6 +1,5 @@
 """Units of time: what `ts` counts, told by its magnitude."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -46,10 +45,9 @@ class TimeUnits:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add_milliseconds(self, times: Iterable[int]) -> None:
-        """Count times of valid events, which the contract reads as milliseconds."""
-        for ts in times:
-            self._add("milliseconds" if ts >= 10**11 else unit_of(ts))
+    def add(self, ts: int) -> None:
+        """Count the time of a valid event, which the contract reads as milliseconds."""
+        self._add("milliseconds" if ts >= 10**11 else unit_of(ts))
 
     def add_line(self, line: bytes) -> None:
         """Count the time of a line that is not valid, if one is found in it."""

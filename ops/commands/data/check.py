@@ -35,13 +35,13 @@ def check(
     Example: prectr check logs/ --models prectr-v2,lr --json check.json
     """
     from prectr.ops.check.screen import print_check  # noqa: PLC0415 (--help needs neither numpy nor rich)
-    from prectr.stream.check import check_log  # noqa: PLC0415
+    from prectr.stream.check import survey_log  # noqa: PLC0415
 
     if models is not None and no_estimate:
         raise UsageError("--models belongs to the estimate: leave out --no-estimate")
     settings = load_settings(config, {"attribution_window": attribution_window, "partitions": partitions})
     with progress_bar("check", 1.0) as bar:
-        report = check_log(
+        report = survey_log(
             files,
             settings.pipeline,
             batch_pages=settings.trainer.batch_pages,

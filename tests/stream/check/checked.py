@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prectr.stream.check.report import CheckReport, FileSummary
-from prectr.stream.check.survey import Survey
+from prectr.stream.check.survey import Run, Survey
 from prectr.stream.config import PipelineConfig
 
 
@@ -15,7 +15,8 @@ def check_lines(
     survey = Survey(PipelineConfig(**{"partitions": 1} | config))
     file = FileSummary("log.jsonl", sum(map(len, lines)))
     for start in range(0, len(lines), 7):
-        survey.add(file, lines[start : start + 7])
+        part = lines[start : start + 7]
+        survey.add(part, [Run(file, start, len(part))])
     return survey.report([file], batch_pages, batch_span)
 
 
