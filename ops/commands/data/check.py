@@ -40,6 +40,9 @@ def check(
     if models is not None and no_estimate:
         raise UsageError("--models belongs to the estimate: leave out --no-estimate")
     settings = load_settings(config, {"attribution_window": attribution_window, "partitions": partitions})
+    names = [name.strip() for name in (models or settings.trainer.model).split(",") if name.strip()]
+    for name in names:
+        load_settings(config, {"model": name})
     with progress_bar("check", 1.0) as bar:
         report = survey_log(
             files,
@@ -51,7 +54,6 @@ def check(
     if not no_estimate and report.validity.pages > report.validity.empty_pages:
         from prectr.ops.check.estimate import estimate_replay  # noqa: PLC0415 (torch takes seconds to import)
 
-        names = [name.strip() for name in (models or settings.trainer.model).split(",") if name.strip()]
         report.estimate = estimate_replay(files, settings, names, report)
     write_json(json, report)
     print_check(report, settings.pipeline)
