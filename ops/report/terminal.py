@@ -29,8 +29,10 @@ def print_report(report: Report, page: Path) -> None:
     pages, clicks = report.outcomes.pages, report.outcomes.clicks
     console.print(
         f"{report.pages:,} pages with {report.impressions:,} impressions, {report.clicks:,} clicks joined. "
-        f"Pages in: {pages.received:,} ({pages.open:,} still open, {pages.duplicate:,} duplicates). "
-        f"Clicks in: {clicks.received:,} ({clicks.late:,} late, {clicks.orphan:,} without a page). "
+        f"Pages in: {pages.received:,} ({pages.open:,} still open, {pages.empty:,} empty, "
+        f"{pages.duplicate:,} duplicates). "
+        f"Clicks in: {clicks.received:,} ({clicks.late:,} late, {clicks.orphan:,} without a page, "
+        f"{clicks.other_action:,} other actions). "
         f"Dead letters: {pages.dead_letter + clicks.dead_letter + report.outcomes.unreadable:,}. "
         f"{report.seconds:.1f} s"
     )
