@@ -105,15 +105,9 @@ def read_rows(
         else:
             yield from _read_lines(path, on_bytes)
     except CorruptLogError as error:
-        raise InputError(f"{path}: {_corruption(error)}") from error
+        raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _corruption(error: CorruptLogError) -> str:
-    if "too much memory" in str(error):
-        return "it was compressed with a window of more than 128 MiB (zstd --long): compress it without that"
-    return str(error)
 
 
 def _uncompressed_suffix(path: Path) -> str:

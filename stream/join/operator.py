@@ -30,7 +30,7 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class MicroBatch(NamedTuple):
-    """Consecutive records of one partition: decoded, as bytes, and their offsets, which rise."""
+    """Consecutive records of one partition: decoded, as bytes, and their offsets."""
 
     events: Sequence[Event | InvalidEvent]
     lines: Sequence[bytes]
