@@ -55,9 +55,10 @@ def _event_rows(report: CheckReport) -> Iterator[Row]:
     size = sum(file.bytes for file in report.files)
     plural = "" if len(report.files) == 1 else "s"
     yield "log", f"{len(report.files):,} file{plural}, {size / 1e6:,.1f} MB, {report.lines:,} lines"
+    others = "".join(f", {count:,} {action}" for action, count in list(validity.other_actions.items())[:_CAUSES])
     empty = f" ({validity.empty_pages:,} without items)" if validity.empty_pages else ""
     invalid = f"; {_part(validity.invalid, report.lines)} not valid" if validity.invalid else "; all lines valid"
-    yield "events", f"{validity.pages:,} pages{empty}, {validity.clicks:,} clicks{invalid}"
+    yield "events", f"{validity.pages:,} pages{empty}, {validity.clicks:,} clicks{others}{invalid}"
     for cause in validity.causes[:_CAUSES]:
         yield "", f"{cause.lines:,} {cause.reason}: {cause.detail}"
     if validity.causes:
@@ -72,15 +73,16 @@ def _time_rows(report: CheckReport) -> Iterator[Row]:
     assert order.first_ts is not None
     assert order.last_ts is not None
     span = format_span(order.last_ts - order.first_ts)
-    units = ", ".join(report.validity.units)
+    units = ", ".join(f"{unit} ({count:,})" for unit, count in report.validity.units.items())
     yield "time", f"{_moment(order.first_ts)} to {_moment(order.last_ts)} ({span}); ts in {units}"
     behind = "no event steps back in time by more than allowed_lateness"
     if order.behind:
         behind = (
-            f"{_part(order.behind, order.events)} of the events step back: median {format_span(order.median_ms)}, "
-            f"99 % within {format_span(order.p99_ms)}, largest {format_span(order.largest_ms)}"
+            f"{_part(order.behind, order.events)} of the events step back in time: median "
+            f"{format_span(order.median_ms)}, 99 % within {format_span(order.p99_ms)}, largest "
+            f"{format_span(order.largest_ms)}"
         )
-    files = f"; {order.overlapping_files:,} files overlap in time" if order.overlapping_files else ""
+    files = f"; {order.overlapping_files:,} files overlap in time and are merged" if order.overlapping_files else ""
     yield "order", behind + files
     batches = "" if pace.pages_per_batch is None else f"; a training batch holds {pace.pages_per_batch:.1f}"
     yield "pace", f"{pace.pages_per_minute:,.3g} pages a minute{batches}"
@@ -128,6 +130,8 @@ def _content_rows(report: CheckReport, config: PipelineConfig) -> Iterator[Row]:
         f"{about}{visitors.keys:,}, the largest with {largest} of the events; fullest of "
         f"{config.partitions} partitions: {max(report.partitions) / max(even, 1e-9):.2f} times an even share",
     )
+    if report.fields.by_session:
+        yield "", f"{report.fields.by_session:.0%} of the events have a session_id in place of a user_id"
     queries = report.queries
     about = "" if queries.exact else "about "
     yield (

@@ -12,9 +12,9 @@ _EVERY: Final = 50
 MAX_NAMES: Final = 1_000
 
 _KNOWN: Final = {
-    "page": frozenset((*ResultPage.__struct_fields__, "type", "session_id", "features")),
-    "item": frozenset((*Item.__struct_fields__, "features")),
-    "click": frozenset((*Click.__struct_fields__, "type", "session_id", "action")),
+    "page": frozenset((*ResultPage.__struct_fields__, "type", "session_id")),
+    "item": frozenset(Item.__struct_fields__),
+    "click": frozenset((*Click.__struct_fields__, "type", "session_id")),
 }
 _OPTIONAL_ITEM_FIELDS: Final = ("title", "price", "category", "brand", "relevance", "position")
 _decode = msgspec.json.Decoder().decode
@@ -37,6 +37,7 @@ class FieldReport(msgspec.Struct):
 
     Attributes:
         pages, items, clicks: how many were looked at.
+        by_session: share of events that have a `session_id` and no `user_id`.
         present: share of items with each optional field.
         features: custom features and context, the most frequent first.
         ignored: share of events or items with each field that is not part of the contract, by `page.NAME` and so on.
@@ -45,6 +46,7 @@ class FieldReport(msgspec.Struct):
     pages: int
     items: int
     clicks: int
+    by_session: float
     present: dict[str, float]
     features: list[Feature]
     ignored: dict[str, float]
@@ -56,6 +58,7 @@ class FieldSample:
     def __init__(self) -> None:
         self._valid = 0
         self._seen = {"page": 0, "item": 0, "click": 0}
+        self._by_session = 0
         self._present: dict[str, int] = {}
         self._ignored: dict[tuple[str, str], int] = {}
         self._features: dict[tuple[str, str], dict[str, int]] = {}
@@ -66,6 +69,7 @@ class FieldSample:
         if self._valid > _FIRST_LINES and self._valid % _EVERY:
             return
         event: dict[str, Any] = _decode(line)
+        self._by_session += event.get("user_id") is None and event.get("session_id") is not None
         if event["type"] == "click":
             self._count("click", event)
             return
@@ -91,6 +95,7 @@ class FieldSample:
             pages=self._seen["page"],
             items=self._seen["item"],
             clicks=self._seen["click"],
+            by_session=self._by_session / max(self._seen["page"] + self._seen["click"], 1),
             present={name: self._present.get(name, 0) / items for name in _OPTIONAL_ITEM_FIELDS},
             features=sorted(features, key=lambda feature: (feature.place, -feature.share, feature.name)),
             ignored={f"{kind}.{name}": count / self._seen[kind] for (kind, name), count in ignored},

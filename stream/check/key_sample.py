@@ -14,7 +14,8 @@ from prectr.stream.events.contract import Click, Item, ResultPage
 MAX_ENTRIES: Final = 8 << 20
 """Pages, clicks and shown items held at most: about 250 MB with the work on them. 700,000 pages of 10 items fit."""
 
-_encode = msgspec.msgpack.Encoder().encode
+# As in stage join: maps are sorted by key, so that equal content has equal bytes.
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class SampledPages(NamedTuple):

@@ -33,8 +33,8 @@ class FileSummary(msgspec.Struct):
     Attributes:
         lines: lines or rows read, valid or not.
         first_ts, last_ts: earliest and latest time of its valid events; None without any.
-        error: why the rest of the file cannot be read; None if it was read to its end.
-        looks_like: what the content looks like if it is not one JSON event per line; None if it is.
+        behind: its valid events that step back within the file by more than `allowed_lateness`.
+        other_content: what it holds, and what to do, if that is obviously not one JSON event per line; else None.
     """
 
     path: str
@@ -42,17 +42,18 @@ class FileSummary(msgspec.Struct):
     lines: int = 0
     first_ts: int | None = None
     last_ts: int | None = None
-    error: str | None = None
-    looks_like: str | None = None
+    behind: int = 0
+    other_content: str | None = None
 
-    def add_time(self, ts: int) -> None:
-        """Extend the range of times by that of an event."""
-        if self.first_ts is None or self.last_ts is None:
-            self.first_ts = self.last_ts = ts
-        elif ts < self.first_ts:
-            self.first_ts = ts
-        elif ts > self.last_ts:
-            self.last_ts = ts
+    @property
+    def times(self) -> tuple[int, int] | None:
+        """The earliest and the latest time."""
+        return None if self.first_ts is None or self.last_ts is None else (self.first_ts, self.last_ts)
+
+    def add_times(self, first: int, last: int) -> None:
+        """Extend the range of times."""
+        known_first, known_last = self.times or (first, last)
+        self.first_ts, self.last_ts = min(first, known_first), max(last, known_last)
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +76,7 @@ class CheckReport(msgspec.Struct, kw_only=True):
 
     Attributes:
         ready: whether a replay would go right: no finding is a problem.
+        read_error: why the rest of the log cannot be read; None if it was read to its end.
         sampled: share of the request ids on which clicks, duplicates and pace were computed; 1: all, exact.
         estimate: None if none was asked for or no page is valid.
     """
@@ -83,6 +85,7 @@ class CheckReport(msgspec.Struct, kw_only=True):
     findings: list[Finding]
     files: list[FileSummary]
     lines: int
+    read_error: str | None
     validity: ValidityReport
     order: OrderReport
     clicks: ClickReport

@@ -8,6 +8,7 @@ import msgspec
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Event
 from prectr.stream.join.event_clock import EventClock
+from prectr.stream.replay.disorder import Disorder
 
 _QUANTILES: Final = (0.5, 0.99)
 
@@ -18,21 +19,22 @@ class OrderReport(msgspec.Struct):
     Attributes:
         first_ts, last_ts: earliest and latest time; None without a valid event.
         events: valid events.
-        behind: those that step back by more than `allowed_lateness` behind the latest time accepted in their partition.
-        median_ms, p99_ms, largest_ms: how far these step back, in ms; quantiles are rounded up to a power of two.
+        behind: those that step back by more than `allowed_lateness` behind the events read before, as in a report.
+        median_ms, p99_ms, largest_ms: how far events step back in their partition, beyond `allowed_lateness`, in ms;
+            quantiles are rounded up to a power of two.
         ahead: events further ahead than `max_clock_skew` that are dead letters as `future_timestamp`.
-        overlapping_files: files that begin before the one read before them ends.
+        overlapping_files: files that begin before one that is named before them ends; they are merged by time.
     """
 
-    first_ts: int | None = None
-    last_ts: int | None = None
-    events: int = 0
-    behind: int = 0
-    median_ms: int = 0
-    p99_ms: int = 0
-    largest_ms: int = 0
-    ahead: int = 0
-    overlapping_files: int = 0
+    first_ts: int | None
+    last_ts: int | None
+    events: int
+    behind: int
+    median_ms: int
+    p99_ms: int
+    largest_ms: int
+    ahead: int
+    overlapping_files: int
 
 
 class TimeOrder:
@@ -43,7 +45,10 @@ class TimeOrder:
             EventClock(round(config.allowed_lateness * 1000), round(config.max_clock_skew * 1000))
             for _ in range(config.partitions)
         ]
-        self._report = OrderReport()
+        self._lateness = round(config.allowed_lateness * 1000)
+        self._skew = round(config.max_clock_skew * 1000)
+        self._disorder = Disorder()
+        self._ahead = self._largest = 0
         self._steps: dict[int, int] = {}
         """Number of steps back by the bit length of their size in ms."""
 
@@ -53,37 +58,43 @@ class TimeOrder:
         is_ahead = clock.observe(ts, event.user_id)
         watermark = clock.watermark
         if watermark >= clock.next_expiry:
-            self._report.ahead += sum(1 for _ in clock.pop_expired())
+            self._ahead += sum(1 for _ in clock.pop_expired())
         if is_ahead:
             clock.quarantine(ts, event.user_id, 0, b"")
         if ts < watermark:
-            self._step_back(watermark + clock.allowed_lateness - ts)
+            self._step_back(watermark + self._lateness - ts)
         return watermark
 
-    def report(self, ranges: Sequence[tuple[int, int]], events: int) -> OrderReport:
-        """Summarise. ranges: earliest and latest time of each file, in the order in which they are read."""
-        report = self._report
-        report.events = events
-        if ranges:
-            report.first_ts = min(first for first, _ in ranges)
-            report.last_ts = max(last for _, last in ranges)
-        report.overlapping_files = overlapping(ranges)
-        report.median_ms, report.p99_ms = (self._quantile(share) for share in _QUANTILES)
-        return report
+    def add_times(self, times: Sequence[int]) -> None:
+        """Take in the times of the next events, of all partitions (ms)."""
+        self._disorder.add(times, self._lateness, self._skew)
+
+    def report(self, ranges: Sequence[tuple[int, int]]) -> OrderReport:
+        """Summarise. ranges: earliest and latest time of each file, in the order in which they are named."""
+        median, p99 = (self._quantile(share) for share in _QUANTILES)
+        return OrderReport(
+            first_ts=min((first for first, _ in ranges), default=None),
+            last_ts=max((last for _, last in ranges), default=None),
+            events=self._disorder.events,
+            behind=self._disorder.behind,
+            median_ms=median,
+            p99_ms=p99,
+            largest_ms=self._largest,
+            ahead=self._ahead,
+            overlapping_files=overlapping(ranges),
+        )
 
     def _step_back(self, size: int) -> None:
-        report = self._report
-        report.behind += 1
-        report.largest_ms = max(report.largest_ms, size)
+        self._largest = max(self._largest, size)
         bits = size.bit_length()
         self._steps[bits] = self._steps.get(bits, 0) + 1
 
     def _quantile(self, share: float) -> int:
-        rest = share * self._report.behind
+        rest = share * sum(self._steps.values())
         for bits in sorted(self._steps):
             rest -= self._steps[bits]
             if rest <= 0:
-                return min(1 << bits, self._report.largest_ms)
+                return min(1 << bits, self._largest)
         return 0
 
 

@@ -1,14 +1,22 @@
 """Units of time: what `ts` counts, told by its magnitude."""
 
-from datetime import datetime
 from typing import Final
 
 import msgspec
 
-_UNITS: Final = ((10**11, "seconds"), (10**14, "milliseconds"), (10**17, "microseconds"), (10**20, "nanoseconds"))
-"""Upper limits. Read in the right unit, each covers the years 1973 to 5138, so no plausible time is in two."""
-ISO: Final = "ISO 8601"
-UNKNOWN: Final = "not a time"
+from prectr.stream.events.event_time import MIN_TS
+
+_MILLISECONDS: Final = (
+    ("seconds", 1_000.0),
+    ("milliseconds", 1.0),
+    ("microseconds", 1e-3),
+    ("nanoseconds", 1e-6),
+    ("days", 86_400_000.0),
+)
+_LATEST: Final = 4_102_444_800_000
+"""2100-01-01 in ms. From 2000 to there, no time is plausible in two units."""
+VALID: Final = "milliseconds or ISO 8601"
+UNKNOWN: Final = "no known unit"
 
 
 class _Time(msgspec.Struct):
@@ -18,25 +26,10 @@ class _Time(msgspec.Struct):
 _decode_time = msgspec.json.Decoder(_Time).decode
 
 
-def unit_of(ts: float | str | None) -> str:
-    """Return the unit of a time as it was logged: `seconds` … `nanoseconds`, `ISO 8601`, or `not a time`."""
-    if isinstance(ts, str):
-        try:
-            number = float(ts)
-        except ValueError:
-            return _unit_of_text(ts)
-        return f"{unit_of(number)} as text"
-    if ts is None or ts <= 0:
-        return UNKNOWN
-    return next((name for limit, name in _UNITS if ts < limit), UNKNOWN)
-
-
-def _unit_of_text(text: str) -> str:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return UNKNOWN
-    return ISO
+def unit_of(ts: float) -> str:
+    """Return the unit in which a number is a time between 2000 and 2100: `seconds` …, or `no known unit`."""
+    plausible = (unit for unit, milliseconds in _MILLISECONDS if MIN_TS <= ts * milliseconds < _LATEST)
+    return next(plausible, UNKNOWN)
 
 
 class TimeUnits:
@@ -45,22 +38,25 @@ class TimeUnits:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add(self, ts: int) -> None:
-        """Count the time of a valid event, which the contract reads as milliseconds."""
-        self._add("milliseconds" if ts >= 10**11 else unit_of(ts))
-
     def add_line(self, line: bytes) -> None:
-        """Count the time of a line that is not valid, if one is found in it."""
+        """Count the time of a line that is not valid, if a time is found in it."""
         try:
-            unit = unit_of(_decode_time(line).ts)
+            ts = _decode_time(line).ts
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
-        if unit != UNKNOWN:
-            self._add(unit)
+        if isinstance(ts, str):
+            try:
+                unit = f"{unit_of(float(ts))} in quotes"
+            except ValueError:
+                return
+        elif ts is None:
+            return
+        else:
+            unit = unit_of(ts)
+        if not unit.startswith(UNKNOWN):
+            self._counts[unit] = self._counts.get(unit, 0) + 1
 
-    def counts(self) -> dict[str, int]:
-        """Return the counts by unit, the most frequent first."""
-        return dict(sorted(self._counts.items(), key=lambda entry: -entry[1]))
-
-    def _add(self, unit: str) -> None:
-        self._counts[unit] = self._counts.get(unit, 0) + 1
+    def counts(self, valid: int) -> dict[str, int]:
+        """Return the counts by unit, the most frequent first. valid: number of valid events."""
+        counts = self._counts | ({VALID: valid} if valid else {})
+        return dict(sorted(counts.items(), key=lambda entry: -entry[1]))

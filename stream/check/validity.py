@@ -25,11 +25,19 @@ class Cause(msgspec.Struct):
 
 
 class ValidityReport(msgspec.Struct):
-    """Counts of lines by what they are; causes: the most frequent first. units: times by unit, valid or not."""
+    """Lines by what they are.
+
+    Attributes:
+        pages, empty_pages: all pages; those without items, which are counted and go no further.
+        clicks: events of `click_actions`. other_actions: the others, by action.
+        invalid, causes: lines that would be dead letters, and why, the most frequent first.
+        units: times by unit; those of invalid lines as far as they are told by their magnitude.
+    """
 
     pages: int
     empty_pages: int
     clicks: int
+    other_actions: dict[str, int]
     invalid: int
     causes: list[Cause]
     units: dict[str, int]
@@ -64,7 +72,10 @@ class InvalidLines:
 
 
 def validity_report(
-    invalid: InvalidLines, units: TimeUnits, *, pages: int, empty_pages: int, clicks: int
+    invalid: InvalidLines, units: TimeUnits, *, pages: int, empty_pages: int, clicks: int, other_actions: dict[str, int]
 ) -> ValidityReport:
     """Summarise the counts of a log."""
-    return ValidityReport(pages, empty_pages, clicks, invalid.count, invalid.causes(), units.counts())
+    valid = pages + clicks + sum(other_actions.values())
+    return ValidityReport(
+        pages, empty_pages, clicks, other_actions, invalid.count, invalid.causes(), units.counts(valid)
+    )

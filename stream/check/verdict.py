@@ -5,20 +5,21 @@ from typing import Final
 
 from prectr.state.setting import format_duration
 from prectr.stream.check.report import CheckReport, Finding
-from prectr.stream.check.validity import Cause
 from prectr.stream.config import PipelineConfig
 
 PROBLEM: Final = "problem"
 WARNING: Final = "warning"
 
-_LOST: Final = (0.01, 0.10)
-"""Share of clicks lost for one reason (no page, not shown, window, order): from the first on a warning, then a
-problem."""
-_INVALID: Final = (0.01, 0.10)
+# Each pair: the share above which something is a warning, and above which it is a problem. Problems are what the
+# report of a replay would warn of.
+_INVALID: Final = (0.001, 0.01)
 _OTHER_UNIT: Final = (0.001, 0.01)
 _AHEAD: Final = (0.0, 0.01)
-_BEHIND: Final = (0.001, 0.05)
+_BEHIND: Final = (0.001, 0.01)
+_LOST: Final = (0.01, 0.05)
+"""Of clicks, for one reason: no page, not shown, window or order."""
 _LARGEST_VISITOR: Final = (0.1, 0.5)
+_MAX_QUERY: Final = 0.5
 _MIN_EVENTS: Final = 100
 """Below this many events nothing is said of how they spread over visitors, queries and partitions."""
 _SKEW: Final = 2.0
@@ -26,16 +27,10 @@ _SKEW: Final = 2.0
 _SPARSE: Final = 4.0
 """Pages in a training batch below which a page costs several times as much."""
 _MIN_TITLES: Final = 0.5
-_SORT: Final = "sort the log by ts (ORDER BY ts in the export)"
-_CONVERT: Final = "prectr convert mapping.toml FILE --draft proposes a mapping for it"
-
-_CAUSE_ADVICE: Final = (
-    ("position", "positions count from 1; leave the field out to use the order of the list"),
-    ("relevance", "levels are 1 to 4; leave the field out to have them filled in"),
-    ("price", "a price is a number without currency"),
-    ("user_id", "an event needs a user_id"),
-    ("ts", "ts is in milliseconds since 1970"),
-)
+_OTHER_UNITS: Final = ("seconds", "microseconds", "nanoseconds", "days")
+_SORT: Final = "sort it by ts: ORDER BY ts in the export, or jq -cs 'sort_by(.ts)[]' for a small file"
+_CONVERT: Final = "prectr convert mapping.toml FILE --draft proposes a mapping for another layout"
+_OTHER_LAYOUT: Final = ("not_json", "not_utf8", "unknown_type", "missing_field")
 
 
 def findings_of(report: CheckReport, config: PipelineConfig) -> list[Finding]:
@@ -64,10 +59,10 @@ def _percent(share: float) -> str:
 
 def _of_files(report: CheckReport) -> Iterator[Finding]:
     for file in report.files:
-        if file.looks_like is not None:
-            yield Finding(PROBLEM, "files", f"{file.path} looks like {file.looks_like}", _CONVERT)
-        if file.error is not None:
-            yield Finding(PROBLEM, "files", file.error, "replace it by a whole file")
+        if file.other_content is not None:
+            yield Finding(PROBLEM, "files", file.other_content, _CONVERT)
+    if report.read_error is not None:
+        yield Finding(PROBLEM, "files", report.read_error, "what follows is not part of this check")
 
 
 def _of_validity(report: CheckReport) -> Iterator[Finding]:
@@ -82,30 +77,25 @@ def _of_validity(report: CheckReport) -> Iterator[Finding]:
             f"{validity.invalid:,} of {report.lines:,} lines ({_percent(validity.invalid / report.lines)}) are not "
             f"valid events and would be dead letters; most often {cause.reason}: {cause.detail}"
         )
-        yield Finding(severity, "events", message, _advice_for(cause))
+        advice = _CONVERT if cause.reason in _OTHER_LAYOUT else "write these fields so in the export"
+        yield Finding(severity, "events", message, advice)
     if validity.invalid == report.lines:
         return
     if validity.pages == validity.empty_pages:
         yield Finding(PROBLEM, "events", "there is no page with items", "add the result pages (type impression)")
     elif validity.clicks == 0:
-        yield Finding(PROBLEM, "events", "there is no click, so there is nothing to learn", "add the clicks")
-
-
-def _advice_for(cause: Cause) -> str:
-    if cause.reason in ("not_json", "unknown_type", "not_utf8"):
-        return _CONVERT
-    return next((advice for field, advice in _CAUSE_ADVICE if field in cause.detail), _CONVERT)
+        actions = ", ".join(f"{count:,} {action}" for action, count in validity.other_actions.items())
+        advice = f"set click_actions; there are {actions}" if actions else "add the clicks"
+        yield Finding(PROBLEM, "events", "there is no click, so there is nothing to learn", advice)
 
 
 def _of_times(report: CheckReport) -> Iterator[Finding]:
     units = report.validity.units
     total = sum(units.values())
-    foreign = {unit: count for unit, count in units.items() if unit in ("seconds", "microseconds", "nanoseconds")}
-    if not foreign:
-        return
+    foreign = sum(count for unit, count in units.items() if unit.startswith(_OTHER_UNITS))
     counted = ", ".join(f"{count:,} in {unit}" for unit, count in units.items())
     mixed = "units of time are mixed: " if len(units) > 1 else "ts is not in milliseconds: "
-    severity = _severity(sum(foreign.values()) / total, _OTHER_UNIT)
+    severity = _severity(foreign / max(total, 1), _OTHER_UNIT)
     if severity is not None:
         yield Finding(severity, "time", mixed + counted, "write every ts in milliseconds since 1970")
 
@@ -121,7 +111,9 @@ def _of_order(report: CheckReport) -> Iterator[Finding]:
             f"{format_duration(order.largest_ms / 1000)}; {count.joined:,} clicks join as it is, "
             f"{count.joined_if_sorted:,} if it were sorted"
         )
-        yield Finding(PROBLEM if PROBLEM in severities else WARNING, "order", message, _SORT)
+        worst = max(report.files, key=lambda file: file.behind)
+        advice = f"{_SORT}; most of it is in {worst.path}" if len(report.files) > 1 and worst.behind else _SORT
+        yield Finding(PROBLEM if PROBLEM in severities else WARNING, "order", message, advice)
     severity = None if order.events == 0 else _severity(order.ahead / order.events, _AHEAD)
     if severity is not None:
         message = f"{order.ahead:,} events are ahead of all others and would be dead letters (future_timestamp)"
@@ -165,14 +157,14 @@ def _of_spread(report: CheckReport) -> Iterator[Finding]:
     if severity is not None:
         largest = report.visitors.largest_key
         whose = "all events are" if report.visitors.keys == 1 else f"{_percent(share)} of the events are"
-        advice = "give logged-out visitors a user_id each, such as a session or cookie id"
+        advice = "leave user_id out for logged-out visitors, and give them a session_id"
         yield Finding(severity, "visitors", f"{whose} under the one id {largest!r}", advice)
     even = events / len(report.partitions)
     fullest = max(report.partitions)
     if fullest > _SKEW * even:
         message = f"the fullest of {len(report.partitions)} partitions has {fullest / even:.1f} times an even share"
         yield Finding(WARNING, "visitors", message, "more visitors even it out; a replay is right all the same")
-    if report.queries.largest > _LARGEST_VISITOR[1] * report.queries.events:
+    if report.queries.largest > _MAX_QUERY * report.queries.events:
         share = report.queries.largest / report.queries.events
         message = f"{_percent(share)} of the pages have the one query {report.queries.largest_key!r}"
         yield Finding(WARNING, "queries", message, "check that the query is what the visitor typed")

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from prectr.stream.check.report import CheckReport, FileSummary
-from prectr.stream.check.survey import Run, Survey
+from prectr.stream.check.survey import Survey
 from prectr.stream.config import PipelineConfig
+from prectr.stream.readers import Run
 
 
 def check_lines(
     lines: Sequence[bytes], *, batch_pages: int = 16, batch_span: float = 60.0, **config: Any
 ) -> CheckReport:
     """Check lines as one file `log.jsonl`, in one partition unless `config` says otherwise."""
-    survey = Survey(PipelineConfig(**{"partitions": 1} | config))
     file = FileSummary("log.jsonl", sum(map(len, lines)))
+    survey = Survey(PipelineConfig(**{"partitions": 1} | config), [file])
     for start in range(0, len(lines), 7):
         part = lines[start : start + 7]
-        survey.add(part, [Run(file, start, len(part))])
-    return survey.report([file], batch_pages, batch_span)
+        survey.add(part, [Run(0, start, len(part), None)])
+    return survey.report(batch_pages, batch_span)
 
 
 def found(report: CheckReport) -> dict[str, str]:

@@ -48,22 +48,24 @@ def test_the_number_of_causes_kept_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("ts", "unit"),
     [
+        (19_675, "days"),
         (1_700_000_000, "seconds"),
         (1_700_000_000.25, "seconds"),
         (1_700_000_000_000, "milliseconds"),
         (1_700_000_000_000_000, "microseconds"),
         (1_700_000_000_000_000_000, "nanoseconds"),
-        ("2023-11-14T22:13:20Z", "ISO 8601"),
-        ("1700000000", "seconds as text"),
-        (0, "not a time"),
-        (-5, "not a time"),
-        (None, "not a time"),
-        ("yesterday", "not a time"),
-        (float("nan"), "not a time"),
+        (0, "no known unit"),
+        (-5, "no known unit"),
+        (float("nan"), "no known unit"),
     ],
 )
-def test_a_unit_of_time_is_told_by_its_magnitude(ts: float | str | None, unit: str) -> None:
+def test_a_unit_of_time_is_told_by_its_magnitude(ts: float, unit: str) -> None:
     assert unit_of(ts) == unit
+
+
+def test_the_unit_of_a_number_in_quotes_is_told_too() -> None:
+    lines = [page("r", "u", T).replace(str(T).encode(), ts) for ts in (b'"1700000000"', b'"yesterday"', b"null", b"[]")]
+    assert check_lines(lines).validity.units == {"seconds in quotes": 1}
 
 
 def test_mixed_units_are_told_apart() -> None:
@@ -71,10 +73,10 @@ def test_mixed_units_are_told_apart() -> None:
     lines += [json.dumps(json.loads(line) | {"ts": 1_700_000_000}).encode() for line in lines[:6]]
     lines += [json.dumps(json.loads(line) | {"ts": T * 1000}).encode() for line in lines[:4]]
     report = check_lines(lines)
-    assert report.validity.units == {"milliseconds": 90, "seconds": 6, "microseconds": 4}
+    assert report.validity.units == {"milliseconds or ISO 8601": 90, "seconds": 6, "microseconds": 4}
     time = next(finding for finding in report.findings if finding.subject == "time")
     assert time.severity == "problem"
-    assert time.message == "units of time are mixed: 90 in milliseconds, 6 in seconds, 4 in microseconds"
+    assert time.message == "units of time are mixed: 90 in milliseconds or ISO 8601, 6 in seconds, 4 in microseconds"
 
 
 def test_a_log_in_seconds_is_a_problem() -> None:
@@ -89,3 +91,32 @@ def test_a_log_without_clicks_pages_or_lines_is_a_problem() -> None:
     assert found(check_lines([click("r", "u", T)]))["events"] == "problem"
     assert found(check_lines([]))["events"] == "problem"
     assert check_lines([page("r", "u", T), click("r", "u", T + SECOND)]).findings == []
+
+
+def test_pages_without_items_and_other_actions_are_counted_apart() -> None:
+    lines = [
+        page("r1", "u", T),
+        page("r2", "u", T, items=(), levels=()),
+        click("r1", "u", T + SECOND),
+        *(click("r1", "u", T + SECOND)[:-1] + b', "action": "cart"}' for _ in range(2)),
+    ]
+    report = check_lines(lines)
+    assert (report.validity.pages, report.validity.empty_pages, report.validity.clicks) == (2, 1, 1)
+    assert report.validity.other_actions == {"cart": 2}
+    assert (report.clicks.pages, report.clicks.clicks, report.items.pages) == (1, 1, 1)
+    assert report.findings == []
+    counted = check_lines(lines, click_actions=("click", "cart"))
+    assert (counted.validity.clicks, counted.clicks.distinct, counted.validity.other_actions) == (3, 1, {})
+
+
+def test_a_log_with_other_actions_alone_names_the_setting() -> None:
+    lines = [page("r1", "u", T), click("r1", "u", T + SECOND)[:-1] + b', "action": "click_through"}']
+    advice = {finding.advice for finding in check_lines(lines).findings}
+    assert advice == {"set click_actions; there are 1 click_through"}
+
+
+def test_a_session_takes_the_place_of_a_user() -> None:
+    lines = [page(f"r{number}", f"u{number}", T + number) for number in range(3)]
+    lines += [page(f"s{number}", "x", T + number).replace(b'"user_id"', b'"session_id"') for number in range(1)]
+    report = check_lines(lines)
+    assert (report.visitors.keys, report.fields.by_session, report.fields.ignored) == (4, 0.25, {})
