@@ -11,6 +11,7 @@ from rich.text import Text
 from prectr.ops.cli.terminal_escape import printable
 from prectr.state.setting import format_duration
 from prectr.stream.check.report import CheckReport, Finding
+from prectr.stream.check.spans import format_span
 from prectr.stream.config import PipelineConfig
 
 _FILE_WIDTH: Final = 120
@@ -18,6 +19,8 @@ _FILE_WIDTH: Final = 120
 _CAUSES: Final = 4
 _NAMES: Final = 8
 _STYLES: Final = {"problem": "bold red", "warning": "yellow"}
+
+_PLACES: Final = {"page.features": "page", "item.features": "item", "page.context": "context"}
 
 Row = tuple[str, str]
 
@@ -73,7 +76,10 @@ def _time_rows(report: CheckReport) -> Iterator[Row]:
     assert order.first_ts is not None
     assert order.last_ts is not None
     span = format_span(order.last_ts - order.first_ts)
-    units = ", ".join(f"{unit} ({count:,})" for unit, count in report.validity.units.items())
+    units = ", ".join(
+        f"{unit} ({count:,})" if len(report.validity.units) > 1 else unit
+        for unit, count in report.validity.units.items()
+    )
     yield "time", f"{_moment(order.first_ts)} to {_moment(order.last_ts)} ({span}); ts in {units}"
     behind = "no event steps back in time by more than allowed_lateness"
     if order.behind:
@@ -117,7 +123,8 @@ def _click_rows(report: CheckReport, config: PipelineConfig) -> Iterator[Row]:
     if clicks.proposed_window_seconds is not None:
         configured = format_duration(config.attribution_window)
         proposed = format_duration(clicks.proposed_window_seconds)
-        yield "", f"{proposed} finds 99 % of what the longest finds; configured: {configured}"
+        joined = _part(clicks.configured.joined, clicks.distinct)
+        yield "", f"configured: {configured}, {joined} joined; {proposed} finds 99 % of what the longest finds"
 
 
 def _content_rows(report: CheckReport, config: PipelineConfig) -> Iterator[Row]:
@@ -147,7 +154,7 @@ def _content_rows(report: CheckReport, config: PipelineConfig) -> Iterator[Row]:
         f"{items.gaps:,} have gaps, {items.repeated_positions:,} a position twice",
     )
     yield "levels", _levels(report, config)
-    features = [f"{each.place}.{each.name} ({each.kind}, {each.share:.0%})" for each in report.fields.features]
+    features = [f"{_PLACES[each.place]}.{each.name} ({each.kind}, {each.share:.0%})" for each in report.fields.features]
     yield "features", _listed(features) or "none"
     if report.fields.ignored:
         yield "ignored", _listed([f"{name} ({share:.0%})" for name, share in report.fields.ignored.items()])
@@ -200,13 +207,3 @@ def _share(count: int, total: int) -> str:
 
 def _moment(ts: int) -> str:
     return f"{datetime.fromtimestamp(ts / 1000, UTC):%Y-%m-%d %H:%M:%S}Z"
-
-
-def format_span(milliseconds: float) -> str:
-    """Return a span of time in its largest unit, to about two digits, such as `4.2 s` or `13 d`."""
-    seconds = milliseconds / 1000
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        if abs(seconds) >= 2 * size or unit == "s":
-            value = seconds / size
-            return f"{value:,.0f} {unit}" if abs(value) >= 10 else f"{value:.1f} {unit}"
-    raise AssertionError

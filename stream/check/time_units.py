@@ -6,9 +6,10 @@ import msgspec
 
 from prectr.stream.events.event_time import MIN_TS
 
-_MILLISECONDS: Final = (
+MILLISECONDS: Final = "milliseconds"
+_IN_MILLISECONDS: Final = (
     ("seconds", 1_000.0),
-    ("milliseconds", 1.0),
+    (MILLISECONDS, 1.0),
     ("microseconds", 1e-3),
     ("nanoseconds", 1e-6),
     ("days", 86_400_000.0),
@@ -28,7 +29,7 @@ _decode_time = msgspec.json.Decoder(_Time).decode
 
 def unit_of(ts: float) -> str:
     """Return the unit in which a number is a time between 2000 and 2100: `seconds` …, or `no known unit`."""
-    plausible = (unit for unit, milliseconds in _MILLISECONDS if MIN_TS <= ts * milliseconds < _LATEST)
+    plausible = (unit for unit, milliseconds in _IN_MILLISECONDS if MIN_TS <= ts * milliseconds < _LATEST)
     return next(plausible, UNKNOWN)
 
 
@@ -39,7 +40,7 @@ class TimeUnits:
         self._counts: dict[str, int] = {}
 
     def add_line(self, line: bytes) -> None:
-        """Count the time of a line that is not valid, if a time is found in it."""
+        """Count the time of a line that is not valid, if one in another unit is found in it."""
         try:
             ts = _decode_time(line).ts
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -53,7 +54,7 @@ class TimeUnits:
             return
         else:
             unit = unit_of(ts)
-        if not unit.startswith(UNKNOWN):
+        if not unit.startswith((UNKNOWN, MILLISECONDS)):
             self._counts[unit] = self._counts.get(unit, 0) + 1
 
     def counts(self, valid: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Final
 
 from prectr.state.setting import format_duration
 from prectr.stream.check.report import CheckReport, Finding
+from prectr.stream.check.spans import format_span
 from prectr.stream.config import PipelineConfig
 
 PROBLEM: Final = "problem"
@@ -19,6 +20,9 @@ _BEHIND: Final = (0.001, 0.01)
 _LOST: Final = (0.01, 0.05)
 """Of clicks, for one reason: no page, not shown, window or order."""
 _LARGEST_VISITOR: Final = (0.1, 0.5)
+_FEW_VISITORS: Final = 2
+_TIMES_EVEN: Final = 5.0
+"""Among several visitors, one is conspicuous only with so many times an even share."""
 _MAX_QUERY: Final = 0.5
 _MIN_EVENTS: Final = 100
 """Below this many events nothing is said of how they spread over visitors, queries and partitions."""
@@ -108,7 +112,7 @@ def _of_order(report: CheckReport) -> Iterator[Finding]:
     if severities != {None}:
         message = (
             f"{_percent(behind)} of the events step back in time, by up to "
-            f"{format_duration(order.largest_ms / 1000)}; {count.joined:,} clicks join as it is, "
+            f"{format_span(order.largest_ms)}; {count.joined:,} clicks join as it is, "
             f"{count.joined_if_sorted:,} if it were sorted"
         )
         worst = max(report.files, key=lambda file: file.behind)
@@ -145,18 +149,20 @@ def _of_clicks(report: CheckReport, config: PipelineConfig) -> Iterator[Finding]
             f"{_percent(clicks.configured.joined_if_sorted / most)} of the clicks that one of "
             f"{format_duration(clicks.windows[-1].window_seconds)} finds"
         )
-        yield Finding(severity, "window", message, f"--attribution-window {format_duration(proposed)}")
+        longer = format_duration(proposed)
+        advice = f"set attribution_window to {longer}, such as by PRECTR_ATTRIBUTION_WINDOW={longer}"
+        yield Finding(severity, "window", message, advice)
 
 
 def _of_spread(report: CheckReport) -> Iterator[Finding]:
     events = report.visitors.events
     if events < _MIN_EVENTS:
         return
-    share = report.visitors.largest / events
+    share, visitors = report.visitors.largest / events, report.visitors.keys
     severity = _severity(share, _LARGEST_VISITOR)
-    if severity is not None:
+    if severity is not None and (visitors <= _FEW_VISITORS or share > _TIMES_EVEN / visitors):
         largest = report.visitors.largest_key
-        whose = "all events are" if report.visitors.keys == 1 else f"{_percent(share)} of the events are"
+        whose = "all events are" if visitors == 1 else f"{_percent(share)} of the events are"
         advice = "leave user_id out for logged-out visitors, and give them a session_id"
         yield Finding(severity, "visitors", f"{whose} under the one id {largest!r}", advice)
     even = events / len(report.partitions)
@@ -191,4 +197,4 @@ def _of_pace(report: CheckReport) -> Iterator[Finding]:
         yield Finding(_severity(share, _LOST) or WARNING, "pages", message, "give each page a request_id of its own")
     if pace.pages_per_batch is not None and clicks.pages >= _MIN_EVENTS and pace.pages_per_batch < _SPARSE:
         message = f"a training batch holds {pace.pages_per_batch:.1f} pages, so that training is slow"
-        yield Finding(WARNING, "pace", message, "--batch-span 1d")
+        yield Finding(WARNING, "pace", message, "replay it with --batch-span 1d")
