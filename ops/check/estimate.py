@@ -22,11 +22,10 @@ from prectr.stream.sinks.example_sink import ExampleSink
 
 SAMPLE_PAGES: Final = 500
 _BATCH_LINES: Final = 512
-_CHUNK_PAGES: Final = 32
+_CHUNK_PAGES: Final = 16
+"""Pages between two looks at the clock. It starts after the first of them, which a model allocates memory for."""
 _MAX_SECONDS: Final = 3.0
 """Seconds of training after which a slow model has been measured well enough."""
-_WARM_UP: Final = 0.2
-"""Share of the examples that a model trains on before the clock starts, since the first batches allocate."""
 
 
 def estimate_replay(
@@ -74,11 +73,11 @@ def _first_lines(files: Sequence[str]) -> Iterator[bytes]:
 
 
 def _seconds_per_page(sink: ExampleSink, examples: Sequence[Example]) -> float:
-    first = round(_WARM_UP * len(examples))
-    sink.consume(examples[:first], MIN_WATERMARK)
+    warm_up = examples[:_CHUNK_PAGES] if len(examples) > _CHUNK_PAGES else []
+    sink.consume(warm_up, MIN_WATERMARK)
     started = time.perf_counter()
     pages = 0
-    for start in range(first, len(examples), _CHUNK_PAGES):
+    for start in range(len(warm_up), len(examples), _CHUNK_PAGES):
         chunk = examples[start : start + _CHUNK_PAGES]
         sink.consume(chunk, MIN_WATERMARK)
         pages += len(chunk)

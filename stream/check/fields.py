@@ -68,7 +68,11 @@ class FieldSample:
         self._valid += 1
         if self._valid > _FIRST_LINES and self._valid % _EVERY:
             return
-        event: dict[str, Any] = _decode(line)
+        try:
+            event: dict[str, Any] = _decode(line)
+        except RecursionError:
+            # An ignored field may be nested more deeply than the stack allows here.
+            return
         self._by_session += event.get("user_id") is None and event.get("session_id") is not None
         if event["type"] == "click":
             self._count("click", event)

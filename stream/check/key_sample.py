@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from prectr.stream.events.contract import Click, Item, ResultPage
 
-MAX_ENTRIES: Final = 8 << 20
-"""Pages, clicks and shown items held at most: about 250 MB with the work on them. 700,000 pages of 10 items fit."""
+MAX_ENTRIES: Final = 4 << 20
+"""Pages, clicks and shown items held at most: 250 MB with the work on them. 350,000 pages of 10 items fit."""
 
 # As in stage join: maps are sorted by key, so that equal content has equal bytes.
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode

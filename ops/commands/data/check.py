@@ -30,7 +30,7 @@ def check(
 
     Tells which events are valid and why others are not, units and order of time, clicks that find their page by
     attribution window, visitors, positions, levels, features, and how long a replay will take. Exit code 1 if a
-    replay would go wrong, with what to do about it. A log of more than some 700,000 pages is partly sampled.
+    replay would go wrong, with what to do about it. A log of more than some 350,000 pages is partly sampled.
 
     Example: prectr check logs/ --models prectr-v2,lr --json check.json
     """

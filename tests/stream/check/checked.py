@@ -1,12 +1,16 @@
 """Checks hand-made lines without a file."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from prectr.stream.check.report import CheckReport, FileSummary
 from prectr.stream.check.survey import Survey
 from prectr.stream.config import PipelineConfig
 from prectr.stream.readers import Run
+from tests.kit.stages.events import SECOND, T, page
+
+CROWD: Final = [page(f"crowd{number}", f"crowd{number}", T - 60 * SECOND) for number in range(40)]
+"""Pages of many users before T, after which the event clock of one partition knows the time."""
 
 
 def check_lines(

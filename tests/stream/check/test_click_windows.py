@@ -11,7 +11,7 @@ from prectr.stream.config import PipelineConfig
 from tests.kit.stages.events import HOUR, MINUTE, SECOND, T, click, page
 from tests.kit.stages.join_driver import JoinDriver
 from tests.oracle.world import Disorder, make_world
-from tests.stream.check.checked import check_lines
+from tests.stream.check.checked import CROWD, check_lines
 
 DELAYS = (5, 20, 45, 90, 200, 600, 3_000, 40_000)
 """Seconds from page to click: one in each interval between two windows."""
@@ -51,7 +51,7 @@ def test_the_smallest_window_that_finds_99_percent_is_proposed() -> None:
 
 
 def test_pages_in_one_file_and_clicks_after_them_join_only_if_sorted() -> None:
-    pages = [page(f"r{number}", "u", T + number * MINUTE) for number in range(30)]
+    pages = CROWD + [page(f"r{number}", "u", T + number * MINUTE) for number in range(30)]
     clicks = [click(f"r{number}", "u", T + number * MINUTE + 5 * SECOND) for number in range(30)]
     report = check_lines(pages + clicks)
     # The last page is at minute 29, so the watermark has passed the window of those up to minute 26.
@@ -81,8 +81,8 @@ def test_what_becomes_of_clicks_is_counted_by_reason() -> None:
 
 
 def events() -> st.SearchStrategy[list[bytes]]:
-    """Up to 30 pages and clicks of two users within 50 minutes, in any order, many for the same page."""
-    ts = st.integers(0, 50 * MINUTE // 10_000).map(lambda tens: T + 10_000 * tens)
+    """Up to 30 pages and clicks of two users within 10 minutes, in any order, many for the same page."""
+    ts = st.integers(0, 60).map(lambda tens: T + 10 * SECOND * tens)
     request, user = st.sampled_from(["r0", "r1", "r2"]), st.sampled_from(["u0", "u1"])
     shown = st.sampled_from([("a", "b"), ("a",), ("b", "a"), ("a", "c", "a")])
     pages = st.builds(lambda r, u, t, items: page(r, u, t, items=items), request, user, ts, shown)
@@ -91,13 +91,13 @@ def events() -> st.SearchStrategy[list[bytes]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(events(), st.sampled_from([10.0, 60.0, 120.0, 300.0, 900.0, 3600.0]))
+@given(events(), st.sampled_from([10.0, 60.0, 120.0, 300.0]))
 @example([click("r0", "u0", T), page("r0", "u0", T + 140_000)], 120.0)
 @example([click("r0", "u0", T), page("r0", "u0", T + 125_000)], 120.0)
 def test_counts_are_those_of_stage_join_in_any_order_and_sorted(lines: list[bytes], window: float) -> None:
-    clicks = check_lines(lines, attribution_window=window).clicks
-    assert clicks.configured.joined == joined_by_stage(lines, window)
-    assert clicks.configured.joined_if_sorted == joined_by_stage(by_time(lines), window)
+    clicks = check_lines(CROWD + lines, attribution_window=window).clicks
+    assert clicks.configured.joined == joined_by_stage(CROWD + lines, window)
+    assert clicks.configured.joined_if_sorted == joined_by_stage(by_time(CROWD + lines), window)
     assert clicks.configured in clicks.windows
 
 

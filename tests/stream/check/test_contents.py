@@ -10,15 +10,16 @@ from prectr.stream.check.fields import Feature
 from prectr.stream.check.pace import mean_batch, pace_report
 from prectr.stream.check.time_order import overlapping
 from tests.kit.stages.events import DAY, HOUR, MINUTE, SECOND, T, click, page
-from tests.stream.check.checked import check_lines, found
+from tests.stream.check.checked import CROWD, check_lines, found
 
 
 def test_lines_that_step_back_are_counted_beyond_the_allowed_lateness() -> None:
     steps = (0, 60, 56, 55, 54, 20, 100)
-    report = check_lines([page(f"r{number}", f"u{number}", T + 1000 * step) for number, step in enumerate(steps)])
+    lines = [page(f"r{number}", f"u{number}", T + SECOND * step) for number, step in enumerate(steps)]
+    report = check_lines(CROWD + lines)
     # 54 and 20 are more than 5 s behind 60.
-    assert (report.order.events, report.order.behind, report.order.largest_ms) == (7, 2, 40 * SECOND)
-    assert (report.order.first_ts, report.order.last_ts) == (T, T + 100 * SECOND)
+    assert (report.order.events, report.order.behind, report.order.largest_ms) == (47, 2, 40 * SECOND)
+    assert (report.order.first_ts, report.order.last_ts) == (T - 60 * SECOND, T + 100 * SECOND)
     assert 6 * SECOND <= report.order.median_ms <= 2 * 6 * SECOND
     assert report.order.p99_ms == 40 * SECOND
     assert found(report)["order"] == "problem"
@@ -108,3 +109,10 @@ def test_pages_a_minute_and_a_sparse_log() -> None:
     assert pace_report(times, 1.0, 16, 10 * 86_400.0).pages_per_batch == 25 / 2
     assert pace_report(times, 0.25, 16, 10 * 86_400.0).pages_per_minute == 100 / (24 * 60)
     assert pace_report(times[:0], 1.0, 16, 60.0).pages_per_batch is None
+
+
+def test_a_field_that_is_nested_too_deeply_to_look_at_is_left_out() -> None:
+    deep = page("r", "u", T)[:-1] + b', "more": ' + b"[" * 900 + b"]" * 900 + b"}"
+    report = check_lines([deep, page("r2", "u", T)])
+    assert (report.validity.pages, report.validity.invalid) == (2, 0)
+    assert report.fields.pages in (1, 2)

@@ -11,9 +11,9 @@ from prectr.stream.check import CheckReport, survey_log
 from prectr.stream.config import PipelineConfig
 from prectr.stream.readers import Order
 from testkit.command import write_log
-from tests.kit.stages.disordered import disordered_log
 from tests.kit.stages.events import MINUTE, SECOND, T, click, page
 from tests.kit.stages.replays import replay_to_end
+from tests.oracle.world import Disorder, make_world
 
 
 def survey(*paths: Path, partitions: int = 2, order: Order = "time") -> CheckReport:
@@ -50,7 +50,7 @@ def test_the_file_that_is_out_of_order_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("partitions", "order"), [(1, "time"), (3, "time"), (2, "given")])
 def test_counts_are_those_of_a_replay_of_the_files(tmp_path: Path, partitions: int, order: Order) -> None:
-    lines = disordered_log()
+    lines = make_world(3, Disorder(pages=150, users=9, gap=30.0, late=0.1, nights=2, malformed=0.05, conflict=0.05))
     third = len(lines) // 3 + 1
     thirds = [lines[part::3] if order == "time" else lines[part * third : (part + 1) * third] for part in range(3)]
     paths = [write_log(tmp_path / f"{part}.jsonl", some) for part, some in enumerate(thirds)]
@@ -59,8 +59,10 @@ def test_counts_are_those_of_a_replay_of_the_files(tmp_path: Path, partitions: i
     report = survey(*paths, partitions=partitions, order=order)
     assert report.clicks.configured.joined == outcomes.clicks.joined
     assert report.lines == outcomes.records == len(lines)
-    assert report.validity.empty_pages == outcomes.pages.empty
-    assert report.validity.clicks + report.validity.invalid + report.validity.pages == len(lines)
+    validity = report.validity
+    assert validity.empty_pages == outcomes.pages.empty
+    assert sum(validity.other_actions.values()) == outcomes.clicks.other_action
+    assert validity.pages + validity.clicks + outcomes.clicks.other_action + validity.invalid == len(lines)
 
 
 def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
