@@ -106,7 +106,7 @@ class KeySample:
 
     def pages(self) -> SampledPages:
         """Return the pages of the sample."""
-        return SampledPages(*self._pages.numpy(), np.array(self._shown, dtype=np.uint64))
+        return SampledPages(*(*self._pages.numpy(), np.array(self._shown, dtype=np.uint64)))
 
     def clicks(self) -> SampledClicks:
         """Return the clicks of the sample."""
