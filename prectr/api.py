@@ -44,7 +44,7 @@ def replay(
         >>> print(report.models[0].auc, report.models[0].gauc)
 
     Args:
-        files: logs: files, directories or glob patterns, read in this order.
+        files: logs: files, directories or glob patterns; several files are merged by event time.
         run_dir: folder for state, checkpoints, report.json and report.html.
         model: the rankers to train in one pass; none are trained for an empty sequence. Default: setting `model`.
         config: TOML file with settings.

@@ -12,9 +12,11 @@ from prectr.model.quality.oracle import Oracle
 from prectr.model.quality.quality import Quality
 from prectr.ops.report import QueryPreference, Report, RunSummary, build_report, model_report
 from prectr.ops.report.levels import LevelReport, level_report
+from prectr.ops.report.log.health import LogOrder
 from prectr.ops.settings.loader import Settings, describe
 from prectr.state.errors import UsageError
 from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.replay.rejections import RejectionKind
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
@@ -111,14 +113,25 @@ def make_report(
     *,
     dead_letters: Mapping[str, int],
     late_records: int,
+    rejections: Sequence[RejectionKind] = (),
+    log_order: LogOrder | None = None,
 ) -> Report:
-    """Build the report of a run. dead_letters: by reason. late_records: records behind the merged watermark."""
+    """Build the report of a run.
+
+    Args:
+        dead_letters: by reason.
+        late_records: records behind the merged watermark.
+        rejections: kinds of dead letters, the most frequent first.
+        log_order: how the log runs in time, if it is known.
+    """
     summary = RunSummary(
         pages=run.digest.pages,
         impressions=run.digest.impressions,
         outcomes=run.outcomes,
         dead_letters=dict(dead_letters),
         late_records=late_records,
+        rejections=list(rejections),
+        log_order=log_order,
         top_queries=[
             QueryPreference(query=query, impressions=counts[:4], clicks=counts[4:])
             for query, counts in run.top_queries.top(TOP_QUERY_COUNT)

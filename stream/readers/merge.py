@@ -15,6 +15,8 @@ from prectr.stream.readers.logfile import LogFile
 
 Order = Literal["time", "given"]
 
+_SHORTEST_SHARE: Final = 8
+"""A batch that ends with a file has at least an eighth of the lines, so that small files cost no more than large ones."""
 _MAX_BATCH_BYTES: Final = 1 << 25
 _SHARED_BYTES: Final = 1 << 25
 """Bytes of lines in memory that all files share; every file has at least `_MIN_BLOCK_BYTES`."""
@@ -56,26 +58,25 @@ class LogBatch(msgspec.Struct):
 
 
 def read_in_order(
-    parts: Sequence[LogPart], batch_lines: int, *, order: Order, max_skew: int, whole_lines: bool = False
+    parts: Sequence[LogPart], batch_lines: int, *, order: Order, whole_lines: bool = False
 ) -> Iterator[LogBatch]:
     """Yield the lines of a log, `batch_lines` at a time, in bounded memory.
 
-    Each file is read in its own order. By "time", the next line is that with the smallest key of all files' next
+    A batch ends with a file where it is not too short for that. Each file is read in its own order. By "time", the next line is that with the smallest key of all files' next
     lines (`merge_keys`: its event time, if no clock is wrong), of equals that of the first file. The order depends on
-    the lines alone, so reading can be resumed at any line. A batch can be shorter; it ends at 32 MiB.
+    the lines alone, so reading can be resumed at any line. A batch ends at 32 MiB at the latest.
 
     Args:
         parts: what is to be read, in the given order.
-        max_skew: in ms, for `merge_keys`.
         whole_lines: leave last lines without a line feed unread.
 
     Raises:
         InputError: as `LogFile.chunks`, after everything before it in the order has been yielded.
     """
-    if order == "given" or len(parts) == 1:
+    if order == "given" or len(parts) <= 1:
         yield from _one_after_the_other(parts, batch_lines, whole_lines)
     else:
-        yield from _Merge(parts, max_skew, whole_lines).batches(batch_lines)
+        yield from _Merge(parts, whole_lines).batches(batch_lines)
 
 
 def _one_after_the_other(parts: Sequence[LogPart], batch_lines: int, whole_lines: bool) -> Iterator[LogBatch]:
@@ -102,6 +103,9 @@ def _one_after_the_other(parts: Sequence[LogPart], batch_lines: int, whole_lines
                     yield batch
                     batch, size = LogBatch([], [], []), 0
         batch.ended.append(part.index)
+        if len(batch.lines) >= batch_lines // _SHORTEST_SHARE:
+            yield batch
+            batch, size = LogBatch([], [], []), 0
     yield batch
 
 
@@ -111,14 +115,13 @@ class _Source:
     `key` is that of the next line, or a smaller one as long as the file is not loaded.
     """
 
-    def __init__(self, part: LogPart, max_skew: int, whole_lines: bool) -> None:
+    def __init__(self, part: LogPart, whole_lines: bool) -> None:
         self.part = part
         self.key = NO_TIME if part.time is None else part.time
         self.is_loaded = False
         self.read_alone = False
         self.error: InputError | None = None
         self.size = 0
-        self._max_skew = max_skew
         self._whole_lines = whole_lines
         self._floor = self.key
         self._line = part.lines_read
@@ -175,9 +178,7 @@ class _Source:
                 self._read_chunk()
             due = len(self._lines) if self._at_end or self.read_alone else max(0, len(self._lines) - LOOKAHEAD)
             self._keys = (
-                [self._floor] * due
-                if self.read_alone
-                else merge_keys(self._times[: due + LOOKAHEAD], due, self._floor, self._max_skew)
+                [self._floor] * due if self.read_alone else merge_keys(self._times[: due + LOOKAHEAD], due, self._floor)
             )
         if self._keys:
             self.key = self._keys[0]
@@ -199,8 +200,8 @@ class _Source:
 class _Merge:
     """Files that are merged by the keys of their next lines."""
 
-    def __init__(self, parts: Sequence[LogPart], max_skew: int, whole_lines: bool) -> None:
-        self._sources = {part.index: _Source(part, max_skew, whole_lines) for part in parts}
+    def __init__(self, parts: Sequence[LogPart], whole_lines: bool) -> None:
+        self._sources = {part.index: _Source(part, whole_lines) for part in parts}
         self._loaded = 0
 
     def batches(self, batch_lines: int) -> Iterator[LogBatch]:
@@ -230,7 +231,8 @@ class _Merge:
                 batch.ended.append(index)
                 self._loaded -= 1
                 del self._sources[index]
-            if len(batch.lines) >= batch_lines or size >= _MAX_BATCH_BYTES:
+            least = batch_lines // _SHORTEST_SHARE if batch.ended else batch_lines
+            if len(batch.lines) >= least or size >= _MAX_BATCH_BYTES:
                 yield batch
                 batch, size = LogBatch([], [], []), 0
         yield batch

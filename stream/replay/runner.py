@@ -41,14 +41,16 @@ STEP_LINES: Final = 8_192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
-    """Options of a run that do not change its result.
+    """Options of a run; all but `order` do not change its result.
 
     Attributes:
+        order: of the lines of several files: merged by event time, or file after file as given.
         examples: file for the examples, for other programs to read.
         checkpoint_interval: seconds between checkpoints; 0 for one after every step.
         restart: delete what an earlier run left in the run folder.
     """
 
+    order: Order = "time"
     examples: Path | None = None
     checkpoint_interval: float = 30.0
     restart: bool = False
@@ -66,7 +68,6 @@ class Replay:
         config: Mapping[str, str],
         sinks: Mapping[str, ExampleSink],
         label: Callable[[str, ResultPage], None],
-        order: Order = "time",
         options: RunnerOptions = RunnerOptions(),
     ) -> None:
         """Open the log and restore the newest checkpoint, if there is one.
@@ -76,7 +77,6 @@ class Replay:
             config: the whole configuration by name (the pipeline's and the sinks'); a run resumes only with the same.
             sinks: consumers of the examples, by name.
             label: fills in missing relevance levels of a page in place.
-            order: of the lines of several files: merged by event time, or file after file as given.
 
         Raises:
             UsageError: the configuration differs from the run's, or the log does not continue the one read so far.
@@ -85,8 +85,8 @@ class Replay:
         """
         log = open_log(paths)
         self._run_dir = run_dir
-        self._order: Order = order
-        self._config = {**config, "order": order}
+        self._order = options.order
+        self._config = {**config, "order": options.order}
         self._allowed_lateness = round(pipeline.allowed_lateness * 1000)
         self._max_skew = round(pipeline.max_clock_skew * 1000)
         self._lock = FolderLock(run_dir)
@@ -108,7 +108,7 @@ class Replay:
                 self._clear()
             checkpoint = self._restore_newest_checkpoint()
             self._log = LogFiles(log, [] if checkpoint is None else checkpoint.files)
-            self._parts = self._log.parts(order, run_dir, finished=checkpoint is not None and checkpoint.finished)
+            self._parts = self._log.parts(self._order, run_dir, finished=checkpoint is not None and checkpoint.finished)
             self._open_outputs(checkpoint)
             self.tasks = EmbeddedTasks(self._state_dir, pipeline, label, self._measure_disorder)
         except BaseException:
@@ -212,9 +212,7 @@ class Replay:
     def _read_log(self, flush: bool, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
         """Process the remaining lines; return False if `stop` ended the run."""
         last_checkpoint = time.monotonic()
-        batches = read_in_order(
-            self._parts, STEP_LINES, order=self._order, max_skew=self._max_skew, whole_lines=not flush
-        )
+        batches = read_in_order(self._parts, STEP_LINES, order=self._order, whole_lines=not flush)
         try:
             for batch in batches:
                 self._process(batch)

@@ -18,6 +18,8 @@ from testkit.command import RunningCommand, environment, prectr, read_written_ex
 
 PARTITIONS = 3
 MODEL = "lr"
+IN_ORDER = ("--order", "given")
+"""The logs are out of order on purpose."""
 SESSION_TIMEOUT = "3"
 """Seconds after which a dead process's tasks move on."""
 CrashOrder = tuple[str, int] | Path
@@ -40,7 +42,7 @@ def result_of(report: dict[str, Any], examples: Path) -> RunResult:
 def replay_log(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> RunResult:
     """Replay a log."""
     out = folder / "replay.jsonl.gz"
-    flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
+    flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out, *IN_ORDER]
     report = run_replay_command(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
     return result_of(report, out)
 
@@ -66,7 +68,7 @@ class Live:
         self._check_success(prectr("topics", "create", *self._system, "--partitions", str(self.partitions)))
 
     def load(self, *log: Path) -> None:
-        self._check_success(prectr("load", *log, *self._system))
+        self._check_success(prectr("load", *log, *IN_ORDER, *self._system))
 
     def delete_topics(self) -> None:
         """Delete the topics."""

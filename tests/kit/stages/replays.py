@@ -83,8 +83,7 @@ def open_replay(
         config={"partitions": str(pipeline.partitions)} if named_config is None else named_config,
         sinks={"collector": collector},
         label=LexicalLabeller(),
-        order=order,
-        options=RunnerOptions(examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
+        options=RunnerOptions(order=order, examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
     )
     return replay, collector
 

@@ -214,7 +214,7 @@ def test_empty_files_among_others_change_nothing(world: list[bytes], tmp_path: P
     logs.mkdir()
     for name, lines in (("0", []), ("1", world[:100]), ("2", []), ("3", world[100:]), ("4", [])):
         write_log(logs / f"{name}.jsonl", lines)
-    report = run_replay_command(logs, "--no-train", run_dir=tmp_path / "run")
+    report = run_replay_command(logs, "--no-train", "--order", "given", run_dir=tmp_path / "run")
     assert report["outcomes"] == expected_replay(world, 4)["outcomes"]
 
 
