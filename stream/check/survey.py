@@ -166,7 +166,7 @@ def survey_log(
     parts = [LogPart(file, index) for index, file in enumerate(files)]
     read_error = None
     try:
-        for batch in read_in_order(parts, BATCH_LINES, order=order, max_skew=round(config.max_clock_skew * 1000)):
+        for batch in read_in_order(parts, BATCH_LINES, order=order):
             survey.add(batch.lines, batch.runs)
             progress(sum(file.bytes_read for file in files), total)
     except InputError as error:
