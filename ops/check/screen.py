@@ -61,6 +61,8 @@ def _event_rows(report: CheckReport) -> Iterator[Row]:
     others = "".join(f", {count:,} {action}" for action, count in list(validity.other_actions.items())[:_CAUSES])
     empty = f" ({validity.empty_pages:,} without items)" if validity.empty_pages else ""
     invalid = f"; {_part(validity.invalid, report.lines)} not valid" if validity.invalid else "; all lines valid"
+    if not report.lines:
+        invalid = ""
     yield "events", f"{validity.pages:,} pages{empty}, {validity.clicks:,} clicks{others}{invalid}"
     for cause in validity.causes[:_CAUSES]:
         yield "", f"{cause.lines:,} {cause.reason}: {cause.detail}"

@@ -75,13 +75,14 @@ def _of_validity(report: CheckReport) -> Iterator[Finding]:
         yield Finding(PROBLEM, "events", "the log is empty", "name the files that hold the events")
         return
     severity = _severity(validity.invalid / report.lines, _INVALID)
-    if severity is not None:
+    is_explained = validity.invalid == report.lines and any(file.other_content for file in report.files)
+    if severity is not None and not is_explained:
         cause = validity.causes[0]
         message = (
             f"{validity.invalid:,} of {report.lines:,} lines ({_percent(validity.invalid / report.lines)}) are not "
             f"valid events and would be dead letters; most often {cause.reason}: {cause.detail}"
         )
-        advice = _CONVERT if cause.reason in _OTHER_LAYOUT else "write these fields so in the export"
+        advice = _CONVERT if cause.reason in _OTHER_LAYOUT else "correct it where the log is written"
         yield Finding(severity, "events", message, advice)
     if validity.invalid == report.lines:
         return
@@ -196,5 +197,5 @@ def _of_pace(report: CheckReport) -> Iterator[Finding]:
         message = f"{_percent(share)} of the pages come again with other content and would be dead letters"
         yield Finding(_severity(share, _LOST) or WARNING, "pages", message, "give each page a request_id of its own")
     if pace.pages_per_batch is not None and clicks.pages >= _MIN_EVENTS and pace.pages_per_batch < _SPARSE:
-        message = f"a training batch holds {pace.pages_per_batch:.1f} pages, so that training is slow"
+        message = f"with this batch_span, a batch holds {pace.pages_per_batch:.1f} pages, so that training is slow"
         yield Finding(WARNING, "pace", message, "replay it with --batch-span 1d")

@@ -74,6 +74,7 @@ def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
     assert report.files[0].other_content is not None
     assert "JSON array" in report.files[0].other_content
     assert "prectr convert" in report.findings[0].advice
+    assert [finding.subject for finding in report.findings] == ["files"]
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match="unknown file type"):
         survey(tmp_path / "log.csv")
