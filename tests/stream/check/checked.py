@@ -9,7 +9,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.readers import Run
 from tests.kit.stages.events import SECOND, T, page
 
-CROWD: Final = [page(f"crowd{number}", f"crowd{number}", T - 60 * SECOND) for number in range(40)]
+CROWD: Final = [page(f"crowd{number}", f"crowd{number % 40}", T - 60 * SECOND) for number in range(80)]
 """Pages of many users before T, after which the event clock of one partition knows the time."""
 
 
