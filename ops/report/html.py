@@ -1,5 +1,6 @@
 """Renders `report.html`: one self-contained page."""
 
+from prectr.ops.report.feature_section import custom_features
 from prectr.ops.report.level_sections import inferred_levels
 from prectr.ops.report.log.sections import dead_letters, order, warnings
 from prectr.ops.report.markup import Markup, join, stat, tag
@@ -25,6 +26,7 @@ def render(report: Report) -> str:
         outcomes(report),
         order(report),
         preferences(report),
+        custom_features(report),
         inferred_levels(report),
         splits(report),
         configuration(report),

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
+from prectr.ops.cli.output import EscapingConsole, stdout_console
 from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.report.log.health import kind_sentence
 from prectr.ops.report.numbers import fixed
@@ -26,9 +26,7 @@ def print_report(report: Report, page: Path) -> None:
         report: of a replay or a live trainer.
         page: path of `report.html`.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+    console = stdout_console(_FILE_WIDTH)
     if report.models:
         console.print(_quality_table(report))
     pages, clicks = report.outcomes.pages, report.outcomes.clicks
@@ -55,7 +53,7 @@ def print_report(report: Report, page: Path) -> None:
         _print_line(console, "All is well: every record is accounted for, and the clicks found their pages")
 
 
-def _print_line(console: Console, text: str, style: str = "") -> None:
+def _print_line(console: EscapingConsole, text: str, style: str = "") -> None:
     """Print text that is not markup, not broken into lines."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, ResultPage
+from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, Item, ResultPage
 from prectr.stream.events.event_time import is_implausible
 from prectr.stream.events.explanation import explain_event, explain_type
 from prectr.stream.events.wire import decode_id, decode_wire_event, id_text
@@ -69,16 +69,29 @@ def decode_lines(lines: Sequence[bytes]) -> list[Event | InvalidEvent]:
 def _decode_line(line: bytes) -> Event | InvalidEvent:
     if len(line) > MAX_EVENT_BYTES:
         return InvalidEvent("too_large", f"more than {MAX_EVENT_BYTES} bytes", "unreadable", None)
+    event: Event | InvalidEvent
     try:
         event = _decode_event(line)
         # Only these lines can hold a character of more than one byte, or bytes that are not UTF-8.
         if not line.isascii() or _BACKSLASH in line:
             line.decode()
             _check_ids(event)
+    except msgspec.ValidationError:
+        event = _decode_written(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return _decode_written(line) if type(error) is msgspec.ValidationError else _invalid_event(line, error)
-    _fill_positions(event)
+        return _invalid_event(line, error)
+    if type(event) is ResultPage:
+        for item in event.items:
+            if item.position is None:
+                _fill_positions(event.items)
+                break
     return event
+
+
+def _fill_positions(items: list[Item]) -> None:
+    for position, item in enumerate(items, 1):
+        if item.position is None:
+            item.position = position
 
 
 def _decode_written(line: bytes) -> Event | InvalidEvent:
@@ -89,15 +102,7 @@ def _decode_written(line: bytes) -> Event | InvalidEvent:
         _check_ids(event)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return _invalid_event(line, error)
-    _fill_positions(event)
     return event
-
-
-def _fill_positions(event: Event) -> None:
-    if type(event) is ResultPage:
-        for position, item in enumerate(event.items, 1):
-            if item.position is None:
-                item.position = position
 
 
 def _decode_deep(line: bytes) -> Event | InvalidEvent:

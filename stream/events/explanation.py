@@ -99,9 +99,9 @@ def _explain_value(event: Any, path: str, message: str) -> str:
 
 def _culprit(event: Any, path: str) -> tuple[str, Any]:
     """Return the name and the value at a path; of a map, the first entry that is no short text or number."""
-    value, name = _follow(event, path.removesuffix("[...]")), path.rsplit(".", 1)[-1]
+    to_map = path.removesuffix("[...]")
+    value, name = _follow(event, to_map), to_map.rsplit(".", 1)[-1]
     if path.endswith("[...]") and isinstance(value, dict):
-        name = name.removesuffix("[...]")
         allowed: tuple[type, ...] = (str, int, float, type(None)) if name == "features" else (str, type(None))
         for key, entry in value.items():
             if not isinstance(entry, allowed) or len(key) > 256 or (isinstance(entry, str) and len(entry) > 256):

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from prectr.stream.events.contract import MAX_TS, InvalidEvent
+from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.event_time import MAX_TS
 
 NO_TIME: Final = -(1 << 62)
 """Of a line that is no event; it follows the line before it."""

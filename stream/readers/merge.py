@@ -15,8 +15,8 @@ from prectr.stream.readers.logfile import LogFile
 
 Order = Literal["time", "given"]
 
-_SHORTEST_SHARE: Final = 8
-"""A batch that ends with a file has at least an eighth of the lines, so that small files cost no more than large ones."""
+_SHORTEST: Final = 1 / 8
+"""A batch that ends with a file has at least this share of the lines, so that small files cost no more than large."""
 _MAX_BATCH_BYTES: Final = 1 << 25
 _SHARED_BYTES: Final = 1 << 25
 """Bytes of lines in memory that all files share; every file has at least `_MIN_BLOCK_BYTES`."""
@@ -60,11 +60,12 @@ class LogBatch(msgspec.Struct):
 def read_in_order(
     parts: Sequence[LogPart], batch_lines: int, *, order: Order, whole_lines: bool = False
 ) -> Iterator[LogBatch]:
-    """Yield the lines of a log, `batch_lines` at a time, in bounded memory.
+    """Yield the lines of a log, at most `batch_lines` at a time, in bounded memory.
 
-    A batch ends with a file where it is not too short for that. Each file is read in its own order. By "time", the next line is that with the smallest key of all files' next
-    lines (`merge_keys`: its event time, if no clock is wrong), of equals that of the first file. The order depends on
-    the lines alone, so reading can be resumed at any line. A batch ends at 32 MiB at the latest.
+    Each file is read in its own order. By "time", the next line is that with the smallest key of all files' next lines
+    (`merge_keys`: its event time, if no clock is wrong), of equals that of the first file. The order depends on the
+    lines alone, so reading can be resumed at any line. A batch ends with a file if it is not too short for that, and at
+    32 MiB.
 
     Args:
         parts: what is to be read, in the given order.
@@ -103,7 +104,7 @@ def _one_after_the_other(parts: Sequence[LogPart], batch_lines: int, whole_lines
                     yield batch
                     batch, size = LogBatch([], [], []), 0
         batch.ended.append(part.index)
-        if len(batch.lines) >= batch_lines // _SHORTEST_SHARE:
+        if len(batch.lines) >= batch_lines * _SHORTEST:
             yield batch
             batch, size = LogBatch([], [], []), 0
     yield batch
@@ -231,7 +232,7 @@ class _Merge:
                 batch.ended.append(index)
                 self._loaded -= 1
                 del self._sources[index]
-            least = batch_lines // _SHORTEST_SHARE if batch.ended else batch_lines
+            least = batch_lines * _SHORTEST if batch.ended else batch_lines
             if len(batch.lines) >= least or size >= _MAX_BATCH_BYTES:
                 yield batch
                 batch, size = LogBatch([], [], []), 0

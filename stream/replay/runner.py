@@ -12,6 +12,7 @@ from prectr.state.errors import InputError, Remedy, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Event, InvalidEvent, ResultPage
+from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.gc_control import manual_gc
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.released_batch import ReleasedBatch
@@ -25,6 +26,7 @@ from prectr.stream.replay.run_checkpoint import (
     LogFileProgress,
     ReplayCheckpoint,
     check_config,
+    clear_stores,
     list_checkpoints,
     load_sinks,
     read_checkpoint,
@@ -94,6 +96,7 @@ class Replay:
         self._state_dir = run_dir / "state"
         self._checkpoint_interval = options.checkpoint_interval
         self._example_path = options.examples
+        self._ignored_fields = IgnoredFields()
         self.top_queries = TopQueries()
         self._sinks = {**sinks, "top_queries": self.top_queries}
         self.digest = RunDigest()
@@ -229,6 +232,7 @@ class Replay:
         return True
 
     def _process(self, batch: LogBatch) -> None:
+        self._ignored_fields.look_at(batch.lines)
         released = self.tasks.process(batch.lines, self.lines_read, offsets_of(batch.runs)) if batch.lines else []
         self.lines_read += len(batch.lines)
         self._log.advance(batch)
@@ -289,15 +293,15 @@ class Replay:
         gc.collect()
 
     def _clear(self) -> None:
-        for folder in (self._checkpoint_dir, self._state_dir):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
+        clear_stores(self._state_dir)
         for name in ("report.json", "report.html", "dead-letters.jsonl"):
             (self._run_dir / name).unlink(missing_ok=True)
 
     def _open_outputs(self, checkpoint: ReplayCheckpoint | None) -> None:
         """Open the output files as they were at the checkpoint, and continue its counts."""
         if checkpoint is None:
-            shutil.rmtree(self._state_dir, ignore_errors=True)
+            clear_stores(self._state_dir)
         self._rejections = Rejections(
             self._run_dir / "dead-letters.jsonl",
             0 if checkpoint is None else checkpoint.dead_letter_bytes,

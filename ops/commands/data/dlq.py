@@ -11,6 +11,7 @@ import typer
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.option_groups import with_option_groups
 from prectr.ops.cli.options import DeadLetterOptions, JsonFile, KafkaOptions
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.cli.terminal_escape import printable, printable_value
 from prectr.ops.json_file import write_json
@@ -200,10 +201,9 @@ def retry(
 
 
 def _print_summary(found: "DeadLetterSummary", reason: str | None) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console(highlight=False, markup=False)
+    console = stdout_console(highlight=False, markup=False)
     console.print(f"{found.dead_letters:,} dead letters{_with_reason(reason)}, {found.retried:,} of them retried")
     if found.counts:
         table = Table("reason", "topic", "partition", "dead letters", "retried")
@@ -230,10 +230,9 @@ def _print_summary(found: "DeadLetterSummary", reason: str | None) -> None:
 
 
 def _print_run_summary(found: "RunDeadLetterSummary", reason: str | None) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console(highlight=False, markup=False)
+    console = stdout_console(highlight=False, markup=False)
     console.print(f"{found.dead_letters:,} rejected records{_with_reason(reason)}")
     if found.counts:
         table = Table("reason", "file", "records")

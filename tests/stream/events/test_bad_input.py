@@ -160,11 +160,11 @@ DAMAGED: dict[str, tuple[str, Callable[[list[bytes]], bytes]]] = {
     "gzip cut off": ("log.jsonl.gz", lambda lines: gzip.compress(joined(lines))[:-1500]),
     "gzip with a wrong byte": ("log.jsonl.gz", lambda lines: flipped(gzip.compress(joined(lines)))),
     "gzip with other bytes behind": ("log.jsonl.gz", lambda lines: gzip.compress(joined(lines)) + b"garbage"),
-    "no gzip": ("log.jsonl.gz", joined),
+    "no gzip": ("log.jsonl.gz", lambda lines: b"\0" + joined(lines)),
     "zstd cut off": ("log.jsonl.zst", lambda lines: zstandard.compress(joined(lines))[:-1500]),
-    "no zstd": ("log.jsonl.zst", joined),
+    "no zstd": ("log.jsonl.zst", lambda lines: b"\0" + joined(lines)),
     "Parquet cut off": ("log.parquet", lambda lines: parquet_bytes(lines)[:-100]),
-    "no Parquet": ("log.parquet", joined),
+    "no Parquet": ("log.parquet", lambda lines: b"\0" + joined(lines)),
 }
 
 
