@@ -15,6 +15,7 @@ from prectr.ops.report import Report
 from prectr.ops.settings.loader import load_settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import InputError, UsageError
+from prectr.stream.check import CheckReport, survey_log
 from prectr.stream.events.contract import Context, Features, Item
 from prectr.stream.replay.runner import RunnerOptions
 from prectr.stream.serving.point_in_time import MAX_ITEMS
@@ -72,6 +73,29 @@ def replay(
         options=RunnerOptions(examples=None if examples is None else Path(examples), restart=restart),
     )
     return report
+
+
+def check(files: AnyPath | Sequence[AnyPath], *, config: AnyPath | None = None, **settings: object) -> CheckReport:
+    """Read a log once and say what a replay would meet, without one.
+
+        >>> report = prectr.check("log.jsonl.gz", attribution_window="5m")
+        >>> for finding in report.findings:
+        ...     print(finding.severity, finding.message, finding.advice)
+
+    Args:
+        files, config, settings: as for `replay`.
+
+    Raises:
+        ConfigError: a setting is unknown, or its value is not allowed.
+        UsageError, InputError: a file is missing or of another type.
+    """
+    loaded = load_settings(config, settings, overrides_are_flags=False)
+    return survey_log(
+        [files] if isinstance(files, str | PathLike) else files,
+        loaded.pipeline,
+        batch_pages=loaded.trainer.batch_pages,
+        batch_span=loaded.trainer.batch_span,
+    )
 
 
 class Ranker:
