@@ -66,8 +66,7 @@ class Join:
         self._clock = EventClock(
             round(config.allowed_lateness * 1000),
             round(config.max_clock_skew * 1000),
-            meta.max_event_time,
-            meta.future_events,
+            meta.clock,
         )
         self._users = UserCache(store)
         self._pending_pages = PendingPages(store, self._users.get)
@@ -118,12 +117,14 @@ class Join:
                 joined_pages += map(self._close_page, self._pending_pages.pop_closed(watermark))
                 self._expire_clicks(watermark)
                 self._next_timer = self._earliest_timer()
-            future_event = clock.quarantine(event.ts, event.user_id, offset, line) if is_future else None
+            future_event = clock.future_event(event.ts, offset, line) if is_future else None
             if isinstance(event, Click):
                 on_click(event, watermark, future_event)
             elif on_page(event, watermark, future_event):
                 rejected.append(RejectedRecord(line, offset, "conflicting_page", _CONFLICTING_PAGE))
-            if is_future:
+            if future_event is not None:
+                if future_event.pending_page_id is not None or future_event.pending_click_id is not None:
+                    clock.hold(future_event)
                 self._next_timer = self._earliest_timer()
         self.next_offset = next_offset
         return joined_pages, rejected
@@ -143,8 +144,7 @@ class Join:
         changes[META_KEY] = encode_meta(
             JoinMeta(
                 self.next_offset,
-                self._clock.max_event_time,
-                self._clock.future_events,
+                self._clock.state(),
                 self._next_pending_id,
                 self.outcomes,
             )
@@ -256,7 +256,7 @@ class Join:
         user = page.user
         level = page.levels[index]
         page.joined_clicks.append((ts, item_id, _encode((ts, item_id, level, item.category, item.brand, item.price))))
-        if not self._clock.exceeds_max_skew(ts):
+        if not self._clock.is_ahead(ts):
             user.expire(ts, self._time_to_live)
             user.mark_updated(ts)
         item_fields = (item.title, level, item.category, item.brand, item.price)
@@ -334,10 +334,11 @@ class Join:
         self.outcomes.clicks.waiting -= 1
 
     def _expire_future_events(self) -> Iterator[RejectedRecord]:
-        """Reject the pages and pending clicks whose future timestamp was never confirmed."""
+        """Reject the pages and pending clicks that the stream has not come to within the allowed skew."""
         for event in self._clock.pop_expired():
             detail = (
-                f"event time {event.ts} is further ahead than max_clock_skew allows, and no other user confirmed it"
+                f"event time {event.ts} is {self._clock.lead(event.ts) / 3_600_000:.1f} h ahead of the other events of "
+                "its partition, more than max_clock_skew allows"
             )
             rejected = RejectedRecord(event.value, event.offset, "future_timestamp", detail)
             page = None if event.pending_page_id is None else self._pending_pages.get(event.pending_page_id)
@@ -352,6 +353,6 @@ class Join:
             pending_click = None if event.pending_click_id is None else self._pending_clicks.get(event.pending_click_id)
             if pending_click is not None:
                 self._remove_pending_click(pending_click)
-                self._pending_clicks.drop_timer(pending_click)
+                self._pending_clicks.drop_timers()
                 self.outcomes.clicks.dead_letter += 1
                 yield rejected

@@ -215,7 +215,8 @@ class JoinTask(Task):
             if other != number
         )
         timed_out = self._idle_seconds >= self.context.idle_timeout
-        if self._join.watermark == MIN_WATERMARK or (grown and timed_out):
+        never_read = self._join.watermark == MIN_WATERMARK and self._join.next_close == MAX_WATERMARK
+        if never_read or (grown and timed_out):
             return SourceIdleness(sample.previous, MAX_WATERMARK)
         if grown or timed_out:
             return SourceIdleness(sample.previous, self._join.next_close - 1)

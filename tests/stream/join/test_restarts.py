@@ -43,7 +43,7 @@ def result(driver: JoinDriver) -> Result:
 
 @cache
 def uninterrupted(seed: int, flush: bool) -> Result:
-    return result(run(*world(seed), flush=flush))
+    return result(run(*world(seed), flush=flush, settled_at=None))
 
 
 @settings(max_examples=25)
@@ -144,7 +144,7 @@ def resident(driver: JoinDriver) -> dict[str, int]:
         for name in (vars(owner) if owner is task else owner.__slots__)
         if isinstance(value := getattr(owner, name), dict | list | set)
     }
-    sizes["future_events"] = len(task._clock._quarantine) + len(task._clock._by_user)
+    sizes["future_events"] = task._clock.future_events
     return {name: size for name, size in sizes.items() if size}
 
 
