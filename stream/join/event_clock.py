@@ -17,10 +17,9 @@ MAX_WATERMARK: Final = 1 << 62
 
 VOTERS: Final = 64
 """The users of the latest records, as many as have a vote on the time."""
-SETTLING_USERS: Final = 32
 SETTLING_TURNS: Final = 64
 SETTLING_RECORDS: Final = 16_384
-"""What a new partition must have seen before it settles on a time: one of these, in users, turns or records, or a user
+"""What a new partition must have seen before it settles on a time: so many turns of its users, or records, or a user
 who has moved on as far as counts for a vote."""
 _CROWD: Final = 12
 _SMALL_CROWD: Final = 6
@@ -193,7 +192,7 @@ class EventClock:
     def _take_large_step(self, ts: int, user_id: str) -> bool:
         times = list(islice(reversed(self._recent.values()), VOTERS))
         if self._accepted == MIN_WATERMARK:
-            if self._has_settled(len(times), ts, user_id):
+            if self._has_settled(ts, user_id):
                 self._move_to(times, _two_thirds(len(times)))
         elif not self.is_ahead(ts) and self._is_sparse(times):
             self._set_accepted(ts)
@@ -207,13 +206,12 @@ class EventClock:
                 self._vote(times, run)
         return self.is_ahead(ts)
 
-    def _has_settled(self, users: int, ts: int, user_id: str) -> bool:
+    def _has_settled(self, ts: int, user_id: str) -> bool:
         self._records += 1
         self._turns += user_id != self._last_user
         self._last_user = user_id
         return (
-            users >= SETTLING_USERS
-            or self._turns >= SETTLING_TURNS
+            self._turns >= SETTLING_TURNS
             or self._records >= SETTLING_RECORDS
             or self._extend_run(ts, user_id).moved >= _SKEWS_PER_VOTE * self._skew
         )

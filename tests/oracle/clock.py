@@ -49,8 +49,11 @@ class Clock:
     def _has_settled(self) -> bool:
         users = [user for user, _ in self.records]
         turns = 1 + sum(one != next_one for one, next_one in pairwise(users))
-        enough = len(self._voters()) >= 32 or turns >= 64 or len(users) >= 16_384
-        return enough or sum(min(step, HOUR) for step in self._own_steps(self.records)) >= 24 * HOUR
+        return (
+            turns >= 64
+            or len(users) >= 16_384
+            or sum(min(step, HOUR) for step in self._own_steps(self.records)) >= 24 * HOUR
+        )
 
     @staticmethod
     def _own_steps(records: list[tuple[str, int]]) -> list[int]:

@@ -25,6 +25,7 @@ from tests.kit.stages.join_driver import (
     pages_of,
     random_sizes,
     run,
+    settled_store,
     world,
 )
 from tests.kit.stages.store import DictStore
@@ -180,7 +181,7 @@ def test_memory_is_bounded_by_the_window_not_by_the_length_of_the_log() -> None:
 
 def test_expired_future_events_leave_no_state() -> None:
     """A bad clock closes no page and leaves no state, by pages or by clicks."""
-    driver = JoinDriver()
+    driver = JoinDriver(store=settled_store(T))
     lines = [page("r", "u", T)]
     for number in range(50):
         lines.append(page(f"bad{number}", "bad", T + DAY * (400 - number)))
@@ -196,7 +197,7 @@ def test_expired_future_events_leave_no_state() -> None:
 
 
 def test_closed_ids_leave_a_users_entry_with_the_next_write_after_an_hour() -> None:
-    driver = JoinDriver()
+    driver = JoinDriver(store=settled_store(T))
     lines = [page(f"r{number}", "u", T + number * 10 * MINUTE) for number in range(100)]
     driver.run(lines, one_by_one())
     entry = msgspec.msgpack.decode(driver.store.entries[b"uu"], type=StoredUser)
@@ -214,7 +215,7 @@ def test_an_id_that_recurs_does_not_keep_others_from_expiring() -> None:
             page(f"r{number}", "u", ts),
         ]
     lines.append(advance_watermark(ts + WINDOW))
-    driver = JoinDriver()
+    driver = JoinDriver(store=settled_store(T))
     driver.run(lines, all_at_once())
     assert driver.outcomes.pages.emitted == 120
     assert len(msgspec.msgpack.decode(driver.store.entries[b"uu"], type=StoredUser).closed_pages) == 2
