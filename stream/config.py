@@ -36,7 +36,7 @@ class PipelineConfig:
     max_clock_skew: Annotated[
         float,
         Setting(
-            help="An event more than this ahead of most users' time does not advance the watermark, and is a dead letter "
+            help="An event more than this ahead of most users does not advance the watermark, and is a dead letter "
             "unless the stream comes within reach of its time.",
             unit="s",
             ge=0.001,

@@ -75,7 +75,7 @@ class PendingPages:
         self._deleted_keys: list[bytes] = []
         self._discarded: set[int] = set()
         for page in _read_pages(store, get_user):
-            page.user.pending_pages[page.event.request_id] = page
+            page.user.add_pending_page(page)
             self._by_id[page.pending_id] = page
             self._close_queue.append((page.closes_at, page.event.request_id, page.event.user_id, page))
         heapify(self._close_queue)
@@ -96,7 +96,7 @@ class PendingPages:
         """Add a new page."""
         event = page.event
         self._by_id[page.pending_id] = self._dirty[page.pending_id] = page
-        page.user.pending_pages[event.request_id] = page
+        page.user.add_pending_page(page)
         heappush(self._close_queue, (page.closes_at, event.request_id, event.user_id, page))
 
     def mark_dirty(self, page: PendingPage) -> None:
