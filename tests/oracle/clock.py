@@ -5,6 +5,7 @@ from itertools import pairwise
 HOUR = 3_600_000
 LATENESS = 5_000
 STEP = HOUR // 4
+SETTLING_TURNS = 64
 
 
 class Clock:
@@ -50,7 +51,7 @@ class Clock:
         users = [user for user, _ in self.records]
         turns = 1 + sum(one != next_one for one, next_one in pairwise(users))
         return (
-            turns >= 64
+            turns >= SETTLING_TURNS
             or len(users) >= 16_384
             or sum(min(step, HOUR) for step in self._own_steps(self.records)) >= 24 * HOUR
         )
