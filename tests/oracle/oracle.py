@@ -16,6 +16,7 @@ LATENESS = 5_000
 TTL = 90 * 24 * HOUR
 HISTORY_CLICKS = 50
 QUERY_CLICKS = 64
+CLICK_ACTIONS = ("click",)
 HALF_LIFE = 7 * 24 * HOUR
 OUTCOME_KINDS = {"impression": "pages", "click": "clicks"}
 SNAPSHOT_FIELDS = ("history", "query_clicks", "query_decayed")
@@ -85,9 +86,9 @@ def _new_task(settled_at: int | None) -> Task:
 
 def _no_outcomes() -> dict[str, Any]:
     return {
-        "pages": dict.fromkeys(("in", "emitted", "open", "duplicate", "dead_letter"), 0),
+        "pages": dict.fromkeys(("in", "emitted", "open", "empty", "duplicate", "dead_letter"), 0),
         "clicks": dict.fromkeys(
-            ("in", "joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter"), 0
+            ("in", "joined", "duplicate", "late", "orphan", "foreign", "waiting", "other_action", "dead_letter"), 0
         ),
         "unreadable": 0,
     }
@@ -156,6 +157,9 @@ def _orphan_clicks(task: Task, watermark: float, out: dict[str, Any]) -> None:
 
 
 def _on_page(task: Task, page: Page, watermark: float, out: dict[str, Any], dead: list[bytes]) -> None:
+    if not page["items"]:
+        out["pages"]["empty"] += 1
+        return
     key = (page["user_id"], page["request_id"])
     known = task["open"].get(key) or _recently_closed(task, key, watermark)
     if known is not None:
@@ -179,10 +183,13 @@ def _recently_closed(task: Task, key: tuple[str, str], watermark: float) -> Page
 
 
 def _content(page: Page) -> dict[str, Any]:
-    return {name: page[name] for name in ("request_id", "user_id", "query", "ts", "items", "context")}
+    return {name: page[name] for name in ("request_id", "user_id", "query", "ts", "items", "context", "features")}
 
 
 def _on_click(task: Task, click: dict[str, Any], watermark: float, out: dict[str, Any]) -> None:
+    if click["action"] not in CLICK_ACTIONS:
+        out["clicks"]["other_action"] += 1
+        return
     key = (click["user_id"], click["request_id"])
     if key in task["open"]:
         _join(task, task["open"][key], click, out)

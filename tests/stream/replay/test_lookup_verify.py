@@ -16,7 +16,7 @@ from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
 from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 from prectr.stream.replay.runner import Replay
-from prectr.stream.replay.verify import newest_checkpoint, read_metas, verify
+from prectr.stream.replay.verify import read_metas, verify
 from prectr.stream.serving.query_lookup import look_up_query
 from tests.kit.stages.events import HOUR, MINUTE, WINDOW, T, click, page
 from tests.kit.stages.replays import open_replay, replay_to_end
@@ -157,7 +157,7 @@ def test_a_run_that_has_written_nothing_to_its_stores_is_accounted_for(tmp_path:
     replay, _ = open_replay([log_of(tmp_path, [])], tmp_path / "run")
     replay.run(flush=False)
     replay.close()
-    folder, _ = newest_checkpoint(tmp_path / "run")
+    folder = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     for stage in ("join", "aggregate"):
         for task in range(2):
             store = Store(folder / "state" / f"{stage}-{task}")
@@ -238,7 +238,7 @@ def test_a_query_without_pending_pages_has_zero_counts_of_them(tmp_path: Path) -
     replay.close()
     found = look_up_query(tmp_path / "run", "usb cable")
     assert found.unapplied_pages == 1
-    folder, _ = newest_checkpoint(tmp_path / "run")
+    folder = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     store = Store(folder / "state" / f"aggregate-{found.partition}")
     (value,) = store.get_many([b"qusb cable"])
     assert value is not None
