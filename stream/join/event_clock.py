@@ -3,8 +3,6 @@
 The rule, with its reasons, is in docs/semantics.md, "Watermark of a task".
 """
 
-from collections import deque
-from collections.abc import Iterator
 from itertools import islice, takewhile
 from typing import Final
 
@@ -32,23 +30,6 @@ _SKEWS_OF_A_VOTE: Final = 24 * 7
 """In units of the allowed skew: how far a user unopposed goes for each vote that is missing; how long a vote lasts."""
 
 
-class FutureEvent(msgspec.Struct, array_like=True):
-    """An event ahead of its task's clock that has opened a page or waits for one.
-
-    Attributes:
-        expires_at: progress of the clock at which it is rejected, in ms.
-        offset, value: the offset and the bytes of its record, for the dead letter.
-        pending_page_id, pending_click_id: the pending page or click that it created.
-    """
-
-    ts: int
-    expires_at: int
-    offset: int
-    value: bytes
-    pending_page_id: int | None = None
-    pending_click_id: int | None = None
-
-
 class ClockState(msgspec.Struct, array_like=True):
     """What an `EventClock` is restored from. Times in ms.
 
@@ -56,7 +37,6 @@ class ClockState(msgspec.Struct, array_like=True):
         accepted: the time that the stream has come to; None before the clock has settled.
         progress: how far it has moved on since it settled; a move by vote counts for little.
         voters: (user_id, ts of the last record) of the latest users, oldest first.
-        future_events: in order of arrival.
         run: by user, the records since the last one that was not ahead.
         records, turns, last_user: what the clock has seen before it settled.
     """
@@ -64,7 +44,6 @@ class ClockState(msgspec.Struct, array_like=True):
     accepted: int | None = None
     progress: int = 0
     voters: list[tuple[str, int]] = []
-    future_events: list[FutureEvent] = []
     run: "dict[str, UserRun]" = {}
     records: int = 0
     turns: int = 0
@@ -105,7 +84,6 @@ class EventClock:
             self._set_accepted(state.accepted)
         self._uncounted = self._accepted - state.progress
         self._recent = dict(state.voters)
-        self._future_events = deque(state.future_events)
         self._run = dict(state.run)
         # A record up to this time changes nothing: the accepted time, or no time at all during a run, since the next
         # record that is not ahead ends it.
@@ -117,10 +95,9 @@ class EventClock:
         if len(self._recent) > VOTERS:
             self._recent = dict(list(self._recent.items())[-VOTERS:])
         return ClockState(
-            None if self._accepted == MIN_WATERMARK else self._accepted,
-            self._progress,
+            self._accepted if self.has_settled else None,
+            self.progress,
             list(self._recent.items()),
-            list(self._future_events),
             self._run,
             self._records,
             self._turns,
@@ -128,18 +105,28 @@ class EventClock:
         )
 
     @property
-    def future_events(self) -> int:
-        """Number of events that are held since they are, or were, ahead."""
-        return len(self._future_events)
+    def has_settled(self) -> bool:
+        """Whether there is an accepted time."""
+        return self._accepted != MIN_WATERMARK
+
+    @property
+    def progress(self) -> int:
+        """How far the accepted time has moved on since the clock settled; a move by vote counts for little."""
+        return self._accepted - self._uncounted
 
     @property
     def next_expiry(self) -> int:
-        """The watermark at which the oldest event held expires, unless the clock moves by vote before."""
-        if not self._future_events:
+        """The progress at which an event that is ahead now expires."""
+        return self.progress + self._skew
+
+    def watermark_at(self, progress: int | None) -> int:
+        """Return the watermark at which the clock will have made so much progress, unless it moves by vote before.
+
+        `MAX_WATERMARK` for None; before the clock has settled, the next watermark, whatever it is.
+        """
+        if progress is None:
             return MAX_WATERMARK
-        if self._accepted == MIN_WATERMARK:
-            return MIN_WATERMARK + 1  # due when the clock settles
-        return self.watermark + self._future_events[0].expires_at - self._progress
+        return self.watermark + progress - self.progress if self.has_settled else MIN_WATERMARK + 1
 
     def observe(self, ts: int, user_id: str) -> bool:
         """Advance the clock by a valid record; return whether the record is ahead of it all the same."""
@@ -165,33 +152,13 @@ class EventClock:
         """Return how far an event time is ahead of the accepted time."""
         return ts - self._accepted
 
-    def future_event(self, ts: int, offset: int, value: bytes) -> FutureEvent:
-        """Return an event ahead as of now; the caller sets the page or click that it created, and holds it."""
-        return FutureEvent(ts, self._progress + self._skew, offset, value)
-
-    def hold(self, event: FutureEvent) -> None:
-        """Hold an event ahead until the stream has come to its time or it expires."""
-        self._future_events.append(event)
-
-    def pop_expired(self) -> Iterator[FutureEvent]:
-        """Remove the events whose hour has passed, oldest first; yield those that are still ahead."""
-        held, progress = self._future_events, self._progress
-        while held and held[0].expires_at <= progress:
-            event = held.popleft()
-            if self.is_ahead(event.ts):
-                yield event
-
-    @property
-    def _progress(self) -> int:
-        return self._accepted - self._uncounted
-
     def _set_accepted(self, ts: int) -> None:
         self._accepted = ts
         self.watermark = ts - self._lateness
 
     def _take_large_step(self, ts: int, user_id: str) -> bool:
         times = list(islice(reversed(self._recent.values()), VOTERS))
-        if self._accepted == MIN_WATERMARK:
+        if not self.has_settled:
             if self._has_settled(ts, user_id):
                 self._move_to(times, _two_thirds(len(times)))
         elif not self.is_ahead(ts) and self._is_sparse(times):
@@ -250,7 +217,7 @@ class EventClock:
 
     def _move_to(self, times: list[int], votes: int) -> None:
         """Move to the time that so many users have come to, then on in small steps with those who followed."""
-        progress = self._progress
+        progress = self.progress
         accepted = sorted(times, reverse=True)[votes - 1]
         for time in reversed(times):
             if accepted < time <= accepted + self._step:
@@ -259,7 +226,6 @@ class EventClock:
         self._run.clear()
         self._no_change_until = accepted
         self._uncounted = accepted - progress - self._skew // VOTERS
-        self._future_events = deque(event for event in self._future_events if self.is_ahead(event.ts))
 
 
 def _two_thirds(number: int) -> int:

@@ -16,7 +16,8 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Click, Event, InvalidEvent, ResultPage
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.join.conflicting_page import describe_conflict
-from prectr.stream.join.event_clock import MAX_WATERMARK, EventClock, FutureEvent
+from prectr.stream.join.event_clock import MAX_WATERMARK, EventClock
+from prectr.stream.join.future_events import FutureEvents
 from prectr.stream.join.pending_clicks import PendingClick, PendingClicks
 from prectr.stream.join.pending_pages import PendingPage, PendingPages
 from prectr.stream.join.state import META_KEY, JoinMeta, encode_meta, read_meta
@@ -70,6 +71,7 @@ class Join:
             round(config.max_clock_skew * 1000),
             meta.clock,
         )
+        self._future_events = FutureEvents(store, self._clock)
         self._users = UserCache(store)
         self._pending_pages = PendingPages(store, self._users.get)
         self._pending_clicks = PendingClicks(store, self._users.get, self._attribution_window)
@@ -79,6 +81,11 @@ class Join:
     def watermark(self) -> int:
         """Every page emitted from now on has a close time after this (ms)."""
         return self._clock.watermark
+
+    @property
+    def future_events(self) -> FutureEvents:
+        """The events that are ahead of the watermark's clock."""
+        return self._future_events
 
     @property
     def next_close(self) -> int:
@@ -119,14 +126,14 @@ class Join:
                 joined_pages += map(self._close_page, self._pending_pages.pop_closed(watermark))
                 self._expire_clicks(watermark)
                 self._next_timer = self._earliest_timer()
-            future_event = clock.future_event(event.ts, offset, line) if is_future else None
+            pending_id = self._next_pending_id
             if isinstance(event, Click):
-                on_click(event, watermark, future_event)
-            elif (conflict := on_page(event, watermark, future_event)) is not None:
+                on_click(event, watermark)
+            elif (conflict := on_page(event, watermark)) is not None:
                 rejected.append(RejectedRecord(line, offset, "conflicting_page", conflict))
-            if future_event is not None:
-                if future_event.pending_page_id is not None or future_event.pending_click_id is not None:
-                    clock.hold(future_event)
+            if is_future:
+                if self._next_pending_id != pending_id:
+                    self._future_events.add(pending_id, event.ts, offset, line)
                 self._next_timer = self._earliest_timer()
         self.next_offset = next_offset
         return joined_pages, rejected
@@ -143,6 +150,7 @@ class Join:
         changes = self._users.drain_changes(self.watermark, self._dedup_retention)
         changes |= self._pending_pages.drain_changes()
         changes |= self._pending_clicks.drain_changes()
+        changes |= self._future_events.drain_changes()
         changes[META_KEY] = encode_meta(
             JoinMeta(
                 self.next_offset,
@@ -155,7 +163,7 @@ class Join:
 
     # --- one record ---------------------------------------------------------------------------------------------
 
-    def _on_page(self, event: ResultPage, watermark: int, future_event: FutureEvent | None) -> str | None:
+    def _on_page(self, event: ResultPage, watermark: int) -> str | None:
         """Open a page and join the clicks that waited for it; a page without items has advanced the clock, no more.
 
         Returns:
@@ -197,8 +205,6 @@ class Join:
         page = PendingPage(
             pending_id, closes_at, event, encoded, digest, query, user, level_bytes, bytearray(len(level_bytes))
         )
-        if future_event is not None:
-            future_event.pending_page_id = pending_id
         self._pending_pages.add(page)
         users.accessed[event.user_id] = user
         if closes_at < self._next_timer:
@@ -209,7 +215,7 @@ class Join:
             self._join_click(pending_click.click, page)
         return None
 
-    def _on_click(self, click: Click, watermark: int, future_event: FutureEvent | None) -> None:
+    def _on_click(self, click: Click, watermark: int) -> None:
         self.outcomes.clicks.received += 1
         if click.action not in self._click_actions:
             self.outcomes.clicks.other_action += 1
@@ -229,8 +235,6 @@ class Join:
                 self.outcomes.clicks.orphan += 1
                 return
             pending_click = PendingClick(self._allocate_pending_id(), click)
-            if future_event is not None:
-                future_event.pending_click_id = pending_click.pending_id
             self._pending_clicks.add(pending_click, user)
             self._users.accessed[click.user_id] = user
             if expires_at < self._next_timer:
@@ -291,7 +295,11 @@ class Join:
     # --- timers -------------------------------------------------------------------------------------------------
 
     def _earliest_timer(self) -> int:
-        return min(self._clock.next_expiry, self._pending_pages.next_close, self._pending_clicks.next_expiry)
+        return min(
+            self._clock.watermark_at(self._future_events.next_expiry),
+            self._pending_pages.next_close,
+            self._pending_clicks.next_expiry,
+        )
 
     def _close_page(self, page: PendingPage) -> JoinedPage:
         """Return a closed page, whose labels are final, with its user's state as of the page's ts."""
@@ -341,13 +349,13 @@ class Join:
 
     def _expire_future_events(self) -> Iterator[RejectedRecord]:
         """Reject the pages and pending clicks that the stream has not come to within the allowed skew."""
-        for event in self._clock.pop_expired():
+        for event in self._future_events.pop_expired():
             detail = (
                 f"event time {event.ts} is {self._clock.lead(event.ts) / 3_600_000:.1f} h ahead of the other events of "
                 "its partition, more than max_clock_skew allows"
             )
             rejected = RejectedRecord(event.value, event.offset, "future_timestamp", detail)
-            page = None if event.pending_page_id is None else self._pending_pages.get(event.pending_page_id)
+            page = self._pending_pages.get(event.pending_id)
             if page is not None:
                 self._pending_pages.discard(page)
                 page.user.dirty = True
@@ -356,7 +364,7 @@ class Join:
                 self.outcomes.pages.open -= 1
                 self.outcomes.pages.dead_letter += 1
                 yield rejected
-            pending_click = None if event.pending_click_id is None else self._pending_clicks.get(event.pending_click_id)
+            pending_click = self._pending_clicks.get(event.pending_id)
             if pending_click is not None:
                 self._remove_pending_click(pending_click)
                 self._pending_clicks.drop_timers()

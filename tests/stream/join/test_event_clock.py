@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK, ClockState, EventClock
+from prectr.stream.join.future_events import FutureEvents
 from tests.kit.stages.clock_logs import clock_world, times_of
 from tests.kit.stages.events import DAY, HOUR, LATENESS, MINUTE, SECOND, T
+from tests.kit.stages.store import DictStore
 from tests.oracle.clock import Clock
 
 YEAR = 365 * DAY
@@ -17,18 +19,10 @@ def clock_at(accepted: int | None = T) -> EventClock:
     return EventClock(LATENESS, HOUR, ClockState(accepted))
 
 
-def observe(clock: EventClock, ts: int, user_id: str, offset: int = 0) -> bool:
-    """Process one record as a stage does: observe it, and hold it if it is ahead."""
-    is_ahead = clock.observe(ts, user_id)
-    if is_ahead:
-        clock.hold(clock.future_event(ts, offset, b"the line"))
-    return is_ahead
-
-
 def crowd(clock: EventClock, users: int, ts: int = T) -> None:
     """Each of so many users is seen at `ts`."""
     for user in range(users):
-        assert not observe(clock, ts, f"of the crowd {user}")
+        assert not clock.observe(ts, f"of the crowd {user}")
 
 
 # --- one record ----------------------------------------------------------------------------------------------------
@@ -37,15 +31,15 @@ def crowd(clock: EventClock, users: int, ts: int = T) -> None:
 def test_the_watermark_is_the_largest_accepted_time_less_the_lateness() -> None:
     clock = clock_at()
     for ts, expected in ((T, T), (T + 7, T + 7), (T - HOUR, T + 7), (T + HOUR, T + HOUR)):
-        assert not observe(clock, ts, "u")
+        assert not clock.observe(ts, "u")
         assert clock.watermark == expected - LATENESS
 
 
 def test_one_hour_ahead_is_within_reach_and_one_millisecond_more_is_not() -> None:
     clock = clock_at()
-    assert observe(clock, T + HOUR + 1, "u")
+    assert clock.observe(T + HOUR + 1, "u")
     assert clock.watermark == T - LATENESS
-    assert not observe(clock, T + HOUR, "u")
+    assert not clock.observe(T + HOUR, "u")
     assert clock.watermark == T + HOUR - LATENESS
 
 
@@ -54,9 +48,9 @@ def test_in_a_crowd_one_user_does_not_move_the_time_by_more_than_a_quarter_of_an
     """Six users are a crowd; else users an hour, two and three ahead would pull the time on from one to the next."""
     clock = clock_at()
     crowd(clock, users)
-    assert not observe(clock, T + 16 * MINUTE, "u")
+    assert not clock.observe(T + 16 * MINUTE, "u")
     assert clock.watermark == T + (16 * MINUTE if moves else 0) - LATENESS
-    assert not observe(clock, T + 15 * MINUTE, "u")
+    assert not clock.observe(T + 15 * MINUTE, "u")
     assert clock.watermark == T + (16 if moves else 15) * MINUTE - LATENESS
 
 
@@ -64,8 +58,8 @@ def test_a_crowd_that_was_here_more_than_a_quarter_of_an_hour_ago_is_none() -> N
     clock = clock_at()
     crowd(clock, 11)
     for minute in (10, 20):
-        assert not observe(clock, T + minute * MINUTE, "v")
-    assert not observe(clock, T + 50 * MINUTE, "w")
+        assert not clock.observe(T + minute * MINUTE, "v")
+    assert not clock.observe(T + 50 * MINUTE, "w")
     assert clock.watermark == T + 50 * MINUTE - LATENESS
 
 
@@ -73,9 +67,9 @@ def test_half_an_hour_of_one_user_alone_moves_the_time_in_a_crowd() -> None:
     clock = clock_at()
     crowd(clock, 11)
     for minute in (16, 30, 45):
-        observe(clock, T + minute * MINUTE, "u")
+        clock.observe(T + minute * MINUTE, "u")
         assert clock.watermark == T - LATENESS
-    observe(clock, T + 46 * MINUTE, "u")
+    clock.observe(T + 46 * MINUTE, "u")
     assert clock.watermark == T + 46 * MINUTE - LATENESS
 
 
@@ -89,21 +83,20 @@ def test_after_a_night_two_thirds_of_the_users_move_the_time(users: int, votes: 
     crowd(clock, users)
     for user in range(votes):
         assert clock.watermark == T - LATENESS
-        is_ahead = observe(clock, T + 9 * HOUR + user * MINUTE, f"of the crowd {user}")
+        is_ahead = clock.observe(T + 9 * HOUR + user * MINUTE, f"of the crowd {user}")
         assert is_ahead is (user < votes - 1)
     assert clock.watermark == T + 9 * HOUR + (votes - 1) * MINUTE - LATENESS
-    assert clock.future_events == 0
 
 
 def test_sixteen_users_in_a_row_are_the_stream_however_many_there_were() -> None:
     clock = clock_at()
     crowd(clock, 64)
     for user in range(15):
-        assert observe(clock, T + 9 * HOUR, f"early {user}")
-    assert not observe(clock, T, "still here")
+        assert clock.observe(T + 9 * HOUR, f"early {user}")
+    assert not clock.observe(T, "still here")
     for user in range(15):
-        assert observe(clock, T + 9 * HOUR, f"morning {user}")
-    assert not observe(clock, T + 9 * HOUR, "morning 15")
+        assert clock.observe(T + 9 * HOUR, f"morning {user}")
+    assert not clock.observe(T + 9 * HOUR, "morning 15")
     assert clock.watermark == T + 9 * HOUR - LATENESS
 
 
@@ -112,8 +105,8 @@ def test_a_minority_moves_nothing_however_many_agree_and_however_often() -> None
     crowd(clock, 12)
     for second in range(3000):
         for bad in range(5):
-            assert observe(clock, T + YEAR + second * SECOND, f"bad {bad}")
-        observe(clock, T + second * SECOND, f"of the crowd {second % 12}")
+            assert clock.observe(T + YEAR + second * SECOND, f"bad {bad}")
+        clock.observe(T + second * SECOND, f"of the crowd {second % 12}")
     assert clock.watermark == T + 2999 * SECOND - LATENESS
 
 
@@ -121,7 +114,7 @@ def test_ten_thousand_events_of_one_user_are_one_vote() -> None:
     clock = clock_at()
     crowd(clock, 12)
     for second in range(10_000):
-        assert observe(clock, T + YEAR + second * SECOND, "bot")
+        assert clock.observe(T + YEAR + second * SECOND, "bot")
     assert clock.watermark == T - LATENESS
 
 
@@ -130,17 +123,17 @@ def test_each_day_of_one_user_alone_is_one_more_vote() -> None:
     clock = clock_at()
     crowd(clock, 3)
     for step in range(24):
-        assert observe(clock, T + 9 * HOUR + step * 2 * HOUR, "of the crowd 0")
-    assert not observe(clock, T + 9 * HOUR + 48 * HOUR, "of the crowd 0")
+        assert clock.observe(T + 9 * HOUR + step * 2 * HOUR, "of the crowd 0")
+    assert not clock.observe(T + 9 * HOUR + 48 * HOUR, "of the crowd 0")
     assert clock.watermark == T + 57 * HOUR - LATENESS
 
 
 def test_the_only_user_passes_a_night_after_an_hour() -> None:
     clock = clock_at()
-    assert not observe(clock, T, "u")
+    assert not clock.observe(T, "u")
     for minute in (0, 1, 59):
-        assert observe(clock, T + 9 * HOUR + minute * MINUTE, "u")
-    assert not observe(clock, T + 10 * HOUR, "u")
+        assert clock.observe(T + 9 * HOUR + minute * MINUTE, "u")
+    assert not clock.observe(T + 10 * HOUR, "u")
     assert clock.watermark == T + 10 * HOUR - LATENESS
 
 
@@ -160,19 +153,17 @@ def test_a_new_partition_has_no_watermark_for_sixty_four_turns() -> None:
     clock = clock_at(None)
     for turn in range(63):
         for _ in range(3):
-            assert observe(clock, T + turn * SECOND, f"u{turn % 6}")
+            assert clock.observe(T + turn * SECOND, f"u{turn % 6}")
             assert clock.watermark == MIN_WATERMARK
-    assert not observe(clock, T + 63 * SECOND, "u3")
+    assert not clock.observe(T + 63 * SECOND, "u3")
     assert clock.watermark == T + 63 * SECOND - LATENESS
-    assert clock.future_events == 0
 
 
 def test_wrong_first_events_are_outvoted() -> None:
     clock = clock_at(None)
     for turn in range(64):
-        observe(clock, T + turn * SECOND + (YEAR if turn < 30 else 0), f"u{turn % 12}")
+        clock.observe(T + turn * SECOND + (YEAR if turn < 30 else 0), f"u{turn % 12}")
     assert clock.watermark == T + 63 * SECOND - LATENESS
-    assert clock.future_events == 30
 
 
 def test_one_user_settles_by_itself_after_a_day_or_16384_records() -> None:
@@ -187,38 +178,48 @@ def test_one_user_settles_by_itself_after_a_day_or_16384_records() -> None:
 # --- events that are held ------------------------------------------------------------------------------------------
 
 
+class Held:
+    """A clock, and the events that are ahead of it."""
+
+    def __init__(self) -> None:
+        self.clock = clock_at()
+        self.events = FutureEvents(DictStore(), self.clock)
+
+    def see(self, ts: int, user_id: str) -> list[int]:
+        """Process one record as the stage does; return the ts of those that expire."""
+        is_ahead = self.clock.observe(ts, user_id)
+        expired = [event.ts for event in self.events.pop_expired()]
+        if is_ahead:
+            self.events.add(0, ts, 0, b"the line")
+        return expired
+
+
 def test_an_event_ahead_expires_when_the_time_has_moved_on_by_one_hour() -> None:
-    clock = clock_at()
-    assert observe(clock, T + YEAR, "bad")
-    assert clock.next_expiry == T - LATENESS + HOUR
-    assert not observe(clock, T + HOUR - 1, "good")
-    assert list(clock.pop_expired()) == []
-    assert not observe(clock, T + HOUR, "good")
-    assert [event.ts for event in clock.pop_expired()] == [T + YEAR]
-    assert clock.future_events == 0
-    assert clock.next_expiry == MAX_WATERMARK
+    held = Held()
+    assert held.see(T + YEAR, "bad") == []
+    assert held.clock.watermark_at(held.events.next_expiry) == T - LATENESS + HOUR
+    assert held.events.largest_lead == YEAR
+    assert held.see(T + HOUR - 1, "good") == []
+    assert held.see(T + HOUR, "good") == [T + YEAR]
+    assert len(held.events) == held.events.largest_lead == 0
+    assert held.clock.watermark_at(held.events.next_expiry) == MAX_WATERMARK
 
 
 def test_an_event_whose_time_has_come_within_reach_was_right() -> None:
-    clock = clock_at()
+    held = Held()
     for ts in (T + 61 * MINUTE, T + 2 * HOUR + 1):
-        assert observe(clock, ts, "u")
-    assert not observe(clock, T + 30 * MINUTE, "v")
-    assert not observe(clock, T + HOUR, "v")
-    assert [event.ts for event in clock.pop_expired()] == [T + 2 * HOUR + 1]
+        assert held.see(ts, "u") == []
+    assert held.see(T + 30 * MINUTE, "v") == []
+    assert held.see(T + HOUR, "v") == [T + 2 * HOUR + 1]
 
 
 def test_a_move_by_vote_counts_as_a_sixty_fourth_of_an_hour() -> None:
-    """Else a log with less than an event an hour would be lost."""
-    clock = clock_at()
-    assert observe(clock, T + YEAR, "bad")
+    """Else a log with less than an event an hour would be lost. Of four users the bad one and two more are enough."""
+    held = Held()
+    held.see(T + YEAR, "bad")
     for night in range(1, 64):
-        for user in ("u", "v", "w"):
-            observe(clock, T + night * 9 * HOUR, user)
-        assert list(clock.pop_expired()) == []
-    for user in ("u", "v", "w"):
-        observe(clock, T + 64 * 9 * HOUR, user)
-    assert [event.ts for event in clock.pop_expired()] == [T + YEAR]
+        assert [held.see(T + night * 9 * HOUR, user) for user in "uvw"] == [[], [], []]
+    assert [held.see(T + 64 * 9 * HOUR, user) for user in "uvw"] == [[], [T + YEAR], []]
 
 
 # --- against the rule ----------------------------------------------------------------------------------------------
@@ -241,23 +242,28 @@ def test_agrees_with_the_rule_and_resumes_from_stored_state(
     accepted = T if settled else None
     clock, rule = clock_at(accepted), Clock(accepted)
     held: list[tuple[int, int]] = []  # offset, progress at arrival
+    store = DictStore()
+    events = FutureEvents(store, clock)
     for offset, (ts, user) in enumerate(records):
         before = clock.watermark
         is_ahead = clock.observe(ts, user)
         assert is_ahead == rule.see(ts, user)
         assert clock.watermark == (MIN_WATERMARK if rule.accepted is None else rule.watermark)
         assert clock.watermark >= before
-        if clock.watermark >= clock.next_expiry:
-            expired = [event.offset for event in clock.pop_expired()]
+        if clock.watermark >= clock.watermark_at(events.next_expiry):
+            expired = [event.offset for event in events.pop_expired()]
             due = [number for number, since in held if rule.progress - since >= HOUR]
             assert expired == [number for number in due if rule.is_ahead(records[number][0])]
         held = [(number, since) for number, since in held if rule.progress - since < HOUR]
         if is_ahead:
-            clock.hold(clock.future_event(ts, offset, b""))
+            events.add(offset, ts, offset, b"")
             held.append((offset, rule.progress))
         if offset in reopen:
             stored = msgspec.msgpack.encode(clock.state())
+            store.write(events.drain_changes())
             clock = EventClock(LATENESS, HOUR, msgspec.msgpack.decode(stored, type=ClockState))
+            events = FutureEvents(store, clock)
+            assert len(events) == len(held)
 
 
 def test_the_state_is_bounded_by_the_votes() -> None:
