@@ -72,11 +72,14 @@ class FutureEvents:
         """Remove the events whose hour has passed, oldest first; yield those that are still ahead."""
         events, progress = self._events, self._clock.progress
         while events and events[0].expires_at <= progress:
-            event = events.popleft()
-            if self._unwritten.pop(event.pending_id, None) is None:
-                self._deleted_keys.append(_key(event.pending_id))
+            event = self._pop()
             if self._clock.is_ahead(event.ts):
                 yield event
+
+    def clear(self) -> None:
+        """Remove all events: the log has ended, and their pages close."""
+        while self._events:
+            self._pop()
 
     def drain_changes(self) -> dict[bytes, bytes | None]:
         """Return the changes of the store since the last call."""
@@ -87,6 +90,12 @@ class FutureEvents:
         changes.update(dict.fromkeys(self._deleted_keys))
         self._deleted_keys.clear()
         return changes
+
+    def _pop(self) -> FutureEvent:
+        event = self._events.popleft()
+        if self._unwritten.pop(event.pending_id, None) is None:
+            self._deleted_keys.append(_key(event.pending_id))
+        return event
 
 
 def _key(pending_id: int) -> bytes:

@@ -84,7 +84,7 @@ class Join:
 
     @property
     def future_events(self) -> FutureEvents:
-        """The events that are ahead of the watermark's clock."""
+        """The pages and waiting clicks that were ahead of the clock when they arrived."""
         return self._future_events
 
     @property
@@ -142,6 +142,7 @@ class Join:
         """End the log: close every pending page and count the remaining pending clicks as orphans."""
         joined_pages = [self._close_page(page) for page in self._pending_pages.pop_closed(MAX_WATERMARK)]
         self._expire_clicks(MAX_WATERMARK)
+        self._future_events.clear()
         self._next_timer = self._earliest_timer()
         return joined_pages
 

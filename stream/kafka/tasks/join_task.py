@@ -83,6 +83,8 @@ class JoinTask(Task):
             # A copy: the operator keeps counting in its own.
             outcomes=self._join.outcomes + Outcomes(),
             dead_letters=dict(self._dead_letter_counts),
+            future_events=len(self._join.future_events),
+            future_event_lead=self._join.future_events.largest_lead,
             max_watermark=self._join.watermark,
         )
 
