@@ -84,7 +84,7 @@ def test_after_every_checkpoint_the_compressed_examples_file_is_complete_up_to_t
             seen.append(checkpoint.digest.pages)
 
     replay_to_end([log], tmp_path / "run", examples=out, checkpoint_interval=0, progress=check)
-    assert len(set(seen)) > 5
+    assert len(set(seen)) >= 5
     assert seen[-1] == len(expected)
 
 
