@@ -49,6 +49,14 @@ class ClockState(msgspec.Struct, array_like=True):
     turns: int = 0
     last_user: str | None = None
 
+    @property
+    def best_time(self) -> int | None:
+        """The accepted time; before there is one, what two thirds of the users have reached; None without any."""
+        if self.accepted is not None or not self.voters:
+            return self.accepted
+        times = sorted((ts for _, ts in self.voters), reverse=True)
+        return times[_two_thirds(len(times)) - 1]
+
 
 class UserRun(msgspec.Struct, array_like=True):
     """Records of one user, all of them ahead, without a record of anybody that was not.
