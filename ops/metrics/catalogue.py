@@ -59,6 +59,22 @@ PENDING_CLICKS: Final = MetricDefinition(
     "Clicks that wait for their page, within the attribution window.",
     'sum(max by (partition) (prectr_pending_clicks{job="stream"}))',
 )
+FUTURE_EVENTS: Final = MetricDefinition(
+    "prectr_future_events",
+    "gauge",
+    _TASK,
+    ("stream",),
+    "Pages and waiting clicks that are ahead of their partition, until the stream comes to their time or for an hour.",
+    'sum(max by (partition) (prectr_future_events{job="stream"}))',
+)
+FUTURE_EVENT_LEAD_SECONDS: Final = MetricDefinition(
+    "prectr_future_event_lead_seconds",
+    "gauge",
+    _TASK,
+    ("stream",),
+    "How far the one furthest ahead is ahead of its partition, in seconds of event time; 0 without one.",
+    'max(prectr_future_event_lead_seconds{job="stream"})',
+)
 AGGREGATED_IMPRESSIONS: Final = MetricDefinition(
     "prectr_aggregated_impressions_total",
     "counter",
@@ -563,11 +579,22 @@ QUALITY_TIMESTAMP_SECONDS: Final = MetricDefinition(
 SECTIONS: Final = (
     (
         "Record outcomes",
-        (EVENTS, PAGES, CLICKS, DEAD_LETTERS, PENDING_PAGES, PENDING_CLICKS, AGGREGATED_IMPRESSIONS, AGGREGATED_CLICKS),
+        (
+            EVENTS,
+            PAGES,
+            CLICKS,
+            DEAD_LETTERS,
+            PENDING_PAGES,
+            PENDING_CLICKS,
+            FUTURE_EVENTS,
+            FUTURE_EVENT_LEAD_SECONDS,
+            AGGREGATED_IMPRESSIONS,
+            AGGREGATED_CLICKS,
+        ),
         "`type` is page, click or unreadable. `outcome` of a page is emitted, empty, duplicate or "
         "dead_letter; of a click joined, duplicate, late, orphan, foreign, other_action or dead_letter: see "
-        "[semantics](semantics.md). Pages that are still open and clicks that wait are the two "
-        "gauges.",
+        "[semantics](semantics.md). Pages that are still open and clicks that wait are gauges, and so are the "
+        "[future events](semantics.md#watermark-of-a-task) among them.",
     ),
     (
         "Progress and lag",

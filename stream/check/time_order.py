@@ -1,5 +1,6 @@
 """The order of a log in time: lines that step back, clocks that run ahead, and the time that it covers."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,6 +46,8 @@ class TimeOrder:
             EventClock(round(config.allowed_lateness * 1000), round(config.max_clock_skew * 1000))
             for _ in range(config.partitions)
         ]
+        self._held: list[deque[tuple[int, int]]] = [deque() for _ in self._clocks]
+        """Events ahead, by partition: the clock's progress at which each expires, and its time."""
         self._lateness = round(config.allowed_lateness * 1000)
         self._skew = round(config.max_clock_skew * 1000)
         self._disorder = Disorder()
@@ -57,10 +60,11 @@ class TimeOrder:
         clock, ts = self._clocks[partition], event.ts
         is_ahead = clock.observe(ts, event.user_id)
         watermark = clock.watermark
-        if watermark >= clock.next_expiry:
-            self._ahead += sum(1 for _ in clock.pop_expired())
+        held = self._held[partition]
         if is_ahead:
-            clock.quarantine(ts, event.user_id, 0, b"")
+            held.append((clock.next_expiry, ts))
+        while held and held[0][0] <= clock.progress:
+            self._ahead += clock.is_ahead(held.popleft()[1])
         if ts < watermark:
             self._step_back(watermark + self._lateness - ts)
         return watermark

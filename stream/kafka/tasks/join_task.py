@@ -83,6 +83,8 @@ class JoinTask(Task):
             # A copy: the operator keeps counting in its own.
             outcomes=self._join.outcomes + Outcomes(),
             dead_letters=dict(self._dead_letter_counts),
+            future_events=len(self._join.future_events),
+            future_event_lead=self._join.future_events.largest_lead,
             max_watermark=self._join.watermark,
         )
 
@@ -219,7 +221,8 @@ class JoinTask(Task):
             if other != number
         )
         timed_out = self._idle_seconds >= self.context.idle_timeout
-        if self._join.watermark == MIN_WATERMARK or (grown and timed_out):
+        never_read = self._join.watermark == MIN_WATERMARK and self._join.next_close == MAX_WATERMARK
+        if never_read or (grown and timed_out):
             return SourceIdleness(sample.previous, MAX_WATERMARK)
         if grown or timed_out:
             return SourceIdleness(sample.previous, self._join.next_close - 1)
