@@ -16,7 +16,7 @@ from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedR
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.end_offsets import EndOffsetsSample, offset_out_of_range
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.tasks.task import WATERMARK_FRAME_INTERVAL, Task
+from prectr.stream.kafka.tasks.stateful_task import WATERMARK_FRAME_INTERVAL, StatefulTask
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts
 from prectr.stream.kafka.tasks.task_status import TaskState
@@ -30,7 +30,7 @@ _IDLE_AFTER: Final = 5.0
 """Seconds without input after which a task may report that it is idle."""
 
 
-class JoinTask(Task):
+class JoinTask(StatefulTask):
     """Joins clicks to pages in one partition of the events."""
 
     stage = "join"
@@ -87,7 +87,7 @@ class JoinTask(Task):
         return self._join.drain_changes()
 
     def process(self, records: Sequence[ConsumerRecord], group_metadata: Any) -> None:
-        """Process records as `Task.process`, unless retention has removed records before them."""
+        """Process records as `StatefulTask.process`, unless retention has removed records before them."""
         if records and records[0].offset > self.next_offset:
             # Usually a transaction marker.
             log_start = self.context.end_offsets.fetch_ranges([self.topic_partition])[self.topic_partition].start
