@@ -16,6 +16,7 @@ from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedR
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.end_offsets import EndOffsetsSample, offset_out_of_range
 from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.kafka.dlq.records import rejection_headers
 from prectr.stream.kafka.tasks.stateful_task import WATERMARK_FRAME_INTERVAL, StatefulTask
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts
@@ -263,13 +264,9 @@ class JoinTask(StatefulTask):
         self._dead_letter_counts.update(rejected_record.reason for rejected_record in rejected)
         for rejected_record in rejected:
             record = records.get(rejected_record.offset)
-            headers = [
-                ("reason", rejected_record.reason.encode()),
-                ("detail", rejected_record.detail.encode()),
-                ("topic", self.topic_partition.topic.encode()),
-                ("partition", str(self.topic_partition.partition).encode()),
-                ("offset", str(rejected_record.offset).encode()),
-            ]
+            headers = rejection_headers(
+                rejected_record.reason, rejected_record.detail, self.topic_partition, rejected_record.offset
+            )
             if record is not None:
                 key, original_headers = record.key, [(name, value or b"") for name, value in record.headers]
             else:

@@ -1,6 +1,6 @@
 """One process of the live system: runs the tasks that its consumer groups assign to it, until it is stopped."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from threading import Event
@@ -52,28 +52,31 @@ def run_stream(
             stack.callback(manager.close)
             managers.append(manager)
         run_managers(
-            dict.fromkeys(managers, end),
+            [(manager, end) for manager in managers],
             stop,
             lambda: progress([status for manager in managers for status in manager.task_statuses()]),
         )
 
 
 def run_managers(
-    ends: Mapping[TaskManager[Any], EndOfInput | None], stop: Callable[[], bool], report: Callable[[], None]
+    managers: Sequence[tuple[TaskManager[Any], EndOfInput | None]], stop: Callable[[], bool], report: Callable[[], None]
 ) -> None:
     """Run managers until `stop` returns true, or until the groups of all have processed their input up to its end.
 
     Args:
-        ends: by manager, where its input ends; None: never.
+        managers: each with the end of its input; None: it has none.
         report: called from time to time.
     """
     # One thread per manager, since all are mostly waiting for records and commits.
-    with manual_gc() as collect_garbage, ThreadPoolExecutor(len(ends), thread_name_prefix="stage") as pool:
+    with manual_gc() as collect_garbage, ThreadPoolExecutor(len(managers), thread_name_prefix="stage") as pool:
         shutdown = Event()
-        ended = {manager: Event() for manager in ends}
-        futures = [pool.submit(_run_manager, manager, end, ended[manager], shutdown) for manager, end in ends.items()]
+        ended = [Event() for _ in managers]
+        futures = [
+            pool.submit(_run_manager, manager, end, event, shutdown)
+            for (manager, end), event in zip(managers, ended, strict=True)
+        ]
         try:
-            while not stop() and not all(event.is_set() for event in ended.values()):
+            while not stop() and not all(event.is_set() for event in ended):
                 failed, _ = wait(futures, timeout=_STATUS_INTERVAL, return_when=FIRST_EXCEPTION)
                 report()
                 collect_garbage()
