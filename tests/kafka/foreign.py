@@ -105,24 +105,16 @@ def send_round_robin(
     """Write values without keys to the partitions in turn."""
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20)
     try:
-        sent = [
-            (
-                producer.send(topic, value=value, partition=number % partitions, headers=[("from", b"shop")]),
-                value,
-                event,
-            )
-            for number, (value, event) in enumerate(values)
-        ]
+        sent = []
+        for number, (value, event) in enumerate(values):
+            # A record without a value must have a key.
+            key = b"deleted" if value is None else None
+            sent.append((producer.send(topic, value, key, HEADERS, number % partitions), value, event))
         producer.flush()
         placed = [(future.get(10), value, event) for future, value, event in sent]
         return [Sent(topic, where.partition, where.offset, value, event) for where, value, event in placed]
     finally:
         producer.close()
-
-
-def _key(value: bytes | None) -> bytes | None:
-    """Return no key, except of a record without a value, which must have one."""
-    return b"deleted" if value is None else None
 
 
 def committed_records(bootstrap: str, topic: str, partitions: int) -> list[list[ConsumerRecord]]:

@@ -7,7 +7,7 @@ clicks arrive. Flink aligns watermarks likewise (FLIP-182), Kafka Streams by rec
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from threading import Lock
+from threading import Condition
 from typing import Final, NamedTuple
 
 from kafka import TopicPartition
@@ -23,13 +23,11 @@ class InputPosition(NamedTuple):
     Attributes:
         offset: of the next record that is not processed.
         time: event time there (ms); None if no event is known.
-        has_started: whether a record has been read.
         has_waiting: whether records have been read and not processed.
     """
 
     offset: int
     time: int | None
-    has_started: bool
     has_waiting: bool = False
 
 
@@ -45,7 +43,9 @@ class Alignment:
         """Take limits in seconds: of event time, by which an input may be ahead; of waiting for one that stands."""
         self._max_ahead = round(max_ahead * 1000)
         self._stall_timeout: Final = stall_timeout
-        self._lock = Lock()
+        self._changed = Condition()
+        self._version = 0
+        """Grows with every change."""
         self._positions: dict[TopicPartition, InputPosition] = {}
         self._moved_at: dict[TopicPartition, float] = {}
         self._ends: dict[TopicPartition, int] | None = None
@@ -55,24 +55,37 @@ class Alignment:
 
     def others(self, inputs: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Return those of the inputs that this process does not read."""
-        with self._lock:
+        with self._changed:
             return [each for each in inputs if each not in self._own.get(each.topic, ())]
 
     def set_own(self, topic: str, positions: Mapping[TopicPartition, InputPosition]) -> None:
         """Set the inputs of a topic that this process reads now, with their positions."""
-        with self._lock:
+        with self._changed:
             self._own[topic] = frozenset(positions)
             self._update(positions)
 
     def set_sample(self, ends: Mapping[TopicPartition, int], others: Mapping[TopicPartition, InputPosition]) -> None:
         """Set the end offsets of all inputs, and the positions of those that other processes read."""
-        with self._lock:
-            self._ends = dict(ends)
+        with self._changed:
+            if ends != self._ends:
+                self._ends = dict(ends)
+                self._notify()
             self._update({each: found for each, found in others.items() if each not in self._own.get(each.topic, ())})
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every change."""
+        with self._changed:
+            return self._version
+
+    def wait_for_change(self, version: int, timeout: float) -> None:
+        """Wait, at most `timeout` seconds, until there is a later version."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._version != version, timeout)
 
     def limit(self) -> int:
         """Return the event time (ms) up to which records may be processed now."""
-        with self._lock:
+        with self._changed:
             if self._ends is None:
                 return MIN_WATERMARK
             unread = {each: self._positions[each] for each in self._ends if self._has_unread(each)}
@@ -98,6 +111,11 @@ class Alignment:
                 self._positions[each] = position
                 self._moved_at[each] = now
                 self._stalled.discard(each)
+                self._notify()
+
+    def _notify(self) -> None:
+        self._version += 1
+        self._changed.notify_all()
 
     def _report_stalled(self, each: TopicPartition, position: InputPosition) -> None:
         if each not in self._stalled:
@@ -112,11 +130,5 @@ class Alignment:
 
 
 def _lowest(positions: Iterable[InputPosition]) -> int:
-    """Return the lowest event time; MIN_WATERMARK while the first records of an input are on their way."""
-    known = [MAX_WATERMARK]
-    for position in positions:
-        if position.time is not None:
-            known.append(position.time)
-        elif not position.has_started:
-            return MIN_WATERMARK
-    return min(known)
+    """Return the lowest event time; MIN_WATERMARK if that of an input is not known yet."""
+    return min((MIN_WATERMARK if each.time is None else each.time for each in positions), default=MAX_WATERMARK)

@@ -49,6 +49,7 @@ class IngestManager(TaskManager[IngestTask]):
         self._topics = topics
         self._mapper = mapper
         self._sampler = sampler
+        self._alignment_version = 0
         super().__init__(connection, source, end_offsets, session_timeout)
 
     @property
@@ -62,20 +63,34 @@ class IngestManager(TaskManager[IngestTask]):
     def _poll_records(self) -> dict[TopicPartition, list[Any]]:
         """Read and map further records, and return those whose event time has come."""
         self._sampler.sample_if_due()
-        for task in self.tasks.values():
-            change = self._consumer.pause if task.read_ahead.is_full else self._consumer.resume
-            change(task.topic_partition)
+        self._pause_full()
         due = self._take_due()
-        # What can be processed now does not wait for more.
-        polled = self._poll(0.0, 0.0) if due else self._poll(_POLL_TIMEOUT, _LINGER)
+        # Records that are due do not wait for more, and those that are not due are woken by the alignment.
+        polled = self._poll(0.0, 0.0) if due or self._is_waiting else self._poll(_POLL_TIMEOUT, _LINGER)
         for where, records in polled.items():
             self.tasks[where.partition].read_ahead.add([self._mapper.map(record) for record in records])
         for task in self.tasks.values():
             task.read_offset = max(task.read_offset, super()._consumer_position(task))
-        return due or self._take_due()
+        due = due or self._take_due()
+        if not due and not polled and self._is_waiting:
+            self._alignment.wait_for_change(self._alignment_version, _POLL_TIMEOUT)
+        return due
+
+    def _pause_full(self) -> None:
+        paused = self._consumer.paused()
+        for task in self.tasks.values():
+            if task.read_ahead.is_full and task.topic_partition not in paused:
+                self._consumer.pause(task.topic_partition)
+            elif not task.read_ahead.is_full and task.topic_partition in paused:
+                self._consumer.resume(task.topic_partition)
+
+    @property
+    def _is_waiting(self) -> bool:
+        return any(task.read_ahead.first_offset is not None for task in self.tasks.values())
 
     def _take_due(self) -> dict[TopicPartition, list[Any]]:
         self._publish_positions()
+        self._alignment_version = self._alignment.version
         limit = self._alignment.limit()
         taken = {task.topic_partition: task.read_ahead.take(limit) for task in self.tasks.values()}
         return {where: records for where, records in taken.items() if records}

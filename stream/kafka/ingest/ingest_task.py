@@ -191,9 +191,7 @@ class IngestTask(Task):
     def position(self) -> InputPosition:
         """How far the input has been processed."""
         first = self.read_ahead.first_offset
-        offset = self.read_offset if first is None else first
-        has_started = offset > self.committed_metadata.start_offset or first is not None
-        return InputPosition(offset, self.read_time, has_started, first is not None)
+        return InputPosition(self.read_offset if first is None else first, self.read_time, first is not None)
 
     @staticmethod
     def has_committed_end(reached_end_offsets: Sequence[int], partition: int, end: EndOfInput) -> bool:

@@ -68,9 +68,9 @@ class PositionSampler:
     def _committed_position(self, each: TopicPartition, start: int) -> InputPosition:
         committed = self._committed_offsets[each.topic].fetch(each.partition, _COMMITTED_TIMEOUT)
         if committed is None:
-            return InputPosition(start, None, has_started=False)
+            return InputPosition(start, None)
         offset, metadata = committed
-        return InputPosition(max(offset, start), metadata.read_time, has_started=True)
+        return InputPosition(max(offset, start), metadata.read_time)
 
     def close(self) -> None:
         """Close the connections."""

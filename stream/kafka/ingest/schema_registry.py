@@ -9,12 +9,11 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
 
-import fastavro
-import fastavro.schema
 import msgspec
 
 from prectr.state.errors import ConfigError, PrectrError
 from prectr.stream.convert.outcome import Unmappable
+from prectr.stream.kafka.ingest.avro_schema import parse_avro_schema
 
 _TIMEOUT: Final = 10.0
 _RETRY_DELAYS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -101,7 +100,7 @@ class SchemaRegistry:
         try:
             self._parse_references(answer, named, set())
             return _parse_avro(answer, named)
-        except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, ValueError, TypeError) as error:
+        except ValueError as error:
             raise Unmappable("unsupported_schema", f"schema {schema_id}: {error}") from error
 
     def _parse_references(self, answer: _Answer, named: dict[str, Any], seen: set[tuple[str, int]]) -> None:
@@ -162,4 +161,4 @@ def _parse_avro(answer: _Answer, named: dict[str, Any]) -> Any:
     """Parse an Avro schema, to which the schemas in `named` are known; adds its own names to them."""
     if answer.schema_type != "AVRO":
         raise ValueError(f"its type is {answer.schema_type}, not AVRO")
-    return fastavro.parse_schema(msgspec.json.decode(answer.schema), named_schemas=named)
+    return parse_avro_schema(answer.schema, named)

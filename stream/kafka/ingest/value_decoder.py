@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import fastavro
-import fastavro.schema
-import msgspec
 
 from prectr.state.errors import ConfigError, UsageError
 from prectr.stream.convert.outcome import Unmappable
 from prectr.stream.convert.rows import decode_object
 from prectr.stream.convert.values import shown, to_plain
+from prectr.stream.kafka.ingest.avro_schema import parse_avro_schema
 from prectr.stream.kafka.ingest.framing import MAGIC, split_frame
 from prectr.stream.kafka.ingest.schema_registry import SchemaRegistry
 
@@ -93,15 +92,8 @@ def decode_avro(value: bytes, writer_schema: Any, reader_schema: Any = None) -> 
 
 def _read_schema(path: Path) -> Any:
     try:
-        return fastavro.parse_schema(msgspec.json.decode(path.read_bytes()))
+        return parse_avro_schema(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (
-        msgspec.MsgspecError,
-        fastavro.schema.SchemaParseException,
-        fastavro.schema.UnknownType,
-        ValueError,
-        TypeError,
-        KeyError,
-    ) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not an Avro schema: {error}") from error

@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, TopicPartition
 from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.kafka.client.topics import Topics
-from testkit.command import write_log
+from testkit.command import prectr, write_log
 from tests.kafka.foreign import (
     HEADERS,
     Sent,
@@ -26,7 +26,6 @@ from tests.kafka.foreign import (
     write_mappings,
 )
 from tests.kafka.live import Live, replay_log
-from tests.kafka.worlds import simulated
 from tests.oracle.contract import partition_of
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -49,7 +48,10 @@ class World:
     """A log, and its events in two foreign topics with damaged records between them."""
 
     def __init__(self, live: Live, pages: int) -> None:
-        lines = list(dict.fromkeys(simulated(live.folder, pages=pages).read_bytes().splitlines()))
+        log = live.folder / "simulated.jsonl"
+        done = prectr("simulate", "--pages", str(pages), "--days", "0.02", "--seed", "5", "--out", log)
+        assert done.returncode == 0, done.stderr
+        lines = list(dict.fromkeys(log.read_bytes().splitlines()))
         valid = [
             line for line, event in zip(lines, decode_lines(lines), strict=True) if not isinstance(event, InvalidEvent)
         ]
