@@ -1,11 +1,13 @@
 """The events of a log as another program would write them: two topics, other names, no keys; and its mapping."""
 
 import datetime
+import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fastavro
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.consumer.fetcher import ConsumerRecord
@@ -42,18 +44,26 @@ item_id = "sku"
 ts = "clicked_at"
 """
 """Clicks with times in ISO 8601."""
+CLICK_SCHEMA = {
+    "type": "record",
+    "name": "Click",
+    "fields": [{"name": name, "type": "string"} for name in ("search", "visitor", "sku", "clicked_at")],
+}
+_CLICK_SCHEMA = fastavro.parse_schema(CLICK_SCHEMA)
+
 HEADERS = [("from", b"shop")]
 """Of every record."""
 
 
 class Sent(NamedTuple):
-    """A foreign record: where it was written, its bytes, and the event that it stands for, if any."""
+    """A foreign record: where it was written, its bytes, its event or why there is none."""
 
     topic: str
     partition: int
     offset: int
     value: bytes | None
     event: Event | None
+    reason: str | None
 
 
 def page_record(page: Event) -> Event:
@@ -100,19 +110,19 @@ def create_topic(bootstrap: str, name: str, partitions: int) -> None:
 
 
 def send_round_robin(
-    bootstrap: str, topic: str, partitions: int, values: Iterable[tuple[bytes | None, Event | None]]
+    bootstrap: str, topic: str, partitions: int, values: Iterable[tuple[bytes | None, Event | None, str | None]]
 ) -> list[Sent]:
     """Write values without keys to the partitions in turn."""
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20)
     try:
         sent = []
-        for number, (value, event) in enumerate(values):
+        for number, (value, event, reason) in enumerate(values):
             # A record without a value must have a key.
             key = b"deleted" if value is None else None
-            sent.append((producer.send(topic, value, key, HEADERS, number % partitions), value, event))
+            sent.append((producer.send(topic, value, key, HEADERS, number % partitions), value, event, reason))
         producer.flush()
-        placed = [(future.get(10), value, event) for future, value, event in sent]
-        return [Sent(topic, where.partition, where.offset, value, event) for where, value, event in placed]
+        placed = [(future.get(10), *rest) for future, *rest in sent]
+        return [Sent(topic, where.partition, where.offset, *rest) for where, *rest in placed]
     finally:
         producer.close()
 
@@ -142,13 +152,31 @@ def write_mappings(folder: Path) -> tuple[Path, Path]:
     return folder / "pages.toml", folder / "clicks.toml"
 
 
-def with_damage(
-    events: Sequence[Event], to_record: Callable[[Event], Event], damaged: Sequence[bytes], every: int
-) -> list[tuple[bytes | None, Event | None]]:
-    """Return the records of events as JSON, with a damaged one after so many."""
-    values: list[tuple[bytes | None, Event | None]] = []
-    for number, event in enumerate(events):
-        values.append((json.dumps(to_record(event)).encode(), event))
+def as_json(record: Event) -> bytes:
+    """Encode a record as JSON."""
+    return json.dumps(record).encode()
+
+
+def as_avro(record: Event) -> bytes:
+    """Encode a click as Avro behind the id of its schema, 7."""
+    out = io.BytesIO(b"\x00\x00\x00\x00\x07")
+    out.seek(0, io.SEEK_END)
+    fastavro.schemaless_writer(out, _CLICK_SCHEMA, record)
+    return out.getvalue()
+
+
+def write_click_schema(folder: Path) -> Path:
+    """Write the schema of clicks in Avro."""
+    path = folder / "click.avsc"
+    path.write_text(json.dumps(CLICK_SCHEMA))
+    return path
+
+
+def mixed(
+    values: Sequence[tuple[bytes, Event]], damaged: Sequence[tuple[bytes | None, str]], every: int
+) -> Iterator[tuple[bytes | None, Event | None, str | None]]:
+    """Yield values with their events, and after so many a damaged one with the reason of its dead letter."""
+    for number, (value, event) in enumerate(values):
+        yield value, event, None
         if number % every == every // 2:
-            values.append((damaged[number // every % len(damaged)], None))
-    return values
+            yield (damaged[number // every % len(damaged)][0], None, damaged[number // every % len(damaged)][1])

@@ -23,7 +23,7 @@ class ReadAhead:
         self._records: list[MappedRecord] = []
         self._times: list[int | None] = []
         self._bytes = 0
-        self._last_taken: list[int] = []
+        self._last_taken: int | None = None
 
     @property
     def first_offset(self) -> int | None:
@@ -42,21 +42,22 @@ class ReadAhead:
         self._bytes += sum(record.size for record in records)
 
     def time(self) -> int | None:
-        """Return the time of the first record that has one, else that of the last ones taken; None if none had one."""
+        """Return the time of the first record that has one, else that of the last one taken; None if none had one."""
         waiting = (time for index in range(len(self._times)) if (time := self._time(index)) is not None)
-        return next(waiting, median_low(self._last_taken) if self._last_taken else None)
+        return next(waiting, self._last_taken)
 
     def take(self, limit: int) -> list[MappedRecord]:
         """Remove and return the first records, up to one whose time is after `limit` (ms)."""
         count = 0
         for own in self._times:
-            if own is not None and own > limit and (self._time(count) or own) > limit:
-                break
+            time = own if own is None or own <= limit else self._time(count)
+            if time is not None:
+                if time > limit:
+                    break
+                self._last_taken = time
             count += 1
         taken, self._records, self._times = self._records[:count], self._records[count:], self._times[count:]
         self._bytes -= sum(record.size for record in taken)
-        recent = [record.time for record in taken[-_FOLLOWERS:]]
-        self._last_taken = [*self._last_taken, *(time for time in recent if time is not None)][-_FOLLOWERS:]
         return taken
 
     def _time(self, index: int) -> int | None:

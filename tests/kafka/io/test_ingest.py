@@ -1,15 +1,16 @@
 """`prectr ingest` on a real Kafka: foreign topics become events, each exactly once, whatever is killed."""
 
 import json
-import random
 import signal
 import time
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
+from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.kafka.client.topics import Topics
@@ -17,61 +18,75 @@ from testkit.command import prectr, write_log
 from tests.kafka.foreign import (
     HEADERS,
     Sent,
+    as_avro,
+    as_json,
     click_record,
     committed_records,
     create_topic,
+    mixed,
     page_record,
     send_round_robin,
-    with_damage,
+    write_click_schema,
     write_mappings,
 )
-from tests.kafka.live import Live, replay_log
+from tests.kafka.live import Live
+from tests.kit.stages.replays import replay_to_end
 from tests.oracle.contract import partition_of
 
 pytestmark = pytest.mark.usefixtures("broker")
 
 PAGE_PARTITIONS, CLICK_PARTITIONS = 3, 2
-DAMAGED_PAGES = [b"{", b'{"payload": {"op": "c", "after": {"visitor": "v"}}}', b"\x00\x00", b"\xff\xfe"]
-DAMAGED_CLICKS = [b"[]", b'{"search": "s", "visitor": "v", "sku": "i", "clicked_at": "yesterday"}', None]
-REASONS = {
-    b"{": "not_json",
-    DAMAGED_PAGES[1]: "missing_request_id",
-    b"\x00\x00": "not_framed",
-    b"\xff\xfe": "not_json",
-    b"[]": "not_an_object",
-    DAMAGED_CLICKS[1]: "invalid_time",
-    b"": "no_value",
-}
+DAMAGED_PAGES: list[tuple[bytes, str]] = [
+    (b"{", "not_json"),
+    (b'{"payload": {"op": "c", "after": {"visitor": "v"}}}', "missing_request_id"),
+    (b"\x00\x00", "not_framed"),
+    (b"\xff\xfe", "not_json"),
+]
+DAMAGED_CLICKS: list[tuple[bytes | None, str]] = [
+    (b"[]", "not_an_object"),
+    (b'{"search": "s", "visitor": "v", "sku": "i", "clicked_at": "yesterday"}', "invalid_time"),
+    (None, "no_value"),
+]
+DAMAGED_AVRO_CLICKS: list[tuple[bytes | None, str]] = [
+    (b'{"search": "s"}', "not_framed"),
+    (b"\x00\x00\x00\x00\x07\x02a\x02b", "not_avro"),
+    (None, "no_value"),
+]
 
 
 class World:
     """A log, and its events in two foreign topics with damaged records between them."""
 
-    def __init__(self, live: Live, pages: int) -> None:
+    def __init__(self, live: Live, pages: int, *, avro_clicks: bool = False) -> None:
         log = live.folder / "simulated.jsonl"
-        done = prectr("simulate", "--pages", str(pages), "--days", "0.02", "--seed", "5", "--out", log)
-        assert done.returncode == 0, done.stderr
+        simulate(log, pages)
         lines = list(dict.fromkeys(log.read_bytes().splitlines()))
-        valid = [
-            line for line, event in zip(lines, decode_lines(lines), strict=True) if not isinstance(event, InvalidEvent)
-        ]
+        decoded = zip(lines, decode_lines(lines), strict=True)
+        valid = [line for line, event in decoded if not isinstance(event, InvalidEvent)]
         self.log = write_log(live.folder / "equal.jsonl", valid)
         self.events = events = [json.loads(line) for line in valid]
-        self.pages, self.clicks = f"{live.prefix}shop-pages", f"{live.prefix}shop-clicks"
-        create_topic(live.bootstrap, self.pages, PAGE_PARTITIONS)
-        create_topic(live.bootstrap, self.clicks, CLICK_PARTITIONS)
-        page_values = with_damage(
-            [event for event in events if event["type"] == "impression"], page_record, DAMAGED_PAGES, 40
-        )
-        click_values = with_damage(
-            [event for event in events if event["type"] == "click"], click_record, DAMAGED_CLICKS, 30
-        )
+        pages_topic, clicks_topic = f"{live.prefix}shop-pages", f"{live.prefix}shop-clicks"
+        create_topic(live.bootstrap, pages_topic, PAGE_PARTITIONS)
+        create_topic(live.bootstrap, clicks_topic, CLICK_PARTITIONS)
+        page_values = [(as_json(page_record(each)), each) for each in events if each["type"] == "impression"]
+        encode = as_avro if avro_clicks else as_json
+        click_values = [(encode(click_record(each)), each) for each in events if each["type"] == "click"]
+        damaged_clicks = DAMAGED_AVRO_CLICKS if avro_clicks else DAMAGED_CLICKS
         self.sent = [
-            *send_round_robin(live.bootstrap, self.pages, PAGE_PARTITIONS, page_values),
-            *send_round_robin(live.bootstrap, self.clicks, CLICK_PARTITIONS, click_values),
+            *send_round_robin(live.bootstrap, pages_topic, PAGE_PARTITIONS, mixed(page_values, DAMAGED_PAGES, 40)),
+            *send_round_robin(live.bootstrap, clicks_topic, CLICK_PARTITIONS, mixed(click_values, damaged_clicks, 30)),
         ]
         page_mapping, click_mapping = write_mappings(live.folder)
-        self.inputs = f"{self.pages}={page_mapping}", f"{self.clicks}={click_mapping}"
+        self.inputs = [f"{pages_topic}={page_mapping}", f"{clicks_topic}={click_mapping}"]
+        if avro_clicks:
+            schema = write_click_schema(live.folder)
+            self.inputs += ["--format", f"{clicks_topic}=avro-confluent", "--schema", f"{clicks_topic}={schema}"]
+
+
+def simulate(log: Path, pages: int) -> None:
+    """Write a log with an event every second."""
+    done = prectr("simulate", "--pages", str(pages), "--days", "0.02", "--seed", "5", "--out", log)
+    assert done.returncode == 0, done.stderr
 
 
 def assert_ingested_exactly_once(live: Live, world: World) -> None:
@@ -94,9 +109,9 @@ def assert_ingested_exactly_once(live: Live, world: World) -> None:
         for record in dead_letters
     ]
     assert sorted(found) == sorted(
-        (sent.topic, sent.partition, sent.offset, sent.value or b"", REASONS[sent.value or b""])
+        (sent.topic, sent.partition, sent.offset, sent.value or b"", sent.reason)
         for sent in world.sent
-        if sent.event is None
+        if sent.reason is not None
     )
     assert all(record.headers[-1] == HEADERS[0] for record in dead_letters)
 
@@ -121,25 +136,40 @@ def _assert_in_order_of_inputs(events: list[dict[str, Any]], sent: list[Sent]) -
 
 
 def test_kills_at_named_points_and_at_random(live: Live) -> None:
-    """Each crash lets some transactions through. The joined result is that of the same log, replayed."""
+    """Each crash lets some transactions through. The join then gives the outcomes of the log in its own order."""
     live.create()
-    world = World(live, pages=1_200)
-    crashes = [("after_produce", 3), ("before_commit", 6), ("after_commit", 4), ("before_commit", 1)]
-    for crash in crashes:
+    world = World(live, pages=1_000)
+    for crash in (("after_produce", 3), ("before_commit", 6), ("after_commit", 4)):
         process = live.start_ingest(*world.inputs, "--until-end", crash=crash)
         assert process.wait(live.timeout) == -signal.SIGKILL
-    rng = random.Random(7)
-    for _ in range(3):
+    for more in (30, 300):
         process = live.start_ingest(*world.inputs, "--until-end")
-        _wait_for_events(live, rng.randrange(20, 200))
+        _wait_for_events(live, more)
         live.kill(process)
     live.wait_for_end(live.start_ingest(*world.inputs, "--until-end"))
     assert_ingested_exactly_once(live, world)
+    written = committed_records(live.bootstrap, Topics(live.prefix).events, live.partitions)
+    by_partition = write_log(live.folder / "written.jsonl", [each.value for records in written for each in records])
+    config = PipelineConfig(partitions=live.partitions)
+    found, expected = (
+        replay_to_end([log], live.folder / f"replay-{log.stem}", config=config) for log in (by_partition, world.log)
+    )
+    assert found.outcomes == expected.outcomes
+    assert expected.outcomes.clicks.joined > 500
 
-    live.stream(1, "--flush")
-    result = live.train_and_read("--flush")
-    expected = replay_log(live.folder, world.log)
-    assert result.outcomes == expected.outcomes
+
+@pytest.mark.several
+def test_processes_share_the_partitions_and_replace_one_that_is_killed(live: Live) -> None:
+    """The clicks are Avro behind a schema id."""
+    live.create()
+    world = World(live, pages=600, avro_clicks=True)
+    processes = [live.start_ingest(*world.inputs, "--until-end") for _ in range(2)]
+    _wait_for_events(live, 200)
+    live.kill(processes[0])
+    processes.append(live.start_ingest(*world.inputs, "--until-end"))
+    for process in processes[1:]:
+        live.wait_for_end(process)
+    assert_ingested_exactly_once(live, world)
 
 
 def _wait_for_events(live: Live, more: int) -> None:

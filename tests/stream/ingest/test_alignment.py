@@ -35,7 +35,7 @@ def test_records_are_taken_in_order_up_to_the_limit() -> None:
     assert offsets(waiting.take(T + 1)) == [0, 1, 2]
     assert waiting.time() == T + 2
     assert offsets(waiting.take(T + 2)) == [3, 4, 5]
-    assert (waiting.first_offset, waiting.time()) == (None, T + 1)
+    assert (waiting.first_offset, waiting.time()) == (None, T + 2)
 
 
 def test_records_without_a_time_do_not_wait() -> None:
