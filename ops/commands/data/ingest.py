@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,11 +15,10 @@ from prectr.ops.cli.signals import stop_signals
 from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.settings.loader import load_settings
-from prectr.state.errors import PrectrError, UsageError
+from prectr.state.errors import PrectrError
 
 if TYPE_CHECKING:
     from prectr.stream.kafka.ingest.ingest_task import IngestStatus
-    from prectr.stream.kafka.ingest.run import ForeignTopic
     from prectr.stream.kafka.ingest.schema_registry import SchemaRegistry
 
 _PASSWORD: Final = "PRECTR_REGISTRY_PASSWORD"
@@ -88,6 +87,7 @@ def ingest(
     Example: prectr ingest searches=searches.toml --format avro-confluent --registry http://localhost:8081
     --bootstrap localhost:9092
     """
+    from prectr.ops.cli.foreign_topics import foreign_topics  # noqa: PLC0415
     from prectr.ops.metrics.ingest import ingest_metrics  # noqa: PLC0415
     from prectr.stream.kafka.ingest.run import IngestSettings, run_ingest  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ def ingest(
         connection=system.connection(),
         topics=system.topics(),
         group_prefix=system.group_prefix,
-        inputs=_foreign_topics(inputs, value_format, schema),
+        inputs=foreign_topics(inputs, value_format, schema),
         max_ahead=lateness if max_ahead is None else max_ahead,
         registry=_registry(registry, registry_user),
         session_timeout=session_timeout,
@@ -116,48 +116,6 @@ def ingest(
 
         run_ingest(settings, until_end=until_end, stop=stop, progress=progress)
     _report(latest, json)
-
-
-def _foreign_topics(inputs: Sequence[str], formats: Sequence[str], schemas: Sequence[str]) -> "list[ForeignTopic]":
-    from prectr.stream.kafka.ingest.run import ForeignTopic  # noqa: PLC0415
-    from prectr.stream.kafka.ingest.value_decoder import VALUE_FORMATS  # noqa: PLC0415
-
-    mappings: dict[str, Path] = {}
-    for given in inputs:
-        topic, equals, mapping = given.partition("=")
-        if not (topic and equals and mapping):
-            raise UsageError(f"{given!r} is not of the form TOPIC=MAPPING.toml")
-        if topic in mappings:
-            raise UsageError(f"topic {topic} is named twice")
-        mappings[topic] = Path(mapping)
-    formats_by_topic = _by_topic("--format", formats, mappings)
-    schemas_by_topic = _by_topic("--schema", schemas, mappings)
-    topics = []
-    for name, mapping_file in mappings.items():
-        found = next((each for each in VALUE_FORMATS if each == formats_by_topic.get(name, "json")), None)
-        if found is None:
-            raise UsageError(f"--format {formats_by_topic[name]}: the formats are {', '.join(VALUE_FORMATS)}")
-        schema = schemas_by_topic.get(name)
-        topics.append(
-            ForeignTopic(
-                name=name, mapping=mapping_file, value_format=found, schema=None if schema is None else Path(schema)
-            )
-        )
-    return topics
-
-
-def _by_topic(flag: str, given: Sequence[str], topics: dict[str, Any]) -> dict[str, str]:
-    """Return the value of a flag for each topic that has one; TOPIC=VALUE precedes VALUE, which is of all topics."""
-    found: dict[str, str] = {}
-    for value in given:
-        topic, equals, own = value.partition("=")
-        if not equals:
-            found = dict.fromkeys(topics, value) | found
-        elif topic in topics:
-            found[topic] = own
-        else:
-            raise UsageError(f"{flag} {value}: topic {topic} is not one of those to read: {', '.join(topics)}")
-    return found
 
 
 def _registry(url: str | None, user: str | None) -> "SchemaRegistry | None":

@@ -94,7 +94,13 @@ class Alignment:
             for each in standing:
                 if _lowest([unread[each]]) < lowest:
                     self._report_stalled(each, unread[each])
-            return lowest + self._max_ahead if MIN_WATERMARK < lowest < MAX_WATERMARK else lowest
+            return self._limit_after(lowest) if MIN_WATERMARK < lowest < MAX_WATERMARK else lowest
+
+    def _limit_after(self, lowest: int) -> int:
+        """Return the limit for the lowest time: it moves in steps, so that a transaction holds more than a record."""
+        limit = lowest + self._max_ahead
+        step = self._max_ahead // 2
+        return limit - limit % step if step else limit
 
     def _has_unread(self, each: TopicPartition) -> bool:
         assert self._ends is not None

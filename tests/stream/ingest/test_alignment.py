@@ -17,6 +17,8 @@ from tests.stream.ingest.records import T, mapped_at
 
 A, B, C = (TopicPartition(name, 0) for name in ("a", "b", "c"))
 AHEAD = 5_000
+STEP = AHEAD // 2
+"""T is a multiple of it."""
 
 
 def queue(*times: int | None) -> ReadAhead:
@@ -78,13 +80,22 @@ def test_the_limit_follows_the_input_that_is_furthest_behind() -> None:
     found.set_own("b", {B: InputPosition(0, None)})
     assert found.limit() == MIN_WATERMARK
     found.set_own("b", {B: InputPosition(1, T - 7)})
-    assert found.limit() == T - 7 + AHEAD
+    assert found.limit() == T + AHEAD - STEP
     found.set_own("b", {B: InputPosition(10, T - 7)})
     assert found.limit() == T + AHEAD
     found.set_own("a", {A: InputPosition(10, T)})
     assert found.limit() == MAX_WATERMARK
     found.set_own("a", {A: InputPosition(10, T, has_waiting=True)})
     assert found.limit() == T + AHEAD
+
+
+@pytest.mark.parametrize("max_ahead", [0.0, 0.001, 0.25, 5.0])
+def test_the_limit_is_between_half_and_all_of_what_is_allowed(max_ahead: float) -> None:
+    for millis in range(0, 5_000, 7):
+        found = Alignment(max_ahead, 30.0)
+        found.set_sample({A: 10}, {A: InputPosition(3, T + millis)})
+        ahead = found.limit() - (T + millis)
+        assert max_ahead * 1000 / 2 <= ahead <= max_ahead * 1000
 
 
 def test_records_that_cannot_be_mapped_wait_for_none_and_others_for_the_first_event_after_them() -> None:
@@ -102,11 +113,11 @@ def test_positions_of_other_processes_count_until_the_input_is_this_ones() -> No
     found.set_own("a", {A: InputPosition(3, T)})
     assert found.others([A, B]) == [B]
     found.set_sample({A: 10, B: 10}, {B: InputPosition(5, T - 50)})
-    assert found.limit() == T - 50 + AHEAD
+    assert found.limit() == T + AHEAD - STEP
     found.set_own("b", {B: InputPosition(7, T - 20)})
     # A sample that was taken before says no more.
     found.set_sample({A: 10, B: 10}, {B: InputPosition(5, T - 50)})
-    assert found.limit() == T - 20 + AHEAD
+    assert found.limit() == T + AHEAD - STEP
 
 
 def test_an_input_that_stands_is_waited_for_only_so_long(
@@ -118,7 +129,7 @@ def test_an_input_that_stands_is_waited_for_only_so_long(
     found.set_own("a", {A: InputPosition(3, T, has_waiting=True)})
     found.set_own("b", {B: InputPosition(2, T - 9_000)})
     now += 29
-    assert found.limit() == T - 9_000 + AHEAD
+    assert found.limit() == T - 10_000 + AHEAD
     now += 2
     with caplog.at_level(logging.WARNING):
         assert [found.limit() for _ in range(3)] == [T + AHEAD] * 3
@@ -126,7 +137,7 @@ def test_an_input_that_stands_is_waited_for_only_so_long(
         "b partition 0: no record after offset 2 for 30 s, although there are: the other inputs go on"
     ]
     found.set_own("b", {B: InputPosition(3, T - 8_000)})
-    assert found.limit() == T - 8_000 + AHEAD
+    assert found.limit() == T - 10_000 + AHEAD
 
 
 def _in_order(found: Sequence[int | None]) -> list[int | None]:
