@@ -236,6 +236,25 @@ class TrainerConfig:
     exposed_pairs_bits: Annotated[
         int, Setting(help="Bits of the Bloom filter of the items shown for each query.", unit="bits", ge=1, le=1 << 33)
     ] = 1 << 22
+    item_features: Annotated[
+        tuple[str, ...],
+        Setting(
+            help="Custom features of items (`features` of an item) that the models read, by name; `auto`: all, in the "
+            "order first seen, up to `feature_limit`; `none`: none."
+        ),
+    ] = ("auto",)
+    page_features: Annotated[tuple[str, ...], Setting(help="The same for `features` of the page.")] = ("auto",)
+    context_features: Annotated[tuple[str, ...], Setting(help="The same for `context` of the page.")] = ("auto",)
+    feature_limit: Annotated[
+        int,
+        Setting(
+            help="Custom features at most that `auto` reads of items, of pages and of contexts each; a name with "
+            "numbers and strings counts twice.",
+            unit="features",
+            ge=1,
+            le=4096,
+        ),
+    ] = 64
 
     @property
     def infers_levels(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -15,7 +15,7 @@ from prectr.ops.report import Report
 from prectr.ops.settings.loader import load_settings
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import InputError, UsageError
-from prectr.stream.events.contract import Item
+from prectr.stream.events.contract import Context, Features, Item
 from prectr.stream.replay.runner import RunnerOptions
 from prectr.stream.serving.point_in_time import MAX_ITEMS
 
@@ -111,20 +111,23 @@ class Ranker:
         candidates: Sequence[Item | Mapping[str, object] | str],
         position: int = 1,
         as_of: datetime | int | None = None,
+        features: Mapping[str, float | str] | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> Ranking:
         """Rank candidates by click probability, the highest first.
 
         Args:
             query: as a user would type it.
             user: id of the user; one that is not known is ranked for as a new user.
-            candidates: items: `Item`, a mapping of its fields (item_id, title, relevance, price, category, brand),
-                or the item_id alone. Each item_id once.
+            candidates: items: `Item`, a mapping of its fields (item_id, title, relevance, price, category, brand,
+                features), or the item_id alone. Each item_id once.
             position: every candidate is scored as if shown there; counts from 1.
             as_of: the time of the query: a datetime (UTC if it has no zone) or milliseconds since 1970. Default: the
                 newest event in the state when it was loaded.
+            features, context: custom features of the page, as in the log.
 
         Raises:
-            InputError: there are no candidates, or one is not an item or occurs twice.
+            InputError: there are no candidates, or one is not an item or occurs twice; a feature is not valid.
             UsageError: there is no such position.
             CheckpointError, StateError: the state was removed or is corrupt.
         """
@@ -135,8 +138,23 @@ class Ranker:
         if not items:
             raise InputError("candidates: there are none: give at least one item")
         return self._ranker.rank(
-            RankQuery(query=query, user_id=user, items=items, position=position, as_of=_milliseconds(as_of))
+            RankQuery(
+                query=query,
+                user_id=user,
+                items=items,
+                position=position,
+                as_of=_milliseconds(as_of),
+                features=_checked(features, Features | None, "features"),
+                context=_checked(context, Context | None, "context"),
+            )
         )
+
+
+def _checked(given: Mapping[str, object] | None, kind: Any, name: str) -> Any:
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{name}: {error}; given are {given!r:.200}") from error
 
 
 def _item(number: int, candidate: Item | Mapping[str, object] | str) -> Item:

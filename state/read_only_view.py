@@ -1,11 +1,11 @@
-"""Reads from a store without owning it, even while another process has it open."""
+"""Reads from a store without owning it: another process may have it open, and its folder may be read-only."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from prectr.state.errors import StateError
+from prectr.state.errors import PrectrError, StateError
 from prectr.state.store import Store, StoreOptions
 
 _ROCKSDICT: Final = "rocksdict-config.json"
@@ -25,7 +25,8 @@ def read_live_store(folder: Path, keys: Sequence[bytes]) -> list[bytes | None]:
     """
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         try:
-            return _read_through_links(folder, keys)
+            with _scratch_folder() as scratch:
+                return _read_through_links(folder, keys, Path(scratch))
         except (StateError, FileNotFoundError) as error:
             if not folder.is_dir():
                 raise StateError(f"{folder}: there is no state store: name a folder that a run has written") from error
@@ -36,18 +37,26 @@ def read_live_store(folder: Path, keys: Sequence[bytes]) -> list[bytes | None]:
     raise AssertionError
 
 
-def _read_through_links(folder: Path, keys: Sequence[bytes]) -> list[bytes | None]:
-    with TemporaryDirectory(prefix="prectr-peek-") as scratch:
-        view = Path(scratch) / folder.name
-        view.mkdir()
-        for file in folder.iterdir():
-            if file.name != _ROCKSDICT:
-                (view / file.name).symlink_to(file.resolve())
+def _scratch_folder() -> "TemporaryDirectory[str]":
+    try:
+        return TemporaryDirectory(prefix="prectr-peek-")
+    except OSError as error:
+        raise PrectrError(
+            f"there is no usable temporary folder ({error.strerror}): set TMPDIR to a folder that can be written to"
+        ) from error
+
+
+def _read_through_links(folder: Path, keys: Sequence[bytes], scratch: Path) -> list[bytes | None]:
+    view = scratch / folder.name
+    view.mkdir()
+    for file in folder.iterdir():
+        if file.name != _ROCKSDICT:
+            (view / file.name).symlink_to(file.resolve())
+    try:
+        store = Store(view, StoreOptions(read_only=True))
         try:
-            store = Store(view, StoreOptions(read_only=True))
-            try:
-                return store.get_many(keys)
-            finally:
-                store.close()
-        except StateError as error:
-            raise StateError(error.message.replace(str(view), str(folder)), *error.remedies) from error
+            return store.get_many(keys)
+        finally:
+            store.close()
+    except StateError as error:
+        raise StateError(error.message.replace(str(view), str(folder)), *error.remedies) from error

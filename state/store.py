@@ -10,6 +10,7 @@ from typing import Final, Protocol, cast
 import rocksdict
 
 from prectr.state.errors import StateError
+from prectr.state.private_files import make_private_folder
 
 Changes = Mapping[bytes, bytes | None]
 """Changes of a micro-batch: key to new value, or to None to delete the key."""
@@ -91,7 +92,7 @@ class Store:
         with self._translate_errors("opened"):
             if options.read_only and not path.is_dir():
                 raise StateError(f"{path}: there is no state store: name a folder that a run has written")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             self._db_options = _rocksdb_options(options)
             # On reopen the options of a column family are lost unless they are passed with its name.
             self._db = rocksdict.Rdict(

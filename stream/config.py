@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from prectr.state.setting import YEAR, Setting
+from prectr.stream.events.contract import DEFAULT_ACTION
 
 LabellerName = Literal["lexical"]
 
@@ -38,6 +39,10 @@ class PipelineConfig:
             le=YEAR,
         ),
     ] = 3600.0
+    click_actions: Annotated[
+        tuple[str, ...],
+        Setting(help="The actions that are clicks; events with another action are counted and go no further."),
+    ] = (DEFAULT_ACTION,)
     dedup_retention: Annotated[
         float,
         Setting(

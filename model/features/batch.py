@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from prectr.model.features.feature_slots import FeatureRows, FeatureSlots, no_features
 from prectr.model.features.hashing import U64, HashCache, hash_text
+from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import LEVELS, PriorRates, SmoothedRates
 from prectr.stream.records import Example, decode_history, decode_page, decode_query_clicks
 
@@ -114,6 +116,12 @@ class Batch:
     """Normalised query and title of each impression, N of them; empty if not needed."""
     level_weights: Floats
     """float64[N, 4]: the level as the model reads it: the logged one as one-hot, or the inferred P(level)."""
+    observed: ObservedFeatures
+    """The custom features as logged."""
+    item_features: FeatureRows
+    """Custom features of the N items,"""
+    page_features: FeatureRows
+    """and of the P pages and their contexts."""
     similarity: Floats | None = None
     """float64[N]: e_q·e_i of the stage-one encoder; None without text features."""
     exposed: bool = True
@@ -167,7 +175,11 @@ class FeatureEncoder:
         self._item_cache: dict[tuple[str, str | None, str | None, float | None], HashedItem] = {}
 
     def encode(
-        self, examples: Sequence[Example], prior_rates: PriorRates, needs: "FeatureNeeds | None" = None
+        self,
+        examples: Sequence[Example],
+        prior_rates: PriorRates,
+        needs: FeatureNeeds | None = None,
+        slots: FeatureSlots | None = None,
     ) -> Batch:
         """Encode at least one page.
 
@@ -176,6 +188,7 @@ class FeatureEncoder:
             prior_rates: the current click rates by category and level, towards which those of query and user are
                 smoothed.
             needs: the optional parts to fill; the others stay empty.
+            slots: the custom features to encode, with their current statistics; None: none.
         """
         needs = needs or FeatureNeeds()
         ids: list[str] = []
@@ -183,8 +196,11 @@ class FeatureEncoder:
         positions: list[int] = []
         sizes: list[int] = []
         texts: list[tuple[str, str]] = []
+        observed = ObservedFeatures()
         for example in examples:
-            items = decode_page(example.page).items
+            page = decode_page(example.page)
+            items = page.items
+            observed.add(page)
             sizes.append(len(items))
             if needs.texts:
                 texts.extend([(example.query, item.title or "") for item in items])
@@ -224,6 +240,13 @@ class FeatureEncoder:
             query_history=self._query_history(examples if needs.query_history else ()),
             texts=tuple(texts),
             level_weights=np.eye(LEVELS)[levels.astype(np.int64) - 1],
+            observed=observed,
+            item_features=no_features(observed.items)
+            if slots is None
+            else slots.encode(observed, ("item",), self._hash),
+            page_features=no_features(observed.pages)
+            if slots is None
+            else slots.encode(observed, ("page", "context"), self._hash),
         )
 
     def _hashed_item(self, item_id: str, category: str | None, brand: str | None, price: float | None) -> HashedItem:

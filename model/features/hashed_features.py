@@ -1,6 +1,7 @@
 """Linear features: the rows of the weight tables that an impression reads.
 
-Position and level have a small table of their own; ids, groups and crosses are hashed into a large one.
+Position and level have a small table of their own; ids, groups, crosses and custom features are hashed into a
+large one.
 """
 
 from typing import Final
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
-from prectr.model.features.hashing import cross, row_indices
+from prectr.model.features.hashing import U64, cross, row_indices
 from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.sparse_optimizers import Ftrl, SparseOptimizer
@@ -103,6 +104,33 @@ def slope_indices(batch: Batch, size: int) -> Indices:
 def pair_indices(batch: Batch, size: int) -> Indices:
     """int64[N]: rows of query × item."""
     return row_indices(cross(batch.query[batch.page_of], batch.item), "query × item", size)
+
+
+def feature_indices(batch: Batch, size: int) -> Indices:
+    """int64[N, K]: rows of the custom features of the item, then of its page; see `FeatureRows`."""
+    hashes = [batch.item_features.hashes, batch.page_features.hashes[batch.page_of]]
+    return feature_row_indices(np.concatenate(hashes, axis=1), size)
+
+
+def feature_row_indices(hashes: U64, size: int) -> Indices:
+    """int64: rows of the hashes of `FeatureRows`, any shape."""
+    # Most logs have no custom features, and then nothing is to be hashed.
+    return row_indices(hashes, "feature", size) if hashes.size else np.empty(hashes.shape, dtype=np.int64)
+
+
+def weigh_features(looked_up: Tensor, batch: Batch) -> Tensor:
+    """Multiply the last K columns of float32[N, any, 1], those of `feature_indices`, by the weights of the features."""
+    weights = feature_weights(batch)
+    fixed = looked_up.shape[1] - weights.shape[1]
+    if fixed == looked_up.shape[1]:
+        return looked_up
+    factors = torch.from_numpy(weights).to(looked_up.device).unsqueeze(2)
+    return torch.cat([looked_up[:, :fixed], looked_up[:, fixed:] * factors], dim=1)
+
+
+def feature_weights(batch: Batch) -> NDArray[np.float32]:
+    """float32[N, K]: the weights of the rows of `feature_indices`."""
+    return np.concatenate([batch.item_features.weights, batch.page_features.weights[batch.page_of]], axis=1)
 
 
 def sum_weights(*looked_up: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The deep component: embeddings of ids, groups and history, joined with numeric features, through an MLP."""
+"""The deep component: embeddings of ids, groups, custom features and history, with numeric features, through an MLP."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from torch.nn import Module, ModuleList
 
 from prectr.model.features.batch import Batch
-from prectr.model.features.hashed_features import Indices
+from prectr.model.features.feature_slots import FeatureRows
+from prectr.model.features.hashed_features import Indices, feature_row_indices
 from prectr.model.features.hashing import row_indices
 from prectr.model.features.smoothing import LEVELS, PRIOR_LOG_ODDS
 from prectr.model.layers.linear import Linear, he_bound
@@ -30,7 +31,7 @@ _ITEM_FIELDS: Final = 4
 
 
 def embedding_indices(batch: Batch, size: int) -> Indices:
-    """int64[2·P + 4·N + 2·H]: the rows of the embedding table, in the order of `EmbeddingLayout`."""
+    """int64[rows]: the rows of the embedding table, in the order of `EmbeddingLayout`."""
     history = batch.history
     return np.concatenate(
         [
@@ -42,6 +43,8 @@ def embedding_indices(batch: Batch, size: int) -> Indices:
             row_indices(batch.group, "group", size),
             row_indices(history.item, "item", size),
             row_indices(history.group, "group", size),
+            feature_row_indices(batch.item_features.hashes, size).ravel(),
+            feature_row_indices(batch.page_features.hashes, size).ravel(),
         ]
     )
 
@@ -50,7 +53,8 @@ def embedding_indices(batch: Batch, size: int) -> Indices:
 class EmbeddingLayout:
     """Which rows of the looked-up embeddings belong to which field.
 
-    sizes: rows of user, query; item, category, brand, group; item and group of each of H past clicks.
+    sizes: rows of user, query; item, category, brand, group; item and group of each of H past clicks; K custom
+        features of each item, and L of each page.
     """
 
     sizes: tuple[int, ...]
@@ -59,11 +63,12 @@ class EmbeddingLayout:
     def of(cls, batch: Batch) -> "EmbeddingLayout":
         """The layout of `embedding_indices(batch, …)`."""
         pages, impressions, clicks = batch.pages, batch.impressions, len(batch.history.item)
-        return cls((pages, pages, impressions, impressions, impressions, impressions, clicks, clicks))
+        features = batch.item_features.hashes.size, batch.page_features.hashes.size
+        return cls((pages, pages, impressions, impressions, impressions, impressions, clicks, clicks, *features))
 
     @property
     def rows(self) -> int:
-        """2·P + 4·N + 2·H."""
+        """(2 + L)·P + (4 + K)·N + 2·H."""
         return sum(self.sizes)
 
     @property
@@ -128,12 +133,14 @@ class DeepComponent(Module):
 
         Args:
             batch: the batch of P pages and N impressions.
-            embedded: float32[2·P + 4·N + 2·H, dim], the rows of `embedding_indices`.
+            embedded: float32[rows, dim], the rows of `embedding_indices`.
             numeric_features: float32[N, numeric_columns].
         """
-        user, query, item, category, brand, group, past_item, past_group = torch.split(
+        user, query, item, category, brand, group, past_item, past_group, of_item, of_page = torch.split(
             embedded, list(EmbeddingLayout.of(batch).sizes)
         )
+        item = _add_features(item, of_item, batch.item_features)
+        query = _add_features(query, of_page, batch.page_features)
         history_mean = _mean_by_page(past_item + past_group, batch)
         page_of = torch.from_numpy(batch.page_of).to(embedded.device)
         page_features = torch.cat([user, query, history_mean], dim=1).index_select(0, page_of)
@@ -142,6 +149,15 @@ class DeepComponent(Module):
             layer = torch.relu(hidden(layer))
         logits: Tensor = self.out(layer)
         return logits
+
+
+def _add_features(embedding: Tensor, feature_embeddings: Tensor, features: FeatureRows) -> Tensor:
+    """An item or a query and its custom features: the sum of their embeddings, float32[R, dim] (Kula 2015, LightFM)."""
+    if not features.weights.size:
+        return embedding
+    weights = torch.from_numpy(features.weights).to(embedding.device)
+    weighted = feature_embeddings.view(*weights.shape, embedding.shape[1]) * weights.unsqueeze(2)
+    return embedding + weighted.sum(dim=1)
 
 
 def _mean_by_page(click_embeddings: Tensor, batch: Batch) -> Tensor:

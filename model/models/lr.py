@@ -1,4 +1,6 @@
-"""`lr`: logistic regression by FTRL-Proximal (McMahan et al. 2013) on position, level and ids."""
+"""`lr`: logistic regression by FTRL-Proximal (McMahan et al. 2013) on position, level, ids and custom
+features.
+"""
 
 from collections.abc import Mapping
 
@@ -8,7 +10,17 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch, FeatureNeeds
-from prectr.model.features.hashed_features import Indices, id_indices, position_indices, position_table, weight_table
+from prectr.model.features.hashed_features import (
+    Indices,
+    feature_indices,
+    feature_weights,
+    id_indices,
+    position_indices,
+    position_table,
+    sum_weights,
+    weigh_features,
+    weight_table,
+)
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
 from prectr.model.layers.gradients import Gradients, SparseGradient
 from prectr.model.layers.hashed_embedding import GatheredRows
@@ -29,21 +41,25 @@ class LogisticRegression:
         self._device = device
 
     def _indices(self, batch: Batch) -> dict[str, Indices]:
-        return {"position": position_indices(batch), "ids": id_indices(batch, self._size)}
+        ids = np.concatenate([id_indices(batch, self._size), feature_indices(batch, self._size)], axis=1)
+        return {"position": position_indices(batch), "ids": ids}
 
     def forward(self, batch: Batch) -> ForwardOutput:
         """Score the batch; the loss is the mean log loss."""
         with torch.no_grad():
             gathered = {name: self._tables[name].gather(rows) for name, rows in self._indices(batch).items()}
-            logits = _logits({name: each.lookup() for name, each in gathered.items()})
+            logits = _logits({name: each.lookup() for name, each in gathered.items()}, batch)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, self._clicks(batch))
         return ForwardOutput(logits, {"click": loss}, gathered)
 
     def gradients(self, batch: Batch, forward: ForwardOutput) -> Gradients:
-        """The gradient of a weight is Σ (p − y) over its impressions."""
+        """The gradient of a weight is Σ (p − y)·x over its impressions; x is 1 but for custom features."""
         residual = torch.sigmoid(forward.logits) - self._clicks(batch)
+        factors = torch.from_numpy(feature_weights(batch)).to(self._device)
         tables = {
-            name: SparseGradient(gathered.indices, _sum_by_index(residual, gathered))
+            name: SparseGradient(
+                gathered.indices, _sum_by_index(residual, gathered, factors if name == "ids" else None)
+            )
             for name, gathered in forward.gathered.items()
         }
         return Gradients(batch.impressions, residual[:0], tables)
@@ -60,7 +76,7 @@ class LogisticRegression:
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], without learning."""
-        return _logits({name: self._tables[name].read(rows) for name, rows in self._indices(batch).items()})
+        return _logits({name: self._tables[name].read(rows) for name, rows in self._indices(batch).items()}, batch)
 
     def _clicks(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.labels.astype(np.float32)).to(self._device)
@@ -82,12 +98,15 @@ class LogisticRegression:
             table.load_state_dict(select_prefix(f"{name}.", tensors))
 
 
-def _logits(looked_up: dict[str, Tensor]) -> Tensor:
-    return torch.cat(list(looked_up.values()), dim=1).sum(dim=(1, 2)) + PRIOR_LOG_ODDS
+def _logits(looked_up: dict[str, Tensor], batch: Batch) -> Tensor:
+    return sum_weights(looked_up["position"], weigh_features(looked_up["ids"], batch)) + PRIOR_LOG_ODDS
 
 
-def _sum_by_index(residual: Tensor, gathered: GatheredRows) -> Tensor:
-    """Gradients float32[U, 1] of the gathered rows."""
+def _sum_by_index(residual: Tensor, gathered: GatheredRows, factors: Tensor | None) -> Tensor:
+    """Gradients float32[U, 1] of the gathered rows; factors: float32[N, K] of the last K columns."""
     index = gathered.inverse
+    contributions = residual.repeat_interleave(index.shape[1])
+    if factors is not None and factors.shape[1]:
+        contributions.view(index.shape)[:, -factors.shape[1] :] *= factors
     sums = residual.new_zeros(len(gathered.indices))
-    return sums.index_add_(0, index.flatten(), residual.repeat_interleave(index.shape[1])).unsqueeze(1)
+    return sums.index_add_(0, index.flatten(), contributions).unsqueeze(1)

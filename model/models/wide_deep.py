@@ -1,6 +1,7 @@
 """`wide-deep`: a wide component that memorises and a deep one that generalises (Cheng et al. 2016).
 
-Wide: position, level, ids, groups, and the crosses query × level and user × level, trained by FTRL-Proximal.
+Wide: position, level, ids, groups, custom features, and the crosses query × level and user × level, trained by
+FTRL-Proximal.
 Deep: as `dnn`. Both are trained jointly, with one loss on the sum of their logits.
 """
 
@@ -15,11 +16,13 @@ from prectr.model.features.batch import Batch
 from prectr.model.features.hashed_features import (
     Indices,
     cross_indices,
+    feature_indices,
     group_indices,
     id_indices,
     position_indices,
     position_table,
     sum_weights,
+    weigh_features,
     weight_table,
 )
 from prectr.model.layers.mlp import POSITION_FEATURES, DeepComponent, embedding_indices, position_features
@@ -48,7 +51,7 @@ class WideDeep(NeuralModel):
         self.flatten_parameters(config.dense_lr)
 
     def indices(self, batch: Batch) -> dict[str, Indices]:
-        """Rows of the embeddings, int64[N, 3] of position and level, int64[N, 8] of the wide weights."""
+        """Rows of the embeddings, int64[N, 3] of position and level, int64[N, 8 + K] of the wide weights."""
         return {
             "embedding": embedding_indices(batch, self._embedding_rows),
             "position": position_indices(batch),
@@ -58,9 +61,10 @@ class WideDeep(NeuralModel):
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
         """Logits float32[N]."""
         deep: Tensor = self.deep(batch, looked_up["embedding"], self.tensor(position_features(batch))).squeeze(1)
-        return deep + sum_weights(looked_up["position"], looked_up["wide"])
+        return deep + sum_weights(looked_up["position"], weigh_features(looked_up["wide"], batch))
 
 
 def wide_indices(batch: Batch, size: int) -> Indices:
-    """int64[N, 8]: ids, groups and crosses."""
-    return np.concatenate([id_indices(batch, size), group_indices(batch, size), cross_indices(batch, size)], axis=1)
+    """int64[N, 8 + K]: ids, groups and crosses, and K of custom features."""
+    ids, groups, crosses = id_indices(batch, size), group_indices(batch, size), cross_indices(batch, size)
+    return np.concatenate([ids, groups, crosses, feature_indices(batch, size)], axis=1)

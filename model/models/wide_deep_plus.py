@@ -21,6 +21,7 @@ from prectr.model.features.hashed_features import (
     position_table,
     slope_indices,
     sum_weights,
+    weigh_features,
     weight_table,
 )
 from prectr.model.layers.linear import Linear
@@ -57,7 +58,7 @@ class WideDeepPlus(NeuralModel):
         self.flatten_parameters(config.dense_lr)
 
     def indices(self, batch: Batch) -> dict[str, Indices]:
-        """Rows of the embeddings, position and level (int64[N, 3]), wide weights ([N, 8]) and slopes ([N, 2])."""
+        """Rows of the embeddings, position and level (int64[N, 3]), wide weights ([N, 8 + K]) and slopes ([N, 2])."""
         return {
             "embedding": embedding_indices(batch, self._embedding_rows),
             "position": position_indices(batch),
@@ -75,5 +76,6 @@ class WideDeepPlus(NeuralModel):
         direct = self.direct(numeric_features).squeeze(1)
         centered_level = self.tensor(batch.level_weights @ CENTERED_LEVELS)
         slope_term = sum_weights(looked_up["slope"]) * centered_level
-        logits: Tensor = deep + direct + sum_weights(looked_up["position"], looked_up["wide"]) + slope_term
+        wide = weigh_features(looked_up["wide"], batch)
+        logits: Tensor = deep + direct + sum_weights(looked_up["position"], wide) + slope_term
         return logits

@@ -46,6 +46,9 @@ class Oracle:
     def explain_newest(self) -> None:
         """None: no levels are inferred."""
 
+    def features_summary(self) -> None:
+        """None: no features are read."""
+
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Score each page.
 

@@ -12,7 +12,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from prectr.model.config import TrainerConfig
+from prectr.model.features.feature_slots import FeatureSlotsState
 from prectr.model.quality.quality import QualityState
+from prectr.model.training.feature_worth import FeatureWorthState
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.identity import config_diff
 from prectr.stream.records import Example
@@ -48,6 +50,8 @@ class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
     open_batch: tuple[Example, ...]
     """Pages consumed and not yet trained on, in the total order."""
     quality: QualityState
+    features: FeatureSlotsState
+    feature_worth: FeatureWorthState
     newest: tuple[Example, ...] = ()
     """The newest pages trained on; empty for models that do not infer levels."""
 

@@ -24,6 +24,9 @@ from prectr.model.distributed.data_parallel import (
 )
 from prectr.model.distributed.process_group import TorchProcessGroup
 from prectr.model.features.batch import Batch, FeatureEncoder
+from prectr.model.features.feature_slots import FeatureSlots
+from prectr.model.features.feature_summary import FeaturesSummary
+from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import PriorRates
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
@@ -32,6 +35,7 @@ from prectr.model.quality.quality import Quality
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
+from prectr.model.training.feature_worth import FeatureWorth, summarise_features
 from prectr.state.errors import CheckpointError, Remedy, TrainingError
 from prectr.state.setting import check_config
 from prectr.stream.records import Example
@@ -101,6 +105,8 @@ class Trainer:
         self._model = make_model(config, self._device)
         self._prior_rates = PriorRates(config.prior_rates_size, config.smoothing)
         self._feature_encoder = FeatureEncoder()
+        self._slots = FeatureSlots(config)
+        self._feature_worth = FeatureWorth(config.seed)
         self._open_batch: list[Example] = []
         self._newest_pages: list[Example] = []
 
@@ -142,6 +148,10 @@ class Trainer:
         """The newest pages trained on, explained as shown; None if levels are not inferred."""
         return (self._newest_pages, self.explain(self._newest_pages, None)) if self._newest_pages else None
 
+    def features_summary(self) -> FeaturesSummary:
+        """The custom features read so far, and what each is worth."""
+        return summarise_features(self._slots.state, self._feature_worth)
+
     def save(self, folder: Path) -> None:
         """Write all state into the empty `folder`, which the caller syncs and renames into place."""
         progress = checkpoint.TrainerProgress(
@@ -149,6 +159,8 @@ class Trainer:
             pages_trained=self.pages_trained,
             open_batch=tuple(self._open_batch),
             quality=self.quality.state(),
+            features=self._slots.state,
+            feature_worth=self._feature_worth.state,
             newest=tuple(self._newest_pages),
         )
         tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.training_state().items()}
@@ -179,6 +191,8 @@ class Trainer:
         self.batches = saved.progress.batches
         self.pages_trained = saved.progress.pages_trained
         self.quality = Quality.from_state(saved.progress.quality)
+        self._slots.load_state(saved.progress.features)
+        self._feature_worth = FeatureWorth(self.config.seed, saved.progress.feature_worth)
         self._open_batch = list(saved.progress.open_batch)
         self._newest_pages = list(saved.progress.newest)
 
@@ -192,7 +206,10 @@ class Trainer:
         return digest.hexdigest()
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
-        return self._feature_encoder.encode(examples, self._prior_rates, self._model.feature_needs)
+        return self._encode(examples)
+
+    def _encode(self, examples: Sequence[Example]) -> Batch:
+        return self._feature_encoder.encode(examples, self._prior_rates, self._model.feature_needs, self._slots)
 
     def _train_batch(self) -> None:
         self._set_threads()
@@ -211,8 +228,14 @@ class Trainer:
         )
         if own is not None and self._on_scores is not None:
             self._on_scores(BatchScores(own.batch, own.logits))
+        self._feature_worth.measure(self.batches, self._open_batch, self._slots.slots, self._encode, self._model.score)
         self._train_step(own, len(pages.labels))
         self._prior_rates.update(pages.category, pages.levels, pages.labels)
+        self._slots.update(
+            own.batch.observed
+            if own is not None and self._process_group is None
+            else ObservedFeatures.of(self._open_batch)
+        )
         self.batches += 1
         self.pages_trained += len(self._open_batch)
         if self.config.infers_levels:

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from rich.console import Console
-
-from prectr.ops.cli.log_format import FORMATS, SEVERITIES, JsonFormatter
+from prectr.ops.cli.log_format import FORMATS, SEVERITIES, JsonFormatter, LineFormatter
+from prectr.ops.cli.output import EscapingConsole
+from prectr.ops.cli.terminal_escape import printable_lines
 from prectr.state.errors import UsageError
 
 _LOG_INTERVAL: Final = 10.0
 """Seconds between two log lines of a progress bar."""
 
-console: Final = Console(stderr=True)
+console: Final = EscapingConsole(stderr=True)
 _PACKAGES: Final = ("prectr",)
 _log = logging.getLogger("prectr")
 
@@ -67,7 +67,9 @@ def set_up_logging(severity: str = "info", log_format: str = "console") -> None:
         handler: logging.Handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
         logging.basicConfig(level=library_severity, format="%(message)s", datefmt="%X", handlers=[handler])
     else:
-        logging.basicConfig(level=library_severity, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        plain = logging.StreamHandler(sys.stderr)
+        plain.setFormatter(LineFormatter())
+        logging.basicConfig(level=library_severity, handlers=[plain])
     # Libraries log warnings and errors only (torch logs its caches at INFO on exit).
     for ours in _PACKAGES:
         logging.getLogger(ours).setLevel(own_severity)
@@ -83,7 +85,7 @@ def print_error(message: str) -> None:
     if log_settings.log_format == "json":
         logging.getLogger("prectr").error("%s", message)
     else:
-        sys.stderr.write(f"prectr: {message}\n")
+        sys.stderr.write(f"prectr: {printable_lines(message)}\n")
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Formats log records as JSON lines."""
+"""Formats log records: as lines of text and as JSON lines."""
 
 import logging
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+
+from prectr.ops.cli.terminal_escape import printable_lines
 
 SEVERITIES: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("console", "json")
@@ -20,6 +22,17 @@ class LogLine(msgspec.Struct, omit_defaults=True):
     stage: str | None = None
     partition: int | None = None
     error: str | None = None
+
+
+class LineFormatter(logging.Formatter):
+    """Time, severity and message; control characters in it, as of a file's name, are escaped."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format the record."""
+        return printable_lines(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from prectr.ops.cli.remedies import with_flags
+from prectr.ops.cli.streams import open_standard_streams
 from prectr.state.errors import PrectrError, UsageError
 
 _TABLE: Final = {
@@ -149,11 +150,16 @@ def prectr(
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong use; an error is one line on stderr."""
+    open_standard_streams()
     try:
         app()
     except PrectrError as error:
         _print_error(with_flags(error))
         sys.exit(USAGE_ERROR if isinstance(error, UsageError) else FAILED)
+    except BrokenPipeError:
+        # Whoever reads our output, such as head, has read enough; flushing at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except OSError as error:
         _print_error(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
         sys.exit(FAILED)

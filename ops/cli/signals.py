@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a stop request that work checks between two steps."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) as a stop request that work checks between two steps."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -26,7 +26,12 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         requested = True
         signal.signal(number, previous[signal.Signals(number)])
 
-    previous: dict[signal.Signals, Any] = {each: signal.signal(each, request_stop) for each in _SIGNALS}
+    previous: dict[signal.Signals, Any] = {
+        # A signal that is ignored, as SIGHUP under nohup, stays so.
+        each: signal.signal(each, request_stop)
+        for each in _SIGNALS
+        if signal.getsignal(each) is not signal.SIG_IGN
+    }
     try:
         yield lambda: requested
     finally:

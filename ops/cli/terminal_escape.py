@@ -9,6 +9,11 @@ def printable(text: str | bytes) -> str:
     return "".join(character if character.isprintable() else _escape(character) for character in decoded)
 
 
+def printable_lines(text: str) -> str:
+    """Escape like `printable`, but keep line feeds."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def printable_value(value: bytes) -> str:
     """Format JSON on several lines, any other value on one; escaped like `printable`."""
     try:

@@ -103,7 +103,8 @@ PIPELINE: Final = Dashboard(
                 Panel(
                     id=8,
                     title="Pages, by outcome",
-                    description="Result pages per second. `emitted` pages become training examples.",
+                    description="Result pages per second. `emitted` pages become training examples; `empty` ones "
+                    "show no items.",
                     unit="recps",
                     queries=(Query(_rate("prectr_pages_total", "outcome"), "{{outcome}}"),),
                     kind="stack",
@@ -114,7 +115,7 @@ PIPELINE: Final = Dashboard(
                     title="Clicks, by outcome",
                     description="Clicks per second. `late`: after the attribution window; `orphan`: no page of this "
                     "user; `foreign`: an item that is not on the page. Many of these point to clocks, "
-                    "sampling or ids of the log.",
+                    "sampling or ids of the log. `other_action`: not in the setting click_actions.",
                     unit="recps",
                     queries=(Query(_rate("prectr_clicks_total", "outcome"), "{{outcome}}"),),
                     kind="stack",

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.json_file import write_json
 from prectr.state.errors import PrectrError
 
@@ -32,11 +33,10 @@ def print_findings(findings: Sequence[Finding], title: str, json: Path | None = 
     Raises:
         PrectrError: a finding is an error; the message has the first one and its advice.
     """
-    from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     write_json(json, findings)
-    console = Console(soft_wrap=True, highlight=False)
+    console = stdout_console(soft_wrap=True, highlight=False)
     console.print(Text(title, style="bold"))
     for finding in findings:
         text = Text(f"{finding.severity:<8}", style=_STYLES[finding.severity])

@@ -637,8 +637,8 @@ SECTIONS: Final = (
     (
         "Record outcomes",
         (EVENTS, PAGES, CLICKS, DEAD_LETTERS, PENDING_PAGES, PENDING_CLICKS, AGGREGATED_IMPRESSIONS, AGGREGATED_CLICKS),
-        "`type` is page, click or unreadable. `outcome` of a page is emitted, duplicate or "
-        "dead_letter; of a click joined, duplicate, late, orphan, foreign or dead_letter: see "
+        "`type` is page, click or unreadable. `outcome` of a page is emitted, empty, duplicate or "
+        "dead_letter; of a click joined, duplicate, late, orphan, foreign, other_action or dead_letter: see "
         "[semantics](semantics.md). Pages that are still open and clicks that wait are the two "
         "gauges.",
     ),

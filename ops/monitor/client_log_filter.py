@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
+from prectr.ops.monitor.consumer_thread import any_left
+
 _MIN_SEVERITY: Final = {
     "aiokafka": logging.WARNING,
     # Faust logs harmless warnings, such as a full buffer.
@@ -77,6 +79,9 @@ class ClientLogFilter(logging.Handler):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if any_left():
+            # What a thread that was left behind still logs, while the process ends, is expected.
+            return
         for logger in self._loggers:
             logger.removeHandler(self)
             logger.propagate = True

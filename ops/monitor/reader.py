@@ -9,7 +9,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,13 +17,16 @@ from typing import Any, Final, NamedTuple
 import faust
 import msgspec
 from faust.types import TP
+from kafka import TopicPartition
 
 from prectr.model.quality.record import InvalidQualityRecord, decode_record
 from prectr.ops.monitor.client_log_filter import ClientLogFilter
+from prectr.ops.monitor.consumer_thread import left_after, use_leavable_threads
 from prectr.ops.monitor.credentials import credentials
 from prectr.ops.monitor.current_quality import STATUS_READING, MonitorSnapshot
 from prectr.ops.monitor.data_dir_owner import DataDirOwner, claim
 from prectr.ops.monitor.quality_table import ModelQuality, QualityTable, RetiredTotal, StoredRecord
+from prectr.ops.monitor.stall import LagProbe, StallDetector
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_system, describe_topic
 from prectr.stream.kafka.io.quality_producer import PARTITION
@@ -31,7 +34,11 @@ from prectr.stream.kafka.io.quality_producer import PARTITION
 _UPDATE_INTERVAL: Final = 1.0
 """Minimum seconds between two updates: summing up a day takes some 10 ms."""
 _SLEEP: Final = 0.1
-_STOP_TIMEOUT: Final = 20.0
+_STOP_TIMEOUT: Final = 15.0
+_LEAVE_AFTER: Final = 10.0
+"""Seconds that Faust's consumer thread has to end when Faust stops."""
+_CANCEL_TIMEOUT: Final = 5.0
+"""Seconds that Faust's tasks have to end once they are cancelled. A client without a broker may ignore that."""
 _RESTART_DELAY: Final = 1.0
 _MAX_RESTART_DELAY: Final = 30.0
 _RESET_AFTER: Final = 60.0
@@ -74,12 +81,16 @@ def run_monitor(
         PrectrError: there is no broker or no topic at the start, or Faust does not support a client setting.
     """
     credentials(settings.connection)
+    use_leavable_threads()
     topic = settings.topics.quality
     identity = describe_topic(settings.connection, topic).topic_id
     topic_info = describe_system(settings.connection, settings.topics).topics[topic]
     cluster = str(settings.connection.call_admin(lambda admin: admin.describe_cluster())["cluster_id"])
     claim(settings.data_dir, DataDirOwner(cluster, topic, identity, settings.group))
     counts = _Counts()
+    log_filter = ClientLogFilter(settings.connection.bootstrap)
+    lag_probe = LagProbe(settings.connection, settings.group, TopicPartition(topic, PARTITION), log_filter.is_failing)
+    stall_detector = StallDetector()
     delay = _RESTART_DELAY
     last: list[MonitorSnapshot] = []
 
@@ -87,17 +98,20 @@ def run_monitor(
         last[:] = [snapshot]
         on_update(snapshot)
 
-    with ClientLogFilter(settings.connection.bootstrap) as log_filter:
+    def is_stalled(is_reading: bool) -> bool:
+        return stall_detector.is_stalled(counts.received, lag_probe.lag if is_reading else None)
+
+    with log_filter, lag_probe:
         while not stop():
             started = time.monotonic()
             reader = _Reader(settings, topic_info.partitions, topic_info.min_replicas, counts, log_filter)
-            error = asyncio.run(reader.run(stop, update))
+            error = _run(reader.run(stop, update, is_stalled))
             del reader
             # RocksDB releases its files once nothing references the tables.
             gc.collect()
-            log_filter.stopping = False
             if error is None:
                 return
+            log_filter.stopping = False
             delay = _RESTART_DELAY if time.monotonic() - started > _RESET_AFTER else min(2 * delay, _MAX_RESTART_DELAY)
             _log.warning("reading failed (%s); restarting in %g s", error, delay)
             if last:
@@ -139,8 +153,16 @@ class _Reader:
         self._quality: dict[str, ModelQuality] = {}
         self._updated_at = 0.0
 
-    async def run(self, stop: Callable[[], bool], on_update: Callable[[MonitorSnapshot], None]) -> str | None:
-        """Read until `stop` returns true; returns the error that ended it, None if it was stopped."""
+    async def run(
+        self,
+        stop: Callable[[], bool],
+        on_update: Callable[[MonitorSnapshot], None],
+        is_stalled: Callable[[bool], bool],
+    ) -> str | None:
+        """Read until `stop` returns true; returns the error that ended it, None if it was stopped.
+
+        is_stalled: told whether the reader is reading, returns whether nothing arrives although records are there.
+        """
         app = self._make_app()
         starting = asyncio.create_task(app.start())
         try:
@@ -148,6 +170,8 @@ class _Reader:
                 failure = self._failure(app, starting)
                 if failure is not None:
                     return failure
+                if is_stalled(self._status(app) == STATUS_READING):
+                    return "the Kafka client reads no more, although there are records"
                 self._update(app, on_update)
                 await asyncio.sleep(_SLEEP)
             return None
@@ -273,10 +297,36 @@ class _Reader:
         return STATUS_READING
 
 
+def _run(reading: Coroutine[Any, Any, str | None]) -> str | None:
+    """Run a coroutine in an event loop of its own; as `asyncio.run`, but waits for cancelled tasks for a while only."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(reading)
+    finally:
+        with suppress(Exception):
+            loop.run_until_complete(_cancel(asyncio.all_tasks(loop)))
+        # Only a task that ignores its cancellation is still pending; asyncio would report it when it is collected.
+        loop.set_exception_handler(lambda *_: None)
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _cancel(tasks: Collection["asyncio.Task[Any]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT)
+
+
 async def _stop(app: Any, starting: "asyncio.Task[Any]") -> None:
-    """Stop Faust, which may wait long for an unavailable broker."""
-    starting.cancel()
-    with suppress(BaseException):
-        await starting
-    with suppress(Exception):
-        await asyncio.wait_for(app.stop(), _STOP_TIMEOUT)
+    """Stop Faust, which may wait without end for an unavailable broker, even when it is cancelled."""
+    await _cancel([starting])
+    stopping = asyncio.create_task(app.stop())
+    with left_after(_LEAVE_AFTER):
+        done, _ = await asyncio.wait([stopping], timeout=_STOP_TIMEOUT)
+    if not done:
+        await _cancel([stopping])
+    elif not stopping.cancelled():
+        # Retrieved, so that asyncio does not report it.
+        stopping.exception()

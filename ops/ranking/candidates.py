@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from prectr.ops.ranking.features import CSV_PREFIX, feature_value
 from prectr.state.errors import InputError
 from prectr.stream.events.contract import MAX_ID_BYTES, Item
 
@@ -24,7 +25,8 @@ def read_candidates(path: Path) -> list[Item]:
     """Read the candidates of a file, in order, without their positions.
 
     The suffix .csv means CSV; .jsonl, .ndjson and .json mean JSON Lines; otherwise the first character decides. Fields
-    are those of an item of the log; others are ignored. An empty CSV cell is a missing field.
+    are those of an item of the log; others are ignored. An empty CSV cell is a missing field. A CSV column
+    `features.NAME` is the custom feature NAME: a number where the cell is one, else a string.
 
     Args:
         path: `-` reads standard input.
@@ -112,17 +114,27 @@ def _read_csv(text: str, name: str) -> Iterator[tuple[int, Item]]:
             if len(row) > len(header):
                 problem = f"{len(row)} cells for {len(header)} columns: quote cells that contain commas"
                 raise _invalid(name, rows.line_num, problem)
-            cells = {
+            cells: dict[str, object] = {
                 field: cell.strip() if field in _NUMBERS else cell
                 for field, cell in zip(header, row, strict=False)
                 if field in _FIELDS and cell.strip()
             }
+            if features := _features(header, row):
+                cells["features"] = features
             try:
                 yield rows.line_num, msgspec.convert(cells, Item, strict=False)
             except msgspec.ValidationError as error:
                 raise _invalid(name, rows.line_num, f"{error}; the row has {cells!r:.200}") from error
     except csv.Error as error:
         raise _invalid(name, rows.line_num, f"not valid CSV: {error}") from error
+
+
+def _features(header: list[str], row: list[str]) -> dict[str, float | str]:
+    return {
+        field.removeprefix(CSV_PREFIX): feature_value(cell)
+        for field, cell in zip(header, row, strict=False)
+        if field.startswith(CSV_PREFIX) and cell.strip()
+    }
 
 
 def _invalid(name: str, line: int, problem: str) -> InputError:

@@ -12,6 +12,7 @@ from prectr.model.quality.explanation import Explanation, concat
 from prectr.model.training import checkpoint
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.console import progress_bar
+from prectr.ops.ranking.features import feature_notes
 from prectr.ops.ranking.result import Ranking, RelevanceSource, candidate_notes, preference, rank_items
 from prectr.ops.settings.loader import Settings, load_settings
 from prectr.state.errors import CheckpointError, StateError, UsageError
@@ -37,13 +38,18 @@ class _CheckpointConfig(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankQuery:
-    """What to rank for whom. as_of: ms since the epoch; None for the newest event in the state."""
+    """What to rank for whom.
+
+    as_of: ms since the epoch; None for the newest event in the state. features, context: custom features of the page.
+    """
 
     query: str
     user_id: str
     items: Sequence[Item]
     position: int = 1
     as_of: int | None = None
+    features: dict[str, float | str] | None = None
+    context: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,8 @@ class _OpenRun:
             as_of,
             self.stores.user(rank_query.user_id, as_of, self.pipeline),
             self.stores.query(query, as_of, self.pipeline),
+            rank_query.features,
+            rank_query.context,
         )
         examples = request_examples(request, rank_query.items, self.pipeline, LexicalLabeller())
         explanation = _explain(self.trainer, examples, rank_query.position)
@@ -164,7 +172,11 @@ class _OpenRun:
             ),
             candidates=len(rank_query.items),
             ranked=rank_items(rank_query.items, explanation, sources),
-            notes=[*_notes(request, query, complete_up_to, self.pipeline), *candidate_notes(rank_query.items, sources)],
+            notes=[
+                *_notes(request, query, complete_up_to, self.pipeline),
+                *candidate_notes(rank_query.items, sources),
+                *feature_notes(examples, self.trainer.features_summary()),
+            ],
         )
 
 

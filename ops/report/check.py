@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.replay.verify import Check, newest_checkpoint, read_metas
+from prectr.stream.replay.verify import Check, read_metas, read_newest
 
 
 class _Reported(msgspec.Struct):
@@ -31,10 +31,9 @@ def check_report(run_dir: Path) -> list[Check]:
         return [Check("report.json", holds=False, detail=f"cannot be read: {error}")]
     imbalances = report.outcomes.imbalances()
     checks = [Check("report: conservation", not imbalances, "; ".join(imbalances) or "the counts add up")]
-    folder, checkpoint = newest_checkpoint(run_dir)
+    checkpoint, (join_metas, _) = read_newest(run_dir, lambda folder, _: read_metas(folder))
     if not checkpoint.finished:
         return checks
-    join_metas, _ = read_metas(folder)
     outcomes = sum((meta.outcomes for meta in join_metas.values()), Outcomes())
     same = (report.outcomes, report.examples_sha256, report.aggregates_sha256) == (
         outcomes,

@@ -1,5 +1,6 @@
 """Renders `report.html`: one self-contained page."""
 
+from prectr.ops.report.feature_section import custom_features
 from prectr.ops.report.level_sections import inferred_levels
 from prectr.ops.report.markup import Markup, join, stat, tag
 from prectr.ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
@@ -22,6 +23,7 @@ def render(report: Report) -> str:
         _side_by_side(calibration(report), dead_letters(report)),
         outcomes(report),
         preferences(report),
+        custom_features(report),
         inferred_levels(report),
         splits(report),
         configuration(report),

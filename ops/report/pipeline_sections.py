@@ -14,6 +14,7 @@ from prectr.stream.join.outcomes import ClickOutcomes, PageOutcomes
 _PAGE_OUTCOMES: Sequence[tuple[str, str, str]] = (
     ("emitted", "emitted as an example", "s-0"),
     ("open", "still open", "s-7"),
+    ("empty", "empty: a search without hits", "s-7"),
     ("duplicate", "duplicate", "s-1"),
     ("dead_letter", "dead letter", "s-4"),
 )
@@ -24,6 +25,7 @@ _CLICK_OUTCOMES: Sequence[tuple[str, str, str]] = (
     ("late", "late", "s-1"),
     ("orphan", "orphan: no such page", "s-1"),
     ("foreign", "foreign: item not on the page", "s-1"),
+    ("other_action", "another action than a click", "s-7"),
     ("dead_letter", "dead letter", "s-4"),
 )
 _MAX_SHOWN = 12

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from prectr.model.features.feature_summary import FeaturesSummary
 from prectr.model.quality.quality import QualitySummary, SecondHalfStats, StatsBySegment, TimelinePoint
 from prectr.model.quality.sketch import CalibrationPoint, ImpressionStats, QualityStats
 from prectr.ops.report.levels import LevelReport
@@ -49,12 +50,13 @@ class ModelReport(QualitySummary, frozen=True, kw_only=True):
     """The quality of a model.
 
     weights_sha256: null for the oracle, which has no weights. inferred_levels: of a model that infers relevance from
-    text; null for others, and before the first batch.
+    text; null for others, and before the first batch. features: the custom features of the log; null for the oracle.
     """
 
     model: str
     weights_sha256: str | None
     inferred_levels: LevelReport | None = None
+    features: FeaturesSummary | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,10 +99,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def model_report(
-    model: str, quality: QualitySummary, weights_sha256: str | None, inferred_levels: LevelReport | None = None
+    model: str,
+    quality: QualitySummary,
+    weights_sha256: str | None,
+    inferred_levels: LevelReport | None = None,
+    features: FeaturesSummary | None = None,
 ) -> ModelReport:
     """Build the report of a model from `Quality.summary()`."""
-    return ModelReport(model=model, weights_sha256=weights_sha256, inferred_levels=inferred_levels, **_fields(quality))
+    return ModelReport(
+        model=model,
+        weights_sha256=weights_sha256,
+        inferred_levels=inferred_levels,
+        features=features,
+        **_fields(quality),
+    )
 
 
 def build_report(summary: RunSummary, models: Sequence[ModelReport]) -> Report:
@@ -108,7 +120,7 @@ def build_report(summary: RunSummary, models: Sequence[ModelReport]) -> Report:
     summary_fields = _fields(summary)
     if models:
         quality = _fields(models[0])
-        del quality["inferred_levels"]
+        del quality["inferred_levels"], quality["features"]
         summary_fields |= {"pages": models[0].pages, "impressions": models[0].impressions}
     else:
         quality = _fields(_NO_QUALITY) | {"clicks": summary.outcomes.clicks.joined}

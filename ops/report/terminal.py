@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.report.numbers import fixed
 from prectr.ops.report.schema import Report
 
@@ -21,16 +21,16 @@ def print_report(report: Report, page: Path) -> None:
         report: of a replay or a live trainer.
         page: path of `report.html`.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+    console = stdout_console(_FILE_WIDTH)
     if report.models:
         console.print(_quality_table(report))
     pages, clicks = report.outcomes.pages, report.outcomes.clicks
     console.print(
         f"{report.pages:,} pages with {report.impressions:,} impressions, {report.clicks:,} clicks joined. "
-        f"Pages in: {pages.received:,} ({pages.open:,} still open, {pages.duplicate:,} duplicates). "
-        f"Clicks in: {clicks.received:,} ({clicks.late:,} late, {clicks.orphan:,} without a page). "
+        f"Pages in: {pages.received:,} ({pages.open:,} still open, {pages.empty:,} empty, "
+        f"{pages.duplicate:,} duplicates). "
+        f"Clicks in: {clicks.received:,} ({clicks.late:,} late, {clicks.orphan:,} without a page, "
+        f"{clicks.other_action:,} other actions). "
         f"Dead letters: {pages.dead_letter + clicks.dead_letter + report.outcomes.unreadable:,}. "
         f"{report.seconds:.1f} s"
     )

@@ -9,6 +9,7 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.json_file import to_json
 from prectr.ops.top.poller import Poller
 from prectr.ops.top.screen import no_response_hint, render
@@ -55,10 +56,7 @@ def watch(poller: Poller, *, interval: float, stop: Callable[[], bool], json: Pa
 
 def _console() -> Console:
     """The screen is the result of the command, so it goes to stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _FILE_WIDTH
-    return console
+    return stdout_console(_FILE_WIDTH, highlight=False)
 
 
 def _wait(seconds: float, stop: Callable[[], bool]) -> None:

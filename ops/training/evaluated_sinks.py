@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from prectr.model.config import TrainerConfig
+from prectr.model.features.feature_summary import FeaturesSummary
 from prectr.model.quality.oracle import Oracle
 from prectr.model.quality.quality import Quality
 from prectr.ops.report import QueryPreference, Report, RunSummary, build_report, model_report
@@ -39,6 +40,9 @@ class EvaluatedSink(ExampleSink, Protocol):
 
     def explain_newest(self) -> "tuple[Sequence[Example], Explanation] | None":
         """The newest trained pages and their explanation; None if relevance is not inferred."""
+
+    def features_summary(self) -> FeaturesSummary | None:
+        """The custom features read so far, and their worth; None for the oracle."""
 
 
 class ReportedRun(Protocol):
@@ -131,7 +135,9 @@ def make_report(
     return build_report(
         summary,
         [
-            model_report(name, sink.quality.summary(), sink.weights_sha256(), _inferred_levels(sink))
+            model_report(
+                name, sink.quality.summary(), sink.weights_sha256(), _inferred_levels(sink), sink.features_summary()
+            )
             for name, sink in sinks.items()
         ],
     )

@@ -25,6 +25,7 @@ from prectr.stream.convert.values import (
     to_text,
     to_visitor,
     to_whole,
+    visitor_key,
 )
 
 _ITEM_FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -128,7 +129,7 @@ class MappedRows:
         if page.each is None:
             item = self._item(page, {"item": row, "row": row, "index": 0, "catalogue": None}, place)
             assert self._fragments is not None
-            self._fragments.add((event["user_id"], event["request_id"]), _encode((event, item, place)))
+            self._fragments.add((visitor_key(event), event["request_id"]), _encode((event, item, place)))
             return True
         elements = page.each(row)
         if not elements:

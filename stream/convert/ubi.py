@@ -25,6 +25,7 @@ from prectr.stream.convert.values import (
     to_text,
     to_visitor,
     to_whole,
+    visitor_key,
 )
 
 PAGE_GAP: Final = 30 * 60 * 1000
@@ -55,7 +56,7 @@ class _Record(msgspec.Struct, array_like=True):
     @property
     def client(self) -> str:
         """The key of the join."""
-        return self.visitor["user_id"]
+        return visitor_key(self.visitor)
 
 
 class _Page(msgspec.Struct):

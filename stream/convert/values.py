@@ -8,6 +8,7 @@ import math
 import re
 import reprlib
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 from prectr.stream.convert.outcome import Unmappable
@@ -124,7 +125,7 @@ def to_optional_id(field: str, value: Any) -> str | None:
 
 
 def to_visitor(user_field: str, user: Any, session: Any) -> dict[str, str]:
-    """Return the fields that say whose an event is; an anonymous visitor's session id stands for the user id.
+    """Return the fields that say whose an event is: the user, the session, or both.
 
     Raises Unmappable `missing_FIELD` where there is neither.
     """
@@ -132,8 +133,14 @@ def to_visitor(user_field: str, user: Any, session: Any) -> dict[str, str]:
     session_id = to_optional_id("session_id", session)
     if user_id is None and session_id is None:
         raise Unmappable(f"missing_{user_field}", f"neither {user_field} nor a session id has a value")
-    visitor = {"user_id": user_id or session_id or ""}
-    return visitor if session_id is None else {**visitor, "session_id": session_id}
+    fields = (("user_id", user_id), ("session_id", session_id))
+    return {name: value for name, value in fields if value is not None}
+
+
+def visitor_key(event: Mapping[str, Any]) -> str:
+    """Return what the join knows the visitor of an event by: the user, or else the session."""
+    key: str = event.get("user_id") or event["session_id"]
+    return key
 
 
 def to_text(field: str, value: Any, longest: int) -> str | None:

@@ -3,11 +3,14 @@
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, ResultPage
+from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, Item, ResultPage
+from prectr.stream.events.event_time import is_implausible
+from prectr.stream.events.explanation import explain_event, explain_type
+from prectr.stream.events.wire import decode_id, decode_wire_event, id_text
 
 MAX_DEPTH: Final = 1000
 """Maximum nesting of arrays and objects, in ignored fields (an event's own fields nest three deep)."""
@@ -20,17 +23,19 @@ Reason = Literal[
     "not_json",
     "unknown_type",
     "missing_field",
+    "implausible_time",
     "invalid_field",
 ]
 Kind = Literal["impression", "click", "unreadable"]
 
 _JSON_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _BACKSLASH: Final = 0x5C
-_DETAIL_CHARACTERS: Final = 300
 
 _event_decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _decode_event = _event_decoder.decode
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_any: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
+_DETAIL_CHARACTERS: Final = 300
 _KINDS: Final[dict[str, Kind]] = {"impression": "impression", "click": "click"}
 
 
@@ -39,6 +44,7 @@ class _EventHeader(msgspec.Struct):
 
     type: msgspec.Raw = msgspec.Raw()
     user_id: msgspec.Raw = msgspec.Raw()
+    session_id: msgspec.Raw = msgspec.Raw()
 
 
 _decode_header = msgspec.json.Decoder(_EventHeader).decode
@@ -63,18 +69,39 @@ def decode_lines(lines: Sequence[bytes]) -> list[Event | InvalidEvent]:
 def _decode_line(line: bytes) -> Event | InvalidEvent:
     if len(line) > MAX_EVENT_BYTES:
         return InvalidEvent("too_large", f"more than {MAX_EVENT_BYTES} bytes", "unreadable", None)
+    event: Event | InvalidEvent
     try:
         event = _decode_event(line)
         # Only these lines can hold a character of more than one byte, or bytes that are not UTF-8.
         if not line.isascii() or _BACKSLASH in line:
             line.decode()
             _check_ids(event)
+    except msgspec.ValidationError:
+        event = _decode_written(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return _invalid_event(line, error)
     if type(event) is ResultPage:
-        for position, item in enumerate(event.items, 1):
+        for item in event.items:
             if item.position is None:
-                item.position = position
+                _fill_positions(event.items)
+                break
+    return event
+
+
+def _fill_positions(items: list[Item]) -> None:
+    for position, item in enumerate(items, 1):
+        if item.position is None:
+            item.position = position
+
+
+def _decode_written(line: bytes) -> Event | InvalidEvent:
+    """Decode a line in which something is not in the one form of the contract."""
+    try:
+        event = decode_wire_event(line)
+        line.decode()
+        _check_ids(event)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _invalid_event(line, error)
     return event
 
 
@@ -124,7 +151,6 @@ def _invalid_event(line: bytes, error: Exception) -> InvalidEvent:
     except UnicodeDecodeError as undecodable:
         detail = f"byte {undecodable.start} is not UTF-8: {undecodable.reason}"
         return InvalidEvent("not_utf8", detail, "unreadable", None)
-    detail = str(error)[:_DETAIL_CHARACTERS]
     try:
         header = _decode_header(line)
     except msgspec.ValidationError as not_an_object:
@@ -132,16 +158,34 @@ def _invalid_event(line: bytes, error: Exception) -> InvalidEvent:
     except msgspec.MsgspecError as malformed:
         return InvalidEvent("not_json", str(malformed)[:_DETAIL_CHARACTERS], "unreadable", None)
     kind = _KINDS.get(_text(header.type) or "", "unreadable")
-    reason: Reason = "invalid_field"
+    user_id = _id(header.user_id) or _id(header.session_id)
     if kind == "unreadable":
-        reason = "unknown_type"
-    elif detail.startswith("Object missing required field"):
-        reason = "missing_field"
-    return InvalidEvent(reason, detail, kind, _text(header.user_id))
+        return InvalidEvent("unknown_type", explain_type(bytes(header.type).decode()), kind, user_id)
+    reason, detail = _reason(line, kind, str(error))
+    return InvalidEvent(reason, detail[:_DETAIL_CHARACTERS], kind, user_id)
+
+
+def _reason(line: bytes, kind: Kind, message: str) -> tuple[Reason, str]:
+    """Return the reason, and the detail, why an object of a known type is no event."""
+    try:
+        event = _decode_any.decode(line)
+    except msgspec.MsgspecError:
+        return "invalid_field", message
+    detail = explain_event(event, kind, message)
+    if message.startswith("Object missing required field"):
+        return "missing_field", detail
+    return "implausible_time" if is_implausible(event.get("ts")) else "invalid_field", detail
 
 
 def _text(raw: msgspec.Raw) -> str | None:
     try:
         return _decode_text(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _id(raw: msgspec.Raw) -> str | None:
+    try:
+        return _text(raw) or id_text(decode_id(raw))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

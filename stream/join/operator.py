@@ -15,6 +15,7 @@ from prectr.state.store import ReadableStore
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Click, Event, InvalidEvent, ResultPage
 from prectr.stream.events.query_key import normalise_query
+from prectr.stream.join.conflicting_page import describe_conflict
 from prectr.stream.join.event_clock import MAX_WATERMARK, EventClock, FutureEvent
 from prectr.stream.join.pending_clicks import PendingClick, PendingClicks
 from prectr.stream.join.pending_pages import PendingPage, PendingPages
@@ -24,8 +25,8 @@ from prectr.stream.records import JoinedPage
 
 CHUNK_LINES: Final = 512
 """Lines to decode and process at a time, so that decoded events are still in the CPU cache when they are joined."""
-_CONFLICTING_PAGE: Final = "a page with this request_id and other content came before"
-_encode = msgspec.msgpack.Encoder().encode
+# Maps are sorted by key, so that equal content has equal bytes; the fields of a struct keep their order.
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class MicroBatch(NamedTuple):
@@ -56,6 +57,7 @@ class Join:
         """Restore the task from `store`. `label` fills in missing relevance levels in place."""
         self._attribution_window = round(config.attribution_window * 1000)
         self._dedup_retention = round(config.dedup_retention * 1000)
+        self._click_actions = frozenset(config.click_actions)
         self._history_clicks = config.history_clicks
         self._time_to_live = round(config.user_ttl * 1000)
         self._label = label
@@ -121,8 +123,8 @@ class Join:
             future_event = clock.quarantine(event.ts, event.user_id, offset, line) if is_future else None
             if isinstance(event, Click):
                 on_click(event, watermark, future_event)
-            elif on_page(event, watermark, future_event):
-                rejected.append(RejectedRecord(line, offset, "conflicting_page", _CONFLICTING_PAGE))
+            elif (conflict := on_page(event, watermark, future_event)) is not None:
+                rejected.append(RejectedRecord(line, offset, "conflicting_page", conflict))
             if is_future:
                 self._next_timer = self._earliest_timer()
         self.next_offset = next_offset
@@ -153,19 +155,20 @@ class Join:
 
     # --- one record ---------------------------------------------------------------------------------------------
 
-    def _on_page(self, event: ResultPage, watermark: int, future_event: FutureEvent | None) -> bool:
-        """Open a page and join the clicks that waited for it.
+    def _on_page(self, event: ResultPage, watermark: int, future_event: FutureEvent | None) -> str | None:
+        """Open a page and join the clicks that waited for it; a page without items has advanced the clock, no more.
 
         Returns:
-            Whether the page is a dead letter: another page with its request_id and other content came before.
+            Why the page is a dead letter, if it is: a page with its request_id and other content came before.
         """
         request_id = event.request_id
         users = self._users
         user = users.resident[event.user_id]
         outcomes = self.outcomes.pages
         outcomes.received += 1
-        if event.context:
-            event.context = dict(sorted(event.context.items()))
+        if not event.items:
+            outcomes.empty += 1
+            return None
         encoded = _encode(event)
         digest = _sha256(encoded).digest()[:16]
         known = user.pending_pages.get(request_id)
@@ -177,9 +180,9 @@ class Join:
         if known_hash is not None:
             if known_hash == digest:
                 outcomes.duplicate += 1
-                return False
+                return None
             outcomes.dead_letter += 1
-            return True
+            return describe_conflict(None if known is None else known.event, event)
         query = normalise_query(event.query)
         levels = [item.relevance for item in event.items]
         if None in levels:
@@ -204,10 +207,13 @@ class Join:
         for pending_click in list(user.pending_clicks.get(request_id, ())):
             self._remove_pending_click(pending_click)
             self._join_click(pending_click.click, page)
-        return False
+        return None
 
     def _on_click(self, click: Click, watermark: int, future_event: FutureEvent | None) -> None:
         self.outcomes.clicks.received += 1
+        if click.action not in self._click_actions:
+            self.outcomes.clicks.other_action += 1
+            return
         user = self._users.resident[click.user_id]
         page = user.pending_pages.get(click.request_id)
         if page is not None:

@@ -6,17 +6,18 @@ import msgspec
 
 
 class PageOutcomes(msgspec.Struct, gc=False):
-    """Outcomes of pages; received = open + emitted + duplicate + dead_letter, at any time."""
+    """Outcomes of pages; received = open + emitted + empty + duplicate + dead_letter, at any time."""
 
     received: int = msgspec.field(default=0, name="in")
     emitted: int = 0
     open: int = 0
+    empty: int = 0
     duplicate: int = 0
     dead_letter: int = 0
 
 
 class ClickOutcomes(msgspec.Struct, gc=False):
-    """Outcomes of clicks: received = joined + duplicate + late + orphan + foreign + waiting + dead_letter, always."""
+    """Outcomes of clicks; received is the sum of the others, at any time."""
 
     received: int = msgspec.field(default=0, name="in")
     joined: int = 0
@@ -25,6 +26,7 @@ class ClickOutcomes(msgspec.Struct, gc=False):
     orphan: int = 0
     foreign: int = 0
     waiting: int = 0
+    other_action: int = 0
     dead_letter: int = 0
 
 

@@ -6,8 +6,10 @@ checkpoint is either complete or absent.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,12 +19,15 @@ from prectr.state.errors import CheckpointError, Remedy, UsageError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.fsync import fsync_path
 from prectr.state.identity import config_diff
+from prectr.state.private_files import make_private_folder
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigestState
 
 CHECKPOINT_FORMAT: Final = 1
 _MAX_CHECKPOINTS: Final = 2
 _MANIFEST: Final = "checkpoint.json"
+_STORE_NAME: Final = re.compile(r"(join|aggregate)-\d+")
+_KINDS: Final = {"ReplayCheckpoint": "replay", "LiveCheckpoint": "live run"}
 
 
 class LogFileProgress(msgspec.Struct):
@@ -93,14 +98,22 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
     """Read the manifest of the checkpoint in `folder`.
 
     Raises:
-        CheckpointError: it is missing, corrupt or of another format version.
+        CheckpointError: it is missing, corrupt, of another format version or of another command.
     """
     path = folder / _MANIFEST
+    version = None
     try:
         stored = path.read_bytes()
         version = msgspec.json.decode(stored, type=_FormatHeader).format
         manifest = msgspec.json.decode(stored, type=manifest_type) if version == CHECKPOINT_FORMAT else None
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: the checkpoint cannot be read: {error.strerror}") from error
     except (OSError, msgspec.DecodeError) as error:
+        if version is not None and isinstance(error, msgspec.ValidationError):
+            kind = _KINDS.get(manifest_type.__name__, "run")
+            raise CheckpointError(
+                f"{path}: not the checkpoint of a {kind}, but of another command ({error})", Remedy.OTHER_RUN_DIR
+            ) from error
         raise CheckpointError(
             f"{path}: the checkpoint cannot be read ({error}): "
             f"delete the folder {folder} to resume from the checkpoint before it,",
@@ -139,7 +152,7 @@ class CheckpointWriter:
         self._target = folder / f"{int(newest[0].name) + 1 if newest else 1:08d}"
         self.staging = folder / f"{self._target.name}.tmp"
         shutil.rmtree(self.staging, ignore_errors=True)
-        self.staging.mkdir(parents=True)
+        make_private_folder(self.staging)
 
     def save_sinks(self, sinks: Mapping[str, ExampleSink]) -> None:
         """Write the state of every sink, for `load_sinks`."""
@@ -175,12 +188,22 @@ def _sink_folder(checkpoint: Path, name: str) -> Path:
 
 def restore_stores(checkpoint: Path, state: Path) -> None:
     """Copy the stores of a checkpoint to the live state folder; SST files, which never change, are hard links."""
-    shutil.rmtree(state, ignore_errors=True)
-    shutil.copytree(checkpoint / "state", state, copy_function=_link_or_copy)
+    clear_stores(state)
+    shutil.copytree(checkpoint / "state", state, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def clear_stores(state: Path) -> None:
+    """Delete the stores in the live state folder, which may be a mount point or a link: it stays, like other files."""
+    make_private_folder(state)
+    for old in state.iterdir():
+        if _STORE_NAME.fullmatch(old.name):
+            shutil.rmtree(old)
 
 
 def _link_or_copy(source: str, target: str) -> None:
     if source.endswith(".sst"):
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
+        # Another file system, or one without hard links, gets copies.
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)

@@ -14,6 +14,7 @@ from prectr.state.errors import CheckpointError, InputError, Remedy, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
+from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.gc_control import manual_gc
 from prectr.stream.join.operator import RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
@@ -25,6 +26,7 @@ from prectr.stream.replay.run_checkpoint import (
     LogFileProgress,
     ReplayCheckpoint,
     check_config,
+    clear_stores,
     list_checkpoints,
     load_sinks,
     read_checkpoint,
@@ -90,6 +92,7 @@ class Replay:
         self._state_dir = run_dir / "state"
         self._checkpoint_interval = options.checkpoint_interval
         self._example_path = options.examples
+        self._ignored_fields = IgnoredFields()
         self.top_queries = TopQueries()
         self._sinks = {**sinks, "top_queries": self.top_queries}
         self.digest = RunDigest()
@@ -194,6 +197,7 @@ class Replay:
             file_progress = self._start_file(log_file)
             try:
                 for batch in log_file.batches(file_progress.lines_read, STEP_LINES):
+                    self._ignored_fields.look_at(batch.lines)
                     released = self.tasks.process(batch.lines, self.lines_read)
                     self.lines_read += len(batch.lines)
                     file_progress.lines_read += len(batch.lines)
@@ -272,15 +276,15 @@ class Replay:
         gc.collect()
 
     def _clear(self) -> None:
-        for folder in (self._checkpoint_dir, self._state_dir):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
+        clear_stores(self._state_dir)
         for name in ("report.json", "report.html", "dead-letters.jsonl"):
             (self._run_dir / name).unlink(missing_ok=True)
 
     def _restore(self, pipeline: PipelineConfig, label: Callable[[str, ResultPage], None]) -> None:
         checkpoint = self._restore_newest_checkpoint()
         if checkpoint is None:
-            shutil.rmtree(self._state_dir, ignore_errors=True)
+            clear_stores(self._state_dir)
         self.bytes_total = sum(file.identity.size for file in self._log_files)
         self._remaining_files = list(self._files_to_read(checkpoint))
         self.tasks = EmbeddedTasks(self._state_dir, pipeline, label)

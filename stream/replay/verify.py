@@ -1,11 +1,13 @@
 """Checks a run's newest checkpoint: conservation of all records, and consistent offsets."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final, TypeVar
 
 import msgspec
 
-from prectr.state.errors import CheckpointError, Remedy
-from prectr.state.store import Store, StoreOptions
+from prectr.state.errors import CheckpointError, Remedy, StateError
+from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import AggregateMeta
 from prectr.stream.join.outcomes import Outcomes
@@ -13,7 +15,8 @@ from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
 from prectr.stream.replay.run_checkpoint import ReplayCheckpoint, list_checkpoints, read_checkpoint
 
-_READ_ONLY = StoreOptions(read_only=True)
+_MAX_ATTEMPTS: Final = 5
+_T = TypeVar("_T")
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -24,22 +27,31 @@ class Check(msgspec.Struct, frozen=True):
     detail: str
 
 
-def newest_checkpoint(run_dir: Path) -> tuple[Path, ReplayCheckpoint]:
-    """Return the folder and the manifest of a run's newest complete checkpoint.
+def read_newest(run_dir: Path, read: Callable[[Path, ReplayCheckpoint], _T]) -> tuple[ReplayCheckpoint, _T]:
+    """Return the manifest of a run's newest complete checkpoint, and what `read` returns for its folder and manifest.
+
+    The run may be active: it deletes all but its newest two checkpoints, possibly the one being read. Then the newest
+    one is read again.
 
     Raises:
         CheckpointError: there is none.
     """
-    found = list_checkpoints(run_dir / "checkpoints")
-    if not found:
-        raise CheckpointError(f"{run_dir}: contains no checkpoint of a replay", Remedy.OTHER_RUN_DIR)
-    return found[0], read_checkpoint(found[0])
+    for _ in range(_MAX_ATTEMPTS):
+        found = list_checkpoints(run_dir / "checkpoints")
+        if not found:
+            break
+        try:
+            checkpoint = read_checkpoint(found[0])
+            return checkpoint, read(found[0], checkpoint)
+        except (CheckpointError, StateError, FileNotFoundError):
+            if found[0] in list_checkpoints(run_dir / "checkpoints"):
+                raise
+    raise CheckpointError(f"{run_dir}: contains no checkpoint of a replay", Remedy.OTHER_RUN_DIR)
 
 
 def verify(run_dir: Path) -> list[Check]:
     """Check conservation and offsets of the newest checkpoint of `run_dir`."""
-    folder, checkpoint = newest_checkpoint(run_dir)
-    joins, aggregates = read_metas(folder)
+    checkpoint, (joins, aggregates) = read_newest(run_dir, lambda folder, _: read_metas(folder))
     outcomes = sum((meta.outcomes for meta in joins.values()), Outcomes())
     return [
         *(_conservation(name, meta.outcomes) for name, meta in joins.items()),
@@ -62,16 +74,14 @@ def read_metas(checkpoint: Path) -> tuple[dict[str, JoinMeta], dict[str, Aggrega
     """Read the meta entry of every task in a checkpoint, by the name of the task."""
     joins, aggregates = {}, {}
     for path in sorted((checkpoint / "state").iterdir()):
-        store = Store(path, _READ_ONLY)
         if path.name.startswith("join-"):
-            (value,) = store.get_many([JOIN_META])
+            (value,) = read_live_store(path, [JOIN_META])
             joins[path.name] = JoinMeta() if value is None else msgspec.msgpack.decode(value, type=JoinMeta)
         else:
-            (value,) = store.get_many([AGGREGATE_META])
+            (value,) = read_live_store(path, [AGGREGATE_META])
             aggregates[path.name] = (
                 AggregateMeta() if value is None else msgspec.msgpack.decode(value, type=AggregateMeta)
             )
-        store.close()
     return joins, aggregates
 
 

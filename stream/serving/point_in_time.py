@@ -181,13 +181,15 @@ def _progress_of(meta: AggregateMeta) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class RankingRequest:
-    """A query as typed by a user at `ts` (ms), with the features of both."""
+    """A query as typed by a user at `ts` (ms), with the features of both, and custom ones of the page to be shown."""
 
     query: str
     user_id: str
     ts: int
     user_features: UserFeatures
     query_features: QueryFeatures
+    features: dict[str, float | str] | None = None
+    context: dict[str, str] | None = None
 
 
 def request_examples(
@@ -205,7 +207,15 @@ def request_examples(
             msgspec.structs.replace(item, position=position)
             for position, item in enumerate(items[start : start + MAX_ITEMS], 1)
         ]
-        page = ResultPage(REQUEST_ID, request.user_id, request.query, request.ts, page_items)
+        page = ResultPage(
+            REQUEST_ID,
+            request.user_id,
+            request.query,
+            request.ts,
+            page_items,
+            context=request.context,
+            features=request.features,
+        )
         label(query, page)
         examples.append(
             Example(

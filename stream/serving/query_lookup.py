@@ -6,13 +6,14 @@ import msgspec
 
 from prectr.state.aggregates import LevelCounts, LevelSums
 from prectr.state.errors import PrectrError
-from prectr.state.store import Store, StoreOptions
+from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import QUERY_KEY
 from prectr.stream.aggregate.query_state import decode_stored_query
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.records import QueryClick
-from prectr.stream.replay.verify import newest_checkpoint
+from prectr.stream.replay.run_checkpoint import ReplayCheckpoint
+from prectr.stream.replay.verify import read_newest
 
 
 class QueryLookup(msgspec.Struct, frozen=True):
@@ -45,11 +46,13 @@ def look_up_query(run_dir: Path, query: str) -> QueryLookup:
         PrectrError: no page of the query had closed by then.
     """
     query_key = normalise_query(query)
-    folder, checkpoint = newest_checkpoint(run_dir)
-    (partition,) = partitions_of([query_key], int(checkpoint.config["partitions"]))
-    store = Store(folder / "state" / f"aggregate-{partition}", StoreOptions(read_only=True))
-    (value,) = store.get_many([QUERY_KEY + query_key.encode()])
-    store.close()
+
+    def read(folder: Path, checkpoint: ReplayCheckpoint) -> tuple[int, bytes | None]:
+        (partition,) = partitions_of([query_key], int(checkpoint.config["partitions"]))
+        (value,) = read_live_store(folder / "state" / f"aggregate-{partition}", [QUERY_KEY + query_key.encode()])
+        return partition, value
+
+    _, (partition, value) = read_newest(run_dir, read)
     if value is None:
         raise PrectrError(
             f"query {query_key!r} is not in {run_dir}: no page of it had closed at the last checkpoint "

@@ -46,7 +46,7 @@ CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "no time": _without("ts"),
     "no request": _without("request_id"),
     "no user": _without("user_id"),
-    "user is a number": _with("user_id", 17),
+    "user is a list": _with("user_id", [17]),
     "request is null": _with("request_id", None),
     "empty request id": _with("request_id", ""),
     "id too long": _with("request_id", "x" * 300),
@@ -56,7 +56,7 @@ CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
 """Ways to corrupt any event: from a valid line to an invalid one."""
 
 PAGE_CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "no items": _with("items", []),
+    "no items": _without("items"),
     "too many items": _items({"item_id": "i"}, 201),
     "items is an object": _with("items", {"item_id": "i"}),
     "level out of range": _items({"item_id": "i", "relevance": 9}),
@@ -65,7 +65,7 @@ PAGE_CORRUPTIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "title too long": _items({"item_id": "i", "title": "long " * 500}),
     "item without id": _items({"title": "nameless"}),
     "price as text": _items({"item_id": "i", "price": "9.99"}),
-    "query is null": _with("query", None),
+    "no query": _without("query"),
 }
 """Further ways to corrupt a page."""
 

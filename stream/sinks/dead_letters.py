@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from prectr.state.errors import PrectrError, Remedy, StateError
+from prectr.state.private_files import open_private_file
 
 _BUFFER_BYTES: Final = 1 << 20
 
@@ -44,7 +45,7 @@ class DeadLetterFile:
         self._pending = bytearray()
         self._encode = msgspec.json.Encoder().encode
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = open_private_file(path)
             size = os.fstat(self._file).st_size
         except OSError as error:
             raise self._write_error(error) from error

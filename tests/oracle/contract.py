@@ -2,12 +2,15 @@
 
 import json
 import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 MAX_LINE = 1 << 20
+MIN_TS = 946_684_800_000
 MAX_TS = 253_402_300_799_999
-CLICK_IDS = ("request_id", "user_id", "item_id")
-PAGE_IDS = ("request_id", "user_id")
+
+_INVALID = object()
 
 
 def read_line(line: bytes) -> tuple[str, dict[str, Any] | None]:
@@ -57,53 +60,75 @@ def _parse_json(line: bytes) -> object:
 
 
 def _page(event: dict[str, Any]) -> dict[str, Any] | None:
-    items = event.get("items")
-    context = event.get("context")
-    valid = (
-        all(_id(event.get(name)) for name in PAGE_IDS)
-        and _text(event.get("query"), 2000)
-        and _integer(event.get("ts"), 0, MAX_TS)
-        and (context is None or _context(context))
-        and isinstance(items, list)
-        and 1 <= len(items) <= 200
-        and all(_item_keeps_contract(item) for item in items)
-    )
-    if not valid or not isinstance(items, list):
+    request_id, user_id, ts = _id(event.get("request_id")), _visitor(event), _time(event.get("ts"))
+    items, query = event.get("items"), event.get("query", 0)
+    features, context = _map(event.get("features"), _feature), _map(event.get("context"), _label)
+    if request_id is None or user_id is None or ts is None or features is _INVALID or context is _INVALID:
         return None
-    page: dict[str, Any] = {name: event[name] for name in ("request_id", "user_id", "query", "ts")}
-    page["context"] = context
-    page["items"] = [_item(item, position) for position, item in enumerate(items, 1)]
-    return page
+    if not isinstance(items, list) or len(items) > 200 or not (query is None or _text(query, 2000)):
+        return None
+    known = [_item(item, position) for position, item in enumerate(items, 1)]
+    if None in known:
+        return None
+    page = {"request_id": request_id, "user_id": user_id, "query": query or "", "ts": ts}
+    return page | {"items": known, "context": context, "features": features}
 
 
-def _item(item: dict[str, Any], position: int) -> dict[str, Any]:
-    known = {name: item.get(name) for name in ("item_id", "title", "relevance", "category", "brand")}
-    known["price"] = None if item.get("price") is None else float(item["price"])
-    known["position"] = position if item.get("position") is None else item["position"]
-    return known
-
-
-def _item_keeps_contract(item: object) -> bool:
-    return (
-        isinstance(item, dict)
-        and _id(item.get("item_id"))
+def _item(item: object, position: int) -> dict[str, Any] | None:
+    if not isinstance(item, dict) or (item_id := _id(item.get("item_id"))) is None:
+        return None
+    level, features = item.get("relevance"), _map(item.get("features"), _feature)
+    price, place = item.get("price"), item.get("position")
+    valid = (
+        features is not _INVALID
         and (item.get("title") is None or _text(item["title"], 2000))
-        and (item.get("relevance") is None or _integer(item["relevance"], 1, 4))
-        and (item.get("price") is None or _number(item["price"]))
+        and (level is None or _integer(level, 1, 4))
+        and (price is None or _number(price))
         and (item.get("category") is None or _text(item["category"], 256))
         and (item.get("brand") is None or _text(item["brand"], 256))
-        and (item.get("position") is None or _integer(item["position"], 1, 1_000_000))
+        and (place is None or _integer(place, 1, 1_000_000))
     )
+    if not valid:
+        return None
+    known = {name: item.get(name) for name in ("title", "category", "brand")}
+    known |= {"item_id": item_id, "features": features, "relevance": None if level is None else int(level)}
+    return known | {"price": None if price is None else float(price), "position": (place and int(place)) or position}
 
 
 def _click(event: dict[str, Any]) -> dict[str, Any] | None:
-    if all(_id(event.get(name)) for name in CLICK_IDS) and _integer(event.get("ts"), 0, MAX_TS):
-        return {name: event[name] for name in (*CLICK_IDS, "ts")}
-    return None
+    ids = {"request_id": _id(event.get("request_id")), "item_id": _id(event.get("item_id"))}
+    click = ids | {"user_id": _visitor(event), "ts": _time(event.get("ts"))}
+    action = "click" if event.get("action") is None else event["action"]
+    if None in click.values() or not (_text(action, 256) and action):
+        return None
+    return click | {"action": action}
 
 
-def _id(value: object) -> bool:
-    return isinstance(value, str) and 1 <= len(value.encode()) <= 256
+def _visitor(event: dict[str, Any]) -> str | None:
+    user = event.get("user_id")
+    return _id(event.get("session_id")) if user is None or user == "" else _id(user)
+
+
+def _id(value: object) -> str | None:
+    """Return the id as text, if it is one."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return value if isinstance(value, str) and 1 <= len(value.encode()) <= 256 else None
+
+
+def _time(value: object) -> int | None:
+    """Return the time in ms; of ISO 8601 as the standard library reads it, with a date, a time of day and a zone."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        if moment.tzinfo is None or "T" not in value:
+            return None
+        value = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return int(value) if _integer(value, MIN_TS, MAX_TS) and isinstance(value, int | float) else None
 
 
 def _text(value: object, max_length: int) -> bool:
@@ -111,7 +136,9 @@ def _text(value: object, max_length: int) -> bool:
 
 
 def _integer(value: object, minimum: int, maximum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return minimum <= value <= maximum and value == int(value)
 
 
 def _number(value: object) -> bool:
@@ -123,7 +150,22 @@ def _number(value: object) -> bool:
         return False
 
 
-def _context(value: object) -> bool:
-    return (
-        isinstance(value, dict) and len(value) <= 64 and all(_text(k, 256) and _text(v, 256) for k, v in value.items())
-    )
+def _feature(value: object) -> bool:
+    return isinstance(value, bool) or _number(value) or _label(value)
+
+
+def _label(value: object) -> bool:
+    return _text(value, 256)
+
+
+def _map(value: object, valid: Callable[[object], bool]) -> Any:
+    """Return a map of names to values without its nulls; None for none, `_INVALID` for anything else."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) > 64:
+        return _INVALID
+    if not all(_label(name) and (entry is None or valid(entry)) for name, entry in value.items()):
+        return _INVALID
+    return {
+        name: entry if isinstance(entry, str) else float(entry) for name, entry in value.items() if entry is not None
+    }

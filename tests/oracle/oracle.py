@@ -15,6 +15,7 @@ LATENESS = 5_000
 TTL = 90 * 24 * HOUR
 HISTORY_CLICKS = 50
 QUERY_CLICKS = 64
+CLICK_ACTIONS = ("click",)
 HALF_LIFE = 7 * 24 * HOUR
 OUTCOME_KINDS = {"impression": "pages", "click": "clicks"}
 SNAPSHOT_FIELDS = ("history", "query_clicks", "query_decayed")
@@ -78,9 +79,9 @@ def _new_task() -> Task:
 
 def _no_outcomes() -> dict[str, Any]:
     return {
-        "pages": dict.fromkeys(("in", "emitted", "open", "duplicate", "dead_letter"), 0),
+        "pages": dict.fromkeys(("in", "emitted", "open", "empty", "duplicate", "dead_letter"), 0),
         "clicks": dict.fromkeys(
-            ("in", "joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter"), 0
+            ("in", "joined", "duplicate", "late", "orphan", "foreign", "waiting", "other_action", "dead_letter"), 0
         ),
         "unreadable": 0,
     }
@@ -166,6 +167,9 @@ def _orphan_clicks(task: Task, watermark: int, out: dict[str, Any]) -> None:
 
 
 def _on_page(task: Task, page: Page, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
+    if not page["items"]:
+        out["pages"]["empty"] += 1
+        return
     key = (page["user_id"], page["request_id"])
     known = task["open"].get(key) or _recently_closed(task, key, watermark)
     if known is not None:
@@ -189,10 +193,13 @@ def _recently_closed(task: Task, key: tuple[str, str], watermark: int) -> Page |
 
 
 def _content(page: Page) -> dict[str, Any]:
-    return {name: page[name] for name in ("request_id", "user_id", "query", "ts", "items", "context")}
+    return {name: page[name] for name in ("request_id", "user_id", "query", "ts", "items", "context", "features")}
 
 
 def _on_click(task: Task, click: dict[str, Any], watermark: int, out: dict[str, Any]) -> None:
+    if click["action"] not in CLICK_ACTIONS:
+        out["clicks"]["other_action"] += 1
+        return
     key = (click["user_id"], click["request_id"])
     if key in task["open"]:
         _join(task, task["open"][key], click, out)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.oracle.contract import partition_of
+from tests.oracle.other_forms import in_another_form
 
 Event = dict[str, Any]
 
@@ -66,6 +67,8 @@ class Disorder:
     duplicate_page: float = 0.03
     conflict: float = 0.01
     malformed: float = 0.02
+    other_forms: float = 0.05
+    """Is written in another of the forms that are read, or stands beside an empty page or another action."""
     jump: float = 0.003
     shared_request: float = 0.01
     nights: int = 4
@@ -105,7 +108,7 @@ class _World:
             if number in jumps:
                 self._confirmed_jump(number, jumps[number])
         self.arrivals.sort()
-        return self._with_malformed([line for _, _, line in self.arrivals])
+        return self._with_malformed(self._in_other_forms([line for _, _, line in self.arrivals]))
 
     # --- people -------------------------------------------------------------------------------------------
 
@@ -300,6 +303,15 @@ class _World:
             text = f"  {text}\t\r"
         return text.encode()
 
+    def _in_other_forms(self, lines: list[bytes]) -> list[bytes]:
+        # Numbers of its own, so that the world is otherwise the same.
+        rng = random.Random(len(lines))
+        return [
+            new
+            for line in lines
+            for new in (in_another_form(rng, line) if rng.random() < self.disorder.other_forms else [line])
+        ]
+
     def _with_malformed(self, lines: list[bytes]) -> list[bytes]:
         with_malformed: list[bytes] = []
         for line in lines:
@@ -351,7 +363,7 @@ def _corrupt_fields() -> list[Event]:
         {"type": "purchase"},
         {"type": None},
         {"type": 1},
-        {"request_id": 7},
+        {"request_id": 7.5},
         {"request_id": ""},
         {"request_id": "x" * 257},
         {"request_id": "é" * 129},
@@ -360,7 +372,9 @@ def _corrupt_fields() -> list[Event]:
         {"user_id": "😀" * 65},
         {"ts": "1700000000000"},
         {"ts": 1.5},
-        {"ts": 1700000000000.0},
+        {"ts": 1_700_000_000},
+        {"ts": 1700000000000.5},
+        {"ts": "2023-11-14T22:13:20"},
         {"ts": True},
         {"ts": -1},
         {"ts": 10**30},
@@ -370,13 +384,13 @@ def _corrupt_fields() -> list[Event]:
 
 
 def _corrupt_clicks() -> list[Event]:
-    return [{"item_id": None}, {"item_id": 5}, {"item_id": "i" * 300}, {"item_id": ""}]
+    return [{"item_id": None}, {"item_id": True}, {"item_id": "i" * 300}, {"item_id": ""}]
 
 
 def _corrupt_pages() -> list[Event]:
     item = {"item_id": "i1", "relevance": 2}
     return [
-        {"items": []},
+        {"items": [item | {"features": {"bm25": [1]}}]},
         {"items": [item] * 201},
         {"items": [item] * 10_000},
         {"items": None},
@@ -393,7 +407,7 @@ def _corrupt_pages() -> list[Event]:
         {"items": [item | {"title": "t" * 2001}]},
         {"items": [item | {"title": 4}]},
         {"items": [{"relevance": 1}]},
-        {"query": None},
+        {"features": {"n" * 257: 1}},
         {"query": 5},
         {"query": "q" * 2001},
         {"context": {"a": 1}},

@@ -22,7 +22,7 @@ TEXT_FEATURES: Final = 16
 class ConditionalInputs:
     """Inputs of the conditional log-odds other than the text; shared with the hard negatives.
 
-    embedded: float32[2·P + 4·N + 2·H, dim], in the order of `EmbeddingLayout`.
+    embedded: float32[rows, dim], in the order of `EmbeddingLayout`.
     position_features: float32[N, 21]. numeric_features: float32[N, any].
     linear_terms: float32[N, 4], the sum of all terms outside the network, incentive included.
     incentive: float32[N, 4], τ.

@@ -11,19 +11,20 @@ from prectr.model.features.batch import Batch
 from prectr.model.features.hashed_features import (
     Indices,
     cross_indices_per_level,
+    feature_indices,
     group_indices,
     id_indices,
     level_indices,
     pair_indices,
     position_indices,
     slope_indices,
+    sum_weights,
+    weigh_features,
 )
 from prectr.model.features.hashing import row_indices
 from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.mlp import EmbeddingLayout, embedding_indices
 
-_IDS: Final = 6
-"""Linear weights per impression: user, query, item; category, brand, group."""
 _POSITION_ROWS: Final = 2
 """Bias and position; the level is what the mixture is over."""
 _CROSSES: Final = 2
@@ -33,8 +34,8 @@ _CROSSES: Final = 2
 def lookup_indices(batch: Batch, embedding_rows: int, wide_rows: int, *, cold_start: bool) -> dict[str, Indices]:
     """Rows by table; cold_start: also the query's last clicks and the pairs query × item.
 
-    embedding: int64[2·P + 4·N + 2·H (+ 2·C)]. position: int64[2·N + 4]. wide: int64[6·N + 8·P]. slope: int64[N, 2].
-    pair: int64[N].
+    embedding: int64[rows of `EmbeddingLayout` (+ 2·C)]. position: int64[2·N + 4]. wide: int64[(6 + K)·N + 8·P], with
+    K of custom features. slope: int64[N, 2]. pair: int64[N].
     """
     embedding = [embedding_indices(batch, embedding_rows)]
     if cold_start:
@@ -43,7 +44,9 @@ def lookup_indices(batch: Batch, embedding_rows: int, wide_rows: int, *, cold_st
             row_indices(clicks.item, "item", embedding_rows),
             row_indices(clicks.group, "group", embedding_rows),
         ]
-    ids = np.concatenate([id_indices(batch, wide_rows), group_indices(batch, wide_rows)], axis=1)
+    ids = np.concatenate(
+        [id_indices(batch, wide_rows), group_indices(batch, wide_rows), feature_indices(batch, wide_rows)], axis=1
+    )
     indices = {
         "embedding": np.concatenate(embedding),
         "position": np.concatenate([position_indices(batch)[:, :_POSITION_ROWS].ravel(), level_indices()]),
@@ -62,19 +65,21 @@ def split_embeddings(batch: Batch, embedding: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_linear_weights(batch: Batch, looked_up: Mapping[str, Tensor], centered_levels: Tensor) -> Tensor:
-    """float32[N, 4]: the weights of position, level, ids, crosses, slopes and, if looked up, pairs.
+    """float32[N, 4]: the weights of position, level, ids, custom features, crosses, slopes and, if looked up, pairs.
 
     centered_levels: float32[4], levels 1 to 4 around their middle, the factors of a slope.
     """
     pages, impressions = batch.pages, batch.impressions
     page_of = torch.from_numpy(batch.page_of).to(centered_levels.device)
     position, level = torch.split(looked_up["position"][:, 0], [_POSITION_ROWS * impressions, LEVELS])
-    ids, crosses = torch.split(looked_up["wide"][:, 0], [_IDS * impressions, pages * _CROSSES * LEVELS])
+    crosses_size = pages * _CROSSES * LEVELS
+    wide = looked_up["wide"]
+    ids, crosses = torch.split(wide, [len(wide) - crosses_size, crosses_size])
     slope = looked_up["slope"].sum(dim=(1, 2)).unsqueeze(1) * centered_levels
     terms = (
         position.view(impressions, _POSITION_ROWS).sum(dim=1, keepdim=True)
         + level
-        + ids.view(impressions, _IDS).sum(dim=1, keepdim=True)
+        + sum_weights(weigh_features(ids.view(impressions, -1, 1), batch)).unsqueeze(1)
         + crosses.view(pages, _CROSSES, LEVELS).sum(dim=1).index_select(0, page_of)
         + slope
     )

@@ -11,6 +11,7 @@ import typer
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.option_groups import with_option_groups
 from prectr.ops.cli.options import JsonFile, KafkaOptions
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.cli.terminal_escape import printable, printable_value
 from prectr.ops.json_file import write_json
@@ -51,7 +52,6 @@ def list_dead_letters(
 
     Example: prectr dlq list --bootstrap localhost:9092 --reason missing_field
     """
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     from prectr.stream.kafka.dlq.summary import summarise  # noqa: PLC0415
@@ -59,7 +59,7 @@ def list_dead_letters(
     with _progress("dead letters") as progress:
         found = summarise(kafka.connection(), kafka.topics(), progress, reason=reason, limit=limit)
     write_json(json, found)
-    console = Console(highlight=False, markup=False)
+    console = stdout_console(highlight=False, markup=False)
     with_reason = f" with reason {printable(reason)}" if reason is not None else ""
     console.print(f"{found.dead_letters:,} dead letters{with_reason}, {found.retried:,} of them retried")
     if found.counts:

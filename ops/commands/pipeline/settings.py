@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from prectr.ops.cli.options import ConfigFile, JsonFile
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.json_file import write_json
 from prectr.ops.settings.fields import FIELDS
 from prectr.ops.settings.loader import load_settings
@@ -45,13 +46,10 @@ def settings(
 
 
 def _print_table(rows: Sequence[SettingRow]) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+    console = stdout_console(_FILE_WIDTH)
     table = Table()
     for column in ("setting", "value", "default", "allowed", "unit", "from", "meaning"):
         table.add_column(column, overflow="fold")

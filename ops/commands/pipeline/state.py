@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from prectr.ops.cli.options import JsonFile
+from prectr.ops.cli.output import stdout_console
+from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.report.numbers import timestamp
 from prectr.state.aggregates import LEVELS
@@ -42,13 +44,13 @@ def show(
 
 
 def _print(found: QueryLookup) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console()
+    console = stdout_console()
+    last_close = timestamp(found.updated_at)
     table = Table(
-        title=f"{escape(found.query)} (partition {found.partition}, last page closed {timestamp(found.updated_at)})"
+        title=f"{escape(printable(found.query))} (partition {found.partition}, last page closed {last_close})"
     )
     for column in (
         "level",
@@ -82,9 +84,8 @@ def _print(found: QueryLookup) -> None:
         console.print("Last clicks, newest first:")
     for click in reversed(found.last_clicks[-10:]):
         groups = ", ".join(part for part in (click.category, click.brand) if part)
-        console.print(
-            f"  {timestamp(click.ts)}  {click.item_id}  level {click.level}  {groups}", highlight=False, markup=False
-        )
+        line = printable(f"{click.item_id}  level {click.level}  {groups}")
+        console.print(f"  {timestamp(click.ts)}  {line}", highlight=False, markup=False)
 
 
 def _rate(clicks: float, impressions: float) -> str:

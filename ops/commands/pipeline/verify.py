@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from prectr.ops.cli.options import JsonFile
+from prectr.ops.cli.output import stdout_console
+from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.report.check import check_report
 from prectr.state.errors import PrectrError, Remedy
@@ -17,15 +19,17 @@ def verify(run_dir: Annotated[Path, typer.Option(help="Folder of a replay.")], j
 
     Example: prectr verify --run-dir run
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     checks = check_run(run_dir) + check_report(run_dir)
     write_json(json, checks)
-    table = Table("", "check", "details", title=f"{run_dir}: newest checkpoint", title_justify="left")
+    table = Table(
+        "", "check", "details", title=escape(f"{printable(str(run_dir))}: newest checkpoint"), title_justify="left"
+    )
     for check in checks:
-        table.add_row("ok" if check.holds else "[bold red]FAILED[/]", check.name, check.detail)
-    Console().print(table)
+        table.add_row("ok" if check.holds else "[bold red]FAILED[/]", escape(check.name), escape(check.detail))
+    stdout_console().print(table)
     failed = [check for check in checks if not check.holds]
     if failed:
         raise PrectrError(

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from prectr.ops.cli.options import ConfigFile, JsonFile
+from prectr.ops.cli.output import stdout_console
+from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.ranking.candidates import read_candidates
+from prectr.ops.ranking.features import parse_context, parse_features
 
 if TYPE_CHECKING:
     from prectr.ops.ranking.result import Preference, Ranked, Ranking
@@ -24,7 +27,9 @@ def rank(
     user: Annotated[str, typer.Option(help="User id; an unknown user is treated as new.")],
     candidates: Annotated[
         Path,
-        typer.Option(help="Items to rank: JSON Lines or CSV with item_id, title, price ...; - reads standard input."),
+        typer.Option(
+            help="Items to rank: JSON Lines or CSV with item_id, title, price, features ...; - reads standard input."
+        ),
     ],
     state_dir: Annotated[
         list[Path] | None,
@@ -39,6 +44,13 @@ def rank(
         str | None,
         typer.Option(help="Rank as of this time, such as 2026-01-31T12:00 (UTC); default: the newest event."),
     ] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(help="Custom feature of the page, NAME=VALUE; repeatable. Those of items are in the candidates."),
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="Context of the page, NAME=VALUE, such as device=phone; repeatable.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of items to print.")] = 20,
     config: ConfigFile = None,
     json: JsonFile = None,
@@ -51,12 +63,22 @@ def rank(
     """
     items = read_candidates(candidates)
     as_of_ms = None if as_of is None else _milliseconds(as_of)
+    page_features = parse_features(feature or (), "--feature")
+    page_context = parse_context(context or (), "--context")
     # torch takes seconds to import, and --help and an invalid file need none.
     from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef  # noqa: PLC0415
 
     run_ref = RunRef(run_dir=run_dir, state_dirs=state_dir or (), model=model, without=expect_without, config=config)
     ranking = RunRanker(run_ref).rank(
-        RankQuery(query=query, user_id=user, items=items, position=position, as_of=as_of_ms)
+        RankQuery(
+            query=query,
+            user_id=user,
+            items=items,
+            position=position,
+            as_of=as_of_ms,
+            features=page_features,
+            context=page_context,
+        )
     )
     write_json(json, ranking)
     _print(ranking, top)
@@ -71,16 +93,15 @@ def _milliseconds(text: str) -> int:
 
 
 def _print(ranking: "Ranking", top: int) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+    console = stdout_console(_FILE_WIDTH)
     time = datetime.fromtimestamp(ranking.as_of / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     without = f" without {', '.join(ranking.without)}" if ranking.without else ""
-    table = Table(title=f"{escape(ranking.query)!r} for {escape(ranking.user_id)}, {time}: {ranking.model}{without}")
+    table = Table(
+        title=escape(f"{printable(ranking.query)!r} for {printable(ranking.user_id)}, {time}: {ranking.model}{without}")
+    )
     table.add_column("", justify="right")
     table.add_column("item", overflow="fold")
     table.add_column("title", max_width=_TITLE_WIDTH, no_wrap=True)
@@ -89,7 +110,7 @@ def _print(ranking: "Ranking", top: int) -> None:
         table.add_column(name, justify="right")
     for each in ranking.ranked[:top]:
         title = " ".join((each.title or "").split())
-        table.add_row(str(each.rank), escape(each.item_id), escape(title), *_cells(each))
+        table.add_row(str(each.rank), escape(printable(each.item_id)), escape(printable(title)), *_cells(each))
     console.print(table)
     if len(ranking.ranked) > top:
         console.print(f"… and {len(ranking.ranked) - top:,} more; see --top and --json")

@@ -10,6 +10,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import Remedy, StateError
 from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedRecord
@@ -36,6 +37,8 @@ class JoinTask(StatefulTask):
 
     stage = "join"
     _join: Join
+    _ignored_fields: Final = IgnoredFields()
+    """Shared by the tasks of a process."""
 
     def __init__(self, context: TaskContext, producer: TransactionalProducer, store: TaskStore) -> None:
         super().__init__(context, producer, store)
@@ -132,6 +135,7 @@ class JoinTask(StatefulTask):
                 f"{records[0].offset} came after the flush that closed every page: nothing can follow it",
                 Remedy.OTHER_TOPIC_PREFIX,
             )
+        self._ignored_fields.look_at([record.value or b"" for record in records])
         pages, rejected = self._process_chunks(records)
         output = PendingOutput()
         self._add_dead_letters(output, rejected, {record.offset: record for record in records})

@@ -56,7 +56,8 @@ class TaskContext:
 
     def identity(self, stage: str, source: TopicPartition) -> StoreIdentity:
         """Return the identity of the store of this partition's task."""
-        config = msgspec.to_builtins(self.config)
+        # As a stored identity is read: a tuple is a list there.
+        config = msgspec.json.decode(msgspec.json.encode(self.config))
         return StoreIdentity(self.cluster, source.topic, self.topic_id, stage, self.partition, config)
 
 

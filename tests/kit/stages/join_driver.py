@@ -140,14 +140,15 @@ def advance_watermark(ts: int, user_id: str = "other") -> bytes:
 
 def clicks_of(driver: JoinDriver) -> dict[str, int]:
     """Click outcomes that are not zero, except those received."""
-    counts = driver.outcomes.clicks
-    names = ("joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter")
-    return {name: count for name in names if (count := getattr(counts, name))}
+    return _found(driver.outcomes.clicks)
 
 
 def pages_of(driver: JoinDriver) -> dict[str, int]:
-    counts = driver.outcomes.pages
-    return {name: count for name in ("emitted", "open", "duplicate", "dead_letter") if (count := getattr(counts, name))}
+    return _found(driver.outcomes.pages)
+
+
+def _found(counts: msgspec.Struct) -> dict[str, int]:
+    return {name: count for name, count in msgspec.structs.asdict(counts).items() if count and name != "received"}
 
 
 def history_of(joined_page: JoinedPage) -> list[tuple[int, str, str]]:

@@ -67,7 +67,7 @@ def another_value(field: SettingField) -> str:
         assert isinstance(field.default, int | float)
         higher = field.kind(field.default + 1)
         return str(higher if field.setting.allows(higher) else field.setting.le)
-    return {"without": "x,y", "hidden": "3, 4", "encoder": "folder"}[field.name]
+    return {"without": "x,y", "click_actions": "click, purchase", "hidden": "3, 4", "encoder": "folder"}[field.name]
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)

@@ -49,9 +49,9 @@ def pages_of(events: Iterable[Event]) -> list[Event]:
 
 
 def clicks_of(events: Iterable[Event]) -> list[tuple[str, str, str, int]]:
-    """Clicks as (request_id, user_id, item_id, ts)."""
+    """Clicks as (request_id, user or session, item_id, ts)."""
     return [
-        (event["request_id"], event["user_id"], event["item_id"], event["ts"])
+        (event["request_id"], event.get("user_id") or event["session_id"], event["item_id"], event["ts"])
         for event in events
         if event["type"] == "click"
     ]

@@ -190,8 +190,7 @@ def test_constants_features_context_and_sessions(tmp_path: Path) -> None:
     events, _ = mapped(tmp_path, mapping, rows)
     assert events == [
         {
-            **PAGE,
-            "user_id": "5",
+            **{name: value for name, value in PAGE.items() if name != "user_id"},
             "session_id": "5",
             "query": "everything",
             "context": {"device": "phone"},

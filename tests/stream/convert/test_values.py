@@ -49,7 +49,7 @@ def test_other_values_are_no_ids(value: object) -> None:
 def test_a_session_stands_for_an_unknown_user() -> None:
     assert to_visitor("user_id", 7, None) == {"user_id": "7"}
     assert to_visitor("user_id", "u", "s") == {"user_id": "u", "session_id": "s"}
-    assert to_visitor("user_id", None, "s") == {"user_id": "s", "session_id": "s"}
+    assert to_visitor("user_id", None, "s") == {"session_id": "s"}
     with pytest.raises(Unmappable) as error:
         to_visitor("user_id", "", None)
     assert error.value.reason == "missing_user_id"

@@ -21,8 +21,8 @@ SMALL = Disorder(pages=120, users=15, gap=30.0, late=0.1, jump=0.03, nights=1, c
 def assert_conserved(outcomes: dict[str, Any], lines: int) -> None:
     """The equations of conservation. (After a replay no merge buffers anything, so emitted = examples.)"""
     pages, clicks = outcomes["pages"], outcomes["clicks"]
-    assert pages["in"] == pages["open"] + pages["emitted"] + pages["duplicate"] + pages["dead_letter"]
-    ends = ("joined", "duplicate", "late", "orphan", "foreign", "waiting", "dead_letter")
+    assert pages["in"] == pages["open"] + pages["emitted"] + pages["empty"] + pages["duplicate"] + pages["dead_letter"]
+    ends = ("joined", "duplicate", "late", "orphan", "foreign", "waiting", "other_action", "dead_letter")
     assert clicks["in"] == sum(clicks[end] for end in ends)
     assert lines == pages["in"] + clicks["in"] + outcomes["unreadable"]
 

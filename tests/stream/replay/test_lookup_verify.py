@@ -16,7 +16,7 @@ from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
 from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 from prectr.stream.replay.runner import Replay
-from prectr.stream.replay.verify import newest_checkpoint, read_metas, verify
+from prectr.stream.replay.verify import read_metas, verify
 from prectr.stream.serving.query_lookup import look_up_query
 from tests.kit.stages.events import HOUR, MINUTE, WINDOW, T, click, page
 from tests.kit.stages.replays import open_replay, replay_to_end
@@ -157,7 +157,7 @@ def test_a_run_that_has_written_nothing_to_its_stores_is_accounted_for(tmp_path:
     replay, _ = open_replay([log_of(tmp_path, [])], tmp_path / "run")
     replay.run(flush=False)
     replay.close()
-    folder, _ = newest_checkpoint(tmp_path / "run")
+    folder = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     for stage in ("join", "aggregate"):
         for task in range(2):
             store = Store(folder / "state" / f"{stage}-{task}")
@@ -178,17 +178,18 @@ def test_a_folder_without_a_checkpoint_is_an_error_with_a_remedy(tmp_path: Path)
 
 
 def test_outcomes_add_up_and_imbalances_name_what_does_not() -> None:
-    a = Outcomes(PageOutcomes(5, 1, 2, 1, 1), ClickOutcomes(7, 1, 1, 1, 1, 1, 1, 1), 2)
-    b = Outcomes(PageOutcomes(1, 1, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 1), 3)
+    a = Outcomes(PageOutcomes(6, 1, 2, 1, 1, 1), ClickOutcomes(8, 1, 1, 1, 1, 1, 1, 1, 1), 2)
+    b = Outcomes(PageOutcomes(1, 1, 0, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 0, 1), 3)
     total = a + b
-    assert (total.records, total.unreadable) == (5 + 7 + 2 + 1 + 1 + 3, 5)
+    assert (total.records, total.unreadable) == (6 + 8 + 2 + 1 + 1 + 3, 5)
     assert (total.pages.emitted, total.clicks.dead_letter) == (2, 2)
     assert a.imbalances() == b.imbalances() == total.imbalances() == []
     total.pages.open += 1
     total.clicks.received += 1
     assert total.imbalances() == [
-        "pages: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
-        "clicks: 9 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 2 dead_letter = 8",
+        "pages: 7 in, but 2 emitted + 3 open + 1 empty + 1 duplicate + 1 dead_letter = 8",
+        "clicks: 10 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 1 other_action + "
+        "2 dead_letter = 9",
     ]
 
 
@@ -238,7 +239,7 @@ def test_a_query_without_pending_pages_has_zero_counts_of_them(tmp_path: Path) -
     replay.close()
     found = look_up_query(tmp_path / "run", "usb cable")
     assert found.unapplied_pages == 1
-    folder, _ = newest_checkpoint(tmp_path / "run")
+    folder = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     store = Store(folder / "state" / f"aggregate-{found.partition}")
     (value,) = store.get_many([b"qusb cable"])
     assert value is not None

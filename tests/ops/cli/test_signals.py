@@ -1,0 +1,40 @@
+"""Signals: what asks for a stop, and what is left as it was."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from prectr.ops.cli.signals import stop_signals
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    previous = {each: signal.getsignal(each) for each in STOPPING}
+    yield
+    for each, handler in previous.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_ctrl_c_a_termination_and_a_closed_terminal_ask_for_a_stop(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_signals() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        # The second one ends the process at once, as it would without us.
+        assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
