@@ -9,10 +9,12 @@ from torch import Tensor
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.hashed_features import Indices, id_indices, position_indices, position_table, weight_table
+from prectr.model.features.level_prior import Bools
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
 from prectr.model.layers.gradients import Gradients, SparseGradient
 from prectr.model.layers.hashed_embedding import GatheredRows
 from prectr.model.layers.sparse_optimizers import Ftrl
+from prectr.model.models.candidate_levels import learned_levels, score_candidates
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.prefixed_tensors import add_prefix, select_prefix
 
@@ -60,6 +62,13 @@ class LogisticRegression:
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], without learning."""
+        return score_candidates(self._read_logits, batch, self.learned_levels())
+
+    def learned_levels(self) -> Bools:
+        """bool[4]: the levels learned from."""
+        return learned_levels(self._tables["position"])
+
+    def _read_logits(self, batch: Batch) -> Tensor:
         return _logits({name: self._tables[name].read(rows) for name, rows in self._indices(batch).items()})
 
     def _clicks(self, batch: Batch) -> Tensor:
