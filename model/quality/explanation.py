@@ -51,7 +51,9 @@ def explain(model: OnlineModel, batch: Batch) -> Explanation:
     """Score a batch as `model.score` does, and return the parts of the scores."""
     if isinstance(model, Explainable):
         return model.explain(batch)
-    return Explanation(to_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates, model.learned_levels())
+    return Explanation(
+        to_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates, model.learned_levels()
+    )
 
 
 def concat(parts: Sequence[Explanation]) -> Explanation:

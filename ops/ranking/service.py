@@ -164,7 +164,10 @@ class _OpenRun:
             ),
             candidates=len(rank_query.items),
             ranked=rank_items(rank_query.items, explanation, sources),
-            notes=[*_notes(request, query, complete_up_to, self.pipeline), *candidate_notes(rank_query.items, sources)],
+            notes=[
+                *_notes(request, query, complete_up_to, self.pipeline),
+                *candidate_notes(rank_query.items, sources, explanation),
+            ],
         )
 
 

@@ -118,12 +118,13 @@ def _cells(ranked: "Ranked") -> list[str]:
 
 
 def _explain_preference(name: str, preference: "Preference") -> str:
-    """The preferred level of a user or query, with its click rates."""
+    """The preferred level of a user or query, with its click rates at the levels that it was shown."""
     if preference.preferred is None:
         return f"{name} {preference.name!r}: no closed page yet; the click rates are those of the category"
     rates = ", ".join(
         f"{level}: {preference.rates[level]:.3f} (category {preference.prior_rates[level]:.3f}; "
         f"{preference.clicks[level]:,} of {preference.impressions[level]:,})"
         for level in preference.rates
+        if preference.impressions[level]
     )
     return f"{name} {preference.name!r} prefers level {preference.preferred}. Click rate by level, smoothed: {rates}"

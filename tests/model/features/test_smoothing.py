@@ -23,13 +23,45 @@ def test_a_query_leans_on_its_items_category_and_that_on_the_level() -> None:
     query = np.array([[0, 0, 0, 5, 0, 0, 0, 3]], dtype=np.float64)
     rates = parents.smoothed_rates(_hashes("a", "b"), np.array([0, 0]), query, np.zeros((1, 8)))
     overall = (12 + 20 * 0.1) / (40 + 20)
-    level_4, level_1 = (12 + 20 * overall) / (40 + 20), overall
+    level_4 = (12 + 20 * overall) / (40 + 20)
+    # Levels 1 to 3 were never shown: the odds of level 4, halved for each level below it.
+    borrowed = [odds / (1 + odds) for odds in (level_4 / (1 - level_4) / 2**steps for steps in (3, 2, 1))]
     in_a, in_b = (12 + 10 * level_4) / (30 + 10), (0 + 10 * level_4) / (10 + 10)
-    assert rates.category == pytest.approx(np.array([[level_1] * 3 + [in_a], [level_1] * 3 + [in_b]]))
+    assert rates.category == pytest.approx(np.array([[*borrowed, in_a], [*borrowed, in_b]]))
     assert rates.query[:, 3] == pytest.approx([(3 + 10 * in_a) / 15, (3 + 10 * in_b) / 15])
     assert rates.user == pytest.approx(rates.category)
     assert rates.query_impressions[0].tolist() == [0, 0, 0, 5]
     assert rates.query_clicks[0].tolist() == [0, 0, 0, 3]
+
+
+def _rate_of_unknown_category(impressions: list[int], clicks: list[int]) -> list[float]:
+    """The rates by level of a category without impressions: those of the level overall."""
+    rates = PriorRates(1 << 16, 10.0)
+    for level, (shown, clicked) in enumerate(zip(impressions, clicks, strict=True), 1):
+        labels = np.array([1] * clicked + [0] * (shown - clicked), np.uint8)
+        rates.update(_hashes(*["a"] * shown), np.full(shown, level, np.uint8), labels)
+    none = np.zeros((1, 8))
+    found: list[float] = rates.smoothed_rates(_hashes("b"), np.array([0]), none, none).category[0].tolist()
+    return found
+
+
+def test_a_level_that_was_hardly_shown_borrows_less_the_more_it_was_shown() -> None:
+    """Level 2, of 20 impressions for a rate of its own: with 0, half-way in log-odds; with 5, a quarter its own."""
+    for shown in (0, 5):
+        total = 1000 + shown + 1000
+        overall = (100 + 400 + 20 * 0.1) / (total + 20)
+        level_1, level_3 = (100 + 20 * overall) / 1020, (400 + 20 * overall) / 1020
+        odds = (level_1 / (1 - level_1) * level_3 / (1 - level_3)) ** 0.5
+        prior = shown / 20 * overall + (1 - shown / 20) * odds / (1 + odds)
+        found = _rate_of_unknown_category([1000, shown, 1000, 0], [100, 0, 400, 0])
+        assert found[:3] == pytest.approx([level_1, 20 * prior / (shown + 20), level_3])
+        assert found[3] / (1 - found[3]) == pytest.approx(2 * level_3 / (1 - level_3))
+
+
+def test_a_level_with_one_impression_in_a_hundred_has_a_rate_of_its_own() -> None:
+    """However few they are: at the start of a log nothing is borrowed that was shown at all."""
+    overall = (2 + 30 + 20 * 0.1) / (120 + 20)
+    assert _rate_of_unknown_category([2, 40, 40, 38], [2, 0, 0, 30])[0] == pytest.approx((2 + 20 * overall) / 22)
 
 
 def test_counts_of_a_batch_are_those_of_a_plain_loop() -> None:
