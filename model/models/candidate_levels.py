@@ -1,4 +1,4 @@
-"""Scores candidates of a relevance level that a model has hardly learned from, by what their neighbours' levels earn."""
+"""Scores candidates of a relevance level that a model has hardly learned from, by the levels that it has."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -24,9 +24,9 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True):
     """Which relevance levels a user, or all users of a query, click.
 
     known: whether the state has an entry. impressions, clicks: by level, of closed pages. rates: click rates by level,
-    smoothed towards `prior_rates`, those of the candidates' categories (both means over the candidates). preferred: the
-    level with the highest smoothed rate of those with impressions; null without any. past_clicks: number of clicks of the user, or of
-    stored last clicks of the query.
+    smoothed towards `prior_rates`, those of the candidates' categories (both means over the candidates). preferred: of
+    the levels with impressions, the one with the highest smoothed rate; null without any. past_clicks: number of clicks
+    of the user, or of stored last clicks of the query.
     """
 
     name: str

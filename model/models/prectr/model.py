@@ -34,8 +34,8 @@ from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.linear import Linear
 from prectr.model.layers.mlp import LOG_POSITION, POSITION_ONE_HOT, EmbeddingLayout, position_features
 from prectr.model.layers.sparse_optimizers import ScAdagrad
-from prectr.model.models.dnn import embedding_table
 from prectr.model.models.candidate_levels import borrow_logits
+from prectr.model.models.dnn import embedding_table
 from prectr.model.models.neural import NeuralModel, OnlineState
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.prectr.components import Components, components_of
