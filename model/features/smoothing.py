@@ -96,7 +96,8 @@ class PriorRates:
         by_level = _rates_by_level(total_impressions, total_clicks, overall)
         row = row_indices(category, "category parent", self.size)
         strength = self.strength
-        parent = (self.clicks[row] + strength * by_level) / (self.impressions[row] + strength)
+        category_impressions = self.impressions[row]
+        parent = (self.clicks[row] + strength * by_level) / (category_impressions + strength)
         query, user = query_stats[page_of], user_stats[page_of]
         return SmoothedRates(
             exposed_level_shares=(total_impressions + PRIOR_STRENGTH / LEVELS)
@@ -108,7 +109,7 @@ class PriorRates:
             query_clicks=query[:, LEVELS:],
             user_impressions=user[:, :LEVELS],
             user_clicks=user[:, LEVELS:],
-            category_impressions=self.impressions[row],
+            category_impressions=category_impressions,
         )
 
     def update(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
