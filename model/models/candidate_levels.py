@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prectr.model.features.batch import Batch
 from prectr.model.features.hashed_features import level_indices
-from prectr.model.features.level_prior import Bools, Floats, borrow_levels
+from prectr.model.features.level_prior import Bools, Floats, Ints, borrow_levels
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 
 _MIN_SQUARED_GRADIENT: Final = 1.0
@@ -25,24 +25,25 @@ def learned_levels(position_table: HashedEmbedding) -> Bools:
 
 
 def score_candidates(score: Callable[[Batch], Tensor], batch: Batch, learned: Bools) -> Tensor:
-    """Logits float32[N] of `score`, in which levels that were not learned borrow from those that were.
+    """Logits float32[N] of `score`, in which candidates of levels that were not learned borrow from those that were.
 
-    Candidates of a level between two learned ones are scored at both. Impressions of a log are scored as they are.
+    A candidate's level is the likeliest one, where levels are inferred. Candidates of a level between two learned ones
+    are scored at both. Impressions of a log are scored as they are.
 
     Args:
         score: scores a batch at the levels that it holds.
         batch: of N impressions or candidates.
         learned: bool[4]; if no level was learned, none can be borrowed from.
     """
-    weights = batch.level_weights
-    if batch.exposed or learned.all() or not learned.any() or not weights[:, ~learned].any():
+    borrows = ~learned[batch.likeliest_levels - 1]
+    if batch.exposed or not learned.any() or not borrows.any():
         return score(batch)
     borrowed = borrow_levels(learned)
-    logits = score(replace(batch, level_weights=_moved(weights, borrowed.lower)))
-    between = borrowed.lower != borrowed.upper
-    weight_between = weights @ between
+    logits = score(_moved(batch, borrows, borrowed.lower))
+    weights = batch.level_weights * borrows[:, None]
+    weight_between = weights @ (borrowed.lower != borrowed.upper)
     if weight_between.any():
-        at_upper = score(replace(batch, level_weights=_moved(weights, borrowed.upper)))
+        at_upper = score(_moved(batch, borrows, borrowed.upper))
         share = (weights @ borrowed.upper_share) / np.where(weight_between > 0, weight_between, 1.0)
         logits = logits + _like(share, logits) * (at_upper - logits)
     return logits + _like(weights @ borrowed.shift, logits)
@@ -56,10 +57,10 @@ def borrow_logits(logits: Tensor, learned: Bools) -> Tensor:
     return logits @ _like(borrowed.weights, logits) + _like(borrowed.shift, logits)
 
 
-def _moved(weights: Floats, target: np.typing.NDArray[np.int64]) -> Floats:
-    """float64[N, 4]: the weight of each level at the level that it is moved to."""
-    moved: Floats = weights @ np.eye(len(target))[target]
-    return moved
+def _moved(batch: Batch, borrows: Bools, target: Ints) -> Batch:
+    """The batch with the weight of each level at the level that it is moved to, for the candidates that borrow."""
+    moved = batch.level_weights @ np.eye(len(target))[target]
+    return replace(batch, level_weights=np.where(borrows[:, None], moved, batch.level_weights))
 
 
 def _like(array: Floats, tensor: Tensor) -> Tensor:

@@ -80,6 +80,9 @@ def test_inferred_levels_move_to_those_that_were_learned(model: str) -> None:
     mixed = replace(batch, level_weights=np.tile([0.5, 0.1, 0.4, 0.0], (batch.impressions, 1)))
     expected = trainer._model.score(batch).numpy() - (0.5 * 2 + 0.1) * LN2
     assert trainer._model.score(mixed).numpy() == pytest.approx(expected, abs=1e-5)
+    # Most likely of a learned level: scored as it is, as on a page of the log.
+    likely = replace(batch, level_weights=np.tile([0.3, 0.0, 0.7, 0.0], (batch.impressions, 1)))
+    assert trainer._model.score(likely).tolist() == trainer._model.score(replace(likely, exposed=True)).tolist()
 
 
 def test_a_model_that_has_learned_nothing_borrows_nothing() -> None:
