@@ -22,8 +22,8 @@ PRIOR_RATE: Final = 0.1
 """The prior click rate of everything,"""
 PRIOR_STRENGTH: Final = 20.0
 """with the weight of this many impressions."""
-_HARDLY_SHOWN: Final = 0.01
-"""Share of all impressions below which a level has too few for a rate of its own."""
+_MIN_IMPRESSIONS: Final = 2_000
+"""Impressions of all levels of which one with fewer than `PRIOR_STRENGTH` was hardly shown."""
 PRIOR_LOG_ODDS: Final = math.log(PRIOR_RATE / (1 - PRIOR_RATE))
 """`PRIOR_RATE` as log-odds: the initial logit of every model."""
 
@@ -126,17 +126,16 @@ class PriorRates:
 def _rates_by_level(impressions: Floats, clicks: Floats, overall: float) -> Floats:
     """float64[4]: click rates by level, smoothed towards the overall rate.
 
-    A level that was hardly shown, with fewer than `PRIOR_STRENGTH` impressions and fewer than one in a hundred, is also
-    smoothed towards what it borrows from the others, the more so the fewer it has.
+    A level that was hardly shown is also smoothed towards what it borrows from the others, the more so the fewer
+    impressions it has.
     """
     smoothed: Floats = (clicks + PRIOR_STRENGTH * overall) / (impressions + PRIOR_STRENGTH)
-    enough = min(PRIOR_STRENGTH, impressions.sum() * _HARDLY_SHOWN)
-    is_shown = impressions >= enough
-    if is_shown.all():
+    is_shown = impressions >= PRIOR_STRENGTH
+    if is_shown.all() or impressions.sum() < _MIN_IMPRESSIONS:
         return smoothed
     borrowed = borrow_levels(is_shown)
     borrowed_odds = np.exp(log_odds(smoothed) @ borrowed.weights + borrowed.shift)
-    own_share = np.minimum(impressions / enough, 1.0)
+    own_share = np.minimum(impressions / PRIOR_STRENGTH, 1.0)
     prior = own_share * overall + (1.0 - own_share) * borrowed_odds / (1.0 + borrowed_odds)
     rates: Floats = (clicks + PRIOR_STRENGTH * prior) / (impressions + PRIOR_STRENGTH)
     return rates

@@ -23,11 +23,9 @@ def test_a_query_leans_on_its_items_category_and_that_on_the_level() -> None:
     query = np.array([[0, 0, 0, 5, 0, 0, 0, 3]], dtype=np.float64)
     rates = parents.smoothed_rates(_hashes("a", "b"), np.array([0, 0]), query, np.zeros((1, 8)))
     overall = (12 + 20 * 0.1) / (40 + 20)
-    level_4 = (12 + 20 * overall) / (40 + 20)
-    # Levels 1 to 3 were never shown: the odds of level 4, halved for each level below it.
-    borrowed = [odds / (1 + odds) for odds in (level_4 / (1 - level_4) / 2**steps for steps in (3, 2, 1))]
+    level_4, level_1 = (12 + 20 * overall) / (40 + 20), overall
     in_a, in_b = (12 + 10 * level_4) / (30 + 10), (0 + 10 * level_4) / (10 + 10)
-    assert rates.category == pytest.approx(np.array([[*borrowed, in_a], [*borrowed, in_b]]))
+    assert rates.category == pytest.approx(np.array([[level_1] * 3 + [in_a], [level_1] * 3 + [in_b]]))
     assert rates.query[:, 3] == pytest.approx([(3 + 10 * in_a) / 15, (3 + 10 * in_b) / 15])
     assert rates.user == pytest.approx(rates.category)
     assert rates.query_impressions[0].tolist() == [0, 0, 0, 5]
@@ -58,10 +56,12 @@ def test_a_level_that_was_hardly_shown_borrows_less_the_more_it_was_shown() -> N
         assert found[3] / (1 - found[3]) == pytest.approx(2 * level_3 / (1 - level_3))
 
 
-def test_a_level_with_one_impression_in_a_hundred_has_a_rate_of_its_own() -> None:
-    """However few they are: at the start of a log nothing is borrowed that was shown at all."""
-    overall = (2 + 30 + 20 * 0.1) / (120 + 20)
-    assert _rate_of_unknown_category([2, 40, 40, 38], [2, 0, 0, 30])[0] == pytest.approx((2 + 20 * overall) / 22)
+def test_at_the_start_of_a_log_nothing_is_borrowed() -> None:
+    """Of 1,999 impressions; of 2,000, the same level 1 borrows."""
+    overall = (2 + 30 + 20 * 0.1) / (1999 + 20)
+    own = (2 + 20 * overall) / 22
+    assert _rate_of_unknown_category([2, 900, 900, 197], [2, 0, 0, 30])[0] == pytest.approx(own)
+    assert _rate_of_unknown_category([2, 900, 900, 198], [2, 0, 0, 30])[0] < own - 0.001
 
 
 def test_counts_of_a_batch_are_those_of_a_plain_loop() -> None:
