@@ -1,7 +1,7 @@
 """PRECTR streaming: online learning to rank from a search engine's click log.
 
 >>> import prectr
->>> report = prectr.replay("log.jsonl.gz", "run", model="wide-deep+")
+>>> report = prectr.replay("log.jsonl.gz", "run", model="prectr-v2")
 >>> ranking = prectr.Ranker.load("run").rank(query="usb cable", user="u7", candidates=["i1", "i2"])
 >>> for example in prectr.read_examples("examples.jsonl.gz"):
 ...     print(example.query, example.items)

@@ -13,6 +13,7 @@ from prectr.ops.ranking.result import Ranking
 from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.report import Report
 from prectr.ops.settings.loader import load_settings
+from prectr.ops.training.batch_span import settle_batch_span
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import InputError, UsageError
 from prectr.stream.check import CheckReport, survey_log
@@ -40,7 +41,7 @@ def replay(
     An interrupted replay resumes from its last checkpoint when it is called again with the same arguments.
 
         >>> import prectr
-        >>> report = prectr.replay("log.jsonl.gz", "run", model="wide-deep+", batch_span="1d")
+        >>> report = prectr.replay("log.jsonl.gz", "run", model=["prectr-v2", "lr"])
         >>> print(report.models[0].auc, report.models[0].gauc)
 
     Args:
@@ -63,11 +64,13 @@ def replay(
     models = [model] if isinstance(model, str) else None if model is None else list(model)
     overrides = settings if not models else {**settings, "model": models[0]}
     loaded = load_settings(config, overrides, overrides_are_flags=False)
+    paths = [str(file) for file in ([files] if isinstance(files, str | PathLike) else files)]
+    models = [loaded.trainer.model] if models is None else models
     report, _ = run_replay(
-        [str(file) for file in ([files] if isinstance(files, str | PathLike) else files)],
+        paths,
         Path(run_dir),
-        loaded,
-        models=[loaded.trainer.model] if models is None else models,
+        settle_batch_span(loaded, paths, Path(run_dir), models, restart=restart),
+        models=models,
         truth=None if truth is None else Path(truth),
         flush=flush,
         options=RunnerOptions(examples=None if examples is None else Path(examples), restart=restart),

@@ -35,6 +35,7 @@ from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.linear import Linear
 from prectr.model.layers.mlp import LOG_POSITION, POSITION_ONE_HOT, EmbeddingLayout, position_features
 from prectr.model.layers.sparse_optimizers import ScAdagrad
+from prectr.model.models.candidate_levels import borrow_logits
 from prectr.model.models.dnn import embedding_table
 from prectr.model.models.neural import NeuralModel, OnlineState
 from prectr.model.models.online_model import ForwardOutput
@@ -186,6 +187,7 @@ class Prectr(NeuralModel):
             click_given_level=sigmoid(to_numpy(output.conditional_logits)),
             incentive=to_numpy(output.inputs.incentive) if self.incentive is not None else None,
             rates=batch.rates,
+            learned_levels=self.learned_levels(),
         )
 
     def training_state(self) -> dict[str, Tensor]:
@@ -202,6 +204,8 @@ class Prectr(NeuralModel):
         inputs = self._conditional_inputs(batch, encodings, looked_up)
         pair_embeddings = encodings.pair_embedding.index_select(0, encodings.inverse)
         conditional = self.conditional(batch, inputs, pair_embeddings)
+        if not batch.exposed:
+            conditional = borrow_logits(conditional, self.learned_levels())
         level_logits = self.relevance_head(encodings.pair_embedding)
         impression_level_logits = level_logits.index_select(0, encodings.inverse)
         if self.exposure is not None and inputs.exposure_features is not None:
