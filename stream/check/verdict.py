@@ -33,6 +33,7 @@ _SPARSE: Final = 4.0
 _MIN_TITLES: Final = 0.5
 _OTHER_UNITS: Final = ("seconds", "microseconds", "nanoseconds", "days")
 _SORT: Final = "sort it by ts: ORDER BY ts in the export, or jq -cs 'sort_by(.ts)[]' for a small file"
+_LONGER_BATCHES: Final = "a replay with a model that reads text uses --batch-span 1d by itself; give it with others"
 _CONVERT: Final = "prectr convert mapping.toml FILE --draft proposes a mapping for another layout"
 _OTHER_LAYOUT: Final = ("not_json", "not_utf8", "unknown_type", "missing_field")
 
@@ -198,4 +199,4 @@ def _of_pace(report: CheckReport) -> Iterator[Finding]:
         yield Finding(_severity(share, _LOST) or WARNING, "pages", message, "give each page a request_id of its own")
     if pace.pages_per_batch is not None and clicks.pages >= _MIN_EVENTS and pace.pages_per_batch < _SPARSE:
         message = f"with this batch_span, a batch holds {pace.pages_per_batch:.1f} pages, so that training is slow"
-        yield Finding(WARNING, "pace", message, "replay it with --batch-span 1d")
+        yield Finding(WARNING, "pace", message, _LONGER_BATCHES)

@@ -1,5 +1,6 @@
 """`prectr check`: what a replay of a log would meet, before any replay."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,7 +54,10 @@ def check(
         )
     if not no_estimate and report.validity.pages > report.validity.empty_pages:
         from prectr.ops.check.estimate import estimate_replay  # noqa: PLC0415 (torch takes seconds to import)
+        from prectr.ops.training.batch_span import settle_batch_span  # noqa: PLC0415
 
+        # As the replay would: a sparse log is trained on in larger batches.
+        settings = settle_batch_span(settings, files, Path(), names, restart=True)
         report.estimate = estimate_replay(files, settings, names, report)
     write_json(json, report)
     print_check(report, settings.pipeline)
