@@ -7,14 +7,14 @@ users; C clicks in the histories of its queries. Ids are 64-bit hashes, which a 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prectr.model.features.feature_slots import FeatureRows, FeatureSlots, no_features
 from prectr.model.features.hashing import U64, HashCache, hash_text
-from prectr.model.features.observed_features import ObservedFeatures
+from prectr.model.features.observed_features import ObservedFeatures, Source
 from prectr.model.features.smoothing import LEVELS, PriorRates, SmoothedRates
 from prectr.stream.records import Example, decode_history, decode_page, decode_query_clicks
 
@@ -166,6 +166,17 @@ class FeatureNeeds:
     texts: bool = False
 
 
+class _ReadPages(NamedTuple):
+    """What is read of the items of a batch, page after page; sizes: of the pages."""
+
+    ids: list[str]
+    hashed_items: list[HashedItem]
+    positions: list[int]
+    sizes: list[int]
+    texts: list[tuple[str, str]]
+    observed: ObservedFeatures
+
+
 class FeatureEncoder:
     """Encodes examples as a `Batch`, with bounded caches of the hashes of ids and items."""
 
@@ -191,23 +202,7 @@ class FeatureEncoder:
             slots: the custom features to encode, with their current statistics; None: none.
         """
         needs = needs or FeatureNeeds()
-        ids: list[str] = []
-        hashed_items: list[HashedItem] = []
-        positions: list[int] = []
-        sizes: list[int] = []
-        texts: list[tuple[str, str]] = []
-        observed = ObservedFeatures()
-        for example in examples:
-            page = decode_page(example.page)
-            items = page.items
-            observed.add(page)
-            sizes.append(len(items))
-            if needs.texts:
-                texts.extend([(example.query, item.title or "") for item in items])
-            for position, item in enumerate(items, 1):
-                ids.append(item.item_id)
-                hashed_items.append(self._hashed_item(item.item_id, item.category, item.brand, item.price))
-                positions.append(item.position or position)
+        ids, hashed_items, positions, sizes, texts, observed = self._read_pages(examples, needs)
         page_starts = np.zeros(len(sizes) + 1, dtype=np.int64)
         np.cumsum(sizes, out=page_starts[1:])
         page_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -241,13 +236,29 @@ class FeatureEncoder:
             texts=tuple(texts),
             level_weights=np.eye(LEVELS)[levels.astype(np.int64) - 1],
             observed=observed,
-            item_features=no_features(observed.items)
-            if slots is None
-            else slots.encode(observed, ("item",), self._hash),
-            page_features=no_features(observed.pages)
-            if slots is None
-            else slots.encode(observed, ("page", "context"), self._hash),
+            item_features=self._custom_features(observed, slots, "item"),
+            page_features=self._custom_features(observed, slots, "page", "context"),
         )
+
+    def _read_pages(self, examples: Sequence[Example], needs: FeatureNeeds) -> _ReadPages:
+        read = _ReadPages([], [], [], [], [], ObservedFeatures())
+        for example in examples:
+            page = decode_page(example.page)
+            items = page.items
+            read.observed.add(page)
+            read.sizes.append(len(items))
+            if needs.texts:
+                read.texts.extend([(example.query, item.title or "") for item in items])
+            for position, item in enumerate(items, 1):
+                read.ids.append(item.item_id)
+                read.hashed_items.append(self._hashed_item(item.item_id, item.category, item.brand, item.price))
+                read.positions.append(item.position or position)
+        return read
+
+    def _custom_features(self, observed: ObservedFeatures, slots: FeatureSlots | None, *sources: Source) -> FeatureRows:
+        if slots is None:
+            return no_features(observed.rows_of(sources[0]))
+        return slots.encode(observed, sources, self._hash)
 
     def _hashed_item(self, item_id: str, category: str | None, brand: str | None, price: float | None) -> HashedItem:
         key = (item_id, category, brand, price)

@@ -67,6 +67,8 @@ def another_value(field: SettingField) -> str:
         assert isinstance(field.default, int | float)
         higher = field.kind(field.default + 1)
         return str(higher if field.setting.allows(higher) else field.setting.le)
+    if field.name.endswith("_features"):
+        return "bm25, rating"
     return {"without": "x,y", "click_actions": "click, purchase", "hidden": "3, 4", "encoder": "folder"}[field.name]
 
 
