@@ -15,7 +15,7 @@ VOCAB_SIZE: Final = 8_000
 class TrainerConfig:
     """Settings of the trainer. Durations are in seconds of event time (close time)."""
 
-    model: Annotated[str, Setting(help="The ranker to train.", choices=MODEL_NAMES)] = "wide-deep+"
+    model: Annotated[str, Setting(help="The ranker to train.", choices=MODEL_NAMES)] = "prectr-v2"
     without: Annotated[
         tuple[str, ...], Setting(help="Components of `prectr` or `prectr-v2` to switch off (ablation).")
     ] = ()
@@ -31,7 +31,8 @@ class TrainerConfig:
     batch_span: Annotated[
         float,
         Setting(
-            help="Maximum span of close times in a batch.",
+            help="Maximum span of close times in a batch. A replay of a sparse log with a model that reads text takes "
+            "1d unless it is set.",
             unit="s",
             ge=0.001,
             le=100 * YEAR,
@@ -116,6 +117,23 @@ class TrainerConfig:
         float,
         Setting(help="Prior of SC-Adagrad for the weights of an item under a query (`prectr-v2`).", ge=0.01, le=1e9),
     ] = 24.0
+    recency_prior: Annotated[
+        float,
+        Setting(
+            help="Prior of SC-Adagrad for the weights of a query's recent shifts (`wide-deep+`, `prectr-v2`).",
+            ge=0.01,
+            le=1e9,
+        ),
+    ] = 50.0
+    recency_forgetting: Annotated[
+        float,
+        Setting(
+            help="Share of Σg² that the weights of recent shifts forget with every batch, so that they adapt within "
+            "1/share batches when clicks change; 0: nothing.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.04
     prior_rates_size: Annotated[
         int,
         Setting(

@@ -33,6 +33,7 @@ class Remedy(Enum):
     SKIP_LOADED = "load the rest with that many lines skipped (lines in flight may be loaded twice, as duplicates)"
     LIST_DEAD_LETTERS = "list the dead letters"
     ADDITIONAL_STATE_DIR = "also name the state folder of the process that runs the task"
+    CONVERT = "convert it to events"
     START_OVER_LIVE = "start over with another topic prefix, group prefix and state folder, and load the log again"
 
 

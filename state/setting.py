@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -24,6 +25,8 @@ class Setting:
 
     help: one or two sentences. unit: `s` for a duration in seconds, which may then be written `90s` or `2h`; any other
     unit is only shown. ge, le: the least and the greatest value, of every number in a tuple. choices: the only values.
+    max_length: of a tuple, which then has at least one element; None: any length. rising: each number of a tuple is
+    above the one before.
     """
 
     help: str
@@ -31,13 +34,20 @@ class Setting:
     ge: float | None = None
     le: float | None = None
     choices: tuple[str, ...] = ()
+    max_length: int | None = None
+    rising: bool = False
 
     def describe_range(self) -> str:
         """Return the allowed values in words, such as `at least 1, at most 1,024`; empty if any value is allowed."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         bounds = (("at least", self.ge), ("at most", self.le))
-        return ", ".join(f"{word} {self.format_bound(bound)}" for word, bound in bounds if bound is not None)
+        words = [f"{word} {self.format_bound(bound)}" for word, bound in bounds if bound is not None]
+        if self.max_length is not None:
+            words.append(f"1 to {self.max_length} of them")
+        if self.rising:
+            words.append("rising")
+        return ", ".join(words)
 
     def format_bound(self, bound: float) -> str:
         """Return a bound as documentation and messages show it."""
@@ -51,7 +61,10 @@ class Setting:
     def allows(self, value: object) -> bool:
         """Return whether a value of the field's type is allowed; each element of a tuple must be."""
         if isinstance(value, tuple):
-            return all(self.allows(each) for each in value)
+            if self.max_length is not None and not 1 <= len(value) <= self.max_length:
+                return False
+            rises = all(before < after for before, after in pairwise(value)) if self.rising else True
+            return rises and all(self.allows(each) for each in value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return not self.choices or value in self.choices
         if isinstance(value, float) and not math.isfinite(value):
@@ -69,7 +82,7 @@ class SettingField(NamedTuple):
 
     @property
     def is_duration(self) -> bool:
-        """Whether the value is a duration in seconds."""
+        """Whether the value is a duration in seconds, or a list of them."""
         return self.setting.unit == "s"
 
 

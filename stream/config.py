@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
+from prectr.state.aggregates import MAX_HALF_LIVES
 from prectr.state.setting import YEAR, Setting
 from prectr.stream.events.contract import DEFAULT_ACTION
 
@@ -27,13 +28,18 @@ class PipelineConfig:
     ] = 120.0
     allowed_lateness: Annotated[
         float,
-        Setting(help="How far the watermark stays behind the largest accepted event time.", unit="s", ge=0, le=YEAR),
+        Setting(
+            help="How far the watermark stays behind the event time that the partition has come to.",
+            unit="s",
+            ge=0,
+            le=YEAR,
+        ),
     ] = 5.0
     max_clock_skew: Annotated[
         float,
         Setting(
-            help="An event more than this ahead of the largest accepted event time does not advance the watermark "
-            "until another user confirms its time.",
+            help="An event more than this ahead of most users does not advance the watermark, and is a dead letter "
+            "unless the stream comes within reach of its time.",
             unit="s",
             ge=0.001,
             le=YEAR,
@@ -58,9 +64,17 @@ class PipelineConfig:
     query_clicks: Annotated[
         int, Setting(help="Clicks of all users of the query in a page's training example, the newest.", ge=0, le=1000)
     ] = 64
-    half_life: Annotated[
-        float, Setting(help="Half-life of the decayed aggregates.", unit="s", ge=0.001, le=100 * YEAR)
-    ] = 7 * 86400.0
+    half_lives: Annotated[
+        tuple[float, ...],
+        Setting(
+            help="Half-lives of the decayed aggregates, rising: one sum per query and level for each.",
+            unit="s",
+            ge=0.001,
+            le=100 * YEAR,
+            max_length=MAX_HALF_LIVES,
+            rising=True,
+        ),
+    ] = (6 * 3600.0, 86400.0, 7 * 86400.0)
     user_ttl: Annotated[
         float,
         Setting(

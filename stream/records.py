@@ -8,7 +8,7 @@ from operator import attrgetter
 
 import msgspec
 
-from prectr.state.aggregates import LevelCounts, LevelSums
+from prectr.state.aggregates import DecayedSums, LevelCounts
 from prectr.stream.events.contract import ResultPage
 
 OrderKey = tuple[int, str, str]
@@ -80,7 +80,7 @@ class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
         user_activity: number of the user's joined clicks before ts.
         user_stats: impressions and clicks by level of the user's pages closed by ts.
         query_stats: the same of the query's pages closed by ts.
-        query_decayed: the same, exponentially decayed to ts (float64).
+        query_decayed: the same, exponentially decayed to ts, one for each half-life of the settings (float64).
         history: msgpack array of `UserClick`, oldest first.
         query_clicks: msgpack array of `QueryClick`, oldest first.
         page: the `ResultPage` as msgpack, with levels and positions filled in.
@@ -96,7 +96,7 @@ class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
     user_activity: int
     user_stats: LevelCounts
     query_stats: LevelCounts
-    query_decayed: LevelSums
+    query_decayed: DecayedSums
     history: msgspec.Raw
     query_clicks: msgspec.Raw
     page: msgspec.Raw

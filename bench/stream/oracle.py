@@ -8,6 +8,7 @@ import gc
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +22,8 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.ordering.frames import Frame, decode_frame
 from prectr.stream.records import Example, decode_example, decode_page
 
-HALF_LIFE_MS: Final = 7 * 86_400_000
-"""Default of `half_life`."""
+HALF_LIVES_MS: Final = (6 * 3_600_000, 86_400_000, 7 * 86_400_000)
+"""Default of `half_lives`."""
 TOLERANCE: Final = 1e-9
 """Tolerance of decayed sums, relative (absolute below 1)."""
 _POLL_MS: Final = 500
@@ -44,7 +45,7 @@ class ExpectedPage(NamedTuple):
     user_activity: int
     user_stats: _EightCounts
     query_stats: _EightCounts
-    query_decayed: tuple[float, ...]
+    query_decayed: tuple[tuple[float, ...], ...]
     content: int
 
 
@@ -110,7 +111,10 @@ class _JoinedClicks(NamedTuple):
 
 
 class _RunningAggregates:
-    """Counts over pages in order of close time, as of a time. Decay is relative to one fixed base time."""
+    """Counts over pages in order of close time, as of a time.
+
+    Decay is relative to one fixed base time, which float64 has room for over 1,000 half-lives.
+    """
 
     __slots__ = ("applied", "counts", "pages", "sums")
 
@@ -118,18 +122,21 @@ class _RunningAggregates:
         self.pages: list[tuple[int, _EightCounts]] = []
         self.applied = 0
         self.counts = [0] * 8
-        self.sums = [0.0] * 8
+        self.sums = {half_life: [0.0] * 8 for half_life in HALF_LIVES_MS}
 
-    def as_of(self, ts: int, base: int) -> tuple[_EightCounts, tuple[float, ...]]:
+    def as_of(self, ts: int, base: int) -> tuple[_EightCounts, tuple[tuple[float, ...], ...]]:
         while self.applied < len(self.pages) and self.pages[self.applied][0] <= ts:
             closes_at, counts = self.pages[self.applied]
-            weight = 2.0 ** ((closes_at - base) / HALF_LIFE_MS)
             for index, count in enumerate(counts):
                 self.counts[index] += count
-                self.sums[index] += weight * count
+            for half_life, sums in self.sums.items():
+                weight = 2.0 ** ((closes_at - base) / half_life)
+                for index, count in enumerate(counts):
+                    sums[index] += weight * count
             self.applied += 1
-        decay = 2.0 ** ((base - ts) / HALF_LIFE_MS)
-        return tuple(self.counts), tuple([total * decay for total in self.sums])
+        return tuple(self.counts), tuple(
+            tuple([total * 2.0 ** ((base - ts) / half_life) for total in sums]) for half_life, sums in self.sums.items()
+        )
 
 
 def expected_output(workload: Workload) -> ExpectedOutput:
@@ -257,7 +264,7 @@ def _differences(example: Example, page: ExpectedPage) -> Iterator[str]:
     for name in ("ts", "user_id", "query", "labels", "levels", "user_activity", "user_stats", "query_stats"):
         if getattr(example, name) != getattr(page, name):
             yield name
-    pairs = zip(example.query_decayed, page.query_decayed, strict=True)
+    pairs = zip(chain(*example.query_decayed), chain(*page.query_decayed), strict=True)
     if any(abs(found - wanted) > TOLERANCE * max(1.0, abs(wanted)) for found, wanted in pairs):
         yield "query_decayed"
     if hash(_encode(decode_page(example.page))) != page.content:

@@ -22,7 +22,7 @@ from bench.world.ground_truth import Floats, GroundTruth, Ints
 from prectr.model.config import TrainerConfig
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.ops.settings.loader import Settings
-from prectr.state.aggregates import NO_COUNTS, NO_SUMS
+from prectr.state.aggregates import NO_COUNTS, NO_SUMS, DecayedSums
 from prectr.state.errors import PrectrError, UsageError
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.records import Example, encode_record
@@ -82,11 +82,8 @@ class QuerySnapshot(NamedTuple):
     """The aggregates of a query."""
 
     stats: tuple[int, ...]
-    decayed: tuple[float, ...]
+    decayed: DecayedSums
     clicks: msgspec.Raw
-
-
-_EMPTY_QUERY: Final = QuerySnapshot(NO_COUNTS, NO_SUMS, msgspec.Raw(encode_record([])))
 
 
 class DriftEvaluator:
@@ -155,7 +152,7 @@ class DriftEvaluator:
         if self._frozen is not None:
             logits["frozen weights"] = self._frozen.score(batch.examples, position=None)
             with_frozen_queries = [
-                _with_query_snapshot(example, self._query_snapshots.get(example.query, _EMPTY_QUERY))
+                _with_query_snapshot(example, self._query_snapshots.get(example.query) or _empty_snapshot(example))
                 for example in batch.examples
             ]
             logits["frozen"] = self._frozen.score(with_frozen_queries, position=None)
@@ -192,6 +189,11 @@ class DriftEvaluator:
 
 def _query_snapshot(example: Example) -> QuerySnapshot:
     return QuerySnapshot(example.query_stats, example.query_decayed, example.query_clicks)
+
+
+def _empty_snapshot(example: Example) -> QuerySnapshot:
+    """Aggregates of a query that was not seen before, with as many half-lives as those of an example."""
+    return QuerySnapshot(NO_COUNTS, (NO_SUMS,) * len(example.query_decayed), msgspec.Raw(encode_record([])))
 
 
 def _with_query_snapshot(example: Example, snapshot: QuerySnapshot) -> Example:

@@ -75,6 +75,23 @@ def user_features(batch: Batch) -> NDArray[np.float32]:
     return _features_of(rates.user, rates.user_impressions, rates.user_clicks, rates.category)
 
 
+def recent_shifts(batch: Batch) -> tuple[Floats, Floats]:
+    """By how much the query's recent clicks depart from all its clicks, at each of the H half-lives (reconstruction).
+
+    `intercept_and_slope` of the decayed sums, where the expected rates are those of the category, moved by the
+    intercept and slope of the query's totals. Zero where there are no impressions.
+
+    Returns:
+        Intercept and slope over the level, in log-odds: two float64[N, H].
+    """
+    rates = batch.rates
+    intercept, slope = intercept_and_slope(rates.query_impressions, rates.query_clicks, rates.category)
+    log_odds_of_query = log_odds(rates.category) + intercept[:, None] + slope[:, None] * CENTERED_LEVELS
+    expected = 1.0 / (1.0 + np.exp(-log_odds_of_query))
+    decayed = batch.query_decayed[batch.page_of]
+    return intercept_and_slope(decayed[:, :, :LEVELS], decayed[:, :, LEVELS:], expected[:, None, :])
+
+
 def category_features(batch: Batch) -> NDArray[np.float32]:
     """float32[N, 4]: log-odds of the category's click rate by level, relative to the prior."""
     return (log_odds(batch.rates.category) - PRIOR_LOG_ODDS).astype(np.float32)
@@ -107,18 +124,18 @@ def intercept_and_slope(impressions: Floats, clicks: Floats, expected: Floats) -
     0.7 (reconstruction). Zero where there are no impressions.
 
     Args:
-        impressions: float64[N, 4], by level.
-        clicks: float64[N, 4], by level.
-        expected: float64[N, 4], click rates by level.
+        impressions: float64[…, 4], by level.
+        clicks: float64[…, 4], by level.
+        expected: float64[…, 4], click rates by level.
 
     Returns:
-        Two float64[N].
+        Two float64[…].
     """
     excess = clicks - impressions * expected
     information = impressions * expected * (1.0 - expected)
     prior_precision = 1.0 / _PRIOR_STD**2
-    intercept_gradient, slope_gradient = excess.sum(axis=1), excess @ CENTERED_LEVELS
-    a = information.sum(axis=1) + prior_precision
+    intercept_gradient, slope_gradient = excess.sum(axis=-1), excess @ CENTERED_LEVELS
+    a = information.sum(axis=-1) + prior_precision
     b = information @ CENTERED_LEVELS
     d = information @ CENTERED_LEVELS**2 + prior_precision
     determinant = a * d - b * b

@@ -6,15 +6,15 @@ users; C clicks in the histories of its queries. Ids are 64-bit hashes, which a 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prectr.model.features.feature_slots import FeatureRows, FeatureSlots, no_features
 from prectr.model.features.hashing import U64, HashCache, hash_text
-from prectr.model.features.observed_features import ObservedFeatures, Source
+from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import LEVELS, PriorRates, SmoothedRates
 from prectr.stream.records import Example, decode_history, decode_page, decode_query_clicks
 
@@ -110,6 +110,8 @@ class Batch:
     closes_at: Ints
     """int64[P]: close time, ms."""
     rates: SmoothedRates
+    query_decayed: Floats
+    """float64[P, H, 8]: impressions at levels 1 to 4, then clicks, of the query, decayed with each of H half-lives."""
     history: History
     query_history: QueryHistory
     texts: tuple[tuple[str, str], ...]
@@ -166,15 +168,16 @@ class FeatureNeeds:
     texts: bool = False
 
 
-class _ReadPages(NamedTuple):
-    """What is read of the items of a batch, page after page; sizes: of the pages."""
+@dataclass(slots=True)
+class _ShownItems:
+    """The items of a batch's pages, page after page. sizes: items of each page."""
 
-    ids: list[str]
-    hashed_items: list[HashedItem]
-    positions: list[int]
-    sizes: list[int]
-    texts: list[tuple[str, str]]
-    observed: ObservedFeatures
+    sizes: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    hashed_items: list[HashedItem] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    observed: ObservedFeatures = field(default_factory=ObservedFeatures)
 
 
 class FeatureEncoder:
@@ -202,20 +205,21 @@ class FeatureEncoder:
             slots: the custom features to encode, with their current statistics; None: none.
         """
         needs = needs or FeatureNeeds()
-        ids, hashed_items, positions, sizes, texts, observed = self._read_pages(examples, needs)
-        page_starts = np.zeros(len(sizes) + 1, dtype=np.int64)
-        np.cumsum(sizes, out=page_starts[1:])
-        page_of = np.repeat(np.arange(len(sizes)), sizes)
+        shown = self._shown_items(examples, needs.texts)
+        hashed_items, observed = shown.hashed_items, shown.observed
+        page_starts = np.zeros(len(examples) + 1, dtype=np.int64)
+        np.cumsum(shown.sizes, out=page_starts[1:])
+        page_of = np.repeat(np.arange(len(examples)), shown.sizes)
         levels = np.frombuffer(b"".join([example.levels for example in examples]), dtype=np.uint8)
         category = np.array([code.category for code in hashed_items], dtype=np.uint64)
         return Batch(
             examples=examples,
             page_starts=page_starts,
             page_of=page_of,
-            item_ids=tuple(ids),
+            item_ids=tuple(shown.ids),
             labels=np.frombuffer(b"".join([example.labels for example in examples]), dtype=np.uint8),
             levels=levels,
-            positions=np.array(positions, dtype=np.int64),
+            positions=np.array(shown.positions, dtype=np.int64),
             user=np.array([self._hash(example.user_id) for example in examples], dtype=np.uint64),
             query=np.array([self._hash(example.query) for example in examples], dtype=np.uint64),
             item=np.array([code.item for code in hashed_items], dtype=np.uint64),
@@ -231,34 +235,34 @@ class FeatureEncoder:
                 np.array([example.query_stats for example in examples], dtype=np.float64),
                 np.array([example.user_stats for example in examples], dtype=np.float64),
             ),
+            query_decayed=np.array([example.query_decayed for example in examples], dtype=np.float64),
             history=self._history(examples if needs.history else ()),
             query_history=self._query_history(examples if needs.query_history else ()),
-            texts=tuple(texts),
+            texts=tuple(shown.texts),
             level_weights=np.eye(LEVELS)[levels.astype(np.int64) - 1],
             observed=observed,
-            item_features=self._custom_features(observed, slots, "item"),
-            page_features=self._custom_features(observed, slots, "page", "context"),
+            item_features=no_features(observed.items)
+            if slots is None
+            else slots.encode(observed, ("item",), self._hash),
+            page_features=no_features(observed.pages)
+            if slots is None
+            else slots.encode(observed, ("page", "context"), self._hash),
         )
 
-    def _read_pages(self, examples: Sequence[Example], needs: FeatureNeeds) -> _ReadPages:
-        read = _ReadPages([], [], [], [], [], ObservedFeatures())
+    def _shown_items(self, examples: Sequence[Example], needs_texts: bool) -> "_ShownItems":
+        shown = _ShownItems()
         for example in examples:
             page = decode_page(example.page)
             items = page.items
-            read.observed.add(page)
-            read.sizes.append(len(items))
-            if needs.texts:
-                read.texts.extend([(example.query, item.title or "") for item in items])
+            shown.observed.add(page)
+            shown.sizes.append(len(items))
+            if needs_texts:
+                shown.texts.extend([(example.query, item.title or "") for item in items])
             for position, item in enumerate(items, 1):
-                read.ids.append(item.item_id)
-                read.hashed_items.append(self._hashed_item(item.item_id, item.category, item.brand, item.price))
-                read.positions.append(item.position or position)
-        return read
-
-    def _custom_features(self, observed: ObservedFeatures, slots: FeatureSlots | None, *sources: Source) -> FeatureRows:
-        if slots is None:
-            return no_features(observed.rows_of(sources[0]))
-        return slots.encode(observed, sources, self._hash)
+                shown.ids.append(item.item_id)
+                shown.hashed_items.append(self._hashed_item(item.item_id, item.category, item.brand, item.price))
+                shown.positions.append(item.position or position)
+        return shown
 
     def _hashed_item(self, item_id: str, category: str | None, brand: str | None, price: float | None) -> HashedItem:
         key = (item_id, category, brand, price)

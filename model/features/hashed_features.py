@@ -16,7 +16,8 @@ from prectr.model.features.batch import Batch
 from prectr.model.features.hashing import U64, cross, row_indices
 from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.hashed_embedding import HashedEmbedding
-from prectr.model.layers.sparse_optimizers import Ftrl, SparseOptimizer
+from prectr.model.layers.sparse_optimizers import Ftrl, ScAdagrad, SparseOptimizer
+from prectr.state.aggregates import MAX_HALF_LIVES
 
 Indices = NDArray[np.int64]
 
@@ -40,6 +41,17 @@ def position_table(config: TrainerConfig, device: torch.device) -> HashedEmbeddi
 def weight_table(config: TrainerConfig, optimizer: SparseOptimizer, device: torch.device) -> HashedEmbedding:
     """Make a table for hashed features, initially zero."""
     return HashedEmbedding(config.wide_rows, 1, optimizer, seed=config.seed, scale=0.0, device=device)
+
+
+def recency_table(config: TrainerConfig, device: torch.device) -> HashedEmbedding:
+    """Make the table of the weights of `recent_shifts`, one for each half-life, initially zero."""
+    optimizer = ScAdagrad(config.recency_prior, config.recency_forgetting)
+    return HashedEmbedding(MAX_HALF_LIVES, 1, optimizer, seed=config.seed, scale=0.0, device=device)
+
+
+def recency_indices(batch: Batch) -> Indices:
+    """int64[H]: rows of the weights of the half-lives."""
+    return np.arange(batch.query_decayed.shape[1])
 
 
 def position_indices(batch: Batch) -> Indices:

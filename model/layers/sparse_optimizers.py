@@ -69,9 +69,13 @@ class ScAdagrad:
     The published form lets the damping decay; constant, a step is a Newton step on the diagonal: Σg² estimates the
     Fisher information, and `prior` is the precision of a Gaussian prior. It converges sooner than Adagrad, whose
     steps shrink with √Σg², and so suits weights whose meaning is stable; it follows a drifting weight more slowly.
+
+    prior: in units of Σg². forgetting: share of Σg² that each step forgets, so that a weight which every batch reads
+    keeps following the last 1/forgetting batches (reconstruction); 0: nothing is forgotten.
     """
 
     prior: float
+    forgetting: float = 0.0
 
     def init_state(self, rows: int, columns: int, device: torch.device) -> dict[str, Tensor]:
         """Make Σg², zero."""
@@ -79,5 +83,8 @@ class ScAdagrad:
 
     def update(self, values: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
         """Take one step on the rows of a batch."""
-        squares = state["squares"].addcmul_(gradient, gradient)
+        squares = state["squares"]
+        if self.forgetting:
+            squares.mul_(1.0 - self.forgetting)
+        squares.addcmul_(gradient, gradient)
         return values.addcdiv(gradient, squares + self.prior, value=-1.0)

@@ -1,8 +1,9 @@
 """`wide-deep+`: wide & deep that also reads the click rates by level of the query and of the user.
 
 In addition to `wide-deep`: the smoothed rates with their counts, in the deep component and in a linear term of their
-own; a slope over the level, learned for each query and user; SC-Adagrad for the wide component. With `exposure=on`,
-also how often items have been shown for the query.
+own; a slope over the level, learned for each query and user; SC-Adagrad for the wide component; what the query's
+decayed rates show to have changed, with weights that adapt at once. With `exposure=on`, also how often items have been
+shown for the query.
 """
 
 from collections.abc import Mapping
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from prectr.model.config import TrainerConfig
-from prectr.model.features.aggregate_features import CENTERED_LEVELS, RATE_FEATURES, rate_features
+from prectr.model.features.aggregate_features import CENTERED_LEVELS, RATE_FEATURES, rate_features, recent_shifts
 from prectr.model.features.batch import Batch
 from prectr.model.features.exposure import EXPOSURE_FEATURES, ExposureSketch
 from prectr.model.features.hashed_features import (
     Indices,
     position_indices,
     position_table,
+    recency_indices,
+    recency_table,
     slope_indices,
     sum_weights,
     weigh_features,
@@ -43,6 +46,7 @@ class WideDeepPlus(NeuralModel):
                 "position": position_table(config, device),
                 "wide": weight_table(config, ScAdagrad(config.wide_prior), device),
                 "slope": weight_table(config, ScAdagrad(config.slope_prior), device),
+                "recency": recency_table(config, device),
             },
             device,
             {} if exposure_sketch is None else {"exposure": exposure_sketch},
@@ -58,12 +62,13 @@ class WideDeepPlus(NeuralModel):
         self.flatten_parameters(config.dense_lr)
 
     def indices(self, batch: Batch) -> dict[str, Indices]:
-        """Rows of the embeddings, position and level (int64[N, 3]), wide weights ([N, 8 + K]) and slopes ([N, 2])."""
+        """Rows of embeddings, position and level (int64[N, 3]), wide ([N, 8 + K]), slopes ([N, 2]), recency ([H])."""
         return {
             "embedding": embedding_indices(batch, self._embedding_rows),
             "position": position_indices(batch),
             "wide": wide_indices(batch, self._wide_rows),
             "slope": slope_indices(batch, self._wide_rows),
+            "recency": recency_indices(batch),
         }
 
     def logits(self, batch: Batch, looked_up: Mapping[str, Tensor]) -> Tensor:
@@ -77,5 +82,9 @@ class WideDeepPlus(NeuralModel):
         centered_level = self.tensor(batch.level_weights @ CENTERED_LEVELS)
         slope_term = sum_weights(looked_up["slope"]) * centered_level
         wide = weigh_features(looked_up["wide"], batch)
-        logits: Tensor = deep + direct + sum_weights(looked_up["position"], wide) + slope_term
+        intercept, slope = recent_shifts(batch)
+        shifts = intercept + slope * (batch.level_weights @ CENTERED_LEVELS)[:, None]
+        recency_term = self.tensor(shifts) @ looked_up["recency"].squeeze(1)
+        linear = sum_weights(looked_up["position"], wide) + slope_term + recency_term
+        logits: Tensor = deep + direct + linear
         return logits

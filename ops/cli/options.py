@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -31,6 +32,19 @@ CheckpointInterval = Annotated[
         min=0,
         help="Seconds between two checkpoints; 0: after every step (8,192 lines of a replay, one poll of a trainer).",
     ),
+]
+
+
+class OrderChoice(StrEnum):
+    """How several files become one log."""
+
+    TIME = "time"
+    GIVEN = "given"
+
+
+FileOrder = Annotated[
+    OrderChoice,
+    typer.Option("--order", help="Several files: merged by event time, or one after the other as given."),
 ]
 SessionTimeout = Annotated[
     float, typer.Option(min=1, help="Seconds after which the group reassigns a dead process's tasks.")
@@ -89,6 +103,20 @@ class KafkaOptions:
         from prectr.stream.kafka.client.topics import Topics  # noqa: PLC0415 (--help needs no Kafka client)
 
         return Topics(self.topic_prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterOptions(KafkaOptions):
+    """Whose dead letters: those of the live system, or those of a replay."""
+
+    bootstrap: Annotated[str, typer.Option(help="Kafka brokers, host:port, comma-separated.", show_default=False)] = ""
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of a replay, instead of --bootstrap.")] = None
+
+    def replay(self) -> Path | None:
+        """The run folder of the replay; None for the live system. Raises UsageError unless one of them is named."""
+        if bool(self.bootstrap) == (self.run_dir is not None):
+            raise UsageError("name either --bootstrap, for the live system, or --run-dir, for a replay")
+        return self.run_dir
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

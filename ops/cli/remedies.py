@@ -35,6 +35,7 @@ _FLAGS: Final = {
     ),
     Remedy.LIST_DEAD_LETTERS: "list the dead letters with `prectr dlq list`",
     Remedy.ADDITIONAL_STATE_DIR: "add the state folder of the process that runs the task with another --state-dir",
+    Remedy.CONVERT: "convert it to events with `prectr convert`",
     Remedy.START_OVER_LIVE: (
         "start over with other --topic-prefix, --group-prefix and --state-dir, and load the log again"
     ),

@@ -15,6 +15,7 @@ from prectr.ops.cli.console import progress_bar
 from prectr.ops.ranking.features import feature_notes
 from prectr.ops.ranking.result import Ranking, RelevanceSource, candidate_notes, preference, rank_items
 from prectr.ops.settings.loader import Settings, load_settings
+from prectr.ops.training.evaluated_sinks import read_pipeline_settings
 from prectr.state.errors import CheckpointError, StateError, UsageError
 from prectr.state.identity import config_diff
 from prectr.stream.config import PipelineConfig
@@ -174,7 +175,7 @@ class _OpenRun:
             ranked=rank_items(rank_query.items, explanation, sources),
             notes=[
                 *_notes(request, query, complete_up_to, self.pipeline),
-                *candidate_notes(rank_query.items, sources),
+                *candidate_notes(rank_query.items, sources, explanation),
                 *feature_notes(examples, self.trainer.features_summary()),
             ],
         )
@@ -224,7 +225,7 @@ def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path,
     if model not in models:
         raise UsageError(f"model {model!r}: the run in {run_ref.run_dir} has trained {', '.join(models)}")
     folder = checkpoint_dir / "sinks" / model
-    pipeline = msgspec.convert(config, PipelineConfig, strict=False)
+    pipeline = read_pipeline_settings(config)
     trained = checkpoint.read_config(folder)
     _check_settings(names - _FREE_SETTINGS, given, Settings(pipeline=pipeline, trainer=trained), folder)
     device = given.trainer.device if "device" in names else TrainerConfig().device

@@ -2,9 +2,10 @@
 
 from prectr.ops.report.feature_section import custom_features
 from prectr.ops.report.level_sections import inferred_levels
+from prectr.ops.report.log.sections import dead_letters, order, warnings
 from prectr.ops.report.markup import Markup, join, stat, tag
 from prectr.ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
-from prectr.ops.report.pipeline_sections import configuration, dead_letters, hashes, outcomes, preferences
+from prectr.ops.report.pipeline_sections import configuration, hashes, outcomes, preferences
 from prectr.ops.report.quality_sections import calibration, models, over_time, segments, splits
 from prectr.ops.report.schema import Report
 from prectr.ops.report.style import STYLE
@@ -16,12 +17,14 @@ def render(report: Report) -> str:
     body = tag(
         "main",
         _heading(report, name),
+        warnings(report),
         _tiles(report),
         models(report),
         over_time(report),
         segments(report),
         _side_by_side(calibration(report), dead_letters(report)),
         outcomes(report),
+        order(report),
         preferences(report),
         custom_features(report),
         inferred_levels(report),
@@ -49,12 +52,13 @@ def _heading(report: Report, name: str) -> Markup:
     span = ""
     if report.first_close is not None and report.last_close is not None:
         span = f"Pages closed from {moment(report.first_close)} to {moment(report.last_close)} UTC, event time"
-    balanced = not report.outcomes.imbalances()
-    verdict = (
-        tag("span", "✓ every record accounted for", class_="verdict good")
-        if balanced
-        else tag("span", "✗ records unaccounted for", class_="verdict bad")
-    )
+    if report.outcomes.imbalances():
+        verdict = tag("span", "✗ records unaccounted for", class_="verdict bad")
+    elif report.warnings:
+        number = "1 warning" if len(report.warnings) == 1 else f"{len(report.warnings)} warnings"
+        verdict = tag("span", f"✗ {number} on the log", class_="verdict bad")
+    else:
+        verdict = tag("span", "✓ every record accounted for, clicks found their pages", class_="verdict good")
     title = tag("div", tag("h1", f"Replay report: {name}"), tag("p", span, class_="lead"))
     return tag("header", title, verdict)
 

@@ -88,31 +88,6 @@ def outcomes(report: Report) -> Markup:
     )
 
 
-def dead_letters(report: Report) -> Markup:
-    """Dead letters by reason, most first."""
-    reasons = sorted(report.dead_letters.items(), key=lambda item: (-item[1], item[0]))
-    if not reasons:
-        return tag(
-            "section", tag("h2", "Dead letters"), tag("p", "None: every record was a valid event.", class_="lead")
-        )
-    largest = max(reasons[0][1], 1)
-    body = [
-        tag(
-            "tr",
-            tag("th", reason, scope="row"),
-            tag("td", stat(f"dead_letters/{reason}", count(number))),
-            tag("td", bar(number / largest, "s-4"), class_="wide"),
-        )
-        for reason, number in reasons
-    ]
-    return tag(
-        "section",
-        tag("h2", "Dead letters"),
-        tag("p", "Invalid records by reason; their bytes and source are kept in dead-letters.jsonl.", class_="note"),
-        tag("div", tag("table", tag("tbody", *body)), class_="scroll"),
-    )
-
-
 def _heat_cell(impressions: int, clicks: int, highest: float) -> Markup:
     if not impressions:
         return tag("td", DASH, class_="cell", style="--a:0")

@@ -12,7 +12,9 @@ from prectr.model.features.feature_summary import FeaturesSummary
 from prectr.model.quality.quality import QualitySummary, SecondHalfStats, StatsBySegment, TimelinePoint
 from prectr.model.quality.sketch import CalibrationPoint, ImpressionStats, QualityStats
 from prectr.ops.report.levels import LevelReport
+from prectr.ops.report.log.health import LogOrder, log_warnings
 from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.replay.rejections import RejectionKind
 
 ByLevel = tuple[int, int, int, int]
 """A count for each relevance level, 1 to 4."""
@@ -30,7 +32,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a run, besides the quality of its models.
 
     pages: emitted pages. impressions: items on them. outcomes: of all records. dead_letters: by reason. late_records:
-    records behind the merged watermark. top_queries: those with the most pages, in descending order. seconds:
+    records behind the merged watermark. rejections: kinds of dead letters, the most frequent first. log_order: how the
+    log runs in time; None live. top_queries: those with the most pages, in descending order. seconds:
     wall-clock time, including the earlier parts of a resumed run. config: all settings, by name.
     """
 
@@ -44,6 +47,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     aggregates_sha256: str
     seconds: float
     config: dict[str, Any]
+    rejections: list[RejectionKind] = []
+    log_order: LogOrder | None = None
 
 
 class ModelReport(QualitySummary, frozen=True, kw_only=True):
@@ -65,7 +70,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     The quality at the top level (model to calibration_curve, weights_sha256) is that of the first of `models`. Without
     models (`--no-train`) it is null, and pages, impressions and clicks are those emitted by the stages.
     first_close, last_close: close time of the first and last page, in ms. seconds: wall-clock time. pages_per_second:
-    pages divided by it.
+    pages divided by it. rejections: kinds of dead letters, the most frequent first. log_order: how the log runs in
+    time; null live. warnings: what makes the result mean less than it seems to, in sentences; empty if all is well.
     """
 
     model: str | None
@@ -96,6 +102,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     pages_per_second: float | None
     config: dict[str, Any]
+    rejections: list[RejectionKind]
+    log_order: LogOrder | None
+    warnings: list[str]
 
 
 def model_report(
@@ -131,6 +140,7 @@ def build_report(summary: RunSummary, models: Sequence[ModelReport]) -> Report:
         **(quality | summary_fields),
         models=list(models),
         pages_per_second=summary.pages / summary.seconds if summary.seconds > 0 else None,
+        warnings=log_warnings(summary.outcomes, summary.rejections, summary.log_order, summary.late_records),
     )
 
 

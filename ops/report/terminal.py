@@ -5,17 +5,22 @@ from typing import Final
 
 from rich.table import Table
 
-from prectr.ops.cli.output import stdout_console
+from prectr.ops.cli.output import EscapingConsole, stdout_console
+from prectr.ops.cli.terminal_escape import printable
+from prectr.ops.report.log.health import kind_sentence
 from prectr.ops.report.numbers import fixed
 from prectr.ops.report.schema import Report
 
 _FILE_WIDTH: Final = 120
 """Columns where the output is not a terminal: wide enough for the table of models."""
+_MAX_KINDS: Final = 5
 _COLUMNS: Final = ("model", "AUC", "GAUC", "log loss", "norm. entropy", "calibration", "AUC new", "low", "active")
 
 
 def print_report(report: Report, page: Path) -> None:
-    """Print the quality of the models, the outcomes of all records, and the path of the HTML report.
+    """Print the quality of the models, the outcomes of all records, why records were rejected, and what is wrong.
+
+    The last line says whether all is well.
 
     Args:
         report: of a replay or a live trainer.
@@ -34,7 +39,23 @@ def print_report(report: Report, page: Path) -> None:
         f"Dead letters: {pages.dead_letter + clicks.dead_letter + report.outcomes.unreadable:,}. "
         f"{report.seconds:.1f} s"
     )
-    console.print(f"report: {page}", soft_wrap=True, highlight=False)
+    for kind in report.rejections[:_MAX_KINDS]:
+        _print_line(console, f"dead letters: {kind_sentence(kind)}")
+    if len(report.rejections) > _MAX_KINDS:
+        _print_line(console, f"dead letters of further kinds: prectr dlq list --run-dir {printable(str(page.parent))}")
+    _print_line(console, f"report: {printable(str(page))}")
+    for warning in report.warnings:
+        _print_line(console, f"warning: {warning}", "bold")
+    if report.warnings:
+        number = "1 warning" if len(report.warnings) == 1 else f"{len(report.warnings)} warnings"
+        _print_line(console, f"Read with {number}: the figures above may not mean what they seem to")
+    else:
+        _print_line(console, "All is well: every record is accounted for, and the clicks found their pages")
+
+
+def _print_line(console: EscapingConsole, text: str, style: str = "") -> None:
+    """Print text that is not markup, not broken into lines."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _quality_table(report: Report) -> Table:

@@ -23,7 +23,7 @@ def read_value(field: SettingField, given: object, source: str) -> object:
     Raises ConfigError where it is of another type, or not allowed: with the name, the value and what is allowed.
     """
     try:
-        value = _parse(field, given.strip()) if isinstance(given, str) else given
+        value = _parse(field, given.strip()) if isinstance(given, str) else _parse_elements(field, given)
         converted: object = msgspec.convert(value, _base_type(field.kind))
     except msgspec.ValidationError as error:
         raise _invalid(field, given, source, f"has the wrong type: {error}") from error
@@ -42,8 +42,16 @@ def _parse(field: SettingField, text: str) -> object:
     """Read a value from text, as environment variables have it, and TOML for durations."""
     if get_origin(field.kind) is tuple:
         (element, *_) = get_args(field.kind)
-        return [_parse_number(part.strip(), element) for part in text.split(",") if part.strip()]
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return [_parse_duration(part) if field.is_duration else _parse_number(part, element) for part in parts]
     return _parse_duration(text) if field.is_duration else _parse_number(text, field.kind)
+
+
+def _parse_elements(field: SettingField, given: object) -> object:
+    """Read the durations of a list that TOML has as text."""
+    if field.is_duration and isinstance(given, list):
+        return [_parse_duration(each.strip()) if isinstance(each, str) else each for each in given]
+    return given
 
 
 def _parse_number(text: str, kind: Any) -> object:

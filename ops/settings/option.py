@@ -23,9 +23,10 @@ def setting_option(name: str, remark: str = "") -> Any:
     allowed = allowed_values(field)
     limits = f"Default {default}." if allowed == ANY else f"Default {default}; {allowed}."
     default_is_list = isinstance(field.default, tuple)
+    kind = "DURATION" if field.is_duration else _METAVARS.get(field.kind, "LIST" if default_is_list else "NAME")
     return typer.Option(
         help=" ".join(filter(None, (field.setting.help, remark, limits))),
-        metavar="DURATION" if field.is_duration else _METAVARS.get(field.kind, "LIST" if default_is_list else "NAME"),
+        metavar="DURATIONS" if field.is_duration and default_is_list else kind,
         show_default=False,
     )
 

@@ -12,7 +12,7 @@ from prectr.ops.settings.loader import OTHER_VARIABLES, Settings, describe, envi
 from prectr.state.setting import SettingField, fields_of, format_duration
 from prectr.stream.config import PipelineConfig
 
-SettingValue = str | int | float | list[str | int]
+SettingValue = str | int | float | list[str | int | float]
 """The value of a setting as JSON has it; durations are seconds."""
 
 ANY: Final = "any"
@@ -69,14 +69,16 @@ def allowed_values(field: SettingField) -> str:
         return ", ".join(setting.choices)
     if setting.ge is None or setting.le is None:
         return ANY
-    bounds = (setting.format_bound(bound) for bound in (setting.ge, setting.le))
-    return " – ".join(bounds) + (" each" if isinstance(field.default, tuple) else "")
+    allowed = " – ".join(setting.format_bound(bound) for bound in (setting.ge, setting.le))
+    allowed += " each" if isinstance(field.default, tuple) else ""
+    allowed += f", 1 – {setting.max_length} of them" if setting.max_length is not None else ""
+    return allowed + (", rising" if setting.rising else "")
 
 
 def value_text(name: str, value: SettingValue) -> str:
     """Return a value as an environment variable or a flag takes it."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
+    if isinstance(value, list | tuple):
+        return ",".join(value_text(name, each) for each in value)
     if FIELDS[name].is_duration and not isinstance(value, str):
         return format_duration(value)
     return str(value)

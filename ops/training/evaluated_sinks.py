@@ -13,9 +13,13 @@ from prectr.model.quality.oracle import Oracle
 from prectr.model.quality.quality import Quality
 from prectr.ops.report import QueryPreference, Report, RunSummary, build_report, model_report
 from prectr.ops.report.levels import LevelReport, level_report
+from prectr.ops.report.log.health import LogOrder
 from prectr.ops.settings.loader import Settings, describe
 from prectr.state.errors import UsageError
+from prectr.state.setting import fields_of
+from prectr.stream.config import PipelineConfig
 from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.replay.rejections import RejectionKind
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
@@ -98,6 +102,15 @@ def run_identity(settings: Settings, models: Sequence[str], truth: Path | None =
     return named | {"model": ",".join(models) or "none", "truth": str(truth and truth.resolve())}
 
 
+def read_pipeline_settings(identity: Mapping[str, str]) -> PipelineConfig:
+    """The settings of the stages in a `run_identity`."""
+    values = {
+        name: identity[name] if isinstance(field.default, str) else msgspec.json.decode(identity[name])
+        for name, field in fields_of(PipelineConfig).items()
+    }
+    return msgspec.convert(values, PipelineConfig)
+
+
 def progress_note(pages: int, sinks: Mapping[str, EvaluatedSink]) -> str:
     """The progress of a run as one line."""
     text = f"{pages:,} pages"
@@ -115,14 +128,25 @@ def make_report(
     *,
     dead_letters: Mapping[str, int],
     late_records: int,
+    rejections: Sequence[RejectionKind] = (),
+    log_order: LogOrder | None = None,
 ) -> Report:
-    """Build the report of a run. dead_letters: by reason. late_records: records behind the merged watermark."""
+    """Build the report of a run.
+
+    Args:
+        dead_letters: by reason.
+        late_records: records behind the merged watermark.
+        rejections: kinds of dead letters, the most frequent first.
+        log_order: how the log runs in time, if it is known.
+    """
     summary = RunSummary(
         pages=run.digest.pages,
         impressions=run.digest.impressions,
         outcomes=run.outcomes,
         dead_letters=dict(dead_letters),
         late_records=late_records,
+        rejections=list(rejections),
+        log_order=log_order,
         top_queries=[
             QueryPreference(query=query, impressions=counts[:4], clicks=counts[4:])
             for query, counts in run.top_queries.top(TOP_QUERY_COUNT)

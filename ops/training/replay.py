@@ -9,6 +9,7 @@ from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.metrics.replay import PartitionProgress, ReplayMetrics, ReplaySnapshot, serve_metrics
 from prectr.ops.report import Report, write_report
+from prectr.ops.report.log.health import FileOrder, LogOrder
 from prectr.ops.settings.loader import Settings
 from prectr.ops.training.evaluated_sinks import EvaluatedSink, make_report, make_sinks, progress_note, run_identity
 from prectr.stream.events.lexical_labeller import LexicalLabeller
@@ -17,6 +18,8 @@ from prectr.stream.replay.runner import Replay, RunnerOptions
 
 LATE_RECORDS: Final = 0
 """In a replay no source is ever idle, so no record can be behind the merged watermark."""
+_MAX_REPORTED: Final = 20
+"""Kinds of dead letters, and files by disorder, in the report."""
 
 
 def run_replay(
@@ -33,13 +36,13 @@ def run_replay(
     """Replay `files` into `run_dir` and train each of `models`; returns the report and the path of its page.
 
     Args:
-        files: paths, folders or patterns of logs, read in this order.
+        files: paths, folders or patterns of logs.
         run_dir: folder for state, checkpoints and the report.
         settings: of the stages and the trainers.
         models: names; they share one pass. None of them: only examples are made.
         truth: true click probabilities of a simulated log, to score the oracle beside the models.
         flush: whether the log is complete: close pending pages and train the last batch.
-        options: what does not change the result.
+        options: order of the files, and what does not change the result.
         metrics_port: serve metrics on this port meanwhile.
 
     Raises:
@@ -68,8 +71,27 @@ def run_replay(
 
             if not run.run(flush=flush, progress=progress, stop=stop):
                 raise KeyboardInterrupt
-        report = make_report(run, sinks, settings, dead_letters=run.dead_letters, late_records=LATE_RECORDS)
+        report = make_report(
+            run,
+            sinks,
+            settings,
+            dead_letters=run.dead_letters,
+            late_records=LATE_RECORDS,
+            rejections=run.rejections[:_MAX_REPORTED],
+            log_order=_log_order(run),
+        )
         return report, write_report(run_dir, report)
+
+
+def _log_order(run: Replay) -> LogOrder:
+    by_disorder = sorted(run.files, key=lambda file: -file.disorder.behind)[:_MAX_REPORTED]
+    total = run.disorder
+    return LogOrder(
+        total.events,
+        total.behind,
+        total.share if total.events else None,
+        [FileOrder(file.path, file.disorder.events, file.disorder.behind) for file in by_disorder],
+    )
 
 
 def _update_metrics(metrics: ReplayMetrics, run: Replay, sinks: Mapping[str, EvaluatedSink]) -> None:

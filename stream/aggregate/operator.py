@@ -57,7 +57,7 @@ class Aggregate:
 
     def __init__(self, config: PipelineConfig, store: ReadableStore, sources: int) -> None:
         """Restore the task from `store`. sources: number of tasks of stage `join`."""
-        self._half_life = config.half_life * 1000
+        self._half_lives = tuple(half_life * 1000 for half_life in config.half_lives)
         self._query_clicks = config.query_clicks
         self._time_to_live = round(config.query_ttl * 1000)
         self._store = store
@@ -144,8 +144,8 @@ class Aggregate:
         """Emit an example for each record that is due, in the total order, and advance the watermark."""
         records, self.watermark = self._merge.release()
         self._load_queries(records)
-        half_life, query_clicks, time_to_live, queries = (
-            self._half_life,
+        half_lives, query_clicks, time_to_live, queries = (
+            self._half_lives,
             self._query_clicks,
             self._time_to_live,
             self._queries,
@@ -157,7 +157,7 @@ class Aggregate:
             query.expire(ts, time_to_live)
             entry = query.entry
             if entry.unapplied_pages and entry.unapplied_pages[0][0] <= ts:
-                query.apply_closed_pages(ts, half_life, query_clicks)
+                query.apply_closed_pages(ts, half_lives, query_clicks)
                 entry = query.entry
             examples.append(
                 Example(
@@ -171,7 +171,7 @@ class Aggregate:
                     record.user_activity,
                     record.user_stats,
                     entry.totals,
-                    query.decayed_sums_at(ts, half_life),
+                    query.decayed_sums_at(ts, half_lives),
                     record.history,
                     query.encoded_clicks(),
                     record.page,

@@ -1,16 +1,18 @@
 """The state of one query in stage `aggregate`: impressions and clicks by level, and recent clicks."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from prectr.state.aggregates import (
     NEVER_UPDATED,
     NO_COUNTS,
     NO_SUMS,
+    DecayedSums,
     LevelCounts,
-    LevelSums,
     add_counts,
-    add_sums,
     decay,
+    decay_and_add,
 )
 from prectr.state.encoding import append_bounded, encode_array
 
@@ -23,7 +25,8 @@ class StoredQuery(msgspec.Struct, array_like=True, gc=False):
     Attributes:
         updated_at: close time of the last page added.
         totals: impressions and clicks by level of the pages applied so far.
-        decayed_sums: the same, decayed to `decayed_to` (reconstruction: a page counts from its close time).
+        decayed_sums: the same, decayed to `decayed_to`, one for each half-life (reconstruction: a page counts from its
+            close time); empty before the first page is applied.
         decayed_to: close time of the last page applied.
         recent_clicks: the last clicks applied, each an encoded `QueryClick`.
         unapplied_pages: (close time, counts, clicks) of pages not yet applied, oldest first.
@@ -31,7 +34,7 @@ class StoredQuery(msgspec.Struct, array_like=True, gc=False):
 
     updated_at: int = NEVER_UPDATED
     totals: LevelCounts = NO_COUNTS
-    decayed_sums: LevelSums = NO_SUMS
+    decayed_sums: DecayedSums = ()
     decayed_to: int = 0
     recent_clicks: list[bytes] = []
     unapplied_pages: list[tuple[int, LevelCounts, tuple[bytes, ...]]] = []
@@ -59,7 +62,7 @@ class QueryAggregates:
             self.entry = StoredQuery()
             self.cached_clicks = None
 
-    def apply_closed_pages(self, ts: int, half_life: float, max_clicks: int) -> None:
+    def apply_closed_pages(self, ts: int, half_lives: Sequence[float], max_clicks: int) -> None:
         """Apply every page whose close time is ≤ ts (ms); a page once applied stays applied."""
         entry = self.entry
         unapplied = entry.unapplied_pages
@@ -68,7 +71,9 @@ class QueryAggregates:
             if closes_at > ts:
                 break
             entry.totals = add_counts(entry.totals, counts)
-            entry.decayed_sums = add_sums(decay(entry.decayed_sums, entry.decayed_to, closes_at, half_life), counts)
+            entry.decayed_sums = decay_and_add(
+                entry.decayed_sums or (NO_SUMS,) * len(half_lives), entry.decayed_to, closes_at, half_lives, counts
+            )
             entry.decayed_to = closes_at
             if clicks:
                 append_bounded(entry.recent_clicks, clicks, max_clicks)
@@ -77,9 +82,12 @@ class QueryAggregates:
         if applied:
             del unapplied[:applied]
 
-    def decayed_sums_at(self, ts: int, half_life: float) -> LevelSums:
-        """Return the decayed sums as of `ts` (ms)."""
-        return decay(self.entry.decayed_sums, self.entry.decayed_to, ts, half_life)
+    def decayed_sums_at(self, ts: int, half_lives: Sequence[float]) -> DecayedSums:
+        """Return the decayed sums as of `ts`, one for each half-life (ms)."""
+        entry = self.entry
+        if not entry.decayed_sums:
+            return (NO_SUMS,) * len(half_lives)
+        return decay(entry.decayed_sums, entry.decayed_to, ts, half_lives)
 
     def encoded_clicks(self) -> msgspec.Raw:
         """Return the recent clicks as a msgpack array of `QueryClick`, oldest first."""

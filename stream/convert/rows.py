@@ -105,15 +105,9 @@ def read_rows(
         else:
             yield from _read_lines(path, on_bytes)
     except CorruptLogError as error:
-        raise InputError(f"{path}: {_corruption(error)}") from error
+        raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _corruption(error: CorruptLogError) -> str:
-    if "too much memory" in str(error):
-        return "it was compressed with a window of more than 128 MiB (zstd --long): compress it without that"
-    return str(error)
 
 
 def _uncompressed_suffix(path: Path) -> str:
@@ -236,15 +230,26 @@ def _read_lines(path: Path, on_bytes: OnBytes) -> Iterator[Row]:
 
 
 def _json_row(place: str, content: bytes) -> Row:
+    try:
+        return Row(place, decode_object(content))
+    except Unmappable as error:
+        return Row(place, error)
+
+
+def decode_object(content: bytes) -> dict[str, Any]:
+    """Return the row of a JSON object.
+
+    Raises Unmappable `too_large`, `not_json` or `not_an_object`.
+    """
     if len(content) > MAX_EVENT_BYTES:
-        return Row(place, Unmappable("too_large", f"a line of more than {MAX_EVENT_BYTES} bytes"))
+        raise Unmappable("too_large", f"{len(content):,} bytes of JSON, of at most {MAX_EVENT_BYTES:,}")
     try:
         value = _decode_json(content)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return Row(place, Unmappable("not_json", f"{error}: {content[:60]!r}"))
+        raise Unmappable("not_json", f"{error}: {content[:60]!r}") from error
     if not isinstance(value, dict):
-        return Row(place, Unmappable("not_an_object", f"{content[:60]!r}"))
-    return Row(place, value)
+        raise Unmappable("not_an_object", f"{content[:60]!r}")
+    return value
 
 
 def _decode_json(content: bytes) -> Any:

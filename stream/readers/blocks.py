@@ -1,17 +1,24 @@
 """The bytes of a log file, decompressed, in blocks of bounded size."""
 
+import io
+import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 import zstandard
 
 from prectr.stream.readers.errors import CorruptLogError
+from prectr.stream.readers.raw_file import RawFile
 
 BLOCK_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 12
 """Compressed bytes decoded at a time; small, because zstd can expand one byte to 32 KiB: at most 128 MiB here."""
+
+_BUFFER_BYTES: Final = 1 << 16
+"""Compressed bytes of a file in memory."""
 
 _GZIP_WINDOW: Final = 31
 _DECODE_ERRORS: Final = (zlib.error, zstandard.ZstdError)
@@ -40,33 +47,52 @@ def _zstd_frame() -> _Decoder:
     return zstandard.ZstdDecompressor().decompressobj()
 
 
-def plain_blocks(path: Path, on_progress: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield a file's bytes in blocks of at most 1 MiB; `on_progress` receives the number of bytes read."""
-    offset = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK_BYTES):
-            offset += len(block)
-            on_progress(offset)
+def plain_blocks(
+    path: Path,
+    on_progress: Callable[[int], None],
+    block_bytes: int = BLOCK_BYTES,
+    expected: os.stat_result | None = None,
+) -> Iterator[bytes]:
+    """Yield a file's bytes in blocks of at most `block_bytes`; `on_progress` receives the number of bytes read.
+
+    Raises:
+        CorruptLogError: the file is no longer the `expected` one, or was changed other than by growing.
+    """
+    with closing(RawFile(path, expected)) as file:
+        while block := file.read(block_bytes):
+            on_progress(file.tell())
             yield block
+        file.check_unchanged()
 
 
-def gzip_blocks(path: Path, on_progress: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield the content of a gzip file (one or more members) in blocks of at most 1 MiB.
-
-    Everything before corrupt data is yielded before CorruptLogError is raised.
-    """
-    return _rechunk(_decompress(path, on_progress, _gzip_member, "gzip"))
-
-
-def zstd_blocks(path: Path, on_progress: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield the content of a zstd file (one or more frames) in blocks of at most 1 MiB.
+def gzip_blocks(
+    path: Path,
+    on_progress: Callable[[int], None],
+    block_bytes: int = BLOCK_BYTES,
+    expected: os.stat_result | None = None,
+) -> Iterator[bytes]:
+    """Yield the content of a gzip file (one or more members) in blocks of at most `block_bytes`.
 
     Everything before corrupt data is yielded before CorruptLogError is raised.
     """
-    return _rechunk(_decompress(path, on_progress, _zstd_frame, "zstd"))
+    return _rechunk(_decompress(path, on_progress, _gzip_member, "gzip", expected), block_bytes)
 
 
-def _rechunk(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def zstd_blocks(
+    path: Path,
+    on_progress: Callable[[int], None],
+    block_bytes: int = BLOCK_BYTES,
+    expected: os.stat_result | None = None,
+) -> Iterator[bytes]:
+    """Yield the content of a zstd file (one or more frames) in blocks of at most `block_bytes`.
+
+    Everything before corrupt data is yielded before CorruptLogError is raised; so is a frame with a window of more
+    than 128 MiB, which would be held in memory.
+    """
+    return _rechunk(_decompress(path, on_progress, _zstd_frame, "zstd", expected), block_bytes)
+
+
+def _rechunk(chunks: Iterator[bytes], block_bytes: int) -> Iterator[bytes]:
     """Join small chunks and split large ones; CorruptLogError comes after everything readable."""
     buffered: list[bytes] = []
     size = 0
@@ -74,11 +100,11 @@ def _rechunk(chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             buffered.append(chunk)
             size += len(chunk)
-            if size >= BLOCK_BYTES:
+            if size >= block_bytes:
                 joined = b"".join(buffered)
                 buffered, size = [], 0
-                for start in range(0, len(joined), BLOCK_BYTES):
-                    yield joined[start : start + BLOCK_BYTES]
+                for start in range(0, len(joined), block_bytes):
+                    yield joined[start : start + block_bytes]
     except CorruptLogError:
         if buffered:
             yield b"".join(buffered)
@@ -88,9 +114,14 @@ def _rechunk(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _decompress(
-    path: Path, on_progress: Callable[[int], None], new_decoder: Callable[[], _Decoder], format_name: str
+    path: Path,
+    on_progress: Callable[[int], None],
+    new_decoder: Callable[[], _Decoder],
+    format_name: str,
+    expected: os.stat_result | None,
 ) -> Iterator[bytes]:
-    with path.open("rb", buffering=BLOCK_BYTES) as file:
+    raw = RawFile(path, expected)
+    with closing(io.BufferedReader(raw, _BUFFER_BYTES)) as file:
         data = file.read(_READ_BYTES)
         while data:
             member_at = file.tell() - len(data)
@@ -107,6 +138,7 @@ def _decompress(
                 yield chunk
                 data = decoder.unused_data if decoder.eof else file.read(_READ_BYTES)
             data = _next_member(file, data, padded=format_name == "gzip")
+        raw.check_unchanged()
 
 
 def _next_member(file: BinaryIO, data: bytes, padded: bool) -> bytes:
@@ -130,6 +162,11 @@ def _salvage(file: BinaryIO, member_at: int, corrupt_at: int, decoder: _Decoder)
 
 
 def _corruption_message(format_name: str, member_at: int, offset: int, error: Exception) -> str:
+    if "too much memory" in str(error):
+        return (
+            "it was compressed with a window of more than 128 MiB (zstd --long): compress it again without that, as by "
+            "zstd -dc --long=31 FILE | zstd -o NEW_FILE"
+        )
     if member_at == 0 and offset <= 2:
         return f"it is not {format_name} data"
     return f"the {format_name} data is corrupt near byte {offset} ({error})"

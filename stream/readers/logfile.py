@@ -1,6 +1,7 @@
 """One file of events, read in micro-batches from any line."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -8,27 +9,36 @@ from typing import Final
 import msgspec
 
 from prectr.state.errors import InputError
-from prectr.stream.readers.blocks import gzip_blocks, plain_blocks, zstd_blocks
+from prectr.stream.readers.blocks import BLOCK_BYTES, gzip_blocks, plain_blocks, zstd_blocks
+from prectr.stream.readers.content import Encoding, check_content, encoding_of
 from prectr.stream.readers.errors import CorruptLogError
 from prectr.stream.readers.lines import split_lines
 
-_HEAD_BYTES: Final = 1 << 16
+HEAD_BYTES: Final = 1 << 16
+START_BYTES: Final = 128
 _BATCH_BYTES: Final = 1 << 25
 
-_BlockReader = Callable[[Path, Callable[[int], None]], Iterator[bytes]]
-_COMPRESSIONS: Final[dict[str, _BlockReader]] = {"": plain_blocks, ".gz": gzip_blocks, ".zst": zstd_blocks}
+_BlockReader = Callable[[Path, Callable[[int], None], int, os.stat_result | None], Iterator[bytes]]
+_BLOCK_READERS: Final[dict[Encoding, _BlockReader]] = {
+    "plain": plain_blocks,
+    "gzip": gzip_blocks,
+    "zstd": zstd_blocks,
+}
 _LINE_FORMATS: Final = (".jsonl", ".ndjson", ".json")
-_PARQUET: Final = ".parquet"
 
-EXTENSIONS: Final = (*(name + end for name in _LINE_FORMATS for end in _COMPRESSIONS), _PARQUET)
+EXTENSIONS: Final = (*(name + end for name in _LINE_FORMATS for end in ("", ".gz", ".zst")), ".parquet")
 
 
 class FileIdentity(msgspec.Struct, frozen=True):
-    """Identifies a file when a run resumes: resolved path, size in bytes, SHA-256 of its first 64 KiB."""
+    """A file when it was opened: resolved path, size in bytes, SHA-256 of its first 64 KiB and 128 bytes.
+
+    When a run resumes, a file is known by size and head, wherever it is.
+    """
 
     path: str
     size: int
     head_sha256: str
+    start_sha256: str
 
 
 class LineBatch(msgspec.Struct):
@@ -39,23 +49,60 @@ class LineBatch(msgspec.Struct):
 
 
 class LogFile:
-    """A file of events: JSON lines (plain, gzip or zstd) or Parquet, by the file name's extension.
+    """A file of events: JSON lines (plain, gzip or zstd) or Parquet, by its content.
 
-    `bytes_read` is the progress of the last `batches`, out of `identity.size` bytes.
+    `bytes_read` is the progress of the last read, out of `identity.size` bytes. `has_unfinished_line`: the last read
+    left out a last line without a line feed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Record the file's identity; raises InputError if it cannot be read."""
+    def __init__(self, path: Path, folders: dict[Path, str] | None = None) -> None:
+        """Record the file's identity; raises InputError if it cannot be read.
+
+        Args:
+            folders: resolved paths of folders, to which the file's is added: resolving takes longer than reading.
+        """
         self.path = path
         self.bytes_read = 0
+        self.has_unfinished_line = False
         try:
-            resolved = path.resolve(strict=True)
-            with path.open("rb") as file:
-                head = file.read(_HEAD_BYTES)
-            size = path.stat().st_size
+            resolved = _resolve(path, {} if folders is None else folders)
+            with open(path, "rb", buffering=0) as file:
+                head = file.read(HEAD_BYTES)
+                self._status = os.fstat(file.fileno())
         except (OSError, RuntimeError) as error:
             raise InputError(f"{path} cannot be read: {_reason(error)}") from error
-        self.identity = FileIdentity(str(resolved), size, hashlib.sha256(head).hexdigest())
+        self.encoding = encoding_of(head, path.suffix)
+        head_sha256, start_sha256 = (hashlib.sha256(part).hexdigest() for part in (head, head[:START_BYTES]))
+        self.identity = FileIdentity(resolved, self._status.st_size, head_sha256, start_sha256)
+
+    def check_content(self) -> None:
+        """Check, by its first bytes, that the file is not obviously something else than events.
+
+        Raises:
+            InputError: it is; the message says what it looks like, and what to do.
+        """
+        if self.encoding == "parquet" or not self.identity.size:
+            return
+        try:
+            blocks = _BLOCK_READERS[self.encoding](self.path, _ignore, HEAD_BYTES, self._status)
+            check_content(str(self.path), next(blocks, b""))
+        except (CorruptLogError, OSError):
+            # It is told with its place when the file is read.
+            return
+
+    def head_sha256(self, size: int) -> str:
+        """Return the SHA-256 of the file's first `size` bytes, of at most 64 KiB.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        if min(size, HEAD_BYTES) == min(self.identity.size, HEAD_BYTES):
+            return self.identity.head_sha256
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.sha256(file.read(min(size, HEAD_BYTES))).hexdigest()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {_reason(error)}") from error
 
     def batches(self, start_line: int = 0, batch_lines: int = 4096) -> Iterator[LineBatch]:
         """Yield the lines from offset `start_line` on, at most `batch_lines` at a time, in bounded memory.
@@ -64,15 +111,14 @@ class LogFile:
         bytes.
 
         Raises:
-            InputError: the file is truncated or corrupt, has fewer than `start_line` lines, or a read fails;
-                everything readable has been yielded before.
+            InputError: as `chunks`; everything readable has been yielded before.
         """
         line = start_line
         pending: list[bytes] = []
         size = 0
-        read_error: Exception | None = None
+        read_error: InputError | None = None
         try:
-            for lines in self._lines(start_line):
+            for lines in self.chunks(start_line):
                 pending += lines
                 size += sum(map(len, lines))
                 while len(pending) >= batch_lines or size >= _BATCH_BYTES:
@@ -80,29 +126,51 @@ class LogFile:
                     size = sum(map(len, pending)) if pending else 0
                     yield LineBatch(batch, line)
                     line += len(batch)
-        except (CorruptLogError, OSError) as error:
+        except InputError as error:
             read_error = error
         if pending:
             yield LineBatch(pending, line)
-            line += len(pending)
         if read_error is not None:
-            raise InputError(
-                f"{self.path}: {_reason(read_error)}; the {line} lines before it have been read and are kept: "
-                "replace it by a complete file and run the same command again"
-            ) from read_error
+            raise read_error
 
-    def _lines(self, start_line: int) -> Iterator[list[bytes]]:
+    def chunks(
+        self, start_line: int = 0, *, block_bytes: int = BLOCK_BYTES, whole_lines: bool = False
+    ) -> Iterator[list[bytes]]:
+        """Yield the lines from offset `start_line` on, those of one block at a time.
+
+        Args:
+            block_bytes: size of a block of JSON lines, at most 1 MiB.
+            whole_lines: leave a last line without a line feed unread, since the rest of it may not be written yet.
+
+        Raises:
+            InputError: the file is truncated, corrupt, or was changed while it was read, has fewer than `start_line`
+                lines, or a read fails; everything readable has been yielded before.
+        """
+        line = start_line
+        try:
+            for lines in self._lines(start_line, block_bytes, whole_lines):
+                if lines:
+                    line += len(lines)
+                    yield lines
+        except (CorruptLogError, OSError) as error:
+            raise InputError(
+                f"{self.path}: {_reason(error)}; the {line} lines before it have been read and are kept: "
+                "replace it by a complete file and run the same command again"
+            ) from error
+
+    def _lines(self, start_line: int, block_bytes: int, whole_lines: bool) -> Iterator[list[bytes]]:
         self.bytes_read = 0
+        self.has_unfinished_line = False
         if self.identity.size == 0:
             line_chunks: Iterator[list[bytes]] = iter(())
-        elif self.path.suffix == _PARQUET:
+        elif self.encoding == "parquet":
             # Importing pyarrow takes 0.2 s, and most logs do not need it.
             from prectr.stream.readers.parquet import parquet_rows  # noqa: PLC0415
 
-            line_chunks = parquet_rows(self.path, self._set_fraction_read)
+            line_chunks = parquet_rows(self.path, self._set_fraction_read, self._status)
         else:
-            blocks = _COMPRESSIONS[self.path.suffix if self.path.suffix in _COMPRESSIONS else ""]
-            line_chunks = split_lines(blocks(self.path, self._set_bytes_read))
+            blocks = _BLOCK_READERS[self.encoding](self.path, self._set_bytes_read, block_bytes, self._status)
+            line_chunks = split_lines(blocks, self._set_unfinished_line if whole_lines else None)
         skip = start_line
         for lines in line_chunks:
             yield lines[skip:] if skip else lines
@@ -110,11 +178,26 @@ class LogFile:
         if skip:
             raise CorruptLogError(f"it has {start_line - skip} lines, but {start_line} of it had been read")
 
+    def _set_unfinished_line(self) -> None:
+        self.has_unfinished_line = True
+
     def _set_bytes_read(self, offset: int) -> None:
         self.bytes_read = offset
 
     def _set_fraction_read(self, fraction: float) -> None:
         self.bytes_read = int(fraction * self.identity.size)
+
+
+def _resolve(path: Path, folders: dict[Path, str]) -> str:
+    if path.is_symlink():
+        return str(path.resolve(strict=True))
+    if path.parent not in folders:
+        folders[path.parent] = str(path.parent.resolve(strict=True))
+    return os.path.join(folders[path.parent], path.name)
+
+
+def _ignore(_read: int) -> None:
+    """Report no progress."""
 
 
 def _reason(error: Exception) -> str:

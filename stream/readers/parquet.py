@@ -3,7 +3,9 @@
 So an invalid row becomes a dead letter for the same reason as an invalid line.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
@@ -11,49 +13,87 @@ from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prectr.stream.events.contract import MAX_EVENT_BYTES, Click, Item, ResultPage
 from prectr.stream.readers.errors import CorruptLogError
+from prectr.stream.readers.raw_file import RawFile
 
 _BATCH_ROWS: Final = 1024
+_BUFFER_BYTES: Final = 1 << 16
 _JSON_COLUMNS: Final = ("value", "event")
 _TYPE: Final = "type"
+_ITEMS: Final = "items"
 _FIELDS: Final = (_TYPE, *dict.fromkeys((*ResultPage.__struct_fields__, *Click.__struct_fields__)))
 _ITEM_FIELDS: Final = frozenset(Item.__struct_fields__)
+_TOO_LARGE: Final = b"a row of more than 1 MiB".ljust(MAX_EVENT_BYTES + 1)
+"""Stands for such a row, whose texts are never in memory; equal for all of them."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-def parquet_rows(path: Path, on_progress: Callable[[float], None]) -> Iterator[list[bytes]]:
-    """Yield the rows as JSON lines, several at a time.
+def parquet_rows(
+    path: Path,
+    on_progress: Callable[[float], None],
+    expected: os.stat_result | None = None,
+    batch_rows: int = _BATCH_ROWS,
+) -> Iterator[list[bytes]]:
+    """Yield the rows as JSON lines, several at a time, in bounded memory.
 
     The columns are the fields of an event (other columns are ignored; null means that the field is absent; a timestamp
     becomes ms since 1970; `items` is a list of structs, `context` a map or a struct), or a single column `value` or
-    `event` contains the JSON as text or bytes.
+    `event` contains the JSON as text or bytes. A row whose texts have more than 1 MiB is represented by a line of
+    1 MiB + 1 bytes, which is too large for an event.
 
     Args:
         on_progress: receives the share of the rows that has been read, 0 to 1.
+        expected: the file's status when reading began.
+        batch_rows: rows to read at a time.
 
     Raises:
-        CorruptLogError: the file is not readable Parquet, or has none of these columns.
+        CorruptLogError: the file is not readable Parquet, has none of these columns, or was changed.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            columns = _columns(file.schema_arrow)
-            row = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
-                row += batch.num_rows
-                on_progress(row / file.metadata.num_rows)
-                yield _lines(batch)
+        with closing(RawFile(path, expected)) as raw:
+            metadata = pq.read_metadata(raw)
+            columns = _columns(metadata.schema.to_arrow_schema().names, metadata.schema)
+            raw.seek(0)
+            # A text that the file has once, in a dictionary, stays one text in memory, for however many rows.
+            texts = [leaf.path for leaf in _leaves(metadata.schema) if _is_text(leaf)]
+            options: dict[str, Any] = {"read_dictionary": texts, "buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+            with pq.ParquetFile(raw, metadata=metadata, **options) as file:
+                row = 0
+                for batch in file.iter_batches(batch_rows, columns=columns, use_threads=False):
+                    row += batch.num_rows
+                    on_progress(row / metadata.num_rows)
+                    yield from _bounded_lines(batch)
+            raw.check_unchanged()
     except (pa.ArrowException, ValueError) as error:
         raise CorruptLogError(f"it is not readable Parquet ({error})") from error
 
 
-def _columns(schema: pa.Schema) -> list[str]:
-    names = schema.names
+def _leaves(schema: pq.ParquetSchema) -> list[pq.ColumnSchema]:
+    return [schema.column(index) for index in range(len(schema))]
+
+
+def _is_text(leaf: pq.ColumnSchema) -> bool:
+    return leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type in ("STRING", "NONE", "JSON", "ENUM")
+
+
+def _columns(names: list[str], schema: pq.ParquetSchema) -> list[str]:
+    """Return the columns to read: of items, only the fields of an item."""
+    duplicates = sorted({name for name in names if names.count(name) > 1} & {*_FIELDS, *_JSON_COLUMNS})
+    if duplicates:
+        raise CorruptLogError(f"two of its columns are named {duplicates[0]}: rename one")
     if _TYPE in names:
-        return [name for name in _FIELDS if name in names]
+        fields = [name for name in _FIELDS if name in names and name != _ITEMS]
+        item_fields = [
+            leaf.path
+            for leaf in _leaves(schema)
+            if leaf.path.startswith(f"{_ITEMS}.") and not _ITEM_FIELDS.isdisjoint(leaf.path.split(".")[2:])
+        ]
+        return fields + (item_fields or [name for name in names if name == _ITEMS])
     for name in _JSON_COLUMNS:
         if name in names:
             return [name]
@@ -61,6 +101,47 @@ def _columns(schema: pa.Schema) -> list[str]:
         f"it has the columns {', '.join(names) or 'none'}; an event has `type`, `request_id`, `user_id`, `ts` …, "
         "or is JSON in a column `value` or `event`"
     )
+
+
+def _bounded_lines(batch: pa.RecordBatch) -> Iterator[list[bytes]]:
+    """Yield the lines of a batch, those of at most 1 MiB of texts at a time."""
+    if sum(map(_text_bytes, batch.columns)) <= MAX_EVENT_BYTES:
+        columns = [column.cast(_without_dictionaries(column.type)) for column in batch.columns]
+        yield _lines(pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
+    elif batch.num_rows == 1:
+        yield [_TOO_LARGE]
+    else:
+        half = batch.num_rows // 2
+        yield from _bounded_lines(batch.slice(0, half))
+        yield from _bounded_lines(batch.slice(half))
+
+
+def _text_bytes(array: pa.Array) -> int:
+    """Return the bytes of all texts in an array, each as often as it occurs."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+        return pc.sum(lengths.take(array.indices)).as_py() or 0
+    if pa.types.is_struct(kind):
+        return sum(map(_text_bytes, array.flatten()))
+    if pa.types.is_map(kind):
+        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        return sum(_text_bytes(part.slice(first, last - first)) for part in (array.keys, array.items))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _text_bytes(array.flatten())
+    return 0
+
+
+def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_dictionaries(field.type)) for field in kind.fields])
+    if pa.types.is_map(kind):
+        return pa.map_(_without_dictionaries(kind.key_type), _without_dictionaries(kind.item_type))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_dictionaries(kind.value_type)))
+    return kind
 
 
 def _lines(batch: pa.RecordBatch) -> list[bytes]:

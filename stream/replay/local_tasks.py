@@ -30,8 +30,18 @@ COMMIT_LINES = 32_768
 class EmbeddedTasks:
     """`partitions` tasks of each stage over stores in `folder`, and the merge of their examples."""
 
-    def __init__(self, folder: Path, config: PipelineConfig, label: Callable[[str, ResultPage], None]) -> None:
-        """Open the tasks with the state of the stores in `folder`."""
+    def __init__(
+        self,
+        folder: Path,
+        config: PipelineConfig,
+        label: Callable[[str, ResultPage], None],
+        on_decoded: Callable[[Sequence[Event | InvalidEvent], Sequence[int]], None] = lambda events, offsets: None,
+    ) -> None:
+        """Open the tasks with the state of the stores in `folder`.
+
+        Args:
+            on_decoded: called with the events of every few hundred lines and their offsets.
+        """
         self._partitions = config.partitions
         self._stores = [
             Store(folder / f"{stage}-{task}", STORE_OPTIONS)
@@ -42,6 +52,7 @@ class EmbeddedTasks:
         self._joins = [Join(config, store, label) for store in join_stores]
         self._aggregates = [Aggregate(config, store, self._partitions) for store in aggregate_stores]
         self._example_merge: OrderedMerge[Example] = OrderedMerge(self._partitions)
+        self._on_decoded = on_decoded
         self._uncommitted = 0
 
     @property
@@ -61,20 +72,30 @@ class EmbeddedTasks:
             "aggregate": [task.watermark for task in self._aggregates],
         }
 
-    def process(self, lines: Sequence[bytes], first_offset: int) -> list[ReleasedBatch]:
-        """Process consecutive lines, the first at offset `first_offset`.
+    def process(
+        self, lines: Sequence[bytes], lines_before: int, offsets: Sequence[int] | None = None
+    ) -> list[ReleasedBatch]:
+        """Process the next lines of the log.
 
         Part of the state stays in memory until `checkpoint` writes all of it.
+
+        Args:
+            lines_before: number of lines before them.
+            offsets: by which rejected records are named; by default, the number of lines before each.
 
         Returns:
             Usually one batch; more if a quiet partition released a backlog.
         """
+        offsets = range(lines_before, lines_before + len(lines)) if offsets is None else offsets
         rejected: list[RejectedRecord] = []
         closed: list[list[JoinedPage]] = [[] for _ in self._joins]
         for start in range(0, len(lines), CHUNK_LINES):
             chunk = lines[start : start + CHUNK_LINES]
-            next_offset = first_offset + start + len(chunk)
-            for source, batch in enumerate(self._split_by_partition(decode_lines(chunk), chunk, first_offset + start)):
+            next_offset = lines_before + start + len(chunk)
+            chunk_offsets = offsets[start : start + len(chunk)]
+            events = decode_lines(chunk)
+            self._on_decoded(events, chunk_offsets)
+            for source, batch in enumerate(self._split_by_partition(events, chunk, chunk_offsets)):
                 joined_pages, chunk_rejected = self._joins[source].process(batch, next_offset)
                 closed[source] += joined_pages
                 rejected += chunk_rejected
@@ -112,12 +133,11 @@ class EmbeddedTasks:
             store.close()
 
     def _split_by_partition(
-        self, events: Sequence[Event | InvalidEvent], lines: Sequence[bytes], first_offset: int
+        self, events: Sequence[Event | InvalidEvent], lines: Sequence[bytes], offsets: Sequence[int]
     ) -> list[MicroBatch]:
         if self._partitions == 1:
-            return [MicroBatch(events, lines, range(first_offset, first_offset + len(lines)))]
+            return [MicroBatch(events, lines, offsets)]
         partitions = partitions_of([event.user_id for event in events], self._partitions)
-        offsets = range(first_offset, first_offset + len(lines))
         batches = []
         for task in range(self._partitions):
             selected = [partition == task for partition in partitions]

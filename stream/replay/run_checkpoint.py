@@ -20,6 +20,8 @@ from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.fsync import fsync_path
 from prectr.state.identity import config_diff
 from prectr.state.private_files import make_private_folder
+from prectr.stream.replay.disorder import Disorder
+from prectr.stream.replay.rejections import RejectionKind
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigestState
 
@@ -34,18 +36,23 @@ class LogFileProgress(msgspec.Struct):
     """A file of the log as it was when reading began, and how much of it has been read.
 
     Attributes:
+        path: where it was; a file is known by its size and its beginning, wherever it is.
         size: in bytes.
         sha256: of its first 64 KiB.
-        first_offset: offset of its first line in the whole log.
+        start_sha256: of its first 128 bytes.
+        time: the time by which its last line was merged (`stream.readers.merge`), in ms.
         done: whether it was read to its end.
+        disorder: of its events.
     """
 
     path: str
     size: int
     sha256: str
-    first_offset: int
+    start_sha256: str
     lines_read: int = 0
+    time: int | None = None
     done: bool = False
+    disorder: Disorder = msgspec.field(default_factory=Disorder)
 
 
 class _FormatHeader(msgspec.Struct):
@@ -60,6 +67,8 @@ class ReplayCheckpoint(msgspec.Struct, kw_only=True):
         digest: digests and counts of the examples emitted so far.
         examples_bytes, dead_letter_bytes: lengths of the output files; None without an examples file.
         dead_letters: number of dead letters by reason.
+        rejections: kinds of dead letters.
+        disorder: of all events, in the order in which they were read.
         seconds: running time so far, over all attempts.
         finished: whether the log was flushed, after which no file can follow.
     """
@@ -72,6 +81,8 @@ class ReplayCheckpoint(msgspec.Struct, kw_only=True):
     examples_bytes: int | None
     dead_letter_bytes: int
     dead_letters: dict[str, int]
+    rejections: list[RejectionKind] = []
+    disorder: Disorder = msgspec.field(default_factory=Disorder)
     seconds: float
     finished: bool = False
 

@@ -1,26 +1,26 @@
 """The embedded runner: replays logs through both stages into the sinks, and resumes after a crash."""
 
 import gc
-import hashlib
 import shutil
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from prectr.state.errors import CheckpointError, InputError, Remedy, UsageError
+from prectr.state.errors import InputError, Remedy, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.contract import ResultPage
+from prectr.stream.events.contract import Event, InvalidEvent, ResultPage
 from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.gc_control import manual_gc
-from prectr.stream.join.operator import RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.released_batch import ReleasedBatch
-from prectr.stream.readers import LogFile, open_log
+from prectr.stream.readers import LogBatch, Order, open_log, read_in_order
+from prectr.stream.replay.disorder import Disorder
 from prectr.stream.replay.local_tasks import EmbeddedTasks
+from prectr.stream.replay.log_files import LINE_BITS, LogFiles, offsets_of
+from prectr.stream.replay.rejections import RejectionKind, Rejections
 from prectr.stream.replay.run_checkpoint import (
     CheckpointWriter,
     LogFileProgress,
@@ -32,7 +32,6 @@ from prectr.stream.replay.run_checkpoint import (
     read_checkpoint,
     restore_stores,
 )
-from prectr.stream.sinks.dead_letters import DeadLetter, DeadLetterFile
 from prectr.stream.sinks.example_file import ExampleFile
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigest
@@ -44,14 +43,16 @@ STEP_LINES: Final = 8_192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
-    """Options of a run that do not change its result.
+    """Options of a run; all but `order` do not change its result.
 
     Attributes:
+        order: of the lines of several files: merged by event time, or file after file as given.
         examples: file for the examples, for other programs to read.
         checkpoint_interval: seconds between checkpoints; 0 for one after every step.
         restart: delete what an earlier run left in the run folder.
     """
 
+    order: Order = "time"
     examples: Path | None = None
     checkpoint_interval: float = 30.0
     restart: bool = False
@@ -84,9 +85,12 @@ class Replay:
             InputError: a file of the log cannot be read.
             CheckpointError, StateError: what is in `run_dir` cannot be restored.
         """
-        self._log_files = open_log(paths)
+        log = open_log(paths)
         self._run_dir = run_dir
-        self._config = dict(config)
+        self._order = options.order
+        self._config = {**config, "order": options.order}
+        self._allowed_lateness = round(pipeline.allowed_lateness * 1000)
+        self._max_skew = round(pipeline.max_clock_skew * 1000)
         self._lock = FolderLock(run_dir)
         self._checkpoint_dir = run_dir / "checkpoints"
         self._state_dir = run_dir / "state"
@@ -96,9 +100,8 @@ class Replay:
         self.top_queries = TopQueries()
         self._sinks = {**sinks, "top_queries": self.top_queries}
         self.digest = RunDigest()
-        self.files: list[LogFileProgress] = []
+        self.disorder = Disorder()
         self.lines_read = 0
-        self.dead_letters: dict[str, int] = {}
         self.finished = False
         self._previous_seconds = 0.0
         self._started_at = time.monotonic()
@@ -106,7 +109,11 @@ class Replay:
         try:
             if options.restart:
                 self._clear()
-            self._restore(pipeline, label)
+            checkpoint = self._restore_newest_checkpoint()
+            self._log = LogFiles(log, [] if checkpoint is None else checkpoint.files)
+            self._parts = self._log.parts(self._order, run_dir, finished=checkpoint is not None and checkpoint.finished)
+            self._open_outputs(checkpoint)
+            self.tasks = EmbeddedTasks(self._state_dir, pipeline, label, self._measure_disorder)
         except BaseException:
             self._lock.release()
             raise
@@ -131,12 +138,27 @@ class Replay:
     @property
     def bytes_read(self) -> int:
         """Bytes of the log read so far, of `bytes_total`."""
-        remaining = self._remaining_files
-        return (
-            self.bytes_total
-            - sum(file.identity.size for file in remaining)
-            + (remaining[0].bytes_read if remaining else 0)
-        )
+        return self._log.bytes_read
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes of all files that were given."""
+        return self._log.bytes_total
+
+    @property
+    def files(self) -> list[LogFileProgress]:
+        """The files of the log, in the order in which they were first given."""
+        return self._log.progress
+
+    @property
+    def dead_letters(self) -> dict[str, int]:
+        """Number of dead letters by reason."""
+        return self._rejections.counts
+
+    @property
+    def rejections(self) -> list[RejectionKind]:
+        """Kinds of dead letters, the most frequent first."""
+        return self._rejections.kinds
 
     # --- the run --------------------------------------------------------------------------------------------------
 
@@ -163,7 +185,7 @@ class Replay:
         if self.finished:
             return True
         with manual_gc():
-            if not self._read_log(progress, stop):
+            if not self._read_log(flush, progress, stop):
                 self._write_checkpoint()
                 return False
             if flush:
@@ -178,6 +200,7 @@ class Replay:
                 self._consume(self.tasks.end_sources())
             if self._example_file is not None:
                 self._example_file.flush()
+            self._rejections.flush()
             progress(self)
             return True
 
@@ -186,72 +209,64 @@ class Replay:
         self.tasks.close()
         if self._example_file is not None:
             self._example_file.close()
-        self._dead_letter_file.close()
+        self._rejections.close()
         self._lock.release()
 
-    def _read_log(self, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
+    def _read_log(self, flush: bool, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
         """Process the remaining lines; return False if `stop` ended the run."""
         last_checkpoint = time.monotonic()
-        while self._remaining_files:
-            log_file = self._remaining_files[0]
-            file_progress = self._start_file(log_file)
-            try:
-                for batch in log_file.batches(file_progress.lines_read, STEP_LINES):
-                    self._ignored_fields.look_at(batch.lines)
-                    released = self.tasks.process(batch.lines, self.lines_read)
-                    self.lines_read += len(batch.lines)
-                    file_progress.lines_read += len(batch.lines)
-                    self._consume(released)
-                    progress(self)
-                    if stop():
-                        return False
-                    if time.monotonic() - last_checkpoint >= self._checkpoint_interval:
-                        self._write_checkpoint()
-                        last_checkpoint = time.monotonic()
-            except InputError:
-                # Keep what could be read: once the file is repaired, the run resumes after it.
-                self._write_checkpoint()
-                raise
-            file_progress.done = self._has_uncheckpointed = True
-            self._remaining_files.pop(0)
+        batches = read_in_order(self._parts, STEP_LINES, order=self._order, whole_lines=not flush)
+        try:
+            for batch in batches:
+                self._process(batch)
+                progress(self)
+                if stop():
+                    return False
+                if time.monotonic() - last_checkpoint >= self._checkpoint_interval:
+                    self._write_checkpoint()
+                    last_checkpoint = time.monotonic()
+        except InputError:
+            # Keep what could be read: once the file is repaired, the run resumes after it.
+            self._write_checkpoint()
+            raise
         return True
 
-    def _start_file(self, log_file: LogFile) -> LogFileProgress:
-        identity = log_file.identity
-        for file_progress in self.files:
-            if file_progress.path == identity.path:
-                file_progress.size, file_progress.sha256 = identity.size, identity.head_sha256
-                return file_progress
-        file_progress = LogFileProgress(identity.path, identity.size, identity.head_sha256, self.lines_read)
-        self.files.append(file_progress)
-        return file_progress
+    def _process(self, batch: LogBatch) -> None:
+        self._ignored_fields.look_at(batch.lines)
+        released = self.tasks.process(batch.lines, self.lines_read, offsets_of(batch.runs)) if batch.lines else []
+        self.lines_read += len(batch.lines)
+        self._log.advance(batch)
+        self._has_uncheckpointed |= bool(batch.lines or batch.ended)
+        self._consume(released)
+
+    def _measure_disorder(self, events: Sequence[Event | InvalidEvent], offsets: Sequence[int]) -> None:
+        """Add decoded events to the disorder of their files and of the whole log."""
+        limits = self._allowed_lateness, self._max_skew
+        if isinstance(offsets, range):
+            times = [event.ts for event in events if not isinstance(event, InvalidEvent)]
+            self._log.file_of(offsets[0]).disorder.add(times, *limits)
+            self.disorder.add(times, *limits)
+            return
+        times = []
+        by_file: dict[int, list[int]] = {}
+        for event, offset in zip(events, offsets, strict=True):
+            if not isinstance(event, InvalidEvent):
+                times.append(event.ts)
+                by_file.setdefault(offset >> LINE_BITS, []).append(event.ts)
+        for index, own_times in by_file.items():
+            self._log.progress[index].disorder.add(own_times, *limits)
+        self.disorder.add(times, *limits)
 
     def _consume(self, batches: Sequence[ReleasedBatch]) -> None:
         for batch in batches:
             for record in batch.rejected:
-                self._dead_letter(record)
+                self._rejections.add(record, self._log.locate)
             self.digest.add(batch.examples)
             for sink in self._sinks.values():
                 sink.consume(batch.examples, batch.watermark)
             if self._example_file is not None:
                 for example in batch.examples:
                     self._example_file.write(example)
-
-    def _dead_letter(self, record: RejectedRecord) -> None:
-        file = self.files[
-            bisect_right(self.files, record.offset, key=lambda file_progress: file_progress.first_offset) - 1
-        ]
-        self.dead_letters[record.reason] = self.dead_letters.get(record.reason, 0) + 1
-        self._dead_letter_file.append(
-            DeadLetter(
-                value=record.value,
-                topic=file.path,
-                partition=0,
-                offset=record.offset - file.first_offset,
-                reason=record.reason,
-                detail=record.detail,
-            )
-        )
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -266,8 +281,10 @@ class Replay:
                 lines_read=self.lines_read,
                 digest=self.digest.state(),
                 examples_bytes=None if self._example_file is None else self._example_file.flush(),
-                dead_letter_bytes=self._dead_letter_file.flush(),
+                dead_letter_bytes=self._rejections.flush(),
                 dead_letters=self.dead_letters,
+                rejections=self.rejections,
+                disorder=self.disorder,
                 seconds=self.seconds,
                 finished=self.finished,
             )
@@ -281,23 +298,23 @@ class Replay:
         for name in ("report.json", "report.html", "dead-letters.jsonl"):
             (self._run_dir / name).unlink(missing_ok=True)
 
-    def _restore(self, pipeline: PipelineConfig, label: Callable[[str, ResultPage], None]) -> None:
-        checkpoint = self._restore_newest_checkpoint()
+    def _open_outputs(self, checkpoint: ReplayCheckpoint | None) -> None:
+        """Open the output files as they were at the checkpoint, and continue its counts."""
         if checkpoint is None:
             clear_stores(self._state_dir)
-        self.bytes_total = sum(file.identity.size for file in self._log_files)
-        self._remaining_files = list(self._files_to_read(checkpoint))
-        self.tasks = EmbeddedTasks(self._state_dir, pipeline, label)
-        self._dead_letter_file = DeadLetterFile(
-            self._run_dir / "dead-letters.jsonl", 0 if checkpoint is None else checkpoint.dead_letter_bytes
+        self._rejections = Rejections(
+            self._run_dir / "dead-letters.jsonl",
+            0 if checkpoint is None else checkpoint.dead_letter_bytes,
+            [] if checkpoint is None else checkpoint.rejections,
+            {} if checkpoint is None else checkpoint.dead_letters,
         )
         length = 0 if checkpoint is None or checkpoint.examples_bytes is None else checkpoint.examples_bytes
         self._example_file = None if self._example_path is None else ExampleFile(self._example_path, length)
         if checkpoint is None:
             return
-        self.files, self.lines_read, self.finished = checkpoint.files, checkpoint.lines_read, checkpoint.finished
+        self.lines_read, self.finished = checkpoint.lines_read, checkpoint.finished
         self.digest = RunDigest(checkpoint.digest)
-        self.dead_letters = checkpoint.dead_letters
+        self.disorder = checkpoint.disorder
         self._previous_seconds = checkpoint.seconds
 
     def _restore_newest_checkpoint(self) -> ReplayCheckpoint | None:
@@ -314,53 +331,3 @@ class Replay:
             load_sinks(folder, self._sinks)
             return checkpoint
         return None
-
-    def _files_to_read(self, checkpoint: ReplayCheckpoint | None) -> Iterator[LogFile]:
-        """Select the files that are left to read, after those of the checkpoint."""
-        progress_by_path = {read.path: read for read in checkpoint.files} if checkpoint is not None else {}
-        given_paths = [file.identity.path for file in self._log_files]
-        for path in given_paths:
-            if given_paths.count(path) > 1:
-                raise UsageError(f"{path}: given twice: each file of a log is read once")
-        for file_progress in progress_by_path.values():
-            if not file_progress.done and file_progress.path not in given_paths:
-                raise UsageError(
-                    f"{file_progress.path}: the run stopped in the middle of this file: give it again,", Remedy.RESTART
-                )
-        previous: Path | None = None
-        for file in self._log_files:
-            progress = progress_by_path.get(file.identity.path)
-            if progress is not None:
-                _check_unchanged(file, progress)
-                if progress.done and file.identity.size == progress.size:
-                    continue
-            if checkpoint is not None and checkpoint.finished:
-                raise UsageError(
-                    f"{self._run_dir}: the run is finished (its last pages were flushed), so {file.path} cannot "
-                    "follow: flush only with the last part of a log,",
-                    Remedy.RESTART,
-                )
-            if checkpoint is not None and progress is not None:
-                # Its new lines must directly follow those that were read of it.
-                if previous is not None or progress is not checkpoint.files[-1]:
-                    previous_path = previous or checkpoint.files[-1].path
-                    raise UsageError(
-                        f"{file.path}: was read before {previous_path} and has grown since: "
-                        "put its new lines into a file of their own,",
-                        Remedy.RESTART,
-                    )
-                progress.done = False
-            previous = file.path
-            yield file
-
-
-def _check_unchanged(file: LogFile, progress: LogFileProgress) -> None:
-    """Check that a file that was read before still begins the same; it may have grown."""
-    head_bytes = min(progress.size, 1 << 16)
-    with open(progress.path, "rb") as handle:
-        head = hashlib.sha256(handle.read(head_bytes)).hexdigest()
-    if file.identity.size < progress.size or head != progress.sha256:
-        raise CheckpointError(
-            f"{file.path}: not the file that was read (its size or its first bytes differ): put the old one back,",
-            Remedy.RESTART,
-        )

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from prectr.state.aggregates import NEVER_UPDATED, LevelCounts, LevelSums
+from prectr.state.aggregates import NEVER_UPDATED, DecayedSums, LevelCounts
 from prectr.state.errors import Remedy, StateError
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity
 from prectr.state.read_only_view import read_live_store
@@ -50,11 +50,15 @@ class UserFeatures(NamedTuple):
 
 
 class QueryFeatures(NamedTuple):
-    """A query as of a time. `known`: whether the store has an entry. `clicks`: msgpack array of `QueryClick`."""
+    """A query as of a time.
+
+    known: whether the store has an entry. decayed: one for each half-life of the settings. clicks: msgpack array of
+    `QueryClick`.
+    """
 
     known: bool
     stats: LevelCounts
-    decayed: LevelSums
+    decayed: DecayedSums
     clicks: msgspec.Raw
 
 
@@ -69,13 +73,14 @@ def user_features_at(stored: bytes | None, ts: int, config: PipelineConfig) -> U
 
 def query_features_at(stored: bytes | None, ts: int, config: PipelineConfig) -> QueryFeatures:
     """Return a query's features at `ts` (ms) from the entry in an `aggregate` task's store."""
-    query, half_life = QueryAggregates(stored), config.half_life * 1000
+    query = QueryAggregates(stored)
+    half_lives = tuple(half_life * 1000 for half_life in config.half_lives)
     query.expire(ts, round(config.query_ttl * 1000))
-    query.apply_closed_pages(ts, half_life, config.query_clicks)
+    query.apply_closed_pages(ts, half_lives, config.query_clicks)
     return QueryFeatures(
         query.entry.updated_at != NEVER_UPDATED,
         query.entry.totals,
-        query.decayed_sums_at(ts, half_life),
+        query.decayed_sums_at(ts, half_lives),
         query.encoded_clicks(),
     )
 
@@ -137,9 +142,9 @@ class TaskStores:
 
     @property
     def max_event_time(self) -> int | None:
-        """The largest event time that a `join` task has accepted (ms); None before the first event."""
-        times = [meta.max_event_time for _, meta in self._joins.values() if meta.max_event_time is not None]
-        return max(times, default=None)
+        """The largest event time that a `join` task has come to (ms); None before the first event."""
+        times = [meta.clock.best_time for _, meta in self._joins.values()]
+        return max((time for time in times if time is not None), default=None)
 
     def user(self, user_id: str, ts: int, config: PipelineConfig) -> UserFeatures:
         """Return a user as of `ts` (ms); raises StateError if its task's store is not found."""

@@ -12,8 +12,8 @@ from prectr.state.private_files import open_private_file
 _BUFFER_BYTES: Final = 1 << 20
 
 
-class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """A rejected record.
+class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A rejected record, or several equal ones on consecutive lines.
 
     Attributes:
         value: its bytes, as base64 in JSON (of a line over 1 MiB the first 1 MiB + 1).
@@ -21,6 +21,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
         offset: its offset there; in a file the number of lines (rows) before it.
         reason: short code, used as a metric label.
         detail: what was wrong, as a sentence.
+        count: number of these records; the first is at `offset`.
     """
 
     value: bytes
@@ -29,6 +30,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     offset: int
     reason: str
     detail: str
+    count: int = 1
 
 
 class DeadLetterFile:

@@ -99,7 +99,7 @@ def test_losses_are_those_of_trainers_that_stop_at_the_change(
     frozen = Trainer(config)
     frozen.consume(examples[:until], 0)
     past = {example.query: example for example in examples[:until]}
-    empty = {"query_stats": (0,) * 8, "query_decayed": (0.0,) * 8, "query_clicks": msgspec.Raw(b"\x90")}
+    empty = {"query_stats": (0,) * 8, "query_decayed": ((0.0,) * 8,) * 3, "query_clicks": msgspec.Raw(b"\x90")}
     expected = {
         which: {mode: np.zeros(BINS_BEFORE + BINS_AFTER) for mode in (*MODES, "count")} for which in (True, False)
     }

@@ -9,7 +9,7 @@ import pytest
 
 from bench.stream.driver import Run
 from bench.stream.oracle import (
-    HALF_LIFE_MS,
+    HALF_LIVES_MS,
     CheckResult,
     CommittedRecord,
     ExpectedOutput,
@@ -118,7 +118,7 @@ def test_oracle_and_stages_agree(found: Found) -> None:
 
 
 def test_oracle_by_hand(tmp_path: Path) -> None:
-    later = T + WINDOW + HALF_LIFE_MS
+    later = T + WINDOW + HALF_LIVES_MS[-1]
     lines = [
         result_page("r1", "u1", T, items=("a", "b")),
         click("r1", "u1", T + 1, "b"),
@@ -133,8 +133,9 @@ def test_oracle_by_hand(tmp_path: Path) -> None:
     assert (first.labels, first.levels, first.user_activity) == (b"\0\1", b"\4\1", 0)
     assert (second.user_activity, second.user_stats, second.query_stats) == (1, (0,) * 8, (0,) * 8)
     assert third.user_stats == third.query_stats == (1, 0, 0, 2, 1, 0, 0, 0)
-    # One half-life after the first page's close; the second closed 3 ms later, which is nothing.
-    assert third.query_decayed == pytest.approx((0.5, 0, 0, 1.0, 0.5, 0, 0, 0), rel=1e-7)
+    # Seven days after the first page's close; the second closed 3 ms later, which is nothing.
+    for sums, left in zip(third.query_decayed, (2.0**-28, 2.0**-7, 0.5), strict=True):
+        assert sums == pytest.approx((left, 0, 0, 2 * left, left, 0, 0, 0), rel=1e-6)
     clicks = due.outcomes.clicks
     assert (clicks.received, clicks.joined, clicks.duplicate, clicks.orphan, clicks.late) == (4, 1, 1, 1, 1)
 
@@ -148,9 +149,9 @@ def changed(index: int, **fields: object) -> Callable[[list[Example]], list[Exam
 
 
 def nudged(examples: list[Example]) -> list[Example]:
-    index = next(index for index, example in enumerate(examples) if example.query_decayed[0] > 0)
-    sums = examples[index].query_decayed
-    return changed(index, query_decayed=(sums[0] * (1 + 1e-8), *sums[1:]))(examples)
+    index = next(index for index, example in enumerate(examples) if example.query_decayed[1][0] > 1)
+    quick, (first, *others), slow = examples[index].query_decayed
+    return changed(index, query_decayed=(quick, (first * (1 + 1e-8), *others), slow))(examples)
 
 
 @pytest.mark.parametrize(

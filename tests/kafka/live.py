@@ -6,6 +6,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from testkit.command import RunningCommand, environment, prectr, read_written_ex
 
 PARTITIONS = 3
 MODEL = "lr"
+IN_ORDER = ("--order", "given")
+"""The logs are out of order on purpose."""
 SESSION_TIMEOUT = "3"
 """Seconds after which a dead process's tasks move on."""
 CrashOrder = tuple[str, int] | Path
@@ -40,7 +43,7 @@ def result_of(report: dict[str, Any], examples: Path) -> RunResult:
 def replay_log(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> RunResult:
     """Replay a log."""
     out = folder / "replay.jsonl.gz"
-    flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out]
+    flags: list[str | Path] = ["--model", MODEL, "--partitions", str(partitions), "--examples", out, *IN_ORDER]
     report = run_replay_command(*log, *flags, *([] if flush else ["--no-flush"]), run_dir=folder / "replay")
     return result_of(report, out)
 
@@ -66,7 +69,7 @@ class Live:
         self._check_success(prectr("topics", "create", *self._system, "--partitions", str(self.partitions)))
 
     def load(self, *log: Path) -> None:
-        self._check_success(prectr("load", *log, *self._system))
+        self._check_success(prectr("load", *log, *IN_ORDER, *self._system))
 
     def delete_topics(self) -> None:
         """Delete the topics."""
@@ -104,6 +107,16 @@ class Live:
     def start_train(self, *flags: str, run: str = "train", crash: CrashOrder | None = None) -> RunningCommand:
         out: list[str | Path] = ["--run-dir", self.folder / run, "--model", MODEL]
         return self._start(["train", *self._system, *out, *flags], crash)
+
+    def start_ingest(self, *arguments: str | Path, crash: CrashOrder | None = None) -> RunningCommand:
+        """Start to ingest foreign topics: TOPIC=MAPPING and flags."""
+        return self._start(
+            [
+                *("ingest", *arguments, *self._system, "--group-prefix", self.prefix),
+                *("--session-timeout", SESSION_TIMEOUT),
+            ],
+            crash,
+        )
 
     def train_and_read(self, *flags: str, run: str = "train") -> RunResult:
         """Train to the end, write the examples, and return the result."""
@@ -156,8 +169,9 @@ class Live:
     def _start(self, command: list[str | Path], crash: CrashOrder | None, **settings: str) -> RunningCommand:
         # To a file: a full pipe would block the process.
         arguments = [str(part) for part in command]
-        work_dir = Path(arguments[arguments.index("--state-dir" if "stream" in arguments else "--run-dir") + 1])
-        log = self.folder / "stderr" / f"{len(self._logs):02d}-{work_dir.name}.log"
+        folders = [each for flag, each in pairwise(arguments) if flag in ("--state-dir", "--run-dir")]
+        name = Path(folders[0]).name if folders else arguments[0]
+        log = self.folder / "stderr" / f"{len(self._logs):02d}-{name}.log"
         log.parent.mkdir(exist_ok=True)
         process = RunningCommand(
             [*_crash_arguments(crash), *arguments],

@@ -1,11 +1,13 @@
 """Small seeded logs, and places to cut them."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 from testkit.command import prectr, write_log
 from tests.oracle.contract import partition_of
+from tests.oracle.other_forms import in_another_form
 from tests.oracle.world import WINDOW, Disorder, make_world
 
 LATENESS = 5_000
@@ -16,6 +18,18 @@ def simulated(folder: Path, pages: int = 1_500, seed: int = 5) -> Path:
     done = prectr("simulate", "--pages", str(pages), "--days", "2", "--seed", str(seed), "--out", log)
     assert done.returncode == 0, done.stderr
     return log
+
+
+def of_many_forms(folder: Path, pages: int = 300) -> Path:
+    """A simulated log with sessions, features, other actions, searches without hits and times of every form."""
+    rng = random.Random(pages)
+    lines = simulated(folder, pages).read_bytes().splitlines()
+    changed = [
+        new
+        for line in lines
+        for new in (in_another_form(rng, line) if rng.random() < 0.5 and _read(line) is not None else [line])
+    ]
+    return write_log(folder / f"of-many-forms-{pages}.jsonl", changed)
 
 
 def adversarial(folder: Path, pages: int = 1_000, seed: int = 21) -> Path:

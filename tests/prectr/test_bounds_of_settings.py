@@ -53,9 +53,9 @@ def corners(config: type) -> list[tuple[str, object]]:
     """Every numeric setting of a configuration with each of its bounds."""
     found: list[tuple[str, object]] = []
     for name, field in fields_of(config).items():
-        if field.kind in (int, float, tuple[int, ...]):
+        if field.kind in (int, float, tuple[int, ...], tuple[float, ...]):
             numbers = (field.setting.ge, AFFORDABLE.get(name, field.setting.le))
-            found += [(name, [number] if field.kind == tuple[int, ...] else number) for number in numbers]
+            found += [(name, [number] if isinstance(field.default, tuple) else number) for number in numbers]
     return found
 
 

@@ -1,5 +1,7 @@
 """Keys that sort like the values they encode, msgpack arrays, counts and decayed sums."""
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -7,13 +9,12 @@ from hypothesis import strategies as st
 
 from prectr.state.aggregates import (
     NO_COUNTS,
-    NO_SUMS,
     LevelCounts,
     LevelSums,
     add_counts,
-    add_sums,
     count_levels,
     decay,
+    decay_and_add,
 )
 from prectr.state.encoding import append_bounded, encode_array, encode_order_key
 
@@ -88,29 +89,40 @@ _counts = st.tuples(*[st.integers(0, 1 << 40)] * 8)
 def test_counts_add_level_by_level(a: LevelCounts, b: LevelCounts) -> None:
     assert add_counts(a, b) == tuple(x + y for x, y in zip(a, b, strict=True))
     assert add_counts(a, NO_COUNTS) == a
-    assert add_sums(NO_SUMS, b) == tuple(float(x) for x in b)
 
 
 def test_sums_halve_with_every_half_life() -> None:
     sums: LevelSums = (8.0, 4.0, 2.0, 1.0, 0.0, 16.0, 1.5, 3.0)
-    week = 7 * 86_400_000
-    assert decay(sums, 1000, 1000 + week, week) == (4.0, 2.0, 1.0, 0.5, 0.0, 8.0, 0.75, 1.5)
-    assert decay(sums, 1000, 1000 + 3 * week, week) == (1.0, 0.5, 0.25, 0.125, 0.0, 2.0, 0.1875, 0.375)
+    day = 86_400_000
+    two_days, one_day = decay((sums, sums), 1000, 1000 + 2 * day, (2 * day, day))
+    assert two_days == (4.0, 2.0, 1.0, 0.5, 0.0, 8.0, 0.75, 1.5)
+    assert one_day == (2.0, 1.0, 0.5, 0.25, 0.0, 4.0, 0.375, 0.75)
+    added = decay_and_add((sums, sums), 1000, 1000 + 2 * day, (2 * day, day), (1, 0, 0, 2, 0, 0, 0, 1))
+    assert added == ((5.0, 2.0, 1.0, 2.5, 0.0, 8.0, 0.75, 2.5), (3.0, 1.0, 0.5, 2.25, 0.0, 4.0, 0.375, 1.75))
 
 
-@given(st.integers(0, 1 << 45), st.integers(0, 1 << 45), st.floats(1.0, 1e12))
-def test_sums_decay_as_two_to_minus_the_time_over_the_half_life(since: int, at: int, half_life: float) -> None:
+@given(
+    st.integers(0, 1 << 45),
+    st.integers(0, 1 << 45),
+    st.lists(st.floats(1.0, 1e12), min_size=1, max_size=8),
+    st.tuples(*[st.integers(0, 200)] * 8),
+)
+def test_sums_decay_as_two_to_minus_the_time_over_the_half_life(
+    since: int, at: int, half_lives: list[float], counts: LevelCounts
+) -> None:
     sums: LevelSums = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    factor = 2.0 ** (-max(0, at - since) / half_life) if (at - since) / half_life < 1000 else None
-    found = decay(sums, since, at, half_life)
-    if factor is not None:
-        assert found == pytest.approx([value * factor for value in sums], rel=1e-12)
-    else:
-        assert max(found) < 1e-290
+    found = decay((sums,) * len(half_lives), since, at, half_lives)
+    added = decay_and_add((sums,) * len(half_lives), since, at, half_lives, counts)
+    assert len(found) == len(added) == len(half_lives)
+    for half_life, one, other in zip(half_lives, found, added, strict=True):
+        factor = math.exp2(-max(0, at - since) / half_life)
+        assert one == pytest.approx([value * factor for value in sums], rel=1e-12)
+        assert other == pytest.approx([value * factor + count for value, count in zip(sums, counts, strict=True)])
 
 
 def test_an_earlier_time_leaves_the_sums_as_they_are() -> None:
     sums: LevelSums = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    assert decay(sums, 1000, 999, 1.0) == sums
-    assert decay(sums, 1000, 1000, 1.0) == sums
-    assert add_sums(sums, (1, 0, 0, 0, 0, 0, 0, 2)) == (2.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0)
+    assert decay((sums,), 1000, 999, (1.0,)) == (sums,)
+    assert decay((sums,), 1000, 1000, (1.0,)) == (sums,)
+    added = decay_and_add((sums,), 1000, 999, (1.0,), (1, 0, 0, 0, 0, 0, 0, 2))
+    assert added == ((2.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0),)

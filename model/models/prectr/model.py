@@ -22,18 +22,20 @@ from prectr.model.features.aggregate_features import (
     category_features,
     query_features,
     query_level_shares,
+    recent_shifts,
     user_features,
 )
 from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.exposed_pairs import ExposedPairs
 from prectr.model.features.exposure import EXPOSURE_FEATURES, ExposureSketch
-from prectr.model.features.hashed_features import Indices, position_table, weight_table
+from prectr.model.features.hashed_features import Indices, position_table, recency_indices, recency_table, weight_table
 from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.gradients import Gradients
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.linear import Linear
 from prectr.model.layers.mlp import LOG_POSITION, POSITION_ONE_HOT, EmbeddingLayout, position_features
 from prectr.model.layers.sparse_optimizers import ScAdagrad
+from prectr.model.models.candidate_levels import borrow_logits
 from prectr.model.models.dnn import embedding_table
 from prectr.model.models.neural import NeuralModel, OnlineState
 from prectr.model.models.online_model import ForwardOutput
@@ -143,7 +145,8 @@ class Prectr(NeuralModel):
     def indices(self, batch: Batch) -> dict[str, Indices]:
         """The rows of each table, as `lookup` lays them out."""
         config = self._config
-        return lookup_indices(batch, config.embedding_rows, config.wide_rows, cold_start=self._components.cold_start)
+        rows = lookup_indices(batch, config.embedding_rows, config.wide_rows, cold_start=self._components.cold_start)
+        return rows | {"recency": recency_indices(batch)} if self._components.query_aggregates else rows
 
     def forward(self, batch: Batch) -> ForwardOutput:
         """Score the batch as shown, and compute the losses of that score."""
@@ -184,6 +187,7 @@ class Prectr(NeuralModel):
             click_given_level=sigmoid(to_numpy(output.conditional_logits)),
             incentive=to_numpy(output.inputs.incentive) if self.incentive is not None else None,
             rates=batch.rates,
+            learned_levels=self.learned_levels(),
         )
 
     def training_state(self) -> dict[str, Tensor]:
@@ -200,6 +204,8 @@ class Prectr(NeuralModel):
         inputs = self._conditional_inputs(batch, encodings, looked_up)
         pair_embeddings = encodings.pair_embedding.index_select(0, encodings.inverse)
         conditional = self.conditional(batch, inputs, pair_embeddings)
+        if not batch.exposed:
+            conditional = borrow_logits(conditional, self.learned_levels())
         level_logits = self.relevance_head(encodings.pair_embedding)
         impression_level_logits = level_logits.index_select(0, encodings.inverse)
         if self.exposure is not None and inputs.exposure_features is not None:
@@ -238,6 +244,8 @@ class Prectr(NeuralModel):
             linear_terms = linear_terms + self.exposure.click_log_odds(exposure_features)
         if self.aggregates is not None:
             linear_terms = linear_terms + self.aggregates(category[0], [*query, *user])
+        if self._components.query_aggregates:
+            linear_terms = linear_terms + self._recency_term(batch, looked_up["recency"])
         incentive = torch.zeros_like(linear_terms)
         if self.incentive is not None:
             layout = EmbeddingLayout.of(batch)
@@ -258,6 +266,11 @@ class Prectr(NeuralModel):
             incentive,
             exposure_features,
         )
+
+    def _recency_term(self, batch: Batch, weights: Tensor) -> Tensor:
+        """float32[N, 4]: the query's recent shifts at each level, weighted; weights: float32[H, 1]."""
+        intercept, slope = (self.tensor(shift) @ weights for shift in recent_shifts(batch))
+        return intercept + slope * self.centered_levels
 
     def _position_features(self, batch: Batch) -> Tensor:
         """float32[N, 21]: the position features without the level, which the mixture is over."""
@@ -316,6 +329,8 @@ def _tables(config: TrainerConfig, components: Components, device: torch.device)
     }
     if components.cold_start:
         tables["pair"] = weight_table(config, ScAdagrad(config.pair_prior), device)
+    if components.query_aggregates:
+        tables["recency"] = recency_table(config, device)
     return tables
 
 

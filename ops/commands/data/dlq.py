@@ -1,4 +1,4 @@
-"""`prectr dlq`: lists, shows, exports and retries the dead letters of the live system."""
+"""`prectr dlq`: lists, shows and exports dead letters of the live system or of a replay, and retries live ones."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import typer
 
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import JsonFile, KafkaOptions
+from prectr.ops.cli.options import DeadLetterOptions, JsonFile, KafkaOptions
 from prectr.ops.cli.output import stdout_console
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.cli.terminal_escape import printable, printable_value
@@ -20,6 +20,8 @@ from prectr.state.errors import PrectrError, UsageError
 
 if TYPE_CHECKING:
     from prectr.stream.kafka.dlq.retry import ByReason, ByRef, FromFile, RetryResult
+    from prectr.stream.kafka.dlq.summary import DeadLetterSummary
+    from prectr.stream.replay.run_dead_letters import RunDeadLetterSummary
 
 app = typer.Typer(
     add_completion=False,
@@ -43,66 +45,66 @@ def dlq() -> None:
 @app.command("list")
 @with_option_groups
 def list_dead_letters(
-    kafka: KafkaOptions,
+    source: DeadLetterOptions,
     reason: Reason = None,
     limit: Annotated[int, typer.Option(min=0, max=10_000, help="Number of newest dead letters to list.")] = 10,
     json: JsonFile = None,
 ) -> None:
-    """Count dead letters by reason, topic and partition, and list the newest ones without their content.
+    """Count dead letters by reason and source, and list the newest ones without their content.
 
     Example: prectr dlq list --bootstrap localhost:9092 --reason missing_field
-    """
-    from rich.table import Table  # noqa: PLC0415
 
+    Of a replay: prectr dlq list --run-dir run
+    """
+    run_dir = source.replay()
+    if run_dir is not None:
+        from prectr.stream.replay.run_dead_letters import summarise_run  # noqa: PLC0415
+
+        with _progress("dead letters") as progress:
+            of_run = summarise_run(run_dir, progress, reason=reason, limit=limit)
+        write_json(json, of_run)
+        _print_run_summary(of_run, reason)
+        return
     from prectr.stream.kafka.dlq.summary import summarise  # noqa: PLC0415
 
     with _progress("dead letters") as progress:
-        found = summarise(kafka.connection(), kafka.topics(), progress, reason=reason, limit=limit)
+        found = summarise(source.connection(), source.topics(), progress, reason=reason, limit=limit)
     write_json(json, found)
-    console = stdout_console(highlight=False, markup=False)
-    with_reason = f" with reason {printable(reason)}" if reason is not None else ""
-    console.print(f"{found.dead_letters:,} dead letters{with_reason}, {found.retried:,} of them retried")
-    if found.counts:
-        table = Table("reason", "topic", "partition", "dead letters", "retried")
-        for count in found.counts:
-            counts = str(count.partition), f"{count.dead_letters:,}", f"{count.retried:,}"
-            table.add_row(printable(count.reason), printable(count.topic), *counts)
-        console.print(table)
-    if found.newest:
-        table = Table(
-            "dead letter", "reason", "topic", "partition", "offset", "bytes", "time (UTC)", "", title="Newest"
-        )
-        for entry in found.newest:
-            source = printable(entry.topic), str(entry.partition), str(entry.offset)
-            retried = "retried" if entry.retried else ""
-            table.add_row(
-                entry.dead_letter,
-                printable(entry.reason),
-                *source,
-                f"{entry.size:,}",
-                timestamp(entry.timestamp),
-                retried,
-            )
-        console.print(table)
+    _print_summary(found, reason)
 
 
 @app.command()
 @with_option_groups
 def show(
-    dead_letter: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as shown by `prectr dlq list`.")],
-    kafka: KafkaOptions,
+    dead_letter: Annotated[
+        str, typer.Argument(help="PARTITION:OFFSET, or the number in a replay, as shown by `prectr dlq list`.")
+    ],
+    source: DeadLetterOptions,
     raw: Annotated[Path | None, typer.Option(help="Write the original bytes to this file instead.")] = None,
     json: JsonFile = None,
 ) -> None:
-    """Show a dead letter: reason, source, headers, key and value.
+    """Show a dead letter: reason, source and value; of the live system also headers and key.
 
     Example: prectr dlq show 0:17 --bootstrap localhost:9092
+
+    Of a replay: prectr dlq show 17 --run-dir run
     """
+    run_dir = source.replay()
+    if run_dir is not None:
+        from prectr.stream.replay.run_dead_letters import find_run_dead_letter  # noqa: PLC0415
+
+        letter = find_run_dead_letter(run_dir, dead_letter)
+        write_json(json, letter)
+        typer.echo(f"reason   {printable(letter.reason)}: {printable(letter.detail)}")
+        others = f", and {letter.count - 1:,} equal ones after it" if letter.count > 1 else ""
+        typer.echo(f"source   {printable(letter.topic)} line {letter.offset + 1}{others}")
+        _show_value(letter.value, raw)
+        return
     from prectr.stream.kafka.dlq.reader import find_dead_letter  # noqa: PLC0415
     from prectr.stream.kafka.dlq.records import parse_ref  # noqa: PLC0415
 
     ref = parse_ref(dead_letter)
-    found = find_dead_letter(kafka.connection(), kafka.topics(), ref)
+    found = find_dead_letter(source.connection(), source.topics(), ref)
     write_json(json, found)
     typer.echo(f"ref      {ref}, {timestamp(found.timestamp)} UTC")
     typer.echo(f"reason   {printable(found.reason)}: {printable(found.detail)}")
@@ -110,33 +112,40 @@ def show(
     for name, value in found.headers:
         typer.echo(f"header   {printable(name)}: {printable(value)}")
     typer.echo(f"key      {printable(found.key) if found.key is not None else '(none)'}")
-    if raw is not None:
-        raw.write_bytes(found.value)
-        typer.echo(f"value    {len(found.value):,} bytes, written to {raw}")
-    else:
-        typer.echo(f"value    {len(found.value):,} bytes\n{printable_value(found.value)}")
+    _show_value(found.value, raw)
 
 
 @app.command()
 @with_option_groups
 def export(
-    kafka: KafkaOptions,
+    source: DeadLetterOptions,
     out: Annotated[Path, typer.Option(help="File to write, .jsonl; must not exist yet.")],
     reason: Reason = None,
     json: JsonFile = None,
 ) -> None:
-    """Write the dead letters that were not retried yet to a file, to be corrected and sent with `retry --file`.
+    """Write dead letters to a file, to be corrected; live, those that were not retried yet, for `retry --file`.
 
     One dead letter per line. Correct the field `event`; if the value is not JSON, fill it in from the field `text`.
 
     Example: prectr dlq export --bootstrap localhost:9092 --reason missing_field --out dead-letters.jsonl
-    """
-    from prectr.stream.kafka.dlq.export import export_dead_letters  # noqa: PLC0415
 
-    with _progress("export") as progress:
-        count = export_dead_letters(kafka.connection(), kafka.topics(), out, progress, reason=reason)
+    Of a replay: prectr dlq export --run-dir run --out dead-letters.jsonl
+    """
+    run_dir = source.replay()
+    if run_dir is not None:
+        from prectr.stream.replay.run_dead_letters import export_run_dead_letters  # noqa: PLC0415
+
+        with _progress("export") as progress:
+            count = export_run_dead_letters(run_dir, out, progress, reason=reason)
+        todo = f"correct each `event`; jq -c .event {out} then writes a log"
+    else:
+        from prectr.stream.kafka.dlq.export import export_dead_letters  # noqa: PLC0415
+
+        with _progress("export") as progress:
+            count = export_dead_letters(source.connection(), source.topics(), out, progress, reason=reason)
+        todo = f"correct each `event`, then run prectr dlq retry --file {out}"
     write_json(json, {"dead_letters": count, "file": str(out)})
-    typer.echo(f"{out}: {count:,} dead letters; correct each `event`, then run prectr dlq retry --file {out}")
+    typer.echo(f"{out}: {count:,} dead letters; {todo}")
 
 
 @app.command()
@@ -189,6 +198,65 @@ def retry(
             f"{result.rejected:,} not sent, first {first.source}: {first.reason}; correct them with `prectr dlq export`"
             " and `prectr dlq retry --file`"
         )
+
+
+def _print_summary(found: "DeadLetterSummary", reason: str | None) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    console = stdout_console(highlight=False, markup=False)
+    console.print(f"{found.dead_letters:,} dead letters{_with_reason(reason)}, {found.retried:,} of them retried")
+    if found.counts:
+        table = Table("reason", "topic", "partition", "dead letters", "retried")
+        for count in found.counts:
+            counts = str(count.partition), f"{count.dead_letters:,}", f"{count.retried:,}"
+            table.add_row(printable(count.reason), printable(count.topic), *counts)
+        console.print(table)
+    if found.newest:
+        table = Table(
+            "dead letter", "reason", "topic", "partition", "offset", "bytes", "time (UTC)", "", title="Newest"
+        )
+        for entry in found.newest:
+            source = printable(entry.topic), str(entry.partition), str(entry.offset)
+            retried = "retried" if entry.retried else ""
+            table.add_row(
+                entry.dead_letter,
+                printable(entry.reason),
+                *source,
+                f"{entry.size:,}",
+                timestamp(entry.timestamp),
+                retried,
+            )
+        console.print(table)
+
+
+def _print_run_summary(found: "RunDeadLetterSummary", reason: str | None) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    console = stdout_console(highlight=False, markup=False)
+    console.print(f"{found.dead_letters:,} rejected records{_with_reason(reason)}")
+    if found.counts:
+        table = Table("reason", "file", "records")
+        for count in found.counts:
+            table.add_row(printable(count.reason), printable(count.file), f"{count.dead_letters:,}")
+        console.print(table)
+    if found.newest:
+        table = Table("dead letter", "reason", "detail", "file", "line", "records", "bytes", title="Newest")
+        for entry in found.newest:
+            texts = (printable(text) for text in (entry.reason, entry.detail, entry.file))
+            table.add_row(str(entry.dead_letter), *texts, str(entry.line), f"{entry.records:,}", f"{entry.size:,}")
+        console.print(table)
+
+
+def _with_reason(reason: str | None) -> str:
+    return f" with reason {printable(reason)}" if reason is not None else ""
+
+
+def _show_value(value: bytes, raw: Path | None) -> None:
+    if raw is not None:
+        raw.write_bytes(value)
+        typer.echo(f"value    {len(value):,} bytes, written to {raw}")
+    else:
+        typer.echo(f"value    {len(value):,} bytes\n{printable_value(value)}")
 
 
 def _selection(dead_letters: list[str] | None, reason: str | None, file: Path | None) -> "ByRef | ByReason | FromFile":

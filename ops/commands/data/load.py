@@ -7,10 +7,11 @@ import typer
 
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import JsonFile, KafkaOptions
+from prectr.ops.cli.options import FileOrder, JsonFile, KafkaOptions, OrderChoice
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.json_file import write_json
 from prectr.state.errors import PrectrError, UsageError
+from prectr.stream.readers import check_log
 
 if TYPE_CHECKING:
     from prectr.stream.kafka.io.log_loader import LoadResult
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @with_option_groups
 def load(
-    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns, read in this order.")],
+    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns.")],
     kafka: KafkaOptions,
     speed: Annotated[
         str, typer.Option(help="Seconds of event time to send per second, or max: as fast as possible.")
@@ -26,6 +27,7 @@ def load(
     skip_lines: Annotated[
         int, typer.Option(min=0, help="Lines of the log to skip; an interrupted load prints the number.")
     ] = 0,
+    order: FileOrder = OrderChoice.TIME,
     json: JsonFile = None,
 ) -> None:
     """Send every line of a log to the topic search-events, keyed by user.
@@ -38,6 +40,7 @@ def load(
     from prectr.stream.kafka.io.log_loader import load as send  # noqa: PLC0415
 
     pace = _parse_speed(speed)
+    check_log(files)
     topics = kafka.topics()
     with progress_bar("load", 1.0) as bar, stop_signals() as stop:
         loaded = send(
@@ -46,6 +49,7 @@ def load(
             topics,
             speed=pace,
             skip_lines=skip_lines,
+            order=order.value,
             progress=lambda done, total: bar.update(done / total if total else 1.0),
             stop=stop,
         )

@@ -6,19 +6,30 @@ from typing import Annotated
 import typer
 
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import CheckpointInterval, ConfigFile, JsonFile, MetricsPort, TrainingOptions
+from prectr.ops.cli.options import (
+    CheckpointInterval,
+    ConfigFile,
+    FileOrder,
+    JsonFile,
+    MetricsPort,
+    OrderChoice,
+    TrainingOptions,
+)
 from prectr.ops.json_file import write_json
 from prectr.ops.settings.loader import load_settings
 from prectr.ops.settings.option import setting_option
+from prectr.state.errors import PrectrError
+from prectr.stream.readers import check_log
 
 
 @with_option_groups
 def replay(
-    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns, read in this order.")],
+    files: Annotated[list[str], typer.Argument(help="Logs: files, folders or patterns.")],
     run_dir: Annotated[Path, typer.Option(help="Folder for state, checkpoints and the report.")],
     training: TrainingOptions,
     without: Annotated[str | None, setting_option("without", "Comma-separated, such as incentive,aggregates.")] = None,
     partitions: Annotated[str | None, setting_option("partitions")] = None,
+    order: FileOrder = OrderChoice.TIME,
     no_train: Annotated[
         bool, typer.Option("--no-train", help="Train no model; with --examples, write examples only.")
     ] = False,
@@ -45,22 +56,32 @@ def replay(
 
     After a crash, rerun the same command: it resumes from the last checkpoint and gives bit-identical results.
 
-    Example: prectr replay log.jsonl.gz --run-dir run --model wide-deep+ --batch-span 1d
+    Example: prectr replay log.jsonl.gz --run-dir run --model prectr-v2,lr
     """
+    # Before anything that takes seconds to import: most mistakes are in what is given.
+    settings = load_settings(config, training.settings() | {"without": without, "partitions": partitions})
+    check_log(files)
+
+    from prectr.ops.report.log.health import has_valid_events  # noqa: PLC0415
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415 (--help needs neither matplotlib nor rich)
+    from prectr.ops.training.batch_span import settle_batch_span  # noqa: PLC0415 (it reads the log)
     from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import)
     from prectr.stream.replay.runner import RunnerOptions  # noqa: PLC0415
 
-    settings = load_settings(config, training.settings() | {"without": without, "partitions": partitions})
+    models = [] if no_train else training.models or [settings.trainer.model]
     report, page = run_replay(
         files,
         run_dir,
-        settings,
-        models=[] if no_train else training.models or [settings.trainer.model],
+        settle_batch_span(settings, files, run_dir, models, restart=restart),
+        models=models,
         truth=truth,
         flush=not no_flush,
-        options=RunnerOptions(examples=examples, restart=restart, checkpoint_interval=checkpoint_interval),
+        options=RunnerOptions(
+            order=order.value, examples=examples, restart=restart, checkpoint_interval=checkpoint_interval
+        ),
         metrics_port=metrics_port,
     )
     write_json(json, report)
     print_report(report, page)
+    if report.outcomes.records and not has_valid_events(report.outcomes):
+        raise PrectrError(f"no record of the log is a valid event; they are in {run_dir / 'dead-letters.jsonl'}")

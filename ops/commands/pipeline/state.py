@@ -11,6 +11,7 @@ from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.report.numbers import timestamp
 from prectr.state.aggregates import LEVELS
+from prectr.state.setting import format_duration
 from prectr.stream.serving.query_lookup import QueryLookup, look_up_query
 
 app = typer.Typer(
@@ -52,29 +53,22 @@ def _print(found: QueryLookup) -> None:
     table = Table(
         title=f"{escape(printable(found.query))} (partition {found.partition}, last page closed {last_close})"
     )
-    for column in (
-        "level",
-        "impressions",
-        "clicks",
-        "click rate",
-        "decayed impressions",
-        "decayed clicks",
-        "decayed rate",
-    ):
+    for column in ("level", "impressions", "clicks", "click rate"):
         table.add_column(column, justify="right")
+    for half_life in found.half_lives:
+        table.add_column(f"decayed, {format_duration(half_life)}", justify="right")
     for level in LEVELS:
         impressions, clicks = found.totals[level - 1], found.totals[level + 3]
-        decayed_impressions, decayed_clicks = found.decayed_sums[level - 1], found.decayed_sums[level + 3]
+        decayed = [(sums[level - 1], sums[level + 3]) for sums in found.decayed_sums]
         table.add_row(
             str(level),
             f"{impressions:,}",
             f"{clicks:,}",
             _rate(clicks, impressions),
-            f"{decayed_impressions:,.1f}",
-            f"{decayed_clicks:,.1f}",
-            _rate(decayed_clicks, decayed_impressions),
+            *(f"{shown:,.1f} / {clicked:,.1f} / {_rate(clicked, shown)}" for shown, clicked in decayed),
         )
     console.print(table)
+    console.print("Decayed, by half-life: impressions / clicks / click rate.")
     if found.unapplied_pages:
         console.print(
             f"{found.unapplied_pages:,} closed pages ({sum(found.unapplied_counts[:4]):,} impressions, "

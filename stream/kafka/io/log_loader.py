@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.kafka.client.client import Connection, close_producer
 from prectr.stream.kafka.client.topics import Topics, fetch_max_message_bytes, partition_count
-from prectr.stream.readers import LogFile, open_log
+from prectr.stream.readers import LogBatch, LogFile, LogPart, Order, open_log, read_in_order
 
 _MAX_BATCH_LINES: Final = 1024
 _PACED_BATCH_LINES: Final = 32
@@ -96,6 +96,7 @@ def load(
     *,
     speed: float | None = None,
     skip_lines: int = 0,
+    order: Order = "time",
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> LoadResult:
@@ -107,6 +108,7 @@ def load(
     Args:
         speed: seconds of event time per second; None for no limit.
         skip_lines: lines from the start of the log that are loaded already.
+        order: of the lines of several files: merged by event time, or file after file as given.
         progress: called with the bytes read, and their total.
 
     Raises:
@@ -121,7 +123,8 @@ def load(
         try:
             try:
                 lines = _MAX_BATCH_LINES if speed is None else _PACED_BATCH_LINES
-                for batch in _batches(log, lines, skip_lines, result, progress):
+                batches = read_in_order([LogPart(file, index) for index, file in enumerate(log)], lines, order=order)
+                for batch in _batches(log, batches, skip_lines, result, progress):
                     loader.send(batch)
                     if stop():
                         break
@@ -139,28 +142,33 @@ def _loaded(result: LoadResult) -> str:
 
 
 class _Batch(msgspec.Struct):
-    """Consecutive lines of a file, numbered from 1."""
+    """Consecutive lines of the log; places: the file and the number, from 1, of each."""
 
-    file: str
-    first_line: int
     lines: list[bytes]
+    places: list[tuple[str, int]]
 
 
 def _batches(
-    log: Sequence[LogFile], lines: int, skip_lines: int, result: LoadResult, progress: Callable[[int, int], None]
+    log: Sequence[LogFile],
+    batches: Iterable[LogBatch],
+    skip_lines: int,
+    result: LoadResult,
+    progress: Callable[[int, int], None],
 ) -> Iterator[_Batch]:
     """Yield the lines of all files after the first `skip_lines`."""
     total = sum(file.identity.size for file in log)
-    read = 0
-    for file in log:
-        for found in file.batches(batch_lines=lines):
-            skipped = min(skip_lines, len(found.lines))
-            skip_lines -= skipped
-            result.lines += skipped
-            if skipped < len(found.lines):
-                yield _Batch(str(file.path), found.first_line + skipped + 1, found.lines[skipped:])
-            progress(read + file.bytes_read, total)
-        read += file.identity.size
+    for found in batches:
+        skipped = min(skip_lines, len(found.lines))
+        skip_lines -= skipped
+        result.lines += skipped
+        if skipped < len(found.lines):
+            places = [
+                (str(log[run.file].path), run.first_line + number)
+                for run in found.runs
+                for number in range(1, run.lines + 1)
+            ]
+            yield _Batch(found.lines[skipped:], places[skipped:])
+        progress(sum(file.bytes_read for file in log), total)
     if skip_lines:
         raise UsageError(f"{skip_lines:,} of the lines to skip are beyond the end of the log: is it the same log?")
 
@@ -192,11 +200,11 @@ class _Loader:
         users = [event.user_id for event in events]
         in_flight = _InFlightBatch(len(batch.lines), sum(map(len, batch.lines)), [])
         rows = zip(events, batch.lines, users, partitions_of(users, self._partitions), strict=True)
-        for number, (event, line, user, partition) in enumerate(rows, batch.first_line):
+        for (file, number), (event, line, user, partition) in zip(batch.places, rows, strict=True):
             if self._speed is not None and not isinstance(event, InvalidEvent):
                 self._wait_for_pace(event.ts, self._speed)
             key = None if user is None else user.encode()
-            description = OversizedLine(batch.file, number, len(line))
+            description = OversizedLine(file, number, len(line))
             if not self._fits(line, key):
                 self._result.add_oversized(description)
                 continue

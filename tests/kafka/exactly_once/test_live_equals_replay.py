@@ -9,7 +9,7 @@ import pytest
 from testkit.command import write_log
 from tests.kafka.live import Live, RunResult, replay_log
 from tests.kafka.parts import late_records, lines_of, partition_of_line, split_in_three
-from tests.kafka.worlds import adversarial, simulated, split_orderly_log
+from tests.kafka.worlds import adversarial, of_many_forms, simulated, split_orderly_log
 
 pytestmark = pytest.mark.usefixtures("broker")
 
@@ -30,6 +30,17 @@ def test_any_number_of_processes_equals_replay(processes: int, live: Live, world
     live.load(world)
     live.stream(processes, "--flush")
     assert live.train_and_read("--flush") == expected
+
+
+def test_sessions_features_actions_and_empty_pages_equal_replay(live: Live, tmp_path: Path) -> None:
+    log = of_many_forms(tmp_path)
+    live.create()
+    live.load(log)
+    live.stream(1, "--flush")
+    read = live.train_and_read("--flush")
+    assert read == replay_log(tmp_path, log)
+    assert read.outcomes["pages"]["empty"] > 10
+    assert read.outcomes["clicks"]["other_action"] > 3
 
 
 @pytest.mark.several

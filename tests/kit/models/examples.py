@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from prectr.model.config import TrainerConfig
+from prectr.state.aggregates import DecayedSums, LevelCounts
 from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.records import Example, QueryClick, UserClick
 
@@ -17,6 +18,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def small_config(**settings: object) -> TrainerConfig:
     """Small tables, so that a trainer is made in no time."""
     values: dict[str, object] = {
+        "model": "wide-deep+",
         "batch_pages": 4,
         "embedding_rows": 4096,
         "wide_rows": 4096,
@@ -48,18 +50,20 @@ def _example(number: int, ts: int, random: np.random.Generator) -> Example:
     rates = [0.1 * level / place**0.5 for place, level in enumerate(levels, 1)]
     history = [_past_click(ts, random) for _ in range(int(random.integers(0, 6)))]
     page = ResultPage(f"r{number:05}", f"user {random.integers(12)}", query, ts, items)
+    labels = bytes(int(random.random() < rate) for rate in rates)
+    user_stats, query_stats = _counts(random), _counts(random)
     return Example(
         closes_at=ts + WINDOW,
         request_id=page.request_id,
         user_id=page.user_id,
         ts=ts,
         query=query,
-        labels=bytes(int(random.random() < rate) for rate in rates),
+        labels=labels,
         levels=levels,
         user_activity=len(history),
-        user_stats=_counts(random),
-        query_stats=_counts(random),
-        query_decayed=(0.0,) * 8,
+        user_stats=user_stats,
+        query_stats=query_stats,
+        query_decayed=_decayed(query_stats, number),
         history=msgspec.Raw(_encode(history)),
         query_clicks=msgspec.Raw(_encode([QueryClick(ts, "item 1", 4, None, None, None)])),
         page=msgspec.Raw(_encode(page)),
@@ -88,6 +92,14 @@ def _counts(random: np.random.Generator) -> tuple[int, int, int, int, int, int, 
     impressions = random.integers(0, 30, 4)
     clicks = random.binomial(impressions, 0.2)
     return tuple(int(count) for count in (*impressions, *clicks))  # type: ignore[return-value]
+
+
+def _decayed(counts: LevelCounts, number: int) -> DecayedSums:
+    """What is left of the counts at three half-lives: less at a shorter one, and more of the clicks."""
+    random = np.random.default_rng([number, 1])  # apart from the draws of the page
+    left = np.sort(random.uniform(0.0, 0.5, (3, 4)), axis=0)
+    shares = np.concatenate([left, left * random.uniform(1.0, 2.0, (3, 4))], axis=1)
+    return msgspec.convert((shares * counts).tolist(), DecayedSums)
 
 
 def with_labels(example: Example, labels: Sequence[int]) -> Example:

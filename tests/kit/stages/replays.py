@@ -12,6 +12,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.readers import Order
 from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.runner import Replay, RunnerOptions
 
@@ -58,6 +59,13 @@ class ReplayResult(NamedTuple):
     top_queries: list[Any]
 
 
+def _named_config(pipeline: PipelineConfig) -> dict[str, str]:
+    return {
+        "partitions": str(pipeline.partitions),
+        "half_lives": msgspec.json.encode(pipeline.half_lives).decode(),
+    }
+
+
 def open_replay(
     log: Sequence[Path],
     run_dir: Path,
@@ -67,18 +75,22 @@ def open_replay(
     examples: Path | None = None,
     checkpoint_interval: float = 1e9,
     restart: bool = False,
+    order: Order = "given",
 ) -> tuple[Replay, CollectingSink]:
-    """Open a run; `named_config` is its configuration by name, by default derived from `config`."""
+    """Open a run; `named_config` is its configuration by name, by default derived from `config`.
+
+    Files are read one after the other by default: most logs of the tests are out of order on purpose.
+    """
     pipeline = config or PipelineConfig(partitions=2)
     collector = CollectingSink()
     replay = Replay(
         [str(path) for path in log],
         run_dir,
         pipeline,
-        config={"partitions": str(pipeline.partitions)} if named_config is None else named_config,
+        config=_named_config(pipeline) if named_config is None else named_config,
         sinks={"collector": collector},
         label=LexicalLabeller(),
-        options=RunnerOptions(examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
+        options=RunnerOptions(order=order, examples=examples, checkpoint_interval=checkpoint_interval, restart=restart),
     )
     return replay, collector
 

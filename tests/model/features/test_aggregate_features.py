@@ -1,12 +1,14 @@
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 
-from prectr.model.features.aggregate_features import RATE_FEATURES, intercept_and_slope, rate_features
+from prectr.model.features.aggregate_features import RATE_FEATURES, intercept_and_slope, rate_features, recent_shifts
 from prectr.model.features.batch import FeatureEncoder
 from prectr.model.features.smoothing import PriorRates
 from tests.kit.models.examples import random_examples
+from tests.kit.models.shifts import shifts_of
 
 
 def test_tilts_are_one_newton_step_on_the_penalised_likelihood() -> None:
@@ -38,6 +40,36 @@ def test_tilts_are_one_newton_step_on_the_penalised_likelihood() -> None:
         )
         step = zero - np.linalg.solve(hessian, gradient)
         assert (offset[row], slope[row]) == pytest.approx(tuple(step), abs=1e-4)
+
+
+def test_recent_shifts_are_newton_steps_from_the_rates_of_all_clicks() -> None:
+    batch = FeatureEncoder().encode(random_examples(5), PriorRates(64, 20.0))
+    intercept, slope = recent_shifts(batch)
+    assert intercept.shape == slope.shape == (batch.impressions, 3)
+    for n in range(batch.impressions):
+        for number, expected in shifts_of(batch, n):
+            assert (intercept[n, number], slope[n, number]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_a_query_whose_clicks_have_moved_to_irrelevant_items_shifts_first_at_the_shortest_half_life() -> None:
+    """Strict until six hours ago: 40 impressions a level; since then 10 a level, all clicks at level 1."""
+    before = np.array([40.0, 40.0, 40.0, 40.0, 0.0, 2.0, 8.0, 20.0])
+    since = np.array([10.0, 10.0, 10.0, 10.0, 5.0, 2.0, 0.0, 0.0])
+    sums = tuple(tuple(before * share + since) for share in (0.1, 0.8))
+    (example,) = random_examples(1)
+    example = msgspec.structs.replace(example, query_stats=tuple((before + since).astype(int)), query_decayed=sums)
+    _, slope = recent_shifts(FeatureEncoder().encode([example], PriorRates(64, 20.0)))
+    assert (slope[:, 0] < slope[:, 1]).all()
+    assert (slope[:, 1] < 0).all()
+
+
+def test_without_decayed_sums_there_is_no_shift() -> None:
+    (example,) = random_examples(1)
+    example = msgspec.structs.replace(example, query_decayed=((0.0,) * 8,))
+    intercept, slope = recent_shifts(FeatureEncoder().encode([example], PriorRates(64, 20.0)))
+    assert intercept.shape == (len(example.labels), 1)
+    assert not intercept.any()
+    assert not slope.any()
 
 
 def test_without_impressions_there_is_no_tilt() -> None:

@@ -9,7 +9,7 @@ from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.sparse_optimizers import Adagrad, Ftrl, ScAdagrad, SparseOptimizer
 
 CPU = torch.device("cpu")
-RULES = [Adagrad(0.1), Ftrl(0.1, 1.0, 0.5, 0.2), ScAdagrad(4.0)]
+RULES = [Adagrad(0.1), Ftrl(0.1, 1.0, 0.5, 0.2), ScAdagrad(4.0), ScAdagrad(4.0, 0.1)]
 
 
 def _table(rule: SparseOptimizer, columns: int = 3, scale: float = 0.1) -> HashedEmbedding:
@@ -72,6 +72,14 @@ def test_newton_by_hand() -> None:
     assert float(table.values[3]) == pytest.approx(-2 / (4 + 4))
     table.apply(SparseGradient(torch.tensor([3]), torch.tensor([[-1.0]])))
     assert float(table.values[3]) == pytest.approx(-2 / 8 + 1 / (4 + 4 + 1))
+
+
+def test_a_newton_step_that_forgets_by_hand() -> None:
+    table = _table(ScAdagrad(4.0, forgetting=0.25), columns=1, scale=0.0)
+    table.apply(SparseGradient(torch.tensor([3]), torch.tensor([[2.0]])))
+    assert float(table.values[3]) == pytest.approx(-2 / (4 + 4))
+    table.apply(SparseGradient(torch.tensor([3]), torch.tensor([[-1.0]])))
+    assert float(table.values[3]) == pytest.approx(-2 / 8 + 1 / (4 + 3 + 1))
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -20,6 +20,7 @@ from prectr.model.models.wide_deep import WideDeep, wide_indices
 from prectr.model.models.wide_deep_plus import WideDeepPlus
 from tests.kit.models.examples import random_examples, small_config
 from tests.kit.models.exposure import expected_exposure
+from tests.kit.models.shifts import shifts_of
 
 CPU = torch.device("cpu")
 CONFIG = small_config(embedding_scale=0.3, embedding_dim=4, hidden=(6, 5))
@@ -96,7 +97,16 @@ def _reference(model: NeuralModel, batch: Batch, weights: dict[str, torch.Tensor
         tilt = (_one_hot(slope_indices(batch, len(slope)), len(slope)).sum(1) @ slope)[:, 0]
         logit = logit + tilt * (torch.from_numpy(batch.levels.astype(np.float32)) - 2.5)
         logit = logit + numbers @ weights["dense.direct.weight"][0]
+        logit = logit + torch.stack([_recency_term(batch, n, weights["table.recency"]) for n in range(len(logit))])
     return logit
+
+
+def _recency_term(batch: Batch, n: int, weights: torch.Tensor) -> torch.Tensor:
+    step = float(batch.levels[n]) - 2.5
+    return sum(
+        (weights[number, 0] * float(intercept + slope * step) for number, (intercept, slope) in shifts_of(batch, n)),
+        torch.zeros(()),
+    )
 
 
 def _trained(make: Callable[[TrainerConfig, torch.device], NeuralModel]) -> NeuralModel:

@@ -99,6 +99,7 @@ def test_every_table_learns(name: str, without: str) -> None:
     joint = name == "prectr-v2"
     mined = joint and without != "cold-start"
     tables = {"embedding", "position", "wide", "slope"} | ({"pair"} if mined else set())
+    tables |= {"recency"} if mined and without != "aggregates" else set()
     assert set(gradients.tables) == tables
     assert set(gradients.state_updates) == {"pair_cache", "exposed_pairs"} | ({"exposure"} if mined else set())
     for table in tables:

@@ -15,6 +15,7 @@ from prectr.model.text.encoder.network import RelevanceEncoder
 from tests.kit.models.encoder import tiny_encoder
 from tests.kit.models.exposure import expected_exposure
 from tests.kit.models.model_cases import PRIOR, ModelHarness, level_shares
+from tests.kit.models.shifts import shifts_of
 
 PREFERENCE_SIZE = 16
 LEVEL_STEPS = np.array([-1.5, -0.5, 0.5, 1.5])
@@ -157,6 +158,9 @@ class WrittenOut:
         step, rates = LEVEL_STEPS[level], [of.parent[level]]
         for source in [of.query, of.user] if self.second else [of.user]:
             rates += [source[level], source[8] + source[9] * step, source[9] * step]
+        if self.second:
+            for number, (intercept, slope) in shifts_of(self.batch, of.n):
+                total = total + self.weights["table.recency"][number, 0] * (intercept + slope * step)
         return total + torch.tensor(np.array(rates), dtype=torch.float32) @ self._dense("aggregates.weight")
 
     def _level_logits(self, of: Impression) -> Tensor:

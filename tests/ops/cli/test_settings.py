@@ -1,6 +1,7 @@
 """Promises of the settings: defaults, file, environment, flags in rising order; errors name the source."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def error_of(environ: dict[str, str] | None = None, file: Path | None = None, **
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
     path = tmp_path / "prectr.toml"
-    path.write_text('partitions = 2\nbatch_span = 10\nhalf_life = "12h"\nwithout = ["a"]\nhidden = [8]\n')
+    path.write_text('partitions = 2\nbatch_span = 10\nhalf_lives = ["12h", 86400]\nwithout = ["a"]\nhidden = [8]\n')
     return path
 
 
@@ -47,7 +48,7 @@ def test_each_source_replaces_the_one_before(toml: Path) -> None:
     assert load(environ, toml, partitions=5).pipeline.partitions == 5
     assert load(environ, toml, partitions=None).pipeline.partitions == 3
     assert load(environ, toml).trainer.batch_span == 20.0
-    assert load(environ, toml).pipeline.half_life == 43_200.0
+    assert load(environ, toml).pipeline.half_lives == (43_200.0, 86_400.0)
     assert load(environ, toml).trainer.without == ("a",)
 
 
@@ -67,9 +68,16 @@ def another_value(field: SettingField) -> str:
         assert isinstance(field.default, int | float)
         higher = field.kind(field.default + 1)
         return str(higher if field.setting.allows(higher) else field.setting.le)
-    if field.name.endswith("_features"):
-        return "bm25, rating"
-    return {"without": "x,y", "click_actions": "click, purchase", "hidden": "3, 4", "encoder": "folder"}[field.name]
+    return {
+        "without": "x,y",
+        "click_actions": "click, purchase",
+        "hidden": "3, 4",
+        "encoder": "folder",
+        "half_lives": "1h, 2h",
+        "item_features": "rating, stock",
+        "page_features": "none",
+        "context_features": "device",
+    }[field.name]
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
@@ -97,6 +105,26 @@ def test_every_setting_has_an_environment_variable_and_a_flag_that_change_it(fie
 def test_durations_are_seconds_or_have_a_unit(text: str, seconds: float) -> None:
     assert load({"PRECTR_ATTRIBUTION_WINDOW": text}).pipeline.attribution_window == seconds
     assert load(attribution_window=text).pipeline.attribution_window == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "half_lives"),
+    [("6h,1d", (21_600, 86_400)), (" 90 , 10m ", (90, 600)), ("1ms", (0.001,)), ("1,2,3,4,5,6,7,8", range(1, 9))],
+)
+def test_a_list_of_durations_is_read_like_each_of_them(text: str, half_lives: Sequence[float]) -> None:
+    assert load(half_lives=text).pipeline.half_lives == tuple(half_lives)
+
+
+@pytest.mark.parametrize("text", ["", ",", "1d,6h", "6h,6h", "1,2,3,4,5,6,7,8,9", "6h;1d", "1h,0"])
+def test_half_lives_are_one_to_eight_rising_durations(text: str) -> None:
+    assert error_of(half_lives=text).startswith(f"half_lives: {text!r} (--half-lives)")
+
+
+def test_a_list_of_durations_out_of_order_says_so() -> None:
+    assert error_of(half_lives="1d,6h") == (
+        "half_lives: '1d,6h' (--half-lives) is out of range: it must be at least 1ms, at most 36600d, "
+        "1 to 8 of them, rising"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "x", "10 weeks", "1,5", "nan", "inf", "1e", "--1", "1m30s", "0x10"])
@@ -146,7 +174,7 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
     assert error_of(file=path) == f"{path}: there is no setting 'batch_pagse'; the nearest is batch_pages"
     assert "the nearest is PRECTR_BATCH_PAGES" in error_of({"PRECTR_BATCHPAGES": "3"})
     assert "the nearest is PRECTR_DEBUG" in error_of({"PRECTR_DEBG": "3"})
-    assert "the nearest is half_life" in error_of(half_live=3)
+    assert "the nearest is half_lives" in error_of(half_live=3)
     assert "attribution_window" in error_of(xyzzy=1)
 
 
@@ -180,7 +208,7 @@ def test_a_wrong_setting_is_wrong_use() -> None:
     assert issubclass(ConfigError, UsageError)
 
 
-NUMERIC = [field for field in FIELDS.values() if field.kind in (int, float, tuple[int, ...])]
+NUMERIC = [field for field in FIELDS.values() if field.kind in (int, float, tuple[int, ...], tuple[float, ...])]
 
 
 @pytest.mark.parametrize("field", [*NUMERIC, *fields_of(PretrainConfig).values()], ids=lambda field: field.name)
@@ -212,7 +240,7 @@ def test_a_number_that_training_turns_into_infinity_is_refused(name: str, text: 
 
 
 def test_a_duration_that_rounds_to_no_millisecond_is_refused() -> None:
-    for name in ("attribution_window", "half_life", "user_ttl", "batch_span", "max_clock_skew"):
+    for name in ("attribution_window", "half_lives", "user_ttl", "batch_span", "max_clock_skew"):
         assert f"{name}: '0.0001ms' (--{name.replace('_', '-')}) is out of range" in error_of(**{name: "0.0001ms"})
 
 
@@ -258,7 +286,7 @@ def test_the_source_of_every_value_that_is_not_the_default_is_known(toml: Path) 
     assert sources == {
         "partitions": "environment variable PRECTR_PARTITIONS",
         "batch_span": str(toml),
-        "half_life": str(toml),
+        "half_lives": str(toml),
         "without": str(toml),
         "hidden": str(toml),
         "seed": "--seed",
@@ -290,7 +318,7 @@ def test_the_configuration_page_is_up_to_date() -> None:
     [
         {},
         {"batch_span": "1d", "hidden": "8", "without": "debias,incentive", "encoder": 'a "b"\\c\n\x7f é', "seed": 7},
-        {"attribution_window": 0.1 + 0.2, "half_life": 1e9 / 3, "dense_lr": 1e-5, "ftrl_l1": 1e-7},
+        {"attribution_window": 0.1 + 0.2, "half_lives": f"1ms,{1e9 / 3}", "dense_lr": 1e-5, "ftrl_l1": 1e-7},
     ],
 )
 def test_settings_written_as_toml_load_back_to_the_same(overrides: dict[str, object], tmp_path: Path) -> None:
@@ -311,14 +339,17 @@ def test_the_command_shows_each_value_and_its_source(
     assert (rows["seed"].value, rows["seed"].default) == (5, 0)
     assert (rows["dense_lr"].value, rows["dense_lr"].source) == (0.01, "--dense-lr")
     assert rows["seed"].source == "environment variable PRECTR_SEED"
-    assert (rows["half_life"].value, rows["half_life"].default, rows["half_life"].unit) == (43_200.0, 604_800.0, "s")
-    assert (rows["half_life"].allowed, rows["half_life"].source) == ("1ms – 36600d", str(toml))
+    half_lives = rows["half_lives"]
+    assert (half_lives.value, half_lives.default) == ([43_200.0, 86_400.0], [21_600.0, 86_400.0, 604_800.0])
+    assert (half_lives.unit, half_lives.source) == ("s", str(toml))
+    assert half_lives.allowed == "1ms – 36600d each, 1 – 8 of them, rising"
+    assert (rows["user_ttl"].value, rows["user_ttl"].allowed) == (90 * 86_400.0, "1ms – 36600d")
     assert (rows["hidden"].value, rows["hidden"].default) == ([8], [64, 32])
     assert (rows["model"].source, rows["model"].choices) == ("default", list(MODEL_NAMES))
     assert rows["labeller"].environment_variable == "PRECTR_LABELLER"
     table = " ".join(capsys.readouterr().out.split())
     assert all(name in table for name in FIELDS)
-    assert "12h │ 7d │ 1ms – 36600d" in table
+    assert "12h,1d │ 6h,1d,7d │ 1ms – 36600d each" in table
 
 
 def test_the_command_writes_files_instead_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ def quality_of(seed: int, pages: int = 64) -> Quality:
 
 def snapshot_of(quality: dict[str, Quality]) -> ReplaySnapshot:
     return ReplaySnapshot(
-        outcomes=Outcomes(PageOutcomes(100, 80, 15, 3, 2), ClickOutcomes(50, 30, 5, 4, 3, 2, 5, 1), 7),
+        outcomes=Outcomes(PageOutcomes(100, 79, 15, 1, 3, 2), ClickOutcomes(50, 28, 5, 4, 3, 2, 5, 2, 1), 7),
         dead_letters={"json": 7, "future_timestamp": 3},
         late_records=0,
         pages_trained=dict.fromkeys(quality, 64),
@@ -59,8 +59,16 @@ def test_a_scrape_shows_the_counts_of_the_snapshot() -> None:
         return seen[name, frozenset(labels.items())]
 
     events = {"page": 100, "click": 50, "unreadable": 7}
-    pages = {"emitted": 80, "duplicate": 3, "dead_letter": 2}
-    clicks = {"joined": 30, "duplicate": 5, "late": 4, "orphan": 3, "foreign": 2, "dead_letter": 1}
+    pages = {"emitted": 79, "empty": 1, "duplicate": 3, "dead_letter": 2}
+    clicks = {
+        "joined": 28,
+        "duplicate": 5,
+        "late": 4,
+        "orphan": 3,
+        "foreign": 2,
+        "other_action": 2,
+        "dead_letter": 1,
+    }
     for name, label, ends in (("events", "type", events), ("pages", "outcome", pages), ("clicks", "outcome", clicks)):
         found = {labels: n for (metric, labels), n in seen.items() if metric == f"prectr_{name}_total"}
         assert found == {frozenset({"stage": "join", label: end}.items()): n for end, n in ends.items()}

@@ -42,7 +42,7 @@ def model_of(name: str, seed: int, pages: int = 600) -> ModelReport:
     return model_report(name, quality_of(seed, pages).summary(), f"{seed:02x}" * 32)
 
 
-BALANCED = Outcomes(PageOutcomes(620, 600, 4, 9, 7), ClickOutcomes(1530, 1500, 8, 9, 6, 4, 2, 1), 3)
+BALANCED = Outcomes(PageOutcomes(620, 598, 4, 2, 9, 7), ClickOutcomes(1530, 1497, 8, 9, 6, 4, 2, 3, 1), 3)
 
 
 def facts(**changes: object) -> RunSummary:
@@ -112,15 +112,16 @@ def test_report_json_has_what_the_design_promises_to_programs(tmp_path: Path) ->
         assert got["second_half"][name] == getattr(quality.second_half().sketch, name)
     assert got["model"] == "lr"
     assert got["outcomes"] == {
-        "pages": {"in": 620, "emitted": 600, "open": 4, "duplicate": 9, "dead_letter": 7},
+        "pages": {"in": 620, "emitted": 598, "open": 4, "empty": 2, "duplicate": 9, "dead_letter": 7},
         "clicks": {
             "in": 1530,
-            "joined": 1500,
+            "joined": 1497,
             "duplicate": 8,
             "late": 9,
             "orphan": 6,
             "foreign": 4,
             "waiting": 2,
+            "other_action": 3,
             "dead_letter": 1,
         },
         "unreadable": 3,
@@ -161,7 +162,7 @@ def test_a_replay_without_training_reports_its_data_alone(tmp_path: Path) -> Non
     report = build_report(facts(), [])
     got = read_json(report, tmp_path)
     assert (got["model"], got["auc"], got["weights_sha256"], got["segments"]) == (None,) * 4
-    assert (got["pages"], got["impressions"], got["clicks"]) == (600, 6000, 1500)
+    assert (got["pages"], got["impressions"], got["clicks"]) == (600, 6000, 1497)
     text = page_of(report).text
     assert "Calibration" not in text
     assert "hdmi cable" in text
@@ -215,7 +216,7 @@ def test_where_records_ended_is_shown_with_the_check_that_it_adds_up() -> None:
 
 
 def test_records_that_are_unaccounted_for_are_not_hidden() -> None:
-    lost = Outcomes(PageOutcomes(620, 600, 4, 9, 7), ClickOutcomes(1531, 1500, 8, 9, 6, 4, 2, 1), 3)
+    lost = Outcomes(PageOutcomes(620, 598, 4, 2, 9, 7), ClickOutcomes(1531, 1497, 8, 9, 6, 4, 2, 3, 1), 3)
     text = page_of(build_report(facts(outcomes=lost), [])).text
     assert "records unaccounted for" in text
     assert "sum 1,530 ✗ but 1,531 received" in text

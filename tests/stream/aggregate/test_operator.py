@@ -30,7 +30,7 @@ from tests.kit.stages.aggregate_driver import AggregateDriver, SourceFrame
 from tests.kit.stages.events import DAY, HOUR, T
 from tests.kit.stages.store import DictStore
 
-HALF_LIFE = 7 * DAY
+HALF_LIVES = (DAY // 4, DAY, 7 * DAY)
 NOTHING = msgspec.Raw(b"\x90")
 
 
@@ -80,13 +80,16 @@ def test_the_fold_never_goes_back() -> None:
 def test_sums_decay_from_the_effective_close_to_the_time_of_the_page() -> None:
     records = [
         activity(T, T - 1, counts=(8, 0, 0, 0, 4, 0, 0, 0)),
-        activity(T + HALF_LIFE, T, name="r2", counts=(2, 0, 0, 0, 0, 0, 0, 0)),
-        activity(T + 3 * HALF_LIFE, T + 2 * HALF_LIFE, name="r3"),
+        activity(T + DAY, T, name="r2", counts=(2, 0, 0, 0, 0, 0, 0, 0)),
+        activity(T + 3 * DAY, T + 2 * DAY, name="r3"),
     ]
-    first, second, third = emitted(*records)
-    assert first.query_decayed == (0.0,) * 8
-    assert second.query_decayed == (8.0, 0, 0, 0, 4.0, 0, 0, 0)
-    assert third.query_decayed == (8.0 / 4 + 2.0 / 2, 0, 0, 0, 4.0 / 4, 0, 0, 0)
+    config = PipelineConfig(half_lives=(DAY / 2000, DAY / 1000))
+    first, second, third = emitted(*records, config=config)
+    assert first.query_decayed == ((0.0,) * 8,) * 2
+    assert second.query_decayed == ((8.0, 0, 0, 0, 4.0, 0, 0, 0),) * 2
+    half_a_day, one_day = third.query_decayed
+    assert half_a_day == (8.0 / 16 + 2.0 / 4, 0, 0, 0, 4.0 / 16, 0, 0, 0)
+    assert one_day == (8.0 / 4 + 2.0 / 2, 0, 0, 0, 4.0 / 4, 0, 0, 0)
     assert third.query_stats == (10, 0, 0, 0, 4, 0, 0, 0)
 
 
@@ -224,9 +227,10 @@ def test_snapshots_equal_brute_force_whatever_the_sources_batches_memory_and_cra
         totals = [sum(page.counts[column] for page in seen) for column in range(8)]
         assert list(example.query_stats) == totals
         at = max([example.ts, *(page.closes_at for page in seen)])
-        weights = [2.0 ** ((page.closes_at - at) / HALF_LIFE) for page in seen]
-        sums = [sum(w * page.counts[column] for w, page in zip(weights, seen, strict=True)) for column in range(8)]
-        assert example.query_decayed == pytest.approx(sums, rel=1e-9)
+        for half_life, found in zip(HALF_LIVES, example.query_decayed, strict=True):
+            weights = [2.0 ** ((page.closes_at - at) / half_life) for page in seen]
+            sums = [sum(w * page.counts[column] for w, page in zip(weights, seen, strict=True)) for column in range(8)]
+            assert found == pytest.approx(sums, rel=1e-9)
         last = [click for page in seen for click in page.clicks][-64:]
         shown = decode_query_clicks(example.query_clicks)
         assert [encode_record(click) for click in shown] == last

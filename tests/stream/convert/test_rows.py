@@ -173,7 +173,7 @@ def test_a_window_too_large_for_memory_is_named_with_its_remedy(tmp_path: Path) 
     # A frame of known size needs no more memory than that; a stream needs its window.
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     path = file_with(tmp_path, "a.jsonl.zst", compressor.compress(b'{"a": 1}\n') + compressor.flush())
-    with pytest.raises(InputError, match="compress it without"):
+    with pytest.raises(InputError, match="compress it again without"):
         rows_of(path)
 
 

@@ -129,6 +129,81 @@ def test_a_page_with_equal_known_fields_is_a_duplicate_else_a_dead_letter() -> N
     assert (rejected.value, rejected.offset, rejected.reason) == (other, 1, "conflicting_page")
 
 
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (page("r", "u", T + 1), "ts"),
+        (page("r", "u", T, query="usb cables"), "query"),
+        (page("r", "u", T, features={"hour": 1}), "features"),
+        (page("r", "u", T, levels=(3, 1)), "items[0].relevance"),
+        (page("r", "u", T, items=("a", "b", "c")), "the number of items (2, now 3)"),
+        (page("r", "u", T + 1, items=("a", "x")), "ts, items[1].item_id, items[1].title"),
+    ],
+)
+def test_the_dead_letter_of_a_resent_page_names_the_fields_that_differ(other: bytes, named: str) -> None:
+    (rejected,) = run(page("r", "u", T), other).dead_letters
+    assert rejected.reason == "conflicting_page"
+    assert f"with another value of {named}; usually a tracker" in rejected.detail
+
+
+def test_a_level_that_was_filled_in_is_no_difference() -> None:
+    bare, resent = (page("r", "u", ts, levels=(None, None)) for ts in (T, T + 1))
+    (rejected,) = run(bare, resent).dead_letters
+    assert "with another value of ts; usually" in rejected.detail
+
+
+def test_the_dead_letter_of_a_page_resent_after_its_close_says_so() -> None:
+    driver = run(page("r", "u", T), advance_watermark(T + WINDOW), page("r", "u", T + 1))
+    (rejected,) = driver.dead_letters
+    assert rejected.reason == "conflicting_page"
+    assert "has closed" in rejected.detail
+
+
+def test_features_are_content_in_any_order_and_stay_with_the_page() -> None:
+    first = page("r", "u", T, features={"a": 1, "b": "x"}, context={"c": "d", "a": "b"})
+    reordered = page("r", "u", T, features={"b": "x", "a": 1.0}, context={"a": "b", "c": "d"})
+    other = page("r", "u", T, features={"a": 2, "b": "x"}, context={"c": "d", "a": "b"})
+    assert pages_of(run(first, reordered)) == {"open": 1, "duplicate": 1}
+    assert pages_of(run(first, other)) == {"open": 1, "dead_letter": 1}
+    (joined,) = run(first, flush=True).joined_pages
+    read = decode_page(joined.page)
+    assert (read.features, read.context) == ({"a": 1.0, "b": "x"}, {"a": "b", "c": "d"})
+
+
+def test_a_page_without_features_has_the_bytes_that_it_always_had() -> None:
+    (joined,) = run(page("r", "u", T, items=("a",)), flush=True).joined_pages
+    assert bytes(joined.page) == msgspec.msgpack.encode(
+        {
+            "type": "impression",
+            "request_id": "r",
+            "user_id": "u",
+            "query": "usb cable",
+            "ts": T,
+            "items": [{"item_id": "a", "title": "title of a", "relevance": 4, "position": 1}],
+        }
+    )
+
+
+def test_an_empty_page_is_counted_and_advances_the_clock_and_no_more() -> None:
+    empty = page("r", "u", T + WINDOW + LATENESS, items=(), levels=())
+    driver = run(page("q", "u", T), empty, empty, click("r", "u", T + WINDOW + LATENESS))
+    assert pages_of(driver) == {"emitted": 1, "empty": 2}
+    assert clicks_of(driver) == {"waiting": 1}
+    assert driver.dead_letters == []
+
+
+def test_another_action_is_counted_and_advances_the_clock_and_no_more() -> None:
+    def acted(action: str, ts: int) -> bytes:
+        return json.dumps(json.loads(click("r", "u", ts)) | {"action": action}).encode()
+
+    log = [page("r", "u", T), acted("add_to_cart", T + 1), click("r", "u", T + 2, "b"), acted("purchase", T + WINDOW)]
+    driver = run(*log)
+    assert clicks_of(driver) == {"joined": 1, "other_action": 2}
+    assert driver.task.watermark == T + WINDOW - LATENESS
+    buyers = run(*log, config=PipelineConfig(click_actions=("purchase", "add_to_cart")))
+    assert clicks_of(buyers) == {"joined": 1, "duplicate": 1, "other_action": 1}
+
+
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_filled_in_level_makes_no_other_page_of_it(closed: bool) -> None:
     """A duplicate of a page whose levels were filled in is recognised while it is pending and after it has closed."""
@@ -155,7 +230,8 @@ def test_a_page_closes_when_the_watermark_reaches_its_time_and_window() -> None:
 
 
 def test_a_late_page_closes_one_millisecond_after_the_watermark_at_its_arrival() -> None:
-    driver = run(advance_watermark(T + DAY), page("r", "u", T), click("r", "u", T + 1), advance_watermark(T + DAY + 1))
+    lines = (advance_watermark(T + DAY), page("r", "u", T), click("r", "u", T + 1), advance_watermark(T + DAY + 1))
+    driver = run(*lines, settled_at=T + DAY)
     (activity,) = driver.joined_pages
     assert activity.closes_at == T + DAY + 1
     assert activity.labels == b"\1\0"

@@ -161,13 +161,23 @@ def test_a_corrupt_file_gives_the_lines_before_the_corruption_and_then_an_error(
 
 
 @pytest.mark.parametrize("end", [".gz", ".zst"])
-@pytest.mark.parametrize("data", [b"{}\n", b"x", b'{"type":"click"}\n' * 1000])
-def test_what_is_not_compressed_is_an_error_that_names_the_file(tmp_path: Path, end: str, data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"\x00{}\n", b"x", b"type,ts\n" * 1000])
+def test_what_is_neither_compressed_nor_json_is_an_error_that_names_the_file(
+    tmp_path: Path, end: str, data: bytes
+) -> None:
     path = tmp_path / f"log.jsonl{end}"
     path.write_bytes(data)
     lines, message = read_until_error(LogFile(path))
     assert lines == []
     assert str(path) in message
+
+
+@pytest.mark.parametrize("end", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("content", ["", ".gz", ".zst"])
+def test_compression_is_known_by_content_whatever_the_name_says(tmp_path: Path, end: str, content: str) -> None:
+    path = tmp_path / f"log.jsonl{end}"
+    path.write_bytes(COMPRESS[content](b"\n".join(LINES) + b"\n"))
+    assert read(LogFile(path)) == LINES
 
 
 def test_bytes_after_the_end_of_compressed_data_are_an_error(tmp_path: Path) -> None:
@@ -195,11 +205,11 @@ def test_no_mutation_of_a_compressed_file_ends_in_anything_but_lines_or_an_input
 
 
 def test_a_read_error_names_the_file_and_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(path: Path, read_to: object) -> object:
+    def failing(*_: object) -> object:
         yield b"one\ntwo\nthr"
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("prectr.stream.readers.logfile._COMPRESSIONS", {"": failing})
+    monkeypatch.setattr("prectr.stream.readers.logfile._BLOCK_READERS", {"plain": failing})
     lines, message = read_until_error(LogFile(write(tmp_path / "log.jsonl", [b"one"])))
     assert lines == [b"one", b"two"]
     assert "Input/output error; the 2 lines before" in message

@@ -1,5 +1,6 @@
 """Parquet logs: a row is an event or a dead letter, as a line is."""
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -131,3 +132,62 @@ def test_a_truncated_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"log\.parquet: it is not readable Parquet"):
         read(path)
+
+
+def test_a_text_that_the_file_has_once_is_not_in_memory_for_each_row(tmp_path: Path) -> None:
+    """A few hundred bytes of Parquet: a title of 2 MiB in a dictionary, on 1,024 pages of 20 items."""
+    items = pa.array([[{"item_id": "a", "title": "x" * (1 << 21), "extra": "y"}]], None)
+    pages = pa.table(
+        {
+            "type": pa.array(["impression"] * 1024),
+            "request_id": pa.array([f"r{n}" for n in range(1024)]),
+            "user_id": pa.array(["u"] * 1024),
+            "query": pa.array(["q"] * 1024),
+            "ts": pa.array([1_700_000_000_000] * 1024),
+            "items": pa.ListArray.from_arrays(
+                range(0, 20 * 1025, 20),
+                pa.StructArray.from_arrays(
+                    [
+                        pa.array(["a"] * 20 * 1024),
+                        pa.DictionaryArray.from_arrays(
+                            pa.array([0] * 20 * 1024, pa.int32()), items.flatten().field("title")
+                        ),
+                    ],
+                    ["item_id", "title"],
+                ),
+            ),
+        }
+    )
+    path = tmp_path / "log.parquet"
+    pq.write_table(pages, path, compression="zstd", dictionary_pagesize_limit=1 << 23)
+    del pages
+    assert path.stat().st_size < 20_000
+    tracemalloc.start()
+    before = pa.default_memory_pool().max_memory()
+    lines = read(path)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+    assert pa.default_memory_pool().max_memory() - before < 64 << 20
+    events = decode_lines(lines)
+    assert [event.reason for event in events if isinstance(event, InvalidEvent)] == ["too_large"] * 1024
+
+
+def test_one_row_that_is_too_large_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    first_row = {"item_id": None, **ROWS[0]}
+    rows = [first_row, first_row | {"query": "x" * (1 << 21)}, ROWS[1]]
+    first, large, last = decode_lines(read(write(tmp_path / "log.parquet", rows)))
+    assert (first, last) == (PAGE, CLICK)
+    assert isinstance(large, InvalidEvent)
+    assert large.reason == "too_large"
+
+
+def test_fields_of_an_item_that_are_not_read_do_not_make_a_row_too_large(tmp_path: Path) -> None:
+    page = ROWS[0] | {"items": [item | {"description": "x" * (1 << 21)} for item in ROWS[0]["items"]]}
+    assert decode_lines(read(write(tmp_path / "log.parquet", [page]))) == [PAGE]
+
+
+def test_two_columns_of_one_name_are_named(tmp_path: Path) -> None:
+    column = pa.array(["click"])
+    pq.write_table(pa.Table.from_arrays([column, column], ["type", "type"]), tmp_path / "log.parquet")
+    with pytest.raises(InputError, match="two of its columns are named type"):
+        read(tmp_path / "log.parquet")

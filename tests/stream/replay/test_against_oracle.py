@@ -27,7 +27,7 @@ def log(world: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_equal_to_oracle(
-    log: Path, world: list[bytes], folder: Path, partitions: int, *, flush: bool = True
+    log: Path, world: list[bytes], folder: Path, partitions: int, *more: str, flush: bool = True
 ) -> dict[str, Any]:
     out = folder / "examples.jsonl.gz"
     flags: list[str | Path] = [
@@ -37,6 +37,7 @@ def assert_equal_to_oracle(
         "--examples",
         out,
         *([] if flush else ["--no-flush"]),
+        *more,
     ]
     report = run_replay_command(log, *flags, run_dir=folder / "run")
     expected = expected_replay(world, partitions, flush=flush)
@@ -140,7 +141,7 @@ def test_examples_do_not_depend_on_how_the_log_is_split_into_files(tmp_path: Pat
     split_points = sorted(rng.sample(range(len(world)), 3))
     for name, part in enumerate(zip([0, *split_points], [*split_points, len(world)], strict=True)):
         write_log(folder / f"part-{name}.jsonl", world[slice(*part)])
-    assert_equal_to_oracle(folder, world, tmp_path, 2)
+    assert_equal_to_oracle(folder, world, tmp_path, 2, "--order", "given")
 
 
 def test_missing_relevance_is_filled_in_the_same_for_the_same_query_and_title(tmp_path: Path) -> None:

@@ -178,17 +178,18 @@ def test_a_folder_without_a_checkpoint_is_an_error_with_a_remedy(tmp_path: Path)
 
 
 def test_outcomes_add_up_and_imbalances_name_what_does_not() -> None:
-    a = Outcomes(PageOutcomes(5, 1, 2, 1, 1), ClickOutcomes(7, 1, 1, 1, 1, 1, 1, 1), 2)
-    b = Outcomes(PageOutcomes(1, 1, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 1), 3)
+    a = Outcomes(PageOutcomes(6, 1, 2, 1, 1, 1), ClickOutcomes(8, 1, 1, 1, 1, 1, 1, 1, 1), 2)
+    b = Outcomes(PageOutcomes(1, 1, 0, 0, 0, 0), ClickOutcomes(1, 0, 0, 0, 0, 0, 0, 0, 1), 3)
     total = a + b
-    assert (total.records, total.unreadable) == (5 + 7 + 2 + 1 + 1 + 3, 5)
+    assert (total.records, total.unreadable) == (6 + 8 + 2 + 1 + 1 + 3, 5)
     assert (total.pages.emitted, total.clicks.dead_letter) == (2, 2)
     assert a.imbalances() == b.imbalances() == total.imbalances() == []
     total.pages.open += 1
     total.clicks.received += 1
     assert total.imbalances() == [
-        "pages: 6 in, but 2 emitted + 3 open + 1 duplicate + 1 dead_letter = 7",
-        "clicks: 9 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 2 dead_letter = 8",
+        "pages: 7 in, but 2 emitted + 3 open + 1 empty + 1 duplicate + 1 dead_letter = 8",
+        "clicks: 10 in, but 1 joined + 1 duplicate + 1 late + 1 orphan + 1 foreign + 1 waiting + 1 other_action + "
+        "2 dead_letter = 9",
     ]
 
 
@@ -224,7 +225,8 @@ def test_a_query_is_looked_up_as_a_user_types_it_with_its_clicks_and_sums(tmp_pa
     found = look_up_query(tmp_path / "run", " usb\tCABLE ")
     assert found.query == "usb cable"
     assert found.totals == (1, 0, 0, 1, 1, 0, 0, 1)
-    assert found.decayed_sums == (1.0, 0, 0, 1.0, 1.0, 0, 0, 1.0)
+    assert found.half_lives == (21_600.0, 86_400.0, 604_800.0)
+    assert found.decayed_sums == ((1.0, 0, 0, 1.0, 1.0, 0, 0, 1.0),) * 3
     assert (found.decayed_to, found.updated_at) == (T + WINDOW, T + 2 * WINDOW)
     assert (found.unapplied_pages, found.unapplied_counts) == (1, (1, 0, 0, 1, 0, 0, 0, 1))
     assert [(last.ts, last.item_id, last.level) for last in found.last_clicks] == [(T + 1, "b", 1), (T + 2, "a", 4)]

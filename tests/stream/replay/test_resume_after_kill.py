@@ -16,7 +16,7 @@ from tests.oracle.world import Disorder, make_world
 HASHES = ("examples_sha256", "aggregates_sha256", "weights_sha256")
 WORLD = Disorder(pages=2500, users=150, gap=8.0, jump=0.01)
 FILES = 40
-"""Number of files of the log: each ends a step of the runner, after which a checkpoint is possible."""
+"""Number of files of the log: the end of each fifth ends a step of the runner, after which a checkpoint is possible."""
 
 
 class Uninterrupted(NamedTuple):
@@ -39,7 +39,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replay_flags(model: str, out: Path) -> list[str | Path]:
-    return ["--model", model, "--partitions", "3", "--examples", out]
+    return ["--model", model, "--partitions", "3", "--order", "given", "--examples", out]
 
 
 def start(log: Path, run_dir: Path, *flags: str | Path) -> subprocess.Popen[bytes]:
@@ -109,7 +109,7 @@ def test_further_files_after_no_flush_equal_one_run_over_all(tmp_path: Path) -> 
         for name, part in (("a", world[: len(world) // 2]), ("b", world[len(world) // 2 :]))
     )
     parted, whole = tmp_path / "parted.jsonl.gz", tmp_path / "whole.jsonl.gz"
-    flags = ["--model", "lr", "--partitions", "3"]
+    flags = ["--model", "lr", "--partitions", "3", "--order", "given"]
     run_replay_command(first, *flags, "--no-flush", "--examples", parted, run_dir=tmp_path / "parted")
     got = run_replay_command(first, second, *flags, "--examples", parted, run_dir=tmp_path / "parted")
     expected = run_replay_command(first, second, *flags, "--examples", whole, run_dir=tmp_path / "whole")

@@ -26,7 +26,7 @@ from prectr.stream.sinks.run_digest import RunDigestState
 def manifest(lines_read: int = 0) -> ReplayCheckpoint:
     return ReplayCheckpoint(
         config={"partitions": "2"},
-        files=[LogFileProgress("log.jsonl", 10, "abc", 0, lines_read, done=True)],
+        files=[LogFileProgress("log.jsonl", 10, "abc", "ab", lines_read, done=True)],
         lines_read=lines_read,
         digest=RunDigestState("00", "11", 1, 2, 3),
         examples_bytes=None,

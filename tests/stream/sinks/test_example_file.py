@@ -29,7 +29,7 @@ def example(number: int = 0, items: int = 2) -> Example:
         user_activity=number,
         user_stats=(1, 2, 3, 4, 0, 0, 1, 2),
         query_stats=(9, 0, 0, 8, 7, 0, 0, 6),
-        query_decayed=NO_SUMS,
+        query_decayed=(NO_SUMS,) * 3,
         history=NOTHING,
         query_clicks=NOTHING,
         page=msgspec.Raw(encode_record(page)),

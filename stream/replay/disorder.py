@@ -1,0 +1,85 @@
+"""How far events run backwards in time, in the order in which they are read."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+_CONFIRMATIONS: Final = 8
+"""Events beyond the allowed skew, more than those within it meanwhile, after which the log itself has moved on."""
+_MIN_NUMPY_EVENTS: Final = 64
+"""Below this many events a plain loop is faster than numpy's calls."""
+
+
+class Disorder(msgspec.Struct, omit_defaults=True):
+    """Events of one sequence, and those that step back in time by more than the allowed lateness.
+
+    An event steps back from the time that the sequence has reached. A clock that is ahead by more than the allowed
+    skew does not move that time, until eight more events than not agree that the log itself has jumped.
+
+    Attributes:
+        events: valid events.
+        behind: of these, events that step back.
+        reached: the largest event time so far that is no wrong clock's, in ms.
+        within, ahead, far_behind: events near that time; votes for later and for earlier ones.
+        later: the earliest time that the votes for later ones name, in ms.
+    """
+
+    events: int = 0
+    behind: int = 0
+    reached: int | None = None
+    within: int = 0
+    ahead: int = 0
+    far_behind: int = 0
+    later: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of the events that step back; 0 without events."""
+        return self.behind / self.events if self.events else 0.0
+
+    def add(self, times: Sequence[int], allowed_lateness: int, max_skew: int) -> None:
+        """Add the event times of the next valid events; all in ms."""
+        if not times:
+            return
+        self.events += len(times)
+        if self.reached is None:
+            self.reached = times[0]
+        if len(times) < _MIN_NUMPY_EVENTS or not self._add_smooth(times, allowed_lateness, max_skew):
+            for ts in times:
+                self._add_one(ts, allowed_lateness, max_skew)
+
+    def _add_smooth(self, times: Sequence[int], allowed_lateness: int, max_skew: int) -> bool:
+        """Add events of which none is beyond the allowed skew; returns False, without an effect, if one is."""
+        array = np.array((self.reached, *times), dtype=np.int64)
+        reached = np.maximum.accumulate(array)
+        steps = array[1:] - reached[:-1]
+        if steps.max() > max_skew or steps.min() < -max_skew:
+            return False
+        behind = int(np.count_nonzero(steps < -allowed_lateness))
+        self.behind += behind
+        self.within += len(times) - behind
+        self.ahead = max(0, self.ahead - (len(times) - behind))
+        self.reached = int(reached[-1])
+        return True
+
+    def _add_one(self, ts: int, allowed_lateness: int, max_skew: int) -> None:
+        reached = ts if self.reached is None else self.reached
+        if ts > reached + max_skew:
+            self.later = min(ts, self.later) if self.ahead else ts
+            self.ahead += 1
+            if self.ahead >= _CONFIRMATIONS:
+                self.reached, self.ahead, self.within = self.later, 0, self.within + _CONFIRMATIONS
+        elif ts < reached - allowed_lateness:
+            self.behind += 1
+            if ts < reached - max_skew:
+                self.far_behind += 1
+                if self.far_behind >= _CONFIRMATIONS > self.within:
+                    # The first events were those with the wrong clock.
+                    self.behind -= self.far_behind
+                    self.reached, self.within, self.far_behind = ts, self.far_behind, 0
+        else:
+            self.within += 1
+            self.ahead = max(0, self.ahead - 1)
+            self.reached = max(reached, ts)
