@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from prectr.model.features.feature_slots import FeatureRows, FeatureSlots, no_features
 from prectr.model.features.hashing import U64, HashCache, hash_text
 from prectr.model.features.observed_features import ObservedFeatures
-from prectr.model.features.smoothing import LEVELS, PriorRates, SmoothedRates
+from prectr.model.features.smoothing import PriorRates, SmoothedRates
+from prectr.state.aggregates import LEVEL_COUNT
 from prectr.stream.records import Example, decode_history, decode_page, decode_query_clicks
 
 Ints = NDArray[np.int64]
@@ -239,7 +240,7 @@ class FeatureEncoder:
             history=self._history(examples if needs.history else ()),
             query_history=self._query_history(examples if needs.query_history else ()),
             texts=tuple(shown.texts),
-            level_weights=np.eye(LEVELS)[levels.astype(np.int64) - 1],
+            level_weights=np.eye(LEVEL_COUNT)[levels.astype(np.int64) - 1],
             observed=observed,
             item_features=no_features(observed.items)
             if slots is None

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from prectr.model.features.hashing import U64, row_indices
 from prectr.model.features.level_prior import borrow_levels
+from prectr.state.aggregates import LEVEL_COUNT
 
 Floats = NDArray[np.float64]
 
-LEVELS: Final = 4
 PRIOR_RATE: Final = 0.1
 """The prior click rate of everything,"""
 PRIOR_STRENGTH: Final = 20.0
@@ -67,11 +67,11 @@ class PriorRates:
     def __init__(self, size: int, strength: float) -> None:
         self.size = size
         self.strength = strength
-        self.impressions: Floats = np.zeros((size, LEVELS))
-        self.clicks: Floats = np.zeros((size, LEVELS))
+        self.impressions: Floats = np.zeros((size, LEVEL_COUNT))
+        self.clicks: Floats = np.zeros((size, LEVEL_COUNT))
         # Sums over the rows; counts are whole numbers, so the order of summation does not matter.
-        self._impressions_by_level: Floats = np.zeros(LEVELS)
-        self._clicks_by_level: Floats = np.zeros(LEVELS)
+        self._impressions_by_level: Floats = np.zeros(LEVEL_COUNT)
+        self._clicks_by_level: Floats = np.zeros(LEVEL_COUNT)
 
     def load_counts(self, impressions: Floats, clicks: Floats) -> None:
         """Restore saved counts, float64[size, 4] each; ValueError: they have another size."""
@@ -100,15 +100,15 @@ class PriorRates:
         parent = (self.clicks[row] + strength * by_level) / (category_impressions + strength)
         query, user = query_stats[page_of], user_stats[page_of]
         return SmoothedRates(
-            exposed_level_shares=(total_impressions + PRIOR_STRENGTH / LEVELS)
+            exposed_level_shares=(total_impressions + PRIOR_STRENGTH / LEVEL_COUNT)
             / (total_impressions.sum() + PRIOR_STRENGTH),
             category=parent,
-            query=(query[:, LEVELS:] + strength * parent) / (query[:, :LEVELS] + strength),
-            user=(user[:, LEVELS:] + strength * parent) / (user[:, :LEVELS] + strength),
-            query_impressions=query[:, :LEVELS],
-            query_clicks=query[:, LEVELS:],
-            user_impressions=user[:, :LEVELS],
-            user_clicks=user[:, LEVELS:],
+            query=(query[:, LEVEL_COUNT:] + strength * parent) / (query[:, :LEVEL_COUNT] + strength),
+            user=(user[:, LEVEL_COUNT:] + strength * parent) / (user[:, :LEVEL_COUNT] + strength),
+            query_impressions=query[:, :LEVEL_COUNT],
+            query_clicks=query[:, LEVEL_COUNT:],
+            user_impressions=user[:, :LEVEL_COUNT],
+            user_clicks=user[:, LEVEL_COUNT:],
             category_impressions=category_impressions,
         )
 
@@ -119,8 +119,8 @@ class PriorRates:
         clicked = labels.astype(np.float64)
         np.add.at(self.impressions, (row, level), 1.0)
         np.add.at(self.clicks, (row, level), clicked)
-        self._impressions_by_level += np.bincount(level, minlength=LEVELS)
-        self._clicks_by_level += np.bincount(level, weights=clicked, minlength=LEVELS)
+        self._impressions_by_level += np.bincount(level, minlength=LEVEL_COUNT)
+        self._clicks_by_level += np.bincount(level, weights=clicked, minlength=LEVEL_COUNT)
 
 
 def _rates_by_level(impressions: Floats, clicks: Floats, overall: float) -> Floats:

@@ -29,7 +29,6 @@ from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.exposed_pairs import ExposedPairs
 from prectr.model.features.exposure import EXPOSURE_FEATURES, ExposureSketch
 from prectr.model.features.hashed_features import Indices, position_table, recency_indices, recency_table, weight_table
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.gradients import Gradients
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.linear import Linear
@@ -54,6 +53,7 @@ from prectr.model.text.encoder.artifact import EncoderArtifact
 from prectr.model.text.encoder.network import HIDDEN_SIZE, make_encoder
 from prectr.model.text.pair_encoder import CachedPairEncoder, PairEncodings
 from prectr.model.text.rehearsal import RehearsalBuffer, rehearsal_loss
+from prectr.state.aggregates import LEVEL_COUNT
 
 _PAIR_CACHE: Final = "pair_cache"
 _POSITION_COLUMNS: Final = POSITION_ONE_HOT.stop - POSITION_ONE_HOT.start + 1
@@ -111,12 +111,12 @@ class Prectr(NeuralModel):
         numeric_columns = (
             _POSITION_COLUMNS
             + _SIMILARITY_COLUMNS
-            + LEVELS * components.aggregates
+            + LEVEL_COUNT * components.aggregates
             + AGGREGATE_FEATURES * components.aggregate_sources
             + EXPOSURE_FEATURES * components.exposure
         )
         self.conditional = ConditionalClickModel(config, numeric_columns, generator)
-        self.relevance_head = Linear(HIDDEN_SIZE, LEVELS, generator, bias=0.0)
+        self.relevance_head = Linear(HIDDEN_SIZE, LEVEL_COUNT, generator, bias=0.0)
         self.aggregates = (
             AggregateTerm(components.aggregate_sources, centered_levels, generator) if components.aggregates else None
         )

@@ -9,8 +9,8 @@ from transformers import BertConfig, BertModel
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from prectr.model.text.encoder.tokens import PairTokenizer, PairTokens
+from prectr.state.aggregates import LEVEL_COUNT
 
-LEVELS: Final = 4
 """Relevance levels, 1 (irrelevant) to 4 (strongly relevant)."""
 
 HIDDEN_SIZE: Final = 128
@@ -57,7 +57,7 @@ class RelevanceEncoder(nn.Module):
         self.bert = BertModel(config)  # type: ignore[no-untyped-call]
         self.join = nn.Linear(5 * width, width)
         self.norm = nn.LayerNorm(width)
-        self.levels = nn.Linear(width, LEVELS)
+        self.levels = nn.Linear(width, LEVEL_COUNT)
         self.query = nn.Linear(width, VECTOR_SIZE)
         self.item = nn.Linear(width, VECTOR_SIZE)
 
