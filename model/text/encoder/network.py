@@ -11,8 +11,6 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 from prectr.model.text.encoder.tokens import PairTokenizer, PairTokens
 from prectr.state.aggregates import LEVEL_COUNT
 
-"""Relevance levels, 1 (irrelevant) to 4 (strongly relevant)."""
-
 HIDDEN_SIZE: Final = 128
 """Width of the representation of a pair."""
 
