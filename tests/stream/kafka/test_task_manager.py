@@ -36,6 +36,8 @@ def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_POLL_TIMEOUT", "_LINGER", "_SAMPLE_INTERVAL"):
         monkeypatch.setattr(module, name, 0.0)
     monkeypatch.setattr("prectr.stream.kafka.tasks.stateful_task._COMMIT_VISIBLE_TIMEOUT", 0.0)
+    # So that pages close in these small logs: a partition settles on a time with its second user.
+    monkeypatch.setattr("prectr.stream.join.event_clock.SETTLING_TURNS", 1)
 
 
 @pytest.fixture
