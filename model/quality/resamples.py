@@ -2,8 +2,8 @@
 
 Each page gets, in each replicate, a weight drawn from Poisson(1) (the online bootstrap of Oza and Russell 2001, and
 Chamandy et al. 2012): once by its own id, so that pages are resampled, and once by its user's, so that users are
-resampled with all their pages. A weight is a function of the id alone, so every model, and every run over the same log, has the same
-replicates: their differences are paired. All sums are whole numbers; the order of pages and batches does not matter.
+resampled with all their pages. A weight is a function of the id alone, so every model, and every run over the same log,
+has the same replicates: their differences are paired. Sums are whole numbers, equal in any order of the pages.
 """
 
 from functools import cache
