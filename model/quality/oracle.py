@@ -8,9 +8,17 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prectr.model.features.hashing import hash_text
 from prectr.model.quality.quality import Quality, QualityState
+from prectr.model.quality.resamples import Resamples, ResamplesState
+from prectr.model.quality.scored_pages import ScoredPages
 from prectr.state.errors import InputError
 from prectr.stream.records import Example, decode_page
+
+
+class _State(msgspec.Struct, frozen=True):
+    quality: QualityState
+    resamples: ResamplesState
 
 
 class Oracle:
@@ -38,6 +46,8 @@ class Oracle:
             )
         }
         self.quality = Quality()
+        self.resamples = Resamples()
+        self.query_losses = None
         self.pages_trained = 0
 
     def weights_sha256(self) -> None:
@@ -61,27 +71,34 @@ class Oracle:
         probability = np.array(
             [self._probability(page.request_id, item.item_id) for page in pages for item in page.items]
         )
-        self.quality.add_batch(
-            np.log(probability) - np.log1p(-probability),
-            np.frombuffer(b"".join(example.labels for example in examples), np.uint8),
-            np.concatenate(([0], np.cumsum([len(page.items) for page in pages]))),
-            user_activity=np.array([example.user_activity for example in examples]),
+        scored = ScoredPages(
+            logits=np.log(probability) - np.log1p(-probability),
+            labels=np.frombuffer(b"".join(example.labels for example in examples), np.uint8),
             levels=np.frombuffer(b"".join(example.levels for example in examples), np.uint8),
             positions=np.array([item.position for page in pages for item in page.items]),
+            category=np.zeros(len(probability), np.uint64),
+            page_sizes=np.array([len(page.items) for page in pages]),
+            user_activity=np.array([example.user_activity for example in examples]),
             closes_at=np.array([example.closes_at for example in examples]),
+            page_keys=np.array([hash_text(example.request_id) for example in examples], np.uint64),
+            user_keys=np.array([hash_text(example.user_id) for example in examples], np.uint64),
+            query_keys=np.array([hash_text(example.query) for example in examples], np.uint64),
         )
+        self.resamples.add(scored, self.quality.add_pages(scored))
 
     def flush(self) -> None:
         """Do nothing: no batch is open."""
 
     def save(self, folder: Path) -> None:
         """Write the quality to a folder."""
-        (folder / "quality.msgpack").write_bytes(msgspec.msgpack.encode(self.quality.state()))
+        state = _State(self.quality.state(), self.resamples.state())
+        (folder / "quality.msgpack").write_bytes(msgspec.msgpack.encode(state))
 
     def load(self, folder: Path) -> None:
         """Restore the quality from a folder."""
-        state = msgspec.msgpack.decode((folder / "quality.msgpack").read_bytes(), type=QualityState)
-        self.quality = Quality.from_state(state)
+        state = msgspec.msgpack.decode((folder / "quality.msgpack").read_bytes(), type=_State)
+        self.quality = Quality.from_state(state.quality)
+        self.resamples = Resamples.from_state(state.resamples)
 
     def _probability(self, request_id: str, item_id: str) -> float:
         try:

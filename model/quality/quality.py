@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 import numpy as np
 
+from prectr.model.quality.scored_pages import ScoredPages
 from prectr.model.quality.sketch import (
     GAUC_SUM,
     GAUC_WEIGHT,
@@ -178,6 +179,20 @@ class Quality:
         np.add.at(self._flat, page_row + PAGE_COUNT, 1)
         np.add.at(self._flat, page_row + GAUC_SUM, update.gauc)
         np.add.at(self._flat, page_row + GAUC_WEIGHT, update.gauc_weight)
+
+    def add_pages(self, pages: ScoredPages) -> SketchUpdate:
+        """Count scored pages, at least one; returns their contribution to sketches."""
+        self.add_batch(
+            pages.logits,
+            pages.labels,
+            pages.page_starts,
+            user_activity=pages.user_activity,
+            levels=pages.levels,
+            positions=pages.positions,
+            closes_at=pages.closes_at,
+        )
+        assert self.last_update is not None
+        return self.last_update
 
     def _rows_for(self, closes_at: Ints) -> Ints:
         """int64[pages]: the row of each page's bucket (of its segment `new`); adds buckets as needed."""

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prectr.model.features.batch import Batch, Floats, Ints
-from prectr.model.features.hashing import U64
+from prectr.model.features.hashing import U64, hash_text
 
-_TYPES: Final = ("<f8", "u1", "u1", "<i8", "<u8", "<i8", "<i8", "<i8")
+_TYPES: Final = ("<f8", "u1", "u1", "<i8", "<u8", "<i8", "<i8", "<i8", "<u8", "<u8", "<u8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class ScoredPages:
     """int64[P]"""
     closes_at: Ints
     """int64[P]"""
+    page_keys: U64
+    """uint64[P]: hashes of the request ids, and so of the users and the queries."""
+    user_keys: U64
+    query_keys: U64
 
     @property
     def page_starts(self) -> Ints:
@@ -58,6 +62,9 @@ def scored_pages_of(batch: Batch, logits: Floats) -> ScoredPages:
         page_sizes=np.diff(batch.page_starts),
         user_activity=batch.user_activity,
         closes_at=batch.closes_at,
+        page_keys=np.array([hash_text(request_id) for request_id in batch.request_ids], np.uint64),
+        user_keys=batch.user,
+        query_keys=batch.query,
     )
 
 

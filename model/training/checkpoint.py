@@ -14,6 +14,8 @@ from torch import Tensor
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_slots import FeatureSlotsState
 from prectr.model.quality.quality import QualityState
+from prectr.model.quality.query_losses import QueryLoss
+from prectr.model.quality.resamples import ResamplesState
 from prectr.model.training.feature_worth import FeatureWorthState
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.identity import config_diff
@@ -50,6 +52,8 @@ class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
     open_batch: tuple[Example, ...]
     """Pages consumed and not yet trained on, in the total order."""
     quality: QualityState
+    resamples: ResamplesState
+    query_losses: dict[str, QueryLoss]
     features: FeatureSlotsState
     feature_worth: FeatureWorthState
     newest: tuple[Example, ...] = ()

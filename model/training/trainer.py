@@ -32,6 +32,8 @@ from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
 from prectr.model.quality.explanation import Explanation, explain, to_numpy
 from prectr.model.quality.quality import Quality
+from prectr.model.quality.query_losses import QueryLosses
+from prectr.model.quality.resamples import Resamples
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
@@ -74,7 +76,8 @@ class Trainer:
     states are bitwise identical: the checkpoint of any rank is that of all.
 
     batches, pages_trained: since the start of the run, resumed runs included.
-    quality: the prequential quality of all pages trained on.
+    quality, resamples, query_losses: the prequential quality of all pages trained on, its spread, and the queries with
+    the most lost.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class Trainer:
         check_config(config)
         self.config = config
         self.quality = Quality()
+        self.resamples = Resamples()
+        self.query_losses = QueryLosses()
         self.batches = 0
         self.pages_trained = 0
         self._on_scores = on_scores
@@ -159,6 +164,8 @@ class Trainer:
             pages_trained=self.pages_trained,
             open_batch=tuple(self._open_batch),
             quality=self.quality.state(),
+            resamples=self.resamples.state(),
+            query_losses=self.query_losses.state(),
             features=self._slots.state,
             feature_worth=self._feature_worth.state,
             newest=tuple(self._newest_pages),
@@ -191,6 +198,8 @@ class Trainer:
         self.batches = saved.progress.batches
         self.pages_trained = saved.progress.pages_trained
         self.quality = Quality.from_state(saved.progress.quality)
+        self.resamples = Resamples.from_state(saved.progress.resamples)
+        self.query_losses = QueryLosses(saved.progress.query_losses)
         self._slots.load_state(saved.progress.features)
         self._feature_worth = FeatureWorth(self.config.seed, saved.progress.feature_worth)
         self._open_batch = list(saved.progress.open_batch)
@@ -217,15 +226,9 @@ class Trainer:
             self._open_batch if self._process_group is None else shard(self._open_batch, self._process_group)
         )
         pages = self._gather_scores(own)
-        self.quality.add_batch(
-            pages.logits,
-            pages.labels,
-            pages.page_starts,
-            user_activity=pages.user_activity,
-            levels=pages.levels,
-            positions=pages.positions,
-            closes_at=pages.closes_at,
-        )
+        update = self.quality.add_pages(pages)
+        self.resamples.add(pages, update)
+        self.query_losses.add(pages, update, self._open_batch)
         if own is not None and self._on_scores is not None:
             self._on_scores(BatchScores(own.batch, own.logits))
         self._feature_worth.measure(self.batches, self._open_batch, self._slots.slots, self._encode, self._model.score)

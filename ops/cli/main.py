@@ -22,6 +22,7 @@ _TABLE: Final = {
     "simulate": ("data", "Write a simulated search log with known click probabilities."),
     "replay": ("pipeline", "Turn a log of pages and clicks into training examples, a ranker and a report."),
     "demo": ("pipeline", "Simulate a log over a real catalogue, replay it with every model, and compare them."),
+    "compare": ("pipeline", "Compare the models of two runs over the same log, with paired intervals."),
     "verify": ("pipeline", "Check that a run accounts for every event and that its offsets are consistent."),
     "state": ("pipeline", "Show the state of a run, such as the aggregates of a query."),
     "topics": ("data", "Create and check the topics of the live system."),

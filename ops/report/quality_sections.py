@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 
+from prectr.model.quality.learning_trend import auc_error
 from prectr.model.quality.quality import TimelinePoint
 from prectr.model.quality.sketch import ImpressionStats, QualityStats
 from prectr.ops.report.charts import WIDE, Axis, Plane, Point, Series, bar, legend, line_chart, scatter_on_diagonal
@@ -31,17 +32,6 @@ def _auc(stats: QualityStats) -> float | None:
 
 def _gauc(stats: QualityStats) -> float | None:
     return stats.gauc
-
-
-def auc_error(stats: QualityStats) -> float:
-    """Standard error of an AUC (Hanley and McNeil 1982); 0 if it is undefined."""
-    auc, clicked = stats.auc, stats.clicks
-    unclicked = stats.impressions - clicked
-    if auc is None:
-        return 0.0
-    above, below = auc / (2 - auc), 2 * auc * auc / (1 + auc)
-    spread = auc * (1 - auc) + (clicked - 1) * (above - auc * auc) + (unclicked - 1) * (below - auc * auc)
-    return math.sqrt(max(spread, 0.0) / (clicked * unclicked))
 
 
 def _points(timeline: Sequence[TimelinePoint], segment: str, name: str, measure: Measure, metric: str) -> list[Point]:

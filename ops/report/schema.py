@@ -9,7 +9,10 @@ from typing import Any
 import msgspec
 
 from prectr.model.features.feature_summary import FeaturesSummary
+from prectr.model.quality.learning_trend import LearningTrend
+from prectr.model.quality.paired import PairedDifference
 from prectr.model.quality.quality import QualitySummary, SecondHalfStats, StatsBySegment, TimelinePoint
+from prectr.model.quality.query_losses import RankedQuery
 from prectr.model.quality.sketch import CalibrationPoint, ImpressionStats, QualityStats
 from prectr.ops.report.levels import LevelReport
 from prectr.ops.report.log.health import LogOrder, log_warnings
@@ -28,12 +31,23 @@ class QueryPreference(msgspec.Struct, frozen=True, kw_only=True):
     clicks: ByLevel
 
 
+class BaselineReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The prequential quality of a baseline; log_loss and calibration are null if its scores are no probabilities."""
+
+    model: str
+    auc: float | None
+    gauc: float | None
+    log_loss: float | None
+    calibration: float | None
+
+
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a run, besides the quality of its models.
 
     pages: emitted pages. impressions: items on them. outcomes: of all records. dead_letters: by reason. late_records:
     records behind the merged watermark. rejections: kinds of dead letters, the most frequent first. log_order: how the
-    log runs in time; None live. top_queries: those with the most pages, in descending order. seconds:
+    log runs in time; None live. baselines: what the log gives away without a model. differences: between all of models
+    and baselines. top_queries: those with the most pages, in descending order. seconds:
     wall-clock time, including the earlier parts of a resumed run. config: all settings, by name.
     """
 
@@ -49,6 +63,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     rejections: list[RejectionKind] = []
     log_order: LogOrder | None = None
+    baselines: list[BaselineReport] = []
+    differences: list[PairedDifference] = []
 
 
 class ModelReport(QualitySummary, frozen=True, kw_only=True):
@@ -56,12 +72,17 @@ class ModelReport(QualitySummary, frozen=True, kw_only=True):
 
     weights_sha256: null for the oracle, which has no weights. inferred_levels: of a model that infers relevance from
     text; null for others, and before the first batch. features: the custom features of the log; null for the oracle.
+    most_lost, worst_queries: the queries that lose the most, and those with the lowest page AUC. trend: whether it
+    still gets better; null with too few clicks.
     """
 
     model: str
     weights_sha256: str | None
     inferred_levels: LevelReport | None = None
     features: FeaturesSummary | None = None
+    most_lost: tuple[RankedQuery, ...] = ()
+    worst_queries: tuple[RankedQuery, ...] = ()
+    trend: LearningTrend | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +92,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     models (`--no-train`) it is null, and pages, impressions and clicks are those emitted by the stages.
     first_close, last_close: close time of the first and last page, in ms. seconds: wall-clock time. pages_per_second:
     pages divided by it. rejections: kinds of dead letters, the most frequent first. log_order: how the log runs in
-    time; null live. warnings: what makes the result mean less than it seems to, in sentences; empty if all is well.
+    time; null live. baselines: position alone, popularity and logged order; empty live. differences: paired, between
+    all of models and baselines. warnings: what makes the result mean less than it seems to, in sentences; empty if all
+    is well.
     """
 
     model: str | None
@@ -104,6 +127,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     rejections: list[RejectionKind]
     log_order: LogOrder | None
+    baselines: list[BaselineReport]
+    differences: list[PairedDifference]
     warnings: list[str]
 
 
@@ -129,7 +154,8 @@ def build_report(summary: RunSummary, models: Sequence[ModelReport]) -> Report:
     summary_fields = _fields(summary)
     if models:
         quality = _fields(models[0])
-        del quality["inferred_levels"], quality["features"]
+        for own in ("inferred_levels", "features", "most_lost", "worst_queries", "trend"):
+            del quality[own]
         summary_fields |= {"pages": models[0].pages, "impressions": models[0].impressions}
     else:
         quality = _fields(_NO_QUALITY) | {"clicks": summary.outcomes.clicks.joined}

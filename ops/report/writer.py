@@ -16,13 +16,18 @@ def write_report(run_dir: Path, report: Report) -> Path:
         PrectrError: a file cannot be written; an earlier report is kept.
     """
     page = run_dir / "report.html"
-    for path, content in ((run_dir / "report.json", to_json(report)), (page, render(report).encode())):
-        temporary = path.with_name(path.name + ".new")
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise PrectrError(
-                f"cannot write the report {path}: {error.strerror}; free some space or use another --run-dir"
-            ) from error
+    write_atomically(run_dir / "report.json", to_json(report))
+    write_atomically(page, render(report).encode())
     return page
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file of the report; PrectrError: it cannot be written, and an earlier one is kept."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PrectrError(
+            f"cannot write the report {path}: {error.strerror}; free some space or use another --run-dir"
+        ) from error

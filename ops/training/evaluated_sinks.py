@@ -9,9 +9,16 @@ import msgspec
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_summary import FeaturesSummary
+from prectr.model.quality.baselines import LOGGED_ORDER, POSITION, Baselines
+from prectr.model.quality.learning_trend import learning_trend
 from prectr.model.quality.oracle import Oracle
-from prectr.model.quality.quality import Quality
-from prectr.ops.report import QueryPreference, Report, RunSummary, build_report, model_report
+from prectr.model.quality.paired import ModelSample, paired_differences, sample_of
+from prectr.model.quality.quality import Quality, TimelinePoint
+from prectr.model.quality.query_losses import QueryLosses
+from prectr.model.quality.resamples import Resamples
+from prectr.ops.report import ModelReport, QueryPreference, Report, RunSummary, build_report, model_report
+from prectr.ops.report.comparison.baselines import baseline_reports
+from prectr.ops.report.comparison.samples import RunSamples
 from prectr.ops.report.levels import LevelReport, level_report
 from prectr.ops.report.log.health import LogOrder
 from prectr.ops.settings.loader import Settings, describe
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
 
 TOP_QUERY_COUNT: Final = 40
 """Number of queries whose preferences are in the report."""
+RANKED_QUERY_COUNT: Final = 20
+"""Number of queries that lose the most, and that are ranked worst, in the report."""
 ORACLE: Final = "oracle"
 
 
@@ -37,7 +46,12 @@ class EvaluatedSink(ExampleSink, Protocol):
     """A sink that scores pages and measures the quality: a trainer, or the oracle, which has no weights."""
 
     quality: Quality
+    resamples: Resamples
     pages_trained: int
+
+    @property
+    def query_losses(self) -> QueryLosses | None:
+        """The queries with the most lost; None for the oracle."""
 
     def weights_sha256(self) -> str | None:
         """Digest of all weights and training state; None for the oracle."""
@@ -130,6 +144,7 @@ def make_report(
     late_records: int,
     rejections: Sequence[RejectionKind] = (),
     log_order: LogOrder | None = None,
+    baselines: Baselines | None = None,
 ) -> Report:
     """Build the report of a run.
 
@@ -138,7 +153,9 @@ def make_report(
         late_records: records behind the merged watermark.
         rejections: kinds of dead letters, the most frequent first.
         log_order: how the log runs in time, if it is known.
+        baselines: of the same pages, if there are any.
     """
+    position = None if baselines is None else baselines.quality[POSITION].summary().timeline
     summary = RunSummary(
         pages=run.digest.pages,
         impressions=run.digest.impressions,
@@ -155,15 +172,36 @@ def make_report(
         aggregates_sha256=run.digest.aggregates.hex(),
         seconds=run.seconds,
         config=describe(settings) | {"model": ",".join(name for name in sinks if name != ORACLE) or None},
+        baselines=[] if baselines is None else baseline_reports(baselines),
+        differences=paired_differences(samples_of(sinks, baselines)),
     )
-    return build_report(
-        summary,
-        [
-            model_report(
-                name, sink.quality.summary(), sink.weights_sha256(), _inferred_levels(sink), sink.features_summary()
-            )
-            for name, sink in sinks.items()
-        ],
+    return build_report(summary, [_model_report(name, sink, position) for name, sink in sinks.items()])
+
+
+def samples_of(sinks: Mapping[str, EvaluatedSink], baselines: Baselines | None) -> list[ModelSample]:
+    """The metrics of all models, then of the baselines, with their bootstrap replicates."""
+    models = [sample_of(name, sink.quality, sink.resamples) for name, sink in sinks.items()]
+    if baselines is None:
+        return models
+    return models + [
+        sample_of(name, quality, baselines.resamples[name], is_probability=name != LOGGED_ORDER)
+        for name, quality in baselines.quality.items()
+    ]
+
+
+def run_samples(report: Report, sinks: Mapping[str, EvaluatedSink], baselines: Baselines | None = None) -> RunSamples:
+    """What a run keeps to be compared with another one."""
+    return RunSamples(examples_sha256=report.examples_sha256, config=report.config, models=samples_of(sinks, baselines))
+
+
+def _model_report(name: str, sink: EvaluatedSink, position: Sequence[TimelinePoint] | None) -> ModelReport:
+    summary = sink.quality.summary()
+    losses = sink.query_losses
+    return msgspec.structs.replace(
+        model_report(name, summary, sink.weights_sha256(), _inferred_levels(sink), sink.features_summary()),
+        most_lost=() if losses is None else tuple(losses.most_lost(RANKED_QUERY_COUNT)),
+        worst_queries=() if losses is None else tuple(losses.worst(RANKED_QUERY_COUNT)),
+        trend=learning_trend(summary.timeline, position),
     )
 
 

@@ -15,8 +15,9 @@ from prectr.ops.cli.signals import stop_signals
 from prectr.ops.metrics.exporter import Exporter
 from prectr.ops.metrics.train import IdleRatio, TrainSnapshot, train_snapshot, trainer_status
 from prectr.ops.report import Report, write_report
+from prectr.ops.report.comparison.samples import write_samples
 from prectr.ops.settings.loader import Settings
-from prectr.ops.training.evaluated_sinks import make_report, progress_note, run_identity
+from prectr.ops.training.evaluated_sinks import make_report, progress_note, run_identity, run_samples
 from prectr.ops.training.failure_marker import LINGER_SECONDS, linger_for_scrape, write_failure
 from prectr.ops.training.quality_publisher import QualityPublisher, make_trainers
 from prectr.state.errors import TrainingError
@@ -152,6 +153,7 @@ class _ProgressReporter:
     def write_report(self, runner: LiveSinkRunner, settings: Settings) -> tuple[Report, Path]:
         """Write the report of the run so far; returns it and the path of its page."""
         report = make_report(runner, self._trainers, settings, dead_letters={}, late_records=runner.reader.late_records)
+        write_samples(self._run_dir, run_samples(report, self._trainers))
         return report, write_report(self._run_dir, report)
 
 

@@ -5,19 +5,30 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from prectr.model.quality.baselines import Baselines
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.metrics.replay import PartitionProgress, ReplayMetrics, ReplaySnapshot, serve_metrics
 from prectr.ops.report import Report, write_report
+from prectr.ops.report.comparison.samples import write_samples
 from prectr.ops.report.log.health import FileOrder, LogOrder
 from prectr.ops.settings.loader import Settings
-from prectr.ops.training.evaluated_sinks import EvaluatedSink, make_report, make_sinks, progress_note, run_identity
+from prectr.ops.training.evaluated_sinks import (
+    EvaluatedSink,
+    make_report,
+    make_sinks,
+    progress_note,
+    run_identity,
+    run_samples,
+)
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.replay.runner import Replay, RunnerOptions
 
 LATE_RECORDS: Final = 0
 """In a replay no source is ever idle, so no record can be behind the merged watermark."""
+_BASELINES: Final = "baselines"
+"""The name of the baselines among the sinks."""
 _MAX_REPORTED: Final = 20
 """Kinds of dead letters, and files by disorder, in the report."""
 
@@ -52,12 +63,13 @@ def run_replay(
     with ExitStack() as stack:
         metrics = None if metrics_port is None else stack.enter_context(serve_metrics(metrics_port))
         sinks = make_sinks(settings, models, truth)
+        baselines = Baselines() if sinks else None
         run = Replay(
             files,
             run_dir,
             settings.pipeline,
             config=run_identity(settings, models, truth),
-            sinks=sinks,
+            sinks=sinks if baselines is None else {**sinks, _BASELINES: baselines},
             label=LexicalLabeller(),
             options=options,
         )
@@ -71,16 +83,30 @@ def run_replay(
 
             if not run.run(flush=flush, progress=progress, stop=stop):
                 raise KeyboardInterrupt
-        report = make_report(
-            run,
-            sinks,
-            settings,
-            dead_letters=run.dead_letters,
-            late_records=LATE_RECORDS,
-            rejections=run.rejections[:_MAX_REPORTED],
-            log_order=_log_order(run),
-        )
-        return report, write_report(run_dir, report)
+        return _write_report(run, run_dir, settings, sinks, baselines)
+
+
+def _write_report(
+    run: Replay,
+    run_dir: Path,
+    settings: Settings,
+    sinks: Mapping[str, EvaluatedSink],
+    baselines: Baselines | None,
+) -> tuple[Report, Path]:
+    if baselines is not None:
+        baselines.flush()
+    report = make_report(
+        run,
+        sinks,
+        settings,
+        dead_letters=run.dead_letters,
+        late_records=LATE_RECORDS,
+        rejections=run.rejections[:_MAX_REPORTED],
+        log_order=_log_order(run),
+        baselines=baselines,
+    )
+    write_samples(run_dir, run_samples(report, sinks, baselines))
+    return report, write_report(run_dir, report)
 
 
 def _log_order(run: Replay) -> LogOrder:

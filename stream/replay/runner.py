@@ -295,7 +295,7 @@ class Replay:
     def _clear(self) -> None:
         shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
         clear_stores(self._state_dir)
-        for name in ("report.json", "report.html", "dead-letters.jsonl"):
+        for name in ("report.json", "report.html", "resamples.json", "dead-letters.jsonl"):
             (self._run_dir / name).unlink(missing_ok=True)
 
     def _open_outputs(self, checkpoint: ReplayCheckpoint | None) -> None:

@@ -35,13 +35,14 @@ def pages(count: int, seed: int, minutes: float) -> ScoredPages:
         page_sizes=sizes,
         user_activity=random.integers(0, 15, count),
         closes_at=np.sort((FIRST * MINUTE + random.random(count) * minutes * MINUTE).astype(np.int64)),
+        **{name: random.integers(0, 99, count).astype(np.uint64) for name in ("page_keys", "user_keys", "query_keys")},
     )
 
 
 def part(whole: ScoredPages, first: int, end: int) -> ScoredPages:
     """Some of the pages."""
     starts = whole.page_starts
-    of_page = {"page_sizes", "user_activity", "closes_at"}
+    of_page = {"page_sizes", "user_activity", "closes_at", "page_keys", "user_keys", "query_keys"}
     return ScoredPages(
         **{
             field.name: getattr(whole, field.name)[

@@ -1,0 +1,1 @@
+"""Whether the models are good: against baselines, each other and another run."""
