@@ -15,7 +15,6 @@ from torch import Tensor
 
 from prectr.model.features.hashing import uniform
 from prectr.model.layers.gradients import SparseGradient
-from prectr.model.layers.memory import require_memory
 from prectr.model.layers.sparse_optimizers import SparseOptimizer
 
 _INIT_CHUNK_ROWS: Final = 1 << 16
@@ -44,13 +43,7 @@ class HashedEmbedding:
     def __init__(
         self, rows: int, columns: int, optimizer: SparseOptimizer, *, seed: int, scale: float, device: torch.device
     ) -> None:
-        """Make a table with initial values uniform in ±`scale`, or zero where that is 0.
-
-        Raises:
-            ConfigError: there is not enough memory.
-        """
-        # Values, their gradient's statistics (two tensors at most), and a byte per row.
-        require_memory(rows * (3 * 4 * columns + 1), device, f"a table of {rows:,} rows (embedding_rows, wide_rows)")
+        """Make a table with initial values uniform in ±`scale`, or zero where that is 0."""
         self.optimizer = optimizer
         self._seed = seed
         self._scale = scale

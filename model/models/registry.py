@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from prectr.model.config import TrainerConfig
+from prectr.model.layers.memory import require_memory
 from prectr.model.models.dnn import DeepNetwork
 from prectr.model.models.lr import LogisticRegression
 from prectr.model.models.online_model import OnlineModel
@@ -74,7 +75,8 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
     """Make the model that the configuration names, untrained; the encoder, if it reads text, is loaded here.
 
     Raises:
-        ConfigError: there is no such model or component, or a setting is not for this model.
+        ConfigError: there is no such model or component, a setting is not for this model, or the model's tables do not
+            fit into memory.
         CheckpointError: the encoder is missing or corrupt.
     """
     entry = MODELS.get(config.model)
@@ -87,9 +89,21 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
     if config.exposure == "on" and not entry.supports_exposure:
         supporting = ", ".join(name for name, each in MODELS.items() if each.supports_exposure)
         raise ConfigError(f"model {config.model} has no exposure features; exposure=on is for {supporting}")
+    _require_memory_of_tables(config, device)
     if not config.reads_text:
         return entry.make(config, device, None)
     # Whatever reads text imports transformers, which takes seconds.
     from prectr.model.text.pair_encoder import open_encoder  # noqa: PLC0415
 
     return entry.make(config, device, open_encoder(config))
+
+
+def _require_memory_of_tables(config: TrainerConfig, device: torch.device) -> None:
+    """Raise ConfigError if the tables of embeddings and wide weights do not fit: values, optimizer state, a byte a row."""
+    embeddings = 0 if config.model == "lr" else config.embedding_rows * (2 * 4 * config.embedding_dim + 1)
+    weights = 0 if config.model == "dnn" else config.wide_rows * (3 * 4 + 1)
+    require_memory(
+        embeddings + weights,
+        device,
+        f"{config.model} with {config.embedding_rows:,} embedding_rows and {config.wide_rows:,} wide_rows",
+    )

@@ -70,7 +70,7 @@ class IngestManager(TaskManager[IngestTask]):
         for where, records in polled.items():
             self.tasks[where.partition].read_ahead.add([self._mapper.map(record) for record in records])
         for task in self.tasks.values():
-            task.read_offset = max(task.read_offset, super()._consumer_position(task))
+            task.read_offset = max(task.read_offset, super().position_of(task))
         due = due or self._take_due()
         if not due and not polled and self._is_waiting:
             self._alignment.wait_for_change(self._alignment_version, _POLL_TIMEOUT)
@@ -98,16 +98,18 @@ class IngestManager(TaskManager[IngestTask]):
     def _publish_positions(self) -> None:
         self._alignment.set_own(self._topic, {task.topic_partition: task.position for task in self.tasks.values()})
 
-    def _consumer_position(self, task: IngestTask) -> int:
+    def position_of(self, task: IngestTask) -> int:
         """Return the offset of the next record to process, past transaction markers."""
         return task.position.offset
 
-    def _reconcile_assignment(self, assignment: Assignment) -> None:
-        super()._reconcile_assignment(assignment)
+    def reconcile_assignment(self, assignment: Assignment) -> None:
+        """Also tell the other processes the positions."""
+        super().reconcile_assignment(assignment)
         self._publish_positions()
 
-    def _recreate_tasks(self, error: KafkaError | BrokerUnavailableError) -> None:
-        super()._recreate_tasks(error)
+    def recreate_tasks(self, error: KafkaError | BrokerUnavailableError) -> None:
+        """Also tell the other processes the positions."""
+        super().recreate_tasks(error)
         self._publish_positions()
 
     def _open_task(self, number: int) -> IngestTask:

@@ -153,7 +153,7 @@ class TaskManager(ABC, Generic[TaskT]):
                 time.sleep(_IDLE_SLEEP)
                 return False
             if assignment.version != self._reconciled_version:
-                self._reconcile_assignment(assignment)
+                self.reconcile_assignment(assignment)
             if not self.tasks:
                 time.sleep(_IDLE_SLEEP)
                 return False
@@ -168,7 +168,7 @@ class TaskManager(ABC, Generic[TaskT]):
             for task in self.tasks.values():
                 task.lag = self._lag(task)
         except (KafkaError, BrokerUnavailableError) as error:
-            self._recreate_tasks(error)
+            self.recreate_tasks(error)
             return False
         return bool(polled)
 
@@ -179,12 +179,11 @@ class TaskManager(ABC, Generic[TaskT]):
             return
         try:
             actions = [
-                task.end_action(end, self._consumer_position(task), assignment.group_metadata)
-                for task in self.tasks.values()
+                task.end_action(end, self.position_of(task), assignment.group_metadata) for task in self.tasks.values()
             ]
             self._run_all([action for action in actions if action is not None])
         except (KafkaError, BrokerUnavailableError) as error:
-            self._recreate_tasks(error)
+            self.recreate_tasks(error)
 
     def group_has_ended(self, end: EndOfInput) -> bool:
         """Return whether the group's tasks, in all processes, have processed everything up to `end`."""
@@ -192,7 +191,7 @@ class TaskManager(ABC, Generic[TaskT]):
             reached = task.committed_metadata.reached_end_offsets
             if not self.task_class.has_committed_end(reached, number, end):
                 return False
-            if task.has_unread(end, self._consumer_position(task)):
+            if task.has_unread(end, self.position_of(task)):
                 return False
         if time.monotonic() - self._committed_polled_at < _SAMPLE_INTERVAL:
             return False
@@ -251,7 +250,7 @@ class TaskManager(ABC, Generic[TaskT]):
         """Return the call by which a task processes its records, or punctuates without any."""
         if records:
             return partial(task.process, records, group_metadata)
-        position = -1 if sample is None else self._consumer_position(task)
+        position = -1 if sample is None else self.position_of(task)
         return partial(task.punctuate, PunctuationContext(group_metadata, sample, position))
 
     def _run_all(self, actions: Sequence[Callable[[], None]]) -> None:
@@ -272,7 +271,7 @@ class TaskManager(ABC, Generic[TaskT]):
         self._sampled_at = time.monotonic()
         return None if previous is None else EndOffsetsSample(previous, self._sampled_ends)
 
-    def _consumer_position(self, task: TaskT) -> int:
+    def position_of(self, task: TaskT) -> int:
         """Return the offset of the next record to read, past transaction markers; -1 if unknown."""
         try:
             return int(self._consumer.position(task.topic_partition))
@@ -281,10 +280,10 @@ class TaskManager(ABC, Generic[TaskT]):
 
     def _lag(self, task: TaskT) -> int | None:
         """Return the number of unread records of the task's partition as of the last fetch; None before it."""
-        end, position = self._consumer.highwater(task.topic_partition), self._consumer_position(task)
+        end, position = self._consumer.highwater(task.topic_partition), self.position_of(task)
         return None if end is None or position < 0 else max(0, end - position)
 
-    def _reconcile_assignment(self, assignment: Assignment) -> None:
+    def reconcile_assignment(self, assignment: Assignment) -> None:
         """Close the tasks that were revoked and open those that were assigned."""
         if assignment.lost_count != self._handled_lost_count:
             self._close_tasks()
@@ -313,7 +312,7 @@ class TaskManager(ABC, Generic[TaskT]):
             task.log.info("%s task %d: open at offset %d", self.stage, number, task.next_offset)
         self._reconciled_version = assignment.version
 
-    def _recreate_tasks(self, error: KafkaError | BrokerUnavailableError) -> None:
+    def recreate_tasks(self, error: KafkaError | BrokerUnavailableError) -> None:
         """Drop the tasks after a failed transaction; they are opened again from the committed offsets.
 
         The group is joined again first: to open a task that has been reassigned would fence its new owner.

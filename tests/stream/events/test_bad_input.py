@@ -133,10 +133,10 @@ def test_click_before_its_page_is_its_label(tmp_path: Path) -> None:
 def test_one_clock_that_jumps_leaves_other_pages_alone(leap: int, tmp_path: Path) -> None:
     """Steady pages of other users before and after; a click right after the jump still joins its page."""
     lines = [line(page("before", "u1", T)), line(page("jump", "bad", T + leap)), line(click("before", user="u1"))]
-    lines += [line(page(f"r{n}", f"u{n % 3}", T + n * 60_000)) for n in range(1, 90)]
+    lines += [line(page(f"r{n}", f"u{n % 3}", T + n * 60_000)) for n in range(1, 200)]
     report, examples, _ = run(tmp_path, lines)
     steady = [example for example in examples if example["request_id"] != "jump"]
-    assert [example["request_id"] for example in steady] == ["before", *(f"r{n}" for n in range(1, 90))]
+    assert [example["request_id"] for example in steady] == ["before", *(f"r{n}" for n in range(1, 200))]
     assert [item["click"] for item in steady[0]["items"]] == [1, 0]
     # Fifty years back is before 2000, no time of an event at all.
     assert report["outcomes"]["pages"]["dead_letter"] == (0 if leap == -5 * YEAR else 1)
