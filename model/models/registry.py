@@ -99,7 +99,7 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
 
 
 def _require_memory_of_tables(config: TrainerConfig, device: torch.device) -> None:
-    """Raise ConfigError if the tables of embeddings and wide weights do not fit: values, optimizer state, a byte a row."""
+    """Raise ConfigError if the tables do not fit into memory: values, optimizer state and a byte for each row."""
     embeddings = 0 if config.model == "lr" else config.embedding_rows * (2 * 4 * config.embedding_dim + 1)
     weights = 0 if config.model == "dnn" else config.wide_rows * (3 * 4 + 1)
     require_memory(
