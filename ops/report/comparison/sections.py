@@ -74,7 +74,7 @@ def _against_baselines(report: Report, found: dict[tuple[str, str], tuple[Paired
         each, _ = found[best, metric]
         verdict = "cannot be told from it" if not is_clear(each) else "better" if each.difference > 0 else "worse"
         sentences.append(
-            f"{METRIC_NAMES[metric]}: {signed(each.difference)} against {best}, the best baseline: {verdict}."
+            f"{METRIC_NAMES[metric][0].upper()}{METRIC_NAMES[metric][1:]}: {signed(each.difference)} against {best}, the best baseline: {verdict}."
         )
     return sentences
 
@@ -110,9 +110,21 @@ def _table(report: Report, found: dict[tuple[str, str], tuple[PairedDifference, 
     for name in names:
         if any((name, metric) in found for metric in METRIC_NAMES):
             cells = [_cell(found.get((name, metric))) for metric in METRIC_NAMES]
-            rows.append(tag("tr", tag("th", name, scope="row"), *cells))
+            rows.append(tag("tr", tag("th", name, _own_values(report, name), scope="row"), *cells))
     head = [tag("th", text, scope="col", class_="name" if i == 0 else "") for i, text in enumerate(heads)]
     return tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows))
+
+
+def _own_values(report: Report, name: str) -> Markup:
+    """The figures of a baseline; those of models are in the table above."""
+    for index, baseline in enumerate(report.baselines):
+        if baseline.model == name:
+            shown = [
+                join(f"{METRIC_NAMES[metric]} ", stat(f"baselines/{index}/{metric}", fixed(getattr(baseline, metric))))
+                for metric in METRIC_NAMES
+            ]
+            return tag("span", shown[0], ", ", shown[1], ", ", shown[2], class_="both")
+    return Markup("")
 
 
 def _cell(entry: tuple[PairedDifference, str] | None) -> Markup:
