@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prectr.ops.report.comparison.sections import comparison, lost_queries
+from prectr.ops.report.comparison.sections import comparison, lost_queries, reranked
 from prectr.ops.report.markup import Markup, join, tag
 from prectr.ops.report.quality_sections import calibration, over_time, segments, splits
 from prectr.ops.report.schema import Report
@@ -49,4 +49,5 @@ def _sections(report: Report, number: int) -> Markup:
         segments(model, at),
         tag("div", calibration(model), lost_queries(model, at), class_="sections"),
         splits(model, at),
+        reranked(model, at),
     )

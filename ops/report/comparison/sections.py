@@ -20,6 +20,15 @@ _NOTE: Final = (
     "order's does not mean that ranking by the model would gain nothing."
 )
 
+_RERANKED: Final = (
+    "An estimate from the log alone, of some of the pages: the items shown, in the order of the model's scores at "
+    "position 1, with inverse propensity weights under a position-based model (Joachims et al. 2017). What a position "
+    "is worth is estimated from queries and items that were shown at several positions (Agarwal et al. 2019). It means "
+    "something only if a click depends on the position and the item, not on its neighbours, and if items moved for "
+    "reasons unrelated to how attractive they were at that time. It says nothing of items that were not shown. Confirm "
+    "it by an experiment."
+)
+
 
 def comparison(report: Report, number: int) -> Markup:
     """A model against baselines and other models, and whether it still learns; empty without either."""
@@ -73,9 +82,8 @@ def _against_baselines(report: Report, found: dict[tuple[str, str], tuple[Paired
         best = max(named, key=lambda name: (named[name], name))
         each, _ = found[best, metric]
         verdict = "cannot be told from it" if not is_clear(each) else "better" if each.difference > 0 else "worse"
-        sentences.append(
-            f"{METRIC_NAMES[metric][0].upper()}{METRIC_NAMES[metric][1:]}: {signed(each.difference)} against {best}, the best baseline: {verdict}."
-        )
+        shown = METRIC_NAMES[metric][0].upper() + METRIC_NAMES[metric][1:]
+        sentences.append(f"{shown}: {signed(each.difference)} against {best}, the best baseline: {verdict}.")
     return sentences
 
 
@@ -159,6 +167,30 @@ def lost_queries(model: ModelReport, at: str) -> Markup:
         tag("p", note, class_="note"),
         tag("div", _queries(model.most_lost, f"{at}/most_lost"), class_="scroll"),
         worst,
+    )
+
+
+def reranked(model: ModelReport, at: str) -> Markup:
+    """The offline estimate of the clicks in the model's order, or why there is none."""
+    found = model.reranked
+    if found is None:
+        return Markup("")
+    if found.refused is not None:
+        shown = tag("p", f"No estimate: {found.refused}.")
+    else:
+        shown = tag(
+            "p",
+            stat(f"{at}/reranked/estimated", fixed(found.estimated)),
+            " clicks per page in the model's order, ",
+            stat(f"{at}/reranked/logged", fixed(found.logged)),
+            " as shown: ",
+            stat(f"{at}/reranked/gain", signed(found.gain)),
+            f" (95 %: {interval_text(found.interval)}), from ",
+            stat(f"{at}/reranked/clicks", count(found.clicks)),
+            f" clicks, as many as {count(found.effective_clicks or 0.0)} of equal weight.",
+        )
+    return tag(
+        "section", tag("h2", "Clicks in the model's order, estimated"), tag("p", _RERANKED, class_="note"), shown
     )
 
 
