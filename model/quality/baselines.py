@@ -122,7 +122,7 @@ class Baselines:
         scores: dict[str, Floats] = {
             POSITION: log_odds(self._by_position.advance(position_rows, pages.labels, starts)),
             POPULARITY: log_odds(self._by_item.advance(row_indices(items, "item", _ITEMS), pages.labels, starts)),
-            LOGGED_ORDER: _FIRST_SCORE - _SCORE_STEP * pages.positions,
+            LOGGED_ORDER: _FIRST_SCORE - _SCORE_STEP * pages.positions.astype(np.float64),
         }
         for name, logits in scores.items():
             scored = replace(pages, logits=logits)
