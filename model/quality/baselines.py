@@ -8,12 +8,14 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from prectr.model.features.hashing import HashCache, row_indices
+from prectr.model.features.hashing import U64, HashCache, cross, row_indices
 from prectr.model.features.smoothing import log_odds
 from prectr.model.quality.click_rates import ClickRates
+from prectr.model.quality.counterfactual.propensities import PositionPairs, PositionPairsState
 from prectr.model.quality.quality import Quality, QualityState
 from prectr.model.quality.resamples import Resamples, ResamplesState
 from prectr.model.quality.scored_pages import ScoredPages
+from prectr.model.quality.sketch import Floats
 from prectr.stream.records import Example
 
 POSITION: Final = "position alone"
@@ -54,6 +56,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     tables: tuple[_Table, _Table]
     qualities: tuple[QualityState, ...]
     resamples: tuple[ResamplesState, ...]
+    position_pairs: PositionPairsState
 
 
 _decode_page = msgspec.msgpack.Decoder(_Page).decode
@@ -62,12 +65,14 @@ _decode_page = msgspec.msgpack.Decoder(_Page).decode
 class Baselines:
     """An `ExampleSink` that scores every page without a model, before it counts the page.
 
-    quality, resamples: by name of the baseline. The scores of the logged order are no probabilities.
+    quality, resamples: by name of the baseline. The scores of the logged order are no probabilities. position_pairs:
+    what the log says about the worth of positions.
     """
 
     def __init__(self) -> None:
         self.quality = {name: Quality() for name in BASELINES}
         self.resamples = {name: Resamples() for name in BASELINES}
+        self.position_pairs = PositionPairs()
         self._by_position = ClickRates(_POSITIONS)
         self._by_item = ClickRates(_ITEMS)
         self._hash = HashCache()
@@ -93,6 +98,7 @@ class Baselines:
             (_table(self._by_position), _table(self._by_item)),
             tuple(quality.state() for quality in self.quality.values()),
             tuple(resamples.state() for resamples in self.resamples.values()),
+            self.position_pairs.state(),
         )
         (folder / "baselines.msgpack").write_bytes(msgspec.msgpack.encode(state))
 
@@ -105,22 +111,25 @@ class Baselines:
             rates.clicks[rows] = np.frombuffer(table.clicks, "<i8")
         self.quality = dict(zip(BASELINES, map(Quality.from_state, state.qualities), strict=True))
         self.resamples = dict(zip(BASELINES, map(Resamples.from_state, state.resamples), strict=True))
+        self.position_pairs = PositionPairs(state.position_pairs)
 
     def _count(self, examples: Sequence[Example]) -> None:
         pages, items = self._arrays(examples)
         starts = pages.page_starts
+        page_of = np.arange(len(examples)).repeat(pages.page_sizes)
+        self.position_pairs.add(cross(pages.query_keys[page_of], items), pages.positions, pages.labels)
         position_rows = np.minimum(pages.positions, _POSITIONS) - 1
-        scores = {
+        scores: dict[str, Floats] = {
             POSITION: log_odds(self._by_position.advance(position_rows, pages.labels, starts)),
-            POPULARITY: log_odds(self._by_item.advance(items, pages.labels, starts)),
-            LOGGED_ORDER: _FIRST_SCORE - _SCORE_STEP * pages.positions,
+            POPULARITY: log_odds(self._by_item.advance(row_indices(items, "item", _ITEMS), pages.labels, starts)),
+            LOGGED_ORDER: _FIRST_SCORE - _SCORE_STEP * pages.positions.astype(np.float64),
         }
         for name, logits in scores.items():
             scored = replace(pages, logits=logits)
             self.resamples[name].add(scored, self.quality[name].add_pages(scored))
 
-    def _arrays(self, examples: Sequence[Example]) -> tuple[ScoredPages, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        """The pages without scores, and the row int64[n] of each item."""
+    def _arrays(self, examples: Sequence[Example]) -> tuple[ScoredPages, U64]:
+        """The pages without scores, and the hash uint64[n] of each item."""
         decoded = [_decode_page(example.page).items for example in examples]
         hashed = self._hash
         items = np.array([hashed(item.item_id) for page in decoded for item in page], np.uint64)
@@ -137,7 +146,7 @@ class Baselines:
             page_keys=np.array([hashed(example.request_id) for example in examples], np.uint64),
             user_keys=np.array([hashed(example.user_id) for example in examples], np.uint64),
             query_keys=np.array([hashed(example.query) for example in examples], np.uint64),
-        ), row_indices(items, "item", _ITEMS)
+        ), items
 
 
 def _table(rates: ClickRates) -> _Table:

@@ -48,6 +48,7 @@ class Oracle:
         self.quality = Quality()
         self.resamples = Resamples()
         self.query_losses = None
+        self.reranking = None
         self.pages_trained = 0
 
     def weights_sha256(self) -> None:

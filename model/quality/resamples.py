@@ -128,11 +128,13 @@ def _poisson_table() -> NDArray[np.float32]:
 
 def _product(values: NDArray[np.floating], weights: NDArray[np.float32]) -> Ints:
     """Sums over pages, int64[columns, replicates], of values [pages, columns]."""
-    return np.rint(values.T @ weights.astype(values.dtype, copy=False)).astype(np.int64)
+    product: Ints = np.rint(values.T @ weights.astype(values.dtype, copy=False)).astype(np.int64)
+    return product
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    ratio: Floats = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return ratio
 
 
 def _pack(values: Ints) -> bytes:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_slots import FeatureSlotsState
+from prectr.model.quality.counterfactual.reranking import RerankingState
 from prectr.model.quality.quality import QualityState
 from prectr.model.quality.query_losses import QueryLoss
 from prectr.model.quality.resamples import ResamplesState
@@ -54,6 +55,7 @@ class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
     quality: QualityState
     resamples: ResamplesState
     query_losses: dict[str, QueryLoss]
+    reranking: RerankingState
     features: FeatureSlotsState
     feature_worth: FeatureWorthState
     newest: tuple[Example, ...] = ()

@@ -30,6 +30,7 @@ from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import PriorRates
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
+from prectr.model.quality.counterfactual.reranking import Reranking, is_reranked
 from prectr.model.quality.explanation import Explanation, explain, to_numpy
 from prectr.model.quality.quality import Quality
 from prectr.model.quality.query_losses import QueryLosses
@@ -77,7 +78,7 @@ class Trainer:
 
     batches, pages_trained: since the start of the run, resumed runs included.
     quality, resamples, query_losses: the prequential quality of all pages trained on, its spread, and the queries with
-    the most lost.
+    the most lost. reranking: where the clicks of some of the pages were, and would be in the model's order.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Trainer:
         self.quality = Quality()
         self.resamples = Resamples()
         self.query_losses = QueryLosses()
+        self.reranking = Reranking()
         self.batches = 0
         self.pages_trained = 0
         self._on_scores = on_scores
@@ -166,6 +168,7 @@ class Trainer:
             quality=self.quality.state(),
             resamples=self.resamples.state(),
             query_losses=self.query_losses.state(),
+            reranking=self.reranking.state(),
             features=self._slots.state,
             feature_worth=self._feature_worth.state,
             newest=tuple(self._newest_pages),
@@ -200,6 +203,7 @@ class Trainer:
         self.quality = Quality.from_state(saved.progress.quality)
         self.resamples = Resamples.from_state(saved.progress.resamples)
         self.query_losses = QueryLosses(saved.progress.query_losses)
+        self.reranking = Reranking(saved.progress.reranking)
         self._slots.load_state(saved.progress.features)
         self._feature_worth = FeatureWorth(self.config.seed, saved.progress.feature_worth)
         self._open_batch = list(saved.progress.open_batch)
@@ -229,6 +233,7 @@ class Trainer:
         update = self.quality.add_pages(pages)
         self.resamples.add(pages, update)
         self.query_losses.add(pages, update, self._open_batch)
+        self._measure_reranking(own)
         if own is not None and self._on_scores is not None:
             self._on_scores(BatchScores(own.batch, own.logits))
         self._feature_worth.measure(self.batches, self._open_batch, self._slots.slots, self._encode, self._model.score)
@@ -244,6 +249,14 @@ class Trainer:
         if self.config.infers_levels:
             self._newest_pages = [*self._newest_pages, *self._open_batch][-NEWEST_PAGES:]
         self._open_batch = []
+
+    def _measure_reranking(self, own: ScoredShard | None) -> None:
+        """Rank the pages of some batches as candidates, before they are learned from."""
+        if not is_reranked(self.batches):
+            return
+        # With several ranks each measures the whole batch.
+        batch = self._encode(self._open_batch) if own is None or self._process_group is not None else own.batch
+        self.reranking.add(scored_pages_of(batch, to_numpy(self._model.score(batch.at_position(1)))))
 
     def _forward_shard(self, pages: Sequence[Example]) -> ScoredShard | None:
         if not pages:

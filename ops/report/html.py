@@ -1,12 +1,13 @@
 """Renders `report.html`: one self-contained page."""
 
+from prectr.ops.report.comparison.by_model import SELECTION_STYLE, by_model
 from prectr.ops.report.feature_section import custom_features
 from prectr.ops.report.level_sections import inferred_levels
 from prectr.ops.report.log.sections import dead_letters, order, warnings
 from prectr.ops.report.markup import Markup, join, stat, tag
 from prectr.ops.report.numbers import DASH, count, duration, fixed, moment, percent, ratio
 from prectr.ops.report.pipeline_sections import configuration, hashes, outcomes, preferences
-from prectr.ops.report.quality_sections import calibration, models, over_time, segments, splits
+from prectr.ops.report.quality_sections import models
 from prectr.ops.report.schema import Report
 from prectr.ops.report.style import STYLE
 
@@ -20,15 +21,13 @@ def render(report: Report) -> str:
         warnings(report),
         _tiles(report),
         models(report),
-        over_time(report),
-        segments(report),
-        _side_by_side(calibration(report), dead_letters(report)),
+        by_model(report),
+        dead_letters(report),
         outcomes(report),
         order(report),
         preferences(report),
         custom_features(report),
         inferred_levels(report),
-        splits(report),
         configuration(report),
         hashes(report),
         tag(
@@ -43,7 +42,7 @@ def render(report: Report) -> str:
         # An empty icon, so that browsers do not request one.
         Markup('<link rel="icon" href="data:,">'),
         tag("title", f"Replay report: {name}"),
-        tag("style", Markup(STYLE)),
+        tag("style", Markup(STYLE + SELECTION_STYLE)),
     )
     return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
 
@@ -100,7 +99,3 @@ def _tiles(report: Report) -> Markup:
         _tile("Speed", join(speed), f"in {duration(report.seconds)}", "pages/s"),
         class_="tiles",
     )
-
-
-def _side_by_side(*sections: Markup) -> Markup:
-    return tag("div", *sections, class_="sections")

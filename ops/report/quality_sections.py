@@ -74,9 +74,9 @@ def _chart(label: str, series: Sequence[Series], plane: Plane) -> Markup:
     return tag("div", line_chart(label, series, plane), class_="scroll")
 
 
-def over_time(report: Report) -> Markup:
-    """AUC and GAUC of the first model over event time, in total and by segment."""
-    if not report.timeline:
+def over_time(model: ModelReport) -> Markup:
+    """AUC and GAUC of a model over event time, in total and by segment."""
+    if not model.timeline:
         return Markup("")
     figures = []
     series: list[Series] = []
@@ -85,12 +85,12 @@ def over_time(report: Report) -> Markup:
             Series(
                 name,
                 css_class,
-                _points(report.timeline, segment, name, measure, metric),
+                _points(model.timeline, segment, name, measure, metric),
                 segment == "all" and metric == "AUC",
             )
             for segment, name, css_class in _SEGMENTS
         ]
-        plane = Plane(_time_axis(report.timeline), _value_axis(series))
+        plane = Plane(_time_axis(model.timeline), _value_axis(series))
         figures.append(tag("figure", tag("h3", metric), _chart(f"{metric} over event time", series, plane)))
     note = (
         "Prequential: every page is scored before the model trains on it. Points are intervals of about equally many "
@@ -105,9 +105,9 @@ def over_time(report: Report) -> Markup:
     )
 
 
-def calibration(report: Report) -> Markup:
+def calibration(model: ModelReport) -> Markup:
     """Predicted and observed click rate, in groups of equally many impressions."""
-    curve = report.calibration_curve
+    curve = model.calibration_curve
     if not curve:
         return Markup("")
     points = []
@@ -124,7 +124,7 @@ def calibration(report: Report) -> Markup:
     axis = Axis(0.0, high, [(value, percent(value, decimals)) for value in tick_values], "")
     note = (
         "Impressions grouped by prediction into groups of about equal size, with 95 % intervals. On the dashed line, "
-        f"predictions equal observations; overall, predicted / observed clicks is {fixed(report.calibration, 3)}."
+        f"predictions equal observations; overall, predicted / observed clicks is {fixed(model.calibration, 3)}."
     )
     chart = scatter_on_diagonal("calibration curve", points, axis, "predicted click rate", "observed click rate")
     return tag("section", tag("h2", "Calibration"), tag("p", note, class_="note"), tag("figure", chart))
@@ -141,17 +141,15 @@ def _cells(*values: "str | Markup") -> Markup:
     return join(*(tag("td", value) for value in values))
 
 
-def segments(report: Report) -> Markup:
-    """Quality of all pages, of their second half, and by segment."""
-    if report.segments is None or report.second_half is None or not report.models:
-        return Markup("")
-    half = report.second_half
+def segments(model: ModelReport, at: str) -> Markup:
+    """Quality of all pages, of their second half, and by segment; at: path of the model in the JSON."""
+    half = model.second_half
     rows: list[tuple[str, str, QualityStats]] = [
-        ("all pages", "models/0", report.models[0]),
-        ("second half", "second_half", half),
-        ("new users", "segments/new", report.segments.new),
-        ("low activity", "segments/low", report.segments.low),
-        ("active users", "segments/active", report.segments.active),
+        ("all pages", at, model),
+        ("second half", f"{at}/second_half", half),
+        ("new users", f"{at}/segments/new", model.segments.new),
+        ("low activity", f"{at}/segments/low", model.segments.low),
+        ("active users", f"{at}/segments/active", model.segments.active),
     ]
     body = [
         tag(
@@ -208,10 +206,8 @@ def _split_table(
     return tag("table", head, tag("tbody", *body), class_="split")
 
 
-def splits(report: Report) -> Markup:
-    """Quality by relevance level and by position."""
-    if not report.levels:
-        return Markup("")
+def splits(model: ModelReport, at: str) -> Markup:
+    """Quality by relevance level and by position; at: path of the model in the JSON."""
     names = {"1": "1 irrelevant", "2": "2 weakly", "3": "3 relevant", "4": "4 strongly"}
     note = "AUC among the impressions of the same level, or of the same position."
     return tag(
@@ -220,8 +216,8 @@ def splits(report: Report) -> Markup:
         tag("p", note, class_="note"),
         tag(
             "div",
-            tag("div", _split_table("level", "levels", report.levels, names), class_="scroll"),
-            tag("div", _split_table("position", "positions", report.positions), class_="scroll"),
+            tag("div", _split_table("level", f"{at}/levels", model.levels, names), class_="scroll"),
+            tag("div", _split_table("position", f"{at}/positions", model.positions), class_="scroll"),
             class_="pair",
         ),
     )

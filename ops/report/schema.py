@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from prectr.model.features.feature_summary import FeaturesSummary
+from prectr.model.quality.counterfactual.reranking import RerankingEstimate
 from prectr.model.quality.learning_trend import LearningTrend
 from prectr.model.quality.paired import PairedDifference
 from prectr.model.quality.quality import QualitySummary, SecondHalfStats, StatsBySegment, TimelinePoint
@@ -73,7 +74,8 @@ class ModelReport(QualitySummary, frozen=True, kw_only=True):
     weights_sha256: null for the oracle, which has no weights. inferred_levels: of a model that infers relevance from
     text; null for others, and before the first batch. features: the custom features of the log; null for the oracle.
     most_lost, worst_queries: the queries that lose the most, and those with the lowest page AUC. trend: whether it
-    still gets better; null with too few clicks.
+    still gets better; null with too few clicks. reranked: offline estimate of the clicks in the model's order; null for
+    the oracle and live.
     """
 
     model: str
@@ -83,6 +85,7 @@ class ModelReport(QualitySummary, frozen=True, kw_only=True):
     most_lost: tuple[RankedQuery, ...] = ()
     worst_queries: tuple[RankedQuery, ...] = ()
     trend: LearningTrend | None = None
+    reranked: RerankingEstimate | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +157,7 @@ def build_report(summary: RunSummary, models: Sequence[ModelReport]) -> Report:
     summary_fields = _fields(summary)
     if models:
         quality = _fields(models[0])
-        for own in ("inferred_levels", "features", "most_lost", "worst_queries", "trend"):
+        for own in ("inferred_levels", "features", "most_lost", "worst_queries", "trend", "reranked"):
             del quality[own]
         summary_fields |= {"pages": models[0].pages, "impressions": models[0].impressions}
     else:

@@ -10,6 +10,8 @@ import msgspec
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_summary import FeaturesSummary
 from prectr.model.quality.baselines import LOGGED_ORDER, POSITION, Baselines
+from prectr.model.quality.counterfactual.propensities import Propensities
+from prectr.model.quality.counterfactual.reranking import Reranking
 from prectr.model.quality.learning_trend import learning_trend
 from prectr.model.quality.oracle import Oracle
 from prectr.model.quality.paired import ModelSample, paired_differences, sample_of
@@ -52,6 +54,10 @@ class EvaluatedSink(ExampleSink, Protocol):
     @property
     def query_losses(self) -> QueryLosses | None:
         """The queries with the most lost; None for the oracle."""
+
+    @property
+    def reranking(self) -> Reranking | None:
+        """Where clicks would be in the model's order; None for the oracle."""
 
     def weights_sha256(self) -> str | None:
         """Digest of all weights and training state; None for the oracle."""
@@ -155,7 +161,6 @@ def make_report(
         log_order: how the log runs in time, if it is known.
         baselines: of the same pages, if there are any.
     """
-    position = None if baselines is None else baselines.quality[POSITION].summary().timeline
     summary = RunSummary(
         pages=run.digest.pages,
         impressions=run.digest.impressions,
@@ -175,7 +180,9 @@ def make_report(
         baselines=[] if baselines is None else baseline_reports(baselines),
         differences=paired_differences(samples_of(sinks, baselines)),
     )
-    return build_report(summary, [_model_report(name, sink, position) for name, sink in sinks.items()])
+    position = None if baselines is None else baselines.quality[POSITION].summary().timeline
+    propensities = None if baselines is None else baselines.position_pairs.propensities()
+    return build_report(summary, [_model_report(name, sink, position, propensities) for name, sink in sinks.items()])
 
 
 def samples_of(sinks: Mapping[str, EvaluatedSink], baselines: Baselines | None) -> list[ModelSample]:
@@ -194,7 +201,9 @@ def run_samples(report: Report, sinks: Mapping[str, EvaluatedSink], baselines: B
     return RunSamples(examples_sha256=report.examples_sha256, config=report.config, models=samples_of(sinks, baselines))
 
 
-def _model_report(name: str, sink: EvaluatedSink, position: Sequence[TimelinePoint] | None) -> ModelReport:
+def _model_report(
+    name: str, sink: EvaluatedSink, position: Sequence[TimelinePoint] | None, propensities: Propensities | None
+) -> ModelReport:
     summary = sink.quality.summary()
     losses = sink.query_losses
     return msgspec.structs.replace(
@@ -202,6 +211,7 @@ def _model_report(name: str, sink: EvaluatedSink, position: Sequence[TimelinePoi
         most_lost=() if losses is None else tuple(losses.most_lost(RANKED_QUERY_COUNT)),
         worst_queries=() if losses is None else tuple(losses.worst(RANKED_QUERY_COUNT)),
         trend=learning_trend(summary.timeline, position),
+        reranked=None if sink.reranking is None or propensities is None else sink.reranking.estimate(propensities),
     )
 
 

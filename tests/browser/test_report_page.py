@@ -39,14 +39,22 @@ def test_every_visible_number_matches_the_json(browser: Chrome, run_dir: Path) -
         assert equals(text, at(report, name)), (name, text)
     names = {name for name, _ in seen}
     assert names >= {*FIGURES, "pages", "clicks"}
-    assert names >= {f"segments/{segment}/{what}" for segment in ("new", "low", "active") for what in FIGURES}
+    assert names >= {
+        f"models/{number}/segments/{segment}/{what}"
+        for number in (0, 1)
+        for segment in ("new", "low", "active")
+        for what in FIGURES
+    }
+    assert names >= {"differences/0/difference", "models/1/most_lost/0/lost"}
     assert names >= {f"models/{number}/{what}" for number in (0, 1) for what in FIGURES}
     assert names >= {f"outcomes/pages/{end}" for end in ("emitted", "open", "duplicate", "dead_letter")}
     ends = ("joined", "waiting", "duplicate", "late", "orphan", "foreign", "dead_letter")
     assert names >= {f"outcomes/clicks/{end}" for end in ends}
     assert names >= {f"dead_letters/{reason}" for reason in report["dead_letters"]}
     assert report["dead_letters"]
-    assert names >= {f"levels/{level}/auc" for level in report["levels"] if report["levels"][level]["impressions"]}
+    assert names >= {
+        f"models/0/levels/{level}/auc" for level in report["levels"] if report["levels"][level]["impressions"]
+    }
     text = browser.text()
     for chain in ("examples_sha256", "aggregates_sha256", "weights_sha256"):
         assert report[chain] in text

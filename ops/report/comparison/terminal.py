@@ -6,14 +6,12 @@ from typing import Any, Final
 from rich.markup import escape
 from rich.table import Table
 
-from prectr.model.quality.paired import Interval
 from prectr.ops.cli.output import stdout_console
 from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.report.comparison.runs import RunComparison, RunDifference
+from prectr.ops.report.comparison.words import METRIC_NAMES, interval_text, signed
 from prectr.ops.report.numbers import DASH, fixed
 
-METRIC_NAMES: Final = {"auc": "AUC", "gauc": "page GAUC", "log_loss": "log loss"}
-"""Names of the metrics for people."""
 _COLUMNS: Final = ("model", "", "first", "second", "second less first", "95 % over pages", "95 % over users", "better")
 _FILE_WIDTH: Final = 120
 
@@ -46,16 +44,6 @@ def print_comparison(comparison: RunComparison) -> None:
             _better(row),
         )
     console.print(table)
-
-
-def signed(value: float | None) -> str:
-    """A difference with its sign; a dash if undefined."""
-    return DASH if value is None else f"{value:+.4f}"
-
-
-def interval_text(interval: Interval | None) -> str:
-    """An interval of a difference; a dash if undefined."""
-    return DASH if interval is None else f"{interval.low:+.4f} … {interval.high:+.4f}"
 
 
 def _better(row: RunDifference) -> str:

@@ -42,6 +42,9 @@ def test_a_resumed_trainer_ends_like_an_undisturbed_one_bit_for_bit(model: str, 
     resumed.flush()
     assert resumed.weights_sha256() == undisturbed.weights_sha256()
     assert resumed.quality.state() == undisturbed.quality.state()
+    assert resumed.resamples.state() == undisturbed.resamples.state()
+    assert resumed.reranking.state() == undisturbed.reranking.state()
+    assert resumed.query_losses.state() == undisturbed.query_losses.state()
     assert (resumed.batches, resumed.pages_trained) == (undisturbed.batches, undisturbed.pages_trained)
     assert resumed.pages_trained == 60
 

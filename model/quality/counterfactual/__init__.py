@@ -1,0 +1,1 @@
+"""What a log says about the clicks of another ranking."""
