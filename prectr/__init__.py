@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from prectr.stream.events.contract import Item
-    from prectr.stream.sinks.example_file import ExampleLine, read_examples
+    from prectr.stream.sinks.example_line import ExampleLine
+    from prectr.stream.sinks.written_examples import WrittenExamples, read_examples
 
 __all__ = [
     "BrokerUnavailableError",
@@ -43,17 +44,19 @@ __all__ = [
     "StateError",
     "TrainingError",
     "UsageError",
+    "WrittenExamples",
     "read_examples",
     "replay",
 ]
 
 _MODULES: Final = {
-    "ExampleLine": "prectr.stream.sinks.example_file",
+    "ExampleLine": "prectr.stream.sinks.example_line",
     "Item": "prectr.stream.events.contract",
     "Ranker": "prectr.api",
     "Ranking": "prectr.ops.ranking.result",
     "Report": "prectr.ops.report",
-    "read_examples": "prectr.stream.sinks.example_file",
+    "WrittenExamples": "prectr.stream.sinks.written_examples",
+    "read_examples": "prectr.stream.sinks.written_examples",
     "replay": "prectr.api",
 }
 """Where the public names are defined; the errors are all in `prectr.state.errors`."""
