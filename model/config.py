@@ -15,7 +15,7 @@ VOCAB_SIZE: Final = 8_000
 class TrainerConfig:
     """Settings of the trainer. Durations are in seconds of event time (close time)."""
 
-    model: Annotated[str, Setting(help="The ranker to train.", choices=MODEL_NAMES)] = "wide-deep+"
+    model: Annotated[str, Setting(help="The ranker to train.", choices=MODEL_NAMES)] = "prectr-v2"
     without: Annotated[
         tuple[str, ...], Setting(help="Components of `prectr` or `prectr-v2` to switch off (ablation).")
     ] = ()
@@ -31,7 +31,8 @@ class TrainerConfig:
     batch_span: Annotated[
         float,
         Setting(
-            help="Maximum span of close times in a batch.",
+            help="Maximum span of close times in a batch. A replay of a sparse log with a model that reads text takes "
+            "1d unless it is set.",
             unit="s",
             ge=0.001,
             le=100 * YEAR,

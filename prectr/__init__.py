@@ -1,7 +1,7 @@
 """PRECTR streaming: online learning to rank from a search engine's click log.
 
 >>> import prectr
->>> report = prectr.replay("log.jsonl.gz", "run", model="wide-deep+")
+>>> report = prectr.replay("log.jsonl.gz", "run", model="prectr-v2")
 >>> ranking = prectr.Ranker.load("run").rank(query="usb cable", user="u7", candidates=["i1", "i2"])
 >>> for example in prectr.read_examples("examples.jsonl.gz"):
 ...     print(example.query, example.items)
@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from prectr.api import Ranker, replay
+    from prectr.api import Ranker, check, replay
     from prectr.ops.ranking.result import Ranking
     from prectr.ops.report import Report
     from prectr.state.errors import (
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
+    from prectr.stream.check import CheckReport
     from prectr.stream.events.contract import Item
     from prectr.stream.sinks.example_line import ExampleLine
     from prectr.stream.sinks.written_examples import WrittenExamples, read_examples
 
 __all__ = [
     "BrokerUnavailableError",
+    "CheckReport",
     "CheckpointError",
     "ConfigError",
     "ExampleLine",
@@ -45,17 +47,20 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "WrittenExamples",
+    "check",
     "read_examples",
     "replay",
 ]
 
 _MODULES: Final = {
+    "CheckReport": "prectr.stream.check",
     "ExampleLine": "prectr.stream.sinks.example_line",
     "Item": "prectr.stream.events.contract",
     "Ranker": "prectr.api",
     "Ranking": "prectr.ops.ranking.result",
     "Report": "prectr.ops.report",
     "WrittenExamples": "prectr.stream.sinks.written_examples",
+    "check": "prectr.api",
     "read_examples": "prectr.stream.sinks.written_examples",
     "replay": "prectr.api",
 }

@@ -13,8 +13,10 @@ from prectr.ops.ranking.result import Ranking
 from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef
 from prectr.ops.report import Report
 from prectr.ops.settings.loader import load_settings
+from prectr.ops.training.batch_span import settle_batch_span
 from prectr.ops.training.replay import run_replay
 from prectr.state.errors import InputError, UsageError
+from prectr.stream.check import CheckReport, survey_log
 from prectr.stream.events.contract import Context, Features, Item
 from prectr.stream.output_format import check_suffix
 from prectr.stream.replay.runner import RunnerOptions
@@ -40,7 +42,7 @@ def replay(
     An interrupted replay resumes from its last checkpoint when it is called again with the same arguments.
 
         >>> import prectr
-        >>> report = prectr.replay("log.jsonl.gz", "run", model="wide-deep+", batch_span="1d")
+        >>> report = prectr.replay("log.jsonl.gz", "run", model=["prectr-v2", "lr"])
         >>> print(report.models[0].auc, report.models[0].gauc)
 
     Args:
@@ -68,16 +70,41 @@ def replay(
     models = [model] if isinstance(model, str) else None if model is None else list(model)
     overrides = settings if not models else {**settings, "model": models[0]}
     loaded = load_settings(config, overrides, overrides_are_flags=False)
+    paths = [str(file) for file in ([files] if isinstance(files, str | PathLike) else files)]
+    models = [loaded.trainer.model] if models is None else models
     report, _ = run_replay(
-        [str(file) for file in ([files] if isinstance(files, str | PathLike) else files)],
+        paths,
         Path(run_dir),
-        loaded,
-        models=[loaded.trainer.model] if models is None else models,
+        settle_batch_span(loaded, paths, Path(run_dir), models, restart=restart),
+        models=models,
         truth=None if truth is None else Path(truth),
         flush=flush,
         options=RunnerOptions(examples=out, restart=restart),
     )
     return report
+
+
+def check(files: AnyPath | Sequence[AnyPath], *, config: AnyPath | None = None, **settings: object) -> CheckReport:
+    """Read a log once and say what a replay would meet, without one.
+
+        >>> report = prectr.check("log.jsonl.gz", attribution_window="5m")
+        >>> for finding in report.findings:
+        ...     print(finding.severity, finding.message, finding.advice)
+
+    Args:
+        files, config, settings: as for `replay`.
+
+    Raises:
+        ConfigError: a setting is unknown, or its value is not allowed.
+        UsageError, InputError: a file is missing or of another type.
+    """
+    loaded = load_settings(config, settings, overrides_are_flags=False)
+    return survey_log(
+        [files] if isinstance(files, str | PathLike) else files,
+        loaded.pipeline,
+        batch_pages=loaded.trainer.batch_pages,
+        batch_span=loaded.trainer.batch_span,
+    )
 
 
 class Ranker:

@@ -6,6 +6,8 @@ from typing import Final
 LEVELS: Final = (1, 2, 3, 4)
 """Relevance levels: 1 irrelevant, 2 weakly relevant, 3 relevant, 4 strongly relevant."""
 
+LEVEL_COUNT: Final = len(LEVELS)
+
 NEVER_UPDATED: Final = -1
 """Time of the last update of an entry that holds nothing."""
 

@@ -28,13 +28,18 @@ class PipelineConfig:
     ] = 120.0
     allowed_lateness: Annotated[
         float,
-        Setting(help="How far the watermark stays behind the largest accepted event time.", unit="s", ge=0, le=YEAR),
+        Setting(
+            help="How far the watermark stays behind the event time that the partition has come to.",
+            unit="s",
+            ge=0,
+            le=YEAR,
+        ),
     ] = 5.0
     max_clock_skew: Annotated[
         float,
         Setting(
-            help="An event more than this ahead of the largest accepted event time does not advance the watermark "
-            "until another user confirms its time.",
+            help="An event more than this ahead of most users does not advance the watermark, and is a dead letter "
+            "unless the stream comes within reach of its time.",
             unit="s",
             ge=0.001,
             le=YEAR,

@@ -35,6 +35,7 @@ _PRELOADED = [
     "prectr.ops.report",
     "prectr.ops.training.quality_publisher",
     "prectr.ops.training.replay",
+    "prectr.stream.kafka.ingest.run",
     "prectr.stream.kafka.io.log_loader",
     "prectr.stream.kafka.io.sink_runner",
     "prectr.stream.kafka.tasks.worker",

@@ -14,11 +14,11 @@ from transformers.utils import logging as transformers_logging
 
 from prectr.model.text.encoder.graded import GradedPair
 from prectr.model.text.encoder.length_bucketing import length_bucketed_batches
-from prectr.model.text.encoder.network import LEVELS
 from prectr.model.text.encoder.schedule import ScheduledAdamW
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.local_model import open_tokenizer
 from prectr.model.text.teacher.teacher import MAX_TOKENS
+from prectr.state.aggregates import LEVEL_COUNT
 
 _BATCH: Final = 32
 _WARM_UP_LEARNING_RATE: Final = 1e-4
@@ -40,7 +40,7 @@ def warm_up(
     """
     model, tokenizer = _load_model(folder, seed=1)
     targets = torch.from_numpy(cosines).clamp(0.0, 1.0)
-    level_values = torch.arange(LEVELS) / (LEVELS - 1)
+    level_values = torch.arange(LEVEL_COUNT) / (LEVEL_COUNT - 1)
 
     def loss(logits: Tensor, indices: NDArray[np.int64]) -> Tensor:
         near = torch.softmax(logits, dim=1) @ level_values
@@ -76,7 +76,7 @@ def fine_tune(folder: Path, out: Path, graded: Sequence[GradedPair], *, seed: in
 
 def _load_model(folder: Path, seed: int) -> tuple[Any, Any]:
     tokenizer = open_tokenizer(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=LEVELS)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=LEVEL_COUNT)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.manual_seed(seed)

@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prectr.model.features.batch import Batch
-from prectr.model.features.smoothing import LEVELS, PRIOR_LOG_ODDS, Floats, log_odds
+from prectr.model.features.smoothing import PRIOR_LOG_ODDS, Floats, log_odds
+from prectr.state.aggregates import LEVEL_COUNT
 
 CENTERED_LEVELS: Final = np.array([-1.5, -0.5, 0.5, 1.5])
 """Levels 1 to 4 relative to their middle: the factor of a slope over the level."""
-RATE_FEATURES: Final = 6 * LEVELS + 4 + 8
+RATE_FEATURES: Final = 6 * LEVEL_COUNT + 4 + 8
 """Columns of `rate_features`."""
 
-AGGREGATE_FEATURES: Final = 2 * LEVELS + 2
+AGGREGATE_FEATURES: Final = 2 * LEVEL_COUNT + 2
 """Columns of `query_features` and `user_features`: by level, differences of log-odds from the category's and logarithms
 of the impressions; then intercept and slope."""
 
@@ -89,7 +90,7 @@ def recent_shifts(batch: Batch) -> tuple[Floats, Floats]:
     log_odds_of_query = log_odds(rates.category) + intercept[:, None] + slope[:, None] * CENTERED_LEVELS
     expected = 1.0 / (1.0 + np.exp(-log_odds_of_query))
     decayed = batch.query_decayed[batch.page_of]
-    return intercept_and_slope(decayed[:, :, :LEVELS], decayed[:, :, LEVELS:], expected[:, None, :])
+    return intercept_and_slope(decayed[:, :, :LEVEL_COUNT], decayed[:, :, LEVEL_COUNT:], expected[:, None, :])
 
 
 def category_features(batch: Batch) -> NDArray[np.float32]:

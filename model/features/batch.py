@@ -6,7 +6,7 @@ users; C clicks in the histories of its queries. Ids are 64-bit hashes, which a 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from prectr.model.features.feature_slots import FeatureRows, FeatureSlots, no_features
 from prectr.model.features.hashing import U64, HashCache, hash_text
 from prectr.model.features.observed_features import ObservedFeatures
-from prectr.model.features.smoothing import LEVELS, PriorRates, SmoothedRates
+from prectr.model.features.smoothing import PriorRates, SmoothedRates
+from prectr.state.aggregates import LEVEL_COUNT
 from prectr.stream.records import Example, decode_history, decode_page, decode_query_clicks
 
 Ints = NDArray[np.int64]
@@ -168,6 +169,18 @@ class FeatureNeeds:
     texts: bool = False
 
 
+@dataclass(slots=True)
+class _ShownItems:
+    """The items of a batch's pages, page after page. sizes: items of each page."""
+
+    sizes: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    hashed_items: list[HashedItem] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    observed: ObservedFeatures = field(default_factory=ObservedFeatures)
+
+
 class FeatureEncoder:
     """Encodes examples as a `Batch`, with bounded caches of the hashes of ids and items."""
 
@@ -193,36 +206,21 @@ class FeatureEncoder:
             slots: the custom features to encode, with their current statistics; None: none.
         """
         needs = needs or FeatureNeeds()
-        ids: list[str] = []
-        hashed_items: list[HashedItem] = []
-        positions: list[int] = []
-        sizes: list[int] = []
-        texts: list[tuple[str, str]] = []
-        observed = ObservedFeatures()
-        for example in examples:
-            page = decode_page(example.page)
-            items = page.items
-            observed.add(page)
-            sizes.append(len(items))
-            if needs.texts:
-                texts.extend([(example.query, item.title or "") for item in items])
-            for position, item in enumerate(items, 1):
-                ids.append(item.item_id)
-                hashed_items.append(self._hashed_item(item.item_id, item.category, item.brand, item.price))
-                positions.append(item.position or position)
-        page_starts = np.zeros(len(sizes) + 1, dtype=np.int64)
-        np.cumsum(sizes, out=page_starts[1:])
-        page_of = np.repeat(np.arange(len(sizes)), sizes)
+        shown = self._shown_items(examples, needs.texts)
+        hashed_items, observed = shown.hashed_items, shown.observed
+        page_starts = np.zeros(len(examples) + 1, dtype=np.int64)
+        np.cumsum(shown.sizes, out=page_starts[1:])
+        page_of = np.repeat(np.arange(len(examples)), shown.sizes)
         levels = np.frombuffer(b"".join([example.levels for example in examples]), dtype=np.uint8)
         category = np.array([code.category for code in hashed_items], dtype=np.uint64)
         return Batch(
             examples=examples,
             page_starts=page_starts,
             page_of=page_of,
-            item_ids=tuple(ids),
+            item_ids=tuple(shown.ids),
             labels=np.frombuffer(b"".join([example.labels for example in examples]), dtype=np.uint8),
             levels=levels,
-            positions=np.array(positions, dtype=np.int64),
+            positions=np.array(shown.positions, dtype=np.int64),
             user=np.array([self._hash(example.user_id) for example in examples], dtype=np.uint64),
             query=np.array([self._hash(example.query) for example in examples], dtype=np.uint64),
             item=np.array([code.item for code in hashed_items], dtype=np.uint64),
@@ -241,8 +239,8 @@ class FeatureEncoder:
             query_decayed=np.array([example.query_decayed for example in examples], dtype=np.float64),
             history=self._history(examples if needs.history else ()),
             query_history=self._query_history(examples if needs.query_history else ()),
-            texts=tuple(texts),
-            level_weights=np.eye(LEVELS)[levels.astype(np.int64) - 1],
+            texts=tuple(shown.texts),
+            level_weights=np.eye(LEVEL_COUNT)[levels.astype(np.int64) - 1],
             observed=observed,
             item_features=no_features(observed.items)
             if slots is None
@@ -251,6 +249,21 @@ class FeatureEncoder:
             if slots is None
             else slots.encode(observed, ("page", "context"), self._hash),
         )
+
+    def _shown_items(self, examples: Sequence[Example], needs_texts: bool) -> "_ShownItems":
+        shown = _ShownItems()
+        for example in examples:
+            page = decode_page(example.page)
+            items = page.items
+            shown.observed.add(page)
+            shown.sizes.append(len(items))
+            if needs_texts:
+                shown.texts.extend([(example.query, item.title or "") for item in items])
+            for position, item in enumerate(items, 1):
+                shown.ids.append(item.item_id)
+                shown.hashed_items.append(self._hashed_item(item.item_id, item.category, item.brand, item.price))
+                shown.positions.append(item.position or position)
+        return shown
 
     def _hashed_item(self, item_id: str, category: str | None, brand: str | None, price: float | None) -> HashedItem:
         key = (item_id, category, brand, price)

@@ -14,10 +14,9 @@ from torch import Tensor
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
 from prectr.model.features.hashing import U64, cross, row_indices
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.sparse_optimizers import Ftrl, ScAdagrad, SparseOptimizer
-from prectr.state.aggregates import MAX_HALF_LIVES
+from prectr.state.aggregates import LEVEL_COUNT, MAX_HALF_LIVES
 
 Indices = NDArray[np.int64]
 
@@ -62,7 +61,7 @@ def position_indices(batch: Batch) -> Indices:
     bias = np.zeros(batch.impressions, dtype=np.int64)
     columns = [bias, np.minimum(batch.positions, _POSITIONS), _FIRST_LEVEL + batch.likeliest_levels]
     if batch.similarity is not None:
-        above_lowest = batch.level_weights @ np.arange(LEVELS)
+        above_lowest = batch.level_weights @ np.arange(LEVEL_COUNT)
         columns.append(
             _FIRST_EXPECTED_LEVEL + np.minimum((above_lowest * 8).astype(np.int64), _EXPECTED_LEVEL_BINS - 1)
         )
@@ -73,7 +72,7 @@ def position_indices(batch: Batch) -> Indices:
 
 def level_indices() -> Indices:
     """int64[4]: rows of the levels 1 to 4."""
-    return _FIRST_LEVEL + np.arange(1, LEVELS + 1)
+    return _FIRST_LEVEL + np.arange(1, LEVEL_COUNT + 1)
 
 
 def id_indices(batch: Batch, size: int) -> Indices:
@@ -98,7 +97,7 @@ def cross_indices(batch: Batch, size: int) -> Indices:
 
 def cross_indices_per_level(batch: Batch, size: int) -> Indices:
     """int64[P, 2, 4]: query × level and user × level, for each of the four levels."""
-    levels = np.arange(1, LEVELS + 1, dtype=np.uint64)
+    levels = np.arange(1, LEVEL_COUNT + 1, dtype=np.uint64)
     query, user = cross(batch.query[:, None], levels), cross(batch.user[:, None], levels)
     return np.stack([row_indices(query, "query × level", size), row_indices(user, "user × level", size)], axis=1)
 

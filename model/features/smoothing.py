@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prectr.model.features.hashing import U64, row_indices
+from prectr.model.features.level_prior import borrow_levels
+from prectr.state.aggregates import LEVEL_COUNT
 
 Floats = NDArray[np.float64]
 
-LEVELS: Final = 4
 PRIOR_RATE: Final = 0.1
 """The prior click rate of everything,"""
 PRIOR_STRENGTH: Final = 20.0
 """with the weight of this many impressions."""
+_MIN_IMPRESSIONS: Final = 2_000
+"""Impressions of all levels of which one with fewer than `PRIOR_STRENGTH` was hardly shown."""
 PRIOR_LOG_ODDS: Final = math.log(PRIOR_RATE / (1 - PRIOR_RATE))
 """`PRIOR_RATE` as log-odds: the initial logit of every model."""
 
@@ -51,6 +54,8 @@ class SmoothedRates:
     """and the clicks."""
     exposed_level_shares: Floats
     """float64[4]: shares of the levels among all impressions so far."""
+    category_impressions: Floats
+    """float64[N, 4]: the impressions behind `category`."""
 
 
 class PriorRates:
@@ -62,11 +67,11 @@ class PriorRates:
     def __init__(self, size: int, strength: float) -> None:
         self.size = size
         self.strength = strength
-        self.impressions: Floats = np.zeros((size, LEVELS))
-        self.clicks: Floats = np.zeros((size, LEVELS))
+        self.impressions: Floats = np.zeros((size, LEVEL_COUNT))
+        self.clicks: Floats = np.zeros((size, LEVEL_COUNT))
         # Sums over the rows; counts are whole numbers, so the order of summation does not matter.
-        self._impressions_by_level: Floats = np.zeros(LEVELS)
-        self._clicks_by_level: Floats = np.zeros(LEVELS)
+        self._impressions_by_level: Floats = np.zeros(LEVEL_COUNT)
+        self._clicks_by_level: Floats = np.zeros(LEVEL_COUNT)
 
     def load_counts(self, impressions: Floats, clicks: Floats) -> None:
         """Restore saved counts, float64[size, 4] each; ValueError: they have another size."""
@@ -88,21 +93,23 @@ class PriorRates:
         """
         total_impressions, total_clicks = self._impressions_by_level, self._clicks_by_level
         overall = (total_clicks.sum() + PRIOR_STRENGTH * PRIOR_RATE) / (total_impressions.sum() + PRIOR_STRENGTH)
-        by_level = (total_clicks + PRIOR_STRENGTH * overall) / (total_impressions + PRIOR_STRENGTH)
+        by_level = _rates_by_level(total_impressions, total_clicks, overall)
         row = row_indices(category, "category parent", self.size)
         strength = self.strength
-        parent = (self.clicks[row] + strength * by_level) / (self.impressions[row] + strength)
+        category_impressions = self.impressions[row]
+        parent = (self.clicks[row] + strength * by_level) / (category_impressions + strength)
         query, user = query_stats[page_of], user_stats[page_of]
         return SmoothedRates(
-            exposed_level_shares=(total_impressions + PRIOR_STRENGTH / LEVELS)
+            exposed_level_shares=(total_impressions + PRIOR_STRENGTH / LEVEL_COUNT)
             / (total_impressions.sum() + PRIOR_STRENGTH),
             category=parent,
-            query=(query[:, LEVELS:] + strength * parent) / (query[:, :LEVELS] + strength),
-            user=(user[:, LEVELS:] + strength * parent) / (user[:, :LEVELS] + strength),
-            query_impressions=query[:, :LEVELS],
-            query_clicks=query[:, LEVELS:],
-            user_impressions=user[:, :LEVELS],
-            user_clicks=user[:, LEVELS:],
+            query=(query[:, LEVEL_COUNT:] + strength * parent) / (query[:, :LEVEL_COUNT] + strength),
+            user=(user[:, LEVEL_COUNT:] + strength * parent) / (user[:, :LEVEL_COUNT] + strength),
+            query_impressions=query[:, :LEVEL_COUNT],
+            query_clicks=query[:, LEVEL_COUNT:],
+            user_impressions=user[:, :LEVEL_COUNT],
+            user_clicks=user[:, LEVEL_COUNT:],
+            category_impressions=category_impressions,
         )
 
     def update(self, category: U64, levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
@@ -112,5 +119,23 @@ class PriorRates:
         clicked = labels.astype(np.float64)
         np.add.at(self.impressions, (row, level), 1.0)
         np.add.at(self.clicks, (row, level), clicked)
-        self._impressions_by_level += np.bincount(level, minlength=LEVELS)
-        self._clicks_by_level += np.bincount(level, weights=clicked, minlength=LEVELS)
+        self._impressions_by_level += np.bincount(level, minlength=LEVEL_COUNT)
+        self._clicks_by_level += np.bincount(level, weights=clicked, minlength=LEVEL_COUNT)
+
+
+def _rates_by_level(impressions: Floats, clicks: Floats, overall: float) -> Floats:
+    """float64[4]: click rates by level, smoothed towards the overall rate.
+
+    A level that was hardly shown is also smoothed towards what it borrows from the others, the more so the fewer
+    impressions it has.
+    """
+    smoothed: Floats = (clicks + PRIOR_STRENGTH * overall) / (impressions + PRIOR_STRENGTH)
+    is_shown = impressions >= PRIOR_STRENGTH
+    if is_shown.all() or impressions.sum() < _MIN_IMPRESSIONS:
+        return smoothed
+    borrowed = borrow_levels(is_shown)
+    borrowed_odds = np.exp(log_odds(smoothed) @ borrowed.weights + borrowed.shift)
+    own_share = np.minimum(impressions / PRIOR_STRENGTH, 1.0)
+    prior = own_share * overall + (1.0 - own_share) * borrowed_odds / (1.0 + borrowed_odds)
+    rates: Floats = (clicks + PRIOR_STRENGTH * prior) / (impressions + PRIOR_STRENGTH)
+    return rates

@@ -15,15 +15,16 @@ from prectr.model.features.batch import Batch
 from prectr.model.features.feature_slots import FeatureRows
 from prectr.model.features.hashed_features import Indices, feature_row_indices
 from prectr.model.features.hashing import row_indices
-from prectr.model.features.smoothing import LEVELS, PRIOR_LOG_ODDS
+from prectr.model.features.smoothing import PRIOR_LOG_ODDS
 from prectr.model.layers.linear import Linear, he_bound
+from prectr.state.aggregates import LEVEL_COUNT
 
 _POSITIONS: Final = 20
 POSITION_ONE_HOT: Final = slice(0, _POSITIONS)
 """Columns of `position_features`: position 1 to 20 (those beyond count as 20),"""
-LEVEL_WEIGHTS: Final = slice(_POSITIONS, _POSITIONS + LEVELS)
+LEVEL_WEIGHTS: Final = slice(_POSITIONS, _POSITIONS + LEVEL_COUNT)
 """relevance level,"""
-LOG_POSITION: Final = slice(_POSITIONS + LEVELS, _POSITIONS + LEVELS + 1)
+LOG_POSITION: Final = slice(_POSITIONS + LEVEL_COUNT, _POSITIONS + LEVEL_COUNT + 1)
 """and ln(position)."""
 POSITION_FEATURES: Final = LOG_POSITION.stop
 _PAGE_FIELDS: Final = 3

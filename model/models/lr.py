@@ -21,10 +21,12 @@ from prectr.model.features.hashed_features import (
     weigh_features,
     weight_table,
 )
+from prectr.model.features.level_prior import Bools
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
 from prectr.model.layers.gradients import Gradients, SparseGradient
 from prectr.model.layers.hashed_embedding import GatheredRows
 from prectr.model.layers.sparse_optimizers import Ftrl
+from prectr.model.models.candidate_levels import learned_levels, score_candidates
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.prefixed_tensors import add_prefix, select_prefix
 
@@ -76,6 +78,13 @@ class LogisticRegression:
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], without learning."""
+        return score_candidates(self._read_logits, batch, self.learned_levels())
+
+    def learned_levels(self) -> Bools:
+        """bool[4]: the levels learned from."""
+        return learned_levels(self._tables["position"])
+
+    def _read_logits(self, batch: Batch) -> Tensor:
         return _logits({name: self._tables[name].read(rows) for name, rows in self._indices(batch).items()}, batch)
 
     def _clicks(self, batch: Batch) -> Tensor:

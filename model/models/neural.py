@@ -11,9 +11,11 @@ from torch.nn import Module
 
 from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.hashed_features import Indices
+from prectr.model.features.level_prior import Bools
 from prectr.model.layers.flat_parameters import FlatParameters, ParameterGroup
 from prectr.model.layers.gradients import Gradients, SparseGradient, StateUpdate
 from prectr.model.layers.hashed_embedding import GatheredRows, HashedEmbedding
+from prectr.model.models.candidate_levels import learned_levels, score_candidates
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.prefixed_tensors import add_prefix, select_prefix
 
@@ -142,7 +144,13 @@ class NeuralModel(Module):
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], without learning."""
         with torch.no_grad():
-            return self.logits(batch, self.read_rows(batch))
+            return score_candidates(
+                lambda candidates: self.logits(candidates, self.read_rows(candidates)), batch, self.learned_levels()
+            )
+
+    def learned_levels(self) -> Bools:
+        """bool[4]: the levels learned from."""
+        return learned_levels(self._tables["position"])
 
     def weights(self) -> dict[str, Tensor]:
         """Tables and trained dense parameters by name."""

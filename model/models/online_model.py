@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.hashing import U64
+from prectr.model.features.level_prior import Bools
 from prectr.model.layers.gradients import Gradients, StateUpdate
 from prectr.model.layers.hashed_embedding import GatheredRows
 
@@ -68,6 +69,9 @@ class OnlineModel(Protocol):
 
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], without learning; labels are not read."""
+
+    def learned_levels(self) -> Bools:
+        """bool[4]: the relevance levels that the model has learned from; candidates of others borrow from these."""
 
     def weights(self) -> dict[str, Tensor]:
         """Every trained parameter by name, without optimizer state, for a digest."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
+from prectr.model.features.level_prior import Bools
 from prectr.model.layers.gradients import Gradients
 from prectr.model.models.online_model import ForwardOutput, OnlineModel
 from prectr.model.models.prefixed_tensors import add_prefix, select_prefix
@@ -54,6 +55,10 @@ class TextFeatureModel:
     def score(self, batch: Batch) -> Tensor:
         """Logits float32[N], without learning."""
         return self._inner.score(self._with_text_features(batch))
+
+    def learned_levels(self) -> Bools:
+        """The inner model's."""
+        return self._inner.learned_levels()
 
     def explain(self, batch: Batch) -> Explanation:
         """The inner model's explanation, with text features."""

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from prectr.model.features.batch import Batch, Floats
+from prectr.model.features.level_prior import Bools
 from prectr.model.features.smoothing import SmoothedRates
 from prectr.model.models.online_model import OnlineModel
 
@@ -22,6 +23,7 @@ class Explanation:
         if the model is not a mixture over levels.
     incentive: float64[N, 4], τ, added to the log-odds of a click at each level; None if the model has none.
     rates: the smoothed click rates that the model read.
+    learned_levels: bool[4], the levels that the model has learned from; candidates of others borrow from these.
     """
 
     log_odds: Floats
@@ -29,6 +31,7 @@ class Explanation:
     click_given_level: Floats | None
     incentive: Floats | None
     rates: SmoothedRates
+    learned_levels: Bools
 
     @property
     def probability(self) -> Floats:
@@ -48,7 +51,9 @@ def explain(model: OnlineModel, batch: Batch) -> Explanation:
     """Score a batch as `model.score` does, and return the parts of the scores."""
     if isinstance(model, Explainable):
         return model.explain(batch)
-    return Explanation(to_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates)
+    return Explanation(
+        to_numpy(model.score(batch)), batch.level_weights, None, None, batch.rates, model.learned_levels()
+    )
 
 
 def concat(parts: Sequence[Explanation]) -> Explanation:
@@ -68,6 +73,7 @@ def concat(parts: Sequence[Explanation]) -> Explanation:
         rates=SmoothedRates(
             exposed_level_shares=exposed, **{name: np.concatenate(rates) for name, rates in rates_by_name.items()}
         ),
+        learned_levels=first.learned_levels,
     )
 
 

@@ -15,12 +15,13 @@ from prectr.model.features.batch import Batch
 from prectr.model.features.hashing import U64, HashCache, cross, mix
 from prectr.model.layers.gradients import StateUpdate
 from prectr.model.text.encoder.artifact import EncoderArtifact, load_encoder
-from prectr.model.text.encoder.network import HIDDEN_SIZE, LEVELS, RelevanceEncoder
+from prectr.model.text.encoder.network import HIDDEN_SIZE, RelevanceEncoder
 from prectr.model.text.encoder.tokens import Pair, PairTokenizer
 from prectr.model.text.pair_cache import PairCache
+from prectr.state.aggregates import LEVEL_COUNT
 from prectr.state.errors import CheckpointError, Remedy
 
-_CACHE_COLUMNS: Final = HIDDEN_SIZE + 1 + LEVELS
+_CACHE_COLUMNS: Final = HIDDEN_SIZE + 1 + LEVEL_COUNT
 _INFERENCE_BATCH: Final = 256
 """Pairs per forward pass without gradients; bounds the memory."""
 
@@ -85,13 +86,13 @@ class CachedPairEncoder:
         encodings = self._cache.read(slots)
         if self._trained is None:
             encodings = self._refresh_rows(encodings, ~is_cached, pairs, self._stage_one)
-            anchor_index, stage_one = np.arange(len(keys)), encodings[:, -LEVELS:]
+            anchor_index, stage_one = np.arange(len(keys)), encodings[:, -LEVEL_COUNT:]
         else:
             encodings = self._refresh_rows(encodings, ~is_current & ~sampled, pairs, self._trained)
             encodings = self._refresh_rows(encodings, sampled, pairs, self._trained, learn=learn)
             anchor_index = np.flatnonzero(sampled & learn)
             stage_one = self._refresh_rows(encodings.detach(), sampled & learn, pairs, self._stage_one)[
-                anchor_index, -LEVELS:
+                anchor_index, -LEVEL_COUNT:
             ]
         cache_update = self._cache.empty_update()
         if learn and not is_current.all():

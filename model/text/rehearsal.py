@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from prectr.model.text.encoder.graded import GradedPair
-from prectr.model.text.encoder.network import LEVELS, RelevanceEncoder
+from prectr.model.text.encoder.network import RelevanceEncoder
 from prectr.model.text.encoder.tokens import PairTokenizer, PairTokens
+from prectr.state.aggregates import LEVEL_COUNT
 
 _PSEUDO_COUNT: Final = 1.0
 
@@ -30,7 +31,7 @@ class RehearsalBuffer:
     @property
     def level_shares(self) -> Tensor:
         """float32[4]: shares of the levels among the pairs, which stand for candidates; uniform without pairs."""
-        counts = np.bincount([pair.level - 1 for pair in self._pairs], minlength=LEVELS) + _PSEUDO_COUNT
+        counts = np.bincount([pair.level - 1 for pair in self._pairs], minlength=LEVEL_COUNT) + _PSEUDO_COUNT
         return torch.from_numpy((counts / counts.sum()).astype(np.float32)).to(self._device)
 
     def sample(self, count: int, step: int) -> tuple[PairTokens, Tensor]:

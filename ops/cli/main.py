@@ -18,6 +18,7 @@ from prectr.state.errors import PrectrError, UsageError
 
 _TABLE: Final = {
     "convert": ("data", "Convert a log of another system (UBI, Metarank, CSV, JSON, Parquet) to events."),
+    "check": ("data", "Say what a replay of a log would meet: invalid events, order, lost clicks, time it takes."),
     "simulate": ("data", "Write a simulated search log with known click probabilities."),
     "replay": ("pipeline", "Turn a log of pages and clicks into training examples, a ranker and a report."),
     "demo": ("pipeline", "Simulate a log over a real catalogue, replay it with every model, and compare them."),
@@ -26,6 +27,7 @@ _TABLE: Final = {
     "topics": ("data", "Create and check the topics of the live system."),
     "dlq": ("data", "List, show, export and retry dead letters."),
     "load": ("data", "Send a log to Kafka, keyed by user."),
+    "ingest": ("data", "Turn topics of other programs into events, exactly once, by a mapping."),
     "stream": ("pipeline", "Run stream workers: the stages join and aggregate."),
     "train": ("training", "Train online on the examples of the live system."),
     "monitor": ("observe", "Serve the quality of all trainers by window of event time: page, JSON and metrics."),

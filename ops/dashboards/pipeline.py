@@ -149,6 +149,9 @@ PIPELINE: Final = Dashboard(
                     queries=(
                         Query('sum(max by (partition) (prectr_pending_pages{job="stream"}))', "pending pages"),
                         Query('sum(max by (partition) (prectr_pending_clicks{job="stream"}))', "waiting clicks"),
+                        Query(
+                            'sum(max by (partition) (prectr_future_events{job="stream"}))', "ahead of their partition"
+                        ),
                     ),
                     axis_min=0,
                 ),

@@ -33,7 +33,7 @@ class UpSettings:
     monitor_port: int = 9480
     pages: int = 20_000
     speed: str = "1000"
-    model: str = "wide-deep+"
+    model: str = "prectr-v2"
     ready_timeout: int = 180
 
     @classmethod

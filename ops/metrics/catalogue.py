@@ -59,6 +59,22 @@ PENDING_CLICKS: Final = MetricDefinition(
     "Clicks that wait for their page, within the attribution window.",
     'sum(max by (partition) (prectr_pending_clicks{job="stream"}))',
 )
+FUTURE_EVENTS: Final = MetricDefinition(
+    "prectr_future_events",
+    "gauge",
+    _TASK,
+    ("stream",),
+    "Pages and waiting clicks that are ahead of their partition, until the stream comes to their time or for an hour.",
+    'sum(max by (partition) (prectr_future_events{job="stream"}))',
+)
+FUTURE_EVENT_LEAD_SECONDS: Final = MetricDefinition(
+    "prectr_future_event_lead_seconds",
+    "gauge",
+    _TASK,
+    ("stream",),
+    "How far the one furthest ahead is ahead of its partition, in seconds of event time; 0 without one.",
+    'max(prectr_future_event_lead_seconds{job="stream"})',
+)
 AGGREGATED_IMPRESSIONS: Final = MetricDefinition(
     "prectr_aggregated_impressions_total",
     "counter",
@@ -560,14 +576,98 @@ QUALITY_TIMESTAMP_SECONDS: Final = MetricDefinition(
     "scalar(max(prectr_watermark_timestamp_seconds)) - prectr_quality_timestamp_seconds",
 )
 
+_INPUT: Final = ("topic", "partition")
+
+INGEST_RECORDS: Final = MetricDefinition(
+    "prectr_ingest_records_total",
+    "counter",
+    _INPUT,
+    ("ingest",),
+    "Records of the foreign topic that are processed.",
+    "sum by (topic) (rate(prectr_ingest_records_total[5m]))",
+)
+INGEST_EVENTS: Final = MetricDefinition(
+    "prectr_ingest_events_total",
+    "counter",
+    (*_INPUT, "type"),
+    ("ingest",),
+    "Events written to search-events, by type.",
+    "sum by (topic, type) (rate(prectr_ingest_events_total[5m]))",
+)
+INGEST_DEAD_LETTERS: Final = MetricDefinition(
+    "prectr_ingest_dead_letters_total",
+    "counter",
+    (*_INPUT, "reason"),
+    ("ingest",),
+    "Records that cannot be mapped, wholly or in part, by reason; each is a dead letter.",
+    "sum by (reason) (rate(prectr_ingest_dead_letters_total[5m])) > 0",
+)
+INGEST_LEFT_OUT: Final = MetricDefinition(
+    "prectr_ingest_left_out_total",
+    "counter",
+    (*_INPUT, "reason"),
+    ("ingest",),
+    "Records, pages without items and fields that the mapping leaves out, by reason; none is a dead letter.",
+    "sum by (topic, reason) (rate(prectr_ingest_left_out_total[5m]))",
+)
+INGEST_LAG_RECORDS: Final = MetricDefinition(
+    "prectr_ingest_lag_records",
+    "gauge",
+    _INPUT,
+    ("ingest",),
+    "Records of the partition that are not processed yet.",
+    "sum by (topic) (prectr_ingest_lag_records)",
+)
+INGEST_WAITING: Final = MetricDefinition(
+    "prectr_ingest_waiting",
+    "gauge",
+    _INPUT,
+    ("ingest",),
+    "Whether records that have been read wait for other inputs, which are behind in event time: 1 or 0.",
+    "avg_over_time(prectr_ingest_waiting[5m]) == 1",
+)
+INGEST_TIMESTAMP_SECONDS: Final = MetricDefinition(
+    "prectr_ingest_timestamp_seconds",
+    "gauge",
+    _INPUT,
+    ("ingest",),
+    "Event time up to which the partition has been read, in seconds since the epoch.",
+    "time() - min by (topic) (prectr_ingest_timestamp_seconds)",
+)
+
 SECTIONS: Final = (
     (
+        "Ingest",
+        (
+            INGEST_RECORDS,
+            INGEST_EVENTS,
+            INGEST_DEAD_LETTERS,
+            INGEST_LEFT_OUT,
+            INGEST_LAG_RECORDS,
+            INGEST_WAITING,
+            INGEST_TIMESTAMP_SECONDS,
+        ),
+        "`topic` is a foreign topic, `type` is page or click. Counters count what is committed, since this process "
+        "opened the partition. Reasons: see [ingest](ingest.md).",
+    ),
+    (
         "Record outcomes",
-        (EVENTS, PAGES, CLICKS, DEAD_LETTERS, PENDING_PAGES, PENDING_CLICKS, AGGREGATED_IMPRESSIONS, AGGREGATED_CLICKS),
+        (
+            EVENTS,
+            PAGES,
+            CLICKS,
+            DEAD_LETTERS,
+            PENDING_PAGES,
+            PENDING_CLICKS,
+            FUTURE_EVENTS,
+            FUTURE_EVENT_LEAD_SECONDS,
+            AGGREGATED_IMPRESSIONS,
+            AGGREGATED_CLICKS,
+        ),
         "`type` is page, click or unreadable. `outcome` of a page is emitted, empty, duplicate or "
         "dead_letter; of a click joined, duplicate, late, orphan, foreign, other_action or dead_letter: see "
-        "[semantics](semantics.md). Pages that are still open and clicks that wait are the two "
-        "gauges.",
+        "[semantics](semantics.md). Pages that are still open and clicks that wait are gauges, and so are the "
+        "[future events](semantics.md#watermark-of-a-task) among them.",
     ),
     (
         "Progress and lag",

@@ -7,7 +7,7 @@ from typing import Literal
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-Job = Literal["stream", "train", "monitor", "replay"]
+Job = Literal["stream", "train", "monitor", "replay", "ingest"]
 """The kind of process that exports a metric; the name of its scrape job."""
 Samples = Iterable[tuple[Sequence[str], float | None]]
 """Label values and value; None where there is no value yet, and so no sample."""

@@ -20,8 +20,9 @@ Every process serves Prometheus metrics if it is started with `--metrics-port`:
 | `stream` | `prectr stream`, one or more | 9402, 9403 |
 | `monitor` | `prectr monitor` | 9404 |
 | `replay` | `prectr replay`, instead of the others | its own `--metrics-port` |
+| `ingest` | `prectr ingest`, one or more | its own `--metrics-port` |
 
-The job is the name under which Prometheus scrapes the process; the queries below use these four names. All metric
+The job is the name under which Prometheus scrapes the process; the queries below use these names. All metric
 names begin with `prectr_` and use base units.
 
 Labels are {labels}

@@ -86,6 +86,11 @@ def stream_metrics(tasks: Sequence["TaskStatus"], clock: Callable[[], float] = t
         [(_labels(task), counts.outcomes) for task, counts in counted if counts.outcomes is not None], _TASK_LABELS
     )
     yield dead_letter_metric(_dead_letter_counts(counted), _TASK_LABELS)
+    joins = [(task, counts) for task, counts in counted if counts.outcomes is not None]
+    yield catalogue.FUTURE_EVENTS.metric((_labels(task), counts.future_events) for task, counts in joins)
+    yield catalogue.FUTURE_EVENT_LEAD_SECONDS.metric(
+        (_labels(task), counts.future_event_lead / 1000) for task, counts in joins
+    )
     yield from level_metrics(
         [(_labels(task), counts.level_counts) for task, counts in counted if counts.level_counts], _TASK_LABELS
     )

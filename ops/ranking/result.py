@@ -24,9 +24,9 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True):
     """Which relevance levels a user, or all users of a query, click.
 
     known: whether the state has an entry. impressions, clicks: by level, of closed pages. rates: click rates by level,
-    smoothed towards `prior_rates`, those of the candidates' categories (both means over the candidates). preferred: the
-    level with the highest smoothed rate; null without impressions. past_clicks: number of clicks of the user, or of
-    stored last clicks of the query.
+    smoothed towards `prior_rates`, those of the candidates' categories (both means over the candidates). preferred: of
+    the levels with impressions, the one with the highest smoothed rate; null without any. past_clicks: number of clicks
+    of the user, or of stored last clicks of the query.
     """
 
     name: str
@@ -143,6 +143,7 @@ def preference(
 ) -> Preference:
     """Build the preference of a user or query. rates, prior_rates: float64[N, 4], smoothed, of each candidate."""
     smoothed = rates.mean(axis=0)
+    shown = np.array(stats[:4]) > 0
     return Preference(
         name=name,
         known=known,
@@ -150,7 +151,7 @@ def preference(
         clicks=_counts(stats[4:]),
         rates=by_level(smoothed),
         prior_rates=by_level(prior_rates.mean(axis=0)),
-        preferred=int(smoothed.argmax()) + 1 if any(stats[:4]) else None,
+        preferred=int(np.where(shown, smoothed, -1.0).argmax()) + 1 if shown.any() else None,
         past_clicks=past_clicks,
     )
 
@@ -159,7 +160,10 @@ _NO_TITLE: Final = "no title or an empty one: their level follows from the query
 _INVALID_PRICE: Final = "an invalid price (not a positive number): scored as without price"
 
 
-def candidate_notes(items: Sequence[Item], sources: Sequence[RelevanceSource]) -> list[str]:
+_CATEGORIES_NAMED: Final = 3
+
+
+def candidate_notes(items: Sequence[Item], sources: Sequence[RelevanceSource], explanation: Explanation) -> list[str]:
     """Remarks on the candidates."""
     counts: Mapping[str, int] = {
         _INVALID_PRICE: sum(item.price is not None and price_band(item.price) == NO_PRICE for item in items),
@@ -176,6 +180,29 @@ def candidate_notes(items: Sequence[Item], sources: Sequence[RelevanceSource]) -
     ignored = sum(item.relevance is not None for item in items)
     if ignored and "inferred" in sources:
         notes.append(f"the relevance of {ignored:,} candidates is ignored: this model infers it from the text")
+    return notes + _never_shown_notes(items, explanation)
+
+
+def _never_shown_notes(items: Sequence[Item], explanation: Explanation) -> list[str]:
+    """Remarks on candidates of a level or category that the model has not learned from."""
+    notes = []
+    learned, likeliest = explanation.learned_levels, explanation.levels.argmax(axis=1)
+    unlearned = np.flatnonzero(~learned[likeliest])
+    if learned.any() and len(unlearned):
+        levels = " and ".join(str(level + 1) for level in np.unique(likeliest[unlearned]))
+        notes.append(
+            f"{len(unlearned):,} of {len(items):,} candidates are of level {levels}, which was never or hardly ever "
+            "shown: their score is borrowed from the nearest levels that were"
+        )
+    category_impressions = explanation.rates.category_impressions.sum(axis=1)
+    unshown = [item for item, shown in zip(items, category_impressions.tolist(), strict=True) if not shown]
+    if unshown:
+        names = sorted({"none" if item.category is None else repr(item.category) for item in unshown})
+        more = ", …" if len(names) > _CATEGORIES_NAMED else ""
+        notes.append(
+            f"{len(unshown):,} of {len(items):,} candidates are of a category that was never shown: "
+            f"{', '.join(names[:_CATEGORIES_NAMED])}{more}"
+        )
     return notes
 
 

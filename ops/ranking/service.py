@@ -175,7 +175,7 @@ class _OpenRun:
             ranked=rank_items(rank_query.items, explanation, sources),
             notes=[
                 *_notes(request, query, complete_up_to, self.pipeline),
-                *candidate_notes(rank_query.items, sources),
+                *candidate_notes(rank_query.items, sources, explanation),
                 *feature_notes(examples, self.trainer.features_summary()),
             ],
         )

@@ -24,6 +24,8 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
         "PRECTR_DEBUG": "`1`: an error shows its traceback.",
         "PRECTR_LOG_LEVEL": "Least severity to log: `debug`, `info`, `warning` or `error`.",
         "PRECTR_LOG_FORMAT": "`console` or `json`.",
+        "PRECTR_REGISTRY_USER": "User of the schema registry that `prectr ingest --registry` names.",
+        "PRECTR_REGISTRY_PASSWORD": "Its password.",
     }
 )
 """Environment variables that are no settings, and what each is for."""

@@ -36,7 +36,7 @@ class EventLog:
         line = _encode(event)
         decoded = decode_lines([line])[0]
         if isinstance(decoded, InvalidEvent):
-            self._report.skip(decoded.reason, place, decoded.detail)
+            self.reject(decoded.reason, place, decoded.detail)
             return
         if isinstance(decoded, Click):
             self._report.clicks += 1
@@ -44,6 +44,10 @@ class EventLog:
             self._report.pages += 1
             self._report.impressions += len(decoded.items)
         self._sorter.add((decoded.ts, isinstance(decoded, Click)), line)
+
+    def reject(self, reason: str, place: str, detail: str) -> None:
+        """Count a row, page or click that is no event."""
+        self._report.skip(reason, place, detail)
 
     def write(self, out: Path) -> None:
         """Write all events to `out`, whole or not at all; the suffix chooses the format.

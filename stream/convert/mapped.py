@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from prectr.state.errors import ConfigError, InputError
-from prectr.stream.convert.event_log import EventLog
 from prectr.stream.convert.external_sort import ExternalSorter
 from prectr.stream.convert.mapping import ClickSection, Expression, ItemsSection, MappingFile, expressions, zone_of
 from prectr.stream.convert.outcome import ConversionReport, Unmappable
@@ -41,13 +40,39 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
+class EventSink(Protocol):
+    """Takes the events of rows. `place`: of the row, for messages."""
+
+    def add(self, event: dict[str, Any], place: str) -> None:
+        """Take an event, or reject it where the decoder of events does."""
+
+    def reject(self, reason: str, place: str, detail: str) -> None:
+        """Take note of a row, page or click that cannot become an event."""
+
+
 class MappedRows:
     """Converts rows to events. Items that come one to a row are collected in `fragments` until `finish`."""
 
     def __init__(
-        self, mapping: MappingFile, folder: Path, log: EventLog, fragments: ExternalSorter, report: ConversionReport
+        self,
+        mapping: MappingFile,
+        folder: Path,
+        log: EventSink,
+        fragments: ExternalSorter | None,
+        report: ConversionReport,
     ) -> None:
-        """`folder`: of a relative catalogue file. Raises ConfigError and InputError."""
+        """Compile the mapping.
+
+        Args:
+            folder: of a relative catalogue file.
+            log: takes the events.
+            fragments: None where pages cannot be collected, since the rows never end.
+            report: counts rows, pages without items, and fields left out.
+
+        Raises:
+            ConfigError: an expression is wrong, or pages would have to be collected.
+            InputError: the catalogue cannot be read.
+        """
         self._mapping = mapping
         self._log = log
         self._fragments = fragments
@@ -56,12 +81,16 @@ class MappedRows:
         self._catalogue = _read_catalogue(mapping, folder, report)
         self._page = _PageMapping(mapping) if mapping.page is not None else None
         self._clicks = [_ClickMapping(number, click) for number, click in enumerate(mapping.click)]
+        if fragments is None and self._page is not None and self._page.each is None:
+            raise ConfigError(
+                "[page.items] needs `each`: items that come one to a record would never make a whole page"
+            )
 
     def add(self, row: Row) -> None:
         """Convert one row; a page or click that cannot be mapped is counted by reason."""
         self._report.rows += 1
         if isinstance(row.value, Unmappable):
-            self._report.skip(row.value.reason, row.place, row.value.detail)
+            self._log.reject(row.value.reason, row.place, row.value.detail)
             return
         applies = False
         if self._page is not None:
@@ -75,7 +104,7 @@ class MappedRows:
         """Write the pages whose items came one to a row."""
         for page, shown_items, place in self._collected():
             if shown_items > MAX_ITEMS:
-                self._report.skip("too_many_items", place, f"{shown_items} items, of at most {MAX_ITEMS}")
+                self._log.reject("too_many_items", place, f"{shown_items} items, of at most {MAX_ITEMS}")
             else:
                 if all("position" in item for item in page["items"]):
                     page["items"].sort(key=lambda item: item["position"])
@@ -86,7 +115,7 @@ class MappedRows:
         try:
             return convert(row, place)
         except Unmappable as error:
-            self._report.skip(error.reason, place, error.detail)
+            self._log.reject(error.reason, place, error.detail)
             return True
 
     def _add_page(self, page: "_PageMapping", row: dict[str, Any], place: str) -> bool:
@@ -99,6 +128,7 @@ class MappedRows:
                 event[name] = found
         if page.each is None:
             item = self._item(page, {"item": row, "row": row, "index": 0, "catalogue": None}, place)
+            assert self._fragments is not None
             self._fragments.add((visitor_key(event), event["request_id"]), _encode((event, item, place)))
             return True
         elements = page.each(row)
@@ -183,7 +213,7 @@ class MappedRows:
         page: dict[str, Any] = {}
         current: Any = None
         place, seen, items = "", set[bytes](), 0
-        for key, (event, item, row_place) in _decoded(self._fragments):
+        for key, (event, item, row_place) in _decoded(self._fragments or ()):
             if key != current:
                 if current is not None:
                     yield page, items, place

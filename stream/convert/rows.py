@@ -230,15 +230,26 @@ def _read_lines(path: Path, on_bytes: OnBytes) -> Iterator[Row]:
 
 
 def _json_row(place: str, content: bytes) -> Row:
+    try:
+        return Row(place, decode_object(content))
+    except Unmappable as error:
+        return Row(place, error)
+
+
+def decode_object(content: bytes) -> dict[str, Any]:
+    """Return the row of a JSON object.
+
+    Raises Unmappable `too_large`, `not_json` or `not_an_object`.
+    """
     if len(content) > MAX_EVENT_BYTES:
-        return Row(place, Unmappable("too_large", f"a line of more than {MAX_EVENT_BYTES} bytes"))
+        raise Unmappable("too_large", f"{len(content):,} bytes of JSON, of at most {MAX_EVENT_BYTES:,}")
     try:
         value = _decode_json(content)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return Row(place, Unmappable("not_json", f"{error}: {content[:60]!r}"))
+        raise Unmappable("not_json", f"{error}: {content[:60]!r}") from error
     if not isinstance(value, dict):
-        return Row(place, Unmappable("not_an_object", f"{content[:60]!r}"))
-    return Row(place, value)
+        raise Unmappable("not_an_object", f"{content[:60]!r}")
+    return value
 
 
 def _decode_json(content: bytes) -> Any:

@@ -1,11 +1,13 @@
 """Values of foreign rows as the fields of events: ids, texts, numbers, features."""
 
 import ast
+import datetime
 import decimal
 import json
 import math
 import re
 import reprlib
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -35,8 +37,8 @@ def shown(value: Any) -> str:
 def to_plain(value: Any) -> Any:
     """Return a value in the types that JSON has, dates and times excepted.
 
-    Decimals become numbers, bytes text (hexadecimal where they are not UTF-8), and Arrow's maps (lists of pairs)
-    objects. Raises RecursionError for values nested too deeply.
+    Decimals become numbers, bytes text (hexadecimal where they are not UTF-8), UUIDs and times of day text, and Arrow's
+    maps (lists of pairs) objects. Raises RecursionError for values nested too deeply.
     """
     if isinstance(value, dict):
         return {key: to_plain(each) for key, each in value.items()}
@@ -46,6 +48,8 @@ def to_plain(value: Any) -> Any:
         return [to_plain(each) for each in value]
     if isinstance(value, decimal.Decimal):
         return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+    if isinstance(value, uuid.UUID | datetime.time):
+        return str(value)
     return _decoded(value) if isinstance(value, bytes) else value
 
 

@@ -10,6 +10,7 @@ import msgspec
 from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, Item, ResultPage
 from prectr.stream.events.event_time import is_implausible
 from prectr.stream.events.explanation import explain_event, explain_type
+from prectr.stream.events.session_events import decode_session_event
 from prectr.stream.events.wire import decode_id, decode_wire_event, id_text
 
 MAX_DEPTH: Final = 1000
@@ -97,7 +98,10 @@ def _fill_positions(items: list[Item]) -> None:
 def _decode_written(line: bytes) -> Event | InvalidEvent:
     """Decode a line in which something is not in the one form of the contract."""
     try:
-        event = decode_wire_event(line)
+        try:
+            event = decode_session_event(line)
+        except msgspec.ValidationError:
+            event = decode_wire_event(line)
         line.decode()
         _check_ids(event)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

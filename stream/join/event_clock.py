@@ -1,153 +1,240 @@
-"""The event clock of one task: its watermark, and the quarantine of events with future timestamps."""
+"""The event clock of one task: the time that its stream has come to, decided by the events in their order alone.
 
-from collections import deque
-from collections.abc import Iterator
+The rule, with its reasons, is in docs/semantics.md, "Watermark of a task".
+"""
+
+from itertools import islice, takewhile
 from typing import Final
 
 import msgspec
 
 MIN_WATERMARK: Final = -(1 << 62)
-"""The watermark of a task that has received no valid record."""
+"""The watermark of a task that has not settled on a time yet."""
 MAX_WATERMARK: Final = 1 << 62
 """After every event: the watermark of a source that has ended for good."""
 
+VOTERS: Final = 64
+"""The users of the latest records, as many as have a vote on the time."""
+SETTLING_TURNS: Final = 64
+SETTLING_RECORDS: Final = 16_384
+"""What a new partition must have seen before it settles on a time: so many turns of its users, or records, or a user
+who has moved on as far as counts for a vote."""
+_CROWD: Final = 12
+_SMALL_CROWD: Final = 6
+"""The latest users; if two thirds of them were here just now, a large step of one of them needs the others' votes. In
+a partition of fewer than the second number it does not."""
+_RUN_USERS: Final = 16
+"""As many users in a row, all of them ahead, are the stream."""
+_SKEWS_PER_VOTE: Final = 24
+_SKEWS_OF_A_VOTE: Final = 24 * 7
+"""In units of the allowed skew: how far a user unopposed goes for each vote that is missing; how long a vote lasts."""
 
-class FutureEvent(msgspec.Struct, array_like=True):
-    """An event further ahead of its task's event time than the allowed skew, until another user confirms its time.
+
+class ClockState(msgspec.Struct, array_like=True):
+    """What an `EventClock` is restored from. Times in ms.
 
     Attributes:
-        expires_at: watermark at which it is rejected, in ms.
-        offset, value: the offset and the bytes of its record, for the dead letter.
-        pending_page_id, pending_click_id: the pending page or click that it created, if any.
-        confirmed: whether an event of another user had a timestamp close to it.
+        accepted: the time that the stream has come to; None before the clock has settled.
+        progress: how far it has moved on since it settled; a move by vote counts for little.
+        voters: (user_id, ts of the last record) of the latest users, oldest first.
+        run: by user, the records since the last one that was not ahead.
+        records, turns, last_user: what the clock has seen before it settled.
     """
 
-    ts: int
-    user_id: str
-    expires_at: int
-    offset: int
-    value: bytes
-    pending_page_id: int | None = None
-    pending_click_id: int | None = None
-    confirmed: bool = False
+    accepted: int | None = None
+    progress: int = 0
+    voters: list[tuple[str, int]] = []
+    run: "dict[str, UserRun]" = {}
+    records: int = 0
+    turns: int = 0
+    last_user: str | None = None
+
+    @property
+    def best_time(self) -> int | None:
+        """The accepted time; before there is one, what two thirds of the users have reached; None without any."""
+        if self.accepted is not None or not self.voters:
+            return self.accepted
+        times = sorted((ts for _, ts in self.voters), reverse=True)
+        return times[_two_thirds(len(times)) - 1]
 
 
-class _UserFutureEvents:
-    """The quarantined events of one user, and the range of their times, which excludes most users at once."""
+class UserRun(msgspec.Struct, array_like=True):
+    """Records of one user, all of them ahead, without a record of anybody that was not.
 
-    __slots__ = ("earliest", "events", "latest")
+    Attributes:
+        latest: the largest time among them.
+        moved: how far they have moved on from the first to that, a step counting as no more than the allowed skew.
+        gapless: whether no step was larger than that, from the accepted time on.
+    """
 
-    def __init__(self) -> None:
-        self.events: list[FutureEvent] = []
-        self.earliest = MAX_WATERMARK
-        self.latest = MIN_WATERMARK
-
-    def add(self, event: FutureEvent) -> None:
-        self.events.append(event)
-        self.earliest = min(self.earliest, event.ts)
-        self.latest = max(self.latest, event.ts)
+    latest: int
+    moved: int
+    gapless: bool
 
 
 class EventClock:
-    """Tracks the largest accepted event time; the watermark is that less the allowed lateness. All times in ms.
+    """Tracks the accepted time of a partition; the watermark is that less the allowed lateness. All times in ms.
 
-    An event further ahead than the allowed skew does not advance the clock until an event of another user confirms
-    it, so one bad clock has no effect. The first record is always accepted, since there is nothing to compare it to.
+    A record a little ahead of the accepted time moves it there, and one up to the allowed skew ahead does where the
+    stream is sparse. Others move nothing until most of the latest users have come there. Before the clock has
+    settled, every record is ahead.
     """
 
-    def __init__(
-        self,
-        allowed_lateness: int,
-        max_clock_skew: int,
-        max_event_time: int | None = None,
-        future_events: list[FutureEvent] | None = None,
-    ):
-        self.allowed_lateness = allowed_lateness
-        self.max_clock_skew = max_clock_skew
-        self.max_event_time = max_event_time
-        self.watermark = MIN_WATERMARK if max_event_time is None else max_event_time - allowed_lateness
-        """Largest accepted event time less the allowed lateness; `MIN_WATERMARK` before the first event."""
-        self._quarantine: deque[FutureEvent] = deque()
-        self._by_user: dict[str, _UserFutureEvents] = {}
-        for event in future_events or ():
-            self._add(event)
+    def __init__(self, allowed_lateness: int, max_clock_skew: int, state: ClockState | None = None) -> None:
+        state = state or ClockState()
+        self._lateness = allowed_lateness
+        self._skew = max_clock_skew
+        self._step = max_clock_skew // 4
+        self._accepted = MIN_WATERMARK
+        self.watermark = MIN_WATERMARK
+        """The accepted time less the allowed lateness; `MIN_WATERMARK` before the clock has settled."""
+        if state.accepted is not None:
+            self._set_accepted(state.accepted)
+        self._uncounted = self._accepted - state.progress
+        self._recent = dict(state.voters)
+        self._run = dict(state.run)
+        # A record up to this time changes nothing: the accepted time, or no time at all during a run, since the next
+        # record that is not ahead ends it.
+        self._no_change_until = MIN_WATERMARK if state.run else self._accepted
+        self._records, self._turns, self._last_user = state.records, state.turns, state.last_user
+
+    def state(self) -> ClockState:
+        """Return what the clock is to be restored from."""
+        if len(self._recent) > VOTERS:
+            self._recent = dict(list(self._recent.items())[-VOTERS:])
+        return ClockState(
+            self._accepted if self.has_settled else None,
+            self.progress,
+            list(self._recent.items()),
+            self._run,
+            self._records,
+            self._turns,
+            self._last_user,
+        )
 
     @property
-    def future_events(self) -> list[FutureEvent]:
-        """The quarantined events that are neither confirmed nor expired, in order of arrival."""
-        return [event for event in self._quarantine if not event.confirmed]
+    def has_settled(self) -> bool:
+        """Whether there is an accepted time."""
+        return self._accepted != MIN_WATERMARK
+
+    @property
+    def progress(self) -> int:
+        """How far the accepted time has moved on since the clock settled; a move by vote counts for little."""
+        return self._accepted - self._uncounted
 
     @property
     def next_expiry(self) -> int:
-        """The watermark at which the oldest quarantined event expires."""
-        return self._quarantine[0].expires_at if self._quarantine else MAX_WATERMARK
+        """The progress at which an event that is ahead now expires."""
+        return self.progress + self._skew
+
+    def watermark_at(self, progress: int | None) -> int:
+        """Return the watermark at which the clock will have made so much progress, unless it moves by vote before.
+
+        `MAX_WATERMARK` for None; before the clock has settled, the next watermark, whatever it is.
+        """
+        if progress is None:
+            return MAX_WATERMARK
+        return self.watermark + progress - self.progress if self.has_settled else MIN_WATERMARK + 1
 
     def observe(self, ts: int, user_id: str) -> bool:
-        """Advance the clock by a valid record; return True if it is too far ahead and did not advance it."""
-        max_event_time = self.max_event_time
-        if max_event_time is None:
-            self._advance_to(ts)
+        """Advance the clock by a valid record; return whether the record is ahead of it all the same."""
+        recent = self._recent
+        recent.pop(user_id, None)
+        recent[user_id] = ts
+        if ts <= self._no_change_until:
             return False
-        if self._quarantine:
-            max_event_time = self._confirm_future_events(ts, user_id, max_event_time)
-        if ts > max_event_time:
-            if ts > max_event_time + self.max_clock_skew:
-                return True
-            self.max_event_time = ts
-            self.watermark = ts - self.allowed_lateness
+        if ts > self._accepted + self._step:
+            return self._take_large_step(ts, user_id)
+        if ts > self._accepted:
+            self._set_accepted(ts)
+        if self._run:
+            self._run.clear()
+        self._no_change_until = self._accepted
         return False
 
-    def exceeds_max_skew(self, ts: int) -> bool:
-        """Whether an event time is further ahead than the allowed skew."""
-        return self.max_event_time is not None and ts > self.max_event_time + self.max_clock_skew
+    def is_ahead(self, ts: int) -> bool:
+        """Whether an event time is further ahead of the accepted time than the allowed skew."""
+        return ts > self._accepted + self._skew
 
-    def quarantine(self, ts: int, user_id: str, offset: int, value: bytes) -> FutureEvent:
-        """Quarantine an event; the caller sets the pending page or click that it created."""
-        event = FutureEvent(ts, user_id, self.watermark + self.max_clock_skew, offset, value)
-        self._add(event)
-        return event
+    def lead(self, ts: int) -> int:
+        """Return how far an event time is ahead of the accepted time."""
+        return ts - self._accepted
 
-    def pop_expired(self) -> Iterator[FutureEvent]:
-        """Remove and yield the events that expire unconfirmed, oldest first.
+    def _set_accepted(self, ts: int) -> None:
+        self._accepted = ts
+        self.watermark = ts - self._lateness
 
-        An event whose time the clock has reached meanwhile is not yielded, since its timestamp was right: otherwise a
-        log with less than one page per hour would end as dead letters.
-        """
-        watermark, max_event_time = self.watermark, self.max_event_time
-        while self._quarantine and self._quarantine[0].expires_at <= watermark:
-            event = self._quarantine.popleft()
-            if not event.confirmed:
-                self._remove(event)
-                if max_event_time is not None and event.ts > max_event_time:
-                    yield event
+    def _take_large_step(self, ts: int, user_id: str) -> bool:
+        times = list(islice(reversed(self._recent.values()), VOTERS))
+        if not self.has_settled:
+            if self._has_settled(ts, user_id):
+                self._move_to(times, _two_thirds(len(times)))
+        elif not self.is_ahead(ts) and self._is_sparse(times):
+            self._set_accepted(ts)
+            self._run.clear()
+            self._no_change_until = ts
+        else:
+            run = self._extend_run(ts, user_id)
+            if run.gapless and run.moved >= self._skew // 2:
+                self._move_to([run.latest], 1)
+            else:
+                self._vote(times, run)
+        return self.is_ahead(ts)
 
-    def _confirm_future_events(self, ts: int, user_id: str, max_event_time: int) -> int:
-        confirmed = [
-            event
-            for user, user_events in self._by_user.items()
-            if user != user_id
-            and user_events.earliest - self.max_clock_skew <= ts <= user_events.latest + self.max_clock_skew
-            for event in user_events.events
-            if abs(ts - event.ts) <= self.max_clock_skew
-        ]
-        for event in confirmed:
-            event.confirmed = True
-            self._remove(event)
-            max_event_time = max(max_event_time, event.ts)
-        if confirmed:
-            self._advance_to(max_event_time)
-        return max_event_time
+    def _has_settled(self, ts: int, user_id: str) -> bool:
+        self._records += 1
+        self._turns += user_id != self._last_user
+        self._last_user = user_id
+        return (
+            self._turns >= SETTLING_TURNS
+            or self._records >= SETTLING_RECORDS
+            or self._extend_run(ts, user_id).moved >= _SKEWS_PER_VOTE * self._skew
+        )
 
-    def _advance_to(self, ts: int) -> None:
-        self.max_event_time = ts
-        self.watermark = ts - self.allowed_lateness
+    def _is_sparse(self, times: list[int]) -> bool:
+        """Whether the users are few, or two thirds of the latest ones have not been here just now."""
+        crowd = times[:_CROWD]
+        here = sum([time >= self._accepted - self._step for time in crowd])
+        return len(crowd) < _SMALL_CROWD or here < _two_thirds(len(crowd))
 
-    def _add(self, event: FutureEvent) -> None:
-        self._quarantine.append(event)
-        self._by_user.setdefault(event.user_id, _UserFutureEvents()).add(event)
+    def _extend_run(self, ts: int, user_id: str) -> UserRun:
+        self._no_change_until = MIN_WATERMARK
+        run = self._run.get(user_id)
+        if run is None:
+            run = self._run[user_id] = UserRun(ts, 0, gapless=not self.is_ahead(ts))
+        elif ts > run.latest:
+            step = ts - run.latest
+            run.moved += min(step, self._skew)
+            run.gapless = run.gapless and step <= self._skew
+            run.latest = ts
+        return run
 
-    def _remove(self, event: FutureEvent) -> None:
-        user_events = self._by_user[event.user_id]
-        user_events.events.remove(event)
-        if not user_events.events:
-            del self._by_user[event.user_id]
+    def _vote(self, times: list[int], run: UserRun) -> None:
+        """Move if the latest users in a row are ahead, or two thirds of all; `times` are theirs, the latest first."""
+        near = self._accepted + self._step
+        in_a_row = list(takewhile(lambda time: time > near, times))
+        if len(in_a_row) >= _RUN_USERS:
+            self._move_to(in_a_row, _RUN_USERS)
+            return
+        oldest = self._accepted - _SKEWS_OF_A_VOTE * self._skew
+        times = [time for time in times if time >= oldest]
+        votes = max(1, _two_thirds(len(times)) - run.moved // (_SKEWS_PER_VOTE * self._skew))
+        ahead = sum([time > near for time in times])
+        if ahead >= votes and (ahead > 1 or run.moved >= self._skew):
+            self._move_to(times, votes)
+
+    def _move_to(self, times: list[int], votes: int) -> None:
+        """Move to the time that so many users have come to, then on in small steps with those who followed."""
+        progress = self.progress
+        accepted = sorted(times, reverse=True)[votes - 1]
+        for time in reversed(times):
+            if accepted < time <= accepted + self._step:
+                accepted = time
+        self._set_accepted(accepted)
+        self._run.clear()
+        self._no_change_until = accepted
+        self._uncounted = accepted - progress - self._skew // VOTERS
+
+
+def _two_thirds(number: int) -> int:
+    return -(-2 * number // 3)

@@ -16,7 +16,8 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Click, Event, InvalidEvent, ResultPage
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.join.conflicting_page import describe_conflict
-from prectr.stream.join.event_clock import MAX_WATERMARK, EventClock, FutureEvent
+from prectr.stream.join.event_clock import MAX_WATERMARK, EventClock
+from prectr.stream.join.future_events import FutureEvents
 from prectr.stream.join.pending_clicks import PendingClick, PendingClicks
 from prectr.stream.join.pending_pages import PendingPage, PendingPages
 from prectr.stream.join.state import META_KEY, JoinMeta, encode_meta, read_meta
@@ -68,9 +69,9 @@ class Join:
         self._clock = EventClock(
             round(config.allowed_lateness * 1000),
             round(config.max_clock_skew * 1000),
-            meta.max_event_time,
-            meta.future_events,
+            meta.clock,
         )
+        self._future_events = FutureEvents(store, self._clock)
         self._users = UserCache(store)
         self._pending_pages = PendingPages(store, self._users.get)
         self._pending_clicks = PendingClicks(store, self._users.get, self._attribution_window)
@@ -80,6 +81,11 @@ class Join:
     def watermark(self) -> int:
         """Every page emitted from now on has a close time after this (ms)."""
         return self._clock.watermark
+
+    @property
+    def future_events(self) -> FutureEvents:
+        """The pages and waiting clicks that were ahead of the clock when they arrived."""
+        return self._future_events
 
     @property
     def next_close(self) -> int:
@@ -120,12 +126,14 @@ class Join:
                 joined_pages += map(self._close_page, self._pending_pages.pop_closed(watermark))
                 self._expire_clicks(watermark)
                 self._next_timer = self._earliest_timer()
-            future_event = clock.quarantine(event.ts, event.user_id, offset, line) if is_future else None
+            pending_id = self._next_pending_id
             if isinstance(event, Click):
-                on_click(event, watermark, future_event)
-            elif (conflict := on_page(event, watermark, future_event)) is not None:
+                on_click(event, watermark)
+            elif (conflict := on_page(event, watermark)) is not None:
                 rejected.append(RejectedRecord(line, offset, "conflicting_page", conflict))
             if is_future:
+                if self._next_pending_id != pending_id:
+                    self._future_events.add(pending_id, event.ts, offset, line)
                 self._next_timer = self._earliest_timer()
         self.next_offset = next_offset
         return joined_pages, rejected
@@ -134,6 +142,7 @@ class Join:
         """End the log: close every pending page and count the remaining pending clicks as orphans."""
         joined_pages = [self._close_page(page) for page in self._pending_pages.pop_closed(MAX_WATERMARK)]
         self._expire_clicks(MAX_WATERMARK)
+        self._future_events.clear()
         self._next_timer = self._earliest_timer()
         return joined_pages
 
@@ -142,11 +151,11 @@ class Join:
         changes = self._users.drain_changes(self.watermark, self._dedup_retention)
         changes |= self._pending_pages.drain_changes()
         changes |= self._pending_clicks.drain_changes()
+        changes |= self._future_events.drain_changes()
         changes[META_KEY] = encode_meta(
             JoinMeta(
                 self.next_offset,
-                self._clock.max_event_time,
-                self._clock.future_events,
+                self._clock.state(),
                 self._next_pending_id,
                 self.outcomes,
             )
@@ -155,7 +164,7 @@ class Join:
 
     # --- one record ---------------------------------------------------------------------------------------------
 
-    def _on_page(self, event: ResultPage, watermark: int, future_event: FutureEvent | None) -> str | None:
+    def _on_page(self, event: ResultPage, watermark: int) -> str | None:
         """Open a page and join the clicks that waited for it; a page without items has advanced the clock, no more.
 
         Returns:
@@ -197,8 +206,6 @@ class Join:
         page = PendingPage(
             pending_id, closes_at, event, encoded, digest, query, user, level_bytes, bytearray(len(level_bytes))
         )
-        if future_event is not None:
-            future_event.pending_page_id = pending_id
         self._pending_pages.add(page)
         users.accessed[event.user_id] = user
         if closes_at < self._next_timer:
@@ -209,7 +216,7 @@ class Join:
             self._join_click(pending_click.click, page)
         return None
 
-    def _on_click(self, click: Click, watermark: int, future_event: FutureEvent | None) -> None:
+    def _on_click(self, click: Click, watermark: int) -> None:
         self.outcomes.clicks.received += 1
         if click.action not in self._click_actions:
             self.outcomes.clicks.other_action += 1
@@ -229,8 +236,6 @@ class Join:
                 self.outcomes.clicks.orphan += 1
                 return
             pending_click = PendingClick(self._allocate_pending_id(), click)
-            if future_event is not None:
-                future_event.pending_click_id = pending_click.pending_id
             self._pending_clicks.add(pending_click, user)
             self._users.accessed[click.user_id] = user
             if expires_at < self._next_timer:
@@ -262,7 +267,7 @@ class Join:
         user = page.user
         level = page.levels[index]
         page.joined_clicks.append((ts, item_id, _encode((ts, item_id, level, item.category, item.brand, item.price))))
-        if not self._clock.exceeds_max_skew(ts):
+        if not self._clock.is_ahead(ts):
             user.expire(ts, self._time_to_live)
             user.mark_updated(ts)
         item_fields = (item.title, level, item.category, item.brand, item.price)
@@ -291,7 +296,11 @@ class Join:
     # --- timers -------------------------------------------------------------------------------------------------
 
     def _earliest_timer(self) -> int:
-        return min(self._clock.next_expiry, self._pending_pages.next_close, self._pending_clicks.next_expiry)
+        return min(
+            self._clock.watermark_at(self._future_events.next_expiry),
+            self._pending_pages.next_close,
+            self._pending_clicks.next_expiry,
+        )
 
     def _close_page(self, page: PendingPage) -> JoinedPage:
         """Return a closed page, whose labels are final, with its user's state as of the page's ts."""
@@ -340,13 +349,14 @@ class Join:
         self.outcomes.clicks.waiting -= 1
 
     def _expire_future_events(self) -> Iterator[RejectedRecord]:
-        """Reject the pages and pending clicks whose future timestamp was never confirmed."""
-        for event in self._clock.pop_expired():
+        """Reject the pages and pending clicks that the stream has not come to within the allowed skew."""
+        for event in self._future_events.pop_expired():
             detail = (
-                f"event time {event.ts} is further ahead than max_clock_skew allows, and no other user confirmed it"
+                f"event time {event.ts} is {self._clock.lead(event.ts) / 3_600_000:.1f} h ahead of the other events of "
+                "its partition, more than max_clock_skew allows"
             )
             rejected = RejectedRecord(event.value, event.offset, "future_timestamp", detail)
-            page = None if event.pending_page_id is None else self._pending_pages.get(event.pending_page_id)
+            page = self._pending_pages.get(event.pending_id)
             if page is not None:
                 self._pending_pages.discard(page)
                 page.user.dirty = True
@@ -355,9 +365,9 @@ class Join:
                 self.outcomes.pages.open -= 1
                 self.outcomes.pages.dead_letter += 1
                 yield rejected
-            pending_click = None if event.pending_click_id is None else self._pending_clicks.get(event.pending_click_id)
+            pending_click = self._pending_clicks.get(event.pending_id)
             if pending_click is not None:
                 self._remove_pending_click(pending_click)
-                self._pending_clicks.drop_timer(pending_click)
+                self._pending_clicks.drop_timers()
                 self.outcomes.clicks.dead_letter += 1
                 yield rejected

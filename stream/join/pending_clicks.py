@@ -87,10 +87,11 @@ class PendingClicks:
         if self._unwritten.pop(pending.pending_id, None) is None:
             self._deleted_keys.append(_key(pending.pending_id))
 
-    def drop_timer(self, pending: PendingClick) -> None:
-        """Drop the timer of a removed click whose time is years ahead, so that it does not stay in memory."""
-        self._timers = [timer for timer in self._timers if timer[1] != pending.pending_id]
-        heapify(self._timers)
+    def drop_timers(self) -> None:
+        """Drop the timers of removed clicks, whose time may be years ahead, once they are the larger part."""
+        if len(self._timers) > 2 * len(self._by_id):
+            self._timers = [timer for timer in self._timers if timer[1] in self._by_id]
+            heapify(self._timers)
 
     def drain_changes(self) -> dict[bytes, bytes | None]:
         """Return the changes of the store since the last call."""

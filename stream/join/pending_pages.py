@@ -65,7 +65,7 @@ _decode_stored_page = msgspec.msgpack.Decoder(_StoredPendingPage).decode
 class PendingPages:
     """A task's pending pages, by id and by close time. All of them are in memory."""
 
-    __slots__ = ("_by_id", "_close_queue", "_deleted_keys", "_dirty")
+    __slots__ = ("_by_id", "_close_queue", "_deleted_keys", "_dirty", "_discarded")
 
     def __init__(self, store: ReadableStore, get_user: Callable[[str], "UserState"]) -> None:
         """Restore the pages that the store holds; `get_user` returns the user of a page."""
@@ -73,8 +73,9 @@ class PendingPages:
         self._close_queue: list[tuple[int, str, str, PendingPage]] = []
         self._dirty: dict[int, PendingPage] = {}
         self._deleted_keys: list[bytes] = []
+        self._discarded: set[int] = set()
         for page in _read_pages(store, get_user):
-            page.user.pending_pages[page.event.request_id] = page
+            page.user.add_pending_page(page)
             self._by_id[page.pending_id] = page
             self._close_queue.append((page.closes_at, page.event.request_id, page.event.user_id, page))
         heapify(self._close_queue)
@@ -95,7 +96,7 @@ class PendingPages:
         """Add a new page."""
         event = page.event
         self._by_id[page.pending_id] = self._dirty[page.pending_id] = page
-        page.user.pending_pages[event.request_id] = page
+        page.user.add_pending_page(page)
         heappush(self._close_queue, (page.closes_at, event.request_id, event.user_id, page))
 
     def mark_dirty(self, page: PendingPage) -> None:
@@ -108,14 +109,21 @@ class PendingPages:
         queue = self._close_queue
         while queue and queue[0][0] <= watermark:
             page = heappop(queue)[3]
+            if self._discarded:
+                self._drop_discarded()
             self._remove(page)
             yield page
 
     def discard(self, page: PendingPage) -> None:
         """Remove a page before it closes."""
-        self._close_queue = [entry for entry in self._close_queue if entry[3] is not page]
-        heapify(self._close_queue)
         self._remove(page)
+        self._discarded.add(page.pending_id)
+        if 2 * len(self._discarded) > len(self._close_queue):
+            # Once for many: a page that is years ahead would otherwise stay in memory.
+            self._close_queue = [entry for entry in self._close_queue if entry[3].pending_id in self._by_id]
+            heapify(self._close_queue)
+            self._discarded.clear()
+        self._drop_discarded()
 
     def drain_changes(self) -> dict[bytes, bytes | None]:
         """Return the changes of the store since the last call."""
@@ -131,6 +139,12 @@ class PendingPages:
         changes.update(dict.fromkeys(self._deleted_keys))
         self._deleted_keys.clear()
         return changes
+
+    def _drop_discarded(self) -> None:
+        """Drop the discarded pages that would close next, so that the first entry is a page that is pending."""
+        queue, discarded = self._close_queue, self._discarded
+        while discarded and queue[0][3].pending_id in discarded:
+            discarded.remove(heappop(queue)[3].pending_id)
 
     def _remove(self, page: PendingPage) -> None:
         del page.user.pending_pages[page.event.request_id]

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from prectr.state.store import ReadableStore
-from prectr.stream.join.event_clock import FutureEvent
+from prectr.stream.join.event_clock import ClockState
 from prectr.stream.join.outcomes import Outcomes
 
 META_KEY: Final = b"m"
@@ -16,13 +16,11 @@ class JoinMeta(msgspec.Struct, array_like=True):
 
     Attributes:
         next_offset: offset of the next unread record.
-        max_event_time: largest event time accepted, in ms.
         next_pending_id: number that the next pending page or click is given.
     """
 
     next_offset: int = 0
-    max_event_time: int | None = None
-    future_events: list[FutureEvent] = []
+    clock: ClockState = msgspec.field(default_factory=ClockState)
     next_pending_id: int = 0
     outcomes: Outcomes = msgspec.field(default_factory=Outcomes)
 

@@ -1,6 +1,7 @@
 """The state of one user in stage `join`: click history, impressions and clicks by level, closed page ids."""
 
 from bisect import bisect_left, insort
+from heapq import heappop, heappush
 from typing import Final
 
 import msgspec
@@ -41,13 +42,19 @@ _decode: Final = msgspec.msgpack.Decoder(StoredUser).decode
 class UserState:
     """One user in memory: the stored entry, and pending pages and clicks by request_id (stored separately)."""
 
-    __slots__ = ("dirty", "entry", "pending_clicks", "pending_pages")
+    __slots__ = ("_page_times", "dirty", "entry", "pending_clicks", "pending_pages")
 
     def __init__(self, stored: bytes | None) -> None:
         self.entry = StoredUser() if stored is None else _decode(stored)
         self.pending_pages: dict[str, PendingPage] = {}
+        self._page_times: list[tuple[int, str]] = []  # a heap with an entry of every pending page, and of some closed
         self.pending_clicks: dict[str, list[PendingClick]] = {}
         self.dirty = False
+
+    def add_pending_page(self, page: PendingPage) -> None:
+        """Add a page; it is removed from `pending_pages`."""
+        self.pending_pages[page.event.request_id] = page
+        heappush(self._page_times, (page.event.ts, page.event.request_id))
 
     def encode(self, watermark: int, dedup_retention: int) -> bytes:
         """Encode the entry, without the page ids closed more than `dedup_retention` ms before the watermark."""
@@ -97,13 +104,22 @@ class UserState:
         if len(clicks) <= keep:
             return
         if self.pending_pages:
-            oldest = min(page.event.ts for page in self.pending_pages.values())
-            excess = bisect_left(clicks, (oldest,)) - keep
+            excess = bisect_left(clicks, (self._oldest_pending_time(),)) - keep
         else:
             excess = len(clicks) - keep
         if excess > 0:
             del clicks[:excess]
             self.entry.evicted_clicks += excess
+
+    def _oldest_pending_time(self) -> int:
+        """The ts of the oldest pending page, of which there is at least one."""
+        times, pages = self._page_times, self.pending_pages
+        while (page := pages.get(times[0][1])) is None or page.event.ts != times[0][0]:
+            heappop(times)
+        if len(times) > 2 * len(pages) + 64:
+            # Entries of pages that were years ahead would never come to the front.
+            times[:] = sorted((page.event.ts, request_id) for request_id, page in pages.items())
+        return times[0][0]
 
     def activity_at(self, ts: int, limit: int) -> tuple[int, bytes]:
         """Return the number of joined clicks before `ts`, and the last `limit` of them as a msgpack array."""

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from prectr.stream.events.contract import MAX_TS, InvalidEvent
+from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.event_time import MAX_TS, MIN_TS
 
 NO_TIME: Final = -(1 << 62)
 """Of a line that is no event; it follows the line before it."""
@@ -21,7 +22,7 @@ _NEVER: Final = 1 << 62
 
 
 class _Timed(msgspec.Struct, gc=False):
-    ts: Annotated[int, Meta(ge=0, le=MAX_TS)]
+    ts: Annotated[int, Meta(ge=MIN_TS, le=MAX_TS)]
 
 
 _decode_timed = msgspec.json.Decoder(_Timed).decode
@@ -51,6 +52,9 @@ def merge_keys(times: npt.NDArray[np.int64], count: int, floor: int) -> list[int
         count: number of lines that are due.
         floor: key of the line before; `NO_TIME` at the start of the file.
     """
+    if len(times) and (times[1:] >= times[:-1]).all():
+        in_order: list[int] = np.maximum(times[:count], floor).tolist()
+        return in_order
     keys = times[:count].copy()
     keys[_ahead(times)[:count]] = NO_TIME
     if count:

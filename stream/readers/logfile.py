@@ -55,21 +55,25 @@ class LogFile:
     left out a last line without a line feed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Record the file's identity; raises InputError if it cannot be read."""
+    def __init__(self, path: Path, folders: dict[Path, str] | None = None) -> None:
+        """Record the file's identity; raises InputError if it cannot be read.
+
+        Args:
+            folders: resolved paths of folders, to which the file's is added: resolving takes longer than reading.
+        """
         self.path = path
         self.bytes_read = 0
         self.has_unfinished_line = False
         try:
-            resolved = path.resolve(strict=True)
-            with path.open("rb") as file:
+            resolved = _resolve(path, {} if folders is None else folders)
+            with open(path, "rb", buffering=0) as file:
                 head = file.read(HEAD_BYTES)
                 self._status = os.fstat(file.fileno())
         except (OSError, RuntimeError) as error:
             raise InputError(f"{path} cannot be read: {_reason(error)}") from error
         self.encoding = encoding_of(head, path.suffix)
         head_sha256, start_sha256 = (hashlib.sha256(part).hexdigest() for part in (head, head[:START_BYTES]))
-        self.identity = FileIdentity(str(resolved), self._status.st_size, head_sha256, start_sha256)
+        self.identity = FileIdentity(resolved, self._status.st_size, head_sha256, start_sha256)
 
     def check_content(self) -> None:
         """Check, by its first bytes, that the file is not obviously something else than events.
@@ -182,6 +186,14 @@ class LogFile:
 
     def _set_fraction_read(self, fraction: float) -> None:
         self.bytes_read = int(fraction * self.identity.size)
+
+
+def _resolve(path: Path, folders: dict[Path, str]) -> str:
+    if path.is_symlink():
+        return str(path.resolve(strict=True))
+    if path.parent not in folders:
+        folders[path.parent] = str(path.parent.resolve(strict=True))
+    return os.path.join(folders[path.parent], path.name)
 
 
 def _ignore(_read: int) -> None:

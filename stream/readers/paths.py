@@ -30,7 +30,8 @@ def open_log(paths: Sequence[str | os.PathLike[str]]) -> list[LogFile]:
     """
     if not paths:
         raise UsageError("no log is given: name at least one file, directory or pattern")
-    return [LogFile(path) for argument in paths for path in _resolve(os.fspath(argument))]
+    folders: dict[Path, str] = {}
+    return [LogFile(path, folders) for argument in paths for path in _resolve(os.fspath(argument))]
 
 
 def check_log(paths: Sequence[str | os.PathLike[str]]) -> None:
@@ -87,7 +88,7 @@ def _is_log(path: Path) -> bool:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())
+        return list(folder.iterdir())
     except OSError as error:
         raise InputError(f"the directory {folder} cannot be read: {error.strerror}") from error
 

@@ -48,6 +48,14 @@ class RawFile(io.RawIOBase):
         self._position = offset + (os.fstat(self._opened()).st_size if start is None else start)
         return self._position
 
+    def read(self, size: int = -1) -> bytes:
+        """Read at most `size` bytes, all that are left if it is negative; b"" at the end."""
+        if size < 0:
+            return super().readall()
+        found = os.pread(self._opened(), size, self._position)
+        self._position += len(found)
+        return found
+
     def readinto(self, buffer: Any) -> int:
         """Read the next bytes into `buffer`; returns their number, 0 at the end."""
         read = os.preadv(self._opened(), [buffer], self._position)

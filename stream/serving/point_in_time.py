@@ -142,9 +142,9 @@ class TaskStores:
 
     @property
     def max_event_time(self) -> int | None:
-        """The largest event time that a `join` task has accepted (ms); None before the first event."""
-        times = [meta.max_event_time for _, meta in self._joins.values() if meta.max_event_time is not None]
-        return max(times, default=None)
+        """The largest event time that a `join` task has come to (ms); None before the first event."""
+        times = [meta.clock.best_time for _, meta in self._joins.values()]
+        return max((time for time in times if time is not None), default=None)
 
     def user(self, user_id: str, ts: int, config: PipelineConfig) -> UserFeatures:
         """Return a user as of `ts` (ms); raises StateError if its task's store is not found."""

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from prectr.state.aggregates import LEVELS
 from prectr.stream.sinks.example_line import ExampleLine
 
-_BATCH_PAGES: Final = 1024
-"""Pages in memory at a time, and so in a row group."""
+_BATCH_ITEMS: Final = 8192
+"""Items of pages in memory at a time, and so in a row group; a page has at least one."""
+_READ_PAGES: Final = 256
 
 
 def _by_level(kind: Any) -> Any:
@@ -62,11 +63,13 @@ SCHEMA: Final = pa.schema(
 def to_batches(lines: Iterable[ExampleLine]) -> Iterator[Any]:
     """Yield the lines as record batches of `SCHEMA`."""
     rows: list[dict[str, Any]] = []
+    items = 0
     for line in lines:
         rows.append(_to_row(line))
-        if len(rows) == _BATCH_PAGES:
+        items += len(line.items)
+        if items >= _BATCH_ITEMS:
             yield pa.RecordBatch.from_pylist(rows, SCHEMA)
-            rows = []
+            rows, items = [], 0
     if rows:
         yield pa.RecordBatch.from_pylist(rows, SCHEMA)
 
@@ -88,11 +91,12 @@ def read_parquet(path: Path) -> Iterator[ExampleLine]:
 
     Raises OSError, pa.ArrowException or msgspec.ValidationError: it cannot be read, or is no file of examples.
     """
-    with pq.ParquetFile(path) as file:
+    # Opened here, since the errors of Python name the file once.
+    with path.open("rb") as raw, pq.ParquetFile(raw) as file:
         missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
         if missing:
             raise msgspec.ValidationError(f"the file has no column {', '.join(missing)}")
-        for batch in file.iter_batches(_BATCH_PAGES, use_threads=False):
+        for batch in file.iter_batches(_READ_PAGES, use_threads=False):
             for row in batch.to_pylist(maps_as_pydicts="strict"):
                 yield _from_row(row)
 

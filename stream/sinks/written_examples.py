@@ -1,6 +1,7 @@
 """Reads examples files: as rows, as an Arrow table, or with pandas."""
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -64,7 +65,7 @@ class WrittenExamples:
             UsageError: pandas is not installed, or `by` is something else.
         """
         try:
-            import pandas  # type: ignore[import-not-found, unused-ignore]  # noqa: F401, PLC0415 (it is optional)
+            import_module("pandas")
         except ImportError as error:
             raise UsageError("to_pandas needs pandas, which is not installed: install it, or use to_arrow()") from error
         return self.to_arrow(by).to_pandas()

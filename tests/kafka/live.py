@@ -6,6 +6,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +108,16 @@ class Live:
         out: list[str | Path] = ["--run-dir", self.folder / run, "--model", MODEL]
         return self._start(["train", *self._system, *out, *flags], crash)
 
+    def start_ingest(self, *arguments: str | Path, crash: CrashOrder | None = None) -> RunningCommand:
+        """Start to ingest foreign topics: TOPIC=MAPPING and flags."""
+        return self._start(
+            [
+                *("ingest", *arguments, *self._system, "--group-prefix", self.prefix),
+                *("--session-timeout", SESSION_TIMEOUT),
+            ],
+            crash,
+        )
+
     def train_and_read(self, *flags: str, run: str = "train") -> RunResult:
         """Train to the end, write the examples, and return the result."""
         self.wait_for_end(self.start_train("--until-end", *flags, run=run))
@@ -158,8 +169,9 @@ class Live:
     def _start(self, command: list[str | Path], crash: CrashOrder | None, **settings: str) -> RunningCommand:
         # To a file: a full pipe would block the process.
         arguments = [str(part) for part in command]
-        work_dir = Path(arguments[arguments.index("--state-dir" if "stream" in arguments else "--run-dir") + 1])
-        log = self.folder / "stderr" / f"{len(self._logs):02d}-{work_dir.name}.log"
+        folders = [each for flag, each in pairwise(arguments) if flag in ("--state-dir", "--run-dir")]
+        name = Path(folders[0]).name if folders else arguments[0]
+        log = self.folder / "stderr" / f"{len(self._logs):02d}-{name}.log"
         log.parent.mkdir(exist_ok=True)
         process = RunningCommand(
             [*_crash_arguments(crash), *arguments],

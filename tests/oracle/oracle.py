@@ -7,6 +7,7 @@ twice to go unnoticed. Times are in milliseconds.
 from collections.abc import Iterable
 from typing import Any
 
+from tests.oracle.clock import Clock
 from tests.oracle.contract import normalise, partition_of, read_line
 
 HOUR = 3_600_000
@@ -25,7 +26,12 @@ Task = dict[str, Any]
 
 
 def expected_replay(
-    lines: Iterable[bytes], partitions: int, *, flush: bool = True, snapshots: bool = False
+    lines: Iterable[bytes],
+    partitions: int,
+    *,
+    flush: bool = True,
+    snapshots: bool = False,
+    settled_at: int | None = None,
 ) -> dict[str, Any]:
     """Return the output of a replay of these lines.
 
@@ -33,8 +39,9 @@ def expected_replay(
     and, on request, `snapshots`: for each example `history`, the last 50 clicks as (ts, request_id, item_id),
     `query_clicks`, the last 64 as (ts, item_id, level), and `query_decayed`, for each half-life [impressions, clicks]
     by level.
+    With `settled_at`, the clocks have come to that time before the log begins.
     """
-    tasks = [_new_task() for _ in range(partitions)]
+    tasks = [_new_task(settled_at) for _ in range(partitions)]
     outcomes = _no_outcomes()
     dead: list[bytes] = []
     for line in lines:
@@ -64,11 +71,11 @@ def expected_replay(
     return result
 
 
-def _new_task() -> Task:
+def _new_task(settled_at: int | None) -> Task:
     return {
-        "accepted": None,
+        "clock": Clock(settled_at),
         "watermark": None,
-        "future_events": [],  # {event, watermark at its arrival}
+        "future_events": [],  # {event, progress of the clock at its arrival}
         "open": {},  # (user_id, request_id): page
         "closed": {},  # the same, kept for an hour
         "waiting": {},  # (user_id, request_id): clicks in order of arrival
@@ -96,11 +103,12 @@ def _close_order(page: Page) -> tuple[int, bytes, bytes]:
 
 
 def _process(task: Task, event: dict[str, Any], outcomes: dict[str, Any], dead_letters: list[bytes]) -> None:
-    is_future = _advance_watermark(task, event)
-    watermark = task["accepted"] - LATENESS
+    clock: Clock = task["clock"]
+    is_future = clock.see(event["ts"], event["user_id"])
+    watermark = clock.watermark
     if watermark != task["watermark"]:
         task["watermark"] = watermark
-        _expire_future_events(task, watermark, outcomes, dead_letters)
+        _expire_future_events(task, outcomes, dead_letters)
         _close_pages(task, watermark)
         _orphan_clicks(task, watermark, outcomes)
     if event["kind"] == "impression":
@@ -108,36 +116,18 @@ def _process(task: Task, event: dict[str, Any], outcomes: dict[str, Any], dead_l
     else:
         _on_click(task, event, watermark, outcomes)
     if is_future:
-        task["future_events"].append({"event": event, "watermark": watermark})
+        task["future_events"].append({"event": event, "progress": clock.progress})
 
 
-def _advance_watermark(task: Task, event: dict[str, Any]) -> bool:
-    """Confirm earlier future events, then accept this time; True if the record is a future event itself."""
-    unconfirmed: list[dict[str, Any]] = []
-    for future_event in task["future_events"]:
-        earlier_event = future_event["event"]
-        if earlier_event["user_id"] != event["user_id"] and abs(earlier_event["ts"] - event["ts"]) <= HOUR:
-            task["accepted"] = max(task["accepted"], earlier_event["ts"])
-        else:
-            unconfirmed.append(future_event)
-    task["future_events"] = unconfirmed
-    if task["accepted"] is None:
-        task["accepted"] = event["ts"]
-    elif event["ts"] > task["accepted"] + HOUR:
-        return True
-    task["accepted"] = max(task["accepted"], event["ts"])
-    return False
-
-
-def _expire_future_events(task: Task, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
+def _expire_future_events(task: Task, out: dict[str, Any], dead: list[bytes]) -> None:
     unexpired: list[dict[str, Any]] = []
     for future_event in task["future_events"]:
-        if watermark < future_event["watermark"] + HOUR:
+        if task["clock"].progress < future_event["progress"] + HOUR:
             unexpired.append(future_event)
             continue
         event = future_event["event"]
-        if event["ts"] <= task["accepted"]:
-            continue  # the accepted time has reached it meanwhile
+        if not task["clock"].is_ahead(event["ts"]):
+            continue  # the accepted time has come within reach of it meanwhile
         key = (event["user_id"], event["request_id"])
         if task["open"].get(key) is event:
             _remove_open_page(task, event)
@@ -159,7 +149,7 @@ def _remove_pending_click(task: Task, key: tuple[str, str], event: dict[str, Any
         del task["waiting"][key]
 
 
-def _orphan_clicks(task: Task, watermark: int, out: dict[str, Any]) -> None:
+def _orphan_clicks(task: Task, watermark: float, out: dict[str, Any]) -> None:
     for key in list(task["waiting"]):
         for click in list(task["waiting"][key]):
             if click["ts"] + WINDOW <= watermark:
@@ -167,7 +157,7 @@ def _orphan_clicks(task: Task, watermark: int, out: dict[str, Any]) -> None:
                 out["clicks"]["orphan"] += 1
 
 
-def _on_page(task: Task, page: Page, watermark: int, out: dict[str, Any], dead: list[bytes]) -> None:
+def _on_page(task: Task, page: Page, watermark: float, out: dict[str, Any], dead: list[bytes]) -> None:
     if not page["items"]:
         out["pages"]["empty"] += 1
         return
@@ -188,7 +178,7 @@ def _on_page(task: Task, page: Page, watermark: int, out: dict[str, Any], dead: 
         _join(task, page, click, out)
 
 
-def _recently_closed(task: Task, key: tuple[str, str], watermark: int) -> Page | None:
+def _recently_closed(task: Task, key: tuple[str, str], watermark: float) -> Page | None:
     page = task["closed"].get(key)
     return page if page is not None and watermark < page["close"] + HOUR else None
 
@@ -197,7 +187,7 @@ def _content(page: Page) -> dict[str, Any]:
     return {name: page[name] for name in ("request_id", "user_id", "query", "ts", "items", "context", "features")}
 
 
-def _on_click(task: Task, click: dict[str, Any], watermark: int, out: dict[str, Any]) -> None:
+def _on_click(task: Task, click: dict[str, Any], watermark: float, out: dict[str, Any]) -> None:
     if click["action"] not in CLICK_ACTIONS:
         out["clicks"]["other_action"] += 1
         return
@@ -225,7 +215,7 @@ def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) ->
     else:
         out["clicks"]["joined"] += 1
         page["joined"][matching_positions[0]] = click
-        if click["ts"] > task["accepted"] + HOUR:
+        if task["clock"].is_ahead(click["ts"]):
             # Too far ahead: no update until its page closes, so that a bad clock expires no entry.
             user = task["users"].setdefault(click["user_id"], _new_user([]))
         else:
@@ -238,7 +228,7 @@ def _join(task: Task, page: Page, click: dict[str, Any], out: dict[str, Any]) ->
 # --- closing ------------------------------------------------------------------------------------------------
 
 
-def _close_pages(task: Task, watermark: int) -> None:
+def _close_pages(task: Task, watermark: float) -> None:
     due = [page for page in task["open"].values() if page["close"] <= watermark]
     for page in sorted(due, key=_close_order):
         _emit(task, page)

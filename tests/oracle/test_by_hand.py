@@ -53,11 +53,11 @@ def test_click_kinds() -> None:
         click("r1", "u1", "b", T + 3000),  # closed: late
         click("r3", "u1", "b", T + 126_000),  # waits for its page
     ]
-    result = expected_replay(log, 1, flush=False)
+    result = expected_replay(log, 1, flush=False, settled_at=T)
     assert clicks(result) == {"in": 7, "joined": 1, "duplicate": 1, "foreign": 1, "late": 2, "waiting": 2}
     assert pages(result) == {"in": 2, "emitted": 1, "open": 1}
     assert [item["click"] for item in result["examples"][0]["items"]] == [1, 0]
-    flushed = expected_replay(log, 1)
+    flushed = expected_replay(log, 1, settled_at=T)
     assert clicks(flushed)["orphan"] == 2
     assert flushed["examples"][1]["user_activity"] == 1
     assert flushed["examples"][1]["user_stats"] == {"1": [1, 1], "2": [1, 0], "3": [0, 0], "4": [0, 0]}
@@ -94,24 +94,26 @@ def test_late_page_closes_one_ms_after_the_watermark() -> None:
         click("r9", "u1", "a", T + HOUR + 1),  # the watermark advances by 1 ms: r2 closes
         click("r2", "u1", "b", T + 6),
     ]
-    assert clicks(expected_replay(log, 1)) == {"in": 3, "joined": 1, "late": 1, "orphan": 1}
-    assert [example["request_id"] for example in expected_replay(log, 1)["examples"]] == ["r2", "r1"]
+    assert clicks(expected_replay(log, 1, settled_at=T)) == {"in": 3, "joined": 1, "late": 1, "orphan": 1}
+    assert [example["request_id"] for example in expected_replay(log, 1, settled_at=T)["examples"]] == ["r2", "r1"]
 
 
-def test_an_unconfirmed_future_page_is_a_dead_letter_after_one_hour() -> None:
+def test_a_page_five_hours_ahead_is_a_dead_letter_after_one_hour() -> None:
     jump = page("bad", "u1", T + 5 * HOUR)
     log = [page("r1", "u1", T), jump, page("r2", "u2", T + HOUR - 1)]
-    assert pages(expected_replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
-    result = expected_replay([*log, page("r3", "u2", T + HOUR)], 1)
+    assert pages(expected_replay(log, 1, flush=False, settled_at=T)) == {"in": 3, "emitted": 1, "open": 2}
+    result = expected_replay([*log, page("r3", "u2", T + HOUR)], 1, settled_at=T)
     assert pages(result) == {"in": 4, "emitted": 3, "dead_letter": 1}
     assert result["dead"] == [jump]
 
 
-def test_a_quiet_night_passes_when_another_user_confirms() -> None:
+def test_a_quiet_night_passes_with_the_second_user_or_an_hour_of_the_only_one() -> None:
     log = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u2", T + 9 * HOUR + 5_000)]
-    assert pages(expected_replay(log, 1, flush=False)) == {"in": 3, "emitted": 1, "open": 2}
+    assert pages(expected_replay(log, 1, flush=False, settled_at=T)) == {"in": 3, "emitted": 1, "open": 2}
     alone = [page("r1", "u1", T), page("r2", "u1", T + 9 * HOUR), page("r3", "u1", T + 9 * HOUR + 1)]
-    assert pages(expected_replay(alone, 1, flush=False)) == {"in": 3, "open": 3}
+    assert pages(expected_replay(alone, 1, flush=False, settled_at=T)) == {"in": 3, "open": 3}
+    later = [*alone, page("r4", "u1", T + 10 * HOUR)]
+    assert pages(expected_replay(later, 1, flush=False, settled_at=T)) == {"in": 4, "emitted": 3, "open": 1}
 
 
 def test_duplicate_page_is_known_by_its_decoded_fields() -> None:

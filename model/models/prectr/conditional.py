@@ -9,10 +9,10 @@ from torch.nn import Module
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.linear import Linear
 from prectr.model.layers.mlp import DeepComponent
 from prectr.model.text.encoder.network import HIDDEN_SIZE
+from prectr.state.aggregates import LEVEL_COUNT
 
 TEXT_FEATURES: Final = 16
 """Columns of the projected text representation."""
@@ -49,7 +49,7 @@ class ConditionalClickModel(Module):
     def __init__(self, config: TrainerConfig, numeric_columns: int, generator: Generator) -> None:
         super().__init__()
         self.deep = DeepComponent(
-            config.embedding_dim, config.hidden, numeric_columns + TEXT_FEATURES, generator, outputs=LEVELS
+            config.embedding_dim, config.hidden, numeric_columns + TEXT_FEATURES, generator, outputs=LEVEL_COUNT
         )
         self.text = Linear(HIDDEN_SIZE, TEXT_FEATURES, generator, bound=HIDDEN_SIZE**-0.5, bias=0.0)
 

@@ -14,10 +14,10 @@ from torch.nn import Module
 from torch.nn.functional import softplus
 
 from prectr.model.features.batch import Batch
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.linear import Linear
 from prectr.model.models.prectr.cold_start import ColdStartMining
 from prectr.model.models.prectr.preference import PREFERENCE_SIZE, Clicks, PreferenceAttention
+from prectr.state.aggregates import LEVEL_COUNT
 
 _USER_HEADS: Final = 1
 _EXPERTS: Final = 2
@@ -37,8 +37,8 @@ class RelevanceIncentive(Module):
         super().__init__()
         self.user = PreferenceAttention(embedding_dim, aggregate_columns, _USER_HEADS, generator)
         self.cold_start = ColdStartMining(embedding_dim, aggregate_columns, generator) if cold_start else None
-        self.positive = Linear(PREFERENCE_SIZE, LEVELS, generator, bias=0.0)
-        self.negative = Linear(PREFERENCE_SIZE, LEVELS, generator, bias=0.0)
+        self.positive = Linear(PREFERENCE_SIZE, LEVEL_COUNT, generator, bias=0.0)
+        self.negative = Linear(PREFERENCE_SIZE, LEVEL_COUNT, generator, bias=0.0)
         self.mixture = Linear(PREFERENCE_SIZE, _EXPERTS, generator)
 
     def forward(

@@ -7,8 +7,8 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from prectr.model.features.exposure import EXPOSURE_FEATURES, LEVEL_FEATURES
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.linear import Linear, uniform_parameter
+from prectr.state.aggregates import LEVEL_COUNT
 
 _FEATURES_PER_LEVEL: Final = 3
 _INITIAL_EXPOSURE_SLOPE: Final = 1.0
@@ -39,7 +39,7 @@ class AggregateTerm(Module):
 
     def _per_level(self, features: Tensor) -> Tensor:
         """float32[N, 4, 3]: difference of log-odds at each level; intercept and slope; the slope's part of it."""
-        difference, intercept, slope = features[:, :LEVELS], features[:, -2:-1], features[:, -1:]
+        difference, intercept, slope = features[:, :LEVEL_COUNT], features[:, -2:-1], features[:, -1:]
         slope_term = slope * self.centered_levels
         return torch.stack([difference, intercept + slope_term, slope_term], dim=2)
 
@@ -51,7 +51,7 @@ class ExposureTerms(Module):
         """Start without effect on clicks, and with a slope over the levels; centered_levels: float32[4]."""
         super().__init__()
         self.click = Linear(EXPOSURE_FEATURES, 1, generator)
-        self.level = Linear(LEVEL_FEATURES, LEVELS, generator)
+        self.level = Linear(LEVEL_FEATURES, LEVEL_COUNT, generator)
         with torch.no_grad():
             self.level.weight[:, 0] = _INITIAL_EXPOSURE_SLOPE * centered_levels
 

@@ -22,8 +22,8 @@ from prectr.model.features.hashed_features import (
     weigh_features,
 )
 from prectr.model.features.hashing import row_indices
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.mlp import EmbeddingLayout, embedding_indices
+from prectr.state.aggregates import LEVEL_COUNT
 
 _POSITION_ROWS: Final = 2
 """Bias and position; the level is what the mixture is over."""
@@ -71,8 +71,8 @@ def sum_linear_weights(batch: Batch, looked_up: Mapping[str, Tensor], centered_l
     """
     pages, impressions = batch.pages, batch.impressions
     page_of = torch.from_numpy(batch.page_of).to(centered_levels.device)
-    position, level = torch.split(looked_up["position"][:, 0], [_POSITION_ROWS * impressions, LEVELS])
-    crosses_size = pages * _CROSSES * LEVELS
+    position, level = torch.split(looked_up["position"][:, 0], [_POSITION_ROWS * impressions, LEVEL_COUNT])
+    crosses_size = pages * _CROSSES * LEVEL_COUNT
     wide = looked_up["wide"]
     ids, crosses = torch.split(wide, [len(wide) - crosses_size, crosses_size])
     slope = looked_up["slope"].sum(dim=(1, 2)).unsqueeze(1) * centered_levels
@@ -80,7 +80,7 @@ def sum_linear_weights(batch: Batch, looked_up: Mapping[str, Tensor], centered_l
         position.view(impressions, _POSITION_ROWS).sum(dim=1, keepdim=True)
         + level
         + sum_weights(weigh_features(ids.view(impressions, -1, 1), batch)).unsqueeze(1)
-        + crosses.view(pages, _CROSSES, LEVELS).sum(dim=1).index_select(0, page_of)
+        + crosses.view(pages, _CROSSES, LEVEL_COUNT).sum(dim=1).index_select(0, page_of)
         + slope
     )
     return terms + looked_up["pair"] if "pair" in looked_up else terms

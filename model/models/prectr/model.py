@@ -29,12 +29,12 @@ from prectr.model.features.batch import Batch, FeatureNeeds
 from prectr.model.features.exposed_pairs import ExposedPairs
 from prectr.model.features.exposure import EXPOSURE_FEATURES, ExposureSketch
 from prectr.model.features.hashed_features import Indices, position_table, recency_indices, recency_table, weight_table
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.gradients import Gradients
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.linear import Linear
 from prectr.model.layers.mlp import LOG_POSITION, POSITION_ONE_HOT, EmbeddingLayout, position_features
 from prectr.model.layers.sparse_optimizers import ScAdagrad
+from prectr.model.models.candidate_levels import borrow_logits
 from prectr.model.models.dnn import embedding_table
 from prectr.model.models.neural import NeuralModel, OnlineState
 from prectr.model.models.online_model import ForwardOutput
@@ -53,6 +53,7 @@ from prectr.model.text.encoder.artifact import EncoderArtifact
 from prectr.model.text.encoder.network import HIDDEN_SIZE, make_encoder
 from prectr.model.text.pair_encoder import CachedPairEncoder, PairEncodings
 from prectr.model.text.rehearsal import RehearsalBuffer, rehearsal_loss
+from prectr.state.aggregates import LEVEL_COUNT
 
 _PAIR_CACHE: Final = "pair_cache"
 _POSITION_COLUMNS: Final = POSITION_ONE_HOT.stop - POSITION_ONE_HOT.start + 1
@@ -110,12 +111,12 @@ class Prectr(NeuralModel):
         numeric_columns = (
             _POSITION_COLUMNS
             + _SIMILARITY_COLUMNS
-            + LEVELS * components.aggregates
+            + LEVEL_COUNT * components.aggregates
             + AGGREGATE_FEATURES * components.aggregate_sources
             + EXPOSURE_FEATURES * components.exposure
         )
         self.conditional = ConditionalClickModel(config, numeric_columns, generator)
-        self.relevance_head = Linear(HIDDEN_SIZE, LEVELS, generator, bias=0.0)
+        self.relevance_head = Linear(HIDDEN_SIZE, LEVEL_COUNT, generator, bias=0.0)
         self.aggregates = (
             AggregateTerm(components.aggregate_sources, centered_levels, generator) if components.aggregates else None
         )
@@ -186,6 +187,7 @@ class Prectr(NeuralModel):
             click_given_level=sigmoid(to_numpy(output.conditional_logits)),
             incentive=to_numpy(output.inputs.incentive) if self.incentive is not None else None,
             rates=batch.rates,
+            learned_levels=self.learned_levels(),
         )
 
     def training_state(self) -> dict[str, Tensor]:
@@ -202,6 +204,8 @@ class Prectr(NeuralModel):
         inputs = self._conditional_inputs(batch, encodings, looked_up)
         pair_embeddings = encodings.pair_embedding.index_select(0, encodings.inverse)
         conditional = self.conditional(batch, inputs, pair_embeddings)
+        if not batch.exposed:
+            conditional = borrow_logits(conditional, self.learned_levels())
         level_logits = self.relevance_head(encodings.pair_embedding)
         impression_level_logits = level_logits.index_select(0, encodings.inverse)
         if self.exposure is not None and inputs.exposure_features is not None:

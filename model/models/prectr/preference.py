@@ -10,9 +10,9 @@ from torch.nn import Module
 from torch.nn.functional import one_hot
 
 from prectr.model.features.batch import Batch, Floats, Ints
-from prectr.model.features.smoothing import LEVELS
 from prectr.model.layers.attention import attend
 from prectr.model.layers.linear import Linear, he_bound
+from prectr.state.aggregates import LEVEL_COUNT
 
 PREFERENCE_SIZE: Final = 16
 
@@ -47,7 +47,7 @@ class PreferenceAttention(Module):
         size, bound = PREFERENCE_SIZE, he_bound(embedding_dim)
         self.query = Linear(embedding_dim, size, generator, bound=bound)
         self.key = Linear(embedding_dim, size, generator, bound=bound)
-        self.value = Linear(embedding_dim + LEVELS, size, generator, bound=he_bound(embedding_dim + LEVELS))
+        self.value = Linear(embedding_dim + LEVEL_COUNT, size, generator, bound=he_bound(embedding_dim + LEVEL_COUNT))
         self.age = Linear(1, heads, generator)
         self.overlap = Linear(1, heads, generator, center=1.0)
         self.out = Linear(size + aggregate_columns, size, generator, bound=he_bound(size + aggregate_columns))
@@ -56,7 +56,7 @@ class PreferenceAttention(Module):
     def forward(self, batch: Batch, query: Tensor, clicks: Clicks, aggregate_features: Tensor) -> Tensor:
         """r of each impression; query: float32[P, dim], aggregate_features: float32[N, aggregate_columns]."""
         device = query.device
-        levels = one_hot(torch.from_numpy(clicks.level - 1).to(device), LEVELS).float()
+        levels = one_hot(torch.from_numpy(clicks.level - 1).to(device), LEVEL_COUNT).float()
         log_age = torch.from_numpy(np.log1p(np.maximum(clicks.age_days, 0.0)).astype(np.float32)).to(device)
         overlap = torch.from_numpy(clicks.query_overlap.astype(np.float32)).to(device)
         bias = self.age(log_age.unsqueeze(1)) + self.overlap(overlap.unsqueeze(1))

@@ -9,9 +9,7 @@ from transformers import BertConfig, BertModel
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from prectr.model.text.encoder.tokens import PairTokenizer, PairTokens
-
-LEVELS: Final = 4
-"""Relevance levels, 1 (irrelevant) to 4 (strongly relevant)."""
+from prectr.state.aggregates import LEVEL_COUNT
 
 HIDDEN_SIZE: Final = 128
 """Width of the representation of a pair."""
@@ -57,7 +55,7 @@ class RelevanceEncoder(nn.Module):
         self.bert = BertModel(config)  # type: ignore[no-untyped-call]
         self.join = nn.Linear(5 * width, width)
         self.norm = nn.LayerNorm(width)
-        self.levels = nn.Linear(width, LEVELS)
+        self.levels = nn.Linear(width, LEVEL_COUNT)
         self.query = nn.Linear(width, VECTOR_SIZE)
         self.item = nn.Linear(width, VECTOR_SIZE)
 

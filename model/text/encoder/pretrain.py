@@ -15,12 +15,13 @@ from prectr.model.config import PretrainConfig
 from prectr.model.text.encoder.graded import GradedPair
 from prectr.model.text.encoder.holdout import split_holdout
 from prectr.model.text.encoder.length_bucketing import length_bucketed_batches, length_sorted_batches
-from prectr.model.text.encoder.network import LEVELS, VECTOR_SIZE, RelevanceEncoder, make_encoder
+from prectr.model.text.encoder.network import VECTOR_SIZE, RelevanceEncoder, make_encoder
 from prectr.model.text.encoder.schedule import ScheduledAdamW
 from prectr.model.text.encoder.tokens import MASK, SPECIAL_TOKENS, Pair, PairTokenizer, PairTokens
 from prectr.model.text.encoder.vocabulary import train_vocabulary
 from prectr.model.text.teacher.distillation import distillation_loss, init_from_vectors, reduce_vectors, vector_loss
 from prectr.model.text.teacher.labels import SoftLabels
+from prectr.state.aggregates import LEVEL_COUNT
 from prectr.state.errors import UsageError
 from prectr.state.setting import check_config
 
@@ -202,7 +203,7 @@ def predict_level_logits(
 ) -> Tensor:
     """Level logits of pairs, float32[n, 4], on the CPU, without training."""
     device = device or torch.device("cpu")
-    logits = torch.zeros(len(pairs), LEVELS)
+    logits = torch.zeros(len(pairs), LEVEL_COUNT)
     was_training = network.training
     network.eval()
     with torch.inference_mode():

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prectr.model.text.encoder.network import LEVELS
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.local_model import model_sha256, open_config, open_model, open_tokenizer
+from prectr.state.aggregates import LEVEL_COUNT
 from prectr.state.errors import UsageError
 
 MAX_TOKENS: Final = 64
@@ -171,11 +171,11 @@ class CausalTeacher:
         space = "" if self._prompt.endswith((" ", "\n")) else " "
         prompt_ids = self._tokenizer.encode(self._prompt, add_special_tokens=False)
         answers = []
-        for level in range(1, LEVELS + 1):
+        for level in range(1, LEVEL_COUNT + 1):
             answered_ids = self._tokenizer.encode(f"{self._prompt}{space}{level}", add_special_tokens=False)
             answer_ids = [token for token in answered_ids[len(prompt_ids) :] if self._tokenizer.decode([token]).strip()]
             answers.append(answer_ids[0] if answer_ids else answered_ids[-1])
-        if len(set(answers)) < LEVELS:
+        if len(set(answers)) < LEVEL_COUNT:
             raise UsageError(
                 f"{folder}: the answers 1 to 4 begin with the tokens {answers}, which are not distinct; "
                 "change the end of the prompt"
@@ -206,8 +206,8 @@ def open_teacher(
 
 def level_interpolation(outputs: int) -> NDArray[np.float64]:
     """float64[outputs, 4]: the share of each output in each level; rows sum to 1."""
-    level_index = np.linspace(0.0, LEVELS - 1.0, outputs)
-    return np.maximum(0.0, 1.0 - np.abs(level_index[:, None] - np.arange(LEVELS)))
+    level_index = np.linspace(0.0, LEVEL_COUNT - 1.0, outputs)
+    return np.maximum(0.0, 1.0 - np.abs(level_index[:, None] - np.arange(LEVEL_COUNT)))
 
 
 def log_levels_of_outputs(logits: Tensor, order: Sequence[int], interpolation: Tensor) -> Tensor:
@@ -215,6 +215,6 @@ def log_levels_of_outputs(logits: Tensor, order: Sequence[int], interpolation: T
     logits = logits[:, list(order)]
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    if logits.shape[1] == LEVELS:
+    if logits.shape[1] == LEVEL_COUNT:
         return torch.log_softmax(logits, dim=1)
     return torch.log(torch.softmax(logits, dim=1) @ interpolation + _MIN_PROBABILITY)

@@ -61,7 +61,7 @@ def replay(
 
     After a crash, rerun the same command: it resumes from the last checkpoint and gives bit-identical results.
 
-    Example: prectr replay log.jsonl.gz --run-dir run --model wide-deep+ --batch-span 1d
+    Example: prectr replay log.jsonl.gz --run-dir run --model prectr-v2,lr
     """
     # Before anything that takes seconds to import: most mistakes are in what is given.
     if examples is not None:
@@ -71,14 +71,16 @@ def replay(
 
     from prectr.ops.report.log.health import has_valid_events  # noqa: PLC0415
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415 (--help needs neither matplotlib nor rich)
+    from prectr.ops.training.batch_span import settle_batch_span  # noqa: PLC0415 (it reads the log)
     from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import)
     from prectr.stream.replay.runner import RunnerOptions  # noqa: PLC0415
 
+    models = [] if no_train else training.models or [settings.trainer.model]
     report, page = run_replay(
         files,
         run_dir,
-        settings,
-        models=[] if no_train else training.models or [settings.trainer.model],
+        settle_batch_span(settings, files, run_dir, models, restart=restart),
+        models=models,
         truth=truth,
         flush=not no_flush,
         options=RunnerOptions(

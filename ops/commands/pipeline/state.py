@@ -53,22 +53,15 @@ def _print(found: QueryLookup) -> None:
     table = Table(
         title=f"{escape(printable(found.query))} (partition {found.partition}, last page closed {last_close})"
     )
-    for column in ("level", "impressions", "clicks", "click rate"):
+    for column in ("level", "half-life", "impressions", "clicks", "click rate"):
         table.add_column(column, justify="right")
-    for half_life in found.half_lives:
-        table.add_column(f"decayed, {format_duration(half_life)}", justify="right")
     for level in LEVELS:
         impressions, clicks = found.totals[level - 1], found.totals[level + 3]
-        decayed = [(sums[level - 1], sums[level + 3]) for sums in found.decayed_sums]
-        table.add_row(
-            str(level),
-            f"{impressions:,}",
-            f"{clicks:,}",
-            _rate(clicks, impressions),
-            *(f"{shown:,.1f} / {clicked:,.1f} / {_rate(clicked, shown)}" for shown, clicked in decayed),
-        )
+        table.add_row(str(level), "all", f"{impressions:,}", f"{clicks:,}", _rate(clicks, impressions))
+        for half_life, sums in zip(found.half_lives, found.decayed_sums, strict=True):
+            shown, clicked = sums[level - 1], sums[level + 3]
+            table.add_row("", format_duration(half_life), f"{shown:,.1f}", f"{clicked:,.1f}", _rate(clicked, shown))
     console.print(table)
-    console.print("Decayed, by half-life: impressions / clicks / click rate.")
     if found.unapplied_pages:
         console.print(
             f"{found.unapplied_pages:,} closed pages ({sum(found.unapplied_counts[:4]):,} impressions, "

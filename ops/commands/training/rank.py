@@ -2,23 +2,14 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated
 
 import typer
 
 from prectr.ops.cli.options import ConfigFile, JsonFile
-from prectr.ops.cli.output import stdout_console
-from prectr.ops.cli.terminal_escape import printable
 from prectr.ops.json_file import write_json
 from prectr.ops.ranking.candidates import read_candidates
 from prectr.ops.ranking.features import parse_context, parse_features
-
-if TYPE_CHECKING:
-    from prectr.ops.ranking.result import Preference, Ranked, Ranking
-
-_TITLE_WIDTH: Final = 40
-_FILE_WIDTH: Final = 150
-"""Columns where the output is not a terminal: wide enough for the table."""
 
 
 def rank(
@@ -67,6 +58,7 @@ def rank(
     page_context = parse_context(context or (), "--context")
     # torch takes seconds to import, and --help and an invalid file need none.
     from prectr.ops.ranking.service import RankQuery, RunRanker, RunRef  # noqa: PLC0415
+    from prectr.ops.ranking.terminal import print_ranking  # noqa: PLC0415
 
     run_ref = RunRef(run_dir=run_dir, state_dirs=state_dir or (), model=model, without=expect_without, config=config)
     ranking = RunRanker(run_ref).rank(
@@ -81,7 +73,7 @@ def rank(
         )
     )
     write_json(json, ranking)
-    _print(ranking, top)
+    print_ranking(ranking, top)
 
 
 def _milliseconds(text: str) -> int:
@@ -90,61 +82,3 @@ def _milliseconds(text: str) -> int:
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a time such as 2026-01-31T12:00", param_hint="--as-of") from error
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _print(ranking: "Ranking", top: int) -> None:
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    console = stdout_console(_FILE_WIDTH)
-    time = datetime.fromtimestamp(ranking.as_of / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    without = f" without {', '.join(ranking.without)}" if ranking.without else ""
-    table = Table(
-        title=escape(f"{printable(ranking.query)!r} for {printable(ranking.user_id)}, {time}: {ranking.model}{without}")
-    )
-    table.add_column("", justify="right")
-    table.add_column("item", overflow="fold")
-    table.add_column("title", max_width=_TITLE_WIDTH, no_wrap=True)
-    names = ["P(click)", "level", *(f"P({level})" for level in range(1, 5)), "incentive", "user", "query", "category"]
-    for name in names:
-        table.add_column(name, justify="right")
-    for each in ranking.ranked[:top]:
-        title = " ".join((each.title or "").split())
-        table.add_row(str(each.rank), escape(printable(each.item_id)), escape(printable(title)), *_cells(each))
-    console.print(table)
-    if len(ranking.ranked) > top:
-        console.print(f"… and {len(ranking.ranked) - top:,} more; see --top and --json")
-    console.print(
-        "level: the most likely relevance level; incentive: added to the log-odds of a click at that level, from the "
-        "clicks of this user and of all users of the query; user, query, category: smoothed click rates at that level.",
-        highlight=False,
-    )
-    for name, found in (("user", ranking.user_preference), ("query", ranking.query_preference)):
-        console.print(_explain_preference(name, found), highlight=False, markup=False)
-    for note in ranking.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(
-        f"checkpoint: {ranking.checkpoint}, trained on {ranking.pages_trained:,} pages",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
-
-
-def _cells(ranked: "Ranked") -> list[str]:
-    incentive = "–" if ranked.incentive is None else f"{ranked.incentive:+.3f}"
-    levels = (f"{probability:.2f}" for probability in ranked.level_probabilities.values())
-    rates = (f"{rate:.3f}" for rate in (ranked.user_rate, ranked.query_rate, ranked.category_rate))
-    return [f"{ranked.click_probability:.4f}", str(ranked.relevance_level), *levels, incentive, *rates]
-
-
-def _explain_preference(name: str, preference: "Preference") -> str:
-    """The preferred level of a user or query, with its click rates."""
-    if preference.preferred is None:
-        return f"{name} {preference.name!r}: no closed page yet; the click rates are those of the category"
-    rates = ", ".join(
-        f"{level}: {preference.rates[level]:.3f} (category {preference.prior_rates[level]:.3f}; "
-        f"{preference.clicks[level]:,} of {preference.impressions[level]:,})"
-        for level in preference.rates
-    )
-    return f"{name} {preference.name!r} prefers level {preference.preferred}. Click rate by level, smoothed: {rates}"

@@ -36,7 +36,7 @@ def train(
 
     Under torchrun several processes train one model: torchrun --nproc-per-node 2 .venv/bin/prectr train ...
 
-    Example: prectr train --bootstrap localhost:9092 --run-dir live --model wide-deep+
+    Example: prectr train --bootstrap localhost:9092 --run-dir live --model prectr-v2
     """
     # torch takes seconds to import, and --help needs none.
     from prectr.ops.metrics.train import train_metrics  # noqa: PLC0415

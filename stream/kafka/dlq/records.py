@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
+from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import PrectrError, Remedy, UsageError
@@ -80,6 +81,12 @@ class RetryMarkers(msgspec.Struct, frozen=True):
 
 
 _decode_markers: Final = msgspec.json.Decoder(list[RetryMarkers]).decode
+
+
+def rejection_headers(reason: str, detail: str, source: TopicPartition, offset: int) -> list[tuple[str, bytes]]:
+    """Return `ERROR_HEADERS` with their values for a rejected record."""
+    values = (reason, detail, source.topic, str(source.partition), str(offset))
+    return [(name, value.encode(errors="replace")) for name, value in zip(ERROR_HEADERS, values, strict=True)]
 
 
 def is_retry_marker(record: ConsumerRecord) -> bool:

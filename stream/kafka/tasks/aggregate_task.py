@@ -10,7 +10,7 @@ from prectr.state.aggregates import NO_COUNTS, add_counts
 from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.tasks.task import WATERMARK_FRAME_INTERVAL, Task
+from prectr.stream.kafka.tasks.stateful_task import WATERMARK_FRAME_INTERVAL, StatefulTask
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts, count_levels_of_pages
 from prectr.stream.kafka.tasks.task_status import TaskState
@@ -20,7 +20,7 @@ from prectr.stream.ordering.frames import SourceProgress, decode_frame, encode_f
 from prectr.stream.records import Example, decode_joined_page, encode_record
 
 
-class AggregateTask(Task):
+class AggregateTask(StatefulTask):
     """Merges the joined pages of one partition in event-time order and adds the aggregates of queries."""
 
     stage = "aggregate"

@@ -17,7 +17,8 @@ from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedR
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.end_offsets import EndOffsetsSample, offset_out_of_range
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.tasks.task import WATERMARK_FRAME_INTERVAL, Task
+from prectr.stream.kafka.dlq.records import rejection_headers
+from prectr.stream.kafka.tasks.stateful_task import WATERMARK_FRAME_INTERVAL, StatefulTask
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts
 from prectr.stream.kafka.tasks.task_status import TaskState
@@ -31,7 +32,7 @@ _IDLE_AFTER: Final = 5.0
 """Seconds without input after which a task may report that it is idle."""
 
 
-class JoinTask(Task):
+class JoinTask(StatefulTask):
     """Joins clicks to pages in one partition of the events."""
 
     stage = "join"
@@ -83,6 +84,8 @@ class JoinTask(Task):
             # A copy: the operator keeps counting in its own.
             outcomes=self._join.outcomes + Outcomes(),
             dead_letters=dict(self._dead_letter_counts),
+            future_events=len(self._join.future_events),
+            future_event_lead=self._join.future_events.largest_lead,
             max_watermark=self._join.watermark,
         )
 
@@ -90,7 +93,7 @@ class JoinTask(Task):
         return self._join.drain_changes()
 
     def process(self, records: Sequence[ConsumerRecord], group_metadata: Any) -> None:
-        """Process records as `Task.process`, unless retention has removed records before them."""
+        """Process records as `StatefulTask.process`, unless retention has removed records before them."""
         if records and records[0].offset > self.next_offset:
             # Usually a transaction marker.
             log_start = self.context.end_offsets.fetch_ranges([self.topic_partition])[self.topic_partition].start
@@ -219,7 +222,8 @@ class JoinTask(Task):
             if other != number
         )
         timed_out = self._idle_seconds >= self.context.idle_timeout
-        if self._join.watermark == MIN_WATERMARK or (grown and timed_out):
+        never_read = self._join.watermark == MIN_WATERMARK and self._join.next_close == MAX_WATERMARK
+        if never_read or (grown and timed_out):
             return SourceIdleness(sample.previous, MAX_WATERMARK)
         if grown or timed_out:
             return SourceIdleness(sample.previous, self._join.next_close - 1)
@@ -267,13 +271,9 @@ class JoinTask(Task):
         self._dead_letter_counts.update(rejected_record.reason for rejected_record in rejected)
         for rejected_record in rejected:
             record = records.get(rejected_record.offset)
-            headers = [
-                ("reason", rejected_record.reason.encode()),
-                ("detail", rejected_record.detail.encode()),
-                ("topic", self.topic_partition.topic.encode()),
-                ("partition", str(self.topic_partition.partition).encode()),
-                ("offset", str(rejected_record.offset).encode()),
-            ]
+            headers = rejection_headers(
+                rejected_record.reason, rejected_record.detail, self.topic_partition, rejected_record.offset
+            )
             if record is not None:
                 key, original_headers = record.key, [(name, value or b"") for name, value in record.headers]
             else:

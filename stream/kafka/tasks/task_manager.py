@@ -1,13 +1,14 @@
-"""Runs the tasks of one stage that the consumer group has assigned to this process."""
+"""Runs the tasks over one topic that the consumer group has assigned to this process."""
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
@@ -29,6 +30,7 @@ from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
 from prectr.stream.kafka.client.topics import Topics, describe_topic
 from prectr.stream.kafka.tasks.membership import Assignment, Membership
 from prectr.stream.kafka.tasks.stages import STAGES
+from prectr.stream.kafka.tasks.stateful_task import StatefulTask
 from prectr.stream.kafka.tasks.task import Task
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, SnapshotSettings, TaskContext
 from prectr.stream.kafka.tasks.task_status import TaskStatus
@@ -79,51 +81,62 @@ class StreamSettings:
     snapshots: SnapshotSettings | None = None
 
 
-class TaskManager:
-    """Opens, runs and closes the tasks of one stage as the consumer group assigns them."""
+class TaskSource(NamedTuple):
+    """What the tasks of a manager read. stage: names them in logs; group: the consumer group that shares them."""
+
+    stage: str
+    topic: str
+    partitions: int
+    group: str
+
+
+TaskT = TypeVar("TaskT", bound=Task)
+
+
+class TaskManager(ABC, Generic[TaskT]):
+    """Opens, runs and closes the tasks over one topic as the consumer group assigns them."""
+
+    task_class: type[TaskT]
 
     def __init__(
-        self,
-        settings: StreamSettings,
-        stage: str,
-        label: Callable[[str, ResultPage], None],
-        end_offsets: EndOffsets,
-        cluster: str,
+        self, connection: Connection, source: TaskSource, end_offsets: EndOffsets, session_timeout: float
     ) -> None:
         """Join the group.
 
         Args:
-            stage: name of the stage, a key of `STAGES`.
-            label: fills in missing relevance levels of a page.
-            cluster: id of the Kafka cluster.
+            session_timeout: seconds after which the group reassigns a dead process's tasks.
 
         Raises:
             StateError: the group belongs to another system.
         """
-        self.stage = stage
-        self._task_class = STAGES[stage]
-        self._log = logging.LoggerAdapter(_log, {"stage": stage})
-        self.tasks: dict[int, Task] = {}
+        self.stage = source.stage
+        self._log = logging.LoggerAdapter(_log, {"stage": source.stage})
+        self.tasks: dict[int, TaskT] = {}
         """By partition."""
-        self._settings = settings
-        self._label = label
+        self._connection = connection
         self._end_offsets = end_offsets
-        self._cluster = cluster
-        self._topic = self._task_class.input_topic(settings.topics)
-        self._topic_id = describe_topic(settings.connection, self._topic).topic_id
-        self._group = f"{settings.group_prefix}{stage}"
+        self._session_timeout = session_timeout
+        self._topic, self._partitions, self._group = source.topic, source.partitions, source.group
+        self._topic_id = describe_topic(connection, self._topic).topic_id
         self._assignment: Assignment | None = None
         self._reconciled_version = self._handled_lost_count = 0
         self._committed_polled_at = self._sampled_at = 0.0
         self._sampled_ends: list[int] | None = None
         self._check_group()
-        partitions = settings.config.partitions
-        self._pool = ThreadPoolExecutor(max_workers=partitions, thread_name_prefix=stage)
-        self._consumer: KafkaConsumer = settings.connection.consumer(
+        self._pool = ThreadPoolExecutor(max_workers=self._partitions, thread_name_prefix=source.stage)
+        self._consumer: KafkaConsumer = connection.consumer(
             group_id=None, max_poll_records=_MAX_POLL_RECORDS, max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES
         )
-        self._committed_offsets = CommittedOffsets(settings.connection, self._group, self._topic)
+        self._committed_offsets = CommittedOffsets(connection, self._group, self._topic)
         self._membership: Membership | None = self._join_group()
+
+    @abstractmethod
+    def _open_task(self, number: int) -> TaskT:
+        """Open the task of a partition."""
+
+    @abstractmethod
+    def _local_state(self) -> Mapping[int, int]:
+        """Return by partition how new this process's state is: the larger, the newer."""
 
     def run_once(self) -> bool:
         """Poll, and let every task process its records or punctuate, in parallel; returns whether there were records.
@@ -177,7 +190,7 @@ class TaskManager:
         """Return whether the group's tasks, in all processes, have processed everything up to `end`."""
         for number, task in self.tasks.items():
             reached = task.committed_metadata.reached_end_offsets
-            if not self._task_class.has_committed_end(reached, number, end):
+            if not self.task_class.has_committed_end(reached, number, end):
                 return False
             if task.has_unread(end, self._consumer_position(task)):
                 return False
@@ -188,16 +201,12 @@ class TaskManager:
             for number in range(len(end.offsets)):
                 committed = self._committed_offsets.fetch(number, _COMMITTED_TIMEOUT)
                 reached = [] if committed is None else committed[1].reached_end_offsets
-                if not self._task_class.has_committed_end(reached, number, end):
+                if not self.task_class.has_committed_end(reached, number, end):
                     return False
         except (KafkaError, BrokerUnavailableError) as error:
             self._log.warning("%s: the group's offsets cannot be read (%s): trying again", self.stage, _one_line(error))
             return False
         return True
-
-    def task_statuses(self) -> list[TaskStatus]:
-        """Return the status of each task of this process; thread-safe."""
-        return [task.status() for task in list(self.tasks.values())]
 
     def close(self) -> None:
         """Close all tasks and leave the group."""
@@ -211,15 +220,24 @@ class TaskManager:
         self._consumer.close()
 
     def _poll_records(self) -> dict[TopicPartition, list[Any]]:
-        """Poll for some time: a transaction costs the same for one record as for thousands."""
+        """Return the records of the next round."""
+        return self._poll(_POLL_TIMEOUT, _LINGER)
+
+    def _poll(self, timeout: float, linger: float) -> dict[TopicPartition, list[Any]]:
+        """Poll for some time: a transaction costs the same for one record as for thousands.
+
+        Args:
+            timeout: seconds to wait for the first record.
+            linger: seconds for which records are gathered after it.
+        """
         polled: dict[TopicPartition, list[Any]] = {}
         records = size = 0
-        deadline = time.monotonic() + _POLL_TIMEOUT
+        deadline = time.monotonic() + timeout
         while True:
             remaining = deadline - time.monotonic()
             more: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=max(0, round(remaining * 1000)))
             if more and not polled:
-                deadline = time.monotonic() + _LINGER
+                deadline = time.monotonic() + linger
             for partition, found in more.items():
                 polled.setdefault(partition, []).extend(found)
                 records += len(found)
@@ -228,7 +246,7 @@ class TaskManager:
                 return polled
 
     def _next_action(
-        self, task: Task, records: list[Any] | None, group_metadata: Any, sample: EndOffsetsSample | None
+        self, task: TaskT, records: list[Any] | None, group_metadata: Any, sample: EndOffsetsSample | None
     ) -> Callable[[], None]:
         """Return the call by which a task processes its records, or punctuates without any."""
         if records:
@@ -248,20 +266,20 @@ class TaskManager:
         needed = any(task.needs_end_offsets for task in self.tasks.values())
         if not needed or time.monotonic() - self._sampled_at < _SAMPLE_INTERVAL:
             return None
-        partitions = [TopicPartition(self._topic, number) for number in range(self._settings.config.partitions)]
+        partitions = [TopicPartition(self._topic, number) for number in range(self._partitions)]
         found = self._end_offsets.fetch(partitions)
         previous, self._sampled_ends = self._sampled_ends, [found[partition] for partition in partitions]
         self._sampled_at = time.monotonic()
         return None if previous is None else EndOffsetsSample(previous, self._sampled_ends)
 
-    def _consumer_position(self, task: Task) -> int:
+    def _consumer_position(self, task: TaskT) -> int:
         """Return the offset of the next record to read, past transaction markers; -1 if unknown."""
         try:
             return int(self._consumer.position(task.topic_partition))
         except IllegalStateError:
             return -1
 
-    def _lag(self, task: Task) -> int | None:
+    def _lag(self, task: TaskT) -> int | None:
         """Return the number of unread records of the task's partition as of the last fetch; None before it."""
         end, position = self._consumer.highwater(task.topic_partition), self._consumer_position(task)
         return None if end is None or position < 0 else max(0, end - position)
@@ -317,17 +335,61 @@ class TaskManager:
 
     def _join_group(self) -> Membership:
         return Membership(
-            self._settings.connection,
+            self._connection,
             self._group,
             self._topic,
-            self._settings.config.partitions,
-            session_timeout=self._settings.session_timeout,
+            self._partitions,
+            session_timeout=self._session_timeout,
             local_state=self._local_state,
         )
 
-    def _open_task(self, number: int) -> Task:
+    def _check_group(self) -> None:
+        """Check that no other system uses the group: with equal transactional ids the two would fence each other."""
+        committed = self._connection.call_admin(lambda admin: admin.list_group_offsets([self._group]))
+        others = sorted({partition.topic for partition in committed.get(self._group, {})} - {self._topic})
+        if others:
+            raise StateError(
+                f"group {self._group} has read {others[0]}, so it belongs to another system than that of {self._topic}",
+                Remedy.OTHER_GROUP_PREFIX,
+            )
+
+
+class StageManager(TaskManager[StatefulTask]):
+    """The tasks of a stage, with their state folders."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        stage: str,
+        label: Callable[[str, ResultPage], None],
+        end_offsets: EndOffsets,
+        cluster: str,
+    ) -> None:
+        """Join the group.
+
+        Args:
+            stage: name of the stage, a key of `STAGES`.
+            label: fills in missing relevance levels of a page.
+            cluster: id of the Kafka cluster.
+
+        Raises:
+            StateError: the group belongs to another system.
+        """
+        self.task_class = STAGES[stage]
+        self._settings = settings
+        self._label = label
+        self._cluster = cluster
+        topic = self.task_class.input_topic(settings.topics)
+        source = TaskSource(stage, topic, settings.config.partitions, f"{settings.group_prefix}{stage}")
+        super().__init__(settings.connection, source, end_offsets, settings.session_timeout)
+
+    def task_statuses(self) -> list[TaskStatus]:
+        """Return the status of each task of this process; thread-safe."""
+        return [task.status() for task in list(self.tasks.values())]
+
+    def _open_task(self, number: int) -> StatefulTask:
         settings = self._settings
-        return self._task_class.open(
+        return self.task_class.open(
             TaskContext(
                 connection=settings.connection,
                 topics=settings.topics,
@@ -348,23 +410,13 @@ class TaskManager:
     def _local_state(self) -> Mapping[int, int]:
         """Return when each task's state in the state folder was last written (ms), by partition."""
         last_written = {}
-        for number in range(self._settings.config.partitions):
+        for number in range(self._partitions):
             folder = self._settings.state_dir / f"{self.stage}-{number}"
             try:
                 last_written[number] = max(round(file.stat().st_mtime * 1000) for file in folder.iterdir())
             except (OSError, ValueError):
                 continue
         return last_written
-
-    def _check_group(self) -> None:
-        """Check that no other system uses the group: with equal transactional ids the two would fence each other."""
-        committed = self._settings.connection.call_admin(lambda admin: admin.list_group_offsets([self._group]))
-        others = sorted({partition.topic for partition in committed.get(self._group, {})} - {self._topic})
-        if others:
-            raise StateError(
-                f"group {self._group} has read {others[0]}, so it belongs to another system than that of {self._topic}",
-                Remedy.OTHER_GROUP_PREFIX,
-            )
 
 
 def _raise_first(futures: Sequence[Future[Any]]) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 from prectr.state.lock import FolderLock
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.gc_control import manual_gc
 from prectr.stream.kafka.client.end_offsets import EndOffsets
 from prectr.stream.kafka.tasks.task_context import EndOfInput
-from prectr.stream.kafka.tasks.task_manager import StreamSettings, TaskManager
+from prectr.stream.kafka.tasks.task_manager import StageManager, StreamSettings, TaskManager
 from prectr.stream.kafka.tasks.task_status import TaskStatus
 
 _STATUS_INTERVAL: Final = 0.2
@@ -48,31 +48,50 @@ def run_stream(
         cluster = str(settings.connection.call_admin(lambda admin: admin.describe_cluster())["cluster_id"])
         managers = []
         for name in settings.stages:
-            manager = TaskManager(settings, name, label, end_offsets, cluster)
+            manager = StageManager(settings, name, label, end_offsets, cluster)
             stack.callback(manager.close)
             managers.append(manager)
-        # One thread per stage, since both are mostly waiting for records and commits.
-        with manual_gc() as collect_garbage, ThreadPoolExecutor(len(managers), thread_name_prefix="stage") as pool:
-            shutdown = Event()
-            ended = {manager.stage: Event() for manager in managers}
-            futures = [pool.submit(_run_manager, manager, end, ended[manager.stage], shutdown) for manager in managers]
-            try:
-                while not stop() and not all(event.is_set() for event in ended.values()):
-                    failed, _ = wait(futures, timeout=_STATUS_INTERVAL, return_when=FIRST_EXCEPTION)
-                    progress([status for manager in managers for status in manager.task_statuses()])
-                    collect_garbage()
-                    if failed:
-                        break
-            finally:
-                shutdown.set()
-            for future in futures:
-                future.result()
+        run_managers(
+            [(manager, end) for manager in managers],
+            stop,
+            lambda: progress([status for manager in managers for status in manager.task_statuses()]),
+        )
 
 
-def _run_manager(manager: TaskManager, end: EndOfInput | None, ended: Event, shutdown: Event) -> None:
-    """Run a stage until `shutdown`; set `ended` once the group has processed everything up to `end`.
+def run_managers(
+    managers: Sequence[tuple[TaskManager[Any], EndOfInput | None]], stop: Callable[[], bool], report: Callable[[], None]
+) -> None:
+    """Run managers until `stop` returns true, or until the groups of all have processed their input up to its end.
 
-    The stage keeps running after that: other processes of the group may still need its heartbeats.
+    Args:
+        managers: each with the end of its input; None: it has none.
+        report: called from time to time.
+    """
+    # One thread per manager, since all are mostly waiting for records and commits.
+    with manual_gc() as collect_garbage, ThreadPoolExecutor(len(managers), thread_name_prefix="stage") as pool:
+        shutdown = Event()
+        ended = [Event() for _ in managers]
+        futures = [
+            pool.submit(_run_manager, manager, end, event, shutdown)
+            for (manager, end), event in zip(managers, ended, strict=True)
+        ]
+        try:
+            while not stop() and not all(event.is_set() for event in ended):
+                failed, _ = wait(futures, timeout=_STATUS_INTERVAL, return_when=FIRST_EXCEPTION)
+                report()
+                collect_garbage()
+                if failed:
+                    break
+        finally:
+            shutdown.set()
+        for future in futures:
+            future.result()
+
+
+def _run_manager(manager: TaskManager[Any], end: EndOfInput | None, ended: Event, shutdown: Event) -> None:
+    """Run a manager until `shutdown`; set `ended` once its group has processed everything up to `end`.
+
+    It keeps running after that: other processes of the group may still need its heartbeats.
     """
     while not shutdown.is_set():
         busy = manager.run_once()

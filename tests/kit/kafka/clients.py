@@ -39,6 +39,7 @@ class FakeConsumer:
         self._limit = settings.get("max_poll_records", 500)
         self._strategy = settings.get("partition_assignment_strategy", [None])
         self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
         self._listener: Any = None
         self._member: Member | None = None
         self._closed = False
@@ -87,6 +88,8 @@ class FakeConsumer:
         found = {}
         with self._broker.lock:
             for partition, position in self._positions.items():
+                if partition in self._paused:
+                    continue
                 log = self._broker.logs[partition]
                 records, end = log.read(max(position, log.start), committed=self._committed_only, limit=self._limit)
                 self._positions[partition] = end
@@ -101,7 +104,14 @@ class FakeConsumer:
         self._listener = listener
         self._member = self._broker.groups[self._group].join(topics[0], self._strategy[0])
 
-    def pause(self, *partitions: TopicPartition) -> None: ...
+    def pause(self, *partitions: TopicPartition) -> None:
+        self._paused |= set(partitions)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self._paused -= set(partitions)
+
+    def paused(self) -> set[TopicPartition]:
+        return set(self._paused)
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         assert self._group is not None

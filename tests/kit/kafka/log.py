@@ -9,6 +9,18 @@ from kafka.structs import OffsetAndMetadata
 NO_TRANSACTION = -1
 
 
+def record_of(
+    where: TopicPartition,
+    offset: int,
+    value: bytes | None,
+    key: bytes | None = None,
+    headers: list[tuple[str, bytes]] | None = None,
+) -> ConsumerRecord:
+    """Return a record as a consumer does."""
+    sizes = (len(key or b""), len(value or b""), 0)
+    return ConsumerRecord(*where, 0, offset, offset, 1, key, value, headers or [], None, *sizes)
+
+
 @dataclass
 class Entry:
     """A record, or a transaction marker if `record` is None."""
@@ -47,9 +59,7 @@ class Partition:
         offset = self.end
         if transaction != NO_TRANSACTION:
             self.open.setdefault(transaction, offset)
-        sizes = (len(key or b""), len(value), 0)
-        record = ConsumerRecord(*where, 0, offset, offset, 1, key, value, headers or [], None, *sizes)
-        self.entries.append(Entry(record, transaction))
+        self.entries.append(Entry(record_of(where, offset, value, key, headers), transaction))
         return offset
 
     def end_transaction(self, transaction: int, *, commit: bool) -> None:

@@ -9,7 +9,7 @@ from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.kafka.client.end_offsets import EndOffsets
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.tasks.task_manager import StreamSettings, TaskManager
+from prectr.stream.kafka.tasks.task_manager import StageManager, StreamSettings
 from prectr.stream.ordering.frames import Frame, decode_frame
 from prectr.stream.records import decode_example, decode_joined_page
 from tests.kit.kafka.broker import CLUSTER, FakeBroker
@@ -27,9 +27,9 @@ class FakeSystem:
         self.broker = FakeBroker()
         self.broker.create(TOPICS, partitions)
         self.connection = FakeConnection("fake:9092", broker=self.broker)
-        self.managers: list[TaskManager] = []
+        self.managers: list[StageManager] = []
 
-    def manager(self, stage: str = "join", name: str = "1") -> TaskManager:
+    def manager(self, stage: str = "join", name: str = "1") -> StageManager:
         """Start a process of a stage; `name` is that of its state folder."""
         settings = StreamSettings(
             connection=self.connection,
@@ -40,7 +40,7 @@ class FakeSystem:
             session_timeout=1.0,
         )
         end_offsets = EndOffsets(self.connection)
-        self.managers.append(TaskManager(settings, stage, LexicalLabeller(), end_offsets, CLUSTER))
+        self.managers.append(StageManager(settings, stage, LexicalLabeller(), end_offsets, CLUSTER))
         return self.managers[-1]
 
     def load(self, user: str, *events: bytes) -> int:
@@ -49,7 +49,7 @@ class FakeSystem:
         self.broker.append(TOPICS.events, partition, *events)
         return partition
 
-    def run(self, *managers: TaskManager, until: Callable[[], bool]) -> None:
+    def run(self, *managers: StageManager, until: Callable[[], bool]) -> None:
         """Run processes in turn."""
         deadline = time.monotonic() + 20
         while not until():

@@ -18,6 +18,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def small_config(**settings: object) -> TrainerConfig:
     """Small tables, so that a trainer is made in no time."""
     values: dict[str, object] = {
+        "model": "wide-deep+",
         "batch_pages": 4,
         "embedding_rows": 4096,
         "wide_rows": 4096,

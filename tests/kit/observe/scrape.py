@@ -8,6 +8,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 ALLOWED_LABELS = {
     "stage",
     "partition",
+    "topic",
     "model",
     "segment",
     "relevance_level",

@@ -11,10 +11,12 @@ import msgspec
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.lexical_labeller import LexicalLabeller
+from prectr.stream.join.event_clock import ClockState
 from prectr.stream.join.operator import Join, MicroBatch, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
+from prectr.stream.join.state import META_KEY, JoinMeta, encode_meta
 from prectr.stream.records import JoinedPage, decode_history, encode_record
-from tests.kit.stages.events import LATENESS, click
+from tests.kit.stages.events import LATENESS, T, click
 from tests.kit.stages.store import DictStore
 from tests.oracle.world import Disorder, make_world
 
@@ -125,8 +127,16 @@ def encoded(records: Sequence[msgspec.Struct]) -> list[bytes]:
     return [encode_record(record) for record in records]
 
 
-def run(*lines: bytes, config: PipelineConfig | None = None, flush: bool = False) -> JoinDriver:
-    driver = JoinDriver(config)
+def settled_store(accepted: int | None) -> DictStore:
+    """The store of a task whose clock has come to a time before the log begins; None for a new task."""
+    return DictStore({META_KEY: encode_meta(JoinMeta(clock=ClockState(accepted)))})
+
+
+def run(
+    *lines: bytes, config: PipelineConfig | None = None, flush: bool = False, settled_at: int | None = T
+) -> JoinDriver:
+    """Process the lines one by one, in a task whose clock stands at T."""
+    driver = JoinDriver(config, settled_store(settled_at))
     driver.run(lines, one_by_one())
     if flush:
         driver.flush()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 import prectr.stream.kafka.tasks.join_task
+import prectr.stream.kafka.tasks.stateful_task
 import prectr.stream.kafka.tasks.task
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
@@ -52,10 +53,11 @@ class JoinTaskHarness:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, idle_timeout: float = 60.0) -> None:
         self._clock = 1_000.0
-        for module in (prectr.stream.kafka.tasks.task, prectr.stream.kafka.tasks.join_task):
+        tasks = prectr.stream.kafka.tasks
+        for module in (tasks.task, tasks.stateful_task, tasks.join_task):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self._clock))
         self._transactions = _RecordingProducer()
-        monkeypatch.setattr(prectr.stream.kafka.tasks.task, "recover_and_open", lambda *_: self._transactions)
+        monkeypatch.setattr(tasks.task, "recover_and_open", lambda *_: self._transactions)
         self._frames_read = 0
         self.offset = 0
         config = PipelineConfig(partitions=PARTITIONS)

@@ -32,6 +32,38 @@ def test_a_query_leans_on_its_items_category_and_that_on_the_level() -> None:
     assert rates.query_clicks[0].tolist() == [0, 0, 0, 3]
 
 
+def _rate_of_unknown_category(impressions: list[int], clicks: list[int]) -> list[float]:
+    """The rates by level of a category without impressions: those of the level overall."""
+    rates = PriorRates(1 << 16, 10.0)
+    for level, (shown, clicked) in enumerate(zip(impressions, clicks, strict=True), 1):
+        labels = np.array([1] * clicked + [0] * (shown - clicked), np.uint8)
+        rates.update(_hashes(*["a"] * shown), np.full(shown, level, np.uint8), labels)
+    none = np.zeros((1, 8))
+    found: list[float] = rates.smoothed_rates(_hashes("b"), np.array([0]), none, none).category[0].tolist()
+    return found
+
+
+def test_a_level_that_was_hardly_shown_borrows_less_the_more_it_was_shown() -> None:
+    """Level 2, of 20 impressions for a rate of its own: with 0, half-way in log-odds; with 5, a quarter its own."""
+    for shown in (0, 5):
+        total = 1000 + shown + 1000
+        overall = (100 + 400 + 20 * 0.1) / (total + 20)
+        level_1, level_3 = (100 + 20 * overall) / 1020, (400 + 20 * overall) / 1020
+        odds = (level_1 / (1 - level_1) * level_3 / (1 - level_3)) ** 0.5
+        prior = shown / 20 * overall + (1 - shown / 20) * odds / (1 + odds)
+        found = _rate_of_unknown_category([1000, shown, 1000, 0], [100, 0, 400, 0])
+        assert found[:3] == pytest.approx([level_1, 20 * prior / (shown + 20), level_3])
+        assert found[3] / (1 - found[3]) == pytest.approx(2 * level_3 / (1 - level_3))
+
+
+def test_at_the_start_of_a_log_nothing_is_borrowed() -> None:
+    """Of 1,999 impressions; of 2,000, the same level 1 borrows."""
+    overall = (2 + 30 + 20 * 0.1) / (1999 + 20)
+    own = (2 + 20 * overall) / 22
+    assert _rate_of_unknown_category([2, 900, 900, 197], [2, 0, 0, 30])[0] == pytest.approx(own)
+    assert _rate_of_unknown_category([2, 900, 900, 198], [2, 0, 0, 30])[0] < own - 0.001
+
+
 def test_counts_of_a_batch_are_those_of_a_plain_loop() -> None:
     random = np.random.default_rng(0)
     names = [f"c{number}" for number in random.integers(0, 9, 200)]

@@ -71,7 +71,7 @@ def test_the_version_is_printed(run: Run) -> None:
     ("arguments", "said"),
     [
         (["simulat"], "did you mean 'simulate'?"),
-        (["xyzzy"], "the commands are convert, simulate"),
+        (["xyzzy"], "the commands are convert, check"),
         (["--bogus"], "--bogus"),
         (["schema", "--bogus"], "--bogus"),
         (["schema", "extra"], "extra"),

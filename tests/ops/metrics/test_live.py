@@ -63,6 +63,8 @@ JOIN_STATUS = TaskStatus(
     counts=TaskCounts(
         outcomes=Outcomes(PageOutcomes(100, 79, 15, 1, 3, 2), ClickOutcomes(50, 28, 5, 4, 3, 2, 5, 2, 1), 7),
         dead_letters={"json": 7, "future_timestamp": 3},
+        future_events=4,
+        future_event_lead=28_800_000,
         max_watermark=1_700_000_000_500,
     ),
     store_stats=StoreStats(keys=70, size=5000, memory=800, cache_hits=60, cache_misses=40, stall_seconds=0.125),
@@ -97,6 +99,8 @@ GAUGES_AND_COUNTERS = {
     "prectr_store_write_stall_seconds_total": {("join", 0): 0.125},
     "prectr_pending_pages": {("join", 0): 15},
     "prectr_pending_clicks": {("join", 0): 5},
+    "prectr_future_events": {("join", 0): 4},
+    "prectr_future_event_lead_seconds": {("join", 0): 28_800},
     "prectr_watermark_timestamp_seconds": {("join", 0): 1_700_000_000.5},
     # The other task knows a watermark that is 20 s ahead.
     "prectr_watermark_lag_seconds": {("join", 0): 20},

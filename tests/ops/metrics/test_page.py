@@ -11,6 +11,7 @@ import yaml
 from prometheus_client.metrics_core import Metric
 
 from prectr.ops.metrics.catalogue import SECTIONS
+from prectr.ops.metrics.ingest import ingest_metrics
 from prectr.ops.metrics.reference import page
 from prectr.ops.metrics.replay import replay_metrics
 from prectr.ops.metrics.stream import stream_metrics
@@ -18,13 +19,14 @@ from prectr.ops.metrics.train import TrainSnapshot, train_metrics
 from prectr.ops.monitor.metrics import monitor_metrics
 from tests.kit.observe.promtool import promtool
 from tests.kit.observe.scrape import ALLOWED_LABELS
+from tests.ops.metrics.test_ingest import INGEST_STATUS
 from tests.ops.metrics.test_live import AGGREGATE_STATUS, JOIN_STATUS, NOW
 from tests.ops.metrics.test_replay import quality_of, snapshot_of
 from tests.ops.metrics.test_train import learning
 from tests.ops.monitor.test_page import reading
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
-JOBS = ("stream", "train", "monitor", "replay")
+JOBS = ("stream", "train", "monitor", "replay", "ingest")
 
 
 @dataclass
@@ -63,6 +65,7 @@ def exporters() -> Iterator[Iterator[Metric]]:
     yield train_metrics(trainer, clock=lambda: NOW)
     yield monitor_metrics(reading(version=1), clock=lambda: NOW)
     yield replay_metrics(snapshot_of({"lr": quality_of(0)}))
+    yield ingest_metrics([INGEST_STATUS])
 
 
 DEFINITIONS = {metric.name: metric for _, metrics, _ in SECTIONS for metric in metrics}

@@ -230,7 +230,8 @@ def test_a_page_closes_when_the_watermark_reaches_its_time_and_window() -> None:
 
 
 def test_a_late_page_closes_one_millisecond_after_the_watermark_at_its_arrival() -> None:
-    driver = run(advance_watermark(T + DAY), page("r", "u", T), click("r", "u", T + 1), advance_watermark(T + DAY + 1))
+    lines = (advance_watermark(T + DAY), page("r", "u", T), click("r", "u", T + 1), advance_watermark(T + DAY + 1))
+    driver = run(*lines, settled_at=T + DAY)
     (activity,) = driver.joined_pages
     assert activity.closes_at == T + DAY + 1
     assert activity.labels == b"\1\0"

@@ -35,7 +35,9 @@ PAGES = 12
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_POLL_TIMEOUT", "_LINGER", "_SAMPLE_INTERVAL"):
         monkeypatch.setattr(module, name, 0.0)
-    monkeypatch.setattr("prectr.stream.kafka.tasks.task._COMMIT_VISIBLE_TIMEOUT", 0.0)
+    monkeypatch.setattr("prectr.stream.kafka.tasks.stateful_task._COMMIT_VISIBLE_TIMEOUT", 0.0)
+    # So that pages close in these small logs: a partition settles on a time with its second user.
+    monkeypatch.setattr("prectr.stream.join.event_clock.SETTLING_TURNS", 1)
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def end_of(system: FakeSystem, *, flush: bool = True) -> EndOfInput:
     return EndOfInput(logs, flush)
 
 
-def flush(system: FakeSystem, *managers: module.TaskManager) -> None:
+def flush(system: FakeSystem, *managers: module.StageManager) -> None:
     """Run until the group has processed and flushed everything."""
     end = end_of(system)
 
@@ -84,7 +86,7 @@ def flush(system: FakeSystem, *managers: module.TaskManager) -> None:
     system.run(*managers, until=ended)
 
 
-def share(system: FakeSystem, first: module.TaskManager, second: module.TaskManager) -> None:
+def share(system: FakeSystem, first: module.StageManager, second: module.StageManager) -> None:
     """Run until both have a part of the tasks."""
     system.run(
         first,

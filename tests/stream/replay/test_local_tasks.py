@@ -19,7 +19,7 @@ from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.local_tasks import EmbeddedTasks
 from prectr.stream.sinks.example_line import NO_SCORES, example_line
 from testkit.command import stated_fields
-from tests.kit.stages.events import HOUR, LATENESS, MINUTE, WINDOW, T, click, page
+from tests.kit.stages.events import LATENESS, MINUTE, WINDOW, T, click, page
 from tests.oracle.contract import partition_of
 from tests.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
@@ -145,7 +145,8 @@ def test_an_idle_partition_with_more_pages_than_memory_ends_with_the_same_result
         store.close()
 
 
-def test_a_partition_that_resumes_lets_the_others_advance(tmp_path: Path) -> None:
+def test_a_partition_that_resumes_lets_the_others_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prectr.stream.join.event_clock.SETTLING_TURNS", 1)
     lines, partitions = quiet_log(50, 2), 2
     other = next(name for number in range(100) if partition_of(name := f"other{number}", partitions) == 1)
     last = T + 49 * 7000 + 2000
@@ -175,7 +176,7 @@ def test_no_user_stays_in_memory_after_the_last_page_has_closed(
 ) -> None:
     monkeypatch.setattr("prectr.stream.replay.local_tasks.COMMIT_LINES", 1)
     lines = [page(f"r{number}", f"u{number}", T + number) for number in range(500)]
-    lines.append(click("none", "last", T + HOUR))
+    lines.append(click("none", "last", T + 15 * MINUTE))
     tasks = opened(tmp_path, 1)
     tasks.process(lines, 0)
     (task,) = tasks._joins

@@ -1,5 +1,6 @@
 """Small steps, the log of `tests.kit.stages.disordered`, and its uninterrupted run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,15 @@ import pytest
 from tests.kit.stages.disordered import disordered_log, write_lines
 from tests.kit.stages.replays import ReplayResult, read_examples, replay_to_end
 from tests.oracle.oracle import expected_replay as brute_force
+
+
+@pytest.fixture(scope="package", autouse=True)
+def settled_early() -> Iterator[None]:
+    """A partition settles on a time after four turns, so that pages close in a small log."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prectr.stream.join.event_clock.SETTLING_TURNS", 4)
+        patch.setattr("tests.oracle.clock.SETTLING_TURNS", 4)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +31,8 @@ def log(tmp_path: Path) -> Path:
     return write_lines(tmp_path / "log.jsonl", disordered_log())
 
 
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> ReplayResult:
+@pytest.fixture(scope="package")
+def whole(settled_early: None, tmp_path_factory: pytest.TempPathFactory) -> ReplayResult:
     """The log in one uninterrupted run, checked against the oracle."""
     folder = tmp_path_factory.mktemp("whole")
     found = replay_to_end(

@@ -23,7 +23,7 @@ def test_dead_letters_name_the_file_and_the_line(tmp_path: Path, way: str) -> No
     """Across files, some of them empty; also for a future event that expires three files later."""
     bad = page("bad", "bad", T + 99 * HOUR)
     contents: list[list[bytes]] = [
-        [],
+        [click("none", user, T) for user in "uv" * 32],  # the partition settles on a time
         [page("r1", "u", T), b"not json", bad, b""],
         [b"{}", *(click("none", "u", T + number) for number in range(50)), b'{"type": "click"}'],
         [],

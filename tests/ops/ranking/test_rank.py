@@ -423,3 +423,27 @@ def test_a_time_that_is_none_is_wrong_use(tmp_path: Path, run: Run) -> None:
     code, _, err = run(_write(tmp_path / "items.jsonl", ITEMS), "--as-of", "soon")
     assert code == 2
     assert "'soon' is not a time" in err
+
+
+def test_candidates_of_a_kind_that_was_never_shown_are_named(made: Path, run: Run, tmp_path: Path) -> None:
+    """The log's items have no category; pages of three queries, of levels 1 to 4."""
+    notes = _ranked(made).notes
+    assert "6 of 6 candidates are of a category that was never shown: 'cables'" in notes
+    bare = [msgspec.structs.replace(item, category=None) for item in ITEMS]
+    assert not [note for note in _ranked(made, items=bare).notes if "never shown" in note]
+    many = [msgspec.structs.replace(item, category=f"c{place}") for place, item in enumerate(ITEMS)]
+    assert "6 of 6 candidates are of a category that was never shown: 'c0', 'c1', 'c2', …" in (
+        _ranked(made, items=many).notes
+    )
+
+
+def test_levels_of_no_impressions_are_neither_preferred_nor_printed(made: Path, run: Run, tmp_path: Path) -> None:
+    """Query 1 is asked on pages of every third number, of levels 1, 2, 3 and 4; a user of one page is made here."""
+    log = write_log(tmp_path / "log.jsonl", [*_lines(), page("x", "single", T, query="rare", levels=[2, 2])])
+    run_replay([str(log)], tmp_path / "run", _settings(), models=["wide-deep+"])
+    ranking = _ranked(made, run_dir=tmp_path / "run", query="rare", user_id="single")
+    assert (ranking.user_preference.preferred, ranking.query_preference.preferred) == (2, 2)
+    code, out, err = run(_write(tmp_path / "items.csv", ITEMS), "--run-dir", str(tmp_path / "run"), "--query", "rare")
+    assert code == 0, err
+    assert "query 'rare' prefers level 2" in out
+    assert "0 of 0" not in out

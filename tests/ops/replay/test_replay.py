@@ -1,12 +1,14 @@
 """`prectr replay`, `verify`, `state` and `demo`, as a user calls them."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prectr.ops.commands.pipeline.demo import CANDIDATES
 from testkit.command import prectr, read_written_examples, run_replay_command, write_log
 from tests.kit.stages.events import DAY, MINUTE, WINDOW, T, click, page
 from tests.oracle.oracle import expected_replay as brute_force
@@ -174,5 +176,14 @@ def test_demo_compares_every_model_with_the_oracle_and_verifies(tmp_path: Path) 
     assert auc["oracle"] == max(auc.values())
     for value in auc.values():
         assert f"{value:.4f}" in done.stdout
+    assert report["config"]["level_source"] == "inferred"
     assert (tmp_path / "demo" / "report.html").exists()
     assert prectr("verify", "--run-dir", tmp_path / "demo").returncode == 0
+    # It ends with a ranking, which the command that it names repeats.
+    assert "'wireless mouse' for u1167" in done.stdout
+    (named,) = (line for line in done.stdout.splitlines() if line.startswith("Ranked by: prectr "))
+    again = prectr(*shlex.split(named.removeprefix("Ranked by: prectr ")), "--json", tmp_path / "ranking.json")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout in done.stdout
+    ranked = json.loads((tmp_path / "ranking.json").read_bytes())["ranked"]
+    assert {each["item_id"] for each in ranked} == {item.item_id for item in CANDIDATES}

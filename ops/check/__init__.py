@@ -1,0 +1,1 @@
+"""The screen and the time estimate of `prectr check`."""

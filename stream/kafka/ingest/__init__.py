@@ -1,0 +1,1 @@
+"""`ingest`: topics of other programs, mapped to events and keyed anew, exactly once."""
