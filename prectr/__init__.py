@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     )
     from prectr.stream.check import CheckReport
     from prectr.stream.events.contract import Item
-    from prectr.stream.sinks.example_file import ExampleLine, read_examples
+    from prectr.stream.sinks.example_line import ExampleLine
+    from prectr.stream.sinks.written_examples import WrittenExamples, read_examples
 
 __all__ = [
     "BrokerUnavailableError",
@@ -45,6 +46,7 @@ __all__ = [
     "StateError",
     "TrainingError",
     "UsageError",
+    "WrittenExamples",
     "check",
     "read_examples",
     "replay",
@@ -52,13 +54,14 @@ __all__ = [
 
 _MODULES: Final = {
     "CheckReport": "prectr.stream.check",
-    "ExampleLine": "prectr.stream.sinks.example_file",
+    "ExampleLine": "prectr.stream.sinks.example_line",
     "Item": "prectr.stream.events.contract",
     "Ranker": "prectr.api",
     "Ranking": "prectr.ops.ranking.result",
     "Report": "prectr.ops.report",
+    "WrittenExamples": "prectr.stream.sinks.written_examples",
     "check": "prectr.api",
-    "read_examples": "prectr.stream.sinks.example_file",
+    "read_examples": "prectr.stream.sinks.written_examples",
     "replay": "prectr.api",
 }
 """Where the public names are defined; the errors are all in `prectr.state.errors`."""

@@ -18,6 +18,7 @@ from prectr.ops.training.replay import run_replay
 from prectr.state.errors import InputError, UsageError
 from prectr.stream.check import CheckReport, survey_log
 from prectr.stream.events.contract import Context, Features, Item
+from prectr.stream.output_format import check_suffix
 from prectr.stream.replay.runner import RunnerOptions
 from prectr.stream.serving.point_in_time import MAX_ITEMS
 
@@ -49,7 +50,8 @@ def replay(
         run_dir: folder for state, checkpoints, report.json and report.html.
         model: the rankers to train in one pass; none are trained for an empty sequence. Default: setting `model`.
         config: TOML file with settings.
-        examples: write the training examples to this file, .jsonl or .jsonl.gz; see `read_examples`.
+        examples: write the training examples, with the score of each model, to this file: .jsonl, .jsonl.gz,
+            .jsonl.zst or .parquet; see `read_examples`.
         truth: of a simulated log: also measure the quality of its true click probabilities.
         flush: the log is complete: close pending pages and train the last batch. False: a later call continues with
             further files.
@@ -58,9 +60,13 @@ def replay(
 
     Raises:
         ConfigError: a setting is unknown, or its value is not allowed.
+        UsageError: the name of `examples` ends otherwise, or the run was started with other settings.
         PrectrError: the log, the run folder or the disk does not allow the replay.
         KeyboardInterrupt: interrupted; everything so far is in a checkpoint.
     """
+    out = None if examples is None else Path(examples)
+    if out is not None:
+        check_suffix(out)
     models = [model] if isinstance(model, str) else None if model is None else list(model)
     overrides = settings if not models else {**settings, "model": models[0]}
     loaded = load_settings(config, overrides, overrides_are_flags=False)
@@ -73,7 +79,7 @@ def replay(
         models=models,
         truth=None if truth is None else Path(truth),
         flush=flush,
-        options=RunnerOptions(examples=None if examples is None else Path(examples), restart=restart),
+        options=RunnerOptions(examples=out, restart=restart),
     )
     return report
 

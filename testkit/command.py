@@ -24,6 +24,9 @@ PRECTR = (
 TIMEOUT = 300
 """Seconds after which a command counts as hanging."""
 
+_PAGE_FIELDS = ("request_id", "user_id", "query", "ts", "items", "query_stats", "user_stats", "user_activity")
+_ITEM_FIELDS = ("item_id", "click", "relevance")
+
 _PRELOADED = [
     "pytest",
     "rich.table",
@@ -177,9 +180,16 @@ def run_replay_command(*args: str | Path, run_dir: Path, **settings: str) -> dic
 
 
 def read_written_examples(path: Path) -> list[dict[str, Any]]:
-    """Read a gzipped `--examples` file, one dict per page."""
+    """Read a gzipped `--examples` file, one dict per page, of the fields that `stated_fields` returns."""
     with gzip.open(path, "rb") as lines:
-        return [json.loads(line) for line in lines]
+        return [stated_fields(json.loads(line)) for line in lines]
+
+
+def stated_fields(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a line that the events, their labels and the totals define, without the later additions."""
+    stated = {name: line[name] for name in _PAGE_FIELDS}
+    assert tuple(line)[: len(_PAGE_FIELDS)] == _PAGE_FIELDS
+    return stated | {"items": [{name: item[name] for name in _ITEM_FIELDS} for item in line["items"]]}
 
 
 def write_log(path: Path, lines: list[bytes]) -> Path:

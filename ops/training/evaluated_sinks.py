@@ -1,11 +1,12 @@
 """The models of a run, replayed or live: created from the settings, and summarised in its report."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
+import numpy as np
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_summary import FeaturesSummary
@@ -29,12 +30,14 @@ from prectr.state.setting import fields_of
 from prectr.stream.config import PipelineConfig
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.replay.rejections import RejectionKind
+from prectr.stream.sinks.awaited_scores import AwaitedScores
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
 
 if TYPE_CHECKING:
     from prectr.model.quality.explanation import Explanation
+    from prectr.model.training.trainer import BatchScores
     from prectr.stream.records import Example
 
 TOP_QUERY_COUNT: Final = 40
@@ -91,13 +94,16 @@ def trainer_configs(config: TrainerConfig, models: Sequence[str]) -> dict[str, T
     return {name: dataclasses.replace(config, model=name) for name in models}
 
 
-def make_sinks(settings: Settings, models: Sequence[str], truth: Path | None = None) -> Mapping[str, EvaluatedSink]:
+def make_sinks(
+    settings: Settings, models: Sequence[str], truth: Path | None = None, scores: AwaitedScores | None = None
+) -> Mapping[str, EvaluatedSink]:
     """Create a trainer for each model and, if there is a truth, the oracle.
 
     Args:
         settings: of the stages and the trainers.
         models: names.
         truth: file of true click probabilities of a simulated log.
+        scores: receives the scores of the models, from before they learned from a page.
 
     Raises:
         UsageError: a model is named twice or unknown.
@@ -106,10 +112,24 @@ def make_sinks(settings: Settings, models: Sequence[str], truth: Path | None = N
     if models:
         from prectr.model.training.trainer import Trainer  # noqa: PLC0415 (torch takes seconds to import, and --no-train needs none)
 
-        sinks |= {name: Trainer(config) for name, config in trainer_configs(settings.trainer, models).items()}
+        sinks |= {
+            name: Trainer(config, None if scores is None else _score_recorder(name, scores))
+            for name, config in trainer_configs(settings.trainer, models).items()
+        }
     if truth is not None:
         sinks[ORACLE] = Oracle(truth)
     return sinks
+
+
+def _score_recorder(model: str, scores: AwaitedScores) -> "Callable[[BatchScores], None]":
+    """Return a function that hands the scores of the model's batches on."""
+    from prectr.model.quality.explanation import sigmoid  # noqa: PLC0415 (it imports torch)
+
+    def record(scored: "BatchScores") -> None:
+        probabilities = sigmoid(scored.logits)
+        scores.add(model, [page.tolist() for page in np.split(probabilities, scored.batch.page_starts[1:-1])])
+
+    return record
 
 
 def run_identity(settings: Settings, models: Sequence[str], truth: Path | None = None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Runs a replay with its models, metrics and report: what `prectr replay` and `prectr demo` do."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,7 @@ from prectr.ops.training.evaluated_sinks import (
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.replay.runner import Replay, RunnerOptions
+from prectr.stream.sinks.awaited_scores import AwaitedScores
 
 LATE_RECORDS: Final = 0
 """In a replay no source is ever idle, so no record can be behind the merged watermark."""
@@ -62,7 +64,8 @@ def run_replay(
     """
     with ExitStack() as stack:
         metrics = None if metrics_port is None else stack.enter_context(serve_metrics(metrics_port))
-        sinks = make_sinks(settings, models, truth)
+        scores = None if options.examples is None else AwaitedScores(models)
+        sinks = make_sinks(settings, models, truth, scores)
         baselines = Baselines() if sinks else None
         run = Replay(
             files,
@@ -71,7 +74,7 @@ def run_replay(
             config=run_identity(settings, models, truth),
             sinks=sinks if baselines is None else {**sinks, _BASELINES: baselines},
             label=LexicalLabeller(),
-            options=options,
+            options=dataclasses.replace(options, scores=scores),
         )
         stack.callback(run.close)
         with progress_bar("replay", run.bytes_total) as bar, stop_signals() as stop:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from prectr.state.errors import InputError, UsageError
-from prectr.stream.convert.event_log import EventLog, check_suffix
+from prectr.stream.convert.event_log import EventLog
 from prectr.stream.convert.external_sort import ExternalSorter
 from prectr.stream.convert.mapped import MappedRows
 from prectr.stream.convert.mapping import MappingFile, load_mapping
@@ -15,6 +15,7 @@ from prectr.stream.convert.metarank import MetarankEvents
 from prectr.stream.convert.outcome import ConversionReport
 from prectr.stream.convert.rows import Row, read_rows
 from prectr.stream.convert.ubi import UbiDocuments
+from prectr.stream.output_format import check_suffix
 
 SOURCES: Final = ("ubi", "metarank")
 CLICK_ACTIONS: Final = ("click", "click_through")

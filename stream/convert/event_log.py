@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from prectr.state.errors import PrectrError, UsageError
+from prectr.state.errors import PrectrError
 from prectr.stream.convert.external_sort import ExternalSorter
 from prectr.stream.convert.outcome import ConversionReport
 from prectr.stream.events.contract import Click, InvalidEvent
 from prectr.stream.events.decode import decode_lines
 
-SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _PARQUET_BYTES: Final = 1 << 24
 """Bytes of events in memory, and so in a row group, at a time."""
 _encode = msgspec.json.Encoder().encode
@@ -67,12 +66,6 @@ class EventLog:
             raise PrectrError(f"{out} cannot be written: {error.strerror or error}") from error
         finally:
             partial.unlink(missing_ok=True)
-
-
-def check_suffix(out: Path) -> None:
-    """Raise UsageError for a name from which the format is not clear."""
-    if not out.name.endswith(SUFFIXES):
-        raise UsageError(f"the output {out}: its name must end in one of {', '.join(SUFFIXES)}")
 
 
 def _write_lines(path: Path, name: str, lines: Iterator[bytes]) -> None:

@@ -32,6 +32,7 @@ from prectr.stream.replay.run_checkpoint import (
     read_checkpoint,
     restore_stores,
 )
+from prectr.stream.sinks.awaited_scores import AwaitedScores
 from prectr.stream.sinks.example_file import ExampleFile
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigest
@@ -39,6 +40,8 @@ from prectr.stream.sinks.top_queries import TopQueries
 
 STEP_LINES: Final = 8_192
 """Lines per step, over all tasks; does not change the result."""
+_SPOOL: Final = "examples.jsonl.zst"
+"""In the run folder: the lines of an examples file in Parquet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +50,15 @@ class RunnerOptions:
 
     Attributes:
         order: of the lines of several files: merged by event time, or file after file as given.
-        examples: file for the examples, for other programs to read.
+        examples: file for the examples, for other programs to read; its suffix names the format.
+        scores: receives the scores of the sinks that are models, to be written to `examples`; None: there are none.
         checkpoint_interval: seconds between checkpoints; 0 for one after every step.
         restart: delete what an earlier run left in the run folder.
     """
 
     order: Order = "time"
     examples: Path | None = None
+    scores: AwaitedScores | None = None
     checkpoint_interval: float = 30.0
     restart: bool = False
 
@@ -98,7 +103,10 @@ class Replay:
         self._example_path = options.examples
         self._ignored_fields = IgnoredFields()
         self.top_queries = TopQueries()
+        self._scores = options.scores or AwaitedScores()
         self._sinks = {**sinks, "top_queries": self.top_queries}
+        if options.examples is not None:
+            self._sinks["awaited_scores"] = self._scores
         self.digest = RunDigest()
         self.disorder = Disorder()
         self.lines_read = 0
@@ -183,6 +191,7 @@ class Replay:
             False if `stop` ended the run.
         """
         if self.finished:
+            self._finish_examples()
             return True
         with manual_gc():
             if not self._read_log(flush, progress, stop):
@@ -192,14 +201,14 @@ class Replay:
                 self._consume(self.tasks.flush())
                 for sink in self._sinks.values():
                     sink.flush()
+                self._write_scored()
                 self.finished = True
                 self._write_checkpoint()
             else:
                 if self._has_uncheckpointed:
                     self._write_checkpoint()
                 self._consume(self.tasks.end_sources())
-            if self._example_file is not None:
-                self._example_file.flush()
+            self._finish_examples()
             self._rejections.flush()
             progress(self)
             return True
@@ -264,9 +273,19 @@ class Replay:
             self.digest.add(batch.examples)
             for sink in self._sinks.values():
                 sink.consume(batch.examples, batch.watermark)
-            if self._example_file is not None:
-                for example in batch.examples:
-                    self._example_file.write(example)
+            self._write_scored()
+
+    def _write_scored(self) -> None:
+        if self._example_file is not None:
+            for example, scores in self._scores.scored():
+                self._example_file.write(example, scores)
+
+    def _finish_examples(self) -> None:
+        """Complete the examples file; pages that no model has scored yet, which only a later call can, are in it."""
+        if self._example_file is not None:
+            for example, scores in self._scores.rest():
+                self._example_file.write(example, scores)
+            self._example_file.finish()
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -295,7 +314,7 @@ class Replay:
     def _clear(self) -> None:
         shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
         clear_stores(self._state_dir)
-        for name in ("report.json", "report.html", "resamples.json", "dead-letters.jsonl"):
+        for name in ("report.json", "report.html", "resamples.json", "dead-letters.jsonl", _SPOOL):
             (self._run_dir / name).unlink(missing_ok=True)
 
     def _open_outputs(self, checkpoint: ReplayCheckpoint | None) -> None:
@@ -309,7 +328,9 @@ class Replay:
             {} if checkpoint is None else checkpoint.dead_letters,
         )
         length = 0 if checkpoint is None or checkpoint.examples_bytes is None else checkpoint.examples_bytes
-        self._example_file = None if self._example_path is None else ExampleFile(self._example_path, length)
+        self._example_file = (
+            None if self._example_path is None else ExampleFile(self._example_path, self._run_dir / _SPOOL, length)
+        )
         if checkpoint is None:
             return
         self.lines_read, self.finished = checkpoint.lines_read, checkpoint.finished

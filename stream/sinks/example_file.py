@@ -1,85 +1,63 @@
-"""The examples file: one page per line in the total order, as JSON for other programs."""
+"""The examples file: one page per line or row in the total order, for other programs."""
 
 import gzip
-import zlib
-from collections.abc import Iterator
-from os import PathLike
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
+import zstandard
 
-from prectr.state.aggregates import LEVELS, LevelCounts
-from prectr.state.errors import InputError, PrectrError, Remedy
-from prectr.stream.records import Example, decode_page
+from prectr.state.errors import PrectrError, Remedy
+from prectr.stream.records import Example
+from prectr.stream.sinks.example_line import Scores, example_line
+from prectr.stream.sinks.written_examples import read_examples
 
 _encode = msgspec.json.Encoder().encode
 _BUFFER: Final = 1 << 20
 
 
-class ExampleItem(msgspec.Struct):
-    """One item of a page: `click` is 0 or 1, `relevance` its level, 1 to 4."""
-
-    item_id: str
-    click: int
-    relevance: int
+def _gzip_member(data: bytes) -> bytes:
+    return gzip.compress(data, 6, mtime=0)
 
 
-class ExampleLine(msgspec.Struct):
-    """A line of the file. The stats map level to [impressions, clicks], totals as of the page's ts."""
-
-    request_id: str
-    user_id: str
-    query: str
-    ts: int
-    items: list[ExampleItem]
-    query_stats: dict[str, tuple[int, int]]
-    user_stats: dict[str, tuple[int, int]]
-    user_activity: int
+def _zstd_frame(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
 
 
-_decode = msgspec.json.Decoder(ExampleLine).decode
+def _plain(data: bytes) -> bytes:
+    return data
 
 
-def example_line(example: Example) -> ExampleLine:
-    """Return the line of an example."""
-    items = decode_page(example.page).items
-    return ExampleLine(
-        example.request_id,
-        example.user_id,
-        example.query,
-        example.ts,
-        [
-            ExampleItem(item.item_id, label, level)
-            for item, label, level in zip(items, example.labels, example.levels, strict=True)
-        ],
-        _by_level(example.query_stats),
-        _by_level(example.user_stats),
-        example.user_activity,
-    )
+_COMPRESSIONS: Final[dict[str, Callable[[bytes], bytes]]] = {".gz": _gzip_member, ".zst": _zstd_frame}
 
 
 class ExampleFile:
-    """Writes the file, which a resumed run truncates to the length that `flush` returned at its checkpoint.
+    """Writes the file, in the format that its suffix names (`prectr.stream.output_format`).
 
-    In a compressed file (.gz) each flush ends a gzip member, so that the part before it is a complete file.
+    A resumed run truncates it to the length that `flush` returned at its checkpoint. In a compressed file each flush
+    ends a gzip member or zstd frame, so that the part before it is a complete file. A Parquet file cannot be truncated:
+    its lines are collected in a spool, a file of lines, from which `finish` makes it.
     """
 
-    def __init__(self, path: Path, length: int = 0) -> None:
-        """Open `path`, truncated to `length` bytes.
+    def __init__(self, path: Path, spool: Path, length: int = 0) -> None:
+        """Open the file of lines, truncated to `length` bytes: `path`, or `spool` if `path` is to be Parquet.
 
         Raises:
             PrectrError: it cannot be written, or is shorter than `length`.
         """
         self._path = path
+        self._lines_path = spool if path.suffix == ".parquet" else path
+        self._compress = _COMPRESSIONS.get(self._lines_path.suffix, _plain)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
+            self._file: BinaryIO = self._lines_path.open("r+b" if self._lines_path.exists() else "w+b")
             size = self._file.seek(0, 2)
             if size < length:
                 self._file.close()
                 raise PrectrError(
-                    f"{path}: has {size} bytes, but the run had written {length}: put the original file back,",
+                    f"{self._lines_path}: has {size} bytes, but the run had written {length}: put the original file "
+                    "back,",
                     Remedy.RESTART,
                 )
             self._file.truncate(length)
@@ -89,21 +67,19 @@ class ExampleFile:
         self._lines: list[bytes] = []
         self._size = 0
 
-    def write(self, example: Example) -> None:
-        """Append the line of an example."""
-        line = _encode(example_line(example))
+    def write(self, example: Example, scores: Scores) -> None:
+        """Append the line of an example, with the scores that there are."""
+        line = _encode(example_line(example, scores))
         self._lines.append(line)
         self._size += len(line)
         if self._size > _BUFFER:
             self.flush()
 
     def flush(self) -> int:
-        """Write what is buffered; return the length of the file."""
+        """Write what is buffered; return the length of the file of lines."""
         try:
             if self._lines:
-                data = b"\n".join(self._lines) + b"\n"
-                compressed = self._path.suffix == ".gz"
-                self._file.write(gzip.compress(data, 6, mtime=0) if compressed else data)
+                self._file.write(self._compress(b"\n".join(self._lines) + b"\n"))
                 self._lines.clear()
                 self._size = 0
             self._file.flush()
@@ -111,36 +87,22 @@ class ExampleFile:
             raise self._write_error(error) from error
         return self._file.tell()
 
+    def finish(self) -> None:
+        """Make the file complete for its readers as it is now; more can follow."""
+        self.flush()
+        if self._lines_path == self._path:
+            return
+        from prectr.stream.sinks.example_table import write_parquet  # noqa: PLC0415 (pyarrow takes time to import)
+
+        try:
+            write_parquet(self._path, read_examples(self._lines_path))
+        except OSError as error:
+            raise self._write_error(error) from error
+
     def close(self) -> None:
         """Write what is buffered and close the file."""
         self.flush()
         self._file.close()
 
     def _write_error(self, error: OSError) -> PrectrError:
-        return PrectrError(f"{self._path}: the examples cannot be written: {error.strerror}")
-
-
-def read_examples(path: str | PathLike[str]) -> Iterator[ExampleLine]:
-    """Yield the lines of a file of examples, .jsonl or .jsonl.gz.
-
-        >>> import prectr
-        >>> clicks = sum(item.click for example in prectr.read_examples("examples.jsonl.gz") for item in example.items)
-
-    Raises:
-        InputError: the file cannot be read, or a line is not an example.
-    """
-    number = 0
-    try:
-        with gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 (named in the error)
-                yield _decode(line)
-    except OSError as error:
-        raise InputError(f"{path}: the examples cannot be read: {error.strerror or error}") from error
-    except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: corrupt after line {number}: {error}") from error
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: line {number} is not an example: {error}") from error
-
-
-def _by_level(counts: LevelCounts) -> dict[str, tuple[int, int]]:
-    return {str(level): (counts[level - 1], counts[level + 3]) for level in LEVELS}
+        return PrectrError(f"{self._path}: the examples cannot be written: {error.strerror or error}")

@@ -155,7 +155,7 @@ def test_examples_that_cannot_be_read_are_refused_by_name(folder: Path, tmp_path
     for name, content, message in (
         ("wrong.jsonl", b'{"request_id": "r1"}\n', r"wrong\.jsonl: line 1 is not an example: Object missing"),
         ("cut.jsonl.gz", whole[: len(whole) // 2], r"cut\.jsonl\.gz: corrupt after line \d+: "),
-        ("plain.jsonl.gz", b"{}", r"plain\.jsonl\.gz: the examples cannot be read: Not a gzipped file"),
+        ("plain.jsonl.gz", b"{}", r"plain\.jsonl\.gz: corrupt after line 0: it is not gzip data"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(prectr.InputError, match=message):

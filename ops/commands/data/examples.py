@@ -10,12 +10,13 @@ from prectr.ops.cli.option_groups import with_option_groups
 from prectr.ops.cli.options import JsonFile, KafkaOptions, UntilEnd
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.json_file import write_json
+from prectr.stream.output_format import check_suffix
 
 
 @with_option_groups
 def examples(
     kafka: KafkaOptions,
-    out: Annotated[Path, typer.Option(help="File to write, .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
     until_end: UntilEnd = False,
     json: JsonFile = None,
 ) -> None:
@@ -23,6 +24,8 @@ def examples(
 
     Example: prectr examples --bootstrap localhost:9092 --until-end --out examples.jsonl.gz
     """
+    check_suffix(out)
+
     from prectr.stream.kafka.io.sink_runner import write_examples  # noqa: PLC0415
 
     with progress_bar("examples", 0) as bar, stop_signals() as stop:

@@ -19,6 +19,7 @@ from prectr.ops.json_file import write_json
 from prectr.ops.settings.loader import load_settings
 from prectr.ops.settings.option import setting_option
 from prectr.state.errors import PrectrError
+from prectr.stream.output_format import check_suffix
 from prectr.stream.readers import check_log
 
 
@@ -38,7 +39,11 @@ def replay(
         typer.Option("--no-flush", help="Keep pending pages at the end, to continue later with more files."),
     ] = False,
     examples: Annotated[
-        Path | None, typer.Option(help="Also write the training examples to this file, .jsonl or .jsonl.gz.")
+        Path | None,
+        typer.Option(
+            help="Also write the training examples, with each model's scores, to this file: "
+            ".jsonl, .jsonl.gz, .jsonl.zst or .parquet."
+        ),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Delete the run in --run-dir and start over.")] = False,
     checkpoint_interval: CheckpointInterval = 30.0,
@@ -59,6 +64,8 @@ def replay(
     Example: prectr replay log.jsonl.gz --run-dir run --model prectr-v2,lr
     """
     # Before anything that takes seconds to import: most mistakes are in what is given.
+    if examples is not None:
+        check_suffix(examples)
     settings = load_settings(config, training.settings() | {"without": without, "partitions": partitions})
     check_log(files)
 

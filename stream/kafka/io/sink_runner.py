@@ -28,6 +28,7 @@ from prectr.stream.replay.run_checkpoint import (
     read_manifest,
 )
 from prectr.stream.sinks.example_file import ExampleFile
+from prectr.stream.sinks.example_line import NO_SCORES
 from prectr.stream.sinks.example_sink import ExampleSink
 from prectr.stream.sinks.run_digest import RunDigest, RunDigestState
 from prectr.stream.sinks.top_queries import TopQueries
@@ -300,7 +301,9 @@ def write_examples(
         ends = fetch_end_offsets(connection, topics.examples) if until_end else None
         reader = ExampleReader(connection, topics)
         stack.callback(reader.close)
-        file = ExampleFile(out)
+        spool = out.with_name(f".{out.name}.jsonl.zst")
+        stack.callback(spool.unlink, missing_ok=True)
+        file = ExampleFile(out, spool)
         stack.callback(file.close)
         if ends is not None:
             reader.stop_at(ends)
@@ -311,8 +314,9 @@ def write_examples(
                 batch = reader.release_all()
             digest.add(batch.examples)
             for example in batch.examples:
-                file.write(example)
+                file.write(example, NO_SCORES)
             progress(digest.pages)
             if done:
                 break
+        file.finish()
     return digest

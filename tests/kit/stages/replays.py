@@ -15,6 +15,7 @@ from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.readers import Order
 from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.runner import Replay, RunnerOptions
+from testkit.command import stated_fields
 
 
 class CollectingSink:
@@ -123,4 +124,4 @@ def replay_to_end(
 
 def read_examples(path: Path) -> list[dict[str, Any]]:
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [json.loads(line) for line in data.splitlines()]
+    return [stated_fields(json.loads(line)) for line in data.splitlines()]

@@ -17,7 +17,8 @@ from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.local_tasks import EmbeddedTasks
-from prectr.stream.sinks.example_file import example_line
+from prectr.stream.sinks.example_line import NO_SCORES, example_line
+from testkit.command import stated_fields
 from tests.kit.stages.events import LATENESS, MINUTE, WINDOW, T, click, page
 from tests.oracle.contract import partition_of
 from tests.oracle.oracle import expected_replay
@@ -76,8 +77,7 @@ def test_the_output_does_not_depend_on_the_size_of_the_steps(
 
 def as_written(example: Example) -> dict[str, Any]:
     """The line of an examples file, as a program reads it."""
-    written: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(example_line(example)))
-    return written
+    return stated_fields(msgspec.json.decode(msgspec.json.encode(example_line(example, NO_SCORES))))
 
 
 def test_a_copy_of_the_stores_continues_like_the_run_itself(tmp_path: Path) -> None:
