@@ -13,7 +13,9 @@ from prectr.stream.kafka.io import example_reader
 from prectr.stream.kafka.io.sink_runner import LiveSinkRunner, write_examples
 from prectr.stream.ordering.frames import END_OF_LOG, SourceProgress, encode_frames
 from prectr.stream.records import Example, encode_record
+from prectr.stream.sinks.example_line import NO_SCORES, example_line
 from prectr.stream.sinks.run_digest import RunDigest
+from prectr.stream.sinks.written_examples import read_examples
 from tests.kit.kafka.broker import FakeBroker
 from tests.kit.kafka.clients import FakeConnection
 from tests.kit.models.examples import random_examples
@@ -276,10 +278,13 @@ def test_a_repeated_frame_is_an_error(broker: FakeBroker, written: Written, tmp_
     run.close()
 
 
-def test_examples_are_written_up_to_the_end_of_the_topic(broker: FakeBroker, written: Written, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["examples.jsonl", "examples.parquet"])
+def test_examples_are_written_up_to_the_end_of_the_topic(
+    broker: FakeBroker, written: Written, tmp_path: Path, name: str
+) -> None:
     written.write(PAGES)
-    digest = write_examples(
-        FakeConnection("fake:9092", broker=broker), TOPICS, tmp_path / "examples.jsonl", until_end=True
-    )
+    digest = write_examples(FakeConnection("fake:9092", broker=broker), TOPICS, tmp_path / name, until_end=True)
     assert str(digest.state()) == digest_of(written.examples)
-    assert [msgspec.json.decode(line)["request_id"] for line in (tmp_path / "examples.jsonl").open("rb")] == written.ids
+    assert list(read_examples(tmp_path / name)) == [example_line(example, NO_SCORES) for example in written.examples]
+    assert [page.request_id for page in read_examples(tmp_path / name)] == written.ids
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
