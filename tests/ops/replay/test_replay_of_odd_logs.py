@@ -33,6 +33,17 @@ def test_a_log_without_a_valid_event_fails_and_says_why(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "list.json").read_bytes())["dead_letters"] == 3
 
 
+def test_a_log_without_a_valid_page_fails_although_its_clicks_are_valid(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    wrong = page("r", "u", T).replace(b'"items": [{', b'"items": [{"price": "$10.50", ')
+    assert b"$10.50" in wrong
+    log.write_bytes(lines_of(wrong, click("r", "u", T + 5000)))
+    code, output, complaint = replay(tmp_path, log)
+    assert code == 1
+    assert "no page of the log is a valid event" in complaint
+    assert 'price "$10.50" must be a number, without quotes or currency' in output
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
