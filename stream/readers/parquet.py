@@ -78,6 +78,18 @@ def parquet_rows(
         raise CorruptLogError(f"it is not readable Parquet ({error})") from error
 
 
+def check_columns(path: Path) -> None:
+    """Check that a Parquet file has the columns of events; one that cannot be read is told when it is read.
+
+    Raises:
+        InputError: it has other columns, or one of them twice.
+    """
+    try:
+        _columns(path, pq.read_metadata(path).schema)
+    except (pa.ArrowException, ValueError, OSError):
+        return
+
+
 def _leaves(schema: pq.ParquetSchema) -> list[pq.ColumnSchema]:
     return [schema.column(index) for index in range(len(schema))]
 

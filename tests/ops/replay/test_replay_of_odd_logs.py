@@ -1,8 +1,12 @@
 """`prectr replay` of logs that are not what they should be: what it says, and its exit code."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from testkit.command import prectr
@@ -57,6 +61,20 @@ def test_what_is_no_log_is_told_before_anything_is_made(tmp_path: Path, name: st
     assert code in (1, 2)
     assert said in complaint
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_log_is_told_without_loading_torch(tmp_path: Path) -> None:
+    """Loading it takes seconds, and most mistakes are in what is given."""
+    (tmp_path / "searches.csv").write_bytes(b"a,b\n1,2\n")
+    (tmp_path / "array.jsonl").write_bytes(b"[\n" + page("r", "u", T) + b"\n]\n")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "columns.parquet")
+    program = "import sys; from prectr.ops.cli.main import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    for name in ("searches.csv", "array.jsonl", "columns.parquet", "absent.jsonl"):
+        command = [sys.executable, "-c", program, "replay", name, "--run-dir", "run"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode in (1, 2)
+        assert name in done.stderr
+        assert done.stdout.split() == ["False"]
 
 
 def test_pages_and_clicks_in_two_files_are_joined_and_all_is_well(tmp_path: Path) -> None:
