@@ -230,8 +230,9 @@ def _with_maps(fields: dict[str, object]) -> dict[str, object]:
         if name not in fields:
             continue
         value = _parsed(fields[name])
-        is_map = isinstance(value, list) and all(isinstance(pair, tuple) for pair in value)
-        fields[name] = {str(key): _json_value(each) for key, each in value} if is_map else value
+        if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
+            value = {str(key): _json_value(each) for key, each in value}
+        fields[name] = value
     return fields
 
 
