@@ -34,6 +34,8 @@ _MAX_SAMPLED_INPUTS: Final = 8
 _ITEM_FIELDS: Final = ("title", "relevance", "price", "category", "brand", "position")
 _CATALOGUE_FIELDS: Final = ("title", "price", "category", "brand")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+_LEAST_SHARE_OF_PHRASES: Final = 10
+"""One query in ten has several words in any shop; of names of devices, countries or users hardly one does."""
 _NO_CLICKS: Final = "no column looks like clicks; if they are in another file, add a [[click]] for it"
 
 Fields = dict[str, str]
@@ -120,6 +122,15 @@ class _Draft:
         found = next((column for column in self._free(field) if not column.is_list), None)
         return None if found is None else self._use(found)
 
+    def _unnamed(self, fits: Callable[[Column], bool], meaning: str) -> Column | None:
+        """Return the first column whose name says nothing and whose values fit, and note that they alone do."""
+        known = {id(column) for field in FIELD_NAMES for column in candidates(field, self._columns)}
+        for column in self._columns:
+            if column.path not in self._used and id(column) not in known and column.values and fits(column):
+                self._unsure.append(f"{column.path} is taken as {meaning} for its values; its name says nothing")
+                return column
+        return None
+
     def _event_column(self) -> Column | None:
         for column in candidates("event", self._columns):
             words = _words_of(column)
@@ -164,6 +175,11 @@ class _Draft:
         if column is not None:
             self._zone_missing = _have_no_zone(column.values)
             return _path(self._use(column))
+        if column is None and not named:
+            column = self._unnamed(lambda column: column.array is None and _are_times(column.values), "a time")
+            if column is not None:
+                self._zone_missing = _have_no_zone(column.values)
+                return _path(self._use(column))
         if named and named[0].values:
             example = str(named[0].values[0])[:60]
             raise InputError(f"{self._source}: {named[0].path} is {example!r}, neither a number nor ISO 8601")
@@ -173,6 +189,9 @@ class _Draft:
     def _head(self, time: Build, items: Column | None) -> dict[str, Build]:
         fields = ("request_id", "user_id", "session_id", "query")
         found = {field: self._scalar(field) for field in fields}
+        if found["query"] is None:
+            query = self._unnamed(_are_phrases, "the query")
+            found["query"] = None if query is None else self._use(query)
         head = {field: _path(column) for field, column in found.items() if column is not None}
         if "request_id" not in head and items is not None:
             row_id = next((column for column in self._columns if column.key == "id"), None)
@@ -247,8 +266,11 @@ class _Draft:
                 "item_id": item_id,
             }
         ids = next((key.values for key in keys if f"item.{key.path}" == item_id), items.elements)
-        for column in self._free("clicked"):
-            clicks = self._clicks_of(column, items, item_id, ids_of(ids))
+        known = ids_of(ids)
+        named = self._free("clicked")
+        unnamed = None if named else self._unnamed(lambda column: _are_ids_of(column, known), "the clicked item")
+        for column in named or ([] if unnamed is None else [unnamed]):
+            clicks = self._clicks_of(column, items, item_id, known)
             if clicks is not None:
                 self._use(column)
                 over_row = {field: build("") for field, build in head.items() if field != "query"}
@@ -427,6 +449,20 @@ def _path(column: Column) -> Build:
 def _are_times(values: Sequence[Any]) -> bool:
     """Return whether most values are times, UTC where they have no zone."""
     return sum(_is_time(each, datetime.UTC) for each in values) * 2 > len(values)
+
+
+def _are_phrases(column: Column) -> bool:
+    """Return whether values are texts of which some have several words, and none is a time."""
+    texts = [each.strip() for each in column.values if isinstance(each, str)]
+    if column.array is not None or len(texts) < len(column.values) or _are_times(texts):
+        return False
+    return sum(" " in text for text in texts) * _LEAST_SHARE_OF_PHRASES >= len(texts)
+
+
+def _are_ids_of(column: Column, known: set[str]) -> bool:
+    """Return whether all values, or the elements of lists, are ids of items that were shown."""
+    found = ids_of(column.values if column.array is None else column.elements)
+    return bool(found) and found <= known
 
 
 def _is_day(value: Any) -> bool:

@@ -82,6 +82,8 @@ def _explain_text(ts: str) -> str:
         return "is before 2000"
     if _match(ts):
         return "is not in the calendar"
+    if re.fullmatch(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*", ts):
+        return "is a date without a time of day: the order of events within the day is needed"
     if _match_without_zone(ts):
         return "has no time zone: append Z (UTC) or an offset such as +01:00"
     if re.fullmatch(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*", ts):

@@ -123,8 +123,12 @@ def _plain(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as JSON in ASCII, shortened."""
-    if isinstance(value, list | dict):
+    """Return a value as JSON in ASCII, shortened; of objects only small ones, such as one that names a wrong type."""
+    if isinstance(value, list | dict) and not (isinstance(value, dict) and len(value) == 1 and _is_short(value)):
         return "(a list)" if isinstance(value, list) else "(an object)"
     text = json.dumps(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+def _is_short(value: dict[str, Any]) -> bool:
+    return all(isinstance(entry, str | int | float | None) for entry in value.values())

@@ -76,12 +76,17 @@ class LogFile:
         self.identity = FileIdentity(resolved, self._status.st_size, head_sha256, start_sha256)
 
     def check_content(self) -> None:
-        """Check, by its first bytes, that the file is not obviously something else than events.
+        """Check, by its first bytes or its columns, that the file is not obviously something else than events.
 
         Raises:
             InputError: it is; the message says what it looks like, and what to do.
         """
-        if self.encoding == "parquet" or not self.identity.size:
+        if not self.identity.size:
+            return
+        if self.encoding == "parquet":
+            from prectr.stream.readers.parquet import check_columns  # noqa: PLC0415 (as in _lines)
+
+            check_columns(self.path)
             return
         try:
             blocks = _BLOCK_READERS[self.encoding](self.path, _ignore, HEAD_BYTES, self._status)

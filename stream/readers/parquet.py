@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prectr.stream.events.contract import MAX_EVENT_BYTES, Click, Item, ResultPage
+from prectr.state.errors import InputError, Remedy
+from prectr.stream.events.contract import MAX_EVENT_BYTES
+from prectr.stream.events.wire import WireClick, WireItem, WirePage
 from prectr.stream.readers.errors import CorruptLogError
 from prectr.stream.readers.raw_file import RawFile
 
@@ -25,8 +27,9 @@ _BUFFER_BYTES: Final = 1 << 16
 _JSON_COLUMNS: Final = ("value", "event")
 _TYPE: Final = "type"
 _ITEMS: Final = "items"
-_FIELDS: Final = (_TYPE, *dict.fromkeys((*ResultPage.__struct_fields__, *Click.__struct_fields__)))
-_ITEM_FIELDS: Final = frozenset(Item.__struct_fields__)
+_FIELDS: Final = (_TYPE, *dict.fromkeys((*WirePage.__struct_fields__, *WireClick.__struct_fields__)))
+_ITEM_FIELDS: Final = frozenset(WireItem.__struct_fields__)
+_MAPS: Final = ("context", "features")
 _TOO_LARGE: Final = b"a row of more than 1 MiB".ljust(MAX_EVENT_BYTES + 1)
 """Stands for such a row, whose texts are never in memory; equal for all of them."""
 
@@ -42,9 +45,10 @@ def parquet_rows(
     """Yield the rows as JSON lines, several at a time, in bounded memory.
 
     The columns are the fields of an event (other columns are ignored; null means that the field is absent; a timestamp
-    becomes ms since 1970; `items` is a list of structs, `context` a map or a struct), or a single column `value` or
-    `event` contains the JSON as text or bytes. A row whose texts have more than 1 MiB is represented by a line of
-    1 MiB + 1 bytes, which is too large for an event.
+    becomes ms since 1970, of UTC where it has no zone; `items` is a list of structs, `context` and `features` are maps
+    or structs, and each of the three may be JSON text), or a single column `value` or `event` contains the JSON as text
+    or bytes. A value that cannot be read makes its row invalid, not the file. A row whose texts have more than 1 MiB is
+    represented by a line of 1 MiB + 1 bytes, which is too large for an event.
 
     Args:
         on_progress: receives the share of the rows that has been read, 0 to 1.
@@ -52,12 +56,13 @@ def parquet_rows(
         batch_rows: rows to read at a time.
 
     Raises:
-        CorruptLogError: the file is not readable Parquet, has none of these columns, or was changed.
+        CorruptLogError: the file is not readable Parquet, or was changed.
+        InputError: it has none of these columns, or one of them twice.
     """
     try:
         with closing(RawFile(path, expected)) as raw:
             metadata = pq.read_metadata(raw)
-            columns = _columns(metadata.schema.to_arrow_schema().names, metadata.schema)
+            columns = _columns(path, metadata.schema)
             raw.seek(0)
             # A text that the file has once, in a dictionary, stays one text in memory, for however many rows.
             texts = [leaf.path for leaf in _leaves(metadata.schema) if _is_text(leaf)]
@@ -73,6 +78,18 @@ def parquet_rows(
         raise CorruptLogError(f"it is not readable Parquet ({error})") from error
 
 
+def check_columns(path: Path) -> None:
+    """Check that a Parquet file has the columns of events; one that cannot be read is told when it is read.
+
+    Raises:
+        InputError: it has other columns, or one of them twice.
+    """
+    try:
+        _columns(path, pq.read_metadata(path).schema)
+    except (pa.ArrowException, ValueError, OSError):
+        return
+
+
 def _leaves(schema: pq.ParquetSchema) -> list[pq.ColumnSchema]:
     return [schema.column(index) for index in range(len(schema))]
 
@@ -81,11 +98,12 @@ def _is_text(leaf: pq.ColumnSchema) -> bool:
     return leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type in ("STRING", "NONE", "JSON", "ENUM")
 
 
-def _columns(names: list[str], schema: pq.ParquetSchema) -> list[str]:
+def _columns(path: Path, schema: pq.ParquetSchema) -> list[str]:
     """Return the columns to read: of items, only the fields of an item."""
+    names = schema.to_arrow_schema().names
     duplicates = sorted({name for name in names if names.count(name) > 1} & {*_FIELDS, *_JSON_COLUMNS})
     if duplicates:
-        raise CorruptLogError(f"two of its columns are named {duplicates[0]}: rename one")
+        raise InputError(f"{path}: two of its columns are named {duplicates[0]}: rename one")
     if _TYPE in names:
         fields = [name for name in _FIELDS if name in names and name != _ITEMS]
         item_fields = [
@@ -97,9 +115,10 @@ def _columns(names: list[str], schema: pq.ParquetSchema) -> list[str]:
     for name in _JSON_COLUMNS:
         if name in names:
             return [name]
-    raise CorruptLogError(
-        f"it has the columns {', '.join(names) or 'none'}; an event has `type`, `request_id`, `user_id`, `ts` …, "
-        "or is JSON in a column `value` or `event`"
+    raise InputError(
+        f"{path} has the columns {', '.join(names) or 'none'}; an event has `type`, `request_id`, `user_id`, `ts` …, "
+        "or is JSON in a column `value` or `event`",
+        Remedy.CONVERT,
     )
 
 
@@ -146,7 +165,8 @@ def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
 
 def _lines(batch: pa.RecordBatch) -> list[bytes]:
     if _TYPE not in batch.schema.names:
-        return [_json_line(value)[: MAX_EVENT_BYTES + 1] for value in batch.column(0).to_pylist()]
+        values = _python_values(batch.column(0), pa.binary())
+        return [_json_line(value)[: MAX_EVENT_BYTES + 1] for value in values]
     columns = {name: _values(name, batch.column(name)) for name in batch.schema.names}
     rows = zip(*columns.values(), strict=True)
     return [_line(dict(zip(columns, row, strict=True)))[: MAX_EVENT_BYTES + 1] for row in rows]
@@ -155,8 +175,31 @@ def _lines(batch: pa.RecordBatch) -> list[bytes]:
 def _values(name: str, column: pa.Array) -> list[Any]:
     if name == "ts" and pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("ms", tz=column.type.tz), safe=False).cast(pa.int64())
-    values: list[Any] = column.to_pylist()
+    elif name == "ts" and pa.types.is_date(column.type):
+        column = column.cast(pa.string())
+    return _python_values(column)
+
+
+def _python_values(column: pa.Array, text_type: pa.DataType | None = None) -> list[Any]:
+    """Return the values; one that Python cannot represent, such as a text with a wrong byte, as one that none accepts.
+
+    Args:
+        text_type: what texts are read as.
+    """
+    if text_type is not None and pa.types.is_string(column.type):
+        column = column.cast(text_type)
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return [_python_value(column[index]) for index in range(len(column))]
     return values
+
+
+def _python_value(value: pa.Scalar) -> object:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return {"unreadable": str(error)}
 
 
 def _json_line(value: object) -> bytes:
@@ -167,17 +210,40 @@ def _json_line(value: object) -> bytes:
 
 def _line(row: dict[str, Any]) -> bytes:
     fields = {name: _json_value(value) for name, value in row.items() if value is not None}
-    if isinstance(items := row.get("items"), list):
-        fields["items"] = [_item(item) for item in items]
-    if isinstance(context := row.get("context"), list):
-        fields["context"] = {str(key): _json_value(value) for key, value in context}
-    return _encode(fields)
+    if _ITEMS in fields:
+        items = _parsed(fields[_ITEMS])
+        fields[_ITEMS] = [_item(item) for item in items] if isinstance(items, list) else items
+    return _encode(_with_maps(fields))
 
 
 def _item(item: object) -> object:
     if not isinstance(item, dict):
         return _json_value(item)
-    return {name: _json_value(value) for name, value in item.items() if value is not None and name in _ITEM_FIELDS}
+    return _with_maps(
+        {name: _json_value(value) for name, value in item.items() if value is not None and name in _ITEM_FIELDS}
+    )
+
+
+def _with_maps(fields: dict[str, object]) -> dict[str, object]:
+    """Return the fields of an event or item with its maps, which are lists of pairs or JSON text, as objects."""
+    for name in _MAPS:
+        if name not in fields:
+            continue
+        value = _parsed(fields[name])
+        if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
+            value = {str(key): _json_value(each) for key, each in value}
+        fields[name] = value
+    return fields
+
+
+def _parsed(value: object) -> object:
+    """Return the object or list that a text is the JSON of; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.MsgspecError, RecursionError):
+        return value
 
 
 def _json_value(value: object) -> object:

@@ -69,7 +69,7 @@ def replay(
     settings = load_settings(config, training.settings() | {"without": without, "partitions": partitions})
     check_log(files)
 
-    from prectr.ops.report.log.health import has_valid_events  # noqa: PLC0415
+    from prectr.ops.report.log.health import nothing_valid  # noqa: PLC0415
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415 (--help needs neither matplotlib nor rich)
     from prectr.ops.training.batch_span import settle_batch_span  # noqa: PLC0415 (it reads the log)
     from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import)
@@ -90,5 +90,5 @@ def replay(
     )
     write_json(json, report)
     print_report(report, page)
-    if report.outcomes.records and not has_valid_events(report.outcomes):
-        raise PrectrError(f"no record of the log is a valid event; they are in {run_dir / 'dead-letters.jsonl'}")
+    if problem := nothing_valid(report.outcomes):
+        raise PrectrError(f"{problem}; the dead letters are in {run_dir / 'dead-letters.jsonl'}")

@@ -75,9 +75,19 @@ def log_warnings(
     return warnings
 
 
-def has_valid_events(outcomes: Outcomes) -> bool:
-    """Whether any record was a valid event."""
-    return outcomes.records > outcomes.pages.dead_letter + outcomes.clicks.dead_letter + outcomes.unreadable
+def nothing_valid(outcomes: Outcomes) -> str | None:
+    """Return what of the log was never valid, so that nothing can come of it: no record, or no page; else None.
+
+    A log that has clicks and no pages at all is no error here: its pages may follow.
+    """
+    pages, clicks = outcomes.pages, outcomes.clicks
+    rejected = pages.dead_letter + clicks.dead_letter + outcomes.unreadable
+    if rejected and rejected == outcomes.records:
+        return "no record of the log is a valid event"
+    may_be_pages = pages.dead_letter + outcomes.unreadable
+    if pages.dead_letter == pages.received and may_be_pages > MAX_REJECTED_SHARE * outcomes.records:
+        return "no page of the log is a valid event"
+    return None
 
 
 def kind_sentence(kind: RejectionKind) -> str:

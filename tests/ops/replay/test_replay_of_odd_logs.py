@@ -1,8 +1,12 @@
 """`prectr replay` of logs that are not what they should be: what it says, and its exit code."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from testkit.command import prectr
@@ -33,6 +37,17 @@ def test_a_log_without_a_valid_event_fails_and_says_why(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "list.json").read_bytes())["dead_letters"] == 3
 
 
+def test_a_log_without_a_valid_page_fails_although_its_clicks_are_valid(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    wrong = page("r", "u", T).replace(b'"items": [{', b'"items": [{"price": "$10.50", ')
+    assert b"$10.50" in wrong
+    log.write_bytes(lines_of(wrong, click("r", "u", T + 5000)))
+    code, output, complaint = replay(tmp_path, log)
+    assert code == 1
+    assert "no page of the log is a valid event" in complaint
+    assert 'price "$10.50" must be a number, without quotes or currency' in output
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -46,6 +61,20 @@ def test_what_is_no_log_is_told_before_anything_is_made(tmp_path: Path, name: st
     assert code in (1, 2)
     assert said in complaint
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_log_is_told_without_loading_torch(tmp_path: Path) -> None:
+    """Loading it takes seconds, and most mistakes are in what is given."""
+    (tmp_path / "searches.csv").write_bytes(b"a,b\n1,2\n")
+    (tmp_path / "array.jsonl").write_bytes(b"[\n" + page("r", "u", T) + b"\n]\n")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "columns.parquet")
+    program = "import sys; from prectr.ops.cli.main import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    for name in ("searches.csv", "array.jsonl", "columns.parquet", "absent.jsonl"):
+        command = [sys.executable, "-c", program, "replay", name, "--run-dir", "run"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode in (1, 2)
+        assert name in done.stderr
+        assert done.stdout.split() == ["False"]
 
 
 def test_pages_and_clicks_in_two_files_are_joined_and_all_is_well(tmp_path: Path) -> None:

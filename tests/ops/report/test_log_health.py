@@ -6,7 +6,7 @@ import pytest
 
 from prectr.ops.report import build_report
 from prectr.ops.report.html import render
-from prectr.ops.report.log.health import FileOrder, LogOrder, has_valid_events, log_warnings
+from prectr.ops.report.log.health import FileOrder, LogOrder, log_warnings, nothing_valid
 from prectr.ops.report.schema import Report
 from prectr.ops.report.terminal import print_report
 from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
@@ -68,8 +68,19 @@ def test_an_empty_log_and_one_without_a_valid_event_are_told_apart() -> None:
     assert told(Outcomes()) == "The log holds no event."
     nothing = Outcomes(PageOutcomes(received=2, dead_letter=2), ClickOutcomes(received=1, dead_letter=1), 3)
     assert told(nothing).startswith("100.0 % of the records are no valid events (6 of 6)")
-    assert not has_valid_events(nothing)
-    assert has_valid_events(outcomes(unreadable=5000))
+    assert nothing_valid(nothing) == "no record of the log is a valid event"
+    assert nothing_valid(outcomes(unreadable=5000)) is None
+
+
+def test_a_log_of_which_no_page_is_valid_is_told_from_one_whose_pages_may_follow() -> None:
+    """Prices with a currency: every page is rejected, and no click is. Clicks alone: their pages may come later."""
+    clicks = ClickOutcomes(received=60, orphan=60)
+    no_page = "no page of the log is a valid event"
+    assert nothing_valid(Outcomes(PageOutcomes(received=60, dead_letter=60), clicks)) == no_page
+    assert nothing_valid(Outcomes(PageOutcomes(), clicks, unreadable=60)) == no_page
+    assert nothing_valid(Outcomes(PageOutcomes(received=60, dead_letter=59, open=1), clicks)) is None
+    assert nothing_valid(Outcomes(PageOutcomes(), clicks)) is None
+    assert nothing_valid(Outcomes()) is None
 
 
 def report(found: Outcomes) -> Report:

@@ -525,6 +525,25 @@ def test_times_without_a_zone_are_noted(tmp_path: Path) -> None:
     assert '[time]\nzone = "UTC"' in draft.text
 
 
+def test_columns_whose_names_say_nothing_are_recognised_by_their_values(tmp_path: Path) -> None:
+    """As of a shop whose language is not English: time, query, items and clicked item have no known name."""
+    path = table(
+        tmp_path / "a.csv",
+        "session,nr,suche,zeit,artikel,gewählt",
+        ["s1", 5, "roter schuh", T // 1000, "7|9|8", "9"],
+        ["s2", 6, "hut", T // 1000 + 60, "4|7", ""],
+    )
+    [first, second], [click], draft = drafted(tmp_path, path)
+    assert (first["query"], first["ts"], second["query"]) == ("roter schuh", T // 1000 * 1000, "hut")
+    assert [item["item_id"] for item in first["items"]] == ["7", "9", "8"]
+    assert (click["type"], click["item_id"], click["request_id"]) == ("click", "9", first["request_id"])
+    assert [each.split(" is taken as ")[0] for each in draft.unsure if "its name says nothing" in each] == [
+        "zeit",
+        "suche",
+        '"gewählt"',
+    ]
+
+
 def test_names_of_columns_can_be_anything(tmp_path: Path) -> None:
     name = 'item "ids"\n[x]\\\x7f'
     path = table(

@@ -199,7 +199,7 @@ def test_a_unit_is_taken_for_another_only_where_the_time_itself_is_none() -> Non
     ("wrong", "said"),
     [
         ({"ts": "2023-11-14T22:13:20"}, 'ts "2023-11-14T22:13:20" has no time zone: append Z'),
-        ({"ts": "2023-11-14"}, "has no time zone"),
+        ({"ts": "2023-11-14"}, "is a date without a time of day"),
         ({"ts": "1700000000000"}, "a number in quotes"),
         ({"ts": "2023-02-30T00:00:00Z"}, "not in the calendar"),
         ({"ts": "yesterday"}, "not ISO 8601 with a time zone"),
@@ -215,7 +215,8 @@ def test_a_unit_is_taken_for_another_only_where_the_time_itself_is_none() -> Non
         ({"items": [{"item_id": "a", "features": {"x": 1, "y": [2]}}]}, 'features: "y" (a list) must hold at most 64'),
         ({"features": {"long": "x" * 257}}, 'features: "long" "xxx'),
         ({"context": {"page": 2}}, 'context: "page" 2 must hold at most 64 texts'),
-        ({"items": {"a": 1}}, "items (an object) must be a list of at most 200"),
+        ({"items": {"a": 1}}, 'items {"a": 1} must be a list of at most 200'),
+        ({"items": {"a": 1, "b": 2}}, "items (an object) must be a list of at most 200"),
         ({"query": 5}, "query 5 must be text"),
         ({"user_id": True}, "user_id true must be text of 1 to 256 bytes, or a whole number"),
         ({"user_id": 7.5}, "user_id 7.5 must be text"),

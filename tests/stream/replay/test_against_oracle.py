@@ -71,6 +71,15 @@ def test_without_flush_open_pages_stay_open(tmp_path: Path) -> None:
     assert expected["outcomes"]["pages"]["open"] > 0
 
 
+def test_all_visitors_under_one_id(tmp_path: Path) -> None:
+    """As of a log that has one id for everybody who is not logged in: many pages are open at once, with many clicks."""
+    world = make_world(11, Disorder(pages=1500, users=1, gap=0.2, nights=0, confirmed_jumps=0))
+    log = write_log(tmp_path / "events.jsonl", world)
+    expected = assert_equal_to_oracle(log, world, tmp_path, 3)
+    assert len(expected["examples"]) > 1000
+    assert max(len(snapshot["history"]) for snapshot in expected_replay(world, 3, snapshots=True)["snapshots"]) > 40
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32),
