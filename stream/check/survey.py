@@ -161,7 +161,8 @@ def survey_log(
         UsageError, InputError: a file is missing or of another type. A file that is corrupt is a finding.
     """
     files = open_log(paths)
-    survey = Survey(config, [_summary(file) for file in files])
+    summaries = [_summary(file) for file in files]
+    survey = Survey(config, summaries)
     total = sum(file.identity.size for file in files)
     parts = [LogPart(file, index) for index, file in enumerate(files)]
     read_error = None
@@ -170,7 +171,8 @@ def survey_log(
             survey.add(batch.lines, batch.runs)
             progress(sum(file.bytes_read for file in files), total)
     except InputError as error:
-        read_error = str(error)
+        is_told = any(summary.other_content == str(error) for summary in summaries)
+        read_error = None if is_told else str(error)
     return survey.report(batch_pages, batch_span, read_error)
 
 
