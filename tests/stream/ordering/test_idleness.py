@@ -14,6 +14,8 @@ from tests.kit.stages.live_join_task import OWN_PARTITION, PARTITIONS, JoinTaskH
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JoinTaskHarness]:
+    # The partition settles on a time with its first record.
+    monkeypatch.setattr("prectr.stream.join.event_clock.SETTLING_RECORDS", 1)
     task = JoinTaskHarness(tmp_path, monkeypatch)
     yield task
     task.close()
