@@ -5,10 +5,13 @@ import threading
 import pytest
 from kafka.errors import KafkaError, KafkaTimeoutError
 
+from prectr.stream.kafka.transactions import deadline
 from prectr.stream.kafka.transactions.deadline import call_with_timeout
 
 
-def test_calls_one_after_the_other_share_a_thread() -> None:
+def test_calls_one_after_the_other_share_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the idle threads of earlier tests, any of which could take a call.
+    monkeypatch.setattr(deadline, "_threads", deadline._DaemonThreads())
     threads: list[int] = []
     for _ in range(5):
         call_with_timeout(10.0, lambda: threads.append(threading.get_ident()))
