@@ -333,6 +333,7 @@ def test_the_command_shows_each_value_and_its_source(
     toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PRECTR_SEED", "5")
+    monkeypatch.delenv("COLUMNS", raising=False)
     settings(markdown=None, toml=None, config=toml, json=tmp_path / "settings.json", dense_lr="0.01")
     rows = {row.name: row for row in read_rows(tmp_path / "settings.json")}
     assert list(rows) == list(FIELDS)

@@ -13,7 +13,8 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    previous = {each: signal.getsignal(each) for each in STOPPING}
+    # Whoever runs the tests may ignore some, as nohup does.
+    previous = {each: signal.signal(each, signal.SIG_DFL) for each in STOPPING}
     yield
     for each, handler in previous.items():
         signal.signal(each, handler)
