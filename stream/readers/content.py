@@ -26,6 +26,7 @@ _OTHER_FORMATS: Final = (
     (b"ORC", "an ORC file"),
     (b"SQLite format 3", "an SQLite database"),
 )
+_ARRAY_START: Final = re.compile(rb"\[\s*(\{|$)")
 _SAMPLE_LINES: Final = 20
 _DELIMITERS: Final = (",", ";", "\t", "|")
 
@@ -60,14 +61,14 @@ def check_content(path: str, head: bytes) -> None:
         return
     first = lines[0]
     first_is_json = _is_json(first)
-    has_objects = any(map(_is_object, lines))
-    if first.startswith(b"[") and not (first_is_json and has_objects):
+    objects = sum(map(_is_object, lines))
+    if _is_array(first, first_is_json, objects, len(lines)):
         raise InputError(
             f"{path} is a JSON array, and not one JSON event per line: if its elements are events, write one a line, "
             "as by jq -c '.[]',",
             Remedy.CONVERT,
         )
-    if has_objects:
+    if objects or first.startswith(b"["):
         return
     if first.startswith(b"{") and not first_is_json and len(lines) > 1 and not lines[1].lstrip().startswith(b"{"):
         raise InputError(
@@ -80,6 +81,16 @@ def check_content(path: str, head: bytes) -> None:
             f"{path} is CSV or the like (cells between {delimiter!r}), and not one JSON event per line",
             Remedy.CONVERT,
         )
+
+
+def _is_array(first: bytes, first_is_json: bool, objects: int, lines: int) -> bool:
+    """Return whether the first line opens an array of events, and is not just a bad line before events.
+
+    Of an array with an element on each line, only the last is a JSON object; the others end with a comma.
+    """
+    if objects == 0 and first_is_json:
+        return first.startswith(b"[")
+    return bool(_ARRAY_START.match(first)) and 2 * objects < lines
 
 
 def _is_json(line: bytes) -> bool:
