@@ -1,6 +1,5 @@
 """Consoles for the result of a command, to which untrusted text may be printed."""
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,10 +25,10 @@ def stdout_console(file_width: int | None = None, **options: Any) -> EscapingCon
     """Return a console for the result of a command, on stdout.
 
     Args:
-        file_width: columns where the output is not a terminal and COLUMNS is not set.
+        file_width: columns where the output is not a terminal.
         options: of `rich.console.Console`.
     """
     console = EscapingConsole(**options)
-    if file_width is not None and not console.is_terminal and "COLUMNS" not in os.environ:
+    if file_width is not None and not console.is_terminal:
         console.width = file_width
     return console

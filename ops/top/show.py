@@ -56,7 +56,7 @@ def watch(poller: Poller, *, interval: float, stop: Callable[[], bool], json: Pa
 
 def _console() -> Console:
     """The screen is the result of the command, so it goes to stdout."""
-    return stdout_console(_FILE_WIDTH, highlight=False)
+    return stdout_console(None if "COLUMNS" in os.environ else _FILE_WIDTH, highlight=False)
 
 
 def _wait(seconds: float, stop: Callable[[], bool]) -> None:
