@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prectr.ops.cli.output import stdout_console
 from prectr.ops.cli.terminal_escape import printable
 from prectr.state.setting import format_duration
 from prectr.stream.check.report import CheckReport, Finding
@@ -27,9 +27,7 @@ Row = tuple[str, str]
 
 def print_check(report: CheckReport, config: PipelineConfig) -> None:
     """Print a report; control characters of the log are escaped. config: the settings of the check."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH, highlight=False)
+    console = stdout_console(_FILE_WIDTH, highlight=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()

@@ -166,9 +166,10 @@ def test_a_replay_can_be_displayed() -> None:
         seen = poll_once([f"http://127.0.0.1:{metrics.port}/metrics"])
     figures = seen.status
     assert figures.exporters[0].kind == "replay"
-    assert {name: figures.pages[name] for name in ("open", "emitted", "duplicate", "dead_letter")} == {
+    assert {name: figures.pages[name] for name in ("open", "emitted", "empty", "duplicate", "dead_letter")} == {
         "open": 15,
-        "emitted": 80,
+        "emitted": 79,
+        "empty": 1,
         "duplicate": 3,
         "dead_letter": 2,
     }
