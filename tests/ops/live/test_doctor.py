@@ -12,9 +12,8 @@ import msgspec
 import pytest
 from kafka import TopicPartition
 
-from prectr.model.config import TrainerConfig
-from prectr.model.quality.quality import Quality
 from prectr.model.training import checkpoint
+from prectr.model.training.trainer import Trainer
 from prectr.ops.doctor import disk
 from prectr.ops.doctor.checkpoint import check_checkpoint
 from prectr.ops.doctor.findings import Finding
@@ -36,6 +35,7 @@ from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
 from prectr.stream.ordering.watermark import initial_watermark
 from prectr.stream.replay.run_checkpoint import CheckpointWriter
 from prectr.stream.sinks.run_digest import RunDigest
+from tests.kit.models.examples import small_config
 
 TOPIC_ID = "topic-1"
 EVENTS = TopicPartition("search-events", 0)
@@ -218,8 +218,7 @@ def make_checkpoint(run_dir: Path, offset: int) -> Path:
     (writer.staging / "reader.msgpack").write_bytes(msgspec.msgpack.encode(reader))
     sink = writer.staging / "sinks" / "lr"
     sink.mkdir(parents=True)
-    progress = checkpoint.TrainerProgress(batches=0, pages_trained=0, open_batch=(), quality=Quality().state())
-    checkpoint.write(sink, TrainerConfig(model="lr"), progress, {})
+    Trainer(small_config(model="lr")).save(sink)
     return writer.commit(LiveCheckpoint(config={}, topic="training-examples", digest=RunDigest().state(), seconds=1.0))
 
 
