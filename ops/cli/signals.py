@@ -27,10 +27,10 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         signal.signal(number, previous[signal.Signals(number)])
 
     previous: dict[signal.Signals, Any] = {
-        # A signal that is ignored, as SIGHUP under nohup, stays so.
         each: signal.signal(each, request_stop)
         for each in _SIGNALS
-        if signal.getsignal(each) is not signal.SIG_IGN
+        # Under nohup the process is to outlive its terminal.
+        if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN
     }
     try:
         yield lambda: requested

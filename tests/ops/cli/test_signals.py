@@ -32,10 +32,17 @@ def test_ctrl_c_a_termination_and_a_closed_terminal_ask_for_a_stop(number: signa
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_that_is_ignored_stays_so() -> None:
-    """As under nohup."""
+def test_under_nohup_a_closed_terminal_is_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not stop()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_ctrl_c_is_heard_where_it_was_ignored() -> None:
+    """A shell without job control starts background processes so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
