@@ -14,7 +14,7 @@ from prectr.ops.cli.terminal_escape import printable
 from prectr.state.errors import PrectrError, UsageError
 from prectr.stream.convert.convert import CLICK_ACTIONS, SOURCES
 from prectr.stream.convert.convert import convert as convert_files
-from prectr.stream.convert.draft import SAMPLE_ROWS, draft_mapping
+from prectr.stream.convert.draft.mapping_draft import SAMPLE_ROWS, draft_mapping
 from prectr.stream.convert.outcome import ConversionReport
 
 _SHOWN_EVENTS = 3

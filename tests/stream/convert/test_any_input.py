@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from prectr.state.errors import InputError
-from prectr.stream.convert.draft import draft_mapping
-from prectr.stream.convert.draft_columns import FIELD_NAMES
+from prectr.stream.convert.draft.columns import FIELD_NAMES
+from prectr.stream.convert.draft.mapping_draft import draft_mapping
 from prectr.stream.events.decode import decode_lines
 from tests.stream.convert.conversion import T, converted, mapped, write_lines
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prectr.state.errors import InputError
-from prectr.stream.convert.draft import Draft, draft_mapping
+from prectr.stream.convert.draft.mapping_draft import Draft, draft_mapping
 from tests.stream.convert.conversion import Event, T, clicks_of, mapped, pages_of, write_lines
 
 LATER = T + 60_000

@@ -1,7 +1,5 @@
 """Proposes a mapping for files of unknown layout: columns are recognised by their names and values."""
 
-import datetime
-import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from prectr.state.errors import InputError
-from prectr.stream.convert.draft_columns import (
+from prectr.stream.convert.draft.columns import (
     CLICK_WORDS,
     FIELD_NAMES,
     PAGE_WORDS,
@@ -19,27 +17,22 @@ from prectr.stream.convert.draft_columns import (
     columns_of,
     ids_of,
     is_flag,
-    normalised,
     numbers_of,
     separator_of_ids,
     split_expression,
 )
+from prectr.stream.convert.draft.mapping_text import Fields, escaped, one_of, section
+from prectr.stream.convert.draft.value_kinds import are_ids_of, are_phrases, are_times, have_no_zone, is_day, words_of
 from prectr.stream.convert.outcome import Unmappable
 from prectr.stream.convert.rows import read_rows
-from prectr.stream.convert.times import to_millis
 
 SAMPLE_ROWS: Final = 500
 """Rows of each input that are sampled."""
 _MAX_SAMPLED_INPUTS: Final = 8
 _ITEM_FIELDS: Final = ("title", "relevance", "price", "category", "brand", "position")
 _CATALOGUE_FIELDS: Final = ("title", "price", "category", "brand")
-_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
-_LEAST_SHARE_OF_PHRASES: Final = 10
-"""One query in ten has several words in any shop; of names of devices, countries or users hardly one does."""
 _NO_CLICKS: Final = "no column looks like clicks; if they are in another file, add a [[click]] for it"
 
-Fields = dict[str, str]
-"""Expressions by the field of a section."""
 Build = Callable[[str], str]
 """Makes an expression with a prefix to its columns: "" over a row, "row." where the row is a part of the scope."""
 
@@ -98,7 +91,7 @@ class _Draft:
         sections.append(self._catalogue_section())
         if self._zone_missing:
             self._unsure.append("times have no zone; UTC is assumed")
-            sections.insert(0, _section("time", {"zone": "UTC"}))
+            sections.insert(0, section("time", {"zone": "UTC"}))
         unused = [column.path for column in self._columns if column.path not in self._used]
         top = [
             f"A mapping of {self._source.name} to events, proposed from the first {self._rows} rows.",
@@ -106,7 +99,7 @@ class _Draft:
             *(f"LOOK: {each}" for each in self._unsure),
             *([f"Columns not used: {', '.join(unused)}"] if unused else []),
         ]
-        comment = "\n".join(f"# {_escaped(line)}" for line in top)
+        comment = "\n".join(f"# {escaped(line)}" for line in top)
         return Draft("\n\n".join([comment, *filter(None, sections)]) + "\n", self._unsure)
 
     # Columns of the sample
@@ -133,7 +126,7 @@ class _Draft:
 
     def _event_column(self) -> Column | None:
         for column in candidates("event", self._columns):
-            words = _words_of(column)
+            words = words_of(column)
             if words & CLICK_WORDS and words & PAGE_WORDS:
                 return self._use(column)
         return None
@@ -161,24 +154,24 @@ class _Draft:
             for column in self._columns
             if column not in named and column.path not in of_clicks and ("time" in column.key or "date" in column.key)
         ]
-        of_times = [column for column in [*named, *others] if _are_times(column.values)]
-        exact = next((column for column in of_times if not all(map(_is_day, column.values))), None)
-        days = next((column for column in of_times if all(map(_is_day, column.values))), None)
+        of_times = [column for column in [*named, *others] if are_times(column.values)]
+        exact = next((column for column in of_times if not all(map(is_day, column.values))), None)
+        days = next((column for column in of_times if all(map(is_day, column.values))), None)
         hours = next((column for column in named if column.key == "time"), None)
         if exact is None and days is not None and hours is not None:
             moments = [f"{day}T{hour}" for day, hour in zip(days.values, hours.values, strict=False)]
-            if _are_times(moments):
-                self._zone_missing = _have_no_zone(moments)
+            if are_times(moments):
+                self._zone_missing = have_no_zone(moments)
                 day, hour = self._use(days).path, self._use(hours).path
                 return lambda prefix: f"join('T', [to_string({prefix}{day}), to_string({prefix}{hour})])"
         column = exact or days
         if column is not None:
-            self._zone_missing = _have_no_zone(column.values)
+            self._zone_missing = have_no_zone(column.values)
             return _path(self._use(column))
         if column is None and not named:
-            column = self._unnamed(lambda column: column.array is None and _are_times(column.values), "a time")
+            column = self._unnamed(lambda column: column.array is None and are_times(column.values), "a time")
             if column is not None:
-                self._zone_missing = _have_no_zone(column.values)
+                self._zone_missing = have_no_zone(column.values)
                 return _path(self._use(column))
         if named and named[0].values:
             example = str(named[0].values[0])[:60]
@@ -190,7 +183,7 @@ class _Draft:
         fields = ("request_id", "user_id", "session_id", "query")
         found = {field: self._scalar(field) for field in fields}
         if found["query"] is None:
-            query = self._unnamed(_are_phrases, "the query")
+            query = self._unnamed(are_phrases, "the query")
             found["query"] = None if query is None else self._use(query)
         head = {field: _path(column) for field, column in found.items() if column is not None}
         if "request_id" not in head and items is not None:
@@ -216,16 +209,16 @@ class _Draft:
         fields = self._array_items(items, keys)
         clicks = self._array_clicks(head, items, keys, fields["item_id"])
         if event is not None:
-            page["when"] = _one_of(event, PAGE_WORDS)
+            page["when"] = one_of(event, PAGE_WORDS)
         if clicks is None:
             clicks = self._click_rows(head, items, fields["item_id"], event)
             if clicks is not None and event is None:
                 page["when"] = items.path
-        sections = [_section("page", page), _section("page.items", {"each": items.list_expression(), **fields})]
+        sections = [section("page", page), section("page.items", {"each": items.list_expression(), **fields})]
         if clicks is None:
             self._unsure.append(_NO_CLICKS)
             return sections
-        return [*sections, _section("[click]", clicks)]
+        return [*sections, section("[click]", clicks)]
 
     def _array_items(self, items: Column, keys: list[Column]) -> Fields:
         """Return the fields of the elements of an array; `keys`: those of the elements, where they are objects."""
@@ -268,7 +261,7 @@ class _Draft:
         ids = next((key.values for key in keys if f"item.{key.path}" == item_id), items.elements)
         known = ids_of(ids)
         named = self._free("clicked")
-        unnamed = None if named else self._unnamed(lambda column: _are_ids_of(column, known), "the clicked item")
+        unnamed = None if named else self._unnamed(lambda column: are_ids_of(column, known), "the clicked item")
         for column in named or ([] if unnamed is None else [unnamed]):
             clicks = self._clicks_of(column, items, item_id, known)
             if clicks is not None:
@@ -287,8 +280,8 @@ class _Draft:
             item_ids = candidates("item_id", objects)
             times = candidates("click_ts", objects) or candidates("ts", objects)
             ts = {"ts": f"item.{times[0].path}"} if times else {}
-            kind = next((each for each in candidates("event", objects) if _words_of(each) & CLICK_WORDS), None)
-            only = {} if kind is None else {"when": _one_of(kind, CLICK_WORDS, "item.")}
+            kind = next((each for each in candidates("event", objects) if words_of(each) & CLICK_WORDS), None)
+            only = {} if kind is None else {"when": one_of(kind, CLICK_WORDS, "item.")}
             clicks = {"each": column.list_expression(), **ts, **only}
             return {**clicks, "item_id": f"item.{item_ids[0].path}"} if item_ids else None
         if all(map(is_flag, values)) and not clicked <= known:
@@ -339,13 +332,13 @@ class _Draft:
         if column is None and event is not None:
             # The clicked items are in the same array as those of a page.
             click = {field: build("row.") for field, build in head.items() if field != "query"}
-            clicked = {"each": items.list_expression(), "when": _one_of(event, CLICK_WORDS, "row.")}
+            clicked = {"each": items.list_expression(), "when": one_of(event, CLICK_WORDS, "row.")}
             return {**click, **clicked, "item_id": item_id}
         if column is None:
             return None
         click = {field: build("") for field, build in head.items() if field != "query"}
         click |= self._click_time(click["ts"])
-        when = _one_of(event, CLICK_WORDS) if event is not None else f"{column.path} && !{items.path}"
+        when = one_of(event, CLICK_WORDS) if event is not None else f"{column.path} && !{items.path}"
         return {**click, "when": when, "item_id": column.path}
 
     # One item to a row
@@ -360,17 +353,17 @@ class _Draft:
         click = {field: text for field, text in page.items() if field != "query"}
         item_id = fields["item_id"].removeprefix("item.")
         if event is not None:
-            page["when"] = _one_of(event, PAGE_WORDS)
-            click |= {"when": _one_of(event, CLICK_WORDS), "item_id": item_id}
+            page["when"] = one_of(event, PAGE_WORDS)
+            click |= {"when": one_of(event, CLICK_WORDS), "item_id": item_id}
         else:
             click |= {"when": self._row_clicked(item_id), "item_id": item_id}
         click |= self._click_time(click["ts"])
         self._unsure.append("a row is one item of its page; rows with the same request_id and user are one page")
-        sections = [_section("page", page), _section("page.items", fields)]
+        sections = [section("page", page), section("page.items", fields)]
         if not click["when"]:
             self._unsure.append(_NO_CLICKS)
             return sections
-        return [*sections, _section("[click]", click)]
+        return [*sections, section("[click]", click)]
 
     def _row_clicked(self, item_id: str) -> str:
         """Return the condition for a click on the item of a row; empty where no column looks like one."""
@@ -432,7 +425,7 @@ class _Draft:
         keys = candidates("item_id", self._catalogue_columns)
         if not keys:
             raise InputError(f"{self._catalogue}: no column looks like an item's id")
-        return _section("catalogue", {"file": str(self._catalogue.resolve()), "key": keys[0].path})
+        return section("catalogue", {"file": str(self._catalogue.resolve()), "key": keys[0].path})
 
 
 def _built_in_source(paths: set[str]) -> str | None:
@@ -444,68 +437,3 @@ def _built_in_source(paths: set[str]) -> str | None:
 
 def _path(column: Column) -> Build:
     return lambda prefix: f"{prefix}{column.path}"
-
-
-def _are_times(values: Sequence[Any]) -> bool:
-    """Return whether most values are times, UTC where they have no zone."""
-    return sum(_is_time(each, datetime.UTC) for each in values) * 2 > len(values)
-
-
-def _are_phrases(column: Column) -> bool:
-    """Return whether values are texts of which some have several words, and none is a time."""
-    texts = [each.strip() for each in column.values if isinstance(each, str)]
-    if column.array is not None or len(texts) < len(column.values) or _are_times(texts):
-        return False
-    return sum(" " in text for text in texts) * _LEAST_SHARE_OF_PHRASES >= len(texts)
-
-
-def _are_ids_of(column: Column, known: set[str]) -> bool:
-    """Return whether all values, or the elements of lists, are ids of items that were shown."""
-    found = ids_of(column.values if column.array is None else column.elements)
-    return bool(found) and found <= known
-
-
-def _is_day(value: Any) -> bool:
-    """Return whether a value is a date without a time of day."""
-    if isinstance(value, str):
-        return _DAY.match(value.strip()) is not None
-    return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
-
-
-def _have_no_zone(values: Sequence[Any]) -> bool:
-    return any(_is_time(each, datetime.UTC) and not _is_time(each, None) for each in values)
-
-
-def _is_time(value: Any, zone: datetime.tzinfo | None) -> bool:
-    try:
-        to_millis(value, "auto", zone)
-    except Unmappable:
-        return False
-    return True
-
-
-def _words_of(event: Column) -> set[str]:
-    return {normalised(str(each)) for each in event.values}
-
-
-def _one_of(event: Column, words: frozenset[str], prefix: str = "") -> str:
-    """Return the condition for an event column to have one of its values that are among the words."""
-    values = dict.fromkeys(str(each) for each in event.values if normalised(str(each)) in words)
-    literals = (value.replace("\\", "\\\\").replace("'", "\\'") for value in values)
-    return " || ".join(f"{prefix}{event.path} == '{literal}'" for literal in literals)
-
-
-def _section(name: str, fields: Fields) -> str:
-    return "\n".join([f"[{name}]", *(f"{field} = {_quoted(text)}" for field, text in fields.items())])
-
-
-def _quoted(text: str) -> str:
-    """Return a TOML string; literal where that saves escapes."""
-    if text.isprintable() and ('"' in text or "\\" in text) and "'" not in text:
-        return f"'{text}'"
-    return '"' + _escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
-
-
-def _escaped(text: str) -> str:
-    """Return a text with the escapes of TOML for characters that are not printable."""
-    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)

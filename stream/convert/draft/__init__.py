@@ -1,0 +1,1 @@
+"""Drafts of mappings: columns are recognised, and a mapping file is written for them."""
