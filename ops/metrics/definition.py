@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -44,3 +44,11 @@ class MetricDefinition:
     def histogram(self) -> HistogramMetricFamily:
         """The histogram, without samples yet."""
         return HistogramMetricFamily(self.name, self.meaning, labels=self.labels)
+
+
+class MetricSection(NamedTuple):
+    """A section of docs/metrics.md. note: text below its table."""
+
+    title: str
+    metrics: tuple[MetricDefinition, ...]
+    note: str

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics import catalogue
+from prectr.ops.metrics.catalogue.ingest import (
+    INGEST_DEAD_LETTERS,
+    INGEST_EVENTS,
+    INGEST_LAG_RECORDS,
+    INGEST_LEFT_OUT,
+    INGEST_RECORDS,
+    INGEST_TIMESTAMP_SECONDS,
+    INGEST_WAITING,
+)
 from prectr.ops.metrics.definition import MetricDefinition
 
 if TYPE_CHECKING:
@@ -14,15 +22,15 @@ if TYPE_CHECKING:
 _Measure: TypeAlias = Callable[["IngestStatus"], float | None]
 
 _MEASURES: Final[tuple[tuple[MetricDefinition, _Measure], ...]] = (
-    (catalogue.INGEST_RECORDS, lambda task: task.records),
-    (catalogue.INGEST_LAG_RECORDS, lambda task: task.lag),
-    (catalogue.INGEST_WAITING, lambda task: float(task.is_waiting)),
-    (catalogue.INGEST_TIMESTAMP_SECONDS, lambda task: None if task.read_time is None else task.read_time / 1000),
+    (INGEST_RECORDS, lambda task: task.records),
+    (INGEST_LAG_RECORDS, lambda task: task.lag),
+    (INGEST_WAITING, lambda task: float(task.is_waiting)),
+    (INGEST_TIMESTAMP_SECONDS, lambda task: None if task.read_time is None else task.read_time / 1000),
 )
 _COUNTS_BY_LABEL: Final[tuple[tuple[MetricDefinition, Callable[["IngestStatus"], dict[str, int]]], ...]] = (
-    (catalogue.INGEST_EVENTS, lambda task: {"page": task.pages, "click": task.clicks}),
-    (catalogue.INGEST_DEAD_LETTERS, lambda task: task.dead_letters),
-    (catalogue.INGEST_LEFT_OUT, lambda task: task.left_out),
+    (INGEST_EVENTS, lambda task: {"page": task.pages, "click": task.clicks}),
+    (INGEST_DEAD_LETTERS, lambda task: task.dead_letters),
+    (INGEST_LEFT_OUT, lambda task: task.left_out),
 )
 
 

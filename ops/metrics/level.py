@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics import catalogue
+from prectr.ops.metrics.catalogue.record_outcomes import AGGREGATED_CLICKS, AGGREGATED_IMPRESSIONS
 from prectr.state.aggregates import LEVELS, LevelCounts
 
 
@@ -15,7 +15,7 @@ def level_metrics(level_counts: Sequence[tuple[Sequence[str], LevelCounts]], lab
         level_counts: pairs of label values and counts, of each part of the queries.
         labels: the names of these labels.
     """
-    for definition, start in ((catalogue.AGGREGATED_IMPRESSIONS, 0), (catalogue.AGGREGATED_CLICKS, len(LEVELS))):
+    for definition, start in ((AGGREGATED_IMPRESSIONS, 0), (AGGREGATED_CLICKS, len(LEVELS))):
         yield definition.metric(
             (
                 ([*values, str(level)], counts[start + index])

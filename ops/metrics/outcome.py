@@ -6,7 +6,14 @@ from typing import TypeAlias
 import msgspec
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics import catalogue
+from prectr.ops.metrics.catalogue.record_outcomes import (
+    CLICKS,
+    DEAD_LETTERS,
+    EVENTS,
+    PAGES,
+    PENDING_CLICKS,
+    PENDING_PAGES,
+)
 from prectr.stream.join.outcomes import Outcomes
 
 Labels: TypeAlias = Sequence[str]
@@ -19,7 +26,7 @@ def outcome_metrics(outcomes: Sequence[tuple[Labels, Outcomes]], labels: Labels)
         outcomes: pairs of label values and counts, of each task or of all tasks.
         labels: the names of these labels.
     """
-    yield catalogue.EVENTS.metric(
+    yield EVENTS.metric(
         (
             ([*values, event_type], count)
             for values, counts in outcomes
@@ -31,16 +38,16 @@ def outcome_metrics(outcomes: Sequence[tuple[Labels, Outcomes]], labels: Labels)
         ),
         [*labels, "type"],
     )
-    yield catalogue.PAGES.metric(
+    yield PAGES.metric(
         _final_outcomes(((values, counts.pages) for values, counts in outcomes), ("received", "open")),
         [*labels, "outcome"],
     )
-    yield catalogue.CLICKS.metric(
+    yield CLICKS.metric(
         _final_outcomes(((values, counts.clicks) for values, counts in outcomes), ("received", "waiting")),
         [*labels, "outcome"],
     )
-    yield catalogue.PENDING_CLICKS.metric(((values, counts.clicks.waiting) for values, counts in outcomes), labels)
-    yield catalogue.PENDING_PAGES.metric(((values, counts.pages.open) for values, counts in outcomes), labels)
+    yield PENDING_CLICKS.metric(((values, counts.clicks.waiting) for values, counts in outcomes), labels)
+    yield PENDING_PAGES.metric(((values, counts.pages.open) for values, counts in outcomes), labels)
 
 
 def dead_letter_metric(counts_by_reason: Iterable[tuple[Labels, Mapping[str, int]]], labels: Labels) -> Metric:
@@ -50,7 +57,7 @@ def dead_letter_metric(counts_by_reason: Iterable[tuple[Labels, Mapping[str, int
         counts_by_reason: pairs of label values and counts, of each task or of all tasks.
         labels: the names of these labels.
     """
-    return catalogue.DEAD_LETTERS.metric(
+    return DEAD_LETTERS.metric(
         (([*values, reason], count) for values, counts in counts_by_reason for reason, count in counts.items()),
         [*labels, "reason"],
     )

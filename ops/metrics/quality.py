@@ -6,33 +6,47 @@ from typing import Final
 from prometheus_client.metrics_core import Metric
 
 from prectr.model.quality.sketch import QualitySketch
-from prectr.ops.metrics import catalogue
+from prectr.ops.metrics.catalogue.model_quality import (
+    AUC,
+    CALIBRATION_RATIO,
+    GAUC,
+    GAUC_WEIGHT,
+    GAUC_WEIGHTED,
+    LOG_LOSS,
+    LOG_LOSS_NATS,
+    NORMALIZED_ENTROPY,
+    PREDICTED_CLICKS,
+    SCORED_CLICKS,
+    SCORED_IMPRESSIONS,
+    SCORED_PAGES,
+)
+from prectr.ops.metrics.catalogue.training import TRAINED_PAGES
 from prectr.ops.metrics.definition import MetricDefinition
 
 WHOLE_RUN: Final = "run"
 """The value of the label `window` for everything since the start of the run."""
 
 _GAUGES: Final[tuple[tuple[MetricDefinition, Callable[[QualitySketch], float | None]], ...]] = (
-    (catalogue.AUC, lambda sketch: sketch.auc),
-    (catalogue.GAUC, lambda sketch: sketch.gauc),
-    (catalogue.LOG_LOSS, lambda sketch: sketch.log_loss),
-    (catalogue.NORMALIZED_ENTROPY, lambda sketch: sketch.normalized_entropy),
-    (catalogue.CALIBRATION_RATIO, lambda sketch: sketch.calibration),
+    (AUC, lambda sketch: sketch.auc),
+    (GAUC, lambda sketch: sketch.gauc),
+    (LOG_LOSS, lambda sketch: sketch.log_loss),
+    (NORMALIZED_ENTROPY, lambda sketch: sketch.normalized_entropy),
+    (CALIBRATION_RATIO, lambda sketch: sketch.calibration),
 )
 _COUNTERS: Final[tuple[tuple[MetricDefinition, Callable[[QualitySketch], float]], ...]] = (
-    (catalogue.SCORED_PAGES, lambda sketch: sketch.pages),
-    (catalogue.SCORED_IMPRESSIONS, lambda sketch: sketch.impressions),
-    (catalogue.SCORED_CLICKS, lambda sketch: sketch.clicks),
-    (catalogue.PREDICTED_CLICKS, lambda sketch: sketch.predicted),
-    (catalogue.LOG_LOSS_NATS, lambda sketch: sketch.loss),
-    (catalogue.GAUC_WEIGHTED, lambda sketch: sketch.gauc_sum),
-    (catalogue.GAUC_WEIGHT, lambda sketch: sketch.gauc_weight),
+    (SCORED_PAGES, lambda sketch: sketch.pages),
+    (SCORED_IMPRESSIONS, lambda sketch: sketch.impressions),
+    (SCORED_CLICKS, lambda sketch: sketch.clicks),
+    (PREDICTED_CLICKS, lambda sketch: sketch.predicted),
+    (LOG_LOSS_NATS, lambda sketch: sketch.loss),
+    (GAUC_WEIGHTED, lambda sketch: sketch.gauc_sum),
+    (GAUC_WEIGHT, lambda sketch: sketch.gauc_weight),
 )
 
 
 def trained_pages_metric(pages: Mapping[str, int]) -> Metric:
     """Pages that each model has trained on. pages: by model."""
-    return catalogue.TRAINED_PAGES.metric(([model], count) for model, count in pages.items())
+    return TRAINED_PAGES.metric(([model], count) for model, count in pages.items())
 
 
 def quality_metrics(

@@ -7,7 +7,11 @@ import msgspec
 from prometheus_client.metrics_core import Metric
 
 from prectr.model.quality.sketch import QualitySketch
-from prectr.ops.metrics import catalogue
+from prectr.ops.metrics.catalogue.progress_and_lag import (
+    LATE_RECORDS,
+    LOW_WATERMARK_TIMESTAMP_SECONDS,
+    WATERMARK_LAG_SECONDS,
+)
 from prectr.ops.metrics.exporter import LOOPBACK, Exporter
 from prectr.ops.metrics.level import level_metrics
 from prectr.ops.metrics.outcome import dead_letter_metric, outcome_metrics
@@ -72,13 +76,13 @@ def _pipeline_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
     yield from level_metrics(
         [] if snapshot.level_counts is None else [(["aggregate"], snapshot.level_counts)], ["stage"]
     )
-    yield catalogue.LATE_RECORDS.value(snapshot.late_records)
+    yield LATE_RECORDS.value(snapshot.late_records)
 
 
 def _progress_metrics(snapshot: ReplaySnapshot) -> Iterator[Metric]:
-    yield catalogue.WATERMARK_LAG_SECONDS.metric(
+    yield WATERMARK_LAG_SECONDS.metric(
         ([task.stage, str(task.partition)], task.watermark_lag_seconds) for task in snapshot.partitions
     )
     if snapshot.low_watermark_ms is not None:
-        yield catalogue.LOW_WATERMARK_TIMESTAMP_SECONDS.value(snapshot.low_watermark_ms / 1000)
+        yield LOW_WATERMARK_TIMESTAMP_SECONDS.value(snapshot.low_watermark_ms / 1000)
     yield trained_pages_metric(snapshot.pages_trained)

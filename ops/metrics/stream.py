@@ -7,7 +7,34 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from prometheus_client.metrics_core import Metric
 
-from prectr.ops.metrics import catalogue
+from prectr.ops.metrics.catalogue.progress_and_lag import (
+    CONSUMER_LAG_RECORDS,
+    EMITTED_RECORDS,
+    MICROBATCH_RECORDS,
+    MICROBATCH_SECONDS,
+    TASK_OFFSET,
+    TRANSACTION_SECONDS,
+    WATERMARK_LAG_SECONDS,
+    WATERMARK_TIMESTAMP_SECONDS,
+)
+from prectr.ops.metrics.catalogue.record_outcomes import FUTURE_EVENT_LEAD_SECONDS, FUTURE_EVENTS
+from prectr.ops.metrics.catalogue.state_and_snapshots import (
+    RESTORE_REMAINING_RECORDS,
+    RESTORE_SECONDS,
+    RESTORED_RECORDS,
+    SNAPSHOT_AGE_SECONDS,
+    SNAPSHOT_BYTES,
+    SNAPSHOT_FAILURES,
+    SNAPSHOT_SECONDS,
+    SNAPSHOT_UPLOADED_BYTES,
+    SNAPSHOTS_CORRUPT,
+    STORE_BLOCK_CACHE_HITS,
+    STORE_BLOCK_CACHE_MISSES,
+    STORE_BYTES,
+    STORE_KEYS,
+    STORE_MEMORY_BYTES,
+    STORE_WRITE_STALL_SECONDS,
+)
 from prectr.ops.metrics.definition import MetricDefinition
 from prectr.ops.metrics.level import level_metrics
 from prectr.ops.metrics.outcome import dead_letter_metric, outcome_metrics
@@ -33,29 +60,29 @@ def _store_stat(task: "TaskStatus", measure: "Callable[[StoreStats], float]") ->
 
 
 _MEASURES: Final[tuple[tuple[MetricDefinition, _Measure], ...]] = (
-    (catalogue.TASK_OFFSET, lambda task: task.next_offset),
-    (catalogue.CONSUMER_LAG_RECORDS, lambda task: task.lag),
-    (catalogue.WATERMARK_TIMESTAMP_SECONDS, lambda task: None if task.watermark is None else task.watermark / 1000),
-    (catalogue.EMITTED_RECORDS, lambda task: task.emitted),
-    (catalogue.MICROBATCH_RECORDS, lambda task: task.processed_records),
-    (catalogue.RESTORE_REMAINING_RECORDS, lambda task: task.restore_remaining),
-    (catalogue.RESTORE_SECONDS, lambda task: task.restore_seconds),
-    (catalogue.RESTORED_RECORDS, lambda task: task.restored_records),
-    (catalogue.STORE_KEYS, lambda task: _store_stat(task, lambda store: store.keys)),
-    (catalogue.STORE_BYTES, lambda task: _store_stat(task, lambda store: store.size)),
-    (catalogue.STORE_MEMORY_BYTES, lambda task: _store_stat(task, lambda store: store.memory)),
-    (catalogue.STORE_BLOCK_CACHE_HITS, lambda task: _store_stat(task, lambda store: store.cache_hits)),
-    (catalogue.STORE_BLOCK_CACHE_MISSES, lambda task: _store_stat(task, lambda store: store.cache_misses)),
-    (catalogue.STORE_WRITE_STALL_SECONDS, lambda task: _store_stat(task, lambda store: store.stall_seconds)),
-    (catalogue.SNAPSHOT_SECONDS, lambda task: _snapshot_stat(task, lambda snapshot: snapshot.seconds)),
-    (catalogue.SNAPSHOT_BYTES, lambda task: _snapshot_stat(task, lambda snapshot: snapshot.total_bytes)),
-    (catalogue.SNAPSHOT_UPLOADED_BYTES, lambda task: _snapshot_stat(task, lambda snapshot: snapshot.uploaded_bytes)),
-    (catalogue.SNAPSHOT_FAILURES, lambda task: None if task.snapshots is None else task.snapshots.failures),
-    (catalogue.SNAPSHOTS_CORRUPT, lambda task: None if task.snapshots is None else task.snapshots.corrupt_count),
+    (TASK_OFFSET, lambda task: task.next_offset),
+    (CONSUMER_LAG_RECORDS, lambda task: task.lag),
+    (WATERMARK_TIMESTAMP_SECONDS, lambda task: None if task.watermark is None else task.watermark / 1000),
+    (EMITTED_RECORDS, lambda task: task.emitted),
+    (MICROBATCH_RECORDS, lambda task: task.processed_records),
+    (RESTORE_REMAINING_RECORDS, lambda task: task.restore_remaining),
+    (RESTORE_SECONDS, lambda task: task.restore_seconds),
+    (RESTORED_RECORDS, lambda task: task.restored_records),
+    (STORE_KEYS, lambda task: _store_stat(task, lambda store: store.keys)),
+    (STORE_BYTES, lambda task: _store_stat(task, lambda store: store.size)),
+    (STORE_MEMORY_BYTES, lambda task: _store_stat(task, lambda store: store.memory)),
+    (STORE_BLOCK_CACHE_HITS, lambda task: _store_stat(task, lambda store: store.cache_hits)),
+    (STORE_BLOCK_CACHE_MISSES, lambda task: _store_stat(task, lambda store: store.cache_misses)),
+    (STORE_WRITE_STALL_SECONDS, lambda task: _store_stat(task, lambda store: store.stall_seconds)),
+    (SNAPSHOT_SECONDS, lambda task: _snapshot_stat(task, lambda snapshot: snapshot.seconds)),
+    (SNAPSHOT_BYTES, lambda task: _snapshot_stat(task, lambda snapshot: snapshot.total_bytes)),
+    (SNAPSHOT_UPLOADED_BYTES, lambda task: _snapshot_stat(task, lambda snapshot: snapshot.uploaded_bytes)),
+    (SNAPSHOT_FAILURES, lambda task: None if task.snapshots is None else task.snapshots.failures),
+    (SNAPSHOTS_CORRUPT, lambda task: None if task.snapshots is None else task.snapshots.corrupt_count),
 )
 _HISTOGRAMS: Final[tuple[tuple[MetricDefinition, Callable[["TaskStatus"], DurationBuckets]], ...]] = (
-    (catalogue.MICROBATCH_SECONDS, lambda task: task.batch_durations),
-    (catalogue.TRANSACTION_SECONDS, lambda task: task.commit_durations),
+    (MICROBATCH_SECONDS, lambda task: task.batch_durations),
+    (TRANSACTION_SECONDS, lambda task: task.commit_durations),
 )
 
 
@@ -75,7 +102,7 @@ def stream_metrics(tasks: Sequence["TaskStatus"], clock: Callable[[], float] = t
             family.add_metric(_labels(task), _buckets(durations), durations.total_seconds)
         yield family
     now = clock()
-    yield catalogue.SNAPSHOT_AGE_SECONDS.metric(
+    yield SNAPSHOT_AGE_SECONDS.metric(
         # Not negative if the clock was set back.
         (_labels(task), _snapshot_stat(task, lambda snapshot: max(0.0, now - (snapshot.created_at or now))))
         for task in tasks
@@ -87,10 +114,8 @@ def stream_metrics(tasks: Sequence["TaskStatus"], clock: Callable[[], float] = t
     )
     yield dead_letter_metric(_dead_letter_counts(counted), _TASK_LABELS)
     joins = [(task, counts) for task, counts in counted if counts.outcomes is not None]
-    yield catalogue.FUTURE_EVENTS.metric((_labels(task), counts.future_events) for task, counts in joins)
-    yield catalogue.FUTURE_EVENT_LEAD_SECONDS.metric(
-        (_labels(task), counts.future_event_lead / 1000) for task, counts in joins
-    )
+    yield FUTURE_EVENTS.metric((_labels(task), counts.future_events) for task, counts in joins)
+    yield FUTURE_EVENT_LEAD_SECONDS.metric((_labels(task), counts.future_event_lead / 1000) for task, counts in joins)
     yield from level_metrics(
         [(_labels(task), counts.level_counts) for task, counts in counted if counts.level_counts], _TASK_LABELS
     )
@@ -110,7 +135,7 @@ def _dead_letter_counts(
 
 def _watermark_lag_metric(tasks: Sequence["TaskStatus"]) -> Metric:
     latest = max((task.counts.max_watermark for task in tasks if task.counts is not None), default=0)
-    return catalogue.WATERMARK_LAG_SECONDS.metric(
+    return WATERMARK_LAG_SECONDS.metric(
         # The watermark of a task may be newer than the counts of its last commit.
         (_labels(task), None if task.watermark is None else max(0.0, (latest - task.watermark) / 1000))
         for task in tasks

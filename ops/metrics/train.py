@@ -11,7 +11,23 @@ from prometheus_client.metrics_core import Metric
 
 from prectr.model.models.prectr.components import components_of
 from prectr.model.quality.sketch import QualitySketch
-from prectr.ops.metrics import catalogue
+from prectr.ops.metrics.catalogue.progress_and_lag import CONSUMER_LAG_RECORDS, LATE_RECORDS
+from prectr.ops.metrics.catalogue.training import (
+    CHECKPOINT_AGE_SECONDS,
+    DEVICE_IDLE_RATIO,
+    GRADIENT_NORM,
+    HARD_NEGATIVES,
+    LEARNING_RATE,
+    LOSS_NATS,
+    LOSS_NOT_FINITE,
+    MARGIN_VIOLATIONS,
+    MODEL_STALENESS_SECONDS,
+    QUALITY_WINDOWS_DROPPED,
+    QUALITY_WINDOWS_PUBLISHED,
+    TRAIN_SECONDS,
+    TRAINED_BATCHES,
+    TRAINED_IMPRESSIONS,
+)
 from prectr.ops.metrics.definition import MetricDefinition
 from prectr.ops.metrics.quality import quality_metrics, trained_pages_metric
 from prectr.ops.training.evaluated_sinks import EvaluatedSink
@@ -157,22 +173,22 @@ def _model_status(trainer: "InstrumentedTrainer") -> ModelTrainingStatus:
 
 
 _MODEL_MEASURES: Final[tuple[tuple[MetricDefinition, Callable[[ModelTrainingStatus], float | None]], ...]] = (
-    (catalogue.TRAINED_BATCHES, lambda model: model.batches),
-    (catalogue.TRAINED_IMPRESSIONS, lambda model: model.impressions),
-    (catalogue.HARD_NEGATIVES, lambda model: model.hard_negatives),
-    (catalogue.MARGIN_VIOLATIONS, lambda model: model.margin_violations),
-    (catalogue.GRADIENT_NORM, lambda model: model.gradient_norm),
+    (TRAINED_BATCHES, lambda model: model.batches),
+    (TRAINED_IMPRESSIONS, lambda model: model.impressions),
+    (HARD_NEGATIVES, lambda model: model.hard_negatives),
+    (MARGIN_VIOLATIONS, lambda model: model.margin_violations),
+    (GRADIENT_NORM, lambda model: model.gradient_norm),
 )
 
 
 def train_metrics(snapshot: TrainSnapshot, clock: Callable[[], float] = time.time) -> Iterator[Metric]:
     """The metrics of a trainer. clock: returns seconds since the epoch."""
     yield trained_pages_metric(snapshot.pages_trained)
-    yield catalogue.LATE_RECORDS.value(snapshot.late_records)
+    yield LATE_RECORDS.value(snapshot.late_records)
     if snapshot.checkpoint_time is not None:
         # Not negative if the clock was set back.
-        yield catalogue.CHECKPOINT_AGE_SECONDS.value(max(0.0, clock() - snapshot.checkpoint_time))
-    yield catalogue.LOSS_NOT_FINITE.value(float(snapshot.loss_not_finite))
+        yield CHECKPOINT_AGE_SECONDS.value(max(0.0, clock() - snapshot.checkpoint_time))
+    yield LOSS_NOT_FINITE.value(float(snapshot.loss_not_finite))
     if snapshot.status is not None:
         yield from _status_metrics(snapshot.status)
         yield from _model_metrics(snapshot.status)
@@ -186,28 +202,26 @@ def _status_metrics(status: TrainerStatus) -> Iterator[Metric]:
         for name, model in status.models.items()
         for phase, seconds in model.phase_seconds.items()
     ]
-    yield catalogue.TRAIN_SECONDS.metric([*phases, (["", "wait"], status.wait_seconds)])
+    yield TRAIN_SECONDS.metric([*phases, (["", "wait"], status.wait_seconds)])
     if status.idle_ratio is not None:
-        yield catalogue.DEVICE_IDLE_RATIO.value(status.idle_ratio)
-    yield catalogue.CONSUMER_LAG_RECORDS.metric(
-        (["train", str(partition)], lag) for partition, lag in enumerate(status.lag)
-    )
-    yield catalogue.QUALITY_WINDOWS_PUBLISHED.value(status.published_windows)
-    yield catalogue.QUALITY_WINDOWS_DROPPED.value(status.dropped_windows)
+        yield DEVICE_IDLE_RATIO.value(status.idle_ratio)
+    yield CONSUMER_LAG_RECORDS.metric((["train", str(partition)], lag) for partition, lag in enumerate(status.lag))
+    yield QUALITY_WINDOWS_PUBLISHED.value(status.published_windows)
+    yield QUALITY_WINDOWS_DROPPED.value(status.dropped_windows)
 
 
 def _model_metrics(status: TrainerStatus) -> Iterator[Metric]:
     """The metrics of each model."""
     models = status.models
-    yield catalogue.LOSS_NATS.metric(
+    yield LOSS_NATS.metric(
         ([name, loss], value) for name, model in models.items() for loss, value in model.losses.items()
     )
-    yield catalogue.LEARNING_RATE.metric(
+    yield LEARNING_RATE.metric(
         ([name, group], rate) for name, model in models.items() for group, rate in model.learning_rates.items()
     )
     for definition, measure in _MODEL_MEASURES:
         yield definition.metric(([name], measure(model)) for name, model in models.items())
-    yield catalogue.MODEL_STALENESS_SECONDS.metric(
+    yield MODEL_STALENESS_SECONDS.metric(
         ([name], _staleness(status.latest_watermark, model.newest_close_time)) for name, model in models.items()
     )
 
