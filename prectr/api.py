@@ -85,7 +85,7 @@ def replay(
 
 
 def check(files: AnyPath | Sequence[AnyPath], *, config: AnyPath | None = None, **settings: object) -> CheckReport:
-    """Read a log once and say what a replay would meet, without one.
+    """Validate a log before a replay.
 
         >>> report = prectr.check("log.jsonl.gz", attribution_window="5m")
         >>> for finding in report.findings:

@@ -10,8 +10,9 @@ class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A custom feature that a model reads.
 
     values: items, or pages, that have it. missing: those that do not, from the start of the log on. least, greatest:
-    of a number. worth: rise of the log loss, nats per impression, if its values are exchanged (`FeatureWorth`);
-    worth_error: its standard error; worth_impressions: those that it was measured on. Null where not measured.
+    of a number. importance: rise of the log loss, nats per impression, if its values are permuted
+    (`PermutationImportance`); importance_error: its standard error; importance_impressions: those that it was measured
+    on. Null where not measured.
     """
 
     source: Source
@@ -21,9 +22,9 @@ class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
     missing: int
     least: float | None
     greatest: float | None
-    worth: float | None
-    worth_error: float | None
-    worth_impressions: int
+    importance: float | None
+    importance_error: float | None
+    importance_impressions: int
 
 
 class FeaturesSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from prectr.model.quality.counterfactual.reranking import RerankingState
 from prectr.model.quality.quality import QualityState
 from prectr.model.quality.query_losses import QueryLoss
 from prectr.model.quality.resamples import ResamplesState
-from prectr.model.training.feature_worth import FeatureWorthState
+from prectr.model.training.permutation_importance import PermutationImportanceState
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.identity import config_diff
 from prectr.stream.records import Example
@@ -57,7 +57,7 @@ class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
     query_losses: dict[str, QueryLoss]
     reranking: RerankingState
     features: FeatureSlotsState
-    feature_worth: FeatureWorthState
+    permutation_importance: PermutationImportanceState
     newest: tuple[Example, ...] = ()
     """The newest pages trained on; empty for models that do not infer levels."""
 

@@ -38,7 +38,7 @@ from prectr.model.quality.resamples import Resamples
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
-from prectr.model.training.feature_worth import FeatureWorth, summarise_features
+from prectr.model.training.permutation_importance import PermutationImportance, summarise_features
 from prectr.state.errors import CheckpointError, Remedy, TrainingError
 from prectr.state.setting import check_config
 from prectr.stream.records import Example
@@ -113,7 +113,7 @@ class Trainer:
         self._prior_rates = PriorRates(config.prior_rates_size, config.smoothing)
         self._feature_encoder = FeatureEncoder()
         self._slots = FeatureSlots(config)
-        self._feature_worth = FeatureWorth(config.seed)
+        self._permutation_importance = PermutationImportance(config.seed)
         self._open_batch: list[Example] = []
         self._newest_pages: list[Example] = []
 
@@ -156,8 +156,8 @@ class Trainer:
         return (self._newest_pages, self.explain(self._newest_pages, None)) if self._newest_pages else None
 
     def features_summary(self) -> FeaturesSummary:
-        """The custom features read so far, and what each is worth."""
-        return summarise_features(self._slots.state, self._feature_worth)
+        """The custom features read so far, and the importance of each."""
+        return summarise_features(self._slots.state, self._permutation_importance)
 
     def save(self, folder: Path) -> None:
         """Write all state into the empty `folder`, which the caller syncs and renames into place."""
@@ -170,7 +170,7 @@ class Trainer:
             query_losses=self.query_losses.state(),
             reranking=self.reranking.state(),
             features=self._slots.state,
-            feature_worth=self._feature_worth.state,
+            permutation_importance=self._permutation_importance.state,
             newest=tuple(self._newest_pages),
         )
         tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.training_state().items()}
@@ -205,7 +205,7 @@ class Trainer:
         self.query_losses = QueryLosses(saved.progress.query_losses)
         self.reranking = Reranking(saved.progress.reranking)
         self._slots.load_state(saved.progress.features)
-        self._feature_worth = FeatureWorth(self.config.seed, saved.progress.feature_worth)
+        self._permutation_importance = PermutationImportance(self.config.seed, saved.progress.permutation_importance)
         self._open_batch = list(saved.progress.open_batch)
         self._newest_pages = list(saved.progress.newest)
 
@@ -236,7 +236,9 @@ class Trainer:
         self._measure_reranking(own)
         if own is not None and self._on_scores is not None:
             self._on_scores(BatchScores(own.batch, own.logits))
-        self._feature_worth.measure(self.batches, self._open_batch, self._slots.slots, self._encode, self._model.score)
+        self._permutation_importance.measure(
+            self.batches, self._open_batch, self._slots.slots, self._encode, self._model.score
+        )
         self._train_step(own, len(pages.labels))
         self._prior_rates.update(pages.category, pages.levels, pages.labels)
         self._slots.update(

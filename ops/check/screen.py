@@ -36,9 +36,11 @@ def print_check(report: CheckReport, config: PipelineConfig) -> None:
     console.print(table)
     problems = sum(finding.severity == "problem" for finding in report.findings)
     if problems:
-        console.print(Text(f"A replay would go wrong: {problems} problem{'s' * (problems > 1)}.", style="bold red"))
+        console.print(
+            Text(f"The log is not ready to replay: {problems} problem{'s' * (problems > 1)}.", style="bold red")
+        )
     else:
-        console.print(Text("A replay would go right.", style="bold green"))
+        console.print(Text("The log is ready to replay.", style="bold green"))
 
 
 def _rows(report: CheckReport, config: PipelineConfig) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from prectr.state.errors import PrectrError, UsageError
 
 _TABLE: Final = {
     "convert": ("data", "Convert a log of another system (UBI, Metarank, CSV, JSON, Parquet) to events."),
-    "check": ("data", "Say what a replay of a log would meet: invalid events, order, lost clicks, time it takes."),
+    "check": ("data", "Validate a log before a replay: invalid events, order, unmatched clicks, duration."),
     "simulate": ("data", "Write a simulated search log with known click probabilities."),
     "replay": ("pipeline", "Turn a log of pages and clicks into training examples, a ranker and a report."),
     "demo": ("pipeline", "Simulate a log over a real catalogue, replay it with every model, and compare them."),

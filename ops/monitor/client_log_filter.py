@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-from prectr.ops.monitor.consumer_thread import any_left
+from prectr.ops.monitor.consumer_thread import any_abandoned
 
 _MIN_SEVERITY: Final = {
     "aiokafka": logging.WARNING,
@@ -79,8 +79,8 @@ class ClientLogFilter(logging.Handler):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if any_left():
-            # What a thread that was left behind still logs, while the process ends, is expected.
+        if any_abandoned():
+            # What an abandoned thread still logs, while the process ends, is expected.
             return
         for logger in self._loggers:
             logger.removeHandler(self)

@@ -1,7 +1,7 @@
-"""Faust's consumer thread, made so that it can be left behind.
+"""Faust's consumer thread, made so that it can be abandoned.
 
 Faust runs its Kafka client in a thread with an event loop of its own and, to stop, waits for that thread without a
-limit: while the broker is away, the client may never end. A thread that has been left stops its loop and ends.
+limit: while the broker is away, the client may never end. A thread that has been abandoned stops its loop and ends.
 """
 
 import sys
@@ -13,16 +13,16 @@ from typing import Any, Final
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from mode.threads import WorkerThread
 
-_threads: Final["set[LeavableThread]"] = set()
+_threads: Final["set[AbandonableThread]"] = set()
 
 
-class LeavableThread(WorkerThread):
+class AbandonableThread(WorkerThread):
     """A service's thread, for which the process does not wait when it ends."""
 
     def __init__(self, service: Any, **options: Any) -> None:
         super().__init__(service, **options)
         self.daemon = True
-        self.is_left = False
+        self.is_abandoned = False
         """Whether it was told to end without its service."""
         _threads.add(self)
 
@@ -31,12 +31,12 @@ class LeavableThread(WorkerThread):
         try:
             super().run()
         except RuntimeError:
-            if not self.is_left:
+            if not self.is_abandoned:
                 raise
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Stop the thread's event loop; safe to call from any thread, also when it has ended."""
-        self.is_left = True
+        self.is_abandoned = True
         # Coroutines of the stopped loop raise when they are collected, which says nothing.
         sys.unraisablehook = _ignore
         loop = self.service.thread_loop
@@ -46,10 +46,10 @@ class LeavableThread(WorkerThread):
 
 
 @contextmanager
-def left_after(seconds: float) -> Iterator[None]:
+def abandoned_after(seconds: float) -> Iterator[None]:
     """Leave every consumer thread that still runs when this much time has passed within the block."""
-    _threads.difference_update([thread for thread in _threads if not (thread.is_alive() or thread.is_left)])
-    timer = Timer(seconds, _leave_all)
+    _threads.difference_update([thread for thread in _threads if not (thread.is_alive() or thread.is_abandoned)])
+    timer = Timer(seconds, _abandon_all)
     timer.daemon = True
     timer.start()
     try:
@@ -58,21 +58,21 @@ def left_after(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _leave_all() -> None:
+def _abandon_all() -> None:
     for thread in list(_threads):
         if thread.is_alive():
-            thread.leave()
+            thread.abandon()
 
 
-def any_left() -> bool:
-    """Return whether a thread has been left."""
-    return any(thread.is_left for thread in _threads)
+def any_abandoned() -> bool:
+    """Return whether a thread has been abandoned."""
+    return any(thread.is_abandoned for thread in _threads)
 
 
 def _ignore(_: "sys.UnraisableHookArgs") -> None:
     pass
 
 
-def use_leavable_threads() -> None:
+def use_abandonable_threads() -> None:
     """Have Faust make its consumer threads of this kind."""
-    AIOKafkaConsumerThread.Worker = LeavableThread
+    AIOKafkaConsumerThread.Worker = AbandonableThread

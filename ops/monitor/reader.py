@@ -21,7 +21,7 @@ from kafka import TopicPartition
 
 from prectr.model.quality.record import InvalidQualityRecord, decode_record
 from prectr.ops.monitor.client_log_filter import ClientLogFilter
-from prectr.ops.monitor.consumer_thread import left_after, use_leavable_threads
+from prectr.ops.monitor.consumer_thread import abandoned_after, use_abandonable_threads
 from prectr.ops.monitor.credentials import credentials
 from prectr.ops.monitor.current_quality import STATUS_READING, MonitorSnapshot
 from prectr.ops.monitor.data_dir_owner import DataDirOwner, claim
@@ -35,7 +35,7 @@ _UPDATE_INTERVAL: Final = 1.0
 """Minimum seconds between two updates: summing up a day takes some 10 ms."""
 _SLEEP: Final = 0.1
 _STOP_TIMEOUT: Final = 15.0
-_LEAVE_AFTER: Final = 10.0
+_ABANDON_AFTER: Final = 10.0
 """Seconds that Faust's consumer thread has to end when Faust stops."""
 _CANCEL_TIMEOUT: Final = 5.0
 """Seconds that Faust's tasks have to end once they are cancelled. A client without a broker may ignore that."""
@@ -81,7 +81,7 @@ def run_monitor(
         PrectrError: there is no broker or no topic at the start, or Faust does not support a client setting.
     """
     credentials(settings.connection)
-    use_leavable_threads()
+    use_abandonable_threads()
     topic = settings.topics.quality
     identity = describe_topic(settings.connection, topic).topic_id
     topic_info = describe_system(settings.connection, settings.topics).topics[topic]
@@ -323,7 +323,7 @@ async def _stop(app: Any, starting: "asyncio.Task[Any]") -> None:
     """Stop Faust, which may wait without end for an unavailable broker, even when it is cancelled."""
     await _cancel([starting])
     stopping = asyncio.create_task(app.stop())
-    with left_after(_LEAVE_AFTER):
+    with abandoned_after(_ABANDON_AFTER):
         done, _ = await asyncio.wait([stopping], timeout=_STOP_TIMEOUT)
     if not done:
         await _cancel([stopping])

@@ -1,4 +1,4 @@
-"""The section on custom features: how often each is there, and what it is worth to each model."""
+"""The section on custom features: how often each is there, and its importance to each model."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,10 @@ def custom_features(report: Report) -> Markup:
     if not found or not (_features(found[0][1]).read or _features(found[0][1]).ignored):
         return Markup("")
     note = (
-        "What the log brings along in features and context. Missing is the share of items (of pages, for features of "
-        "a page or context) without the value. Worth is by how much the log loss of an impression rises, in nats, if "
-        "the values are exchanged among the items of a page, or among the pages of a batch: measured on some batches "
-        "before they are learned from, ± standard error. A feature that repeats another one, or what the item's id "
-        "already says, is worth little."
+        "Missing is the share of items (of pages, for features of a page or context) without the value. Permutation "
+        "importance is the rise of the log loss of an impression, in nats, if the values are permuted among the items of "
+        "a page, or among the pages of a batch: measured on some batches before they are learned from, ± standard "
+        "error. A feature that repeats another one, or what the item's id already says, has little importance."
     )
     return tag(
         "section",
@@ -34,7 +33,7 @@ def custom_features(report: Report) -> Markup:
 def _table(models: Sequence[tuple[int, ModelReport]]) -> Markup:
     """One row a feature; models read the same ones, since they read the same pages."""
     names = ["of", "kind", "values", "missing", "least", "greatest"]
-    names += [f"worth to {model.model}" for _, model in models]
+    names += [f"importance to {model.model}" for _, model in models]
     head = [tag("th", "feature", scope="col", class_="name"), *(tag("th", name, scope="col") for name in names)]
     rows = []
     for place, feature in enumerate(_features(models[0][1]).read):
@@ -46,18 +45,21 @@ def _table(models: Sequence[tuple[int, ModelReport]]) -> Markup:
             percent(ratio(feature.missing, feature.values + feature.missing)),
             "" if feature.least is None else f"{feature.least:.6g}",
             "" if feature.greatest is None else f"{feature.greatest:.6g}",
-            *(_worth(f"models/{index}/features/read/{place}", _features(model).read[place]) for index, model in models),
+            *(
+                _importance(f"models/{index}/features/read/{place}", _features(model).read[place])
+                for index, model in models
+            ),
         ]
         name = tag("th", tag("bdi", feature.name or "(empty)"), scope="row")
         rows.append(tag("tr", name, *(tag("td", cell) for cell in cells)))
     return tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows))
 
 
-def _worth(path: str, feature: FeatureSummary) -> Markup:
-    shown = stat(f"{path}/worth", fixed(feature.worth, _DECIMALS))
-    if feature.worth_error is None:
+def _importance(path: str, feature: FeatureSummary) -> Markup:
+    shown = stat(f"{path}/importance", fixed(feature.importance, _DECIMALS))
+    if feature.importance_error is None:
         return shown
-    return join(shown, " ± ", stat(f"{path}/worth_error", fixed(feature.worth_error, _DECIMALS)))
+    return join(shown, " ± ", stat(f"{path}/importance_error", fixed(feature.importance_error, _DECIMALS)))
 
 
 def _ignored(features: FeaturesSummary) -> Markup:

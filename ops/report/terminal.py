@@ -48,9 +48,9 @@ def print_report(report: Report, page: Path) -> None:
         _print_line(console, f"warning: {warning}", "bold")
     if report.warnings:
         number = "1 warning" if len(report.warnings) == 1 else f"{len(report.warnings)} warnings"
-        _print_line(console, f"Read with {number}: the figures above may not mean what they seem to")
+        _print_line(console, f"Completed with {number}: treat the figures above with caution")
     else:
-        _print_line(console, "All is well: every record is accounted for, and the clicks found their pages")
+        _print_line(console, "OK: every record is accounted for, and clicks were matched to their pages")
 
 
 def _print_line(console: EscapingConsole, text: str, style: str = "") -> None:

@@ -30,8 +30,8 @@ from prectr.state.setting import fields_of
 from prectr.stream.config import PipelineConfig
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.replay.rejections import RejectionKind
-from prectr.stream.sinks.awaited_scores import AwaitedScores
 from prectr.stream.sinks.example_sink import ExampleSink
+from prectr.stream.sinks.pending_scores import PendingScores
 from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
 
@@ -69,7 +69,7 @@ class EvaluatedSink(ExampleSink, Protocol):
         """The newest trained pages and their explanation; None if relevance is not inferred."""
 
     def features_summary(self) -> FeaturesSummary | None:
-        """The custom features read so far, and their worth; None for the oracle."""
+        """The custom features read so far, and their importance; None for the oracle."""
 
 
 class ReportedRun(Protocol):
@@ -95,7 +95,7 @@ def trainer_configs(config: TrainerConfig, models: Sequence[str]) -> dict[str, T
 
 
 def make_sinks(
-    settings: Settings, models: Sequence[str], truth: Path | None = None, scores: AwaitedScores | None = None
+    settings: Settings, models: Sequence[str], truth: Path | None = None, scores: PendingScores | None = None
 ) -> Mapping[str, EvaluatedSink]:
     """Create a trainer for each model and, if there is a truth, the oracle.
 
@@ -121,7 +121,7 @@ def make_sinks(
     return sinks
 
 
-def _score_recorder(model: str, scores: AwaitedScores) -> "Callable[[BatchScores], None]":
+def _score_recorder(model: str, scores: PendingScores) -> "Callable[[BatchScores], None]":
     """Return a function that hands the scores of the model's batches on."""
     from prectr.model.quality.explanation import sigmoid  # noqa: PLC0415 (it imports torch)
 

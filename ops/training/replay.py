@@ -25,7 +25,7 @@ from prectr.ops.training.evaluated_sinks import (
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.replay.runner import Replay, RunnerOptions
-from prectr.stream.sinks.awaited_scores import AwaitedScores
+from prectr.stream.sinks.pending_scores import PendingScores
 
 LATE_RECORDS: Final = 0
 """In a replay no source is ever idle, so no record can be behind the merged watermark."""
@@ -64,7 +64,7 @@ def run_replay(
     """
     with ExitStack() as stack:
         metrics = None if metrics_port is None else stack.enter_context(serve_metrics(metrics_port))
-        scores = None if options.examples is None else AwaitedScores(models)
+        scores = None if options.examples is None else PendingScores(models)
         sinks = make_sinks(settings, models, truth, scores)
         baselines = Baselines() if sinks else None
         run = Replay(

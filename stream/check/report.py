@@ -15,7 +15,7 @@ class Finding(msgspec.Struct, frozen=True):
     """One thing that is not as it should be.
 
     Attributes:
-        severity: `problem`: a replay would go wrong; `warning`: it would run, but with something lost.
+        severity: `problem`: the log is not ready to replay; `warning`: a replay runs, but loses something.
         subject: which part of the check it is about.
         message: what was found, in one sentence.
         advice: what to do about it.
@@ -75,7 +75,7 @@ class CheckReport(msgspec.Struct, kw_only=True):
     """Everything that a check found.
 
     Attributes:
-        ready: whether a replay would go right: no finding is a problem.
+        ready: whether the log is ready to replay: no finding is a problem.
         read_error: why the rest of the log cannot be read; None if it was read to its end.
         sampled: share of the request ids on which clicks, duplicates and pace were computed; 1: all, exact.
         estimate: None if none was asked for or no page is valid.

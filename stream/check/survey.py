@@ -148,7 +148,7 @@ def survey_log(
     order: Order = "time",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CheckReport:
-    """Read a log once and say what a replay would meet. Memory is bounded; a long log is partly sampled.
+    """Validate a log by reading it once. Memory is bounded; a long log is partly sampled.
 
     Args:
         paths: files, folders or patterns, as for a replay.

@@ -32,9 +32,9 @@ from prectr.stream.replay.run_checkpoint import (
     read_checkpoint,
     restore_stores,
 )
-from prectr.stream.sinks.awaited_scores import AwaitedScores
 from prectr.stream.sinks.example_file import ExampleFile
 from prectr.stream.sinks.example_sink import ExampleSink
+from prectr.stream.sinks.pending_scores import PendingScores
 from prectr.stream.sinks.run_digest import RunDigest
 from prectr.stream.sinks.top_queries import TopQueries
 
@@ -58,7 +58,7 @@ class RunnerOptions:
 
     order: Order = "time"
     examples: Path | None = None
-    scores: AwaitedScores | None = None
+    scores: PendingScores | None = None
     checkpoint_interval: float = 30.0
     restart: bool = False
 
@@ -103,10 +103,10 @@ class Replay:
         self._example_path = options.examples
         self._ignored_fields = IgnoredFields()
         self.top_queries = TopQueries()
-        self._scores = options.scores or AwaitedScores()
+        self._scores = options.scores or PendingScores()
         self._sinks = {**sinks, "top_queries": self.top_queries}
         if options.examples is not None:
-            self._sinks["awaited_scores"] = self._scores
+            self._sinks["pending_scores"] = self._scores
         self.digest = RunDigest()
         self.disorder = Disorder()
         self.lines_read = 0

@@ -1,4 +1,4 @@
-"""`prectr check`: what a replay of a log would meet, before any replay."""
+"""`prectr check`: validates a log before a replay."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,11 +27,11 @@ def check(
     config: ConfigFile = None,
     json: JsonFile = None,
 ) -> None:
-    """Read a log once and say what a replay would meet.
+    """Validate a log before a replay.
 
     Tells which events are valid and why others are not, units and order of time, clicks that find their page by
-    attribution window, visitors, positions, levels, features, and how long a replay will take. Exit code 1 if a
-    replay would go wrong, with what to do about it. A log of more than some 350,000 pages is partly sampled.
+    attribution window, visitors, positions, levels, features, and how long a replay will take. Exit code 1 if the
+    log is not ready to replay, with what to do about it. A log of more than some 350,000 pages is partly sampled.
 
     Example: prectr check logs/ --models prectr-v2,lr --json check.json
     """

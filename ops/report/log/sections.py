@@ -13,7 +13,7 @@ def warnings(report: Report) -> Markup:
     return tag(
         "section",
         tag("h2", "Warnings"),
-        tag("p", "Read these before the figures: they may not mean what they seem to.", class_="note"),
+        tag("p", "Read these warnings first: they put the figures below in doubt.", class_="note"),
         tag("ul", *(tag("li", warning) for warning in report.warnings)),
     )
 

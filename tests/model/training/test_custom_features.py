@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 
 from prectr.model.distributed.process_group import TorchProcessGroup
 from prectr.model.models.registry import MODELS
-from prectr.model.training import feature_worth
+from prectr.model.training import permutation_importance
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.stream.records import Example
 from tests.kit.models.examples import random_examples, small_config
@@ -45,7 +45,7 @@ def _second_half_loss(examples: list[Example], model: str) -> tuple[float, Train
 
 
 def _state(trainer: Trainer) -> bytes:
-    return msgspec.msgpack.encode([trainer._slots.state, trainer._feature_worth.state])
+    return msgspec.msgpack.encode([trainer._slots.state, trainer._permutation_importance.state])
 
 
 @pytest.mark.parametrize("model", ALL)
@@ -56,7 +56,7 @@ def test_a_feature_that_decides_clicks_lowers_the_loss_and_is_worth_most(model: 
     assert loss < blind - 0.1
     summary = trainer.features_summary()
     assert {(each.source, each.name, each.kind) for each in summary.read} == WANTED
-    worth = {each.name: each.worth or 0.0 for each in summary.read}
+    worth = {each.name: each.importance or 0.0 for each in summary.read}
     assert worth["quality"] == max(worth.values())
     assert worth["quality"] > 0.05
     assert max(value for name, value in worth.items() if name != "quality") < 0.03
@@ -87,7 +87,7 @@ def test_a_run_resumed_in_the_middle_equals_one_run_bit_for_bit(model: str, tmp_
     assert resumed.weights_sha256() == undisturbed.weights_sha256()
     assert _state(resumed) == _state(undisturbed)
     assert resumed.quality.state() == undisturbed.quality.state()
-    assert undisturbed._feature_worth.state.samples == 1
+    assert undisturbed._permutation_importance.state.samples == 1
 
 
 @pytest.mark.parametrize("model", ["lr", "wide-deep+", "prectr"])
@@ -108,18 +108,18 @@ def test_ranks_have_the_slots_and_statistics_of_one_process_bit_for_bit(model: s
     assert msgspec.msgpack.encode(together[0]._slots.state) == msgspec.msgpack.encode(alone._slots.state)
     for name, tensor in together[0]._model.weights().items():
         assert np.allclose(tensor.numpy(), alone._model.weights()[name].numpy(), rtol=0, atol=5e-5), name
-    assert together[0]._feature_worth.state.samples == alone._feature_worth.state.samples == 1
+    assert together[0]._permutation_importance.state.samples == alone._permutation_importance.state.samples == 1
     for own, one in zip(together[0].features_summary().read, alone.features_summary().read, strict=True):
-        assert own.worth == pytest.approx(one.worth, abs=1e-5)
+        assert own.importance == pytest.approx(one.importance, abs=1e-5)
 
 
 @pytest.mark.parametrize("model", ALL)
 def test_measuring_the_worth_changes_nothing_that_is_learned(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = _trained(PLANTED[:100], model=model)
-    assert measured._feature_worth.state.samples == 1
-    monkeypatch.setattr(feature_worth, "_is_measured", lambda batch_number: False)
+    assert measured._permutation_importance.state.samples == 1
+    monkeypatch.setattr(permutation_importance, "_is_measured", lambda batch_number: False)
     unmeasured = _trained(PLANTED[:100], model=model)
-    assert unmeasured._feature_worth.state.samples == 0
+    assert unmeasured._permutation_importance.state.samples == 0
     assert unmeasured.weights_sha256() == measured.weights_sha256()
     assert unmeasured.quality.state() == measured.quality.state()
 
@@ -128,9 +128,9 @@ def test_the_worth_is_the_rise_of_the_loss_of_pages_with_exchanged_values(monkey
     """The oracle exchanges the values in the pages themselves; a page of two items is either exchanged or it is not."""
     pages = [example for example in PLANTED if len(example.labels) == 2][:8]
     trainer = _trained(PLANTED[:160], model="wide-deep+")
-    before = trainer._feature_worth.of(_number(trainer, "quality"))
+    before = trainer._permutation_importance.of(_number(trainer, "quality"))
     impressions, rise = before.impressions, before.rise
-    monkeypatch.setattr(feature_worth, "_is_measured", lambda batch_number: True)
+    monkeypatch.setattr(permutation_importance, "_is_measured", lambda batch_number: True)
     exchanged: list[Example] = []
     kept: list[Example] = []
     for page in pages:
@@ -145,7 +145,7 @@ def test_the_worth_is_the_rise_of_the_loss_of_pages_with_exchanged_values(monkey
         exchanged.append(with_features(page, swapped, **context))  # type: ignore[arg-type]
     base, other = ([_losses(trainer, page) for page in side] for side in (kept, exchanged))
     trainer.consume(kept, 0)
-    after = trainer._feature_worth.of(_number(trainer, "quality"))
+    after = trainer._permutation_importance.of(_number(trainer, "quality"))
     possible = {0.0}
     for one, two in zip(base, other, strict=True):
         possible |= {round(total + two - one, 4) for total in possible}

@@ -9,7 +9,7 @@ import pytest
 from mode.threads import ServiceThread
 
 from prectr.ops.monitor import consumer_thread, reader
-from prectr.ops.monitor.consumer_thread import LeavableThread, left_after
+from prectr.ops.monitor.consumer_thread import AbandonableThread, abandoned_after
 
 
 async def _ignores_cancellation() -> None:
@@ -43,7 +43,7 @@ def test_a_task_that_ignores_its_cancellation_does_not_keep_the_loop() -> None:
     assert not background[0].done()
 
 
-def test_an_application_that_never_stops_is_left() -> None:
+def test_an_application_that_never_stops_is_abandoned() -> None:
     async def reading() -> str | None:
         app = SimpleNamespace(stop=_ignores_cancellation)
         starting = asyncio.create_task(_never_starts())
@@ -68,7 +68,7 @@ def test_an_error_while_stopping_does_not_hide_why_reading_ended() -> None:
 class _Endless(ServiceThread):
     """A service whose thread ignores that it is to stop, as a Kafka client can without its broker."""
 
-    Worker = LeavableThread
+    Worker = AbandonableThread
 
     async def _serve(self) -> None:
         assert self._thread_running is not None
@@ -76,16 +76,16 @@ class _Endless(ServiceThread):
         await _ignores_cancellation()
 
 
-def test_a_consumer_thread_that_does_not_end_is_left(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_consumer_thread_that_does_not_end_is_abandoned(capfd: pytest.CaptureFixture[str]) -> None:
     """Its own `stop` blocks the event loop until the thread has ended, so no timeout of the loop can help."""
 
-    async def run() -> LeavableThread:
+    async def run() -> AbandonableThread:
         service = _Endless()
         await service.start()
         thread = service._thread
-        assert isinstance(thread, LeavableThread)
+        assert isinstance(thread, AbandonableThread)
         assert thread.is_alive()
-        with left_after(0.1):
+        with abandoned_after(0.1):
             thread.stop()
         return thread
 
@@ -102,9 +102,9 @@ def test_a_thread_that_has_ended_can_be_left() -> None:
         service = _Endless()
         await service.start()
         thread = service._thread
-        assert isinstance(thread, LeavableThread)
-        thread.leave()
+        assert isinstance(thread, AbandonableThread)
+        thread.abandon()
         thread.join(10)
-        thread.leave()
+        thread.abandon()
 
     asyncio.run(run())

@@ -105,10 +105,10 @@ def test_the_report_counts_each_feature_and_says_what_it_is_worth(made: Path) ->
         assert (read["rating"]["values"], read["rating"]["missing"]) == (rated, len(items) - rated)
         assert (read["rating"]["least"], read["rating"]["greatest"], read["rating"]["kind"]) == (1, 5, "number")
         assert (read["device"]["source"], read["device"]["values"], read["device"]["least"]) == ("context", 200, None)
-        worth = {name: each["worth"] for name, each in read.items()}
+        worth = {name: each["importance"] for name, each in read.items()}
         assert max(worth, key=worth.__getitem__) == "rating"
         assert worth["rating"] > 0.02
-        assert read["rating"]["worth_error"] < worth["rating"]
+        assert read["rating"]["importance_error"] < worth["rating"]
 
 
 def test_the_page_shows_the_figures_of_the_json(made: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_page_shows_the_figures_of_the_json(made: Path) -> None:
     text = (made / "run" / "report.html").read_text()
     assert "<h2>Custom features</h2>" in text
     assert "&lt;b&gt;" in text
-    assert "worth to wide-deep+" in text
+    assert "importance to wide-deep+" in text
     figures = re.findall(r'data-stat="(models/\d/features/[^"]*)">([^<]*)<', text)
     assert len(figures) == 4 + 2 * 4 * 2
     for path, shown in figures:

@@ -84,11 +84,11 @@ def test_pages_and_clicks_in_two_files_are_joined_and_all_is_well(tmp_path: Path
     code, output, _ = replay(tmp_path, pages, clicks)
     assert code == 0
     assert "60 clicks joined" in output
-    assert output.strip().split("\n")[-1].startswith("All is well")
+    assert output.strip().split("\n")[-1].startswith("OK: ")
     code, output, _ = replay(tmp_path, pages, clicks, "--order", "given", "--restart")
     assert code == 0
     assert "read them merged by time (--order time)" in output
-    assert output.strip().split("\n")[-1].startswith("Read with 2 warnings")
+    assert output.strip().split("\n")[-1].startswith("Completed with 2 warnings")
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())
     assert (report["log_order"]["events"], report["log_order"]["behind"]) == (120, 59)
     assert len(report["warnings"]) == 2

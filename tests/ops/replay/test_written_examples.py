@@ -15,7 +15,7 @@ from prectr.ops.settings.loader import load_settings
 from prectr.ops.training.evaluated_sinks import make_sinks
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.replay.runner import Replay, RunnerOptions
-from prectr.stream.sinks.awaited_scores import AwaitedScores
+from prectr.stream.sinks.pending_scores import PendingScores
 from testkit.command import prectr as prectr_command
 from testkit.command import write_log
 from tests.kit.stages.disordered import StopReplay, stop_at_step
@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_writes_the_same(
 
 def opened(log: Path, folder: Path, name: str, interval: float) -> Replay:
     settings = load_settings(None, SETTINGS, overrides_are_flags=False)
-    scores = AwaitedScores(MODELS)
+    scores = PendingScores(MODELS)
     return Replay(
         [str(log)],
         folder / "run",

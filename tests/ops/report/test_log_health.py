@@ -98,13 +98,13 @@ def test_badge_and_last_line_say_whether_all_is_well(
     if healthy:
         assert made.warnings == []
         assert "✓ every record accounted for" in page
-        assert lines[-1].startswith("All is well")
+        assert lines[-1].startswith("OK: ")
     else:
         assert "✗ 1 warning" in page
         assert "✓ every record accounted for" not in page
         assert "34.2 % of the clicks found no page" in page
         assert lines[-2].startswith("warning: 34.2 % of the clicks found no page")
-        assert lines[-1] == "Read with 1 warning: the figures above may not mean what they seem to"
+        assert lines[-1] == "Completed with 1 warning: treat the figures above with caution"
     assert "&lt;b&gt;" in page
     assert any(line.startswith("dead letters: not_json (30)") for line in lines)
     assert "\x1b" not in page + "".join(lines)

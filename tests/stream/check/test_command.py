@@ -24,7 +24,7 @@ def test_a_sound_log_is_told_on_one_screen_with_exit_code_0(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) <= 45
     assert "60 pages, 60 clicks; all lines valid" in done.stdout
-    assert "A replay would go right." in done.stdout
+    assert "The log is ready to replay." in done.stdout
     report = json.loads((tmp_path / "check.json").read_bytes())
     assert report["ready"] is True
     assert report["clicks"]["configured"] == {"window_seconds": 120.0, "joined": 60, "joined_if_sorted": 60}
@@ -40,7 +40,7 @@ def test_an_unsorted_log_ends_with_exit_code_1_and_says_what_to_do(tmp_path: Pat
     assert done.returncode == 1
     assert "60 if it were sorted" in " ".join(done.stdout.split())
     assert "ORDER BY ts" in done.stdout
-    assert "A replay would go wrong: 1 problem." in done.stdout
+    assert "The log is not ready to replay: 1 problem." in done.stdout
     assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "check.json").read_bytes())["ready"] is False
 

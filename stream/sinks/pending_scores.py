@@ -10,7 +10,7 @@ import msgspec
 from prectr.stream.records import Example
 from prectr.stream.sinks.example_line import Scores
 
-_FILE: Final = "awaited.msgpack"
+_FILE: Final = "pending_scores.msgpack"
 
 
 class _State(msgspec.Struct):
@@ -18,7 +18,7 @@ class _State(msgspec.Struct):
     scores: dict[str, list[list[float]]]
 
 
-class AwaitedScores:
+class PendingScores:
     """A sink that holds examples until every model has scored them: at most the open batches of the trainers.
 
     Trainers score every page once, in the total order, so the next scores are always those of the first page that has

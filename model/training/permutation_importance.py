@@ -1,12 +1,12 @@
-"""What a custom feature is worth to a model: by how much the loss rises if its values are exchanged.
+"""The permutation importance of custom features: by how much the loss rises if the values of one are permuted.
 
-Permutation importance (Breiman 2001; Fisher et al. 2019), prequential: measured on some batches, after these have been
-scored and before they are learned from. Values of an item's feature are exchanged within its page, so that each page
-keeps its values; those of a page or context are exchanged among the pages of the batch. Nothing that training reads or
+Breiman 2001; Fisher et al. 2019. Prequential: measured on some batches, after these have been
+scored and before they are learned from. Values of an item's feature are permuted within its page, so that each page
+keeps its values; those of a page or context are permuted among the pages of the batch. Nothing that training reads or
 draws is touched, and with several ranks each measures the same whole batches.
 
-A feature that says the same as another one, or as the item's id, is worth little by this measure: the model reads it
-there.
+A feature that says the same as another one, or as the item's id, has little importance by this measure: the model
+reads it there.
 """
 
 import math
@@ -35,7 +35,7 @@ _MAX_PAGES: Final = 64
 """Pages of a batch that are measured."""
 
 
-class SlotWorth(msgspec.Struct):
+class SlotImportance(msgspec.Struct):
     """Sums over the batches that a feature was measured on, with n impressions and a rise r of the summed loss (nats).
 
     impressions: Σ n. rise: Σ r. squares: Σ r². products: Σ r·n. squared_impressions: Σ n².
@@ -71,24 +71,24 @@ class SlotWorth(msgspec.Struct):
         return math.sqrt(max(spread, 0.0) * self.batches / (self.batches - 1)) / self.impressions
 
 
-class FeatureWorthState(msgspec.Struct):
-    """The state of `FeatureWorth`. samples: batches measured. slots: by number of the slot, as far as measured."""
+class PermutationImportanceState(msgspec.Struct):
+    """State of a `PermutationImportance`. samples: batches measured. slots: by slot number, as far as measured."""
 
     samples: int = 0
-    slots: list[SlotWorth] = []
+    slots: list[SlotImportance] = []
 
 
-class FeatureWorth:
-    """Measures the worth of the features of one trainer."""
+class PermutationImportance:
+    """Measures the importance of the features of one trainer."""
 
-    def __init__(self, seed: int, state: FeatureWorthState | None = None) -> None:
+    def __init__(self, seed: int, state: PermutationImportanceState | None = None) -> None:
         """seed: of the permutations; state: of a checkpoint."""
         self._seed = seed
-        self.state = state or FeatureWorthState()
+        self.state = state or PermutationImportanceState()
 
-    def of(self, slot: int) -> SlotWorth:
-        """The worth of a slot, by its number."""
-        return self.state.slots[slot] if slot < len(self.state.slots) else SlotWorth()
+    def of(self, slot: int) -> SlotImportance:
+        """The importance of a slot, by its number."""
+        return self.state.slots[slot] if slot < len(self.state.slots) else SlotImportance()
 
     def measure(
         self,
@@ -118,7 +118,7 @@ class FeatureWorth:
         for variant, slot in enumerate(chosen, 1):
             batch = _permuted(batch, slot, slots[slot], variant, len(examples), random)
         losses = _log_losses(batch, to_numpy(score(batch))).reshape(-1, impressions).sum(axis=1)
-        self.state.slots += [SlotWorth() for _ in range(len(slots) - len(self.state.slots))]
+        self.state.slots += [SlotImportance() for _ in range(len(slots) - len(self.state.slots))]
         for slot, loss in zip(chosen, losses[1:].tolist(), strict=True):
             self.state.slots[slot].add(impressions, loss - float(losses[0]))
         self.state.samples += 1
@@ -149,18 +149,18 @@ def _log_losses(batch: Batch, logits: Floats) -> Floats:
     return losses
 
 
-def summarise_features(state: FeatureSlotsState, worth: FeatureWorth) -> FeaturesSummary:
-    """Summarise the slots of a trainer, with the worth of each."""
+def summarise_features(state: FeatureSlotsState, importance: PermutationImportance) -> FeaturesSummary:
+    """Summarise the slots of a trainer, with the importance of each."""
     return FeaturesSummary(
         read=[
-            _summary(slot, worth.of(number), state.items if slot.source == "item" else state.pages)
+            _summary(slot, importance.of(number), state.items if slot.source == "item" else state.pages)
             for number, slot in enumerate(state.slots)
         ],
         ignored=state.ignored,
     )
 
 
-def _summary(slot: FeatureSlot, worth: SlotWorth, rows: int) -> FeatureSummary:
+def _summary(slot: FeatureSlot, importance: SlotImportance, rows: int) -> FeatureSummary:
     """rows: items, or pages, seen so far."""
     is_number = slot.kind == "number"
     return FeatureSummary(
@@ -171,7 +171,7 @@ def _summary(slot: FeatureSlot, worth: SlotWorth, rows: int) -> FeatureSummary:
         missing=rows - slot.values,
         least=slot.moments.least if is_number else None,
         greatest=slot.moments.greatest if is_number else None,
-        worth=worth.mean,
-        worth_error=worth.standard_error,
-        worth_impressions=worth.impressions,
+        importance=importance.mean,
+        importance_error=importance.standard_error,
+        importance_impressions=importance.impressions,
     )

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prectr.stream.records import Example
-from prectr.stream.sinks.awaited_scores import AwaitedScores
 from prectr.stream.sinks.example_line import Scores
+from prectr.stream.sinks.pending_scores import PendingScores
 from tests.kit.models.examples import random_examples
 
 PAGES = 12
@@ -30,7 +30,7 @@ def test_every_example_comes_once_in_order_with_the_scores_of_all(
     batches: dict[str, int], steps: list[tuple[int, bool]]
 ) -> None:
     """In each step examples come, each model scores the batches that are full, and perhaps the run restarts."""
-    awaited = AwaitedScores(list(batches))
+    pending = PendingScores(list(batches))
     found: list[tuple[Example, Scores]] = []
     read = 0
     done = dict.fromkeys(batches, 0)
@@ -39,26 +39,26 @@ def test_every_example_comes_once_in_order_with_the_scores_of_all(
         read += len(new)
         for model, size in batches.items():
             while done[model] + size <= read:
-                awaited.add(model, [score(model, number) for number in range(done[model], done[model] + size)])
+                pending.add(model, [score(model, number) for number in range(done[model], done[model] + size)])
                 done[model] += size
-        awaited.consume(new, 0)
-        found += awaited.scored()
+        pending.consume(new, 0)
+        found += pending.scored()
         if restart:
             with TemporaryDirectory() as folder:
-                awaited.save(Path(folder))
-                awaited = AwaitedScores(list(batches))
-                awaited.load(Path(folder))
+                pending.save(Path(folder))
+                pending = PendingScores(list(batches))
+                pending.load(Path(folder))
     complete = min(done.values())
     assert [(example.request_id, scores) for example, scores in found] == [
         (f"r{number}", {model: score(model, number) for model in batches}) for number in range(complete)
     ]
-    assert [(example.request_id, scores) for example, scores in awaited.rest()] == [
+    assert [(example.request_id, scores) for example, scores in pending.rest()] == [
         (f"r{number}", {model: score(model, number) for model in batches if number < done[model]})
         for number in range(complete, read)
     ]
 
 
 def test_without_models_no_example_waits() -> None:
-    awaited = AwaitedScores()
-    awaited.consume(EXAMPLES[:3], 0)
-    assert list(awaited.scored()) == [(example, {}) for example in EXAMPLES[:3]]
+    pending = PendingScores()
+    pending.consume(EXAMPLES[:3], 0)
+    assert list(pending.scored()) == [(example, {}) for example in EXAMPLES[:3]]
