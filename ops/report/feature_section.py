@@ -17,8 +17,8 @@ def custom_features(report: Report) -> Markup:
         return Markup("")
     note = (
         "Missing is the share of items (of pages, for features of a page or context) without the value. Permutation "
-        "importance is the rise of the log loss of an impression, in nats, if the values are permuted among the items of "
-        "a page, or among the pages of a batch: measured on some batches before they are learned from, ± standard "
+        "importance is the rise of the log loss of an impression, in nats, if the values are permuted among the items "
+        "of a page, or among the pages of a batch: measured on some batches before they are learned from, ± standard "
         "error. A feature that repeats another one, or what the item's id already says, has little importance."
     )
     return tag(

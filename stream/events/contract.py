@@ -30,6 +30,7 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Label = Annotated[str, Meta(max_length=MAX_LABEL)]
 Features = Annotated[dict[Label, float | Label], Meta(max_length=MAX_FEATURES)]
 """Numbers are float and finite, also where the log has integers."""
+Action = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL)]
 Context = Annotated[dict[Label, Label], Meta(max_length=MAX_CONTEXT)]
 
 
@@ -69,7 +70,7 @@ class Click(msgspec.Struct, gc=False, omit_defaults=True, tag_field="type", tag=
     user_id: Id
     item_id: Id
     ts: Millis
-    action: Annotated[str, Meta(min_length=1, max_length=MAX_LABEL)] = DEFAULT_ACTION
+    action: Action = DEFAULT_ACTION
 
 
 Event = ResultPage | Click

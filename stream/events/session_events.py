@@ -11,7 +11,7 @@ from msgspec import Meta
 from prectr.stream.events.contract import (
     DEFAULT_ACTION,
     MAX_ITEMS,
-    MAX_LABEL,
+    Action,
     Click,
     Context,
     Event,
@@ -40,7 +40,7 @@ class _SessionClick(msgspec.Struct, gc=False, tag_field="type", tag="click"):
     session_id: Id
     item_id: Id
     ts: Millis
-    action: Annotated[str, Meta(min_length=1, max_length=MAX_LABEL)] = DEFAULT_ACTION
+    action: Action = DEFAULT_ACTION
     user_id: None = None
 
 
