@@ -7,10 +7,12 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
+from prectr.stream.join.event_clock import SETTLING_TURNS
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.ordering.frames import decode_frame
 from testkit.command import write_log
 from tests.kafka.live import Live
+from tests.kit.stages.events import SECOND, T, page
 from tests.oracle.contract import partition_of
 
 Lines = list[bytes]
@@ -37,6 +39,18 @@ def split_in_three(lines: Lines, seed: int) -> list[Lines]:
 def join_parts(folder: Path, parts: Sequence[Lines]) -> Path:
     """Write the parts as one log."""
     return write_log(folder / "whole.jsonl", [line for part in parts for line in part])
+
+
+def settling_pages(partitions: int) -> Lines:
+    """Return pages of two users of each partition in turn, ten minutes before `T`: enough for its clock to settle."""
+    users: dict[int, list[str]] = {partition: [] for partition in range(partitions)}
+    for user in map(str, range(100)):
+        users[partition_of_line(page("r", user, T), partitions)].append(user)
+    return [
+        page(f"settling-{partition}-{turn}", users[partition][turn % 2], T - 600 * SECOND + turn)
+        for turn in range(SETTLING_TURNS)
+        for partition in range(partitions)
+    ]
 
 
 def late_records(live: Live) -> int:

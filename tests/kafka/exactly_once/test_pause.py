@@ -9,7 +9,15 @@ import pytest
 
 from testkit.command import write_log
 from tests.kafka.live import Live, replay_log
-from tests.kafka.parts import Lines, join_parts, late_records, lines_of, partition_of_line, split_in_three
+from tests.kafka.parts import (
+    Lines,
+    join_parts,
+    late_records,
+    lines_of,
+    partition_of_line,
+    settling_pages,
+    split_in_three,
+)
 from tests.kafka.worlds import adversarial, simulated
 from tests.kit.stages.events import SECOND, T, page
 
@@ -70,7 +78,7 @@ def test_a_late_page_that_comes_first_after_a_pause_of_all_keeps_its_order(live:
     """
     users = {partition_of_line(page("r", user, T), live.partitions): user for user in map(str, range(50))}
     times = {0: 100, 1: 60, 2: 100}
-    first = [page(f"a{home}", user, T) for home, user in users.items()]
+    first = settling_pages(live.partitions) + [page(f"a{home}", user, T) for home, user in users.items()]
     second = [page(f"b{home}", user, T + times[home] * SECOND) for home, user in users.items()]
     third = [page("late", users[1], T - 200 * SECOND)]
     third += [page(f"c{home}", user, T + 300 * SECOND) for home, user in users.items()]
@@ -83,10 +91,11 @@ def test_a_late_page_that_comes_first_after_a_pause_of_all_keeps_its_order(live:
 def test_late_records_are_counted_in_the_report(live: Live) -> None:
     """After the idle timeout, other partitions advance past a page that is pending in an idle one."""
     users = {partition_of_line(page("r", user, T), live.partitions): user for user in map(str, range(50))}
+    settling = settling_pages(live.partitions)
     run(
         live,
         [
-            [page(f"a{home}", user, T) for home, user in users.items()],
+            settling + [page(f"a{home}", user, T) for home, user in users.items()],
             [page(f"b{home}", users[home], T + 300 * SECOND) for home in (0, 2)],
         ],
         "--idle-timeout",
@@ -95,5 +104,5 @@ def test_late_records_are_counted_in_the_report(live: Live) -> None:
     live.wait_for_end(live.start_train("--until-end", "--flush"))
     report = json.loads((live.folder / "train" / "report.json").read_bytes())
     assert late_records(live) == 1
-    assert report["pages"] == 5
+    assert report["pages"] == len(settling) + 5
     assert report["late_records"] == 1
