@@ -11,12 +11,14 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from prectr.model.features.hashing import hash_text
+from prectr.model.features.hashing import HashCache
 from prectr.model.quality.scored_pages import ScoredPages
 from prectr.model.quality.sketch import FIXED_POINT_SCALE, Floats, SketchUpdate
 from prectr.stream.records import Example
 
 _MAX_QUERIES: Final = 4_096
+_LOST: Final = 3
+"""The place of `QueryLoss.lost` among its sums."""
 MIN_WORST_PAGES: Final = 20
 """A query needs so many pages with clicked and unclicked items to be among the worst: the AUC of fewer is noise."""
 
@@ -57,7 +59,10 @@ class QueryLosses:
 
     def __init__(self, state: Mapping[str, QueryLoss] | None = None) -> None:
         """Continue from a saved `state`."""
-        self._sums: dict[str, QueryLoss] = dict(state or {})
+        self._sums: dict[str, list[int]] = {
+            query: list(msgspec.structs.astuple(sums)) for query, sums in (state or {}).items()
+        }
+        self._hash = HashCache()
 
     def add(self, pages: ScoredPages, update: SketchUpdate, examples: Sequence[Example]) -> None:
         """Count scored pages.
@@ -67,7 +72,7 @@ class QueryLosses:
             update: their `sketch_update`.
             examples: the same pages, in any order: their queries are named in the report.
         """
-        names = {hash_text(query): query for query in {example.query for example in examples}}
+        names = {self._hash(query): query for query in {example.query for example in examples}}
         lost = np.rint(page_losses(pages) * FIXED_POINT_SCALE).astype(np.int64)
         clicks = np.add.reduceat(pages.labels.astype(np.int64), pages.page_starts[:-1])
         ranked = update.gauc_weight > 0
@@ -78,27 +83,29 @@ class QueryLosses:
         # Sorted, so that what is kept does not depend on the order of the pages.
         for query, row in sorted(zip(map(names.__getitem__, keys.tolist()), sums.tolist(), strict=True)):
             known = self._sums.get(query)
-            values = row if known is None else [a + b for a, b in zip(row, msgspec.structs.astuple(known), strict=True)]
-            self._sums[query] = QueryLoss(*values)
+            if known is None:
+                self._sums[query] = row
+            else:
+                for column, value in enumerate(row):
+                    known[column] += value
         if len(self._sums) >= 2 * _MAX_QUERIES:
-            self._sums = dict(self._by_lost()[:_MAX_QUERIES])
+            kept = sorted(self._sums.items(), key=lambda entry: (-entry[1][_LOST], entry[0]))[:_MAX_QUERIES]
+            self._sums = dict(kept)
 
     def most_lost(self, count: int) -> list[RankedQuery]:
         """The `count` queries with the most lost, in descending order."""
-        return [_ranked(query, sums) for query, sums in self._by_lost()[:count] if sums.lost]
+        by_lost = sorted(self.state().items(), key=lambda entry: (-entry[1].lost, entry[0]))
+        return [_ranked(query, sums) for query, sums in by_lost[:count] if sums.lost]
 
     def worst(self, count: int) -> list[RankedQuery]:
         """The `count` queries with the lowest page AUC, in ascending order, among those with enough ranked pages."""
-        enough = [entry for entry in self._sums.items() if entry[1].ranked >= MIN_WORST_PAGES]
+        enough = [entry for entry in self.state().items() if entry[1].ranked >= MIN_WORST_PAGES]
         enough.sort(key=lambda entry: (entry[1].page_auc / entry[1].ranked, entry[0]))
         return [_ranked(query, sums) for query, sums in enough[:count]]
 
     def state(self) -> dict[str, QueryLoss]:
         """All sums, to be saved."""
-        return dict(self._sums)
-
-    def _by_lost(self) -> list[tuple[str, QueryLoss]]:
-        return sorted(self._sums.items(), key=lambda entry: (-entry[1].lost, entry[0]))
+        return {query: QueryLoss(*sums) for query, sums in self._sums.items()}
 
 
 def page_losses(pages: ScoredPages) -> Floats:

@@ -5,6 +5,8 @@ from itertools import islice
 from os import PathLike
 from typing import Final
 
+import numpy as np
+
 from prectr.state.errors import InputError
 from prectr.stream.check.click_windows import click_report
 from prectr.stream.check.fields import FieldSample
@@ -73,8 +75,9 @@ class Survey:
                 self._add_event(event, self._order.observe(event, partition))
             if times:
                 file.add_times(min(times), max(times))
-                self._file_disorder[run.file].add(times, *limits)
-                self._order.add_times(times)
+                array = np.array(times, dtype=np.int64)
+                self._file_disorder[run.file].add(array, *limits)
+                self._order.add_times(array)
 
     def report(self, batch_pages: int, batch_span: float, read_error: str | None = None) -> CheckReport:
         """Summarise the whole log. batch_span: seconds. read_error: why the rest of it cannot be read."""

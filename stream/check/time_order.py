@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Event
@@ -69,8 +71,8 @@ class TimeOrder:
             self._step_back(watermark + self._lateness - ts)
         return watermark
 
-    def add_times(self, times: Sequence[int]) -> None:
-        """Take in the times of the next events, of all partitions (ms)."""
+    def add_times(self, times: npt.NDArray[np.int64]) -> None:
+        """Take in the times of the next events, of all partitions (int64[events], ms)."""
         self._disorder.add(times, self._lateness, self._skew)
 
     def report(self, ranges: Sequence[tuple[int, int]]) -> OrderReport:

@@ -146,7 +146,8 @@ class EventClock:
         if ts > self._accepted + self._step:
             return self._take_large_step(ts, user_id)
         if ts > self._accepted:
-            self._set_accepted(ts)
+            self._accepted = ts
+            self.watermark = ts - self._lateness
         if self._run:
             self._run.clear()
         self._no_change_until = self._accepted

@@ -114,6 +114,7 @@ class Join:
         rejected: list[RejectedRecord] = []
         clock = self._clock
         observe, on_click, on_page = clock.observe, self._on_click, self._on_page
+        close_page, pop_closed, future_events = self._close_page, self._pending_pages.pop_closed, self._future_events
         for event, line, offset in zip(batch.events, batch.lines, batch.offsets, strict=True):
             if isinstance(event, InvalidEvent):
                 self._count_invalid_event(event)
@@ -122,8 +123,9 @@ class Join:
             is_future = observe(event.ts, event.user_id)
             watermark = clock.watermark
             if watermark >= self._next_timer:
-                rejected += self._expire_future_events()
-                joined_pages += map(self._close_page, self._pending_pages.pop_closed(watermark))
+                if future_events:
+                    rejected += self._expire_future_events()
+                joined_pages += map(close_page, pop_closed(watermark))
                 self._expire_clicks(watermark)
                 self._next_timer = self._earliest_timer()
             pending_id = self._next_pending_id
@@ -296,11 +298,10 @@ class Join:
     # --- timers -------------------------------------------------------------------------------------------------
 
     def _earliest_timer(self) -> int:
-        return min(
-            self._clock.watermark_at(self._future_events.next_expiry),
-            self._pending_pages.next_close,
-            self._pending_clicks.next_expiry,
-        )
+        timer = min(self._pending_pages.next_close, self._pending_clicks.next_expiry)
+        if self._future_events:
+            return min(timer, self._clock.watermark_at(self._future_events.next_expiry))
+        return timer
 
     def _close_page(self, page: PendingPage) -> JoinedPage:
         """Return a closed page, whose labels are final, with its user's state as of the page's ts."""

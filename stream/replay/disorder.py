@@ -1,10 +1,10 @@
 """How far events run backwards in time, in the order in which they are read."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 _CONFIRMATIONS: Final = 8
 """Events beyond the allowed skew, more than those within it meanwhile, after which the log itself has moved on."""
@@ -39,25 +39,27 @@ class Disorder(msgspec.Struct, omit_defaults=True):
         """The share of the events that step back; 0 without events."""
         return self.behind / self.events if self.events else 0.0
 
-    def add(self, times: Sequence[int], allowed_lateness: int, max_skew: int) -> None:
-        """Add the event times of the next valid events; all in ms."""
-        if not times:
+    def add(self, times: npt.NDArray[np.int64], allowed_lateness: int, max_skew: int) -> None:
+        """Add the event times of the next valid events, int64[events]; all in ms."""
+        if not len(times):
             return
         self.events += len(times)
         if self.reached is None:
-            self.reached = times[0]
-        if len(times) < _MIN_NUMPY_EVENTS or not self._add_smooth(times, allowed_lateness, max_skew):
-            for ts in times:
+            self.reached = int(times[0])
+        if len(times) < _MIN_NUMPY_EVENTS or not self._add_smooth(times, self.reached, allowed_lateness, max_skew):
+            for ts in times.tolist():
                 self._add_one(ts, allowed_lateness, max_skew)
 
-    def _add_smooth(self, times: Sequence[int], allowed_lateness: int, max_skew: int) -> bool:
+    def _add_smooth(
+        self, times: npt.NDArray[np.int64], reached_before: int, allowed_lateness: int, max_skew: int
+    ) -> bool:
         """Add events of which none is beyond the allowed skew; returns False, without an effect, if one is."""
-        array = np.array((self.reached, *times), dtype=np.int64)
-        reached = np.maximum.accumulate(array)
-        steps = array[1:] - reached[:-1]
-        if steps.max() > max_skew or steps.min() < -max_skew:
+        reached = np.maximum.accumulate(np.concatenate(([reached_before], times), dtype=np.int64))
+        steps = times - reached[:-1]
+        smallest = steps.min()
+        if smallest < -max_skew or steps.max() > max_skew:
             return False
-        behind = int(np.count_nonzero(steps < -allowed_lateness))
+        behind = int(np.count_nonzero(steps < -allowed_lateness)) if smallest < -allowed_lateness else 0
         self.behind += behind
         self.within += len(times) - behind
         self.ahead = max(0, self.ahead - (len(times) - behind))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from prectr.state.errors import InputError, Remedy, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
@@ -252,19 +254,18 @@ class Replay:
         """Add decoded events to the disorder of their files and of the whole log."""
         limits = self._allowed_lateness, self._max_skew
         if isinstance(offsets, range):
-            times = [event.ts for event in events if not isinstance(event, InvalidEvent)]
+            times = np.array([event.ts for event in events if not isinstance(event, InvalidEvent)], dtype=np.int64)
             self._log.file_of(offsets[0]).disorder.add(times, *limits)
             self.disorder.add(times, *limits)
             return
-        times = []
         by_file: dict[int, list[int]] = {}
         for event, offset in zip(events, offsets, strict=True):
             if not isinstance(event, InvalidEvent):
-                times.append(event.ts)
                 by_file.setdefault(offset >> LINE_BITS, []).append(event.ts)
         for index, own_times in by_file.items():
-            self._log.progress[index].disorder.add(own_times, *limits)
-        self.disorder.add(times, *limits)
+            self._log.progress[index].disorder.add(np.array(own_times, dtype=np.int64), *limits)
+        all_times = [event.ts for event in events if not isinstance(event, InvalidEvent)]
+        self.disorder.add(np.array(all_times, dtype=np.int64), *limits)
 
     def _consume(self, batches: Sequence[ReleasedBatch]) -> None:
         for batch in batches:

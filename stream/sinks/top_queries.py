@@ -23,13 +23,27 @@ class TopQueries:
 
     def consume(self, examples: Sequence[Example], watermark: int) -> None:
         """Count the pages."""
-        totals = self._totals
+        by_query: dict[str, list[Example]] = {}
         for example in examples:
-            counts = count_levels(example.levels, example.labels)
-            previous = totals.get(example.query)
-            totals[example.query] = counts if previous is None else add_counts(previous, counts)
-            if len(totals) >= 2 * _MAX_QUERIES:
-                self._totals = totals = dict(self.top(_MAX_QUERIES))
+            pages = by_query.get(example.query)
+            if pages is None:
+                by_query[example.query] = [example]
+            else:
+                pages.append(example)
+        if len(self._totals) + len(by_query) < 2 * _MAX_QUERIES:
+            for query, pages in by_query.items():
+                self._add(query, pages)
+            return
+        # Page by page, so that what is kept does not depend on how the pages are divided into calls.
+        for example in examples:
+            self._add(example.query, [example])
+            if len(self._totals) >= 2 * _MAX_QUERIES:
+                self._totals = dict(self.top(_MAX_QUERIES))
+
+    def _add(self, query: str, pages: Sequence[Example]) -> None:
+        counts = count_levels(b"".join([page.levels for page in pages]), b"".join([page.labels for page in pages]))
+        previous = self._totals.get(query)
+        self._totals[query] = counts if previous is None else add_counts(previous, counts)
 
     def top(self, count: int) -> list[tuple[str, LevelCounts]]:
         """Return the `count` queries with the most impressions, in descending order; ties by name."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 import pytest
 
 from prectr.stream.replay.disorder import Disorder
@@ -15,7 +16,7 @@ LATENESS, SKEW = 5 * SECOND, HOUR
 def measured(times: Sequence[int], step: int = 1 << 30) -> Disorder:
     disorder = Disorder()
     for start in range(0, len(times), step):
-        disorder.add(times[start : start + step], LATENESS, SKEW)
+        disorder.add(np.array(times[start : start + step], dtype=np.int64), LATENESS, SKEW)
     assert disorder.events == len(times)
     return disorder
 
