@@ -213,12 +213,12 @@ class EventClock:
     def _vote(self, times: list[int], run: UserRun) -> None:
         """Move if the latest users in a row are ahead, or two thirds of all; `times` are theirs, the latest first."""
         near = self._accepted + self._step
-        in_a_row = list(takewhile(lambda time: time > near, times))
-        if len(in_a_row) >= _RUN_USERS:
-            self._move_to(in_a_row, _RUN_USERS)
+        if len(times) >= _RUN_USERS and min(times[:_RUN_USERS]) > near:
+            self._move_to(list(takewhile(lambda time: time > near, times)), _RUN_USERS)
             return
         oldest = self._accepted - _SKEWS_OF_A_VOTE * self._skew
-        times = [time for time in times if time >= oldest]
+        if min(times) < oldest:
+            times = [time for time in times if time >= oldest]
         votes = max(1, _two_thirds(len(times)) - run.moved // (_SKEWS_PER_VOTE * self._skew))
         ahead = sum([time > near for time in times])
         if ahead >= votes and (ahead > 1 or run.moved >= self._skew):

@@ -96,8 +96,14 @@ class LogFiles:
 
 
 def offsets_of(runs: Sequence[Run]) -> Sequence[int]:
-    """Return an offset for each line of these runs, which stands for its file and line; a range if it is one run."""
-    ranges = [range(start := run.file << LINE_BITS | run.first_line, start + run.lines) for run in runs]
+    """Return an offset for each line of these runs, which stands for its file and line; a range if they follow."""
+    ranges: list[range] = []
+    for run in runs:
+        start = run.file << LINE_BITS | run.first_line
+        if ranges and ranges[-1].stop == start:
+            ranges[-1] = range(ranges[-1].start, start + run.lines)
+        else:
+            ranges.append(range(start, start + run.lines))
     return ranges[0] if len(ranges) == 1 else [offset for each in ranges for offset in each]
 
 

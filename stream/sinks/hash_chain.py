@@ -1,6 +1,7 @@
 """A hash chain over a stream of records: equal digests mean equal streams, bit for bit."""
 
 import hashlib
+from collections.abc import Iterable
 
 
 class HashChain:
@@ -12,12 +13,15 @@ class HashChain:
         self.digest = digest
         self.length = length
 
-    def add(self, record: bytes) -> None:
-        """Add the canonical bytes of the next record."""
-        hasher = hashlib.sha256(self.digest)
-        hasher.update(record)
-        self.digest = hasher.digest()
-        self.length += 1
+    def add(self, records: Iterable[bytes]) -> None:
+        """Add the canonical bytes of the next records."""
+        digest, length = self.digest, self.length
+        for record in records:
+            hasher = hashlib.sha256(digest)
+            hasher.update(record)
+            digest = hasher.digest()
+            length += 1
+        self.digest, self.length = digest, length
 
     def hex(self) -> str:
         """Return the digest so far in hexadecimal."""

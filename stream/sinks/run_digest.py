@@ -38,14 +38,16 @@ class RunDigest:
 
     def add(self, examples: Sequence[Example]) -> None:
         """Add the next examples."""
-        add_example, add_aggregates = self.examples.add, self.aggregates.add
-        for example in examples:
-            add_example(_encode(example))
-            add_aggregates(
+        self.examples.add(map(_encode, examples))
+        self.aggregates.add(
+            [
                 _encode((example.user_activity, example.user_stats, example.query_stats, example.query_decayed))
-            )
-            self.impressions += len(example.labels)
-            self.clicks += example.labels.count(1)
+                for example in examples
+            ]
+        )
+        labels = b"".join([example.labels for example in examples])
+        self.impressions += len(labels)
+        self.clicks += labels.count(1)
 
     def state(self) -> RunDigestState:
         """Return the state to store."""

@@ -11,8 +11,8 @@ from prectr.stream.sinks.hash_chain import HashChain
 @given(st.lists(st.binary(max_size=10), max_size=10))
 def test_each_link_is_the_sha256_of_the_one_before_and_the_record(records: list[bytes]) -> None:
     chain, digest = HashChain(), bytes(32)
+    chain.add(records)
     for record in records:
-        chain.add(record)
         digest = hashlib.sha256(digest + record).digest()
     assert chain.hex() == digest.hex()
     assert chain.length == len(records)
@@ -22,20 +22,15 @@ def test_each_link_is_the_sha256_of_the_one_before_and_the_record(records: list[
 def test_a_chain_resumes_from_its_digest(records: list[bytes], data: st.DataObject) -> None:
     whole, first = HashChain(), HashChain()
     at = data.draw(st.integers(0, len(records)))
-    for record in records:
-        whole.add(record)
-    for record in records[:at]:
-        first.add(record)
+    whole.add(records)
+    first.add(records[:at])
     second = HashChain(bytes.fromhex(first.hex()), first.length)
-    for record in records[at:]:
-        second.add(record)
+    second.add(records[at:])
     assert (second.hex(), second.length) == (whole.hex(), whole.length)
 
 
 def test_where_one_record_ends_and_the_next_begins_matters() -> None:
     one, other = HashChain(), HashChain()
-    for record in (b"ab", b"c"):
-        one.add(record)
-    for record in (b"a", b"bc"):
-        other.add(record)
+    one.add((b"ab", b"c"))
+    other.add((b"a", b"bc"))
     assert one.hex() != other.hex()
