@@ -120,6 +120,7 @@ def _log_order(run: Replay) -> LogOrder:
         total.behind,
         total.share if total.events else None,
         [FileOrder(file.path, file.disorder.events, file.disorder.behind) for file in by_disorder],
+        total.ahead,
     )
 
 

@@ -25,7 +25,7 @@ class OrderReport(msgspec.Struct):
         behind: those that step back by more than `allowed_lateness` behind the events read before, as in a report.
         median_ms, p99_ms, largest_ms: how far events step back in their partition, beyond `allowed_lateness`, in ms;
             quantiles are rounded up to a power of two.
-        ahead: events further ahead than `max_clock_skew` that are dead letters as `future_timestamp`.
+        ahead: events more than `max_clock_skew` ahead of the others, as in a report.
         overlapping_files: files that begin before one that is named before them ends; they are merged by time.
     """
 
@@ -53,7 +53,7 @@ class TimeOrder:
         self._lateness = round(config.allowed_lateness * 1000)
         self._skew = round(config.max_clock_skew * 1000)
         self._disorder = Disorder()
-        self._ahead = self._largest = 0
+        self._expired = self._largest = 0
         self._steps: dict[int, int] = {}
         """Number of steps back by the bit length of their size in ms."""
 
@@ -66,7 +66,7 @@ class TimeOrder:
         if is_ahead:
             held.append((clock.next_expiry, ts))
         while held and held[0][0] <= clock.progress:
-            self._ahead += clock.is_ahead(held.popleft()[1])
+            self._expired += clock.is_ahead(held.popleft()[1])
         if ts < watermark:
             self._step_back(watermark + self._lateness - ts)
         return watermark
@@ -86,7 +86,7 @@ class TimeOrder:
             median_ms=median,
             p99_ms=p99,
             largest_ms=self._largest,
-            ahead=self._ahead,
+            ahead=max(self._disorder.ahead, self._expired),
             overlapping_files=overlapping(ranges),
         )
 

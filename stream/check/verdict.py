@@ -15,7 +15,7 @@ WARNING: Final = "warning"
 # report of a replay would warn of.
 _INVALID: Final = (0.001, 0.01)
 _OTHER_UNIT: Final = (0.001, 0.01)
-_AHEAD: Final = (0.0, 0.01)
+_AHEAD: Final = (0.001, 0.01)
 _BEHIND: Final = (0.001, 0.01)
 _LOST: Final = (0.01, 0.05)
 """Of clicks, for one reason: no page, not shown, window or order."""
@@ -122,7 +122,10 @@ def _of_order(report: CheckReport) -> Iterator[Finding]:
         yield Finding(PROBLEM if PROBLEM in severities else WARNING, "order", message, advice)
     severity = None if order.events == 0 else _severity(order.ahead / order.events, _AHEAD)
     if severity is not None:
-        message = f"{order.ahead:,} events are ahead of all others and would be dead letters (future_timestamp)"
+        message = (
+            f"{order.ahead:,} events ({_percent(order.ahead / order.events)}) are more than max_clock_skew ahead of "
+            "the others: dead letters (future_timestamp), or near the end of the log counted with their wrong time"
+        )
         yield Finding(severity, "time", message, "correct the clocks that wrote them")
 
 

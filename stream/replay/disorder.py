@@ -21,16 +21,18 @@ class Disorder(msgspec.Struct, omit_defaults=True):
     Attributes:
         events: valid events.
         behind: of these, events that step back.
+        ahead: of these, events beyond the allowed skew that as many later ones contradict: their clocks are ahead.
         reached: the largest event time so far that is no wrong clock's, in ms.
-        within, ahead, far_behind: events near that time; votes for later and for earlier ones.
+        within, far_ahead, far_behind: events near that time; votes for later and for earlier ones.
         later: the earliest time that the votes for later ones name, in ms.
     """
 
     events: int = 0
     behind: int = 0
+    ahead: int = 0
     reached: int | None = None
     within: int = 0
-    ahead: int = 0
+    far_ahead: int = 0
     far_behind: int = 0
     later: int = 0
 
@@ -61,18 +63,17 @@ class Disorder(msgspec.Struct, omit_defaults=True):
             return False
         behind = int(np.count_nonzero(steps < -allowed_lateness)) if smallest < -allowed_lateness else 0
         self.behind += behind
-        self.within += len(times) - behind
-        self.ahead = max(0, self.ahead - (len(times) - behind))
+        self._confirm(len(times) - behind)
         self.reached = int(reached[-1])
         return True
 
     def _add_one(self, ts: int, allowed_lateness: int, max_skew: int) -> None:
         reached = ts if self.reached is None else self.reached
         if ts > reached + max_skew:
-            self.later = min(ts, self.later) if self.ahead else ts
-            self.ahead += 1
-            if self.ahead >= _CONFIRMATIONS:
-                self.reached, self.ahead, self.within = self.later, 0, self.within + _CONFIRMATIONS
+            self.later = min(ts, self.later) if self.far_ahead else ts
+            self.far_ahead += 1
+            if self.far_ahead >= _CONFIRMATIONS:
+                self.reached, self.far_ahead, self.within = self.later, 0, self.within + _CONFIRMATIONS
         elif ts < reached - allowed_lateness:
             self.behind += 1
             if ts < reached - max_skew:
@@ -80,8 +81,15 @@ class Disorder(msgspec.Struct, omit_defaults=True):
                 if self.far_behind >= _CONFIRMATIONS > self.within:
                     # The first events were those with the wrong clock.
                     self.behind -= self.far_behind
+                    self.ahead += self.within
                     self.reached, self.within, self.far_behind = ts, self.far_behind, 0
         else:
-            self.within += 1
-            self.ahead = max(0, self.ahead - 1)
+            self._confirm(1)
             self.reached = max(reached, ts)
+
+    def _confirm(self, events: int) -> None:
+        """Count events near the time reached; each contradicts one vote for a later one."""
+        self.within += events
+        contradicted = min(self.far_ahead, events)
+        self.far_ahead -= contradicted
+        self.ahead += contradicted

@@ -36,12 +36,14 @@ class LogOrder(msgspec.Struct, frozen=True):
         behind: of these, events that step back by more than `allowed_lateness` behind those read before.
         share: behind / events; null without events.
         files: the 20 files in which most events step back.
+        ahead: events more than `max_clock_skew` ahead of those read before, which as many later ones contradict.
     """
 
     events: int
     behind: int
     share: float | None
     files: list[FileOrder]
+    ahead: int = 0
 
 
 def log_warnings(
@@ -66,7 +68,7 @@ def log_warnings(
             f"{outcomes.records:,}).{most}"
         )
     order_warnings = _order_warnings(order)
-    warnings += order_warnings
+    warnings += order_warnings + _clock_warnings(order)
     warnings += _click_warnings(outcomes, in_order=not order_warnings)
     if late_records:
         warnings.append(
@@ -98,6 +100,16 @@ def kind_sentence(kind: RejectionKind) -> str:
         f"{kind.reason} ({kind.count:,}): {detail}; first {file}:{kind.line}: "
         f"{example[:_EXAMPLE_CHARACTERS] or '(empty line)'}{cut}"
     )
+
+
+def _clock_warnings(order: LogOrder | None) -> list[str]:
+    if order is None or order.ahead <= MAX_REJECTED_SHARE * order.events:
+        return []
+    return [
+        f"Clocks are wrong: {percent(order.ahead / order.events)} of the events are more than max_clock_skew ahead of "
+        f"the others ({order.ahead:,} of {order.events:,}). They are dead letters (future_timestamp), or near the end "
+        "of the log count with their wrong time. Correct the clocks that wrote them."
+    ]
 
 
 def _order_warnings(order: LogOrder | None) -> list[str]:

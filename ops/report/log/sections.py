@@ -71,7 +71,9 @@ def order(report: Report) -> Markup:
         "p",
         stat("log_order/behind", count(found.behind)),
         f" of {count(found.events)} events ({percent(found.share, 2)}) step back by more than allowed_lateness behind "
-        "those read before.",
+        "those read before; ",
+        stat("log_order/ahead", count(found.ahead)),
+        " are more than max_clock_skew ahead of the others.",
         class_="check",
     )
     table = tag("div", tag("table", tag("tbody", *rows)), class_="scroll") if rows else Markup("")

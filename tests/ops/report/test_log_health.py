@@ -56,6 +56,13 @@ def test_time_that_runs_backwards_is_told_with_the_file_and_how_to_sort() -> Non
     assert told(outcomes(), LogOrder(0, 0, None, [])) == ""
 
 
+def test_clocks_that_are_ahead_are_told() -> None:
+    files = IN_ORDER.files
+    text = told(outcomes(), LogOrder(2000, 0, 0.0, files, ahead=21))
+    assert "more than max_clock_skew ahead of the others (21 of 2,000)" in text
+    assert told(outcomes(), LogOrder(2000, 0, 0.0, files, ahead=20)) == ""
+
+
 def test_many_rejected_records_are_told_with_an_example_and_its_place() -> None:
     text = told(outcomes(unreadable=30), rejections=[KIND])
     assert "1.5 % of the records are no valid events (30 of 1,990)" in text

@@ -57,5 +57,23 @@ def test_clicks_after_all_pages_step_back() -> None:
 def test_a_first_event_or_a_few_with_a_wrong_clock_are_not_the_log(step: int, wrong: int) -> None:
     right = [T + n * 30 * SECOND for n in range(400)]
     assert measured([wrong, *right], step).behind <= (wrong > T)
+    assert measured([wrong, *right], step).ahead == (wrong > T)
     few = [ts for n, ts in enumerate(right) for ts in ([wrong] if n % 10 == 5 else []) + [ts]]
     assert measured(few, step).behind == (40 if wrong < T else 0)
+    assert measured(few, step).ahead == (0 if wrong < T else 40)
+
+
+@pytest.mark.parametrize("step", [1, 100, 1 << 30])
+@pytest.mark.parametrize("gap", [30 * SECOND, 5 * HOUR])
+def test_a_quiet_night_before_the_last_events_is_no_wrong_clock(step: int, gap: int) -> None:
+    times = [T + n * gap for n in range(300)]
+    times += [times[-1] + 9 * HOUR + n * SECOND for n in range(5)]
+    assert (measured(times, step).ahead, measured(times, step).behind) == (0, 0)
+
+
+@pytest.mark.parametrize("step", [1, 100, 1 << 30])
+def test_users_in_another_time_zone_are_ahead(step: int) -> None:
+    rng = Random(2)
+    is_ahead = [n > 0 and rng.random() < 0.2 for n in range(1000)]
+    times = [T + n * SECOND + 8 * HOUR * wrong for n, wrong in enumerate(is_ahead)]
+    assert measured(times, step).ahead == pytest.approx(sum(is_ahead), abs=3)
