@@ -70,9 +70,9 @@ _WHY_SPEED: Final = (
 _WHY_DRIFT: Final = (
     "Aggregates at several half-lives and weights of how recent clicks depart from all clicks brought the share from"
     " 65 % to this. The rest is in the weights of ids, which are relearned from the pages of each query: the share"
-    " grows from bin to bin. Tried on seed 100: weights of recent shifts that forget 10 % per batch instead of 4 % (78 %"
-    " for 77 %), and decaying the sums of squared gradients of the per-id weights by 1 to 5 % per step, which raises the"
-    " loss before the change by as much."
+    " grows from bin to bin. Tried on seed 100: weights of recent shifts that forget 10 % per batch instead of 4 %"
+    " (78 % for 77 %), and decaying the sums of squared gradients of the per-id weights by 1 to 5 % per step, which"
+    " raises the loss before the change by as much."
 )
 _WHY_DESCRIBED: Final = "The title is the only text of an item in an event, so models read nothing else."
 
