@@ -11,6 +11,9 @@ from prectr.state.encoding import encode_array
 from prectr.stream.join.pending_clicks import PendingClick
 from prectr.stream.join.pending_pages import PendingPage
 
+_FEW_PAGES: Final = 8
+"""Of so many pending pages, the oldest is searched for one by one."""
+
 HistoryEntry = tuple[int, str, str, bytes]
 """(ts, request_id, item_id, encoded `UserClick`); sorts in the order of the history."""
 
@@ -47,14 +50,16 @@ class UserState:
     def __init__(self, stored: bytes | None) -> None:
         self.entry = StoredUser() if stored is None else _decode(stored)
         self.pending_pages: dict[str, PendingPage] = {}
-        self._page_times: list[tuple[int, str]] = []  # a heap with an entry of every pending page, and of some closed
+        # A heap with an entry of every pending page, and of some closed ones; None while the pending pages are few.
+        self._page_times: list[tuple[int, str]] | None = None
         self.pending_clicks: dict[str, list[PendingClick]] = {}
         self.dirty = False
 
     def add_pending_page(self, page: PendingPage) -> None:
         """Add a page; it is removed from `pending_pages`."""
         self.pending_pages[page.event.request_id] = page
-        heappush(self._page_times, (page.event.ts, page.event.request_id))
+        if self._page_times is not None:
+            heappush(self._page_times, (page.event.ts, page.event.request_id))
 
     def encode(self, watermark: int, dedup_retention: int) -> bytes:
         """Encode the entry, without the page ids closed more than `dedup_retention` ms before the watermark."""
@@ -114,6 +119,11 @@ class UserState:
     def _oldest_pending_time(self) -> int:
         """The ts of the oldest pending page, of which there is at least one."""
         times, pages = self._page_times, self.pending_pages
+        if len(pages) <= _FEW_PAGES:
+            self._page_times = None
+            return min(page.event.ts for page in pages.values())
+        if times is None:
+            times = self._page_times = sorted((page.event.ts, request_id) for request_id, page in pages.items())
         while (page := pages.get(times[0][1])) is None or page.event.ts != times[0][0]:
             heappop(times)
         if len(times) > 2 * len(pages) + 64:
