@@ -166,11 +166,11 @@ class EventClock:
         self.watermark = ts - self._lateness
 
     def _take_large_step(self, ts: int, user_id: str) -> bool:
-        times = list(islice(reversed(self._recent.values()), VOTERS))
         if not self.has_settled:
             if self._has_settled(ts, user_id):
+                times = self._latest_times(VOTERS)
                 self._move_to(times, _two_thirds(len(times)))
-        elif not self.is_ahead(ts) and self._is_sparse(times):
+        elif not self.is_ahead(ts) and self._is_sparse():
             self._set_accepted(ts)
             self._run.clear()
             self._no_change_until = ts
@@ -179,7 +179,7 @@ class EventClock:
             if run.gapless and run.moved >= self._skew // 2:
                 self._move_to([run.latest], 1)
             else:
-                self._vote(times, run)
+                self._vote(run)
         return self.is_ahead(ts)
 
     def _has_settled(self, ts: int, user_id: str) -> bool:
@@ -192,9 +192,13 @@ class EventClock:
             or self._extend_run(ts, user_id).moved >= _SKEWS_PER_VOTE * self._skew
         )
 
-    def _is_sparse(self, times: list[int]) -> bool:
+    def _latest_times(self, users: int) -> list[int]:
+        """Return the last times of so many users, the latest user's first."""
+        return list(islice(reversed(self._recent.values()), users))
+
+    def _is_sparse(self) -> bool:
         """Whether the users are few, or two thirds of the latest ones have not been here just now."""
-        crowd = times[:_CROWD]
+        crowd = self._latest_times(_CROWD)
         here = sum([time >= self._accepted - self._step for time in crowd])
         return len(crowd) < _SMALL_CROWD or here < _two_thirds(len(crowd))
 
@@ -210,13 +214,30 @@ class EventClock:
             run.latest = ts
         return run
 
-    def _vote(self, times: list[int], run: UserRun) -> None:
-        """Move if the latest users in a row are ahead, or two thirds of all; `times` are theirs, the latest first."""
+    def _is_outvoted(self, near: int, oldest: int, run: UserRun) -> bool:
+        """Whether so many users are not ahead that no vote can succeed; most are, long before all are counted."""
+        most = min(len(self._recent), VOTERS) // 3 + run.moved // (_SKEWS_PER_VOTE * self._skew)
+        opposed = 0
+        for count, time in enumerate(islice(reversed(self._recent.values()), VOTERS)):
+            if time > near:
+                if count + 1 >= _RUN_USERS and not opposed:
+                    return False
+            elif time >= oldest:
+                opposed += 1
+                if opposed > most:
+                    return True
+        return False
+
+    def _vote(self, run: UserRun) -> None:
+        """Move if the latest users in a row are ahead, or two thirds of all."""
         near = self._accepted + self._step
+        oldest = self._accepted - _SKEWS_OF_A_VOTE * self._skew
+        if self._is_outvoted(near, oldest, run):
+            return
+        times = self._latest_times(VOTERS)
         if len(times) >= _RUN_USERS and min(times[:_RUN_USERS]) > near:
             self._move_to(list(takewhile(lambda time: time > near, times)), _RUN_USERS)
             return
-        oldest = self._accepted - _SKEWS_OF_A_VOTE * self._skew
         if min(times) < oldest:
             times = [time for time in times if time >= oldest]
         votes = max(1, _two_thirds(len(times)) - run.moved // (_SKEWS_PER_VOTE * self._skew))
