@@ -124,7 +124,7 @@ def _of_order(report: CheckReport) -> Iterator[Finding]:
     if severity is not None:
         message = (
             f"{order.ahead:,} events ({_percent(order.ahead / order.events)}) are more than max_clock_skew ahead of "
-            "the others: dead letters (future_timestamp), or near the end of the log counted with their wrong time"
+            "the others: dead letters (future_timestamp), or near the end of the log kept with their wrong time"
         )
         yield Finding(severity, "time", message, "correct the clocks that wrote them")
 

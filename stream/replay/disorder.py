@@ -21,7 +21,7 @@ class Disorder(msgspec.Struct, omit_defaults=True):
     Attributes:
         events: valid events.
         behind: of these, events that step back.
-        ahead: of these, events beyond the allowed skew that as many later ones contradict: their clocks are ahead.
+        ahead: of these, events with clock skew: beyond the allowed one, and contradicted by as many later events.
         reached: the largest event time so far that is no wrong clock's, in ms.
         within, far_ahead, far_behind: events near that time; votes for later and for earlier ones.
         later: the earliest time that the votes for later ones name, in ms.

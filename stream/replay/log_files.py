@@ -96,7 +96,7 @@ class LogFiles:
 
 
 def offsets_of(runs: Sequence[Run]) -> Sequence[int]:
-    """Return an offset for each line of these runs, which stands for its file and line; a range if they follow."""
+    """Return an offset for each line of these runs, by which its file and line are known; a range if consecutive."""
     ranges: list[range] = []
     for run in runs:
         start = run.file << LINE_BITS | run.first_line

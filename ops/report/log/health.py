@@ -36,7 +36,7 @@ class LogOrder(msgspec.Struct, frozen=True):
         behind: of these, events that step back by more than `allowed_lateness` behind those read before.
         share: behind / events; null without events.
         files: the 20 files in which most events step back.
-        ahead: events more than `max_clock_skew` ahead of those read before, which as many later ones contradict.
+        ahead: events more than `max_clock_skew` ahead of those read before, contradicted by as many later ones.
     """
 
     events: int
@@ -106,9 +106,9 @@ def _clock_warnings(order: LogOrder | None) -> list[str]:
     if order is None or order.ahead <= MAX_REJECTED_SHARE * order.events:
         return []
     return [
-        f"Clocks are wrong: {percent(order.ahead / order.events)} of the events are more than max_clock_skew ahead of "
+        f"Clock skew: {percent(order.ahead / order.events)} of the events are more than max_clock_skew ahead of "
         f"the others ({order.ahead:,} of {order.events:,}). They are dead letters (future_timestamp), or near the end "
-        "of the log count with their wrong time. Correct the clocks that wrote them."
+        "of the log keep their wrong time. Correct the clocks that wrote them."
     ]
 
 
