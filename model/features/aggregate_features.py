@@ -38,10 +38,10 @@ def rate_features(batch: Batch) -> NDArray[np.float32]:
     user = log_odds(rates.user) - parent
     level_weights = batch.level_weights
     features = [
-        (level_weights * query).sum(axis=1),
-        (level_weights * user).sum(axis=1),
+        _sum_levels(level_weights * query),
+        _sum_levels(level_weights * user),
         np.log1p(batch.user_activity)[batch.page_of] * _LOG_SCALE,
-        np.log1p(rates.user_impressions.sum(axis=1)) * _LOG_SCALE,
+        np.log1p(_sum_levels(rates.user_impressions)) * _LOG_SCALE,
     ]
     for impressions, clicks in (
         (rates.query_impressions, rates.query_clicks),
@@ -135,11 +135,19 @@ def intercept_and_slope(impressions: Floats, clicks: Floats, expected: Floats) -
     excess = clicks - impressions * expected
     information = impressions * expected * (1.0 - expected)
     prior_precision = 1.0 / _PRIOR_STD**2
-    intercept_gradient, slope_gradient = excess.sum(axis=-1), excess @ CENTERED_LEVELS
-    a = information.sum(axis=-1) + prior_precision
+    intercept_gradient, slope_gradient = _sum_levels(excess), excess @ CENTERED_LEVELS
+    a = _sum_levels(information) + prior_precision
     b = information @ CENTERED_LEVELS
     d = information @ CENTERED_LEVELS**2 + prior_precision
     determinant = a * d - b * b
     return (d * intercept_gradient - b * slope_gradient) / determinant, (
         a * slope_gradient - b * intercept_gradient
     ) / determinant
+
+
+def _sum_levels(by_level: Floats) -> Floats:
+    """float64[…] from float64[…, 4]; several times cheaper than numpy's sum over so short an axis, to the same bit."""
+    total: Floats = by_level[..., 0] + by_level[..., 1]
+    for level in range(2, LEVEL_COUNT):
+        total += by_level[..., level]
+    return total

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.batch import Batch
-from prectr.model.features.hashing import U64, cross, row_indices
+from prectr.model.features.hashing import cross, row_indices, row_indices_by_field
 from prectr.model.layers.hashed_embedding import HashedEmbedding
 from prectr.model.layers.sparse_optimizers import Ftrl, ScAdagrad, SparseOptimizer
 from prectr.state.aggregates import LEVEL_COUNT, MAX_HALF_LIVES
 
 Indices = NDArray[np.int64]
+
+FEATURE_FIELD: Final = "feature"
+"""The field, by its salt, of the hashes of `FeatureRows`."""
 
 _POSITIONS: Final = 200
 _FIRST_LEVEL: Final = _POSITIONS + 1
@@ -67,7 +70,7 @@ def position_indices(batch: Batch) -> Indices:
         )
         bins = ((batch.similarity + 1.0) * (_SIMILARITY_BINS / 2)).astype(np.int64)
         columns.append(_FIRST_SIMILARITY + np.clip(bins, 0, _SIMILARITY_BINS - 1))
-    return np.stack(columns, axis=1)
+    return _columns(*columns)
 
 
 def level_indices() -> Indices:
@@ -77,22 +80,23 @@ def level_indices() -> Indices:
 
 def id_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 3]: user, query, item."""
-    page_of = batch.page_of
-    user, query = row_indices(batch.user, "user", size)[page_of], row_indices(batch.query, "query", size)[page_of]
-    return np.stack([user, query, row_indices(batch.item, "item", size)], axis=1)
+    user, query, item = row_indices_by_field([("user", batch.user), ("query", batch.query), ("item", batch.item)], size)
+    return _columns(user[batch.page_of], query[batch.page_of], item)
 
 
 def group_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 3]: category, brand, group (category × brand × price band)."""
-    category, brand = row_indices(batch.category, "category", size), row_indices(batch.brand, "brand", size)
-    return np.stack([category, brand, row_indices(batch.group, "group", size)], axis=1)
+    fields = [("category", batch.category), ("brand", batch.brand), ("group", batch.group)]
+    return _columns(*row_indices_by_field(fields, size))
 
 
 def cross_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 2]: query × level, user × level."""
     levels = batch.likeliest_levels.astype(np.uint64)
-    query, user = cross(batch.query[batch.page_of], levels), cross(batch.user[batch.page_of], levels)
-    return np.stack([row_indices(query, "query × level", size), row_indices(user, "user × level", size)], axis=1)
+    pages = np.concatenate([batch.query[batch.page_of], batch.user[batch.page_of]])
+    crosses = cross(pages, np.concatenate([levels, levels]))
+    query, user = crosses[: batch.impressions], crosses[batch.impressions :]
+    return _columns(*row_indices_by_field([("query × level", query), ("user × level", user)], size))
 
 
 def cross_indices_per_level(batch: Batch, size: int) -> Indices:
@@ -104,12 +108,8 @@ def cross_indices_per_level(batch: Batch, size: int) -> Indices:
 
 def slope_indices(batch: Batch, size: int) -> Indices:
     """int64[N, 2]: rows of the slopes over the level, of query and user."""
-    page_of = batch.page_of
-    query, user = (
-        row_indices(batch.query, "query slope", size)[page_of],
-        row_indices(batch.user, "user slope", size)[page_of],
-    )
-    return np.stack([query, user], axis=1)
+    query, user = row_indices_by_field([("query slope", batch.query), ("user slope", batch.user)], size)
+    return _columns(query[batch.page_of], user[batch.page_of])
 
 
 def pair_indices(batch: Batch, size: int) -> Indices:
@@ -119,22 +119,19 @@ def pair_indices(batch: Batch, size: int) -> Indices:
 
 def feature_indices(batch: Batch, size: int) -> Indices:
     """int64[N, K]: rows of the custom features of the item, then of its page; see `FeatureRows`."""
-    hashes = [batch.item_features.hashes, batch.page_features.hashes[batch.page_of]]
-    return feature_row_indices(np.concatenate(hashes, axis=1), size)
-
-
-def feature_row_indices(hashes: U64, size: int) -> Indices:
-    """int64: rows of the hashes of `FeatureRows`, any shape."""
+    of_item, of_page = batch.item_features.hashes, batch.page_features.hashes
     # Most logs have no custom features, and then nothing is to be hashed.
-    return row_indices(hashes, "feature", size) if hashes.size else np.empty(hashes.shape, dtype=np.int64)
+    if not of_item.shape[1] + of_page.shape[1]:
+        return np.empty((batch.impressions, 0), dtype=np.int64)
+    return row_indices(np.concatenate([of_item, of_page[batch.page_of]], axis=1), FEATURE_FIELD, size)
 
 
 def weigh_features(looked_up: Tensor, batch: Batch) -> Tensor:
     """Multiply the last K columns of float32[N, any, 1], those of `feature_indices`, by the weights of the features."""
-    weights = feature_weights(batch)
-    fixed = looked_up.shape[1] - weights.shape[1]
-    if fixed == looked_up.shape[1]:
+    columns = batch.item_features.weights.shape[1] + batch.page_features.weights.shape[1]
+    if not columns:
         return looked_up
+    weights, fixed = feature_weights(batch), looked_up.shape[1] - columns
     factors = torch.from_numpy(weights).to(looked_up.device).unsqueeze(2)
     return torch.cat([looked_up[:, :fixed], looked_up[:, fixed:] * factors], dim=1)
 
@@ -142,6 +139,14 @@ def weigh_features(looked_up: Tensor, batch: Batch) -> Tensor:
 def feature_weights(batch: Batch) -> NDArray[np.float32]:
     """float32[N, K]: the weights of the rows of `feature_indices`."""
     return np.concatenate([batch.item_features.weights, batch.page_features.weights[batch.page_of]], axis=1)
+
+
+def _columns(*columns: Indices) -> Indices:
+    """int64[N, columns]: `np.stack(columns, axis=1)`, cheaper for short columns."""
+    stacked = np.empty((len(columns[0]), len(columns)), dtype=np.int64)
+    for number, column in enumerate(columns):
+        stacked[:, number] = column
+    return stacked
 
 
 def sum_weights(*looked_up: Tensor) -> Tensor:

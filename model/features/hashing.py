@@ -4,6 +4,8 @@ A hash depends on the text alone: not on process, platform or earlier calls.
 """
 
 import hashlib
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
@@ -17,6 +19,9 @@ MISSING: Final = 0x9E3779B97F4A7C15
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1: Final = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2: Final = np.uint64(0x94D049BB133111EB)
+_SHIFT_1: Final = np.uint64(30)
+_SHIFT_2: Final = np.uint64(27)
+_SHIFT_3: Final = np.uint64(31)
 
 
 def hash_text(text: str | None) -> int:
@@ -49,9 +54,12 @@ class HashCache:
 def mix(hashes: U64) -> U64:
     """Mix the bits of 64-bit values, any shape: a bijection (finaliser of SplitMix64, Steele et al. 2014)."""
     mixed = hashes + _GAMMA
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MULTIPLY_1
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MULTIPLY_2
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed ^= mixed >> _SHIFT_1
+    mixed *= _MULTIPLY_1
+    mixed ^= mixed >> _SHIFT_2
+    mixed *= _MULTIPLY_2
+    mixed ^= mixed >> _SHIFT_3
+    return mixed
 
 
 def cross(left: U64, right: U64) -> U64:
@@ -64,17 +72,32 @@ def row_indices(hashes: U64, field: str, size: int) -> NDArray[np.int64]:
 
     Fields that share a table are salted with their name: equal ids of two fields get unrelated rows.
     """
-    salted = mix(hashes ^ np.uint64(_field_salt(field)))
-    return (salted % np.uint64(size)).astype(np.int64)
+    return _rows(hashes ^ _field_salt(field), size)
 
 
-_salts: dict[str, int] = {}
+def row_indices_by_field(fields: Sequence[tuple[str, U64]], size: int) -> list[NDArray[np.int64]]:
+    """`row_indices` of the hashes of several fields, uint64[any] each, computed at once."""
+    rows = concatenated_row_indices(fields, size)
+    ends = list(accumulate(len(hashes) for _, hashes in fields))
+    return [rows[start:end] for start, end in pairwise([0, *ends])]
 
 
-def _field_salt(field: str) -> int:
+def concatenated_row_indices(fields: Sequence[tuple[str, U64]], size: int) -> NDArray[np.int64]:
+    """As `row_indices_by_field`, one field after another in one array."""
+    return _rows(np.concatenate([hashes ^ _field_salt(field) for field, hashes in fields]), size)
+
+
+def _rows(salted: U64, size: int) -> NDArray[np.int64]:
+    return (mix(salted) % np.uint64(size)).astype(np.int64)
+
+
+_salts: dict[str, np.uint64] = {}
+
+
+def _field_salt(field: str) -> np.uint64:
     salt = _salts.get(field)
     if salt is None:
-        salt = _salts[field] = hash_text("field " + field)
+        salt = _salts[field] = np.uint64(hash_text("field " + field))
     return salt
 
 

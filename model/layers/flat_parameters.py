@@ -36,6 +36,8 @@ class FlatParameters:
         self._gradient = torch.zeros(total, device=device)
         self._exp_avg = torch.zeros(total, device=device)
         self._exp_avg_sq = torch.zeros(total, device=device)
+        # Kept from step to step: fresh memory of this size costs more than what is computed in it.
+        self._denominator = torch.zeros(total, device=device)
         self._steps = 0
         self._lr_groups: list[tuple[slice, float]] = []
         self._parameters: dict[str, Parameter] = {}
@@ -63,7 +65,7 @@ class FlatParameters:
         self._exp_avg_sq.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
         bias_correction1 = 1 - _BETA1**self._steps
         bias_correction2_sqrt = math.sqrt(1 - _BETA2**self._steps)
-        denominator = (self._exp_avg_sq.sqrt() / bias_correction2_sqrt).add_(_EPS)
+        denominator = torch.sqrt(self._exp_avg_sq, out=self._denominator).div_(bias_correction2_sqrt).add_(_EPS)
         for span, lr in self._lr_groups:
             self._values[span].addcdiv_(self._exp_avg[span], denominator[span], value=-lr / bias_correction1)
         self._gradient.zero_()

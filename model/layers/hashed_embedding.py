@@ -61,10 +61,10 @@ class HashedEmbedding:
 
     def gather(self, indices: NDArray[np.int64]) -> GatheredRows:
         """Read the distinct rows of `indices` (int64, any shape), ready to collect a gradient."""
-        unique, inverse = np.unique(indices, return_inverse=True)
-        rows = torch.from_numpy(unique).to(self._device)
+        unique, inverse = torch.unique(torch.from_numpy(indices), return_inverse=True)
+        rows = unique.to(self._device)
         values = self.values.index_select(0, rows).requires_grad_()
-        return GatheredRows(values, torch.from_numpy(inverse.reshape(indices.shape)).to(self._device), rows)
+        return GatheredRows(values, inverse.to(self._device), rows)
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """Look up rows without a gradient: float32[*indices.shape, columns]."""
@@ -83,7 +83,7 @@ class HashedEmbedding:
             self.values.index_copy_(0, rows, self.optimizer.update(before, gradient.values, state))
             for name, tensor in state.items():
                 self.optimizer_state[name].index_copy_(0, rows, tensor)
-            self._updated[rows] = True
+            self._updated.index_fill_(0, rows, True)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Indices, values and optimizer state of the rows that training has changed, on the CPU."""

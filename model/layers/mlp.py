@@ -13,8 +13,8 @@ from torch.nn import Module, ModuleList
 
 from prectr.model.features.batch import Batch
 from prectr.model.features.feature_slots import FeatureRows
-from prectr.model.features.hashed_features import Indices, feature_row_indices
-from prectr.model.features.hashing import row_indices
+from prectr.model.features.hashed_features import FEATURE_FIELD, Indices
+from prectr.model.features.hashing import concatenated_row_indices
 from prectr.model.features.smoothing import PRIOR_LOG_ODDS
 from prectr.model.layers.linear import Linear, he_bound
 from prectr.state.aggregates import LEVEL_COUNT
@@ -34,19 +34,20 @@ _ITEM_FIELDS: Final = 4
 def embedding_indices(batch: Batch, size: int) -> Indices:
     """int64[rows]: the rows of the embedding table, in the order of `EmbeddingLayout`."""
     history = batch.history
-    return np.concatenate(
+    return concatenated_row_indices(
         [
-            row_indices(batch.user, "user", size),
-            row_indices(batch.query, "query", size),
-            row_indices(batch.item, "item", size),
-            row_indices(batch.category, "category", size),
-            row_indices(batch.brand, "brand", size),
-            row_indices(batch.group, "group", size),
-            row_indices(history.item, "item", size),
-            row_indices(history.group, "group", size),
-            feature_row_indices(batch.item_features.hashes, size).ravel(),
-            feature_row_indices(batch.page_features.hashes, size).ravel(),
-        ]
+            ("user", batch.user),
+            ("query", batch.query),
+            ("item", batch.item),
+            ("category", batch.category),
+            ("brand", batch.brand),
+            ("group", batch.group),
+            ("item", history.item),
+            ("group", history.group),
+            (FEATURE_FIELD, batch.item_features.hashes.ravel()),
+            (FEATURE_FIELD, batch.page_features.hashes.ravel()),
+        ],
+        size,
     )
 
 

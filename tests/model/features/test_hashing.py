@@ -4,7 +4,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prectr.model.features.hashing import MISSING, HashCache, cross, hash_text, mix, row_indices, uniform
+from prectr.model.features.hashing import (
+    MISSING,
+    HashCache,
+    concatenated_row_indices,
+    cross,
+    hash_text,
+    mix,
+    row_indices,
+    row_indices_by_field,
+    uniform,
+)
 
 
 @given(st.text(max_size=30))
@@ -61,3 +71,12 @@ def test_initial_values_depend_on_index_and_seed_alone() -> None:
     assert whole.max() < 1
     assert abs(whole.mean()) < 0.02
     assert abs(whole.var() - 1 / 3) < 0.01
+
+
+def test_rows_of_several_fields_are_those_of_each_field() -> None:
+    item, user = np.arange(5, dtype=np.uint64), np.arange(3, dtype=np.uint64)
+    fields = [("item", item), ("user", user), ("brand", user[:0]), ("item", user)]
+    expected = [row_indices(hashes, field, 1 << 20) for field, hashes in fields]
+    for rows, alone in zip(row_indices_by_field(fields, 1 << 20), expected, strict=True):
+        np.testing.assert_array_equal(rows, alone)
+    np.testing.assert_array_equal(concatenated_row_indices(fields, 1 << 20), np.concatenate(expected))
