@@ -52,13 +52,14 @@ def merge_keys(times: npt.NDArray[np.int64], count: int, floor: int) -> list[int
         count: number of lines that are due.
         floor: key of the line before; `NO_TIME` at the start of the file.
     """
-    if len(times) and (times[1:] >= times[:-1]).all():
+    if not count:
+        return []
+    if (times[1:] >= times[:-1]).all():
         in_order: list[int] = np.maximum(times[:count], floor).tolist()
         return in_order
     keys = times[:count].copy()
     keys[_ahead(times)[:count]] = NO_TIME
-    if count:
-        keys[0] = max(int(keys[0]), floor)
+    keys[0] = max(int(keys[0]), floor)
     np.maximum.accumulate(keys, out=keys)
     found: list[int] = keys.tolist()
     return found

@@ -55,7 +55,7 @@ class LogFile:
     left out a last line without a line feed.
     """
 
-    def __init__(self, path: Path, folders: dict[Path, str] | None = None) -> None:
+    def __init__(self, path: Path, folders: dict[str, str] | None = None) -> None:
         """Record the file's identity; raises InputError if it cannot be read.
 
         Args:
@@ -193,12 +193,14 @@ class LogFile:
         self.bytes_read = int(fraction * self.identity.size)
 
 
-def _resolve(path: Path, folders: dict[Path, str]) -> str:
-    if path.is_symlink():
+def _resolve(path: Path, folders: dict[str, str]) -> str:
+    name = os.fspath(path)
+    if os.path.islink(name):
         return str(path.resolve(strict=True))
-    if path.parent not in folders:
-        folders[path.parent] = str(path.parent.resolve(strict=True))
-    return os.path.join(folders[path.parent], path.name)
+    folder = os.path.dirname(name)
+    if folder not in folders:
+        folders[folder] = str(path.parent.resolve(strict=True))
+    return os.path.join(folders[folder], path.name)
 
 
 def _ignore(_read: int) -> None:

@@ -195,7 +195,8 @@ class _Source:
             return
         self._lines += chunk
         if not self.read_alone:
-            self._times = np.concatenate((self._times, event_times(chunk)))
+            times = event_times(chunk)
+            self._times = np.concatenate((self._times, times)) if len(self._times) else times
 
 
 class _Merge:

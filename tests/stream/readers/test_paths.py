@@ -91,7 +91,7 @@ def test_a_directory_that_cannot_be_read_is_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     touch(tmp_path / "closed" / "a.jsonl", tmp_path / "open" / "b.jsonl")
-    listed = Path.iterdir
+    listed = os.scandir
 
     def refuse(folder: Path) -> object:
         # Permissions do not apply to root, as which containers run tests.
@@ -99,7 +99,7 @@ def test_a_directory_that_cannot_be_read_is_an_error_that_names_it(
             raise PermissionError(13, "Permission denied")
         return listed(folder)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match="closed cannot be read: Permission denied"):
         open_log([tmp_path / named])
 
