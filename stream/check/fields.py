@@ -1,5 +1,6 @@
 """Fields that events have beside the required ones: those that are read, and those that are ignored."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,8 @@ class FieldReport(msgspec.Struct):
         by_session: share of events that have a `session_id` and no `user_id`.
         present: share of items with each optional field.
         features: custom features and context, the most frequent first.
-        ignored: share of events or items with each field that is not part of the contract, by `page.NAME` and so on.
+        ignored: share of events or items with each field that is not part of the contract, by `page.NAME` and so on;
+            and of files with each column that is not read, by `column.NAME`.
     """
 
     pages: int
@@ -61,7 +63,16 @@ class FieldSample:
         self._by_session = 0
         self._present: dict[str, int] = {}
         self._ignored: dict[tuple[str, str], int] = {}
+        self._files = 0
+        self._columns: dict[str, int] = {}
         self._features: dict[tuple[str, str], dict[str, int]] = {}
+
+    def add_file(self, ignored_columns: Sequence[str]) -> None:
+        """Count the columns of a file that are not read."""
+        self._files += 1
+        for name in ignored_columns:
+            if len(self._columns) < MAX_NAMES or name in self._columns:
+                self._columns[name] = self._columns.get(name, 0) + 1
 
     def add(self, line: bytes) -> None:
         """Count the fields of a line that is a valid event, if the line belongs to the sample."""
@@ -102,7 +113,8 @@ class FieldSample:
             by_session=self._by_session / max(self._seen["page"] + self._seen["click"], 1),
             present={name: self._present.get(name, 0) / items for name in _OPTIONAL_ITEM_FIELDS},
             features=sorted(features, key=lambda feature: (feature.place, -feature.share, feature.name)),
-            ignored={f"{kind}.{name}": count / self._seen[kind] for (kind, name), count in ignored},
+            ignored={f"{kind}.{name}": count / self._seen[kind] for (kind, name), count in ignored}
+            | {f"column.{name}": count / self._files for name, count in self._columns.items()},
         )
 
     def _count(self, kind: str, fields: dict[str, Any]) -> None:

@@ -53,6 +53,10 @@ class Survey:
         self._click_actions = frozenset(config.click_actions)
         self._other_actions: dict[str, int] = {}
 
+    def add_file(self, ignored_columns: Sequence[str]) -> None:
+        """Take in which columns of a file are not read."""
+        self._fields.add_file(ignored_columns)
+
     def add(self, lines: Sequence[bytes], runs: Iterable[Run]) -> None:
         """Take in the next lines, in the order in which a replay reads them. runs: where they all come from."""
         events = decode_lines(lines)
@@ -166,6 +170,8 @@ def survey_log(
     files = open_log(paths)
     summaries = [_summary(file) for file in files]
     survey = Survey(config, summaries)
+    for file in files:
+        survey.add_file(file.ignored_columns())
     total = sum(file.identity.size for file in files)
     parts = [LogPart(file, index) for index, file in enumerate(files)]
     read_error = None

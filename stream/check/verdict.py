@@ -72,6 +72,8 @@ def _of_files(report: CheckReport) -> Iterator[Finding]:
 
 def _of_validity(report: CheckReport) -> Iterator[Finding]:
     validity = report.validity
+    if report.lines == 0 and (report.read_error is not None or any(file.other_content for file in report.files)):
+        return
     if report.lines == 0:
         yield Finding(PROBLEM, "events", "the log is empty", "name the files that hold the events")
         return

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +35,19 @@ class IgnoredFields:
 
     def __init__(self) -> None:
         self._told: set[tuple[str, str]] = set()
+
+    def look_at_columns(self, path: Path, columns: Sequence[str]) -> None:
+        """Log the columns of a file that are not read."""
+        for name in columns:
+            if ("column", name) in self._told or len(self._told) >= _MAX_TOLD:
+                continue
+            self._told.add(("column", name))
+            _log.warning(
+                "the column %s of %s is not read: %s",
+                _shown(name),
+                path,
+                _ADVICE["item" if name.startswith("items.") else "impression"],
+            )
 
     def look_at(self, lines: Sequence[bytes]) -> None:
         """Look at the first of some consecutive lines and at a few others, and log the fields that are ignored."""

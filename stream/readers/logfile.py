@@ -95,6 +95,14 @@ class LogFile:
             # It is told with its place when the file is read.
             return
 
+    def ignored_columns(self) -> list[str]:
+        """Return the columns of a Parquet file that are not read, those of items as `items.NAME`."""
+        if self.encoding != "parquet" or not self.identity.size:
+            return []
+        from prectr.stream.readers.parquet import ignored_columns  # noqa: PLC0415 (as in _lines)
+
+        return ignored_columns(self.path)
+
     def head_sha256(self, size: int) -> str:
         """Return the SHA-256 of the file's first `size` bytes, of at most 64 KiB.
 

@@ -90,6 +90,23 @@ def check_columns(path: Path) -> None:
         return
 
 
+def ignored_columns(path: Path) -> list[str]:
+    """Return the columns that are not read, those of items as `items.NAME`; none of a file that cannot be read."""
+    try:
+        metadata = pq.read_metadata(path)
+        read = {column.partition(".")[0] for column in _columns(path, metadata.schema)}
+    except (pa.ArrowException, ValueError, OSError, InputError):
+        return []
+    schema = metadata.schema.to_arrow_schema()
+    ignored = [name for name in schema.names if name not in read]
+    kind = schema.field(_ITEMS).type if _ITEMS in read else None
+    if kind is not None and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        items = kind.value_type
+        names = [items.field(index).name for index in range(items.num_fields)] if pa.types.is_struct(items) else []
+        ignored += [f"{_ITEMS}.{name}" for name in names if name not in _ITEM_FIELDS]
+    return ignored
+
+
 def _leaves(schema: pq.ParquetSchema) -> list[pq.ColumnSchema]:
     return [schema.column(index) for index in range(len(schema))]
 

@@ -225,6 +225,8 @@ class Replay:
 
     def _read_log(self, flush: bool, progress: Callable[["Replay"], None], stop: Callable[[], bool]) -> bool:
         """Process the remaining lines; return False if `stop` ended the run."""
+        for part in self._parts:
+            self._ignored_fields.look_at_columns(part.file.path, part.file.ignored_columns())
         last_checkpoint = time.monotonic()
         batches = read_in_order(self._parts, STEP_LINES, order=self._order, whole_lines=not flush)
         try:

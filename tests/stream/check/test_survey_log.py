@@ -4,6 +4,8 @@ import gzip
 import itertools
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prectr.state.errors import InputError, UsageError
@@ -99,3 +101,22 @@ def test_what_can_be_read_of_a_file_that_is_cut_off_is_checked(tmp_path: Path) -
     assert report.read_error is not None
     assert "cut off" in report.read_error
     assert not report.ready
+
+
+def test_columns_that_are_not_read_are_listed_and_a_replay_tells_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"type": "impression", "request_id": "r", "user_id": "u", "query": "q", "ts": T, "margin": 0.3}
+    pq.write_table(pa.Table.from_pylist([{**row, "items": [{"item_id": "a", "stock": 2}]}]), tmp_path / "a.parquet")
+    lines = write_log(tmp_path / "b.jsonl", [page("r2", "u", T)])
+    report = survey(tmp_path / "a.parquet", lines)
+    assert report.fields.ignored == {"column.margin": 0.5, "column.items.stock": 0.5}
+    replay_to_end([tmp_path / "a.parquet"], tmp_path / "run")
+    told = [record.getMessage() for record in caplog.records if "is not read" in record.getMessage()]
+    assert [message.split(" of ")[0] for message in told] == ['the column "margin"', 'the column "items.stock"']
+
+
+def test_a_file_that_cannot_be_read_is_not_called_an_empty_log(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(page("r", "u", T) * 100)[:20])
+    (found,) = (finding for finding in survey(tmp_path / "log.jsonl.gz").findings if finding.severity == "problem")
+    assert found.subject == "files"

@@ -42,6 +42,17 @@ def test_columns_make_the_same_events_as_lines(tmp_path: Path) -> None:
     assert decode_lines(read(write(tmp_path / "log.parquet", rows))) == [PAGE, CLICK]
 
 
+def test_columns_that_are_not_read_are_known(tmp_path: Path) -> None:
+    item = {"item_id": "a", "margin": 0.3, "features": {"margin": 0.3}}
+    path = write(tmp_path / "log.parquet", [{**ROWS[0], "items": [item], "extra": 1}])
+    assert LogFile(path).ignored_columns() == ["extra", "items.margin"]
+    as_text = write(tmp_path / "text.parquet", [{"value": "{}", "partition": 3}])
+    assert LogFile(as_text).ignored_columns() == ["partition"]
+    assert LogFile(write(tmp_path / "whole.parquet", [{**ROWS[0], "items": "[]"}])).ignored_columns() == []
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    assert LogFile(tmp_path / "broken.parquet").ignored_columns() == []
+
+
 def test_a_column_of_json_makes_the_same_events_as_lines(tmp_path: Path) -> None:
     lines = [msgspec.json.encode(PAGE), msgspec.json.encode(CLICK), b"nonsense"]
     for name, values in (("value", lines), ("event", [line.decode() for line in lines])):
