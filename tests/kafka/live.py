@@ -156,6 +156,14 @@ class Live:
         """Return the stderr of a process so far."""
         return self._log(process).read_text(errors="replace")
 
+    def wait_for_log(self, process: RunningCommand, text: str) -> None:
+        """Wait until a process has logged something."""
+        deadline = time.monotonic() + self.timeout
+        while text not in self.stderr_of(process):
+            assert process.poll() is None, self.stderr_of(process)
+            assert time.monotonic() < deadline, f"{text!r} was never logged"
+            time.sleep(0.05)
+
     def kill(self, process: RunningCommand) -> None:
         """Kill a process, as a crash of its machine would."""
         process.send_signal(signal.SIGKILL)

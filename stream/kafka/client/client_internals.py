@@ -6,9 +6,9 @@ pyproject.toml caps the version, and tests/stream/client/test_client_internals.p
 import logging
 import time
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NamedTuple
 
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     KafkaTimeoutError,
@@ -52,6 +52,20 @@ def add_to_transaction(producer: KafkaProducer, partitions: Collection[TopicPart
         if time.monotonic() > deadline:
             raise KafkaTimeoutError(f"no answer in {timeout:g} s")
         time.sleep(_POLL_INTERVAL)
+
+
+class CachedTopic(NamedTuple):
+    """What a client knows of a topic: its partitions, and its id, which changes if it is recreated."""
+
+    partitions: int
+    topic_id: str
+
+
+def cached_topic(consumer: KafkaConsumer, topic: str) -> CachedTopic | None:
+    """Return a topic as of the newest metadata of a consumer that reads it; None if it is missing there."""
+    cluster = consumer._cluster
+    partitions, topic_id = cluster.partitions_for_topic(topic), cluster.topic_id(topic)
+    return CachedTopic(len(partitions), str(topic_id)) if partitions and topic_id is not None else None
 
 
 def discard_unsent(producer: KafkaProducer) -> None:

@@ -5,14 +5,15 @@ from typing import Any, Final
 
 import msgspec
 from kafka import TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from prectr.state.errors import Remedy, StateError
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import offset_out_of_range
-from prectr.stream.kafka.client.topics import Topics, partition_count
+from prectr.stream.kafka.client.topic_changes import METADATA_MAX_AGE_MS, TopicWatch
+from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.ordering.frames import END_OF_LOG, decode_frame
 from prectr.stream.ordering.ordered_merge import OrderedMerge
 from prectr.stream.ordering.released_batch import ReleasedBatch
@@ -37,6 +38,7 @@ class ReaderState(msgspec.Struct):
         outcomes: by `join` task.
         late_records: by partition, records behind the watermark of its `aggregate` task.
         released: examples in total order that no poll has returned yet; they precede everything buffered.
+        topic_id: id of the topic; empty: not known.
     """
 
     offsets: list[int]
@@ -47,6 +49,7 @@ class ReaderState(msgspec.Struct):
     outcomes: dict[int, Outcomes] = {}
     late_records: list[int] = []
     released: list[Example] = []
+    topic_id: str = ""
 
 
 class ExampleReader:
@@ -60,7 +63,8 @@ class ExampleReader:
             StateError: the log no longer holds the next record.
         """
         self._topic = topics.examples
-        count = partition_count(connection, self._topic)
+        self._watch = TopicWatch(connection, self._topic, state.topic_id if state else "")
+        count = self._watch.description.partitions
         self._partitions = [TopicPartition(self._topic, number) for number in range(count)]
         self._merge: OrderedMerge[Example] = OrderedMerge(
             count, merged_watermark=state.merged_watermark if state else None
@@ -81,7 +85,12 @@ class ExampleReader:
         """By paused partition, the offset to resume at."""
         self._known_end_offsets: dict[TopicPartition, int] = {}
         """Last end offset that the broker reported, which the client forgets when a partition is paused."""
-        self._consumer = connection.consumer(group_id=None, max_poll_records=64)
+        self._consumer = connection.consumer(
+            group_id=None,
+            max_poll_records=64,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+            auto_offset_reset="none",
+        )
         try:
             self._seek()
         except BaseException:
@@ -171,7 +180,11 @@ class ExampleReader:
         """Return the next batch of examples in total order; empty if nothing new was released."""
         if len(self._released) > _MAX_BATCH_EXAMPLES:
             return self._next_batch()
-        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=0 if self._released else _POLL_MS)
+        try:
+            polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=0 if self._released else _POLL_MS)
+        except (OffsetOutOfRangeError, LogTruncationError) as error:
+            raise self._watch.lost_records_error(error) from error
+        self._watch.check(self._consumer)
         for partition, records in polled.items():
             stop_offset = self._stop_offsets[partition.partition] if self._stop_offsets is not None else END_OF_LOG
             for record in records:
@@ -197,6 +210,7 @@ class ExampleReader:
             self.outcomes,
             list(self._late_records),
             list(self._released),
+            self._watch.description.topic_id,
         )
 
     def close(self) -> None:

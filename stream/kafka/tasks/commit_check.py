@@ -44,6 +44,14 @@ def check_commit(
             f"group {group} has committed offset {offset} of an earlier {where}, which was deleted and recreated",
             Remedy.OTHER_GROUP_AND_STATE,
         )
+    if metadata.settings and metadata.settings != context.settings_digest:
+        raise StateError(
+            f"{where}: group {group} has committed with other settings (their digest is {metadata.settings}, that of "
+            f"this process {context.settings_digest}): all processes of a system must have the same, or a page's "
+            "result would depend on which of them handled it",
+            Remedy.ORIGINAL_SETTINGS,
+            Remedy.START_OVER_LIVE,
+        )
     if next_offset > offset:
         raise StateError(
             f"{path}: the state is at offset {next_offset} of {where}, ahead of the commit of group {group} at "

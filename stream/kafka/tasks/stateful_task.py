@@ -109,6 +109,7 @@ class StatefulTask(Task):
         if committed is None:
             committed = log_range.start, CommitMetadata(context.topic_id, start_offset=log_range.start)
         self._committed_offset, self.committed_metadata = committed
+        self.committed_metadata.settings = context.settings_digest
         if not self.committed_metadata.sequences:
             self.committed_metadata.sequences = [0] * self._output_partition_count
         self.next_offset = max(self.next_offset, self.committed_metadata.start_offset)

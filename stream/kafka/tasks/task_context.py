@@ -1,9 +1,10 @@
 """Everything that a task is given from outside: its partition and clients, the time to punctuate, the end to reach."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from kafka import TopicPartition
@@ -18,6 +19,8 @@ from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.transactions.committed_offsets import CommittedOffsets
 from prectr.stream.ordering.frames import END_OF_LOG
+
+_DIGEST_DIGITS: Final = 16
 
 
 class SnapshotSettings(msgspec.Struct, frozen=True):
@@ -53,6 +56,11 @@ class TaskContext:
     committed_offsets: CommittedOffsets
     label: Callable[[str, ResultPage], None]
     idle_timeout: float
+
+    @property
+    def settings_digest(self) -> str:
+        """Digest of the settings that decide the task's output, which every process of a system must share."""
+        return hashlib.sha256(msgspec.json.encode(self.config, order="sorted")).hexdigest()[:_DIGEST_DIGITS]
 
     def identity(self, stage: str, source: TopicPartition) -> StoreIdentity:
         """Return the identity of the store of this partition's task."""

@@ -13,12 +13,15 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
+    CorruptRecordError,
     IllegalStateError,
     KafkaError,
+    LogTruncationError,
     MessageSizeTooLargeError,
     OffsetMetadataTooLargeError,
     RecordListTooLargeError,
     SaslAuthenticationFailedError,
+    UnsupportedCodecError,
 )
 
 from prectr.state.errors import BrokerUnavailableError, Remedy, StateError
@@ -27,7 +30,8 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
-from prectr.stream.kafka.client.topics import Topics, describe_topic
+from prectr.stream.kafka.client.topic_changes import METADATA_MAX_AGE_MS, TopicWatch
+from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.tasks.membership import Assignment, Membership
 from prectr.stream.kafka.tasks.stages import STAGES
 from prectr.stream.kafka.tasks.stateful_task import StatefulTask
@@ -57,6 +61,8 @@ _FATAL_ERRORS: Final = (
     SaslAuthenticationFailedError,
 )
 """Errors that opening the tasks again does not fix."""
+_MAX_UNREADABLE: Final = 3
+"""How often in a row the same records may fail to be parsed: once may be a fault of the connection."""
 _log = logging.getLogger(__name__)
 
 
@@ -117,15 +123,21 @@ class TaskManager(ABC, Generic[TaskT]):
         self._end_offsets = end_offsets
         self._session_timeout = session_timeout
         self._topic, self._partitions, self._group = source.topic, source.partitions, source.group
-        self._topic_id = describe_topic(connection, self._topic).topic_id
+        self._watch = TopicWatch(connection, self._topic)
+        self._topic_id = self._watch.description.topic_id
         self._assignment: Assignment | None = None
         self._reconciled_version = self._handled_lost_count = 0
         self._committed_polled_at = self._sampled_at = 0.0
         self._sampled_ends: list[int] | None = None
+        self._unreadable = 0
         self._check_group()
         self._pool = ThreadPoolExecutor(max_workers=self._partitions, thread_name_prefix=source.stage)
         self._consumer: KafkaConsumer = connection.consumer(
-            group_id=None, max_poll_records=_MAX_POLL_RECORDS, max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES
+            group_id=None,
+            max_poll_records=_MAX_POLL_RECORDS,
+            max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+            auto_offset_reset="none",
         )
         self._committed_offsets = CommittedOffsets(connection, self._group, self._topic)
         self._membership: Membership | None = self._join_group()
@@ -147,6 +159,7 @@ class TaskManager(ABC, Generic[TaskT]):
         """
         try:
             if self._membership is None:
+                self._watch.check_now()
                 self._membership = self._join_group()
             self._assignment = assignment = self._membership.assignment()
             if assignment is None:
@@ -158,6 +171,8 @@ class TaskManager(ABC, Generic[TaskT]):
                 time.sleep(_IDLE_SLEEP)
                 return False
             polled = self._poll_records()
+            # After the poll: its records are of the topic that the metadata had at the latest by then.
+            self._watch.check(self._consumer)
             sample = self._sample_end_offsets()
             self._run_all(
                 [
@@ -234,7 +249,7 @@ class TaskManager(ABC, Generic[TaskT]):
         deadline = time.monotonic() + timeout
         while True:
             remaining = deadline - time.monotonic()
-            more: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=max(0, round(remaining * 1000)))
+            more = self._fetch(max(0, round(remaining * 1000)))
             if more and not polled:
                 deadline = time.monotonic() + linger
             for partition, found in more.items():
@@ -243,6 +258,38 @@ class TaskManager(ABC, Generic[TaskT]):
                 size += sum(record.serialized_value_size for record in found)
             if records >= _MAX_ROUND_RECORDS or size >= _MAX_ROUND_BYTES or time.monotonic() >= deadline:
                 return polled
+
+    def _fetch(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        """Return what has been fetched.
+
+        Raises:
+            StateError: records cannot be parsed, and fetching them again does not help; or records that were read are
+                gone.
+        """
+        try:
+            found: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
+        except LogTruncationError as error:
+            raise self._watch.lost_records_error(error) from error
+        except (UnsupportedCodecError, CorruptRecordError) as error:
+            self._unreadable += 1
+            if isinstance(error, CorruptRecordError) and self._unreadable < _MAX_UNREADABLE:
+                raise
+            raise self._unreadable_error(error) from error
+        self._unreadable = 0
+        return found
+
+    def _unreadable_error(self, error: KafkaError) -> StateError:
+        at = ", ".join(
+            f"partition {number} offset {self.position_of(task)}" for number, task in sorted(self.tasks.items())
+        )
+        what = (
+            "records are compressed with a codec that this process cannot read: install its library (pip install "
+            "python-snappy, lz4 or zstandard), or change compression.type of the topic or the producer"
+            if isinstance(error, UnsupportedCodecError)
+            else "records are damaged on the broker: their checksum is wrong. Restore the partition from a replica, or "
+            "start over from a copy of the log"
+        )
+        return StateError(f"topic {self._topic}: {what}. Read so far: up to {at} ({_one_line(error)})")
 
     def _next_action(
         self, task: TaskT, records: list[Any] | None, group_metadata: Any, sample: EndOffsetsSample | None

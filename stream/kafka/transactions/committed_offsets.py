@@ -27,6 +27,7 @@ class CommitMetadata(msgspec.Struct, array_like=True):
         sequences: by output partition, sequence number of the next frame.
         reached_end_offsets: by source, the requested end offset that the task has reached and reported; -1 before.
         read_time: event time up to which an `ingest` task has read its input (ms); None before its first event.
+        settings: digest of the settings that decide the task's output; empty: not known.
     """
 
     topic_id: str
@@ -35,6 +36,7 @@ class CommitMetadata(msgspec.Struct, array_like=True):
     sequences: list[int] = []
     reached_end_offsets: list[int] = []
     read_time: int | None = None
+    settings: str = ""
 
 
 # Tasks are opened in parallel, and msgspec 0.22 crashes if two threads are the first to decode a type.

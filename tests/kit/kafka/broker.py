@@ -45,6 +45,23 @@ class FakeBroker:
             for number in range(partitions):
                 self.logs[TopicPartition(name, number)] = Partition()
 
+    def recreate(self, topic: str) -> None:
+        """Delete a topic and create it again, empty."""
+        with self.lock:
+            self.topic_ids[topic] += " again"
+            for where in self.partitions_of(topic):
+                self.logs[where] = Partition()
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic."""
+        with self.lock:
+            del self.topic_ids[topic]
+
+    def add_partition(self, topic: str) -> None:
+        """Add a partition to a topic."""
+        with self.lock:
+            self.logs[TopicPartition(topic, len(self.partitions_of(topic)))] = Partition()
+
     def partitions_of(self, topic: str) -> list[TopicPartition]:
         return sorted(partition for partition in self.logs if partition.topic == topic)
 

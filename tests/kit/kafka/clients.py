@@ -8,7 +8,13 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import TransactionDescription, TransactionState
-from kafka.errors import IllegalStateError, KafkaError, KafkaTimeoutError, TransactionalIdNotFoundError
+from kafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    KafkaTimeoutError,
+    OffsetOutOfRangeError,
+    TransactionalIdNotFoundError,
+)
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from prectr.stream.kafka.client.client import Connection
@@ -43,6 +49,16 @@ class FakeConsumer:
         self._listener: Any = None
         self._member: Member | None = None
         self._closed = False
+
+    @property
+    def _cluster(self) -> "FakeConsumer":
+        return self
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return {each.partition for each in self._broker.partitions_of(topic)} or None
+
+    def topic_id(self, topic: str) -> str | None:
+        return self._broker.topic_ids.get(topic)
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
         self._positions = {partition: self._positions.get(partition, 0) for partition in partitions}
@@ -91,6 +107,8 @@ class FakeConsumer:
                 if partition in self._paused:
                     continue
                 log = self._broker.logs[partition]
+                if position > log.end:
+                    raise OffsetOutOfRangeError({partition: position})
                 records, end = log.read(max(position, log.start), committed=self._committed_only, limit=self._limit)
                 self._positions[partition] = end
                 if records:

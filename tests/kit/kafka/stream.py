@@ -29,13 +29,13 @@ class FakeSystem:
         self.connection = FakeConnection("fake:9092", broker=self.broker)
         self.managers: list[StageManager] = []
 
-    def manager(self, stage: str = "join", name: str = "1") -> StageManager:
+    def manager(self, stage: str = "join", name: str = "1", config: PipelineConfig | None = None) -> StageManager:
         """Start a process of a stage; `name` is that of its state folder."""
         settings = StreamSettings(
             connection=self.connection,
             topics=TOPICS,
             group_prefix="g-",
-            config=PipelineConfig(partitions=self.partitions),
+            config=config or PipelineConfig(partitions=self.partitions),
             state_dir=self.folder / name,
             session_timeout=1.0,
         )

@@ -10,7 +10,8 @@ from typing import Any
 
 import kafka
 import pytest
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaConnectionError, KafkaTimeoutError, SaslAuthenticationFailedError
 from kafka.net.selector import NetworkSelector
 from kafka.producer.sender import Sender
@@ -26,6 +27,8 @@ from prectr.stream.kafka.client.client_internals import (
 )
 
 PRIVATE_PARTS = [
+    (KafkaConsumer, "_cluster"),
+    (ClusterMetadata, "topic_id"),
     (KafkaProducer, "_transaction_manager"),
     (KafkaProducer, "_sender"),
     (TransactionManager, "producer_id_and_epoch"),

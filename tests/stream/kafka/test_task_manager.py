@@ -8,14 +8,17 @@ import msgspec
 import pytest
 from kafka import TopicPartition
 from kafka.errors import (
+    CorruptRecordError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     ProducerFencedError,
     TopicAuthorizationFailedError,
+    UnsupportedCodecError,
 )
 
-from prectr.state.errors import StateError
+from prectr.state.errors import PrectrError, StateError
+from prectr.stream.config import PipelineConfig
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK
 from prectr.stream.kafka.client.end_offsets import EndOffsets
@@ -354,3 +357,72 @@ def test_the_group_receives_when_each_local_state_was_written(system: FakeSystem
     system.manager()
     (member,) = system.broker.groups["g-join"].members.values()
     assert msgspec.json.decode(member.metadata.user_data) == {"1": 60_000, "2": 10_000}
+
+
+@pytest.mark.parametrize("events", [0, 500])
+def test_a_topic_that_is_recreated_while_it_is_read_is_told_before_anything_of_it_is_put_out(
+    system: FakeSystem, events: int
+) -> None:
+    load_pages(system)
+    manager = system.manager()
+    system.run(manager, until=system.processed)
+    before = system.broker.values(TOPICS.joined_pages)
+    system.broker.recreate(TOPICS.events)
+    for number in range(events):
+        user = EVERYWHERE[number % len(EVERYWHERE)]
+        system.load(user, page(f"n{number}", user, T + number * MINUTE))
+    with pytest.raises(StateError, match=f"topic {TOPICS.events} was deleted and recreated"):
+        system.run(manager, until=lambda: False)
+    assert system.broker.values(TOPICS.joined_pages) == before
+
+
+def test_partitions_that_are_added_while_a_topic_is_read_are_told(system: FakeSystem) -> None:
+    load_pages(system)
+    manager = system.manager()
+    system.run(manager, until=system.processed)
+    system.broker.add_partition(TOPICS.events)
+    with pytest.raises(StateError, match=f"topic {TOPICS.events} has 4 partitions, and had 3"):
+        system.run(manager, until=lambda: False)
+
+
+def test_a_topic_that_is_deleted_is_waited_for_and_then_told(
+    system: FakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_pages(system)
+    manager = system.manager()
+    system.run(manager, until=system.processed)
+    monkeypatch.setattr("prectr.stream.kafka.client.topic_changes._MAX_MISSING", 0.1)
+    system.broker.delete(TOPICS.events)
+    with pytest.raises(PrectrError, match=f"there is no topic {TOPICS.events}"):
+        system.run(manager, until=lambda: False)
+
+
+def test_records_of_an_unknown_codec_end_the_process_with_their_place(system: FakeSystem) -> None:
+    load_pages(system)
+    manager = system.manager()
+    system.run(manager, until=system.processed)
+    offset = manager.tasks[1].next_offset
+    system.broker.fail("poll", UnsupportedCodecError("Libraries for snappy compression codec not found"))
+    with pytest.raises(StateError, match=rf"pip install python-snappy.*partition 1 offset {offset}\b.*snappy"):
+        system.run(manager, until=lambda: False)
+
+
+def test_damaged_records_are_fetched_again_but_not_for_ever(system: FakeSystem) -> None:
+    expected = load_pages(system)
+    manager = system.manager()
+    system.broker.fail("poll", CorruptRecordError(), CorruptRecordError())
+    system.run(manager, until=system.processed)
+    flush(system, manager)
+    assert system.pages() == expected
+    system.broker.fail("poll", *[CorruptRecordError() for _ in range(3)])
+    with pytest.raises(StateError, match="their checksum is wrong"):
+        system.run(manager, until=lambda: False)
+
+
+def test_a_process_with_other_settings_is_refused_although_it_has_no_state(system: FakeSystem) -> None:
+    load_pages(system)
+    first = system.manager()
+    system.run(first, until=system.processed)
+    other = system.manager(name="2", config=PipelineConfig(partitions=PARTITIONS, attribution_window=61.0))
+    with pytest.raises(StateError, match="group g-join has committed with other settings"):
+        system.run(first, other, until=lambda: False)
