@@ -223,6 +223,8 @@ def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
 def _with_advice(message: str) -> str:
     if "No space left" in message:
         return f"{message} (the disk is full: free some space, then run the same command again)"
+    if "Too many open files" in message:
+        return f"{message} (the limit of open files is too low for a store: raise it, as by ulimit -n 4096)"
     if "lock" in message.lower():
         return f"{message} (another process has it open: stop that one first)"
     return message

@@ -1,21 +1,30 @@
 """Runs the whole live system on one machine: supervised stream workers and a trainer, with a status display."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from prectr.ops.cli.signals import stop_signals
+from prectr.ops.live.metrics_ports import metrics_port_of
 from prectr.ops.live.pipeline_status import REPORT_FILE, PipelineStatusReader
 from prectr.ops.live.status_display import StatusPoller, display
 from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
+from prectr.state.errors import BrokerUnavailableError, PrectrError
 from prectr.state.lock import FolderLock
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, create_topics, partition_count
 
+TARGETS_FILE: Final = "targets.json"
 _PARTITIONS: Final = 4
+_TELL_INTERVAL: Final = 60.0
+"""Seconds between two messages that the broker is awaited."""
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +33,7 @@ class LiveRun:
     """Which processes a live run starts, and on which brokers and topics.
 
     partitions: of topics that are created; None for those of existing topics, else 4. metrics_port: of the trainer;
-    the stream workers use the next ones, the monitor the one after. stream_flags, train_flags: for the stream
+    the monitor uses the next one, the stream workers those after. stream_flags, train_flags: for the stream
     processes and the trainer. monitor_flags: for the monitor; None for no monitor. log_flags: how each process logs;
     they precede its command.
     """
@@ -55,9 +64,13 @@ def run_live(run: LiveRun) -> None:
     """
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
-        partitions = _ensure_topics(run)
+        found = _wait_for_topics(run, stop)
+        if found is None:
+            return
+        partitions = found
         stack.callback(FolderLock(run.state_dir).release)
         processes = make_processes(run)
+        write_targets(run, processes)
         probe_connection = replace(run.connection, connect_timeout=0.0)
         poller = stack.enter_context(
             StatusPoller(
@@ -67,6 +80,21 @@ def run_live(run: LiveRun) -> None:
         title = f"{run.connection.bootstrap}, {partitions} partitions; report: {run.run_dir / 'report.html'}"
         refresh = stack.enter_context(display(title, processes, poller))
         supervise(processes, stop=stop, on_poll=refresh, restart_policy=run.restart_policy)
+
+
+def _wait_for_topics(run: LiveRun, stop: Callable[[], bool]) -> int | None:
+    """As `_ensure_topics`, once the broker answers: after a reboot it may come up later. None if `stop` ended it."""
+    told_at = float("-inf")
+    while not stop():
+        try:
+            return _ensure_topics(run)
+        except BrokerUnavailableError as error:
+            if run.until_end:
+                raise
+            if time.monotonic() - told_at >= _TELL_INTERVAL:
+                told_at = time.monotonic()
+                _log.warning("%s: waiting for it", error.message)
+    return None
 
 
 def _ensure_topics(run: LiveRun) -> int:
@@ -95,21 +123,47 @@ def make_processes(run: LiveRun) -> list[ManagedProcess]:
 
 
 def _process(run: LiveRun, name: str, command: str, flags: Sequence[str]) -> ManagedProcess:
-    metrics_flags = [] if run.metrics_port is None else [f"--metrics-port={_metrics_port(run, run.metrics_port, name)}"]
+    metrics_flags = [] if run.metrics_port is None else [f"--metrics-port={metrics_port_of(run.metrics_port, name)}"]
     return ManagedProcess(
         name,
         [*run.log_flags, command, *flags, *metrics_flags],
         run.run_dir / "logs" / f"{name}.log",
         may_exit=run.until_end and command != "monitor",
         restart_policy=run.restart_policy,
+        is_excused=partial(_is_away, run.connection),
     )
 
 
-def _metrics_port(run: LiveRun, first: int, name: str) -> int:
-    """The trainer's port is the first, the stream workers' are the next ones, the monitor's is the last."""
-    if name == "train":
-        return first
-    return first + (run.stream_workers + 1 if name == "monitor" else int(name.removeprefix("stream-")))
+def _is_away(connection: Connection) -> bool:
+    """Whether the broker does not answer now: no failure of a process counts then."""
+    try:
+        replace(connection, connect_timeout=0.0).admin().close()
+    except BrokerUnavailableError:
+        return True
+    except PrectrError:
+        return False
+    return False
+
+
+def write_targets(run: LiveRun, processes: Sequence[ManagedProcess]) -> Path | None:
+    """Write the scrape targets of the processes for `file_sd_configs` of Prometheus; returns the file."""
+    if run.metrics_port is None:
+        return None
+    groups: dict[str, list[str]] = {}
+    for process in processes:
+        target = f"127.0.0.1:{metrics_port_of(run.metrics_port, process.name)}"
+        groups.setdefault(process.name.partition("-")[0], []).append(target)
+    path = run.run_dir / TARGETS_FILE
+    # Prometheus reads the file whenever it changes, so it must be whole at any time.
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(
+        msgspec.json.format(
+            msgspec.json.encode([{"labels": {"job": job}, "targets": targets} for job, targets in groups.items()])
+        )
+        + b"\n"
+    )
+    temporary.replace(path)
+    return path
 
 
 def report_path(run_dir: Path) -> Path:

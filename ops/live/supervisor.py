@@ -1,6 +1,7 @@
 """Supervises child processes: a process that dies is restarted; one that keeps dying stops them all."""
 
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,9 @@ from prectr.state.errors import PrectrError, UsageError
 
 _USAGE_ERROR: Final = 2
 _POLL_INTERVAL: Final = 0.2
+_TELL_INTERVAL: Final = 60.0
+"""Seconds between two messages on a process that fails because the broker is away."""
+_MAX_DOUBLINGS: Final = 30
 _ERROR_LOGGER: Final = "prectr"
 """The logger of the final error of a command,"""
 _ERROR_PREFIX: Final = "prectr: "
@@ -49,6 +53,8 @@ class ManagedProcess:
         command: a `prectr` command and its flags.
         log: file for its output.
         may_exit: whether exit code 0 means that its work is done.
+        is_excused: whether a failure now has a cause that no process can help, such as a broker that is away: it is
+            restarted, and the failure does not count.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class ManagedProcess:
         *,
         may_exit: bool,
         restart_policy: RestartPolicy = RestartPolicy(),
+        is_excused: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
         self.restarts = 0
@@ -67,6 +74,9 @@ class ManagedProcess:
         self._log = log
         self._may_exit = may_exit
         self._restart_policy = restart_policy
+        self._is_excused = is_excused
+        self._excuses = 0
+        self._told_at = float("-inf")
         self._process: subprocess.Popen[bytes] | None = None
         self._failures = 0
         self._started_at = 0.0
@@ -115,15 +125,27 @@ class ManagedProcess:
         if code == 0 and self._may_exit:
             self.completed = True
             return
-        self._failures = 1 if now - self._started_at >= self._restart_policy.reset_after else self._failures + 1
         reason = self._exit_reason(code)
         if code == _USAGE_ERROR:
             raise UsageError(f"{self.name}: {reason}")
+        if self._is_excused():
+            self._excuses += 1
+            self._restart_at = now + self._delay(self._excuses)
+            if now - self._told_at >= _TELL_INTERVAL:
+                self._told_at = now
+                _log.warning("%s: %s; it is restarted until Kafka answers", self.name, reason)
+            return
+        self._excuses = 0
+        self._failures = 1 if now - self._started_at >= self._restart_policy.reset_after else self._failures + 1
         if self._failures >= self._restart_policy.max_failures:
             raise PrectrError(f"{self.name} has failed {self._failures} times in a row: {reason} (log: {self._log})")
-        delay = min(self._restart_policy.initial_delay * 2 ** (self._failures - 1), self._restart_policy.max_delay)
+        delay = self._delay(self._failures)
         self._restart_at = now + delay
         _log.warning("%s: %s; restarting it in %g s", self.name, reason, delay)
+
+    def _delay(self, failures: int) -> float:
+        policy = self._restart_policy
+        return min(policy.initial_delay * 2.0 ** min(failures - 1, _MAX_DOUBLINGS), policy.max_delay)
 
     def terminate(self) -> None:
         """Send SIGTERM: the process commits and exits; it is not restarted."""
@@ -188,6 +210,9 @@ class _LogTail:
     def read_warnings(self) -> list[str]:
         """Read new warnings and errors; remember the last final error."""
         with self._log.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self._offset:
+                # Truncated in place by a rotation of logs (copytruncate).
+                self._offset, self._partial = 0, b""
             file.seek(self._offset)
             new = file.read()
         self._offset += len(new)

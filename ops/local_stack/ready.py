@@ -7,6 +7,7 @@ from functools import partial
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from prectr.ops.live.metrics_ports import metrics_port_of
 from prectr.ops.local_stack.settings import STREAM_WORKERS, UpSettings
 
 _TIMEOUT = 5.0
@@ -21,7 +22,7 @@ def readiness_checks(settings: UpSettings) -> dict[str, Callable[[], bool]]:
     local = "http://127.0.0.1:{}{}".format
     exporters = {
         f"stream worker {number}": partial(
-            _responds, local(settings.metrics_port + number, "/metrics"), _METRICS_PREFIX
+            _responds, local(metrics_port_of(settings.metrics_port, f"stream-{number}"), "/metrics"), _METRICS_PREFIX
         )
         for number in range(1, STREAM_WORKERS + 1)
     }

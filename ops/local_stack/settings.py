@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
+from prectr.ops.live.metrics_ports import metrics_port_of
 from prectr.state.errors import ConfigError
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -20,7 +21,7 @@ class UpSettings:
     """Settings of `make up`, each set by the variable UP_ and its name, as in UP_PROMETHEUS_PORT=9190 make up.
 
     dir: folder for logs and data. kafka_port, controller_port: of the broker. prometheus_port: of Prometheus.
-    metrics_port: of the trainer; the stream workers use the next two, the monitor the one after. monitor_port: of
+    metrics_port: of the trainer; the monitor uses the next one, the stream workers the two after. monitor_port: of
     the monitor's page. pages: of the demo log. speed: seconds of event time per second at which it is loaded, or max.
     model: the model to train. ready_timeout: seconds until all services must be ready.
     """
@@ -59,22 +60,21 @@ class UpSettings:
     @property
     def ports(self) -> dict[int, tuple[str, str]]:
         """All ports: the service, and the variable that sets the port."""
-        exporters = [("the trainer's metrics", 0)]
-        exporters += [(f"the metrics of stream worker {number}", number) for number in range(1, STREAM_WORKERS + 1)]
-        exporters += [("the monitor's metrics", STREAM_WORKERS + 1)]
+        exporters = {"the trainer's metrics": "train", "the monitor's metrics": "monitor"}
+        exporters |= {f"the metrics of stream worker {n}": f"stream-{n}" for n in range(1, STREAM_WORKERS + 1)}
         return {
             self.kafka_port: ("Kafka", "UP_KAFKA_PORT"),
             self.controller_port: ("Kafka's controller", "UP_CONTROLLER_PORT"),
             self.prometheus_port: ("Prometheus", "UP_PROMETHEUS_PORT"),
             self.monitor_port: ("the monitor's page", "UP_MONITOR_PORT"),
-            **{self.metrics_port + offset: (what, "UP_METRICS_PORT") for what, offset in exporters},
+            **{metrics_port_of(self.metrics_port, name): (what, "UP_METRICS_PORT") for what, name in exporters.items()},
         }
 
     @property
     def targets(self) -> dict[str, list[str]]:
         """Scrape targets of Prometheus, by job."""
         at = [f"127.0.0.1:{self.metrics_port + offset}" for offset in range(STREAM_WORKERS + 2)]
-        return {"stream": at[1:-1], "train": at[:1], "monitor": at[-1:]}
+        return {"stream": at[2:], "train": at[:1], "monitor": at[1:2]}
 
     @property
     def bootstrap(self) -> str:

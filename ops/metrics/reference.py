@@ -17,8 +17,8 @@ Every process serves Prometheus metrics if it is started with `--metrics-port`:
 | job | process | port with `prectr run --metrics-port 9401 --stream-workers 2 --monitor-port 9480` |
 |---|---|---|
 | `train` | `prectr train` | 9401 |
-| `stream` | `prectr stream`, one or more | 9402, 9403 |
-| `monitor` | `prectr monitor` | 9404 |
+| `stream` | `prectr stream`, one or more | 9403, 9404 |
+| `monitor` | `prectr monitor` | 9402 |
 | `replay` | `prectr replay`, instead of the others | its own `--metrics-port` |
 | `ingest` | `prectr ingest`, one or more | its own `--metrics-port` |
 

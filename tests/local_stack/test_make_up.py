@@ -119,7 +119,7 @@ def test_prometheus_asks_all_that_is_up(tmp_path: Path) -> None:
     # As `prectr run --stream-workers 2 --metrics-port 9500` serves them: the trainer's first, the monitor's last.
     assert scraped == {
         "train": ["127.0.0.1:9500"],
-        "stream": ["127.0.0.1:9501", "127.0.0.1:9502"],
-        "monitor": ["127.0.0.1:9503"],
+        "stream": ["127.0.0.1:9502", "127.0.0.1:9503"],
+        "monitor": ["127.0.0.1:9501"],
     }
     assert (tmp_path / "alerts").resolve() == ROOT / "ops" / "alerts"

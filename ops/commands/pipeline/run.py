@@ -49,8 +49,8 @@ def run(
         typer.Option(
             min=1,
             max=65_000,
-            help="Serve Prometheus metrics: the trainer on this port, the stream workers on the next ones, the "
-            "monitor on the one after these.",
+            help="Serve Prometheus metrics: the trainer on this port, the monitor on the next one, the stream workers "
+            "on those after; targets.json in --run-dir lists them for Prometheus.",
             show_default=False,
         ),
     ] = None,

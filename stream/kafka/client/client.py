@@ -30,7 +30,7 @@ _FIRST_ATTEMPT_MS: Final = 2_000
 end of an attempt, and a busy broker may need longer than this to answer."""
 _MAX_RECONNECT_BACKOFF_MS: Final = 1_000
 """Longest pause between attempts to reach a lost broker; the library's default of 30 s would prolong every outage."""
-_LOG_INTERVAL: Final = 10.0
+_LOG_INTERVAL: Final = 60.0
 """Seconds between two log messages while the broker does not answer."""
 _RESERVED_SETTINGS: Final = frozenset(
     {
@@ -75,7 +75,8 @@ class Connection:
     """Address and client settings of a Kafka cluster.
 
     Attributes:
-        bootstrap: host:port, several separated by commas.
+        bootstrap: host:port, several separated by commas; also with blanks, or with a listener's name as in
+            PLAINTEXT://host:port, which are dropped.
         settings: kafka-python client settings, such as security_protocol.
         connect_timeout: seconds to keep trying while the broker does not answer.
 
@@ -89,6 +90,7 @@ class Connection:
     connect_timeout: float = 5.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bootstrap", _normalise_bootstrap(self.bootstrap))
         known = known_settings()
         for name, value in self.settings.items():
             if name in _RESERVED_SETTINGS:
@@ -232,6 +234,22 @@ class Connection:
                 text = text.replace(str(value), "***")
         kind = type(error).__name__
         return text if text.startswith(kind) else f"{kind}: {text}" if text else kind
+
+
+def _normalise_bootstrap(text: str) -> str:
+    """Return a list of addresses as host:port, separated by commas.
+
+    Raises:
+        ConfigError: one of them is not an address.
+    """
+    addresses = [part.strip().rpartition("://")[2].rstrip("/") for part in text.split(",") if part.strip()]
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16 or re.search(r"[\s/@]", host):
+            raise ConfigError(f"{address!r} is not the address of a Kafka broker: it is host:port, such as kafka:9092")
+    if not addresses:
+        raise ConfigError("no address of a Kafka broker is given: it is host:port, such as kafka:9092")
+    return ",".join(addresses)
 
 
 def close_producer(producer: KafkaProducer, seconds: float) -> None:

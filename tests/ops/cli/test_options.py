@@ -1,12 +1,14 @@
 """Option groups: commands that share options have them alike, and `prectr run` passes them on to its processes."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prectr.ops.cli.main import COMMANDS, load_command, main
-from prectr.ops.live.run import LiveRun, make_processes
+from prectr.ops.live.run import LiveRun, make_processes, write_targets
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -83,5 +85,22 @@ def test_the_processes_of_run_are_valid_commands_with_folders_and_ports_of_their
         assert values["bootstrap"] == "b:1"
         if name == "monitor":
             assert values["port"] == 9480
-    assert ports == {"train": 9401, "stream-1": 9402, "stream-2": 9403, "monitor": 9404}
+    assert ports == {"train": 9401, "monitor": 9402, "stream-1": 9403, "stream-2": 9404}
     assert len(folders) == 4
+
+
+def test_one_more_stream_worker_moves_no_port_and_is_a_target_of_prometheus(live_run: Any, tmp_path: Path) -> None:
+    targets = {}
+    for workers in ("2", "3"):
+        run = replace(
+            live_run("--stream-workers", workers, "--metrics-port", "9401", "--monitor-port", "9480"), run_dir=tmp_path
+        )
+        path = write_targets(run, make_processes(run))
+        assert path == tmp_path / "targets.json"
+        targets[workers] = {group["labels"]["job"]: group["targets"] for group in json.loads(path.read_bytes())}
+    assert targets["2"] == {
+        "train": ["127.0.0.1:9401"],
+        "monitor": ["127.0.0.1:9402"],
+        "stream": ["127.0.0.1:9403", "127.0.0.1:9404"],
+    }
+    assert targets["3"] == targets["2"] | {"stream": [*targets["2"]["stream"], "127.0.0.1:9405"]}

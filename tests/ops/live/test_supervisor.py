@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
+from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, _LogTail, supervise
 from prectr.state.errors import PrectrError, UsageError
 
 HASTE = RestartPolicy(max_failures=3, initial_delay=0.01, max_delay=0.02, grace_period=60)
@@ -139,3 +139,34 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.communicate()
     until(lambda: not alive(pid))
+
+
+def test_failures_do_not_count_while_they_are_excused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    excused = [True]
+    child = ManagedProcess(
+        "ill",
+        failing(tmp_path),
+        tmp_path / "ill.log",
+        may_exit=False,
+        restart_policy=HASTE,
+        is_excused=lambda: excused[0],
+    )
+
+    def forgive_ten() -> None:
+        excused[0] = child.restarts < 10
+
+    with pytest.raises(PrectrError, match="ill has failed 3 times in a row"):
+        supervise([child], stop=lambda: False, on_poll=forgive_ten, restart_policy=HASTE)
+    assert child.restarts >= 12
+    told = [record.getMessage() for record in caplog.records if "until Kafka answers" in record.getMessage()]
+    assert len(told) == 1
+
+
+def test_a_log_that_is_truncated_in_place_is_followed_from_its_start(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    log.write_text("2026-01-01 00:00:00,000 WARNING the first\n" * 20)
+    tail = _LogTail(log)
+    assert len(tail.read_warnings()) == 20
+    log.write_text("2026-01-01 00:00:01,000 WARNING after the rotation\nprectr: the last word\n")
+    assert tail.read_warnings() == ["after the rotation"]
+    assert tail.pop_error() == "the last word"

@@ -129,3 +129,24 @@ def test_each_command_reports_a_missing_broker(command: list[str], tmp_path: Pat
     assert done.stderr.splitlines()[-1].startswith("prectr: 127.0.0.1:9: no answer from Kafka in 1 s")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("kafka:9092", "kafka:9092"),
+        ("PLAINTEXT://localhost:9092", "localhost:9092"),
+        (" a:1 , SASL_SSL://b:2,", "a:1,b:2"),
+        ("[::1]:9092", "[::1]:9092"),
+    ],
+)
+def test_addresses_are_read_as_people_write_them(written: str, read: str) -> None:
+    assert Connection(written).bootstrap == read
+
+
+@pytest.mark.parametrize(
+    "written", ["", " , ", "kafka", "kafka:", ":9092", "kafka:99999", "http://kafka/9092", "a b:1"]
+)
+def test_what_is_no_address_is_told(written: str) -> None:
+    with pytest.raises(ConfigError, match=r"host:port, such as kafka:9092"):
+        Connection(written)
