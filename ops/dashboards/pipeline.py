@@ -117,7 +117,13 @@ PIPELINE: Final = Dashboard(
                     "user; `foreign`: an item that is not on the page. Many of these point to clocks, "
                     "sampling or ids of the log. `other_action`: not in the setting click_actions.",
                     unit="recps",
-                    queries=(Query(_rate("prectr_clicks_total", "outcome"), "{{outcome}}"),),
+                    queries=(
+                        Query(_rate("prectr_clicks_total", "outcome"), "{{outcome}}"),
+                        Query(
+                            'sum(rate(prectr_misplaced_events_total{job="stream"}[$__rate_interval]))',
+                            "in another partition than their user's (of one in 64)",
+                        ),
+                    ),
                     kind="stack",
                     axis_min=0,
                 ),

@@ -81,7 +81,7 @@ class ManagedProcess:
         self._failures = 0
         self._started_at = 0.0
         self._restart_at: float | None = None
-        self._log_tail = _LogTail(log)
+        self._log_tail = LogTail(log)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
 
@@ -198,7 +198,7 @@ class ManagedProcess:
         return message or f"exited with code {code}"
 
 
-class _LogTail:
+class LogTail:
     """Follows the log file of a child."""
 
     def __init__(self, log: Path) -> None:

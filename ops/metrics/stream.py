@@ -17,7 +17,7 @@ from prectr.ops.metrics.catalogue.progress_and_lag import (
     WATERMARK_LAG_SECONDS,
     WATERMARK_TIMESTAMP_SECONDS,
 )
-from prectr.ops.metrics.catalogue.record_outcomes import FUTURE_EVENT_LEAD_SECONDS, FUTURE_EVENTS
+from prectr.ops.metrics.catalogue.record_outcomes import FUTURE_EVENT_LEAD_SECONDS, FUTURE_EVENTS, MISPLACED_EVENTS
 from prectr.ops.metrics.catalogue.state_and_snapshots import (
     RESTORE_REMAINING_RECORDS,
     RESTORE_SECONDS,
@@ -116,6 +116,7 @@ def stream_metrics(tasks: Sequence["TaskStatus"], clock: Callable[[], float] = t
     joins = [(task, counts) for task, counts in counted if counts.outcomes is not None]
     yield FUTURE_EVENTS.metric((_labels(task), counts.future_events) for task, counts in joins)
     yield FUTURE_EVENT_LEAD_SECONDS.metric((_labels(task), counts.future_event_lead / 1000) for task, counts in joins)
+    yield MISPLACED_EVENTS.metric((_labels(task), counts.misplaced_events) for task, counts in joins)
     yield from level_metrics(
         [(_labels(task), counts.level_counts) for task, counts in counted if counts.level_counts], _TASK_LABELS
     )

@@ -70,6 +70,15 @@ FUTURE_EVENT_LEAD_SECONDS: Final = MetricDefinition(
     "How far the one furthest ahead is ahead of its partition, in seconds of event time; 0 without one.",
     'max(prectr_future_event_lead_seconds{job="stream"})',
 )
+MISPLACED_EVENTS: Final = MetricDefinition(
+    "prectr_misplaced_events_total",
+    "counter",
+    _TASK,
+    ("stream",),
+    "Events in another partition than that of their user, of one in 64 that are looked at: their producer has another "
+    "key or partitioner, and clicks and pages do not meet.",
+    'sum by (partition) (rate(prectr_misplaced_events_total{job="stream"}[5m])) > 0',
+)
 AGGREGATED_IMPRESSIONS: Final = MetricDefinition(
     "prectr_aggregated_impressions_total",
     "counter",
@@ -99,6 +108,7 @@ SECTION: Final = MetricSection(
         PENDING_CLICKS,
         FUTURE_EVENTS,
         FUTURE_EVENT_LEAD_SECONDS,
+        MISPLACED_EVENTS,
         AGGREGATED_IMPRESSIONS,
         AGGREGATED_CLICKS,
     ),

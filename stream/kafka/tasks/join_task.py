@@ -11,6 +11,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from prectr.state.errors import Remedy, StateError
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.ignored_fields import IgnoredFields
+from prectr.stream.events.misplaced_events import MisplacedEvents
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedRecord
@@ -46,6 +47,8 @@ class JoinTask(StatefulTask):
         self._ends_at_idle_start: list[int] | None = None
         self._watermark_unsent = True
         self._dead_letter_counts: Counter[str] = Counter()
+        topic, partitions = self.topic_partition.topic, context.config.partitions
+        self._misplaced_events = MisplacedEvents(topic, context.partition, partitions)
 
     @staticmethod
     def input_topic(topics: Topics) -> str:
@@ -86,6 +89,7 @@ class JoinTask(StatefulTask):
             dead_letters=dict(self._dead_letter_counts),
             future_events=len(self._join.future_events),
             future_event_lead=self._join.future_events.largest_lead,
+            misplaced_events=self._misplaced_events.count,
             max_watermark=self._join.watermark,
         )
 
@@ -109,6 +113,7 @@ class JoinTask(StatefulTask):
             chunk = records[start : start + CHUNK_LINES]
             lines = [record.value or b"" for record in chunk]
             batch = MicroBatch(decode_lines(lines), lines, [record.offset for record in chunk])
+            self._misplaced_events.look_at(batch.events, batch.offsets)
             chunk_pages, chunk_rejected = self._join.process(batch, chunk[-1].offset + 1)
             pages += chunk_pages
             rejected += chunk_rejected

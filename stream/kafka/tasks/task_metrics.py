@@ -47,6 +47,8 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
         dead_letters: by reason, since this process opened the task.
         future_events: events of a `join` task that were ahead of its clock when they arrived, for an hour.
         future_event_lead: how far the one furthest ahead is ahead, in ms.
+        misplaced_events: events that belong to another partition by their user, of one in 64 that are looked at, since
+            this process opened the task.
         level_counts: of all queries of an `aggregate` task, since this process opened it; None for other stages.
         max_watermark: the largest watermark that the task has observed, its own or another's (ms).
     """
@@ -55,6 +57,7 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: Mapping[str, int] = {}
     future_events: int = 0
     future_event_lead: int = 0
+    misplaced_events: int = 0
     level_counts: LevelCounts | None = None
     max_watermark: int = MIN_WATERMARK
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, _LogTail, supervise
+from prectr.ops.live.supervisor import LogTail, ManagedProcess, RestartPolicy, supervise
 from prectr.state.errors import PrectrError, UsageError
 
 HASTE = RestartPolicy(max_failures=3, initial_delay=0.01, max_delay=0.02, grace_period=60)
@@ -165,7 +165,7 @@ def test_failures_do_not_count_while_they_are_excused(tmp_path: Path, caplog: py
 def test_a_log_that_is_truncated_in_place_is_followed_from_its_start(tmp_path: Path) -> None:
     log = tmp_path / "child.log"
     log.write_text("2026-01-01 00:00:00,000 WARNING the first\n" * 20)
-    tail = _LogTail(log)
+    tail = LogTail(log)
     assert len(tail.read_warnings()) == 20
     log.write_text("2026-01-01 00:00:01,000 WARNING after the rotation\nprectr: the last word\n")
     assert tail.read_warnings() == ["after the rotation"]

@@ -65,6 +65,7 @@ JOIN_STATUS = TaskStatus(
         dead_letters={"json": 7, "future_timestamp": 3},
         future_events=4,
         future_event_lead=28_800_000,
+        misplaced_events=9,
         max_watermark=1_700_000_000_500,
     ),
     store_stats=StoreStats(keys=70, size=5000, memory=800, cache_hits=60, cache_misses=40, stall_seconds=0.125),
@@ -101,6 +102,7 @@ GAUGES_AND_COUNTERS = {
     "prectr_pending_clicks": {("join", 0): 5},
     "prectr_future_events": {("join", 0): 4},
     "prectr_future_event_lead_seconds": {("join", 0): 28_800},
+    "prectr_misplaced_events_total": {("join", 0): 9},
     "prectr_watermark_timestamp_seconds": {("join", 0): 1_700_000_000.5},
     # The other task knows a watermark that is 20 s ahead.
     "prectr_watermark_lag_seconds": {("join", 0): 20},
