@@ -10,6 +10,7 @@ from prectr.ops.doctor.clocks import check_clocks
 from prectr.ops.doctor.disk import check_disk
 from prectr.ops.doctor.findings import Finding, Severity
 from prectr.ops.doctor.groups import check_groups, fetch_group_offsets
+from prectr.ops.doctor.open_transactions import check_open_transactions
 from prectr.ops.doctor.snapshots import check_snapshots
 from prectr.ops.doctor.stores import check_stores
 from prectr.ops.doctor.topic_checks import SnapshotTarget, check_system
@@ -56,6 +57,7 @@ def _run(deployment: Deployment) -> Iterator[Finding]:
         yield from check_checkpoint(deployment.run_dir, None)
         return
     yield from check_clocks(deployment.connection, deployment.topics, partitions)
+    yield from check_open_transactions(deployment.connection, deployment.topics, partitions)
     commits = fetch_group_offsets(deployment.connection, deployment.topics, deployment.group_prefix, partitions)
     yield from check_groups(deployment.connection, deployment.group_prefix, commits)
     yield from check_stores(deployment.state_dir, commits, deployment.snapshots is not None)
