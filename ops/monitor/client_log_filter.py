@@ -17,7 +17,7 @@ _MIN_SEVERITY: Final = {
     "mode": logging.ERROR,
 }
 """By logger: the lowest severity that is passed on."""
-_LOG_INTERVAL: Final = 10.0
+_LOG_INTERVAL: Final = 60.0
 _RECOVERY_SECONDS: Final = 5.0
 """Seconds without an error after which it counts as resolved: the client repeats errors while they last."""
 _MAX_LENGTH: Final = 200
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class ClientLogFilter(logging.Handler):
-    """Replaces the handlers of the libraries' loggers in a `with` block and logs one of their errors per 10 s.
+    """Replaces the handlers of the libraries' loggers in a `with` block and logs one of their errors a minute.
 
     With PRECTR_DEBUG set, everything is logged unchanged. stopping: Faust is being stopped, so its errors are expected.
     """

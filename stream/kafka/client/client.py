@@ -68,6 +68,8 @@ _READY_TIMEOUT: Final = 20.0
 _RETRY_BACKOFF: Final = 0.3
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
+_logged_at: Final[dict[tuple[str, str], float]] = {}
+"""When a problem of an address was last logged by this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class Connection:
             PrectrError: the broker does not answer, or rejects the request.
         """
         client = self.admin()
-        started = last_logged = time.monotonic()
+        started = time.monotonic()
         try:
             with self.translate_errors():
                 while True:
@@ -159,7 +161,7 @@ class Connection:
                         remaining = max(self.connect_timeout, _READY_TIMEOUT) - (time.monotonic() - started)
                         if remaining < 0:
                             raise
-                        last_logged = self._log_retry(last_logged, "Kafka is not ready", remaining)
+                        self._log_retry("Kafka is not ready", remaining)
                         time.sleep(_RETRY_BACKOFF)
         finally:
             client.close()
@@ -181,7 +183,6 @@ class Connection:
     def _connect(self, client: Any, settings: Mapping[str, Any]) -> Any:
         user_settings = {name: value for name, value in self.settings.items() if name in client.DEFAULT_CONFIG}
         started = time.monotonic()
-        last_logged = float("-inf")
         attempt_ms = _FIRST_ATTEMPT_MS
         while True:
             remaining = self.connect_timeout - (time.monotonic() - started)
@@ -209,19 +210,19 @@ class Connection:
                         Remedy.CHECK_CONNECTION,
                         Remedy.LONGER_CONNECT_TIMEOUT,
                     ) from error
-                last_logged = self._log_retry(last_logged, "no answer from Kafka", remaining)
+                self._log_retry("no answer from Kafka", remaining)
                 attempt_ms *= 2
             except (KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
                 raise PrectrError(
                     f"{self.bootstrap}: no connection to Kafka ({self._error_text(error)})", Remedy.CHECK_CONNECTION
                 ) from error
 
-    def _log_retry(self, last_logged: float, problem: str, remaining: float) -> float:
-        """Log a problem, at most every 10 s; returns the time of the last message."""
-        if time.monotonic() - last_logged < _LOG_INTERVAL:
-            return last_logged
-        _log.warning("%s: %s, retrying for another %.0f s", self.bootstrap, problem, remaining)
-        return time.monotonic()
+    def _log_retry(self, problem: str, remaining: float) -> None:
+        """Log a problem, at most once a minute for all connections of the process: an outage takes many attempts."""
+        now = time.monotonic()
+        if now - _logged_at.get((self.bootstrap, problem), float("-inf")) >= _LOG_INTERVAL:
+            _logged_at[self.bootstrap, problem] = now
+            _log.warning("%s: %s, retrying for another %.0f s", self.bootstrap, problem, remaining)
 
     def _error_text(self, error: Exception) -> str:
         """Return an error's type and text in one line, without any secret of the settings."""

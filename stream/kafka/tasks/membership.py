@@ -26,6 +26,8 @@ _POLL_MS: Final = 3_600_000
 """A poll lasts until the consumer is closed: a rebalance that outlives a poll may be lost (kafka-python 3.0.12)."""
 _CHECK_INTERVAL: Final = 0.01
 _RETRY_BACKOFF: Final = 1.0
+_LOG_INTERVAL: Final = 60.0
+"""Seconds between two messages on a coordinator that does not answer."""
 _REVOKE_TIMEOUT: Final = 5.0
 """Seconds that a rebalance waits for open transactions; later ones fail, because the group has a new generation."""
 _MAX_POLL_INTERVAL_MS: Final = 30_000
@@ -75,6 +77,7 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         self._lock = Lock()
         self._assignment: Assignment | None = None
         self._version = self._lost_count = 0
+        self._warned_at = float("-inf")
         self._idle = Event()
         self._idle.set()
         self._error: KafkaError | None = None
@@ -139,6 +142,11 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             self._lost_count += 1
             self._assignment = None
 
+    def _warn(self, error: RetriableError) -> None:
+        if time.monotonic() - self._warned_at >= _LOG_INTERVAL:
+            self._warned_at = time.monotonic()
+            _log.warning("%s: the group coordinator does not answer (%s): retrying", self._topic, error)
+
     def _poll_loop(self) -> None:
         while not self._stopped.is_set():
             try:
@@ -147,7 +155,7 @@ class Membership(AsyncConsumerRebalanceListener):  # type: ignore[misc]
                 if self._stopped.is_set():
                     return
                 if isinstance(error, RetriableError):
-                    _log.warning("%s: the group coordinator does not answer (%s): retrying", self._topic, error)
+                    self._warn(error)
                     self._stopped.wait(_RETRY_BACKOFF)
                     continue
                 with self._lock:
