@@ -11,7 +11,15 @@ from types import UnionType
 from typing import Any, Final, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    KafkaTimeoutError,
+    RetriableError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailedError,
+)
 
 from prectr.state.errors import BrokerUnavailableError, ConfigError, PrectrError, Remedy
 from prectr.stream.kafka.client.client_internals import (
@@ -68,6 +76,13 @@ _READY_TIMEOUT: Final = 20.0
 _RETRY_BACKOFF: Final = 0.3
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
+_RIGHTS: Final[Mapping[type[KafkaError], str]] = {
+    TopicAuthorizationFailedError: "; an ACL must allow this client Describe, Read and Write on the topic",
+    GroupAuthorizationFailedError: "; an ACL must allow this client Describe and Read on the group",
+    TransactionalIdAuthorizationFailedError: "; an ACL must allow this client Describe and Write on the id",
+    ClusterAuthorizationFailedError: "; an ACL must allow this client Describe and IdempotentWrite on the cluster",
+}
+"""By error, the rights that are missing: the broker names the resource at most."""
 _logged_at: Final[dict[tuple[str, str], float]] = {}
 """When a problem of an address was last logged by this process."""
 
@@ -178,7 +193,8 @@ class Connection:
 
     def describe_error(self, error: Exception) -> str:
         """Describe an error of the client library in one line, without any secret of the settings."""
-        return f"{self.bootstrap}: Kafka reports {self._error_text(error)}"
+        right = next((right for kind, right in _RIGHTS.items() if isinstance(error, kind)), "")
+        return f"{self.bootstrap}: Kafka reports {self._error_text(error)}{right}"
 
     def _connect(self, client: Any, settings: Mapping[str, Any]) -> Any:
         user_settings = {name: value for name, value in self.settings.items() if name in client.DEFAULT_CONFIG}

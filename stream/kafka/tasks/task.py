@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Final
 
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import AuthorizationError
 
+from prectr.state.errors import PrectrError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext
@@ -59,6 +61,7 @@ class Task(ABC):
 
         Raises:
             StateError: a transaction hangs, and its outcome is no longer known.
+            PrectrError: a right is missing.
             KafkaError: another process owns the task, or the broker does not answer.
         """
         producer = connection.producer(
@@ -67,7 +70,10 @@ class Task(ABC):
             request_timeout_ms=_REQUEST_TIMEOUT_MS,
             max_block_ms=_MAX_BLOCK_MS,
         )
-        return recover_and_open(transactional_id, committed_offsets, partition, producer, output_topics)
+        try:
+            return recover_and_open(transactional_id, committed_offsets, partition, producer, output_topics)
+        except AuthorizationError as error:
+            raise PrectrError(f"transactional id {transactional_id}: {connection.describe_error(error)}") from error
 
     @staticmethod
     @abstractmethod

@@ -5,7 +5,13 @@ import socket
 from pathlib import Path
 
 import pytest
-from kafka.errors import KafkaConnectionError
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 import prectr.stream.kafka.client.client
 from prectr.ops.cli.client_config import connection
@@ -150,3 +156,16 @@ def test_addresses_are_read_as_people_write_them(written: str, read: str) -> Non
 def test_what_is_no_address_is_told(written: str) -> None:
     with pytest.raises(ConfigError, match=r"host:port, such as kafka:9092"):
         Connection(written)
+
+
+@pytest.mark.parametrize(
+    ("error", "right"),
+    [
+        (TopicAuthorizationFailedError({"search-events"}), "Describe, Read and Write on the topic"),
+        (GroupAuthorizationFailedError("g"), "Describe and Read on the group"),
+        (ClusterAuthorizationFailedError(), "IdempotentWrite on the cluster"),
+    ],
+)
+def test_a_missing_right_is_named(error: KafkaError, right: str) -> None:
+    with pytest.raises(PrectrError, match=right), Connection("h:1").translate_errors():
+        raise error

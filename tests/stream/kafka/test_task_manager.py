@@ -14,6 +14,7 @@ from kafka.errors import (
     KafkaTimeoutError,
     ProducerFencedError,
     TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailedError,
     UnsupportedCodecError,
 )
 
@@ -426,3 +427,13 @@ def test_a_process_with_other_settings_is_refused_although_it_has_no_state(syste
     other = system.manager(name="2", config=PipelineConfig(partitions=PARTITIONS, attribution_window=61.0))
     with pytest.raises(StateError, match="group g-join has committed with other settings"):
         system.run(first, other, until=lambda: False)
+
+
+def test_a_transactional_id_that_is_refused_is_named_with_the_right(system: FakeSystem) -> None:
+    load_pages(system)
+    manager = system.manager()
+    system.broker.fail("init_transactions", TransactionalIdAuthorizationFailedError())
+    with pytest.raises(
+        PrectrError, match=r"transactional id g-join-join-\d: .*Describe and Write on the transactional id"
+    ):
+        system.run(manager, until=lambda: False)
