@@ -432,8 +432,6 @@ def test_a_process_with_other_settings_is_refused_although_it_has_no_state(syste
 def test_a_transactional_id_that_is_refused_is_named_with_the_right(system: FakeSystem) -> None:
     load_pages(system)
     manager = system.manager()
-    system.broker.fail("init_transactions", TransactionalIdAuthorizationFailedError())
-    with pytest.raises(
-        PrectrError, match=r"transactional id g-join-join-\d: .*Describe and Write on the transactional id"
-    ):
+    system.broker.fail("init", TransactionalIdAuthorizationFailedError())
+    with pytest.raises(PrectrError, match=r"transactional id g-join-join-\d: .*Describe and Write on the id"):
         system.run(manager, until=lambda: False)
