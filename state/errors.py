@@ -83,7 +83,7 @@ class CheckpointError(PrectrError):
 
 
 class TrainingError(PrectrError):
-    """Training cannot continue: a loss is not finite; the message names the batch."""
+    """Training cannot continue: a loss, gradient or weight is not finite; the message names it, and the batch."""
 
 
 class BrokerUnavailableError(PrectrError):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import torch
@@ -73,6 +74,11 @@ class FlatParameters:
     def parameters_by_name(self) -> dict[str, Tensor]:
         """The parameters by dotted name, detached; views of the shared buffer."""
         return {name: parameter.detach() for name, parameter in self._parameters.items()}
+
+    def name_at(self, index: int) -> str:
+        """The dotted name of the parameter that holds an element of the buffers."""
+        ends = accumulate(parameter.numel() for parameter in self._parameters.values())
+        return next(name for name, end in zip(self._parameters, ends, strict=True) if index < end)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Values and optimizer state, on the CPU."""

@@ -71,6 +71,10 @@ class LogisticRegression:
         tables = {name: table.empty_gradient() for name, table in self._tables.items()}
         return Gradients(0, torch.empty(0, device=self._device), tables)
 
+    def parameter_at(self, index: int) -> str:
+        """There is no dense parameter."""
+        raise IndexError(f"lr has no dense parameter {index}")
+
     def step(self, gradients: Gradients) -> None:
         """Update the rows."""
         for name, gradient in gradients.tables.items():

@@ -132,6 +132,10 @@ class NeuralModel(Module):
             {name: state.empty_update() for name, state in self._online_states.items()},
         )
 
+    def parameter_at(self, index: int) -> str:
+        """The dotted name of the dense parameter that holds an element of `Gradients.dense`."""
+        return self._dense.name_at(index)
+
     def step(self, gradients: Gradients) -> None:
         """Update table rows and dense parameters by their optimizers, and the online states."""
         for name, table in self._tables.items():

@@ -47,9 +47,10 @@ class OnlineModel(Protocol):
 
     Contract: `forward` changes nothing; `gradients` is called at most once per `ForwardOutput`, right after it and
     on the same batch, and only if its losses are finite; then `step` with them, or with their sum over the ranks
-    that share the batch. Scores use no dropout: the measured score is the one that is learned from. The score
-    at position 1, for ranking, is `score(batch.at_position(1))`. `training_state` and `load_training_state` carry
-    everything that `step` changes (weights, optimizers, state of its own), bit for bit.
+    that share the batch. If one is not finite, `Gradients.dense` is zeroed and no step taken. Scores use no dropout:
+    the measured score is the one that is learned from. The score at position 1, for ranking, is
+    `score(batch.at_position(1))`. `training_state` and `load_training_state` carry everything that `step` changes
+    (weights, optimizers, state of its own), bit for bit.
     """
 
     feature_needs: FeatureNeeds
@@ -63,6 +64,9 @@ class OnlineModel(Protocol):
 
     def zero_gradients(self) -> Gradients:
         """Zero gradients (empty batch): the contribution of a rank whose shard is empty."""
+
+    def parameter_at(self, index: int) -> str:
+        """The name of the dense parameter that holds the element `index` of `Gradients.dense`."""
 
     def step(self, gradients: Gradients) -> None:
         """Update weights and state; `gradients` must not be used again."""

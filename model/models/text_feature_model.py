@@ -47,6 +47,10 @@ class TextFeatureModel:
         zero = self._inner.zero_gradients()
         return replace(zero, state_updates={**zero.state_updates, _PAIR_CACHE: self._pair_encoder.empty_update()})
 
+    def parameter_at(self, index: int) -> str:
+        """The inner model's."""
+        return self._inner.parameter_at(index)
+
     def step(self, gradients: Gradients) -> None:
         """Update the pair cache and the inner model."""
         self._pair_encoder.apply(gradients.state_updates[_PAIR_CACHE])

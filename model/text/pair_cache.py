@@ -1,8 +1,10 @@
 """A bounded cache of the text encoder's output for (query, title) pairs.
 
-A direct-mapped table: a new pair replaces the one in its slot. Values are float16. Cached values are
+A direct-mapped table: a new pair replaces the one in its slot. Values are float16, within ±65,504. Cached values are
 checkpointed because re-encoding in a different batch may differ in the last bits.
 """
+
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,6 +13,9 @@ from torch import Tensor
 
 from prectr.model.features.hashing import U64, row_indices
 from prectr.model.layers.gradients import StateUpdate
+
+_MAX_VALUE: Final = torch.finfo(torch.float16).max
+"""What is larger would be cached as infinite."""
 
 
 class PairCache:
@@ -62,6 +67,7 @@ class PairCache:
         winners = order[first]
         summed = update.values.index_select(0, torch.from_numpy(winners).to(update.values.device))
         means = summed[:, :-1] / summed[:, -1:]
+        means.clamp_(-_MAX_VALUE, _MAX_VALUE)
         self._values.index_copy_(0, torch.from_numpy(slots).to(means.device), means.half())
         self._keys[slots] = keys[winners]
         self._steps[slots] = step

@@ -91,15 +91,16 @@ class InstrumentedTrainer(Trainer):
         return batch
 
     def _train_batch(self) -> None:
+        # Pages are in the total order: the last one closes last.
+        latest_close = self._open_batch[-1].closes_at
         super()._train_batch()
+        self.stats.latest_close = latest_close
         if self._is_rank_zero and self.quality.last_update is not None:
             self.quality_windows.add(self._scored_pages, self.quality.last_update)
 
     def _gather_scores(self, own: ScoredShard | None) -> ScoredPages:
-        self._scored_pages = pages = super()._gather_scores(own)
-        # Pages are in the total order: the last one closes last.
-        self.stats.latest_close = self._open_batch[-1].closes_at
-        return pages
+        self._scored_pages = super()._gather_scores(own)
+        return self._scored_pages
 
 
 class TimedModel:

@@ -28,6 +28,7 @@ from prectr.model.features.feature_slots import FeatureSlots
 from prectr.model.features.feature_summary import FeaturesSummary
 from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import PriorRates
+from prectr.model.layers.gradients import Gradients
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
 from prectr.model.quality.counterfactual.reranking import Reranking, is_reranked
@@ -38,6 +39,7 @@ from prectr.model.quality.resamples import Resamples
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
+from prectr.model.training.finiteness import failure_of_gradients
 from prectr.model.training.permutation_importance import PermutationImportance, summarise_features
 from prectr.state.errors import CheckpointError, Remedy, TrainingError
 from prectr.state.setting import check_config
@@ -121,7 +123,7 @@ class Trainer:
         """Consume the next examples, in the total order, and train every batch that they complete.
 
         Raises:
-            TrainingError: a loss is not finite; the weights are as before the batch.
+            TrainingError: a loss or a gradient is not finite; weights and quality are as before the batch.
         """
         span_ms = self.config.batch_span * 1000.0
         for example in examples:
@@ -230,6 +232,8 @@ class Trainer:
             self._open_batch if self._process_group is None else shard(self._open_batch, self._process_group)
         )
         pages = self._gather_scores(own)
+        # Before anything is counted: a batch that cannot be learned from changes neither weights nor quality.
+        gradients = self._gradients(own, len(pages.labels))
         update = self.quality.add_pages(pages)
         self.resamples.add(pages, update)
         self.query_losses.add(pages, update, self._open_batch)
@@ -239,7 +243,7 @@ class Trainer:
         self._permutation_importance.measure(
             self.batches, self._open_batch, self._slots.slots, self._encode, self._model.score
         )
-        self._train_step(own, len(pages.labels))
+        self._model.step(gradients)
         self._prior_rates.update(pages.category, pages.levels, pages.labels)
         self._slots.update(
             own.batch.observed
@@ -286,14 +290,20 @@ class Trainer:
             raise TrainingError(failure)
         return pages
 
-    def _train_step(self, own: ScoredShard | None, impressions: int) -> None:
-        """Take one step by the gradients of the whole batch; impressions: of the whole batch."""
+    def _gradients(self, own: ScoredShard | None, impressions: int) -> Gradients:
+        """The gradients of the whole batch, of so many impressions, from all ranks.
+
+        Raises:
+            TrainingError: one is not finite; raised on all ranks alike, since all hold the same sum.
+        """
         gradients = self._model.zero_gradients() if own is None else self._model.gradients(own.batch, own.forward)
-        self._model.step(
-            gradients
-            if self._process_group is None
-            else all_reduce_gradients(gradients, impressions, self._process_group)
-        )
+        if self._process_group is not None:
+            gradients = all_reduce_gradients(gradients, impressions, self._process_group)
+        failure = failure_of_gradients(gradients, self._model.parameter_at)
+        if failure:
+            gradients.dense.zero_()
+            raise TrainingError(_not_learned_from(failure, [page.request_id for page in self._open_batch]))
+        return gradients
 
     def _set_threads(self) -> None:
         # Rounding of sums depends on the number of threads, which is part of the configuration.
@@ -306,12 +316,16 @@ def _failure_of(own: ScoredShard) -> str:
     for name, loss in own.forward.losses.items():
         value = float(loss.detach())
         if not np.isfinite(value):
-            return (
-                f"the {name} loss of a batch is {value}; the batch was not learned from. Its pages: "
-                f"{', '.join(repr(request) for request in own.batch.request_ids)}. Check their prices and counts, "
-                "and lower the learning rates in a new run"
-            )
+            return _not_learned_from(f"the {name} loss of a batch is {value}", own.batch.request_ids)
     return ""
+
+
+def _not_learned_from(failure: str, request_ids: Sequence[str]) -> str:
+    pages = ", ".join(map(repr, request_ids))
+    return (
+        f"{failure}; the batch was not learned from. Its pages: {pages}. Check their prices and counts, and lower the "
+        "learning rates in a new run"
+    )
 
 
 def _make_deterministic(device: torch.device) -> None:
