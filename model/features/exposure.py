@@ -16,6 +16,7 @@ from prectr.model.features.batch import Batch
 from prectr.model.features.hashing import U64, cross, row_indices
 from prectr.model.features.smoothing import log_odds
 from prectr.model.layers.gradients import StateUpdate
+from prectr.model.layers.saved_rows import require_rows
 
 EXPOSURE_FEATURES: Final = 5
 """Columns of `ExposureSketch.features`,"""
@@ -111,7 +112,8 @@ class ExposureSketch:
         return {"rows": torch.from_numpy(used), "sums": torch.from_numpy(self._cells[used])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned, into an empty sketch."""
+        """Restore what `state_dict` returned, into an empty sketch. ValueError: it has other cells."""
+        require_rows(state["rows"], len(self._cells))
         self._cells[state["rows"].numpy()] = state["sums"].numpy()
 
     def _estimate(self, keys: U64, field: str) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prectr.model.features.hashing import uniform
 from prectr.model.layers.gradients import SparseGradient
+from prectr.model.layers.saved_rows import require_rows
 from prectr.model.layers.sparse_optimizers import SparseOptimizer
 
 _INIT_CHUNK_ROWS: Final = 1 << 16
@@ -94,7 +95,8 @@ class HashedEmbedding:
         return exported
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned, into an untrained table."""
+        """Restore what `state_dict` returned, into an untrained table. ValueError: it has other rows."""
+        require_rows(state["rows"], len(self.values))
         rows = state["rows"].to(self._device)
         self.values.index_copy_(0, rows, state["values"].to(self._device))
         for name, tensor in self.optimizer_state.items():

@@ -6,6 +6,7 @@ A new model is one file, one entry here and a name in `MODEL_NAMES` (`model/conf
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -18,10 +19,20 @@ from prectr.model.models.online_model import OnlineModel
 from prectr.model.models.prectr.components import SWITCHES, SWITCHES_V2
 from prectr.model.models.wide_deep import WideDeep
 from prectr.model.models.wide_deep_plus import WideDeepPlus
+from prectr.state.aggregates import LEVEL_COUNT
 from prectr.state.errors import ConfigError
 
 if TYPE_CHECKING:
     from prectr.model.text.encoder.artifact import EncoderArtifact
+
+_INPUT_WIDTHS: Final = 7
+"""Embeddings side by side in the input of the first hidden layer."""
+_NUMERIC_COLUMNS: Final = 64
+"""About as many numbers stand beside them."""
+_CACHED_PAIR_BYTES: Final = 133 * 2 + 16
+_MODULE_BYTES: Final = 4096
+"""About as much takes a layer besides its weights."""
+_NAMED_SETTINGS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +86,8 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
     """Make the model that the configuration names, untrained; the encoder, if it reads text, is loaded here.
 
     Raises:
-        ConfigError: there is no such model or component, a setting is not for this model, or the model's tables do not
-            fit into memory.
+        ConfigError: there is no such model or component, a setting is not for this model, or the model does not fit
+            into memory.
         CheckpointError: the encoder is missing or corrupt.
     """
     entry = MODELS.get(config.model)
@@ -89,7 +100,7 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
     if config.exposure == "on" and not entry.supports_exposure:
         supporting = ", ".join(name for name, each in MODELS.items() if each.supports_exposure)
         raise ConfigError(f"model {config.model} has no exposure features; exposure=on is for {supporting}")
-    _require_memory_of_tables(config, device)
+    _require_memory(config, device)
     if not config.reads_text:
         return entry.make(config, device, None)
     # Whatever reads text imports transformers, which takes seconds.
@@ -98,12 +109,32 @@ def make_model(config: TrainerConfig, device: torch.device) -> OnlineModel:
     return entry.make(config, device, open_encoder(config))
 
 
-def _require_memory_of_tables(config: TrainerConfig, device: torch.device) -> None:
-    """Raise ConfigError if the tables do not fit into memory: values, optimizer state and a byte for each row."""
-    embeddings = 0 if config.model == "lr" else config.embedding_rows * (2 * 4 * config.embedding_dim + 1)
-    weights = 0 if config.model == "dnn" else config.wide_rows * (3 * 4 + 1)
-    require_memory(
-        embeddings + weights,
-        device,
-        f"{config.model} with {config.embedding_rows:,} embedding_rows and {config.wide_rows:,} wide_rows",
-    )
+def _require_memory(config: TrainerConfig, device: torch.device) -> None:
+    """Raise ConfigError if the model's state does not fit into memory; the message names the largest parts."""
+    needs = {name: size for name, size in _bytes_by_setting(config).items() if size}
+    largest_first = sorted(needs, key=lambda name: -needs[name])[:_NAMED_SETTINGS]
+    parts = [f"{name} {_worded(getattr(config, name))}" for name in largest_first]
+    require_memory(sum(needs.values()), device, f"{config.model} with {', '.join(parts)}")
+
+
+def _bytes_by_setting(config: TrainerConfig) -> dict[str, int]:
+    """What a model and its trainer keep, by the setting that decides its size.
+
+    Tables: values, optimizer state and a byte for each row. Layers: values as made, and five flat buffers.
+    """
+    widths = [_INPUT_WIDTHS * config.embedding_dim + _NUMERIC_COLUMNS, *config.hidden]
+    layers = sum(inputs * outputs for inputs, outputs in pairwise(widths)) + sum(config.hidden)
+    has_exposure = config.exposure == "on" or (config.exposure == "auto" and config.model == "prectr-v2")
+    return {
+        "embedding_rows": 0 if config.model == "lr" else config.embedding_rows * (2 * 4 * config.embedding_dim + 1),
+        "wide_rows": 0 if config.model == "dnn" else config.wide_rows * (3 * 4 + 1),
+        "hidden": 0 if config.model == "lr" else layers * 6 * 4 + len(config.hidden) * _MODULE_BYTES,
+        "pair_cache_size": config.pair_cache_size * _CACHED_PAIR_BYTES if config.reads_text else 0,
+        "exposure_sketch_size": config.exposure_sketch_size * 3 * 4 if has_exposure else 0,
+        "exposed_pairs_bits": config.exposed_pairs_bits if config.has_relevance_component else 0,
+        "prior_rates_size": config.prior_rates_size * 2 * LEVEL_COUNT * 8,
+    }
+
+
+def _worded(value: int | tuple[int, ...]) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(list(value))

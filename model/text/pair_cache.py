@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prectr.model.features.hashing import U64, row_indices
 from prectr.model.layers.gradients import StateUpdate
+from prectr.model.layers.saved_rows import require_rows
 
 _MAX_VALUE: Final = torch.finfo(torch.float16).max
 """What is larger would be cached as infinite."""
@@ -83,7 +84,8 @@ class PairCache:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` returned, into an empty cache."""
+        """Restore what `state_dict` returned, into an empty cache. ValueError: it has other slots."""
+        require_rows(state["slots"], self.size)
         slots = state["slots"].numpy()
         self._keys[slots] = state["keys"].numpy().view(np.uint64)
         self._steps[slots] = state["steps"].numpy()

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from safetensors import SafetensorError
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_slots import FeatureSlotsState
+from prectr.model.layers.memory import available_memory
 from prectr.model.quality.counterfactual.reranking import RerankingState
 from prectr.model.quality.quality import QualityState
 from prectr.model.quality.query_losses import QueryLoss
@@ -36,6 +37,9 @@ SettingValue = str | int | float | bool | list[str | int | float]
 """The value of a setting, as decoded from JSON."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The header of a checkpoint; readable without torch."""
 
@@ -48,8 +52,8 @@ class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
 class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a trainer besides its tensors."""
 
-    batches: int
-    pages_trained: int
+    batches: Count
+    pages_trained: Count
     open_batch: tuple[Example, ...]
     """Pages consumed and not yet trained on, in the total order."""
     quality: QualityState
@@ -108,7 +112,7 @@ def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
         files[name] = content
     try:
         return TrainerCheckpoint(_decode_progress(files[PROGRESS]), load_tensors(files[TENSORS]))
-    except (msgspec.DecodeError, SafetensorError) as error:
+    except (msgspec.DecodeError, SafetensorError, RecursionError, KeyError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be decoded ({error})", *_REMEDIES) from error
 
 
@@ -123,6 +127,16 @@ def read_config(folder: Path) -> TrainerConfig:
 
 def _read_file(path: Path) -> bytes:
     try:
+        size, available = path.stat().st_size, available_memory()
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a file", *_REMEDIES)
+        # Held twice: the bytes, and what is decoded from them.
+        if available is not None and 2 * size > available:
+            raise CheckpointError(
+                f"{path} has {size / 2**30:,.1f} GiB, and {available / 2**30:,.1f} GiB of memory are available for "
+                "twice as much",
+                *_REMEDIES,
+            )
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})", *_REMEDIES) from error
@@ -132,7 +146,7 @@ def _read_header(folder: Path) -> CheckpointHeader:
     path = folder / HEADER
     try:
         header = _decode_header(_read_file(path))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is corrupt ({error})", *_REMEDIES) from error
     if header.format != FORMAT:
         raise CheckpointError(

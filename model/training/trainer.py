@@ -39,8 +39,9 @@ from prectr.model.quality.resamples import Resamples
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
-from prectr.model.training.finiteness import failure_of_gradients
+from prectr.model.training.finiteness import failure_of_gradients, first_not_finite
 from prectr.model.training.permutation_importance import PermutationImportance, summarise_features
+from prectr.model.training.saved_tensors import require_tensors
 from prectr.state.errors import CheckpointError, Remedy, TrainingError
 from prectr.state.setting import check_config
 from prectr.stream.records import Example
@@ -162,7 +163,19 @@ class Trainer:
         return summarise_features(self._slots.state, self._permutation_importance)
 
     def save(self, folder: Path) -> None:
-        """Write all state into the empty `folder`, which the caller syncs and renames into place."""
+        """Write all state into the empty `folder`, which the caller syncs and renames into place.
+
+        Raises:
+            TrainingError: a weight, or another number of the state, is not finite; nothing was written.
+        """
+        tensors = self._tensors()
+        found = first_not_finite(tensors)
+        if found is not None:
+            raise TrainingError(
+                f"the state of model {self.config.model} is not saved: {found[0]} holds {found[1]}; the checkpoint "
+                "before it stays. Check the prices and counts of the pages since then, and lower the learning rates in "
+                "a new run"
+            )
         progress = checkpoint.TrainerProgress(
             batches=self.batches,
             pages_trained=self.pages_trained,
@@ -175,28 +188,35 @@ class Trainer:
             permutation_importance=self._permutation_importance.state,
             newest=tuple(self._newest_pages),
         )
+        checkpoint.write(folder, self.config, progress, tensors)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors of a checkpoint, by name."""
         tensors = {"model." + name: tensor.contiguous() for name, tensor in self._model.training_state().items()}
         tensors["prior_rates.impressions"] = torch.from_numpy(self._prior_rates.impressions)
         tensors["prior_rates.clicks"] = torch.from_numpy(self._prior_rates.clicks)
-        checkpoint.write(folder, self.config, progress, tensors)
+        return tensors
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, into a new trainer.
 
         Raises:
-            CheckpointError: it is corrupt, or of another format, model or configuration.
+            CheckpointError: it is corrupt, not finite, or of another format, model or configuration.
         """
         saved = checkpoint.read(folder, self.config)
         tensors = saved.tensors
         try:
+            # All of them before the first is copied: a tensor of another shape could be broadcast.
+            require_tensors(tensors, self._tensors())
             self._prior_rates.load_counts(
                 tensors.pop("prior_rates.impressions").numpy(), tensors.pop("prior_rates.clicks").numpy()
             )
             self._model.load_training_state({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}); it was written "
-                "by another version",
+                f"checkpoint {folder} does not hold the state of model {self.config.model} ({error}); it is damaged, "
+                "or was written by another version",
+                Remedy.OLDER_CHECKPOINT,
                 Remedy.RELEASE_THAT_WROTE,
                 Remedy.EMPTY_RUN_DIR,
             ) from error

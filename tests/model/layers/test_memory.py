@@ -21,8 +21,15 @@ def test_more_than_is_available_is_an_error_that_says_both() -> None:
 
 
 def test_a_table_that_no_machine_holds_names_its_setting() -> None:
-    with pytest.raises(ConfigError, match=r"dnn with 1,099,511,627,776 embedding_rows and .* wide_rows needs"):
+    with pytest.raises(ConfigError, match=r"dnn with embedding_rows 1,099,511,627,776, .* needs"):
         make_model(TrainerConfig(model="dnn", embedding_rows=1 << 40), CPU)
+
+
+@pytest.mark.parametrize("model", ["dnn", "prectr-v2"])
+def test_layers_that_no_machine_holds_are_refused_before_they_are_made(model: str) -> None:
+    hidden = (1 << 16,) * 64  # 64 layers of 16 GiB
+    with pytest.raises(ConfigError, match=rf"{model} with hidden \[65536, 65536, .* needs [0-9,.]+ GiB of memory"):
+        make_model(TrainerConfig(model=model, hidden=hidden), CPU)
 
 
 def test_the_smaller_of_machine_and_container_counts(tmp_path: Path) -> None:

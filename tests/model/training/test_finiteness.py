@@ -1,5 +1,8 @@
 """What is not finite is neither learned from, nor saved, nor restored."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import msgspec
 import pytest
 import torch
@@ -138,3 +141,32 @@ def test_the_pair_cache_holds_no_infinity_though_float16_has_a_narrower_range() 
     encoder.apply(encoder._cache.updates_for(keys, values))
     slots, _ = encoder._cache.find(keys)
     assert encoder._cache.read(slots)[:, 0].tolist() == [65504.0, -65504.0]
+
+
+STATES = [
+    ("lr", "model.ids.values", lambda trainer: trainer._model._tables["ids"].values[7]),
+    ("lr", "model.ids.state.n", lambda trainer: trainer._model._tables["ids"].optimizer_state["n"][7]),
+    ("dnn", "model.dense.values", lambda trainer: trainer._model.deep.out.weight.data),
+    ("dnn", "model.dense.square", lambda trainer: trainer._model._dense._exp_avg_sq),
+    ("wide-deep", "model.table.wide.values", lambda trainer: trainer._model._tables["wide"].values[7]),
+    ("prectr-v2", "model.dense.mean", lambda trainer: trainer._model._dense._exp_avg),
+    ("prectr-v2", "model.pair_cache.values", lambda trainer: trainer._model._pair_encoder._cache._values),
+    ("prectr-v2", "prior_rates.clicks", lambda trainer: torch.from_numpy(trainer._prior_rates.clicks)),
+]
+"""A model, the name of a tensor in its checkpoint, and where its numbers are in memory."""
+
+
+@pytest.mark.parametrize(("model", "name", "numbers"), STATES)
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_a_state_that_is_not_finite_is_not_saved_and_its_tensor_is_named(
+    model: str, name: str, numbers: Callable[[Trainer], Tensor], value: float, tmp_path: Path
+) -> None:
+    trainer = _trainer(model)
+    numbers(trainer).view(-1)[-1] = value
+    if "table" in name or "ids" in name:
+        trainer._model._tables[name.split(".")[-2 if "values" in name else -3]]._updated[7] = True  # type: ignore[attr-defined]
+    if "pair_cache" in name:
+        trainer._model._pair_encoder._cache._steps[-1] = 1  # type: ignore[attr-defined]
+    with pytest.raises(TrainingError, match=f"{name} holds {value}; the checkpoint before it stays"):
+        trainer.save(tmp_path)
+    assert not list(tmp_path.iterdir())
