@@ -1,5 +1,6 @@
 """Memory is asked for before it is taken: a table that does not fit is an error, not a killed process."""
 
+import errno
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,21 @@ def available_memory(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | 
     except (OSError, ValueError):
         pass
     return min(limits, default=None)
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file that may be anybody's, if it fits into memory twice: as bytes, and as what is decoded from them.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is too large (EFBIG); `strerror` says so.
+    """
+    size, available = path.stat().st_size, available_memory()
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if available is not None and 2 * size > available:
+        reason = f"it has {size / 2**30:,.1f} GiB, of {available / 2**30:,.1f} GiB of memory that are available"
+        raise OSError(errno.EFBIG, reason, str(path))
+    return path.read_bytes()
 
 
 def require_memory(size: int, device: torch.device, what: str, available: int | None = None) -> None:

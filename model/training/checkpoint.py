@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_slots import FeatureSlotsState
-from prectr.model.layers.memory import available_memory
+from prectr.model.layers.memory import read_file
 from prectr.model.quality.counterfactual.reranking import RerankingState
 from prectr.model.quality.quality import QualityState
 from prectr.model.quality.query_losses import QueryLoss
@@ -21,6 +21,7 @@ from prectr.model.quality.resamples import ResamplesState
 from prectr.model.training.permutation_importance import PermutationImportanceState
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.identity import config_diff
+from prectr.state.private_files import write_private_file
 from prectr.stream.records import Example
 
 FORMAT: Final = 1
@@ -86,13 +87,13 @@ def write(folder: Path, config: TrainerConfig, progress: TrainerProgress, tensor
     """
     files = {TENSORS: save_tensors(tensors), PROGRESS: _encode(progress)}
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        write_private_file(folder / name, content)
     header = CheckpointHeader(
         format=FORMAT,
         config=_settings(config),
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
-    (folder / HEADER).write_bytes(msgspec.json.format(_encode_json(header), indent=2))
+    write_private_file(folder / HEADER, msgspec.json.format(_encode_json(header), indent=2))
 
 
 def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
@@ -127,17 +128,9 @@ def read_config(folder: Path) -> TrainerConfig:
 
 def _read_file(path: Path) -> bytes:
     try:
-        size, available = path.stat().st_size, available_memory()
-        if not path.is_file():
-            raise CheckpointError(f"{path} is not a file", *_REMEDIES)
-        # Held twice: the bytes, and what is decoded from them.
-        if available is not None and 2 * size > available:
-            raise CheckpointError(
-                f"{path} has {size / 2**30:,.1f} GiB, and {available / 2**30:,.1f} GiB of memory are available for "
-                "twice as much",
-                *_REMEDIES,
-            )
-        return path.read_bytes()
+        return read_file(path)
+    except PermissionError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})", *_REMEDIES) from error
 

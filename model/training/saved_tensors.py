@@ -5,7 +5,7 @@ from typing import Final
 
 from torch import Tensor
 
-from prectr.model.training.finiteness import first_not_finite
+from prectr.model.layers.finiteness import first_not_finite
 
 _ROW_LISTS: Final = ("rows", "slots")
 """Last part of the name of a tensor that lists rows; its siblings have one entry for each of them."""

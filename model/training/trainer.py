@@ -28,6 +28,7 @@ from prectr.model.features.feature_slots import FeatureSlots
 from prectr.model.features.feature_summary import FeaturesSummary
 from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import PriorRates
+from prectr.model.layers.finiteness import failure_of_gradients, first_not_finite
 from prectr.model.layers.gradients import Gradients
 from prectr.model.models.online_model import ForwardOutput
 from prectr.model.models.registry import make_model
@@ -39,7 +40,6 @@ from prectr.model.quality.resamples import Resamples
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages, scored_pages_of
 from prectr.model.training import checkpoint
 from prectr.model.training.device import pick_device
-from prectr.model.training.finiteness import failure_of_gradients, first_not_finite
 from prectr.model.training.permutation_importance import PermutationImportance, summarise_features
 from prectr.model.training.saved_tensors import require_tensors
 from prectr.state.errors import CheckpointError, Remedy, TrainingError

@@ -24,7 +24,9 @@ def write_report(run_dir: Path, report: Report) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file of the report; PrectrError: it cannot be written, and an earlier one is kept."""
     temporary = path.with_name(path.name + ".new")
+    # Made anew: what is there may be a link.
     try:
+        temporary.unlink(missing_ok=True)
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:

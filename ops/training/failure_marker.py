@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from prectr.ops.json_file import write_json
+from prectr.ops.json_file import to_json
 from prectr.state.errors import TrainingError
+from prectr.state.private_files import write_private_file
 
 FAILURE_FILE: Final = "training-failed.json"
 """File in the run folder; its field `error` names the loss and the pages."""
@@ -21,7 +22,7 @@ _POLL_INTERVAL: Final = 0.1
 
 def write_failure(run_dir: Path, error: TrainingError) -> None:
     """Write the marker with the error."""
-    write_json(run_dir / FAILURE_FILE, {"error": str(error)})
+    write_private_file(run_dir / FAILURE_FILE, to_json({"error": str(error)}))
 
 
 def failed_since(run_dir: Path, checkpoint_time: float | None) -> bool:

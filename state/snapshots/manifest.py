@@ -103,6 +103,8 @@ def decode_manifest(name: str, content: bytes) -> SnapshotManifest | None:
                 Remedy.OTHER_SNAPSHOTS,
             )
         manifest = _decode_manifest(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return manifest if manifest.name == name else None
+    # Each file once: of two equal ones the second would be an error of the file system, long after.
+    distinct = len({file.name for file in manifest.files}) == len(manifest.files)
+    return manifest if manifest.name == name and distinct else None

@@ -8,10 +8,10 @@ checkpoint is either complete or absent.
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -19,7 +19,12 @@ from prectr.state.errors import CheckpointError, Remedy, UsageError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.fsync import fsync_path
 from prectr.state.identity import config_diff
-from prectr.state.private_files import make_private_folder
+from prectr.state.private_files import (
+    make_empty_private_folder,
+    make_private,
+    make_private_folder,
+    write_private_file,
+)
 from prectr.stream.replay.disorder import Disorder
 from prectr.stream.replay.rejections import RejectionKind
 from prectr.stream.sinks.example_sink import ExampleSink
@@ -29,7 +34,11 @@ CHECKPOINT_FORMAT: Final = 1
 _MAX_CHECKPOINTS: Final = 2
 _MANIFEST: Final = "checkpoint.json"
 _STORE_NAME: Final = re.compile(r"(join|aggregate)-\d+")
+_MISSING_FIELD: Final = "missing required field"
+"""In the error of a manifest of another kind."""
 _KINDS: Final = {"ReplayCheckpoint": "replay", "LiveCheckpoint": "live run"}
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class LogFileProgress(msgspec.Struct):
@@ -46,10 +55,10 @@ class LogFileProgress(msgspec.Struct):
     """
 
     path: str
-    size: int
+    size: Count
     sha256: str
     start_sha256: str
-    lines_read: int = 0
+    lines_read: Count = 0
     time: int | None = None
     done: bool = False
     disorder: Disorder = msgspec.field(default_factory=Disorder)
@@ -76,11 +85,11 @@ class ReplayCheckpoint(msgspec.Struct, kw_only=True):
     format: int = CHECKPOINT_FORMAT
     config: dict[str, str]
     files: list[LogFileProgress]
-    lines_read: int
+    lines_read: Count
     digest: RunDigestState
-    examples_bytes: int | None
-    dead_letter_bytes: int
-    dead_letters: dict[str, int]
+    examples_bytes: Count | None
+    dead_letter_bytes: Count
+    dead_letters: dict[str, Count]
     rejections: list[RejectionKind] = []
     disorder: Disorder = msgspec.field(default_factory=Disorder)
     seconds: float
@@ -119,8 +128,8 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
         manifest = msgspec.json.decode(stored, type=manifest_type) if version == CHECKPOINT_FORMAT else None
     except PermissionError as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read: {error.strerror}") from error
-    except (OSError, msgspec.DecodeError) as error:
-        if version is not None and isinstance(error, msgspec.ValidationError):
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        if version is not None and _MISSING_FIELD in str(error):
             kind = _KINDS.get(manifest_type.__name__, "run")
             raise CheckpointError(
                 f"{path}: not the checkpoint of a {kind}, but of another command ({error})", Remedy.OTHER_RUN_DIR
@@ -162,19 +171,30 @@ class CheckpointWriter:
         self._folder = folder
         self._target = folder / f"{int(newest[0].name) + 1 if newest else 1:08d}"
         self.staging = folder / f"{self._target.name}.tmp"
-        shutil.rmtree(self.staging, ignore_errors=True)
-        make_private_folder(self.staging)
+        with self._named_errors():
+            make_empty_private_folder(self.staging)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the checkpoint."""
+        with self._named_errors():
+            write_private_file(self.staging / name, content)
 
     def save_sinks(self, sinks: Mapping[str, ExampleSink]) -> None:
-        """Write the state of every sink, for `load_sinks`."""
+        """Write the state of every sink, for `load_sinks`.
+
+        Raises:
+            TrainingError: the state of a trainer is not finite; the checkpoints that there are stay.
+        """
         for name, sink in sinks.items():
             folder = _sink_folder(self.staging, name)
-            folder.mkdir(parents=True)
-            sink.save(folder)
+            with self._named_errors():
+                folder.mkdir(parents=True)
+                sink.save(folder)
 
     def commit(self, manifest: msgspec.Struct) -> Path:
         """Write the manifest, fsync everything, rename the folder into place and delete old checkpoints."""
-        (self.staging / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        self.write(_MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+        make_private(self.staging)
         for folder, _, files in os.walk(self.staging):
             for name in files:
                 fsync_path(Path(folder, name))
@@ -186,11 +206,46 @@ class CheckpointWriter:
             shutil.rmtree(old)
         return self._target
 
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Errors of the file system that say what could not be written, and that nothing is lost."""
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{error.filename or self.staging}: the checkpoint cannot be written ({error.strerror}); those before "
+                "it stay, and the run resumes from the newest: make room, or raise the limit that the error names"
+            ) from error
+
 
 def load_sinks(checkpoint: Path, sinks: Mapping[str, ExampleSink]) -> None:
-    """Restore the state that every sink had at the checkpoint."""
+    """Restore the state that every sink had at the checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged; the message says which one can take its place.
+    """
     for name, sink in sinks.items():
-        sink.load(_sink_folder(checkpoint, name))
+        folder = _sink_folder(checkpoint, name)
+        try:
+            sink.load(folder)
+        except CheckpointError as error:
+            if Remedy.OLDER_CHECKPOINT not in error.remedies:
+                raise
+            raise damaged(checkpoint, error.message) from error
+        except (FileNotFoundError, ValueError, IndexError, RecursionError, msgspec.DecodeError) as error:
+            raise damaged(checkpoint, f"{folder} cannot be restored ({error})") from error
+
+
+def damaged(checkpoint: Path, reason: str) -> CheckpointError:
+    """The error of a checkpoint that cannot be restored: from which one the run can resume without losing anything."""
+    older = [each for each in list_checkpoints(checkpoint.parent) if each.name < checkpoint.name]
+    if not older:
+        return CheckpointError(reason, Remedy.EMPTY_RUN_DIR)
+    return CheckpointError(
+        f"{reason}: delete the folder {checkpoint} to resume from {older[0].name}, the checkpoint before it (its "
+        "offsets go back with it: nothing is lost or counted twice),",
+        Remedy.EMPTY_RUN_DIR,
+    )
 
 
 def _sink_folder(checkpoint: Path, name: str) -> Path:

@@ -1,6 +1,7 @@
 """The examples file: one page per line or row in the total order, for other programs."""
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -9,6 +10,7 @@ import msgspec
 import zstandard
 
 from prectr.state.errors import PrectrError, Remedy
+from prectr.state.private_files import open_private_file
 from prectr.stream.records import Example
 from prectr.stream.sinks.example_line import Scores, example_line
 from prectr.stream.sinks.written_examples import read_examples
@@ -51,7 +53,7 @@ class ExampleFile:
         self._compress = _COMPRESSIONS.get(self._lines_path.suffix, _plain)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = self._lines_path.open("r+b" if self._lines_path.exists() else "w+b")
+            self._file: BinaryIO = self._open_lines(spool)
             size = self._file.seek(0, 2)
             if size < length:
                 self._file.close()
@@ -66,6 +68,12 @@ class ExampleFile:
             raise self._write_error(error) from error
         self._lines: list[bytes] = []
         self._size = 0
+
+    def _open_lines(self, spool: Path) -> BinaryIO:
+        if self._lines_path == spool:
+            # In the run folder: nobody else's link is followed there. Where the user wants the file, one may be.
+            return os.fdopen(open_private_file(spool), "r+b")
+        return self._lines_path.open("r+b" if self._lines_path.exists() else "w+b")
 
     def write(self, example: Example, scores: Scores) -> None:
         """Append the line of an example, with the scores that there are."""

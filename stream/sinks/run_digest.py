@@ -1,11 +1,15 @@
 """Digests and counts of all examples in the total order, for comparing runs."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
 from prectr.stream.records import Example
 from prectr.stream.sinks.hash_chain import HashChain
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Hexadecimal = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2})*$")]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -13,11 +17,11 @@ _encode = msgspec.msgpack.Encoder().encode
 class RunDigestState(msgspec.Struct):
     """The stored form: both digests in hexadecimal, and the counts."""
 
-    examples: str = bytes(32).hex()
-    aggregates: str = bytes(32).hex()
-    pages: int = 0
-    impressions: int = 0
-    clicks: int = 0
+    examples: Hexadecimal = bytes(32).hex()
+    aggregates: Hexadecimal = bytes(32).hex()
+    pages: Count = 0
+    impressions: Count = 0
+    clicks: Count = 0
 
 
 class RunDigest:

@@ -1,13 +1,12 @@
 """An encoder in a Hugging Face folder, with its heads, graded pairs, and a header with the digests of all files."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import torch
@@ -16,11 +15,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from prectr.model.layers.memory import read_file
 from prectr.model.text.encoder.graded import GradedPair, pack_graded, read_graded
-from prectr.model.text.encoder.network import ATTENTION, RelevanceEncoder
+from prectr.model.text.encoder.network import RelevanceEncoder
+from prectr.model.text.encoder.network_config import MAX_POSITIONS, MIN_TOKENS, read_config, require_weights
 from prectr.model.text.encoder.tokens import CLS, MASK, PAD, SEP, UNK, PairTokenizer
 from prectr.state.errors import CheckpointError, InputError
 
@@ -52,7 +53,7 @@ class ArtifactHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The header of an encoder folder; readable without torch."""
 
     format: int
-    max_tokens: int
+    max_tokens: Annotated[int, msgspec.Meta(ge=MIN_TOKENS, le=MAX_POSITIONS)]
     sha256: dict[str, str]
     """SHA-256 of each other file of the encoder, by name."""
     provenance: dict[str, Any]
@@ -135,6 +136,11 @@ def load_encoder(folder: Path | None = None) -> EncoderArtifact:
         tokenizer = PairTokenizer(Tokenizer.from_str(content[TOKENIZER].decode()), max_tokens=header.max_tokens)
     except Exception as error:  # the library raises bare exceptions
         raise CheckpointError(f"{folder / TOKENIZER} is not a tokenizer: {error}; {_HINT}") from error
+    largest = max(tokenizer.tokenizer.get_vocab().values())
+    if largest >= tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{folder / TOKENIZER} has a token with the id {largest}, and {tokenizer.vocab_size} tokens; {_HINT}"
+        )
     network = _load_network(folder, content, tokenizer)
     return EncoderArtifact(network, tokenizer, _load_pairs(folder, header), _artifact_sha256(header), header)
 
@@ -147,8 +153,10 @@ def read_header(folder: Path) -> ArtifactHeader:
     if not path.is_file():
         raise CheckpointError(f"{folder} is not an encoder folder, it has no {HEADER}; {_HINT}")
     try:
-        header = msgspec.json.decode(path.read_bytes(), type=ArtifactHeader)
-    except msgspec.DecodeError as error:
+        header = msgspec.json.decode(read_file(path), type=ArtifactHeader)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; {_HINT}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is corrupt: {error}; {_HINT}") from error
     if header.format != FORMAT:
         raise CheckpointError(
@@ -158,11 +166,10 @@ def read_header(folder: Path) -> ArtifactHeader:
 
 
 def _load_network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTokenizer) -> RelevanceEncoder:
+    config = read_config(folder / CONFIG, content[CONFIG], tokenizer.max_tokens)
     try:
-        config = BertConfig(**json.loads(content[CONFIG]))
-        config._attn_implementation = ATTENTION
         bert, heads = load_tensors(content[WEIGHTS]), load_tensors(content[HEADS])
-    except (ValueError, TypeError, SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}; {_HINT}") from error
     rows = bert["embeddings.word_embeddings.weight"].shape[0] if "embeddings.word_embeddings.weight" in bert else 0
     if rows != tokenizer.vocab_size:
@@ -171,13 +178,14 @@ def _load_network(folder: Path, content: Mapping[str, bytes], tokenizer: PairTok
             f"tokens; {_HINT}"
         )
     tensors = {f"bert.{name}": tensor for name, tensor in bert.items()} | heads
+    try:
+        # Before the network is made, which takes what memory its configuration asks for.
+        require_weights(tensors, config)
+    except ValueError as error:
+        raise CheckpointError(f"{folder} has weights that do not match its {CONFIG}: {error}; {_HINT}") from error
     with torch.random.fork_rng(devices=[]):
         network = RelevanceEncoder(config)
-    try:
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{folder} has weights that do not match its {CONFIG}: {first}; {_HINT}") from error
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return network.eval()
 
 
@@ -193,7 +201,7 @@ def _load_pairs(folder: Path, header: ArtifactHeader) -> tuple[GradedPair, ...]:
 
 def _read_verified(folder: Path, name: str, header: ArtifactHeader) -> bytes:
     try:
-        content = (folder / name).read_bytes()
+        content = read_file(folder / name)
     except OSError as error:
         raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}; {_HINT}") from error
     if hashlib.sha256(content).hexdigest() != header.sha256.get(name):

@@ -3,10 +3,13 @@
 import gzip
 import zlib
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
+from prectr.model.layers.memory import read_file
 from prectr.model.text.encoder.tokens import Pair
 from prectr.state.aggregates import LEVELS
 from prectr.state.errors import InputError
@@ -33,6 +36,9 @@ class _Line(msgspec.Struct):
     level: int | None = None
     grade: int | None = None
 
+
+_MAX_BYTES: Final = 1 << 30
+"""Decompressed; 100 bytes a pair make ten million pairs."""
 
 _decode = msgspec.json.Decoder(_Line).decode
 _encode = msgspec.json.Encoder().encode
@@ -75,12 +81,12 @@ def pack_graded(pairs: Iterable[GradedPair]) -> bytes:
 
 def _read_lines(path: Path) -> Iterable[tuple[int, _Line]]:
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; name a file of pairs, JSON Lines") from error
     if content.startswith(b"\x1f\x8b"):
         try:
-            content = gzip.decompress(content)
+            content = _decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path} is corrupt: {error}; create the file again") from error
     for number, line in enumerate(content.splitlines(), start=1):
@@ -88,5 +94,14 @@ def _read_lines(path: Path) -> Iterable[tuple[int, _Line]]:
             continue
         try:
             yield number, _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{path} line {number} is not a pair of query and title: {error}") from error
+
+
+def _decompress(content: bytes) -> bytes:
+    """Decompress gzip; OSError: it would be larger than `_MAX_BYTES`, as a file made to fill the memory is."""
+    with gzip.open(BytesIO(content)) as file:
+        decompressed = file.read(_MAX_BYTES + 1)
+    if len(decompressed) > _MAX_BYTES:
+        raise OSError(f"it holds more than {_MAX_BYTES:,} bytes, compressed")
+    return decompressed

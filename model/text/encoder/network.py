@@ -21,8 +21,13 @@ ATTENTION: Final = "eager"
 """Attention implementation of `BertModel`: plain products, as here; fused kernels are not deterministic on some
 devices."""
 
+HEADS: Final = 4
+"""Attention heads of each layer."""
+
+TOKEN_TYPES: Final = 4
+"""Query and title, each with and without a match in the other."""
+
 _LAYERS: Final = 3
-_HEADS: Final = 4
 _INTERMEDIATE_SIZE: Final = 512
 
 
@@ -118,10 +123,10 @@ def make_encoder(tokenizer: PairTokenizer, seed: int, *, layers: int = _LAYERS) 
         vocab_size=tokenizer.vocab_size,
         hidden_size=HIDDEN_SIZE,
         num_hidden_layers=layers,
-        num_attention_heads=_HEADS,
+        num_attention_heads=HEADS,
         intermediate_size=_INTERMEDIATE_SIZE,
         max_position_embeddings=tokenizer.max_tokens,
-        type_vocab_size=4,
+        type_vocab_size=TOKEN_TYPES,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         dtype="float32",
@@ -146,7 +151,7 @@ def _self_attention(heads: BertSelfAttention, packed: Tensor, token_index: Tenso
     parts = (heads.query, heads.key, heads.value)
     weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
     projected = _pad(functional.linear(packed, weight, bias), token_index, attention_bias.shape)
-    queries, keys, values = projected.view(*attention_bias.shape, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
+    queries, keys, values = projected.view(*attention_bias.shape, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
     scores = queries @ keys.transpose(2, 3) * keys.shape[3] ** -0.5 + attention_bias[:, None, None, :]
     attended: Tensor = (torch.softmax(scores, dim=3) @ values).transpose(1, 2)
     return attended.reshape(attention_bias.numel(), -1).index_select(0, token_index)

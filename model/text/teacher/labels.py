@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
@@ -15,10 +15,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from prectr.model.layers.memory import read_file
 from prectr.model.text.encoder.length_bucketing import length_sorted_batches
 from prectr.model.text.encoder.tokens import Pair
 from prectr.model.text.teacher.sentence_encoder import SentenceEncoder
 from prectr.model.text.teacher.teacher import Teacher
+from prectr.state.aggregates import LEVEL_COUNT
 from prectr.state.errors import InputError, Remedy, UsageError
 
 FORMAT: Final = 1
@@ -30,15 +32,17 @@ PART_PAIRS: Final = 2_048
 PART_TEXTS: Final = 8_192
 """Texts per part of vectors."""
 
+_DTYPES: Final = (np.float16, np.float32)
+
 
 class LabelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """The provenance of labels."""
 
     format: int
     teacher: dict[str, str]
-    pairs: int
+    pairs: Annotated[int, msgspec.Meta(ge=0)]
     pairs_sha256: str
-    part: int
+    part: Annotated[int, msgspec.Meta(ge=1)]
     """Pairs in each part but the last."""
     vectors: dict[str, str] | None = None
     """Identity of the sentence encoder of the vectors of queries, titles and words; None without vectors."""
@@ -169,7 +173,7 @@ def read_manifest(folder: Path) -> LabelManifest:
         manifest = msgspec.json.decode(path.read_bytes(), type=LabelManifest)
     except OSError as error:
         raise UsageError(f"{folder} holds no labels, it has no {MANIFEST}: label the pairs first") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"{path} is corrupt: {error}; label the pairs again, into another folder") from error
     if manifest.format != FORMAT:
         raise UsageError(f"{path} has format {manifest.format}, this program reads {FORMAT}: label the pairs again")
@@ -226,13 +230,19 @@ def _is_complete(path: Path, rows: int) -> bool:
 
 def _read_part(path: Path, name: str, rows: int) -> NDArray[np.float32]:
     try:
-        found: NDArray[np.float32] = load_arrays(path.read_bytes())[name]
+        found: NDArray[np.float32] = load_arrays(read_file(path))[name]
     except OSError as error:
         raise InputError(f"{path.parent} is incomplete, {path.name} is missing: label the pairs again") from error
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, TypeError) as error:
         raise InputError(f"{path} is corrupt: remove it and label the pairs again") from error
-    if len(found) != rows:
-        raise InputError(f"{path} holds {len(found)} rows, not {rows}: remove it and label the pairs again")
+    if found.ndim != 2 or len(found) != rows:
+        raise InputError(
+            f"{path} holds {len(found) if found.ndim else 0} rows, not {rows}: remove it and label the pairs again"
+        )
+    if found.dtype not in _DTYPES or (name == "log_levels" and found.shape[1] != LEVEL_COUNT):
+        raise InputError(f"{path} holds {found.dtype}{list(found.shape)}: remove it and label the pairs again")
+    if not np.isfinite(found).all():
+        raise InputError(f"{path} holds numbers that are not finite: remove it and label the pairs again")
     return found
 
 

@@ -23,6 +23,7 @@ from prectr.stream.replay.run_checkpoint import (
     CHECKPOINT_FORMAT,
     CheckpointWriter,
     check_config,
+    damaged,
     list_checkpoints,
     load_sinks,
     read_manifest,
@@ -220,7 +221,7 @@ class LiveSinkRunner:
         if not self._is_leader:
             return
         writer = CheckpointWriter(self._checkpoints)
-        (writer.staging / _READER_STATE_FILE).write_bytes(msgspec.msgpack.encode(self.reader.state()))
+        writer.write(_READER_STATE_FILE, msgspec.msgpack.encode(self.reader.state()))
         writer.save_sinks(self._sinks)
         writer.commit(
             LiveCheckpoint(
@@ -249,6 +250,7 @@ class LiveSinkRunner:
                 manifest.ranks,
                 self._process_group.world_size,
             )
+        reader = _read_reader_state(folder)
         load_sinks(folder, self._sinks)
         self.digest = RunDigest(manifest.digest)
         self.finished = manifest.finished
@@ -260,7 +262,7 @@ class LiveSinkRunner:
             manifest.digest.pages,
             extra=_LOG_EXTRA,
         )
-        return msgspec.msgpack.decode((folder / _READER_STATE_FILE).read_bytes(), type=ReaderState)
+        return reader
 
     def _agreed_checkpoint(self) -> Path | None:
         """Return the checkpoint from which all ranks resume: the newest of rank 0."""
@@ -274,6 +276,15 @@ class LiveSinkRunner:
                     f"rank {rank} was started with other settings than rank 0: {differences}: start all with the same"
                 )
         return self._checkpoints / first.checkpoint if first.checkpoint else None
+
+
+def _read_reader_state(checkpoint: Path) -> ReaderState:
+    """The offsets and buffers at a checkpoint; CheckpointError: they are missing or corrupt."""
+    path = checkpoint / _READER_STATE_FILE
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=ReaderState)
+    except (FileNotFoundError, msgspec.DecodeError, RecursionError) as error:
+        raise damaged(checkpoint, f"{path} cannot be read ({error})") from error
 
 
 def write_examples(

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prectr.model.layers import memory
 from prectr.model.training import checkpoint
 from prectr.model.training.trainer import Trainer
 from prectr.state.errors import CheckpointError, ConfigError
@@ -152,6 +153,7 @@ def test_a_configuration_that_asks_for_more_than_there_is_is_refused_before_it_i
 
 def test_a_file_that_does_not_fit_into_memory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _saved(tmp_path, "lr")
-    monkeypatch.setattr(checkpoint, "available_memory", lambda: 10_000)
-    with pytest.raises(CheckpointError, match=rf"{checkpoint.TENSORS} has .* GiB of memory are available"):
-        Trainer(small_config(model="lr")).load(tmp_path)
+    trainer = Trainer(small_config(model="lr"))
+    monkeypatch.setattr(memory, "available_memory", lambda: 10_000)
+    with pytest.raises(CheckpointError, match=rf"{checkpoint.TENSORS} .*it has .* GiB of memory"):
+        trainer.load(tmp_path)

@@ -1,5 +1,6 @@
 """Sinks and offsets are one checkpoint: a run that is interrupted anywhere consumes each example once."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import msgspec
 import pytest
 from kafka import TopicPartition
 
-from prectr.state.errors import StateError, UsageError
+from prectr.state.errors import CheckpointError, StateError, UsageError
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io import example_reader
 from prectr.stream.kafka.io.sink_runner import LiveSinkRunner, write_examples
@@ -191,6 +192,31 @@ def test_a_crashed_run_repeats_what_came_after_its_last_checkpoint(
     run_until(run, sink, PAGES)
     run.close()
     assert sink.consumed == written.ids
+
+
+@pytest.mark.parametrize("damage", ["sinks/recording/consumed", "reader.msgpack"])
+def test_after_a_damaged_checkpoint_the_one_before_it_takes_the_offsets_back_too(
+    damage: str, broker: FakeBroker, written: Written, tmp_path: Path
+) -> None:
+    written.write(PAGES)
+    first = RecordingSink()
+    run = runner(broker, tmp_path, first)
+    run_until(run, first, 20)
+    run_until(run, first, 40)
+    run.close()
+    newest = tmp_path / "checkpoints" / "00000002"
+    (newest / damage).write_bytes(b"[" * 100_000)
+    with pytest.raises(CheckpointError, match=rf"delete the folder {newest} to resume from 00000001"):
+        runner(broker, tmp_path, RecordingSink())
+    assert newest.is_dir()
+    shutil.rmtree(newest)
+    sink = RecordingSink()
+    run = runner(broker, tmp_path, sink)
+    assert 20 <= len(sink.consumed) < 40
+    run_until(run, sink, PAGES)
+    run.close()
+    assert sink.consumed == written.ids
+    assert str(run.digest.state()) == digest_of(written.examples)
 
 
 def test_a_checkpoint_is_written_after_each_interval_in_which_examples_came(

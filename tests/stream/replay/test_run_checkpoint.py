@@ -1,12 +1,15 @@
 """Checkpoints: complete or absent, the newest complete one, and the error of a corrupt one."""
 
 import json
+import os
+import resource
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from prectr.state.errors import CheckpointError, Remedy, UsageError
+from prectr.state.errors import CheckpointError, Remedy, TrainingError, UsageError
 from prectr.state.store import Store
 from prectr.stream.records import Example
 from prectr.stream.replay.run_checkpoint import (
@@ -158,3 +161,88 @@ def test_another_configuration_is_rejected_by_the_name_of_each_setting(tmp_path:
     expected = r"model is lr, was not set; seed is 1, was 2: use the old one, or start the run over$"
     with pytest.raises(UsageError, match=expected):
         check_config(tmp_path, {"seed": "1", "model": "lr"}, {"seed": "2"}, Remedy.RESTART)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lines_read": -1}, "lines_read"),
+        ({"dead_letter_bytes": -4}, "dead_letter_bytes"),
+        ({"examples_bytes": -4}, "examples_bytes"),
+        ({"dead_letters": {"blank": -1}}, r"dead_letters"),
+        ({"digest": {"pages": -1}}, r"digest\.pages"),
+        ({"digest": {"clicks": -1}}, r"digest\.clicks"),
+        ({"digest": {"examples": "xyz"}}, r"digest\.examples"),
+        ({"more": [[]]}, "recursion"),
+    ],
+)
+def test_a_manifest_of_impossible_numbers_names_them_and_what_to_do(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    folder = write_checkpoint(tmp_path, 1)
+    written = json.loads((folder / "checkpoint.json").read_bytes())
+    content = json.dumps(written | changes)
+    if "more" in changes:
+        content = content.replace("[[]]", "[" * 100_000 + "]" * 100_000)
+    (folder / "checkpoint.json").write_text(content)
+    with pytest.raises(CheckpointError, match=rf"cannot be read .*{said}.* delete the folder .*00000001"):
+        read_checkpoint(folder)
+
+
+class Unfit(Word):
+    """A sink whose state can be neither saved nor restored."""
+
+    def save(self, folder: Path) -> None:
+        raise TrainingError("a weight is nan")
+
+    def load(self, folder: Path) -> None:
+        raise CheckpointError("tensors are damaged", Remedy.OLDER_CHECKPOINT)
+
+
+def test_checkpoints_that_fail_cost_none_of_those_that_there_are(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1)
+    write_checkpoint(tmp_path, 2)
+    for _ in range(5):
+        with pytest.raises(TrainingError, match="a weight is nan"):
+            CheckpointWriter(tmp_path).save_sinks({"lr": Unfit("")})
+    assert [read_checkpoint(folder).lines_read for folder in list_checkpoints(tmp_path)] == [2, 1]
+
+
+def test_a_damaged_checkpoint_names_the_one_before_it_if_there_is_one(tmp_path: Path) -> None:
+    first, second = write_checkpoint(tmp_path, 1), write_checkpoint(tmp_path, 2)
+    before = rf"tensors are damaged: delete the folder {second} to resume from 00000001.* nothing is lost.*empty run"
+    with pytest.raises(CheckpointError, match=before):
+        load_sinks(second, {"lr": Unfit("")})
+    with pytest.raises(CheckpointError, match=r"tensors are damaged: start over in an empty run folder$"):
+        load_sinks(first, {"lr": Unfit("")})
+    with pytest.raises(CheckpointError, match=f"sinks/other cannot be restored .* delete the folder {second}"):
+        load_sinks(second, {"other": Word("")})
+
+
+def test_a_checkpoint_is_private_and_not_written_through_a_link(tmp_path: Path) -> None:
+    os.umask(0)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("content")
+    (tmp_path / "00000001.tmp").symlink_to(precious)
+    writer = CheckpointWriter(tmp_path)
+    writer.save_sinks({"lr": Word("one")})
+    folder = writer.commit(manifest())
+    assert [path.name for path in precious.iterdir()] == ["file"]
+    for path in [folder, *folder.rglob("*")]:
+        assert stat.S_IMODE(path.lstat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_checkpoint_for_which_there_is_no_room_names_the_file(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1)
+    writer = CheckpointWriter(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"00000002\.tmp/reader: .* be written \(File too large\); those before"
+        ):
+            writer.write("reader", bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["00000001"]
