@@ -18,8 +18,9 @@ def failure_of_gradients(gradients: Gradients, parameter_at: Callable[[int], str
         gradients: of a batch, of all ranks.
         parameter_at: names the dense parameter that holds an element of `gradients.dense`.
     """
-    parts = [gradients.dense, *(part for _, part in _named_parts(gradients))]
-    if _sum_of_squares_is_finite(parts):
+    rows = [each.values for each in gradients.tables.values()]
+    updates = [each.values for each in gradients.state_updates.values()]
+    if _sum_of_squares_is_finite([gradients.dense, *rows, *updates]):
         return ""
     # The sum may have overflowed where each number is in order.
     place = _first_without_finite_square(gradients.dense)
@@ -54,12 +55,12 @@ def _named_parts(gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
 
 
 def _sum_of_squares_is_finite(parts: Sequence[Tensor]) -> bool:
-    flat = [part.view(-1) for part in parts]
+    flat = [part.view(-1) for part in parts if len(part)]
     squares = [torch.dot(each, each) for each in flat]
-    if squares[0].device.type == "cpu":
-        return math.isfinite(sum([each.item() for each in squares]))
-    # One wait for the device instead of one for each part.
-    return math.isfinite(torch.stack(squares).sum().item())
+    if len(squares) > 1 and squares[0].is_cuda:
+        # One wait for the device instead of one for each part.
+        squares = [torch.stack(squares).sum()]
+    return math.isfinite(sum([each.item() for each in squares]))
 
 
 def _first_without_finite_square(part: Tensor) -> int | None:
