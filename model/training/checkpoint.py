@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_slots import FeatureSlotsState
+from prectr.model.layers.finiteness import first_not_finite
 from prectr.model.layers.memory import read_file
 from prectr.model.quality.counterfactual.reranking import RerankingState
 from prectr.model.quality.quality import QualityState
@@ -100,8 +101,8 @@ def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
     """Read what `write` wrote.
 
     Raises:
-        CheckpointError: a file is missing or corrupt, the format is unknown, or the checkpoint was written with other
-            settings (the message names each that differs).
+        CheckpointError: a file is missing or corrupt, a tensor is not finite, the format is unknown, or the checkpoint
+            was written with other settings (the message names each that differs).
     """
     header = _read_header(folder)
     _check_config(folder, header, config)
@@ -112,9 +113,13 @@ def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
             raise CheckpointError(f"{folder / name} is corrupt, its SHA-256 is not the one in {HEADER}", *_REMEDIES)
         files[name] = content
     try:
-        return TrainerCheckpoint(_decode_progress(files[PROGRESS]), load_tensors(files[TENSORS]))
+        saved = TrainerCheckpoint(_decode_progress(files[PROGRESS]), load_tensors(files[TENSORS]))
     except (msgspec.DecodeError, SafetensorError, RecursionError, KeyError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be decoded ({error})", *_REMEDIES) from error
+    found = first_not_finite(saved.tensors)
+    if found is not None:
+        raise CheckpointError(f"{folder / TENSORS}: {found[0]} holds {found[1]}", *_REMEDIES)
+    return saved
 
 
 def read_config(folder: Path) -> TrainerConfig:

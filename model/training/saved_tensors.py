@@ -5,8 +5,6 @@ from typing import Final
 
 from torch import Tensor
 
-from prectr.model.layers.finiteness import first_not_finite
-
 _ROW_LISTS: Final = ("rows", "slots")
 """Last part of the name of a tensor that lists rows; its siblings have one entry for each of them."""
 _NOT_NEGATIVE: Final = frozenset({"square", "squares", "n", "step", "steps", "sums", "impressions", "clicks"})
@@ -23,7 +21,7 @@ def require_tensors(saved: Mapping[str, Tensor], untrained: Mapping[str, Tensor]
             rows that training has changed, of which a new model has none.
 
     Raises:
-        ValueError: a tensor is missing, unknown, of another dtype or shape, not finite, or negative where it counts.
+        ValueError: a tensor is missing, unknown, of another dtype or shape, or negative where it counts.
     """
     _require_names(saved, untrained)
     for name, tensor in saved.items():
@@ -33,9 +31,6 @@ def require_tensors(saved: Mapping[str, Tensor], untrained: Mapping[str, Tensor]
             raise ValueError(
                 f"{name} is {_described(tensor.dtype, tensor.shape)}, not {_described(wanted.dtype, shape)}"
             )
-    found = first_not_finite(saved)
-    if found is not None:
-        raise ValueError(f"{found[0]} holds {found[1]}")
     for name, tensor in saved.items():
         if name.rpartition(".")[2] in _NOT_NEGATIVE and tensor.numel() and tensor.min() < 0:
             raise ValueError(f"{name} holds {tensor.min().item()}")

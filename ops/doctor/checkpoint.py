@@ -77,7 +77,7 @@ def _newest_readable(run_dir: Path) -> _ReadableCheckpoint | Finding:
         try:
             manifest, reader = read_manifest(found[0], LiveCheckpoint), _read_checkpoint(found[0])
             return _ReadableCheckpoint(found[0], time.time() - found[0].stat().st_mtime, manifest, reader.offsets)
-        except (CheckpointError, OSError, msgspec.DecodeError) as error:
+        except (CheckpointError, OSError, msgspec.DecodeError, RecursionError) as error:
             if found[0] in list_checkpoints(run_dir / "checkpoints"):
                 advice = f"stop the trainer, delete {found[0]} and restart it: it resumes from the previous checkpoint"
                 return Finding(_FINDING, "error", f"{found[0]} is not readable: {error}", advice)
@@ -89,7 +89,7 @@ def _read_checkpoint(folder: Path) -> ReaderState:
     """Read all of the checkpoint; returns the state of the reader.
 
     Raises:
-        CheckpointError, OSError, msgspec.DecodeError: it is corrupt.
+        CheckpointError, OSError, msgspec.DecodeError, RecursionError: it is corrupt.
     """
     from prectr.model.training import checkpoint  # noqa: PLC0415 (torch takes seconds to import)
 
