@@ -35,6 +35,6 @@ USER 10001
 EXPOSE 9400 9480
 # For processes that serve metrics; disable it for one-shot commands (docker run --no-healthcheck).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9400/metrics', timeout=4).read()"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9400/healthz', timeout=4).read()"]
 ENTRYPOINT ["prectr"]
 CMD ["--help"]

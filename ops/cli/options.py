@@ -66,6 +66,16 @@ MetricsAddress = Annotated[
     str | None,
     typer.Option(help="Address to serve metrics on; default 127.0.0.1, 0.0.0.0 for all.", show_default=False),
 ]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="PRECTR_ALLOWED_HOSTS",
+        metavar="NAME",
+        help="Host name by which browsers and Prometheus may address this process over HTTP, besides localhost, IP "
+        "addresses and the name of the machine; may be repeated (separated by spaces in the variable).",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,34 +256,42 @@ class TrainEndOptions(EndOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsOptions:
-    """Where a process serves its metrics."""
+    """Where a process serves its metrics, and under which host names."""
 
     metrics_port: MetricsPort = None
     metrics_address: MetricsAddress = None
+    allowed_host: AllowedHost = None
 
     def exporter(
-        self, render: "Callable[[Snapshot], Iterator[Metric]]"
+        self,
+        render: "Callable[[Snapshot], Iterator[Metric]]",
+        unready_reason: "Callable[[Snapshot], str]" = lambda _: "",
     ) -> "AbstractContextManager[Exporter[Snapshot] | None]":
         """The exporter, started on entry; None without --metrics-port.
 
         Args:
             render: makes the metrics of a snapshot.
+            unready_reason: why a process with this snapshot is not ready; empty if it is.
 
         Raises:
             UsageError: an address without a port.
         """
         if self.metrics_port is not None:
-            return _running_exporter(render, self.metrics_port, self.metrics_address)
+            return self._running_exporter(render, unready_reason, self.metrics_port)
         if self.metrics_address is not None:
             raise UsageError(f"--metrics-address {self.metrics_address} requires --metrics-port")
         return nullcontext()
 
+    @contextmanager
+    def _running_exporter(
+        self,
+        render: "Callable[[Snapshot], Iterator[Metric]]",
+        unready_reason: "Callable[[Snapshot], str]",
+        port: int,
+    ) -> "Iterator[Exporter[Snapshot]]":
+        from prectr.ops.metrics.exporter import LOOPBACK, Exporter  # noqa: PLC0415 (most runs serve no metrics)
 
-@contextmanager
-def _running_exporter(
-    render: "Callable[[Snapshot], Iterator[Metric]]", port: int, address: str | None
-) -> "Iterator[Exporter[Snapshot]]":
-    from prectr.ops.metrics.exporter import LOOPBACK, Exporter  # noqa: PLC0415 (most runs serve no metrics)
-
-    with Exporter(render, port, LOOPBACK if address is None else address) as exporter:
-        yield exporter
+        address = LOOPBACK if self.metrics_address is None else self.metrics_address
+        hosts = self.allowed_host or ()
+        with Exporter(render, port, address, unready_reason=unready_reason, allowed_hosts=hosts) as exporter:
+            yield exporter

@@ -22,6 +22,9 @@ Every process serves Prometheus metrics if it is started with `--metrics-port`:
 | `replay` | `prectr replay`, instead of the others | its own `--metrics-port` |
 | `ingest` | `prectr ingest`, one or more | its own `--metrics-port` |
 
+Metrics are at `/metrics`. Beside them are `/healthz` and `/readyz` for probes
+([operations](operations.md#http-endpoints)).
+
 The job is the name under which Prometheus scrapes the process; the queries below use these names. All metric
 names begin with `prectr_` and use base units.
 

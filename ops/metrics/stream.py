@@ -39,6 +39,7 @@ from prectr.ops.metrics.definition import MetricDefinition
 from prectr.ops.metrics.level import level_metrics
 from prectr.ops.metrics.outcome import dead_letter_metric, outcome_metrics
 from prectr.stream.kafka.tasks.task_metrics import BUCKET_BOUNDS, DurationBuckets
+from prectr.stream.kafka.tasks.task_status import TaskState
 
 if TYPE_CHECKING:
     from prectr.state.snapshots.snapshotter import SnapshotProgress
@@ -120,6 +121,15 @@ def stream_metrics(tasks: Sequence["TaskStatus"], clock: Callable[[], float] = t
     yield from level_metrics(
         [(_labels(task), counts.level_counts) for task, counts in counted if counts.level_counts], _TASK_LABELS
     )
+
+
+def unready_reason(tasks: Sequence["TaskStatus"]) -> str:
+    """Why a stream worker is not ready: tasks that rebuild their state; empty if there are none."""
+    restoring = [task for task in tasks if task.state is TaskState.RESTORING]
+    if not restoring:
+        return ""
+    remaining = sum(task.restore_remaining for task in restoring)
+    return f"restoring {len(restoring)} of {len(tasks)} tasks: {remaining:,} records left"
 
 
 def _labels(task: "TaskStatus") -> list[str]:

@@ -195,6 +195,11 @@ def train_metrics(snapshot: TrainSnapshot, clock: Callable[[], float] = time.tim
     yield from quality_metrics(snapshot.quality)
 
 
+def unready_reason(snapshot: TrainSnapshot) -> str:
+    """Why a trainer is not ready: training has stopped for good; empty if it has not."""
+    return "training has stopped: a loss is not finite; see the log" if snapshot.loss_not_finite else ""
+
+
 def _status_metrics(status: TrainerStatus) -> Iterator[Metric]:
     """The metrics of the whole process."""
     phases = [

@@ -93,6 +93,11 @@ def current_quality(snapshot: MonitorSnapshot, now: float) -> CurrentQuality:
     )
 
 
+def unready_reason(snapshot: MonitorSnapshot) -> str:
+    """Why the monitor reads nothing; empty if it reads."""
+    return "" if snapshot.status == STATUS_READING else snapshot.status
+
+
 def last_record_age(source: SourceStatus, now: float) -> float:
     """Seconds since the last record of a trainer; not negative if clocks differ."""
     return max(0.0, now - source.received_at / 1000)

@@ -20,6 +20,8 @@ from prectr.stream.config import PipelineConfig
 ENVIRONMENT_PREFIX: Final = "PRECTR_"
 OTHER_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "PRECTR_ALLOWED_HOSTS": "Host names by which a process may be addressed over HTTP, separated by spaces: "
+        "see `--allowed-host`.",
         "PRECTR_CONFIG": "TOML file with settings, where a command is given no `--config`.",
         "PRECTR_DEBUG": "`1`: an error shows its traceback.",
         "PRECTR_LOG_LEVEL": "Least severity to log: `debug`, `info`, `warning` or `error`.",

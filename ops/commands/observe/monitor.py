@@ -20,7 +20,7 @@ def monitor(
     *,
     port: Annotated[
         int,
-        typer.Option(help="Port of the page (/), the same numbers as /quality.json, and /health; 0: any free port."),
+        typer.Option(help="Port of the page (/), the same numbers as /quality.json, and /readyz; 0: any free port."),
     ] = 9480,
     address: Annotated[str, typer.Option(help="Address to serve them on; 0.0.0.0 for all.")] = "127.0.0.1",
     metrics: MetricsOptions,
@@ -32,14 +32,16 @@ def monitor(
 
     Example: prectr monitor --bootstrap localhost:9092 --data-dir monitor --metrics-port 9490
     """
-    from prectr.ops.monitor.metrics import monitor_metrics  # noqa: PLC0415 (Faust takes a while to import)
+    from prectr.ops.monitor.current_quality import unready_reason  # noqa: PLC0415 (Faust takes a while to import)
+    from prectr.ops.monitor.metrics import monitor_metrics  # noqa: PLC0415
     from prectr.ops.monitor.reader import MonitorSettings, run_monitor  # noqa: PLC0415
     from prectr.ops.monitor.server import PageServer  # noqa: PLC0415
     from prectr.state.lock import FolderLock  # noqa: PLC0415
 
-    exporter_context = metrics.exporter(monitor_metrics)
+    exporter_context = metrics.exporter(monitor_metrics, unready_reason)
     settings = MonitorSettings(system.connection(), system.topics(), system.group_prefix, data_dir, session_timeout)
-    with exporter_context as exporter, PageServer(port, address) as page, stop_signals() as stop:
+    hosts = metrics.allowed_host or ()
+    with exporter_context as exporter, PageServer(port, address, allowed_hosts=hosts) as page, stop_signals() as stop:
         lock = FolderLock(data_dir)
 
         def on_update(snapshot: "MonitorSnapshot") -> None:

@@ -39,14 +39,14 @@ def stream(
 
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
-    from prectr.ops.metrics.stream import stream_metrics  # noqa: PLC0415
+    from prectr.ops.metrics.stream import stream_metrics, unready_reason  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import check_topics  # noqa: PLC0415
     from prectr.stream.kafka.tasks.task_manager import StreamSettings  # noqa: PLC0415
     from prectr.stream.kafka.tasks.worker import run_stream  # noqa: PLC0415
 
     end.check()
     selected = _parse_stages(stages)
-    exporter_context = metrics.exporter(stream_metrics)
+    exporter_context = metrics.exporter(stream_metrics, unready_reason)
     snapshots = _snapshot_settings(options)
     connection, topics = system.connection(), system.topics()
     pipeline = load_settings(config).pipeline

@@ -212,5 +212,5 @@ def test_missing_topics_and_a_folder_in_use_are_clear_lines(live: Live) -> None:
     log = MonitorProcess(live, "early").start().wait_for_end(code=1)
     assert f"there is no topic {live.prefix}model-quality: create the topics with `prectr topics create`" in log
     live.create()
-    MonitorProcess(live).start().get("/health")
+    MonitorProcess(live).start().get("/healthz")
     assert "another process is using it" in MonitorProcess(live).start().wait_for_end(code=1)

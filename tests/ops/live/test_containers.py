@@ -16,6 +16,7 @@ import typer
 import yaml
 
 from prectr.ops.cli.main import app
+from prectr.ops.http.allowed_hosts import AllowedHosts
 from prectr.ops.local_stack.demo import demo
 from prectr.ops.metrics.exporter import Exporter
 from prectr.ops.settings.loader import ENVIRONMENT_PREFIX, load_settings
@@ -119,6 +120,18 @@ def test_prometheus_asks_every_process_that_serves_metrics() -> None:
         served.add((service["command"][0], f"{name}:{options['metrics_port']}"))
     assert asked == served
     assert {job for job, _ in asked} == {"stream", "train", "monitor"}
+
+
+def test_every_process_may_be_addressed_by_the_name_that_prometheus_uses() -> None:
+    groups = yaml.safe_load((ROOT / "ops" / "prometheus" / "targets.yml").read_text(encoding="utf-8"))
+    targets = {target for group in groups for target in group["targets"]}
+    assert {target.split(":")[0] for target in targets} == SERVING.keys()
+    for name, service in SERVING.items():
+        address = parsed(service["command"])["metrics_address"]
+        hosts = AllowedHosts(address, service["environment"]["PRECTR_ALLOWED_HOSTS"].split())
+        for target in targets:
+            if target.startswith(f"{name}:"):
+                hosts.check(target)
 
 
 def test_prometheus_takes_its_configuration() -> None:

@@ -1,5 +1,6 @@
 """What the monitor serves: page, JSON and metrics say the same, to promtool's satisfaction and without a traceback."""
 
+import http.client
 import json
 import re
 import shutil
@@ -52,6 +53,16 @@ def get(server: PageServer, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as answer:
         text: str = answer.read().decode()
     return text
+
+
+def health(server: PageServer, path: str = "/health") -> tuple[int, str]:
+    """Status code and text of a health endpoint."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
 
 
 class Page(HTMLParser):
@@ -118,7 +129,8 @@ def test_the_page_is_one_file_and_runs_nothing(server: PageServer) -> None:
 
 
 def test_before_any_record_the_page_says_what_it_waits_for(server: PageServer) -> None:
-    assert get(server, "/health") == "starting"
+    assert health(server) == (503, "starting")
+    assert health(server, "/readyz") == (503, "starting\n")
     server.update(
         MonitorSnapshot(status="reading", received=0, rejected={}, retained_windows=0, sources=[], quality={})
     )
@@ -142,18 +154,24 @@ def test_sources_are_alive_while_they_send(server: PageServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "later", "verdict"),
+    ("status", "later", "verdict", "code"),
     [
-        ("reading", 0, "✓ reading"),
-        ("reading", 60, "✗ no trainer is alive"),
-        ("waiting for Kafka", 0, "✗ waiting for Kafka"),
+        ("reading", 0, "✓ reading", 200),
+        # The trainers' absence is no fault of the monitor, and has alerts of its own.
+        ("reading", 60, "✗ no trainer is alive", 200),
+        ("waiting for Kafka", 0, "✗ waiting for Kafka", 503),
+        ("restoring tables", 0, "✗ restoring tables", 503),
+        ("standby: another monitor is reading", 0, "✗ standby: another monitor is reading", 503),
     ],
 )
-def test_the_page_begins_with_whether_all_is_well(status: str, later: float, verdict: str) -> None:
+def test_page_and_health_tell_whether_all_is_well(status: str, later: float, verdict: str, code: int) -> None:
     with PageServer(0, "127.0.0.1", clock=lambda: NOW + later) as server:
         server.update(reading(status))
         assert verdict in Page(get(server, "/")).text
-        assert get(server, "/health") == status
+        assert health(server) == (code, status)
+        assert health(server, "/readyz") == (code, "ready\n" if code == 200 else f"{status}\n")
+        # A probe for liveness must not end a monitor because Kafka is away.
+        assert health(server, "/healthz") == (200, "ok\n")
 
 
 def test_what_is_not_there_is_not_found(server: PageServer) -> None:
