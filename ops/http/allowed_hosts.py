@@ -59,8 +59,8 @@ class AllowedHosts:
         if name not in self._names and not _is_address(name):
             raise RefusedRequest(
                 HTTPStatus.MISDIRECTED_REQUEST,
-                f"the host name {name} is not allowed here: use localhost or an IP address, or start the process with "
-                f"--allowed-host {name} (or the environment variable PRECTR_ALLOWED_HOSTS)",
+                f"the host name {name} is not allowed here: use localhost or an IP address, or allow the name by "
+                f"--allowed-host {name} of prectr stream, train, monitor or ingest (environment: PRECTR_ALLOWED_HOSTS)",
             )
 
 

@@ -87,10 +87,6 @@ def _parse_headers(lines: Iterable[str]) -> dict[str, str]:
         if found is None:
             raise RefusedRequest(HTTPStatus.BAD_REQUEST, "malformed header")
         name, value = found[1].lower(), found[2].rstrip(" \t")
-        if name not in headers:
-            headers[name] = value
-        elif name == "host":
-            raise RefusedRequest(HTTPStatus.BAD_REQUEST, "more than one Host header")
-        else:
-            headers[name] += f", {value}"
+        # Two Host headers make a value that is no host.
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers

@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Final, Self
 
 from prectr.ops.http.allowed_hosts import AllowedHosts
+from prectr.ops.http.listener import url_host
 from prectr.ops.http.request import RefusedRequest, Request, check_size, parse_head
 from prectr.ops.http.response import Response, encode_response, text_response
 
@@ -26,6 +27,7 @@ Route = Callable[[Request], Response]
 _METHODS: Final = ("GET", "HEAD")
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _READ_SIZE: Final = 4_096
+_DISCARD_SIZE: Final = 65_536
 _ACCEPT_PAUSE: Final = 0.1
 """Seconds until the next attempt when the system refuses a connection, as without a free descriptor."""
 _MIN_CONNECTIONS: Final = 4
@@ -136,7 +138,7 @@ class HttpServer:
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             self._can_accept = True
-            connection = _Connection(accepted, f"{address[0]}:{address[1]}", self._loop.time())
+            connection = _Connection(accepted, f"{url_host(address[0])}:{address[1]}", self._loop.time())
             if len(self._connections) < self._max_connections or self._make_room():
                 self._admit(connection)
             else:
@@ -201,8 +203,9 @@ class HttpServer:
         connection.answering = True
         await self._loop.sock_sendall(connection.socket, encode_response(response, head_only=head_only))
         connection.answering = False
-        connection.socket.shutdown(socket.SHUT_WR)
-        with suppress(TimeoutError):
+        # The client has its response: that it closes late, or by a reset, is no failure.
+        with suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(self._limits.linger):
                 await self._discard_input(connection.socket)
 
@@ -219,7 +222,7 @@ class HttpServer:
 
     async def _discard_input(self, client: socket.socket) -> None:
         """Read until the client closes: closing with unread bytes would reset the connection and lose the response."""
-        while await self._loop.sock_recv(client, _READ_SIZE):
+        while await self._loop.sock_recv(client, _DISCARD_SIZE):
             # Reading does not wait while there are bytes.
             await asyncio.sleep(0)
 

