@@ -14,7 +14,7 @@ from prectr.ops.report.schema import ModelReport, Report
 _RANKING_METRICS: Final = ("auc", "gauc")
 _NOTE: Final = (
     "The model less each baseline and each other model, over the same pages, with 95 % intervals if pages, and below "
-    "if users with all their pages, were drawn anew (paired Poisson bootstrap, 100 replicates). Baselines need no "
+    "if users with all their pages, were redrawn (paired Poisson bootstrap, 100 replicates). Baselines need no "
     "model: the click rate of the position so far, the click rate of the item so far, and the order in which the items "
     "were shown. Bold where both intervals exclude 0. Scores include the position, so a page GAUC near the logged "
     "order's does not mean that ranking by the model would gain nothing."
