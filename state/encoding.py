@@ -1,6 +1,11 @@
 """Byte encodings: keys that sort as the values they encode, and arrays of entries that are already msgpack."""
 
 from collections.abc import Sequence
+from typing import Final
+
+DAMAGE: Final = (ValueError, RecursionError, OverflowError, MemoryError)
+"""What a decoder may raise for bytes that were damaged or forged: the errors of msgspec and of UTF-8 are ValueErrors,
+nested arrays exhaust the stack, and a length may exceed the memory."""
 
 
 def encode_order_key(closes_at: int, request_id: str, user_id: str) -> bytes:

@@ -1,13 +1,16 @@
 """The settings that decide what the stages emit; part of the identity of every store and checkpoint."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from prectr.state.aggregates import MAX_HALF_LIVES
 from prectr.state.setting import YEAR, Setting
 from prectr.stream.events.contract import DEFAULT_ACTION
 
 LabellerName = Literal["lexical"]
+MAX_PARTITIONS: Final = 1024
+MAX_CLICK_LIST: Final = 1000
+"""Clicks at most in a history of an example."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +22,7 @@ class PipelineConfig:
         Setting(
             help="Tasks of each stage: users and queries are hashed to this many partitions. Part of the result.",
             ge=1,
-            le=1024,
+            le=MAX_PARTITIONS,
         ),
     ] = 4
     attribution_window: Annotated[
@@ -59,10 +62,13 @@ class PipelineConfig:
         ),
     ] = 3600.0
     history_clicks: Annotated[
-        int, Setting(help="Clicks of the user in a page's training example, the newest.", ge=0, le=1000)
+        int, Setting(help="Clicks of the user in a page's training example, the newest.", ge=0, le=MAX_CLICK_LIST)
     ] = 50
     query_clicks: Annotated[
-        int, Setting(help="Clicks of all users of the query in a page's training example, the newest.", ge=0, le=1000)
+        int,
+        Setting(
+            help="Clicks of all users of the query in a page's training example, the newest.", ge=0, le=MAX_CLICK_LIST
+        ),
     ] = 64
     half_lives: Annotated[
         tuple[float, ...],

@@ -4,40 +4,62 @@ Records are msgpack arrays. Fields that a stage only forwards (the page, the cli
 (`msgspec.Raw`), so that a page is encoded once, when it enters, however many stages it passes.
 """
 
+import sys
 from operator import attrgetter
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
-from prectr.state.aggregates import DecayedSums, LevelCounts
-from prectr.stream.events.contract import ResultPage
+from prectr.state.aggregates import MAX_HALF_LIVES
+from prectr.state.setting import YEAR
+from prectr.stream.config import MAX_CLICK_LIST
+from prectr.stream.events.contract import MAX_ITEMS, MAX_TEXT, Id, Label, Level, Millis, ResultPage, Text
+from prectr.stream.events.event_time import MAX_TS, MIN_TS
+from prectr.stream.join.outcomes import Count
 
 OrderKey = tuple[int, str, str]
 """(close time, request_id, user_id). Strings compare by code point, which is the order of their UTF-8 bytes."""
+
+MAX_CLOSES_AT: Final = MAX_TS + round(2 * YEAR * 1000)
+"""The last event time plus the greatest `attribution_window`, with room for the close times of late records (ms)."""
+_MAX_QUERY_KEY: Final = 64 * MAX_TEXT
+"""Characters of a normalised query: Unicode's compatibility forms make up to 18 characters of one."""
+
+CloseTime = Annotated[int, Meta(ge=MIN_TS, le=MAX_CLOSES_AT)]
+QueryKey = Annotated[str, Meta(max_length=_MAX_QUERY_KEY)]
+Price = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+"""Finite."""
+Counts = tuple[Count, Count, Count, Count, Count, Count, Count, Count]
+"""`LevelCounts`, each in its range."""
+Sum = Annotated[float, Meta(ge=0.0, le=float(1 << 53))]
+Sums = tuple[Sum, Sum, Sum, Sum, Sum, Sum, Sum, Sum]
+PerItem = Annotated[bytes, Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
 class UserClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A joined click in its user's history. Order: (ts, request_id, item_id)."""
 
-    ts: int
-    request_id: str
-    item_id: str
-    query: str
-    title: str | None
-    level: int
-    category: str | None
-    brand: str | None
-    price: float | None
+    ts: Millis
+    request_id: Id
+    item_id: Id
+    query: Text
+    title: Text | None
+    level: Level
+    category: Label | None
+    brand: Label | None
+    price: Price | None
 
 
 class QueryClick(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A joined click in its query's list of recent clicks by all users."""
 
-    ts: int
-    item_id: str
-    level: int
-    category: str | None
-    brand: str | None
-    price: float | None
+    ts: Millis
+    item_id: Id
+    level: Level
+    category: Label | None
+    brand: Label | None
+    price: Price | None
 
 
 class JoinedPage(msgspec.Struct, array_like=True, gc=False):
@@ -55,19 +77,19 @@ class JoinedPage(msgspec.Struct, array_like=True, gc=False):
         clicks: the page's own clicks, each an encoded `QueryClick`.
     """
 
-    closes_at: int
-    request_id: str
-    user_id: str
-    ts: int
-    query: str
-    labels: bytes
-    levels: bytes
-    counts: LevelCounts
-    user_activity: int
-    user_stats: LevelCounts
+    closes_at: CloseTime
+    request_id: Id
+    user_id: Id
+    ts: Millis
+    query: QueryKey
+    labels: PerItem
+    levels: PerItem
+    counts: Counts
+    user_activity: Count
+    user_stats: Counts
     history: msgspec.Raw
     page: msgspec.Raw
-    clicks: tuple[bytes, ...]
+    clicks: Annotated[tuple[bytes, ...], Meta(max_length=MAX_ITEMS)]
 
 
 class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -86,25 +108,26 @@ class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
         page: the `ResultPage` as msgpack, with levels and positions filled in.
     """
 
-    closes_at: int
-    request_id: str
-    user_id: str
-    ts: int
-    query: str
-    labels: bytes
-    levels: bytes
-    user_activity: int
-    user_stats: LevelCounts
-    query_stats: LevelCounts
-    query_decayed: DecayedSums
+    closes_at: CloseTime
+    request_id: Id
+    user_id: Id
+    ts: Millis
+    query: QueryKey
+    labels: PerItem
+    levels: PerItem
+    user_activity: Count
+    user_stats: Counts
+    query_stats: Counts
+    query_decayed: Annotated[tuple[Sums, ...], Meta(max_length=MAX_HALF_LIVES)]
     history: msgspec.Raw
     query_clicks: msgspec.Raw
     page: msgspec.Raw
 
 
 decode_page = msgspec.msgpack.Decoder(ResultPage).decode
-decode_history = msgspec.msgpack.Decoder(list[UserClick]).decode
-decode_query_clicks = msgspec.msgpack.Decoder(list[QueryClick]).decode
+decode_history = msgspec.msgpack.Decoder(Annotated[list[UserClick], Meta(max_length=MAX_CLICK_LIST)]).decode
+decode_query_clicks = msgspec.msgpack.Decoder(Annotated[list[QueryClick], Meta(max_length=MAX_CLICK_LIST)]).decode
+decode_query_click = msgspec.msgpack.Decoder(QueryClick).decode
 encode_record = msgspec.msgpack.Encoder().encode
 decode_example = msgspec.msgpack.Decoder(Example).decode
 decode_joined_page = msgspec.msgpack.Decoder(JoinedPage).decode

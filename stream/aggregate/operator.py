@@ -93,16 +93,20 @@ class Aggregate:
         self._merge.add(source, records, watermark, read_offset=read_offset, idleness=idleness)
         self.next_sequences[source] += 1
 
-    def add_frame(self, frame: Frame, records: Sequence[JoinedPage]) -> None:
+    def add_frame(self, frame: Frame, records: Sequence[JoinedPage], source_name: str = "joined-pages") -> None:
         """Add one part of a frame from the topic, with its decoded records.
+
+        Args:
+            source_name: where it was read (topic, partition, offset), for the error.
 
         Raises:
             StateError: a frame is missing or repeated, which only a corrupt topic can cause.
         """
         source = frame.source
-        if frame.sequence != self.next_sequences[source]:
+        due = self.next_sequences[source]
+        if frame.sequence != due:
             raise StateError(
-                f"frame {frame.sequence} of join task {source} arrived where {self.next_sequences[source]} was due: "
+                f"{source_name}: frame {frame.sequence} of join task {source} arrived where {due} was due: "
                 "the topic has lost or repeated records and must be rebuilt from search-events",
                 Remedy.OTHER_TOPIC_PREFIX,
             )

@@ -1,33 +1,35 @@
 """Outcome counts: what became of every record, for the check of conservation."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 class PageOutcomes(msgspec.Struct, gc=False):
     """Outcomes of pages; received = open + emitted + empty + duplicate + dead_letter, at any time."""
 
-    received: int = msgspec.field(default=0, name="in")
-    emitted: int = 0
-    open: int = 0
-    empty: int = 0
-    duplicate: int = 0
-    dead_letter: int = 0
+    received: Count = msgspec.field(default=0, name="in")
+    emitted: Count = 0
+    open: Count = 0
+    empty: Count = 0
+    duplicate: Count = 0
+    dead_letter: Count = 0
 
 
 class ClickOutcomes(msgspec.Struct, gc=False):
     """Outcomes of clicks; received is the sum of the others, at any time."""
 
-    received: int = msgspec.field(default=0, name="in")
-    joined: int = 0
-    duplicate: int = 0
-    late: int = 0
-    orphan: int = 0
-    foreign: int = 0
-    waiting: int = 0
-    other_action: int = 0
-    dead_letter: int = 0
+    received: Count = msgspec.field(default=0, name="in")
+    joined: Count = 0
+    duplicate: Count = 0
+    late: Count = 0
+    orphan: Count = 0
+    foreign: Count = 0
+    waiting: Count = 0
+    other_action: Count = 0
+    dead_letter: Count = 0
 
 
 class Outcomes(msgspec.Struct, gc=False):
@@ -35,7 +37,7 @@ class Outcomes(msgspec.Struct, gc=False):
 
     pages: PageOutcomes = msgspec.field(default_factory=PageOutcomes)
     clicks: ClickOutcomes = msgspec.field(default_factory=ClickOutcomes)
-    unreadable: int = 0
+    unreadable: Count = 0
 
     def __add__(self, other: "Outcomes") -> "Outcomes":
         return Outcomes(

@@ -5,18 +5,30 @@ parts; its watermark and the rest of its progress take effect with the last part
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import Remedy, StateError
-from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.ordering.watermark import SourceIdleness
+from prectr.state.setting import YEAR
+from prectr.stream.config import MAX_PARTITIONS
+from prectr.stream.events.event_time import MIN_TS
+from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
+from prectr.stream.join.outcomes import Count, Outcomes
+from prectr.stream.ordering.watermark import Offset, SourceIdleness, Watermark
+from prectr.stream.records import MAX_CLOSES_AT
 
 FRAME_FORMAT: Final = 2
 MAX_FRAME_BYTES: Final = 512 << 10
 END_OF_LOG: Final = 1 << 53
 """In place of an offset: the log has ended for good, and everything has been emitted."""
+
+_FIRST_WATERMARK: Final = MIN_TS - round(YEAR * 1000)
+"""The first event time of the contract less the greatest `allowed_lateness`."""
+
+Task = Annotated[int, Meta(ge=0, lt=MAX_PARTITIONS)]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -52,15 +64,15 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         records: each an encoded record, in the total order.
     """
 
-    source: int
-    sequence: int
+    source: Task
+    sequence: Offset
     is_last_part: bool
-    watermark: int
-    read_offset: int
+    watermark: Watermark
+    read_offset: Offset
     idleness: SourceIdleness | None
-    reached_end_offsets: dict[int, int]
-    outcomes: dict[int, Outcomes]
-    late_records: int
+    reached_end_offsets: dict[Task, Annotated[int, Meta(ge=0, le=END_OF_LOG)]]
+    outcomes: dict[Task, Outcomes]
+    late_records: Count
     records: list[msgspec.Raw]
 
 
@@ -90,11 +102,12 @@ def encode_frames(source: int, sequence: int, records: Sequence[bytes], progress
     ]
 
 
-def decode_frame(value: bytes, source_name: str) -> Frame:
-    """Decode one part of a frame.
+def decode_frame(value: bytes, source_name: str, tasks: int | None = None) -> Frame:
+    """Decode one part of a frame, and check that every number in it can be right. Its records stay encoded.
 
     Args:
         source_name: where it was read (topic, partition, offset), for the error.
+        tasks: number of tasks of a stage; None where it is not known.
 
     Raises:
         StateError: the bytes are no frame, or one of an unknown format version.
@@ -107,9 +120,42 @@ def decode_frame(value: bytes, source_name: str) -> Frame:
             Remedy.OTHER_TOPIC_PREFIX,
         )
     try:
-        return _decode(memoryview(value)[1:])
-    except msgspec.MsgspecError as error:
-        raise StateError(f"{source_name}: not a frame ({error}): another program writes to this topic") from error
+        frame = _decode(memoryview(value)[1:])
+        if tasks is not None:
+            _check_tasks(frame, tasks)
+        _check_time(frame.watermark)
+    except DAMAGE as error:
+        raise damaged_frame(source_name, error) from error
+    return frame
+
+
+def damaged_frame(source_name: str, error: Exception) -> StateError:
+    """Return the error for a frame, or a record in it, that no task of this system has written.
+
+    Args:
+        source_name: where it was read (topic, partition, offset).
+        error: what is wrong with it.
+    """
+    # A MemoryError has no text.
+    reason = str(error) or type(error).__name__
+    return StateError(
+        f"{source_name}: not a frame ({reason}): another program writes to this topic, and what follows cannot be "
+        "trusted: keep it from writing there, load the log again,",
+        Remedy.OTHER_TOPIC_PREFIX,
+    )
+
+
+def _check_tasks(frame: Frame, tasks: int) -> None:
+    for task in (frame.source, *frame.reached_end_offsets, *frame.outcomes):
+        if task >= tasks:
+            raise ValueError(f"it is of task {task}, and the last one is {tasks - 1}")
+    if frame.idleness is not None and len(frame.idleness.observed_offsets) != tasks:
+        raise ValueError(f"it observes {len(frame.idleness.observed_offsets)} partitions, not {tasks}")
+
+
+def _check_time(watermark: int) -> None:
+    if watermark not in (MIN_WATERMARK, MAX_WATERMARK) and not _FIRST_WATERMARK <= watermark <= MAX_CLOSES_AT:
+        raise ValueError(f"its watermark {watermark} is not a time of the years 2000 to 9999 in milliseconds")
 
 
 def _group_records(records: Sequence[bytes]) -> Iterator[list[bytes]]:

@@ -6,11 +6,15 @@ afterwards waits until the others are read or found idle again.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
+
+Offset = Annotated[int, Meta(ge=0, le=1 << 62)]
+Watermark = Annotated[int, Meta(ge=MIN_WATERMARK, le=MAX_WATERMARK)]
 
 _MAX_HISTORY: Final = 256
 """Entries of a source's history kept while another is idle; beyond that every other one is dropped, which can only
@@ -26,8 +30,8 @@ class SourceIdleness(msgspec.Struct, array_like=True, frozen=True):
             are not to hold the watermark back.
     """
 
-    observed_offsets: list[int]
-    hold_until: int
+    observed_offsets: list[Offset]
+    hold_until: Watermark
 
 
 class MergedWatermark(msgspec.Struct, array_like=True):

@@ -14,11 +14,12 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import offset_out_of_range
 from prectr.stream.kafka.client.topic_changes import METADATA_MAX_AGE_MS, TopicWatch
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.ordering.frames import END_OF_LOG, decode_frame
+from prectr.stream.ordering.frame_records import examples_of
+from prectr.stream.ordering.frames import END_OF_LOG, damaged_frame, decode_frame
 from prectr.stream.ordering.ordered_merge import OrderedMerge
 from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.ordering.watermark import MergedWatermark
-from prectr.stream.records import Example, decode_example
+from prectr.stream.records import Example
 
 _POLL_MS: Final = 200
 _END_OFFSETS_TIMEOUT_MS: Final = 2_000
@@ -81,6 +82,8 @@ class ExampleReader:
         if state is not None:
             for source, records in enumerate(state.buffered):
                 self._merge.add(source, records, MIN_WATERMARK)
+        self._half_lives: int | None = None
+        """Number of decayed sums of every example; None before the first."""
         self._paused: dict[TopicPartition, int] = {}
         """By paused partition, the offset to resume at."""
         self._known_end_offsets: dict[TopicPartition, int] = {}
@@ -219,16 +222,24 @@ class ExampleReader:
 
     def _add_frame(self, source: int, value: bytes, offset: int) -> None:
         where = f"{self._topic} partition {source} offset {offset}"
-        frame = decode_frame(value, where)
+        frame = decode_frame(value, where, len(self._partitions))
+        if frame.source != source:
+            raise damaged_frame(where, ValueError(f"it is of task {frame.source}, which does not write here"))
         if frame.sequence != self._sequences[source]:
             raise StateError(
                 f"{where}: found frame {frame.sequence} instead of {self._sequences[source]}: the topic has lost or "
                 "repeated records, or another system writes to it",
                 Remedy.OTHER_TOPIC_PREFIX,
             )
+        records = examples_of(frame, where)
+        for record in records:
+            if self._half_lives is None:
+                self._half_lives = len(record.query_decayed)
+            if len(record.query_decayed) != self._half_lives:
+                found = f"sums of {len(record.query_decayed)} half-lives, those before have {self._half_lives}"
+                raise damaged_frame(where, ValueError(found))
         self._sequences[source] += 1
         self._offsets[source] = offset + 1
-        records: Sequence[Example] = [decode_example(record) for record in frame.records]
         watermark = frame.watermark if frame.is_last_part else self._merge.merged_watermark.source_watermarks[source]
         self._merge.add(source, records, watermark)
         for task, outcomes in frame.outcomes.items():

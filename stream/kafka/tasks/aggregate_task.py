@@ -16,8 +16,9 @@ from prectr.stream.kafka.tasks.task_metrics import TaskCounts, count_levels_of_p
 from prectr.stream.kafka.tasks.task_status import TaskState
 from prectr.stream.kafka.tasks.task_store import TaskStore
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
+from prectr.stream.ordering.frame_records import joined_pages_of
 from prectr.stream.ordering.frames import SourceProgress, decode_frame, encode_frames
-from prectr.stream.records import Example, decode_joined_page, encode_record
+from prectr.stream.records import Example, encode_record
 
 
 class AggregateTask(StatefulTask):
@@ -79,8 +80,8 @@ class AggregateTask(StatefulTask):
     def _ingest(self, records: Sequence[ConsumerRecord], offset: int) -> None:
         for record in records:
             where = f"{record.topic} partition {record.partition} offset {record.offset}"
-            frame = decode_frame(record.value or b"", where)
-            self._aggregate.add_frame(frame, [decode_joined_page(page) for page in frame.records])
+            frame = decode_frame(record.value or b"", where, self.context.config.partitions)
+            self._aggregate.add_frame(frame, joined_pages_of(frame, where), where)
         self._aggregate.next_offset = offset
 
     def _replay(self, records: Sequence[ConsumerRecord], offset: int) -> None:
