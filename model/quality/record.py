@@ -1,20 +1,40 @@
 """Records of the topic `model-quality`: a trainer's quality by window, for the monitor."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
 
+from prectr.model.config import MODEL_NAMES
 from prectr.model.quality.quality import SEGMENTS
 from prectr.model.quality.sketch import QualitySketch
-from prectr.model.quality.windows import QualityWindow
+from prectr.model.quality.windows import WINDOW_MS, QualityWindow
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import CheckpointError, PrectrError
+from prectr.stream.events.contract import MAX_ITEMS
+from prectr.stream.events.event_time import MAX_TS, MIN_TS
 
 RECORD_VERSION: Final = 1
-_MAX_SEQUENCE: Final = 10_000_000_000_000 // 60_000
-"""Sequences of windows after the year 2286 are rejected."""
-_MAX_NAME_LENGTH: Final = 128
+MAX_WINDOW_IMPRESSIONS: Final = 1 << 24
+"""Impressions of a segment in one window: 280,000 a second."""
+_MAX_RANKS: Final = 65_536
+_RUN_ID: Final = re.compile(r"[0-9a-zA-Z]{1,64}")
+"""What follows the model in the name of a run."""
+_SHOWN: Final = 40
+"""Characters that are quoted of a name."""
+
+RejectionReason = Literal["version", "corrupt", "range", "model", "time", "limit"]
+REASONS: Final[Mapping[str, str]] = {
+    "version": "of a trainer of another release",
+    "corrupt": "damaged, or not a quality record",
+    "range": "a number or name that no trainer sends",
+    "model": "not one of our models",
+    "time": "of a time that has not come yet, by over 24 h",
+    "limit": "more trainers, memory or impressions than the monitor has room for",
+}
+"""Why a record is skipped, in words."""
 
 
 class QualityRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -50,7 +70,7 @@ def record_key(run: str, rank: int, sequence: int) -> bytes:
 class InvalidQualityRecord(PrectrError):
     """A record that is skipped, and counted by its reason."""
 
-    def __init__(self, reason: Literal["version", "corrupt"], message: str) -> None:
+    def __init__(self, reason: RejectionReason, message: str) -> None:
         super().__init__(message)
         self.reason: Final = reason
 
@@ -78,25 +98,55 @@ def decode_record(key: bytes | None, value: bytes | None) -> QualityRecord:
                 f"version {version}, this program reads version {RECORD_VERSION}: use the trainer's release",
             )
         record = _decode(value or b"")
-        _check(key, record)
-        record.sketches()
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
-        raise InvalidQualityRecord("corrupt", f"not a quality record: {error}") from error
-    except CheckpointError as error:
-        reason: Literal["version", "corrupt"] = "version" if "of version" in str(error) else "corrupt"
-        raise InvalidQualityRecord(reason, str(error)) from error
+    except DAMAGE as error:
+        raise InvalidQualityRecord("corrupt", f"not a quality record: {str(error) or type(error).__name__}") from error
+    check_record(record)
+    if key != record.key:
+        shown = "nothing" if key is None else repr(key[:_SHOWN])
+        raise InvalidQualityRecord("corrupt", f"its key is {shown}, and that of its content {record.key!r}")
     return record
 
 
-def _check(key: bytes | None, record: QualityRecord) -> None:
-    if key != record.key:
-        raise InvalidQualityRecord("corrupt", f"its key is {key!r}, and that of its content {record.key!r}")
-    if not (0 <= record.window.sequence < _MAX_SEQUENCE and 0 <= record.rank < 65_536):
+def check_record(record: QualityRecord) -> None:
+    """Check that a trainer can have sent a record with these names and numbers.
+
+    Raises:
+        InvalidQualityRecord: it cannot.
+    """
+    check_run(record.run, record.rank, record.model)
+    _check_window(record)
+
+
+def check_run(run: str, rank: int, model: str) -> None:
+    """Check that a run has a name that `run_name` gives, of a known model; raises InvalidQualityRecord."""
+    if model not in MODEL_NAMES:
         raise InvalidQualityRecord(
-            "corrupt", f"sequence {record.window.sequence} or rank {record.rank} is out of range"
+            "model", f"{model[:_SHOWN]!r} is none of the models {', '.join(MODEL_NAMES)}: another program wrote it"
         )
-    if not (0 < len(record.run) <= _MAX_NAME_LENGTH and 0 < len(record.model) <= _MAX_NAME_LENGTH):
-        raise InvalidQualityRecord("corrupt", f"run {record.run!r} of model {record.model!r} is not a valid name")
+    prefix = f"{model}-"
+    if not (run.startswith(prefix) and _RUN_ID.fullmatch(run, len(prefix))):
+        raise InvalidQualityRecord("range", f"{run[:_SHOWN]!r} is not the name of a run of {model}")
+    if not 0 <= rank < _MAX_RANKS:
+        raise InvalidQualityRecord("range", f"rank {rank} is out of range")
+
+
+def _check_window(record: QualityRecord) -> None:
+    sequence, checkpoint = record.window.sequence, record.checkpoint
+    if not MIN_TS // WINDOW_MS <= sequence <= MAX_TS // WINDOW_MS:
+        raise InvalidQualityRecord("range", f"window {sequence} is not in the years 2000 to 9999")
+    if not 0 <= checkpoint <= MAX_TS:
+        raise InvalidQualityRecord("range", f"checkpoint time {checkpoint} is out of range")
+    try:
+        sketches = record.sketches()
+    except CheckpointError as error:
+        reason: RejectionReason = "version" if "of version" in str(error) else "range"
+        raise InvalidQualityRecord(reason, str(error)) from error
+    for name, sketch in sketches.items():
+        pages, impressions = sketch.pages, sketch.impressions
+        if impressions > min(MAX_WINDOW_IMPRESSIONS, pages * MAX_ITEMS):
+            raise InvalidQualityRecord(
+                "range", f"{impressions} impressions on {pages} pages of {name} users in one minute are too many"
+            )
 
 
 def run_name(model: str, topic: str, topic_id: str, config: Mapping[str, str]) -> str:

@@ -30,6 +30,9 @@ MAX_LOGIT: Final = 64.0
 FIXED_POINT_SCALE: Final = 1 << 26
 """Units of the fixed-point sums: each addend is rounded to 1.5e-8; an int64 holds 1.4e11 nats or pages' items."""
 
+MAX_SUM: Final = 1 << 62
+"""The largest element of a sketch."""
+
 PAGE_COUNT: Final = 2 * BINS
 GAUC_SUM: Final = PAGE_COUNT + 1
 GAUC_WEIGHT: Final = PAGE_COUNT + 2
@@ -341,7 +344,7 @@ class QualitySketch:
 
     @classmethod
     def decode(cls, state: SketchState) -> Self:
-        """Decode what `encode` returned; CheckpointError: it has another version or is corrupt."""
+        """Decode what `encode` returned; CheckpointError: it has another version, is corrupt or cannot be true."""
         if state.version != SKETCH_VERSION:
             raise CheckpointError(
                 f"quality sketch of version {state.version}, this program reads version {SKETCH_VERSION}",
@@ -358,6 +361,25 @@ class QualitySketch:
         bins = np.frombuffer(state.bins, "<u2")
         if filled and (int(bins[-1]) >= PAGE_COUNT or not bool((bins[1:] > bins[:-1]).all())):
             raise CheckpointError(f"corrupt quality sketch: its bins do not ascend within 0 to {PAGE_COUNT - 1}")
-        out.values[bins] = np.frombuffer(state.counts, f"<u{size}")
+        counts = np.frombuffer(state.counts, f"<u{size}")
+        _check_sums(state, sum(counts.tolist()))
+        out.values[bins] = counts
         out.values[PAGE_COUNT:] = (state.pages, state.gauc_sum, state.gauc_weight, state.loss_sum, state.predicted_sum)
         return out
+
+
+def _check_sums(state: SketchState, impressions: int) -> None:
+    """Raise CheckpointError unless so many impressions can give these sums, and an int64 can hold them."""
+    bounds = {
+        "pages": (state.pages, impressions),
+        "gauc_weight": (state.gauc_weight, impressions),
+        "gauc_sum": (state.gauc_sum, state.gauc_weight * FIXED_POINT_SCALE),
+        "loss_sum": (state.loss_sum, impressions * round(MAX_LOGIT) * FIXED_POINT_SCALE),
+        "predicted_sum": (state.predicted_sum, impressions * FIXED_POINT_SCALE),
+        "impressions": (impressions, MAX_SUM),
+    }
+    for name, (value, bound) in bounds.items():
+        if not 0 <= value <= min(bound, MAX_SUM):
+            raise CheckpointError(
+                f"corrupt quality sketch: {name} is {value}, which {impressions} impressions cannot give"
+            )

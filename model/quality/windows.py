@@ -177,8 +177,13 @@ def _windows_of(
     ]
 
 
+def segments_bytes(segments: SegmentStates) -> int:
+    """Memory of the sketches of a window, in bytes."""
+    return _OVERHEAD_BYTES + sum(len(state.bins) + len(state.counts) for state in segments)
+
+
 def _size_bytes(window: QualityWindow) -> int:
-    return _OVERHEAD_BYTES + sum(len(state.bins) + len(state.counts) for state in window.segments)
+    return segments_bytes(window.segments)
 
 
 def _pack_counts(counts: Ints) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from prectr.model.quality.record import REASONS
 from prectr.model.quality.sketch import QualityStats
 from prectr.ops.monitor.current_quality import (
     STATUS_READING,
@@ -216,8 +217,14 @@ def _rejected(now: CurrentQuality) -> Markup:
     if not now.rejected:
         return join()
     reasons = ", ".join(f"{count(number)} {reason}" for reason, number in sorted(now.rejected.items()))
+    meanings = ". ".join(f"{reason}: {REASONS[reason]}" for reason in sorted(now.rejected) if reason in REASONS)
     return tag(
         "section",
         tag("h2", "Rejected records"),
-        tag("p", f"{reasons}. Their offsets are in the monitor's log; other records are not affected.", class_="note"),
+        tag(
+            "p",
+            f"{reasons}. {meanings}. The monitor's log names the topic, partition and offset of the first of each "
+            "reason; other records are not affected.",
+            class_="note",
+        ),
     )

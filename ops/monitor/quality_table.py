@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from prectr.model.quality.quality import SEGMENTS
-from prectr.model.quality.record import QualityRecord, record_key
-from prectr.model.quality.sketch import PAGE_COUNT, SKETCH_WIDTH, Ints, QualitySketch, SketchState
-from prectr.model.quality.windows import WINDOW_MS, SegmentStates
+from prectr.model.quality.record import InvalidQualityRecord, QualityRecord, record_key
+from prectr.model.quality.sketch import MAX_SUM, PAGE_COUNT, SKETCH_WIDTH, Ints, QualitySketch, SketchState
+from prectr.model.quality.windows import WINDOW_MS, SegmentStates, segments_bytes
 from prectr.ops.metrics.quality import WHOLE_RUN
+from prectr.stream.events.contract import MAX_ITEMS
 
 WINDOWS: Final[Mapping[str, int]] = {"5m": 5, "1h": 60, "24h": 1440}
 """Number of quality windows (60 s) of each window; the newest, incomplete one counts."""
@@ -25,6 +26,11 @@ _RETAINED_WINDOWS: Final = max(WINDOWS.values())
 _RETIRE_BATCH: Final = 60
 MAX_SOURCES: Final = 64
 """Number of trainers whose records are kept; beyond it the one without records for longest is evicted."""
+MAX_BYTES: Final = 128 << 20
+"""Memory of all windows; beyond it trainers are evicted as beyond MAX_SOURCES."""
+EVICTABLE_AFTER_MS: Final = 3_600_000
+"""A trainer is not evicted before it has been silent for this long: others are refused, so that whoever publishes under
+thousands of names evicts nobody."""
 
 SourceKey = tuple[str, int]
 """(run, rank): a trainer process."""
@@ -101,7 +107,10 @@ class ModelQuality(NamedTuple):
 
 
 class _SourceState(msgspec.Struct):
-    """The state of a trainer."""
+    """The state of a trainer.
+
+    bytes: memory of its windows. largest_sum: bound of every element of the sum of all its sketches.
+    """
 
     model: str
     windows: dict[int, SegmentStates]
@@ -109,6 +118,8 @@ class _SourceState(msgspec.Struct):
     newest: int = -1
     received_at: int = 0
     checkpoint_time: int = 0
+    bytes: int = 0
+    largest_sum: int = 0
 
 
 class QualityTable:
@@ -116,7 +127,53 @@ class QualityTable:
 
     def __init__(self, totals: Iterable[RetiredTotal] = ()) -> None:
         """Restore from stored totals; then `put` all stored records."""
-        self._sources = {(total.run, total.rank): _SourceState(total.model, {}, total, total.up_to) for total in totals}
+        self._sources = {
+            (total.run, total.rank): _SourceState(
+                total.model, {}, total, total.up_to, largest_sum=_largest_sum(total.segments)
+            )
+            for total in totals
+        }
+
+    def check_room(self, stored: StoredRecord) -> None:
+        """Check that a record fits: after `put` and `evict`, trainers, memory and sums are within their limits.
+
+        Raises:
+            InvalidQualityRecord: there is no room, and no other trainer has been silent for an hour.
+        """
+        record = stored.record
+        source, segments = (record.run, record.rank), record.window.segments
+        state = self._sources.get(source)
+        replaced = None if state is None else state.windows.get(record.window.sequence)
+        added = _largest_sum(segments) - (0 if replaced is None else _largest_sum(replaced))
+        total = sum(other.largest_sum for other in self._sources.values() if other.model == record.model)
+        if total + added > MAX_SUM:
+            raise InvalidQualityRecord(
+                "limit", f"the sums of {record.model} would exceed {MAX_SUM}: no trainer has seen as many impressions"
+            )
+        grown = segments_bytes(segments) - (0 if replaced is None else segments_bytes(replaced))
+        if self._fits(len(self._sources) + (state is None), self._bytes + grown):
+            return
+        # What remains once every trainer that may be evicted is gone.
+        active = [
+            other
+            for name, other in self._sources.items()
+            if name == source or other.received_at >= stored.received_at - EVICTABLE_AFTER_MS
+        ]
+        if not self._fits(len(active) + (state is None), sum(other.bytes for other in active) + grown):
+            raise InvalidQualityRecord(
+                "limit",
+                f"no room for run {record.run}: {len(active)} trainers have published within the last hour, and their "
+                f"windows take {sum(other.bytes for other in active):,} bytes; there is room for {MAX_SOURCES} "
+                f"trainers and {MAX_BYTES:,} bytes",
+            )
+
+    @property
+    def _bytes(self) -> int:
+        return sum(state.bytes for state in self._sources.values())
+
+    @staticmethod
+    def _fits(sources: int, size: int) -> bool:
+        return sources <= MAX_SOURCES and size <= MAX_BYTES
 
     def put(self, stored: StoredRecord) -> bool:
         """Add a record; returns whether to store it. A record that a total contains already is ignored."""
@@ -128,7 +185,13 @@ class QualityTable:
         if state.total is not None and sequence <= state.total.up_to:
             return False
         state.newest = max(state.newest, sequence)
+        replaced = state.windows.get(sequence)
+        if replaced is not None:
+            state.largest_sum -= _largest_sum(replaced)
+            state.bytes -= segments_bytes(replaced)
         state.windows[sequence] = record.window.segments
+        state.largest_sum += _largest_sum(record.window.segments)
+        state.bytes += segments_bytes(record.window.segments)
         return True
 
     def retire(self) -> list[Retirement]:
@@ -141,7 +204,9 @@ class QualityTable:
             old = sorted(sequence for sequence in state.windows if sequence <= up_to)
             values = _zero_sums()
             for sequence in old:
-                _add(values, state.windows.pop(sequence))
+                segments = state.windows.pop(sequence)
+                state.bytes -= segments_bytes(segments)
+                _add(values, segments)
             if state.total is not None:
                 _add(values, state.total.segments)
             new, low, active = (QualitySketch(row).encode() for row in values)
@@ -150,10 +215,10 @@ class QualityTable:
         return found
 
     def evict(self) -> list[Eviction]:
-        """Evict the trainers without records for longest, if there are more than MAX_SOURCES."""
-        by_age = sorted(self._sources, key=lambda source: (self._sources[source].received_at, source))
+        """Evict the trainers without records for longest, if there are more than MAX_SOURCES or MAX_BYTES."""
         found = []
-        for source in by_age[: max(0, len(by_age) - MAX_SOURCES)]:
+        while not self._fits(len(self._sources), self._bytes):
+            source = min(self._sources, key=lambda source: (self._sources[source].received_at, source))
             state = self._sources.pop(source)
             found.append(Eviction([record_key(*source, sequence) for sequence in state.windows], _total_key(source)))
         return found
@@ -247,6 +312,13 @@ def _add(values: Ints, segments: SegmentStates) -> None:
 def _bins(sketch: SketchState) -> tuple[Ints, Ints]:
     bins = np.frombuffer(sketch.bins, "<u2").astype(np.int64)
     return bins, np.frombuffer(sketch.counts, f"<u{len(sketch.counts) // max(len(bins), 1) or 1}").astype(np.int64)
+
+
+def _largest_sum(segments: SegmentStates) -> int:
+    """A bound of every element of the sum of the sketches."""
+    return sum(
+        max(sketch.pages * MAX_ITEMS, sketch.gauc_sum, sketch.loss_sum, sketch.predicted_sum) for sketch in segments
+    )
 
 
 def _total_key(source: SourceKey) -> bytes:

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -20,12 +19,14 @@ from faust.types import TP
 from kafka import TopicPartition
 
 from prectr.model.quality.record import InvalidQualityRecord, decode_record
+from prectr.ops.monitor.admission import Rejections, check_times
 from prectr.ops.monitor.client_log_filter import ClientLogFilter
 from prectr.ops.monitor.consumer_thread import abandoned_after, use_abandonable_threads
 from prectr.ops.monitor.credentials import credentials
 from prectr.ops.monitor.current_quality import STATUS_READING, MonitorSnapshot
 from prectr.ops.monitor.data_dir_owner import DataDirOwner, claim
-from prectr.ops.monitor.quality_table import ModelQuality, QualityTable, RetiredTotal, StoredRecord
+from prectr.ops.monitor.quality_table import ModelQuality, QualityTable, StoredRecord
+from prectr.ops.monitor.restored_table import restore_table
 from prectr.ops.monitor.stall import LagProbe, StallDetector
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_system, describe_topic
@@ -42,15 +43,12 @@ _CANCEL_TIMEOUT: Final = 5.0
 _RESTART_DELAY: Final = 1.0
 _MAX_RESTART_DELAY: Final = 30.0
 _RESET_AFTER: Final = 60.0
-_MAX_LOGGED_REJECTIONS: Final = 20
 _METADATA_MAX_AGE_MS: Final = 5_000
 """Milliseconds after which the consumer refreshes its metadata."""
 _ROCKSDB: Final = {"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "max_open_files": 64}
 """Options of each partition of each table; the tables are some MB in size."""
 _log = logging.getLogger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_record: Final = msgspec.msgpack.Decoder(StoredRecord).decode
-_decode_total: Final = msgspec.msgpack.Decoder(RetiredTotal).decode
 
 
 class MonitorSettings(NamedTuple):
@@ -122,18 +120,11 @@ def run_monitor(
 
 
 class _Counts:
-    """Counts since the process started, over restarts of Faust."""
+    """Counts since the process started, over restarts of Faust. received: records read."""
 
     def __init__(self) -> None:
         self.received = 0
-        self.rejected: Counter[str] = Counter()
-
-    def reject(self, source: str, error: InvalidQualityRecord) -> None:
-        self.rejected[error.reason] += 1
-        number = self.rejected.total()
-        if number <= _MAX_LOGGED_REJECTIONS:
-            last = "; further ones are counted, not logged" if number == _MAX_LOGGED_REJECTIONS else ""
-            _log.warning("%s: rejected: %s%s", source, error, last)
+        self.rejections = Rejections()
 
 
 class _Reader:
@@ -219,14 +210,23 @@ class _Reader:
             self._counts.received += 1
             self._changed = True
             try:
-                record = decode_record(message.key, message.value)
+                stored = self._admit(message)
             except InvalidQualityRecord as error:
-                self._counts.reject(f"{message.topic} partition {message.partition} offset {message.offset}", error)
+                where = f"{message.topic} partition {message.partition} offset {message.offset}"
+                self._counts.rejections.add(where, error)
                 continue
-            stored = StoredRecord(round(message.timestamp * 1000), record)
             if self._quality_table.put(stored):
-                self._records[record.key] = _encode(stored)
+                self._records[stored.record.key] = _encode(stored)
             await self._clean_up()
+
+    def _admit(self, message: Any) -> StoredRecord:
+        """Decode a record of the topic and check that it has a place in the table; raises InvalidQualityRecord."""
+        record = decode_record(message.key, message.value)
+        received_at = round(message.timestamp * 1000)
+        check_times(record, received_at, round(time.time() * 1000))
+        stored = StoredRecord(received_at, record)
+        self._quality_table.check_room(stored)
+        return stored
 
     async def _clean_up(self) -> None:
         """Replace records that are too old for any window by totals; delete them once the broker has the total."""
@@ -245,10 +245,9 @@ class _Reader:
         generation = self._app.consumer_generation_id
         if generation == self._generation:
             return
-        table = QualityTable(_decode_total(value) for value in self._totals.values())
-        for value in self._records.values():
-            table.put(_decode_record(value))
-        self._quality_table = table
+        self._quality_table = restore_table(
+            self._totals.items(), self._records.items(), self._counts.rejections, round(time.time() * 1000)
+        )
         self._generation = generation
         self._changed = True
 
@@ -273,7 +272,7 @@ class _Reader:
             MonitorSnapshot(
                 status=status,
                 received=self._counts.received,
-                rejected=dict(self._counts.rejected),
+                rejected=dict(self._counts.rejections.counts),
                 retained_windows=self._quality_table.retained_windows,
                 sources=self._quality_table.sources(),
                 quality=self._quality,

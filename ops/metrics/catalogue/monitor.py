@@ -17,7 +17,8 @@ QUALITY_RECORDS_REJECTED: Final = MetricDefinition(
     "counter",
     ("reason",),
     ("monitor",),
-    "Records of model-quality that are corrupt or of another version.",
+    "Records of model-quality that were passed over, by reason: `version` (of another release), `corrupt`, `range` (an "
+    "impossible number or name), `model` (unknown), `time` (of a time that has not come), `limit` (no room).",
     "increase(prectr_quality_records_rejected_total[5m]) > 0",
 )
 QUALITY_WINDOWS_RETAINED: Final = MetricDefinition(

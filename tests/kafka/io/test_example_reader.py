@@ -10,7 +10,7 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, create_topics
 from prectr.stream.kafka.io.example_reader import ExampleReader
 from prectr.stream.ordering.frames import SourceProgress, encode_frames
-from prectr.stream.records import Example, encode_record
+from prectr.stream.records import Example, decode_page, encode_record
 from tests.kafka.live import Live
 from tests.kit.models.examples import random_examples
 
@@ -33,12 +33,24 @@ def send(connection: Connection, topic: str, partition: int, examples: Sequence[
     producer.close()
 
 
+def numbered(example: Example, number: int) -> Example:
+    """The example with the close time and the request id of page `number`."""
+    request_id = f"r{number:05}"
+    page = msgspec.structs.replace(decode_page(example.page), request_id=request_id)
+    return msgspec.structs.replace(
+        example,
+        closes_at=example.closes_at + number,
+        request_id=request_id,
+        page=msgspec.Raw(encode_record(page)),
+    )
+
+
 def test_a_partition_that_was_left_since_it_was_ahead_is_read_on_to_its_end(live: Live) -> None:
     """Three partitions come one after the other, so that each is thousands of pages ahead of those behind it."""
     connection, topics = Connection(live.bootstrap), Topics(live.prefix)
     create_topics(connection, topics, 3)
     (one, *_), pages = random_examples(1), range(PAGES)
-    examples = [msgspec.structs.replace(one, closes_at=one.closes_at + n, request_id=f"r{n:05}") for n in pages]
+    examples = [numbered(one, n) for n in pages]
     parts = [examples[number::3] for number in range(3)]
     reader = ExampleReader(connection, topics)
     read: list[str] = []

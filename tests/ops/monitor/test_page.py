@@ -128,6 +128,15 @@ def test_the_page_is_one_file_and_runs_nothing(server: PageServer) -> None:
     assert not re.search(r"https?://|@import|url\(", text)
 
 
+def test_the_page_says_how_many_records_were_rejected_and_why(server: PageServer) -> None:
+    server.update(reading(range=1_200, time=1))
+    text = Page(get(server, "/")).text
+    assert "1,200 range, 1 time." in text
+    assert "range: a number or name that no trainer sends" in text
+    assert "time: of a time that has not come yet" in text
+    assert "offset" in text
+
+
 def test_before_any_record_the_page_says_what_it_waits_for(server: PageServer) -> None:
     assert health(server) == (503, "starting")
     assert health(server, "/readyz") == (503, "starting\n")

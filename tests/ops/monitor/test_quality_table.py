@@ -188,8 +188,10 @@ def test_a_record_comes_back_as_it_was_and_only_whole_ones_of_this_version_do() 
         assert refusal(good.key, damaged) == "corrupt"
     for key in (None, b"lr-1/0/1"):
         assert refusal(key, value) == "corrupt"
-    for wrong in (record(-1), record(2**40), record(HEAD, run=""), record(HEAD, model="m" * 200)):
-        assert refusal(wrong.key, encode_record(wrong)) == "corrupt"
+    for wrong in (record(-1), record(2**40), record(HEAD, run=""), record(HEAD, rank=-1)):
+        assert refusal(wrong.key, encode_record(wrong)) == "range"
+    unknown = record(HEAD, model="m" * 200)
+    assert refusal(unknown.key, encode_record(unknown)) == "model"
 
 
 @settings(max_examples=200, deadline=None)
