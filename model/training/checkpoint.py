@@ -20,6 +20,7 @@ from prectr.model.quality.quality import QualityState
 from prectr.model.quality.query_losses import QueryLoss
 from prectr.model.quality.resamples import ResamplesState
 from prectr.model.training.permutation_importance import PermutationImportanceState
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.identity import config_diff
 from prectr.state.private_files import write_private_file
@@ -127,7 +128,7 @@ def read_config(folder: Path) -> TrainerConfig:
     header = _read_header(folder)
     try:
         return msgspec.json.decode(_encode_json(header.config), type=TrainerConfig)
-    except msgspec.ValidationError as error:
+    except DAMAGE as error:
         raise CheckpointError(f"{folder / HEADER} holds an unknown configuration ({error})", *_REMEDIES) from error
 
 

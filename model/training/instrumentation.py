@@ -21,6 +21,7 @@ from prectr.model.models.online_model import ForwardOutput, OnlineModel
 from prectr.model.quality.scored_pages import NO_PAGES, ScoredPages
 from prectr.model.quality.windows import EMPTY_BUFFER, WindowBuffer, WindowBufferState
 from prectr.model.training.trainer import ScoredShard, Trainer
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.stream.records import Example
 
@@ -79,7 +80,7 @@ class InstrumentedTrainer(Trainer):
         path = folder / QUALITY_WINDOWS
         try:
             self.quality_windows = WindowBuffer(_decode(path.read_bytes()) if path.exists() else EMPTY_BUFFER)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *DAMAGE) as error:
             raise CheckpointError(
                 f"{path} cannot be read ({error})", Remedy.OLDER_CHECKPOINT, Remedy.EMPTY_RUN_DIR
             ) from error

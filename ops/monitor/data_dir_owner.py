@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from prectr.ops.json_file import write_json
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import StateError
 from prectr.state.identity import config_diff
 
@@ -33,7 +34,7 @@ def claim(folder: Path, owner: DataDirOwner) -> None:
             write_json(path, owner)
             return
         recorded = msgspec.json.decode(path.read_bytes(), type=DataDirOwner)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *DAMAGE) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StateError(
             f"{path}: cannot be read or written ({reason}): delete the folder; its tables are restored from Kafka"

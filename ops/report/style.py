@@ -32,7 +32,8 @@ p{margin:0}
 .tile dt{font-size:12.5px;color:var(--soft);font-weight:560}
 .tile dd{margin:0}
 .tile .value{font-size:25px;line-height:1.25;font-weight:660;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
-.tile .value small{font-size:13px;font-weight:500;letter-spacing:0;color:var(--soft);margin-left:4px;display:inline-block}
+.tile .value small{font-size:13px;font-weight:500;letter-spacing:0;color:var(--soft);margin-left:4px;
+display:inline-block}
 .tile .sub{font-size:12px;color:var(--soft);font-variant-numeric:tabular-nums}
 .examples{margin:14px 0 0;padding-left:18px;font-size:13px;overflow-wrap:anywhere}
 section{padding:22px 24px 24px;margin-top:16px}

@@ -5,12 +5,18 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import Remedy, StateError
 
 MANIFEST_FORMAT: Final = 1
+MAX_MANIFEST_BYTES: Final = 16 << 20
+_MAX_FILES: Final = 16_384
+_MAX_IDENTITY_DEPTH: Final = 8
+"""Comparing and printing an identity recurses."""
 _NAME: Final = re.compile(r"(\d{20})-([0-9a-f]{16})-(\d{8})\.json")
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Format = Annotated[int, msgspec.Meta(ge=1, lt=1 << 16)]
 WriterEpoch = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 
 
@@ -22,8 +28,8 @@ class StoredFile(msgspec.Struct, frozen=True):
         save_number: save of the manifest's writer epoch that uploaded the file.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(?!\n)$", max_length=128)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
     size: Count
     save_number: Count
 
@@ -37,13 +43,13 @@ class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
         created_at: seconds since 1970 by the writer's clock.
     """
 
-    format: int = MANIFEST_FORMAT
+    format: Format = MANIFEST_FORMAT
     identity: dict[str, Any]
     offset: Count
     writer_epoch: WriterEpoch
     save_number: Count
-    created_at: float
-    files: tuple[StoredFile, ...]
+    created_at: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    files: Annotated[tuple[StoredFile, ...], msgspec.Meta(max_length=_MAX_FILES)]
 
     @property
     def name(self) -> str:
@@ -80,7 +86,7 @@ def encode_manifest(manifest: SnapshotManifest) -> bytes:
 
 
 class _FormatHeader(msgspec.Struct):
-    format: int
+    format: Format
 
 
 # Tasks are opened in parallel, and msgspec 0.22 crashes if two threads are the first to decode a type.
@@ -103,8 +109,16 @@ def decode_manifest(name: str, content: bytes) -> SnapshotManifest | None:
                 Remedy.OTHER_SNAPSHOTS,
             )
         manifest = _decode_manifest(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DAMAGE:
         return None
-    # Each file once: of two equal ones the second would be an error of the file system, long after.
-    distinct = len({file.name for file in manifest.files}) == len(manifest.files)
-    return manifest if manifest.name == name and distinct else None
+    has_distinct_names = len({file.name for file in manifest.files}) == len(manifest.files)
+    is_whole = manifest.name == name and has_distinct_names and _is_shallow(manifest.identity, _MAX_IDENTITY_DEPTH)
+    return manifest if is_whole else None
+
+
+def _is_shallow(value: object, depth: int) -> bool:
+    """Whether no more than `depth` maps and lists are nested."""
+    if not isinstance(value, dict | list):
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_is_shallow(part, depth - 1) for part in parts)

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -16,11 +17,14 @@ _MAX_DOWNLOADS: Final = 8
 """Parallel downloads; fetching a file from a bucket is mostly waiting."""
 
 
-def download_snapshot(files: SnapshotStorage, manifest: SnapshotManifest, target: Path) -> str:
+def download_snapshot(
+    files: SnapshotStorage, manifest: SnapshotManifest, target: Path, problem_of: Callable[[Path], str]
+) -> str:
     """Replace the folder `target` by the state of `manifest`.
 
     Args:
         files: the folder that the manifest's paths are relative to.
+        problem_of: returns what is wrong with the state in a folder that is about to replace `target`; empty: nothing.
 
     Returns:
         What is wrong with the snapshot's files; empty if the state is in place.
@@ -32,7 +36,7 @@ def download_snapshot(files: SnapshotStorage, manifest: SnapshotManifest, target
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        problem = _download_files(files, manifest, staging)
+        problem = _download_files(files, manifest, staging) or problem_of(staging)
         if not problem:
             _swap_in(staging, target)
         return problem

@@ -93,11 +93,12 @@ class SnapshotStorage:
                 return {}
             return {path[len(start) :]: entry["size"] for path, entry in found.items()}
 
-    def read(self, path: str) -> bytes | None:
-        """Return the content of a file; None if there is none."""
+    def read(self, path: str, max_bytes: int | None = None) -> bytes | None:
+        """Return the content of a file, of a larger one the first `max_bytes`; None if there is none."""
         with self._translate_errors(path, "read"):
             try:
-                content: bytes = self._fs.cat_file(self._full_path(path))
+                limit = {} if max_bytes is None else {"end": max_bytes}
+                content: bytes = self._fs.cat_file(self._full_path(path), **limit)
             except FileNotFoundError:
                 return None
             return content

@@ -19,6 +19,7 @@ following holds whatever it was about to do:
 
 import logging
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -30,6 +31,7 @@ from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.identity import config_diff
 from prectr.state.snapshots import restore
 from prectr.state.snapshots.manifest import (
+    MAX_MANIFEST_BYTES,
     SnapshotManifest,
     StoredFile,
     decode_manifest,
@@ -101,10 +103,16 @@ class TaskSnapshots:
         """
         return next((found for name in self._manifest_names() if (found := self._read_manifest(name))), None)
 
-    def restore(self, target: Path, newer_than: int = -1) -> int | None:
+    def restore(
+        self, target: Path, newer_than: int = -1, problem_of: Callable[[Path], str] = lambda folder: ""
+    ) -> int | None:
         """Replace `target` by the newest complete snapshot with an offset above `newer_than`.
 
         A crash at any moment leaves `target` as it was, absent, or complete.
+
+        Args:
+            problem_of: returns what is wrong with the state in a downloaded folder, which is then passed over for the
+                snapshot before; empty if nothing.
 
         Returns:
             The snapshot's offset; None, with `target` untouched, if there is no such snapshot.
@@ -122,7 +130,8 @@ class TaskSnapshots:
             manifest = self._read_manifest(name)
             problem = "its manifest cannot be decoded"
             if manifest is not None:
-                problem = restore.download_snapshot(self._storage.subfolder(_FILES), manifest, target)
+                files = self._storage.subfolder(_FILES)
+                problem = restore.download_snapshot(files, manifest, target, problem_of)
                 if not problem:
                     return manifest.offset
             if name in self._manifest_names():
@@ -222,7 +231,7 @@ class TaskSnapshots:
         """Read a manifest, once, since it never changes; None if it is corrupt, gone or incomplete."""
         if name in self._manifests:
             return self._manifests[name]
-        content = self._storage.read(f"{_MANIFESTS}/{name}")
+        content = self._storage.read(f"{_MANIFESTS}/{name}", MAX_MANIFEST_BYTES)
         manifest = decode_manifest(name, content) if content is not None else None
         if manifest is None:
             return None

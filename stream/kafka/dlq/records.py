@@ -13,6 +13,7 @@ import msgspec
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import PrectrError, Remedy, UsageError
 
 ERROR_HEADERS: Final = ("reason", "detail", "topic", "partition", "offset")
@@ -102,7 +103,7 @@ def decode_retry_markers(record: ConsumerRecord) -> list[RetryMarkers]:
     """
     try:
         return _decode_markers(record.value or b"")
-    except msgspec.MsgspecError as error:
+    except DAMAGE as error:
         raise PrectrError(
             f"{record.topic} {record.partition}:{record.offset} has a header `{RETRY_MARKER_HEADER}` but is not a "
             f"retry marker ({error}): another version of this program, or another program, writes to the topic"

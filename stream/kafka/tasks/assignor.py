@@ -7,6 +7,8 @@ import msgspec
 from kafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment, ConsumerProtocolSubscription
 
+from prectr.state.encoding import DAMAGE
+
 _VERSION: Final = 0
 
 
@@ -80,5 +82,5 @@ def balanced_assignment(partitions: int, states: Mapping[str, Mapping[int, int]]
 def _decode_local_state(data: bytes | None) -> Mapping[int, int]:
     try:
         return msgspec.json.decode(data or b"{}", type=dict[int, int])
-    except msgspec.MsgspecError:  # a member of another version
+    except DAMAGE:  # a member of another version
         return {}

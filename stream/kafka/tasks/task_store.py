@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import Remedy, StateError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity, encode_identity
@@ -64,7 +63,7 @@ class TaskStore:
         if is_newer:
             self.store.close()
             try:
-                restored = snapshots.restore(self.store.path, newer_than=next_offset)
+                restored = snapshots.restore(self.store.path, next_offset, self._problem_of)
             finally:
                 self.store = Store(self.store.path, _STORE_OPTIONS)
             if restored is not None:
@@ -94,6 +93,21 @@ class TaskStore:
             self._snapshotter.close()
         self.store.close()
 
+    def _problem_of(self, folder: Path) -> str:
+        """Return what is wrong with the store of a snapshot that has been downloaded to `folder`; empty if nothing."""
+        try:
+            store = Store(folder, StoreOptions(read_only=True))
+            try:
+                (stored,) = store.get_many([IDENTITY_KEY])
+                theirs = None if stored is None else decode_identity(stored)
+            finally:
+                store.close()
+        except (StateError, *DAMAGE) as error:
+            return f"its state cannot be read ({error})"
+        if theirs is None:
+            return "its state does not say which system it belongs to"
+        return "" if theirs == self._identity else f"its state is of another system: {self._identity.diff(theirs)}"
+
     def _check_identity(self) -> None:
         (stored,) = self.store.get_many([IDENTITY_KEY])
         if stored is None:
@@ -101,7 +115,7 @@ class TaskStore:
             return
         try:
             theirs = decode_identity(stored)
-        except msgspec.MsgspecError as error:
+        except DAMAGE as error:
             raise StateError(
                 f"{self.store.path}: another version of this program wrote the state: delete the folder to rebuild it "
                 "from the log"

@@ -9,6 +9,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
+from prectr.state.encoding import DAMAGE
 from prectr.state.errors import Remedy, StateError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.transactions.admin import TransactionAdmin
@@ -55,7 +56,7 @@ def decode_commit(
         return None
     try:
         return found.offset, _decode_metadata(found.metadata)
-    except msgspec.MsgspecError as error:
+    except DAMAGE as error:
         raise StateError(
             f"the group's commit for {topic_partition.topic} partition {topic_partition.partition} was not made "
             f"by this program (metadata {found.metadata!r})",

@@ -66,9 +66,9 @@ class HookedStorage(SnapshotStorage):
         self.before_call(f"list {folder}")
         return super().file_sizes(folder)
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, max_bytes: int | None = None) -> bytes | None:
         self.before_call(f"read {path}")
-        return super().read(path)
+        return super().read(path, max_bytes)
 
     def write(self, path: str, content: bytes) -> None:
         self.before_call(f"write {path}")

@@ -207,6 +207,16 @@ def test_a_corrupt_or_missing_file_is_named(folder: Path, name: str) -> None:
         load_encoder(folder)
 
 
+def test_nested_files_are_named(folder: Path) -> None:
+    nested = b"[" * 100_000 + b"]" * 100_000
+    _put(folder, "config.json", b'{"x": ' + nested + b"}")
+    with pytest.raises(CheckpointError, match=r"cannot be read.*recursion"):
+        load_encoder(folder)
+    (folder / "relevance.json").write_bytes(nested)
+    with pytest.raises(CheckpointError, match=r"relevance\.json is corrupt"):
+        load_encoder(folder)
+
+
 def test_a_vocabulary_of_another_encoder_is_refused(folder: Path) -> None:
     small = train_vocabulary(["red hat"] * 2, size=20).to_str()
     _put(folder, "tokenizer.json", small.encode())

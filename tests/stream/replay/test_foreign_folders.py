@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,27 @@ def test_a_live_trainers_checkpoint_is_named_as_such_and_nobody_is_told_to_delet
         verify(run_dir)
     assert "delete" not in str(told.value)
     assert told.value.remedies == (Remedy.OTHER_RUN_DIR,)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"lines_read": ', '"lines_read": -'),
+        lambda text: text.replace('"dead_letter_bytes": ', '"dead_letter_bytes": -1'),
+        lambda text: "[" * 100_000,
+        lambda text: text.replace('"config": {', '"config": {"x": ' + "[" * 100_000 + ","),
+    ],
+    ids=["negative lines", "negative bytes", "nested", "nested within"],
+)
+def test_a_checkpoint_with_impossible_counts_or_nesting_is_named_and_the_one_before_offered(
+    damage: Callable[[str], str], run_dir: Path
+) -> None:
+    manifest = list_checkpoints(run_dir / "checkpoints")[0] / "checkpoint.json"
+    text = manifest.read_text()
+    assert damage(text) != text
+    manifest.write_text(damage(text))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json: the checkpoint cannot be read .*delete the folder"):
+        verify(run_dir)
 
 
 def test_state_that_cannot_be_deleted_or_linked_to_is_filled_with_copies(
