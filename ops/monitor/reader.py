@@ -20,6 +20,7 @@ from kafka import TopicPartition
 
 from prectr.model.quality.record import InvalidQualityRecord, decode_record
 from prectr.ops.monitor.admission import Rejections, check_times
+from prectr.ops.monitor.changelog_loss import rebuild_if_lost, set_aside
 from prectr.ops.monitor.client_log_filter import ClientLogFilter
 from prectr.ops.monitor.consumer_thread import abandoned_after, use_abandonable_threads
 from prectr.ops.monitor.credentials import credentials
@@ -28,6 +29,7 @@ from prectr.ops.monitor.data_dir_owner import DataDirOwner, claim
 from prectr.ops.monitor.quality_table import ModelQuality, QualityTable, StoredRecord
 from prectr.ops.monitor.restored_table import restore_table
 from prectr.ops.monitor.stall import LagProbe, StallDetector
+from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_system, describe_topic
 from prectr.stream.kafka.io.quality_producer import PARTITION
@@ -43,6 +45,9 @@ _CANCEL_TIMEOUT: Final = 5.0
 _RESTART_DELAY: Final = 1.0
 _MAX_RESTART_DELAY: Final = 30.0
 _RESET_AFTER: Final = 60.0
+_RECORDS: Final = "quality-windows"
+_TABLES_AHEAD: Final = "ConsistencyError"
+"""Faust's error for tables that are ahead of their changelog."""
 _METADATA_MAX_AGE_MS: Final = 5_000
 """Milliseconds after which the consumer refreshes its metadata."""
 _ROCKSDB: Final = {"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "max_open_files": 64}
@@ -61,6 +66,11 @@ class MonitorSettings(NamedTuple):
     group_prefix: str
     data_dir: Path
     session_timeout: float = 10.0
+
+    @property
+    def tables(self) -> Path:
+        """Faust's folder of tables."""
+        return self.data_dir / "v1" / "tables"
 
     @property
     def group(self) -> str:
@@ -101,6 +111,7 @@ def run_monitor(
 
     with log_filter, lag_probe:
         while not stop():
+            _rebuild_if_lost(settings, stop)
             started = time.monotonic()
             reader = _Reader(settings, topic_info.partitions, topic_info.min_replicas, counts, log_filter)
             error = _run(reader.run(stop, update, is_stalled))
@@ -110,6 +121,9 @@ def run_monitor(
             if error is None:
                 return
             log_filter.stopping = False
+            if error.startswith(_TABLES_AHEAD):
+                # The changelog was deleted, and another monitor has written to a new one since.
+                _log.warning("the tables, now in %s, are restored from their changelog", set_aside(settings.tables))
             delay = _RESTART_DELAY if time.monotonic() - started > _RESET_AFTER else min(2 * delay, _MAX_RESTART_DELAY)
             _log.warning("reading failed (%s); restarting in %g s", error, delay)
             if last:
@@ -117,6 +131,21 @@ def run_monitor(
             deadline = time.monotonic() + delay
             while not stop() and time.monotonic() < deadline:
                 time.sleep(_SLEEP)
+
+
+def _rebuild_if_lost(settings: MonitorSettings, stop: Callable[[], bool]) -> None:
+    try:
+        rebuild_if_lost(
+            settings.connection,
+            settings.group,
+            TopicPartition(settings.topics.quality, PARTITION),
+            settings.tables / f"{_RECORDS}-{PARTITION}.db",
+            session_timeout=settings.session_timeout,
+            stop=stop,
+        )
+    except PrectrError as error:
+        # Faust waits for a broker that is away.
+        _log.debug("whether the changelog is there is not known: %s", error)
 
 
 class _Counts:
@@ -190,7 +219,7 @@ class _Reader:
             autodiscover=False,
             web_enabled=False,
         )
-        self._records = self._make_table(app, "quality-windows")
+        self._records = self._make_table(app, _RECORDS)
         self._totals = self._make_table(app, "quality-totals")
         topic = app.topic(
             settings.topics.quality, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"

@@ -263,6 +263,38 @@ def test_a_record_that_no_task_writes_is_damage(kind: str, changes: dict[str, An
     assert read(kind, encode_frames(1, 0, [encode_record(record)], PROGRESS)[0]) is None
 
 
+@pytest.mark.parametrize(
+    ("watermark", "is_read"),
+    [
+        (MIN_WATERMARK, True),
+        (FIRST, True),
+        (LAST, True),
+        (MAX_WATERMARK, True),
+        (FIRST - 1, False),
+        (LAST + 1, False),
+        (TS * 1000, False),
+        (MAX_WATERMARK - 1, False),
+        (MAX_WATERMARK + 1, False),
+    ],
+)
+def test_a_watermark_is_an_event_time_or_the_beginning_or_the_end(watermark: int, is_read: bool) -> None:
+    (value,) = encode_frames(1, 0, [], SourceProgress(watermark=watermark))
+    assert (read("joined", value) is not None) == is_read
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        SourceProgress(watermark=TS, idleness=SourceIdleness([0] * (TASKS - 1), TS)),
+        SourceProgress(watermark=TS, idleness=SourceIdleness([0] * (TASKS + 1), TS)),
+        SourceProgress(watermark=TS, reached_end_offsets={TASKS: 1}),
+        SourceProgress(watermark=TS, outcomes={TASKS: Outcomes()}),
+    ],
+)
+def test_a_frame_about_more_or_fewer_tasks_than_there_are_is_damage(progress: SourceProgress) -> None:
+    assert read("joined", encode_frames(1, 0, [], progress)[0]) is None
+
+
 def forged_sources() -> list[bytes]:
     frames = [plain("joined") for _ in range(3)]
     for frame, source in zip(frames, (1 << 40, -1, TASKS), strict=True):
