@@ -5,10 +5,11 @@ users; C clicks in the histories of its queries. Ids are 64-bit hashes, which a 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,10 +18,13 @@ from prectr.model.features.hashing import U64, HashCache, hash_text
 from prectr.model.features.observed_features import ObservedFeatures
 from prectr.model.features.smoothing import PriorRates, SmoothedRates
 from prectr.state.aggregates import LEVEL_COUNT
+from prectr.state.encoding import DAMAGE
+from prectr.state.errors import TrainingError
 from prectr.stream.records import Example, decode_history, decode_page, decode_query_clicks
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+ClickT = TypeVar("ClickT")
 
 NO_PRICE: Final = 0
 """The price band of an item without a valid price."""
@@ -196,7 +200,7 @@ class FeatureEncoder:
         needs: FeatureNeeds | None = None,
         slots: FeatureSlots | None = None,
     ) -> Batch:
-        """Encode at least one page.
+        """Encode at least one page; TrainingError: the clicks in an example are damaged.
 
         Args:
             examples: the pages.
@@ -293,7 +297,7 @@ class FeatureEncoder:
             if example.user_activity == 0:
                 continue
             words = frozenset(example.query.split())
-            clicks = decode_history(example.history)
+            clicks = _clicks_of(example, decode_history, example.history)
             page_of.extend([page] * len(clicks))
             for click in clicks:
                 hashed_items.append(self._hashed_item(click.item_id, click.category, click.brand, click.price))
@@ -319,7 +323,7 @@ class FeatureEncoder:
         levels: list[int] = []
         ages: list[int] = []
         for page, example in enumerate(examples):
-            for click in decode_query_clicks(example.query_clicks):
+            for click in _clicks_of(example, decode_query_clicks, example.query_clicks):
                 page_of.append(page)
                 hashed_items.append(self._hashed_item(click.item_id, click.category, click.brand, click.price))
                 levels.append(click.level)
@@ -333,6 +337,21 @@ class FeatureEncoder:
             level=np.array(levels, dtype=np.int64),
             age_days=np.array(ages, dtype=np.float64) / 86_400_000.0,
         )
+
+
+def _clicks_of(example: Example, decode: Callable[[msgspec.Raw], list[ClickT]], clicks: msgspec.Raw) -> list[ClickT]:
+    """Decode the clicks in an example.
+
+    Raises:
+        TrainingError: they are damaged; it names the page.
+    """
+    try:
+        return decode(clicks)
+    except DAMAGE as error:
+        raise TrainingError(
+            f"the example of page {example.request_id!r} holds clicks that no task of this system writes ({error}): "
+            "another program writes to the topic of the examples"
+        ) from error
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:

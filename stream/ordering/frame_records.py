@@ -16,11 +16,9 @@ from prectr.stream.records import (
     Example,
     JoinedPage,
     decode_example,
-    decode_history,
     decode_joined_page,
     decode_page,
     decode_query_click,
-    decode_query_clicks,
 )
 
 _LABELS: Final = bytes((0, 1))
@@ -46,7 +44,10 @@ def joined_pages_of(frame: Frame, source_name: str) -> list[JoinedPage]:
 
 
 def examples_of(frame: Frame, source_name: str) -> list[Example]:
-    """Decode the examples of a frame of `training-examples`, after checking everything that is encoded in them.
+    """Decode the examples of a frame of `training-examples`, after checking them and their pages.
+
+    The clicks in an example stay encoded and unchecked: decoding them costs more than all the rest, and whoever trains
+    on them decodes them (`FeatureEncoder.encode`).
 
     Args:
         source_name: where the frame was read (topic, partition, offset), for the error.
@@ -79,8 +80,6 @@ def _check_example(example: Example) -> None:
     if (page.request_id, page.user_id, page.ts) != (example.request_id, example.user_id, example.ts):
         raise ValueError(f"the example of page {example.request_id} holds page {page.request_id}")
     _check_numbers(page)
-    decode_history(example.history)
-    decode_query_clicks(example.query_clicks)
 
 
 def _check_items(record: JoinedPage | Example) -> None:

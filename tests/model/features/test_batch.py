@@ -1,11 +1,14 @@
 import math
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from prectr.model.features.batch import NO_PRICE, FeatureEncoder, price_band
+from prectr.model.features.batch import NO_PRICE, FeatureEncoder, FeatureNeeds, price_band
 from prectr.model.features.hashing import hash_text
 from prectr.model.features.smoothing import PriorRates
+from prectr.state.errors import TrainingError
 from prectr.stream.records import decode_history, decode_page
 from tests.kit.models.examples import random_examples
 
@@ -76,3 +79,20 @@ def test_a_batch_at_position_1_differs_in_nothing_but_position() -> None:
     assert ranked.positions.tolist() == [1] * batch.impressions
     assert ranked.item is batch.item
     assert batch.positions.max() > 1
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"history": msgspec.Raw(msgspec.msgpack.encode(["x"])), "user_activity": 1},
+        {"query_clicks": msgspec.Raw(msgspec.msgpack.encode([[1_700_000_000_000, "i1", 0, None, None, None]]))},
+        {"query_clicks": msgspec.Raw(msgspec.msgpack.encode([[1_700_000_000_000, "i1", 1, None, None, math.inf]]))},
+        {"query_clicks": msgspec.Raw(b"\x91" * 100_000 + b"\x90")},
+    ],
+    ids=["a history of texts", "a click at level 0", "an infinite price", "nested"],
+)
+def test_clicks_that_no_task_writes_are_named_with_their_page(forged: dict[str, Any]) -> None:
+    (example,) = random_examples(1, seed=4)
+    examples = [msgspec.structs.replace(example, **forged)]
+    with pytest.raises(TrainingError, match=f"the example of page '{example.request_id}' holds clicks that no task"):
+        FeatureEncoder().encode(examples, PriorRates(64, 20.0), FeatureNeeds(history=True, query_history=True))

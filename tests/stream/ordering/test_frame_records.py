@@ -138,8 +138,6 @@ def check(frame: Frame, records: list[Any]) -> None:
             assert [item.position is not None for item in page.items] == [True] * len(record.labels)
             assert all(math.isfinite(item.price) for item in page.items if item.price is not None)
             assert all(0 <= each <= 1 << 53 for sums in record.query_decayed for each in sums)
-            for click in decode(record.history, type=list[UserClick]):
-                assert click.price is None or math.isfinite(click.price)
         else:
             assert sum(record.counts) == len(record.labels) + sum(record.labels)
 
@@ -238,9 +236,6 @@ JOINED_FORGERIES = {
 }
 EXAMPLE_FORGERIES = {
     "a sum that is no number": {"query_decayed": ((math.nan,) * 8,) * 3},
-    "a history of texts": {"history": msgspec.Raw(encode(["x"]))},
-    "a click at level 0": {"query_clicks": msgspec.Raw(encode([[TS, "i1", 0, None, None, None]]))},
-    "a click of an infinite price": {"query_clicks": msgspec.Raw(encode([[TS, "i1", 1, None, None, math.inf]]))},
     "another page": {"page": msgspec.Raw(encode(msgspec.structs.replace(PAGE, request_id="r2")))},
     "a page with an item more": {"page": msgspec.Raw(encode(msgspec.structs.replace(PAGE, items=PAGE.items * 2)))},
     "an item without a position": {
