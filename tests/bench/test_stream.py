@@ -87,7 +87,7 @@ def frames_of(examples: list[Example], outcomes: Outcomes, *, each: int = 7) -> 
         here = [example for example, number in zip(examples, numbers, strict=True) if number == partition]
         for number, start in enumerate(range(0, len(here), each)):
             values = [encode_record(example) for example in here[start : start + each]]
-            (frame,) = encode_frames(partition, number, values, SourceProgress(watermark=0, outcomes={0: outcomes}))
+            (frame,) = encode_frames(partition, number, values, SourceProgress(watermark=T, outcomes={0: outcomes}))
             records.append(CommittedRecord(partition, number, 0, frame))
     return records
 
