@@ -1,9 +1,10 @@
 """Runs the whole live system on one machine: supervised stream workers and a trainer, with a status display."""
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from prectr.stream.kafka.client.topics import Topics, create_topics, partition_c
 
 TARGETS_FILE: Final = "targets.json"
 _PARTITIONS: Final = 4
+_PROBE_INTERVAL: Final = 0.5
+_PROBE_TIMEOUT: Final = 1.0
 _TELL_INTERVAL: Final = 60.0
 """Seconds between two messages that the broker is awaited."""
 _log = logging.getLogger(__name__)
@@ -87,13 +90,17 @@ def _wait_for_topics(run: LiveRun, stop: Callable[[], bool]) -> int | None:
     told_at = float("-inf")
     while not stop():
         try:
-            return _ensure_topics(run)
+            if run.until_end or _listens(run.connection):
+                return _ensure_topics(run)
+            reason = f"{run.connection.bootstrap}: no answer from Kafka"
         except BrokerUnavailableError as error:
             if run.until_end:
                 raise
-            if time.monotonic() - told_at >= _TELL_INTERVAL:
-                told_at = time.monotonic()
-                _log.warning("%s: waiting for it", error.message)
+            reason = error.message
+        if time.monotonic() - told_at >= _TELL_INTERVAL:
+            told_at = time.monotonic()
+            _log.warning("%s: waiting for it", reason)
+        time.sleep(_PROBE_INTERVAL)
     return None
 
 
@@ -134,8 +141,19 @@ def _process(run: LiveRun, name: str, command: str, flags: Sequence[str]) -> Man
     )
 
 
+def _listens(connection: Connection) -> bool:
+    """Whether a port of the brokers takes connections; a client of the library would keep a thread for each failure."""
+    for address in connection.bootstrap.split(","):
+        host, _, port = address.rpartition(":")
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT):
+            return True
+    return False
+
+
 def _is_away(connection: Connection) -> bool:
     """Whether the broker does not answer now: no failure of a process counts then."""
+    if not _listens(connection):
+        return True
     try:
         replace(connection, connect_timeout=0.0).admin().close()
     except BrokerUnavailableError:

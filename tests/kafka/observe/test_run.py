@@ -206,6 +206,22 @@ def test_wrong_use(flags: list[str], expected: str) -> None:
 
 
 def test_no_broker(tmp_path: Path) -> None:
-    done = prectr("run", "--bootstrap", "127.0.0.1:9", "--connect-timeout", "1", "--run-dir", tmp_path / "live")
+    to_the_end = ["--until-end", "--connect-timeout", "1", "--run-dir", tmp_path / "live"]
+    done = prectr("run", "--bootstrap", "127.0.0.1:9", *to_the_end)
     assert done.returncode == 1
     assert "127.0.0.1:9: no answer from Kafka in 1 s" in done.stderr
+
+
+def test_a_broker_that_is_not_there_yet_is_awaited_until_a_stop(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    command = [*PRECTR, "run", "--bootstrap", "127.0.0.1:9", "--run-dir", str(tmp_path / "live")]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment())
+    deadline = time.monotonic() + 60
+    while b"127.0.0.1:9: no answer from Kafka: waiting for it" not in log.read_bytes():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    assert "Traceback" not in log.read_text()
