@@ -26,14 +26,14 @@ class MonitorProcess:
     process: subprocess.Popen[str] | None = None
     _starts: int = field(default=0)
 
-    def start(self, *flags: str) -> "MonitorProcess":
+    def start(self, *flags: str, **variables: str) -> "MonitorProcess":
         self._starts += 1
         command = [*PRECTR, "monitor", "--bootstrap", self.live.bootstrap, "--topic-prefix", self.live.prefix]
         command += ["--group-prefix", self.live.prefix, "--data-dir", str(self.live.folder / self.name)]
         command += ["--port", "0", "--metrics-port", "0", "--session-timeout", "3", *flags]
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True, env=environment()
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True, env=environment(**variables)
             )
         self.live.processes.append(self.process)
         return self

@@ -157,11 +157,14 @@ def test_records_of_another_version_and_corrupt_ones_are_rejected_and_stop_nothi
 
 
 def test_a_faust_crash_is_reported_and_faust_is_restarted_until_it_can_run(live: Live, tmp_path: Path) -> None:
-    """A record in a codec that Faust's client has not, until an operator removes it."""
+    """A record in a codec whose library the monitor has not, until an operator removes it."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "cramjam.py").write_text("raise ImportError\n")
     live.create()
     live.load(simulated(tmp_path, pages=300))
     live.stream(1, "--flush")
-    monitor = MonitorProcess(live).start()
+    monitor = MonitorProcess(live).start(PYTHONPATH=str(hidden))
     wait_for(lambda: monitor.quality()["status"] == "reading", monitor.log_text)
     connection, topic = Connection(live.bootstrap), Topics(live.prefix).quality
     producer = connection.producer()

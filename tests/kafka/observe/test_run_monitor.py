@@ -53,7 +53,7 @@ def test_the_monitor_runs_beside_the_others_is_started_again_and_ends_with_them(
     os.kill(monitor, signal.SIGKILL)
     run.until(lambda: run.child("monitor") not in (monitor, None) and shown() >= pages)
     labels = frozenset({("model", "lr"), ("segment", "all")})
-    assert scrape_samples(port + 2)["prectr_scored_pages_total", labels] == shown()
+    assert scrape_samples(port + 1)["prectr_scored_pages_total", labels] == shown()
     run.process.send_signal(signal.SIGINT)
     run.ended()
     assert run.left() == []
