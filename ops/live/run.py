@@ -26,7 +26,7 @@ TARGETS_FILE: Final = "targets.json"
 _PARTITIONS: Final = 4
 _PROBE_INTERVAL: Final = 0.5
 _PROBE_TIMEOUT: Final = 1.0
-_TELL_INTERVAL: Final = 60.0
+_LOG_INTERVAL: Final = 60.0
 """Seconds between two messages that the broker is awaited."""
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def run_live(run: LiveRun) -> None:
 
 def _wait_for_topics(run: LiveRun, stop: Callable[[], bool]) -> int | None:
     """As `_ensure_topics`, once the broker answers: after a reboot it may come up later. None if `stop` ended it."""
-    told_at = float("-inf")
+    logged_at = float("-inf")
     while not stop():
         try:
             if run.until_end or _listens(run.connection):
@@ -97,8 +97,8 @@ def _wait_for_topics(run: LiveRun, stop: Callable[[], bool]) -> int | None:
             if run.until_end:
                 raise
             reason = error.message
-        if time.monotonic() - told_at >= _TELL_INTERVAL:
-            told_at = time.monotonic()
+        if time.monotonic() - logged_at >= _LOG_INTERVAL:
+            logged_at = time.monotonic()
             _log.warning("%s: waiting for it", reason)
         time.sleep(_PROBE_INTERVAL)
     return None
@@ -137,7 +137,7 @@ def _process(run: LiveRun, name: str, command: str, flags: Sequence[str]) -> Man
         run.run_dir / "logs" / f"{name}.log",
         may_exit=run.until_end and command != "monitor",
         restart_policy=run.restart_policy,
-        is_excused=partial(_is_away, run.connection),
+        is_outage=partial(_is_away, run.connection),
     )
 
 

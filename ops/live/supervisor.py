@@ -18,8 +18,8 @@ from prectr.state.errors import PrectrError, UsageError
 
 _USAGE_ERROR: Final = 2
 _POLL_INTERVAL: Final = 0.2
-_TELL_INTERVAL: Final = 60.0
-"""Seconds between two messages on a process that fails because the broker is away."""
+_LOG_INTERVAL: Final = 60.0
+"""Seconds between two messages on a process that fails during an outage of the broker."""
 _MAX_DOUBLINGS: Final = 30
 _ERROR_LOGGER: Final = "prectr"
 """The logger of the final error of a command,"""
@@ -53,8 +53,8 @@ class ManagedProcess:
         command: a `prectr` command and its flags.
         log: file for its output.
         may_exit: whether exit code 0 means that its work is done.
-        is_excused: whether a failure now has a cause that no process can help, such as a broker that is away: it is
-            restarted, and the failure does not count.
+        is_outage: whether the broker is unavailable now: the process is restarted, and its failure does not count
+            towards `max_failures`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ManagedProcess:
         *,
         may_exit: bool,
         restart_policy: RestartPolicy = RestartPolicy(),
-        is_excused: Callable[[], bool] = lambda: False,
+        is_outage: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
         self.restarts = 0
@@ -74,9 +74,9 @@ class ManagedProcess:
         self._log = log
         self._may_exit = may_exit
         self._restart_policy = restart_policy
-        self._is_excused = is_excused
-        self._excuses = 0
-        self._told_at = float("-inf")
+        self._is_outage = is_outage
+        self._outage_failures = 0
+        self._logged_at = float("-inf")
         self._process: subprocess.Popen[bytes] | None = None
         self._failures = 0
         self._started_at = 0.0
@@ -128,14 +128,14 @@ class ManagedProcess:
         reason = self._exit_reason(code)
         if code == _USAGE_ERROR:
             raise UsageError(f"{self.name}: {reason}")
-        if self._is_excused():
-            self._excuses += 1
-            self._restart_at = now + self._delay(self._excuses)
-            if now - self._told_at >= _TELL_INTERVAL:
-                self._told_at = now
+        if self._is_outage():
+            self._outage_failures += 1
+            self._restart_at = now + self._delay(self._outage_failures)
+            if now - self._logged_at >= _LOG_INTERVAL:
+                self._logged_at = now
                 _log.warning("%s: %s; it is restarted until Kafka answers", self.name, reason)
             return
-        self._excuses = 0
+        self._outage_failures = 0
         self._failures = 1 if now - self._started_at >= self._restart_policy.reset_after else self._failures + 1
         if self._failures >= self._restart_policy.max_failures:
             raise PrectrError(f"{self.name} has failed {self._failures} times in a row: {reason} (log: {self._log})")

@@ -13,7 +13,7 @@ from prectr.stream.events.partition import partitions_of
 
 _EVENTS_BETWEEN: Final = 64
 """One event in so many is looked at: hashing the user of each would cost as much as joining it."""
-_TELL_INTERVAL: Final = 60.0
+_LOG_INTERVAL: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +25,7 @@ class MisplacedEvents:
         self.count = 0
         self._topic, self._partition = topic, partition
         self._partitions = partitions
-        self._told_at = float("-inf")
+        self._logged_at = float("-inf")
 
     def look_at(self, events: Sequence[ResultPage | Click | InvalidEvent], offsets: Sequence[int]) -> None:
         """Look at some of these consecutive events, the first of them included."""
@@ -39,8 +39,8 @@ class MisplacedEvents:
             if partition == self._partition:
                 continue
             self.count += 1
-            if time.monotonic() - self._told_at >= _TELL_INTERVAL:
-                self._told_at = time.monotonic()
+            if time.monotonic() - self._logged_at >= _LOG_INTERVAL:
+                self._logged_at = time.monotonic()
                 _log.warning(
                     "%s partition %d offset %d: by its user this event belongs to partition %d, so clicks and pages of "
                     "the user do not meet: produce with the user's id as key and Kafka's default partitioner, murmur2, "

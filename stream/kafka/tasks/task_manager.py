@@ -61,7 +61,7 @@ _FATAL_ERRORS: Final = (
     SaslAuthenticationFailedError,
 )
 """Errors that opening the tasks again does not fix."""
-_TELL_INTERVAL: Final = 60.0
+_LOG_INTERVAL: Final = 60.0
 """Seconds between two messages that the tasks are opened again: an outage of the broker takes many attempts."""
 _MAX_UNREADABLE: Final = 3
 """How often in a row the same records may fail to be parsed: once may be a fault of the connection."""
@@ -132,7 +132,7 @@ class TaskManager(ABC, Generic[TaskT]):
         self._committed_polled_at = self._sampled_at = 0.0
         self._sampled_ends: list[int] | None = None
         self._unreadable = 0
-        self._told_at = float("-inf")
+        self._logged_at = float("-inf")
         self._check_group()
         self._pool = ThreadPoolExecutor(max_workers=self._partitions, thread_name_prefix=source.stage)
         self._consumer: KafkaConsumer = connection.consumer(
@@ -369,14 +369,14 @@ class TaskManager(ABC, Generic[TaskT]):
         """
         if isinstance(error, _FATAL_ERRORS):
             raise error
-        repeated = time.monotonic() - self._told_at < _TELL_INTERVAL
+        repeated = time.monotonic() - self._logged_at < _LOG_INTERVAL
         self._log.log(
             logging.DEBUG if repeated else logging.WARNING,
             "%s: %s: opening the tasks again from the committed offsets",
             self.stage,
             _one_line(error),
         )
-        self._told_at = self._told_at if repeated else time.monotonic()
+        self._logged_at = self._logged_at if repeated else time.monotonic()
         self._close_tasks()
         if self._membership is not None:
             self._membership.close()

@@ -149,7 +149,7 @@ def test_failures_do_not_count_while_they_are_excused(tmp_path: Path, caplog: py
         tmp_path / "ill.log",
         may_exit=False,
         restart_policy=HASTE,
-        is_excused=lambda: excused[0],
+        is_outage=lambda: excused[0],
     )
 
     def forgive_ten() -> None:
