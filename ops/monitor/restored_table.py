@@ -25,7 +25,7 @@ def restore_table(
 ) -> QualityTable:
     """Restore the quality table from the entries, key and value, of both stored tables.
 
-    Others can write to the changelogs as to any topic: entries that are damaged are counted and passed over.
+    Others can write to the changelogs as to any topic: entries that are damaged are counted and skipped.
 
     Args:
         now: by the clock of this machine, ms since the epoch.

@@ -111,7 +111,7 @@ class TaskSnapshots:
         A crash at any moment leaves `target` as it was, absent, or complete.
 
         Args:
-            problem_of: returns what is wrong with the state in a downloaded folder, which is then passed over for the
+            problem_of: returns what is wrong with the state in a downloaded folder, which is then skipped for the
                 snapshot before; empty if nothing.
 
         Returns:

@@ -17,7 +17,7 @@ QUALITY_RECORDS_REJECTED: Final = MetricDefinition(
     "counter",
     ("reason",),
     ("monitor",),
-    "Records of model-quality that were passed over, by reason: `version` (of another release), `corrupt`, `range` (an "
+    "Records of model-quality that were rejected, by reason: `version` (of another release), `corrupt`, `range` (an "
     "impossible number or name), `model` (unknown), `time` (of a time that has not come), `limit` (no room).",
     "increase(prectr_quality_records_rejected_total[5m]) > 0",
 )
