@@ -13,15 +13,12 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
-    CorruptRecordError,
     IllegalStateError,
     KafkaError,
-    LogTruncationError,
     MessageSizeTooLargeError,
     OffsetMetadataTooLargeError,
     RecordListTooLargeError,
     SaslAuthenticationFailedError,
-    UnsupportedCodecError,
 )
 
 from prectr.state.errors import BrokerUnavailableError, Remedy, StateError
@@ -30,6 +27,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
+from prectr.stream.kafka.client.record_fetcher import RecordFetcher
 from prectr.stream.kafka.client.topic_changes import METADATA_MAX_AGE_MS, TopicWatch
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.tasks.membership import Assignment, Membership
@@ -63,8 +61,6 @@ _FATAL_ERRORS: Final = (
 """Errors that opening the tasks again does not fix."""
 _LOG_INTERVAL: Final = 60.0
 """Seconds between two messages that the tasks are opened again: an outage of the broker takes many attempts."""
-_MAX_UNREADABLE: Final = 3
-"""How often in a row the same records may fail to be parsed: once may be a fault of the connection."""
 _log = logging.getLogger(__name__)
 
 
@@ -131,7 +127,6 @@ class TaskManager(ABC, Generic[TaskT]):
         self._reconciled_version = self._handled_lost_count = 0
         self._committed_polled_at = self._sampled_at = 0.0
         self._sampled_ends: list[int] | None = None
-        self._unreadable = 0
         self._logged_at = float("-inf")
         self._check_group()
         self._pool = ThreadPoolExecutor(max_workers=self._partitions, thread_name_prefix=source.stage)
@@ -142,6 +137,7 @@ class TaskManager(ABC, Generic[TaskT]):
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             auto_offset_reset="none",
         )
+        self._fetcher = RecordFetcher(self._consumer, self._topic, self._watch, self._positions)
         self._committed_offsets = CommittedOffsets(connection, self._group, self._topic)
         self._membership: Membership | None = self._join_group()
 
@@ -252,7 +248,7 @@ class TaskManager(ABC, Generic[TaskT]):
         deadline = time.monotonic() + timeout
         while True:
             remaining = deadline - time.monotonic()
-            more = self._fetch(max(0, round(remaining * 1000)))
+            more = self._fetcher.poll(max(0, round(remaining * 1000)))
             if more and not polled:
                 deadline = time.monotonic() + linger
             for partition, found in more.items():
@@ -261,38 +257,6 @@ class TaskManager(ABC, Generic[TaskT]):
                 size += sum(record.serialized_value_size for record in found)
             if records >= _MAX_ROUND_RECORDS or size >= _MAX_ROUND_BYTES or time.monotonic() >= deadline:
                 return polled
-
-    def _fetch(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        """Return what has been fetched.
-
-        Raises:
-            StateError: records cannot be parsed, and fetching them again does not help; or records that were read are
-                gone.
-        """
-        try:
-            found: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
-        except LogTruncationError as error:
-            raise self._watch.lost_records_error(error) from error
-        except (UnsupportedCodecError, CorruptRecordError) as error:
-            self._unreadable += 1
-            if isinstance(error, CorruptRecordError) and self._unreadable < _MAX_UNREADABLE:
-                raise
-            raise self._unreadable_error(error) from error
-        self._unreadable = 0
-        return found
-
-    def _unreadable_error(self, error: KafkaError) -> StateError:
-        at = ", ".join(
-            f"partition {number} offset {self.position_of(task)}" for number, task in sorted(self.tasks.items())
-        )
-        what = (
-            "records are compressed with a codec that this process cannot read: install its library (pip install "
-            "python-snappy, lz4 or zstandard), or change compression.type of the topic or the producer"
-            if isinstance(error, UnsupportedCodecError)
-            else "records are damaged on the broker: their checksum is wrong. Restore the partition from a replica, or "
-            "start over from a copy of the log"
-        )
-        return StateError(f"topic {self._topic}: {what}. Read so far: up to {at} ({_one_line(error)})")
 
     def _next_action(
         self, task: TaskT, records: list[Any] | None, group_metadata: Any, sample: EndOffsetsSample | None
@@ -320,6 +284,9 @@ class TaskManager(ABC, Generic[TaskT]):
         previous, self._sampled_ends = self._sampled_ends, [found[partition] for partition in partitions]
         self._sampled_at = time.monotonic()
         return None if previous is None else EndOffsetsSample(previous, self._sampled_ends)
+
+    def _positions(self) -> dict[int, int]:
+        return {number: self.position_of(task) for number, task in self.tasks.items()}
 
     def position_of(self, task: TaskT) -> int:
         """Return the offset of the next record to read, past transaction markers; -1 if unknown."""
