@@ -22,6 +22,7 @@ class Remedy(Enum):
     OTHER_TOPIC_PREFIX = "use another topic prefix"
     OTHER_SNAPSHOTS = "use another snapshot location"
     CHECK_CONNECTION = "check that the broker is running, its address and the security settings"
+    ADVERTISED_LISTENERS = "set advertised.listeners of the brokers to addresses that this machine can reach"
     CHECK_CREDENTIALS = "check the SASL settings of the client"
     LONGER_CONNECT_TIMEOUT = "allow more time to connect"
     CREATE_TOPICS = "create the topics"

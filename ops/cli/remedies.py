@@ -22,6 +22,7 @@ _FLAGS: Final = {
     Remedy.CHECK_CONNECTION: (
         "check that the broker is running, --bootstrap and the security settings of --client-config"
     ),
+    Remedy.ADVERTISED_LISTENERS: Remedy.ADVERTISED_LISTENERS.value,
     Remedy.CHECK_CREDENTIALS: "check the sasl_ settings of --client-config",
     Remedy.LONGER_CONNECT_TIMEOUT: "allow more time with --connect-timeout",
     Remedy.CREATE_TOPICS: "create the topics with `prectr topics create`",

@@ -28,9 +28,13 @@ OVERVIEW: Final = Dashboard(
                 Panel(
                     id=2,
                     title="Processes down",
-                    description="Stream workers, trainers and monitors that Prometheus cannot scrape.",
+                    description="Stream workers, trainers and monitors that Prometheus cannot scrape, and processes "
+                    "that Kafka does not answer.",
                     unit="none",
-                    queries=(Query('sum by (job) (1 - up{job=~"stream|train|monitor"})', "{{job}}"),),
+                    queries=(
+                        Query('sum by (job) (1 - up{job=~"stream|train|monitor"})', "{{job}}"),
+                        Query("processes:prectr_broker_unreachable:count or vector(0)", "without Kafka"),
+                    ),
                     kind="stat",
                     thresholds=((None, "green"), (1, "red")),
                     width=4,

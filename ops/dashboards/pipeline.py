@@ -161,6 +161,20 @@ PIPELINE: Final = Dashboard(
                     ),
                     axis_min=0,
                 ),
+                Panel(
+                    id=17,
+                    title="Event time ahead of now, by partition",
+                    description="The watermark of each partition of search-events, less the time of day. A little "
+                    "below 0 in a live system, far below while an old log is loaded; above 0, an event of the future "
+                    "has set the clock. A line that falls by a second each second does not advance.",
+                    unit="s",
+                    queries=(
+                        Query(
+                            'stage_partition:prectr_watermark_timestamp_seconds:max{stage="join"} - time()',
+                            "{{partition}}",
+                        ),
+                    ),
+                ),
             ),
         ),
         Row(

@@ -1,10 +1,9 @@
 """Runs the whole live system on one machine: supervised stream workers and a trainer, with a status display."""
 
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from prectr.stream.kafka.client.topics import Topics, create_topics, partition_c
 TARGETS_FILE: Final = "targets.json"
 _PARTITIONS: Final = 4
 _PROBE_INTERVAL: Final = 0.5
-_PROBE_TIMEOUT: Final = 1.0
 _LOG_INTERVAL: Final = 60.0
 """Seconds between two messages that the broker is awaited."""
 _log = logging.getLogger(__name__)
@@ -90,9 +88,7 @@ def _wait_for_topics(run: LiveRun, stop: Callable[[], bool]) -> int | None:
     logged_at = float("-inf")
     while not stop():
         try:
-            if run.until_end or _listens(run.connection):
-                return _ensure_topics(run)
-            reason = f"{run.connection.bootstrap}: no answer from Kafka"
+            return _ensure_topics(run)
         except BrokerUnavailableError as error:
             if run.until_end:
                 raise
@@ -141,19 +137,8 @@ def _process(run: LiveRun, name: str, command: str, flags: Sequence[str]) -> Man
     )
 
 
-def _listens(connection: Connection) -> bool:
-    """Whether a port of the brokers takes connections; a client of the library would keep a thread for each failure."""
-    for address in connection.bootstrap.split(","):
-        host, _, port = address.rpartition(":")
-        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT):
-            return True
-    return False
-
-
 def _is_away(connection: Connection) -> bool:
     """Whether the broker does not answer now: no failure of a process counts then."""
-    if not _listens(connection):
-        return True
     try:
         replace(connection, connect_timeout=0.0).admin().close()
     except BrokerUnavailableError:

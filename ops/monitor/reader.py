@@ -9,7 +9,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -109,7 +109,7 @@ def run_monitor(
     def is_stalled(is_reading: bool) -> bool:
         return stall_detector.is_stalled(counts.received, lag_probe.lag if is_reading else None)
 
-    with log_filter, lag_probe:
+    with log_filter, lag_probe, closing(settings.connection.watched_consumer()):
         while not stop():
             _rebuild_if_lost(settings, stop)
             started = time.monotonic()

@@ -88,6 +88,7 @@ def ingest(
     --bootstrap localhost:9092
     """
     from prectr.ops.cli.foreign_topics import foreign_topics  # noqa: PLC0415
+    from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.metrics.ingest import ingest_metrics  # noqa: PLC0415
     from prectr.stream.kafka.ingest.run import IngestSettings, run_ingest  # noqa: PLC0415
 
@@ -102,7 +103,8 @@ def ingest(
         session_timeout=session_timeout,
     )
     latest: Sequence[IngestStatus] = ()
-    with metrics.exporter(ingest_metrics) as exporter, progress_bar("ingest", 0) as bar, stop_signals() as stop:
+    exporter_context = metrics.exporter(with_broker_metric(ingest_metrics), unready_without_broker(lambda _: ""))
+    with exporter_context as exporter, progress_bar("ingest", 0) as bar, stop_signals() as stop:
 
         def progress(tasks: Sequence["IngestStatus"]) -> None:
             nonlocal latest

@@ -32,13 +32,14 @@ def monitor(
 
     Example: prectr monitor --bootstrap localhost:9092 --data-dir monitor --metrics-port 9490
     """
+    from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.monitor.current_quality import unready_reason  # noqa: PLC0415 (Faust takes a while to import)
     from prectr.ops.monitor.metrics import monitor_metrics  # noqa: PLC0415
     from prectr.ops.monitor.reader import MonitorSettings, run_monitor  # noqa: PLC0415
     from prectr.ops.monitor.server import PageServer  # noqa: PLC0415
     from prectr.state.lock import FolderLock  # noqa: PLC0415
 
-    exporter_context = metrics.exporter(monitor_metrics, unready_reason)
+    exporter_context = metrics.exporter(with_broker_metric(monitor_metrics), unready_without_broker(unready_reason))
     settings = MonitorSettings(system.connection(), system.topics(), system.group_prefix, data_dir, session_timeout)
     hosts = metrics.allowed_host or ()
     with exporter_context as exporter, PageServer(port, address, allowed_hosts=hosts) as page, stop_signals() as stop:

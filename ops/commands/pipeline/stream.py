@@ -39,6 +39,7 @@ def stream(
 
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
+    from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.metrics.stream import stream_metrics, unready_reason  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import check_topics  # noqa: PLC0415
     from prectr.stream.kafka.tasks.task_manager import StreamSettings  # noqa: PLC0415
@@ -46,7 +47,7 @@ def stream(
 
     end.check()
     selected = _parse_stages(stages)
-    exporter_context = metrics.exporter(stream_metrics, unready_reason)
+    exporter_context = metrics.exporter(with_broker_metric(stream_metrics), unready_without_broker(unready_reason))
     snapshots = _snapshot_settings(options)
     connection, topics = system.connection(), system.topics()
     pipeline = load_settings(config).pipeline

@@ -39,13 +39,14 @@ def train(
     Example: prectr train --bootstrap localhost:9092 --run-dir live --model prectr-v2
     """
     # torch takes seconds to import, and --help needs none.
+    from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.metrics.train import train_metrics, unready_reason  # noqa: PLC0415
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415
     from prectr.ops.training.live import LiveTraining, run_training  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import check_topics  # noqa: PLC0415
 
     end.check()
-    exporter = metrics.exporter(train_metrics, unready_reason)
+    exporter = metrics.exporter(with_broker_metric(train_metrics), unready_without_broker(unready_reason))
     settings = load_settings(config, training.settings())
     connection, topics = kafka.connection(), kafka.topics()
     pipeline = replace(settings.pipeline, partitions=check_topics(connection, topics))

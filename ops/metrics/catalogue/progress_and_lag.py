@@ -6,6 +6,14 @@ from prectr.ops.metrics.definition import MetricDefinition, MetricSection
 
 _TASK: Final = ("stage", "partition")
 
+BROKER_UNREACHABLE_SECONDS: Final = MetricDefinition(
+    "prectr_broker_unreachable_seconds",
+    "gauge",
+    (),
+    ("stream", "train", "monitor", "ingest"),
+    "Time since Kafka last answered the process, in seconds; 0 while it answers.",
+    'max(prectr_broker_unreachable_seconds{job="stream"}) > 0',
+)
 TASK_OFFSET: Final = MetricDefinition(
     "prectr_task_offset",
     "gauge",
@@ -90,6 +98,7 @@ TRANSACTION_SECONDS: Final = MetricDefinition(
 SECTION: Final = MetricSection(
     "Progress and lag",
     (
+        BROKER_UNREACHABLE_SECONDS,
         TASK_OFFSET,
         CONSUMER_LAG_RECORDS,
         EMITTED_RECORDS,

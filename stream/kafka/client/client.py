@@ -22,12 +22,15 @@ from kafka.errors import (
 )
 
 from prectr.state.errors import BrokerUnavailableError, ConfigError, PrectrError, Remedy
+from prectr.stream.kafka.client.advertised_listeners import unreachable_listeners
 from prectr.stream.kafka.client.client_internals import (
     AUTHENTICATION_ERRORS,
+    NetClients,
     discard_unsent,
     last_connect_error,
     reset_connect_error,
 )
+from prectr.stream.kafka.client.reachability import METADATA_MAX_AGE_MS, watch
 
 _MAX_PARTITION_FETCH_BYTES: Final = 16 << 20
 _MAX_REQUEST_BYTES: Final = 64 << 20
@@ -70,6 +73,7 @@ _OBJECT_SETTINGS: Final = frozenset(
     }
 )
 """Settings that are Python objects, which a file cannot supply."""
+_PROXY_SETTINGS: Final = ("proxy_url", "socks5_proxy")
 _SECRET_NAME: Final = re.compile("password|proxy")
 _BROKER_ERROR_MESSAGE: Final = re.compile(r"""error_message=(['"])(.+?)\1""")
 _READY_TIMEOUT: Final = 20.0
@@ -142,6 +146,12 @@ class Connection:
         }
         return self._connect(KafkaConsumer, defaults | overrides)
 
+    def watched_consumer(self, **overrides: Any) -> KafkaConsumer:
+        """Create a long-lived consumer of no group that tells when topics change and when the broker is unreachable."""
+        consumer = self.consumer(group_id=None, metadata_max_age_ms=METADATA_MAX_AGE_MS, **overrides)
+        watch(consumer)
+        return consumer
+
     def producer(self, **overrides: Any) -> KafkaProducer:
         """Create an idempotent producer that waits for all replicas."""
         defaults = {
@@ -203,35 +213,62 @@ class Connection:
         while True:
             remaining = self.connect_timeout - (time.monotonic() - started)
             reset_connect_error()
+            timeout_ms = round(min(attempt_ms, max(remaining * 1000, 500)))
             try:
-                return client(
-                    bootstrap_servers=self.bootstrap.split(","),
-                    **{
-                        "bootstrap_timeout_ms": round(min(attempt_ms, max(remaining * 1000, 500))),
-                        **settings,
-                        **user_settings,
-                    },
-                )
-            except KafkaTimeoutError as error:
-                last_error = last_connect_error()
-                if isinstance(last_error, AUTHENTICATION_ERRORS):
-                    raise PrectrError(
-                        f"{self.bootstrap}: Kafka rejects the login ({self._error_text(last_error)})",
-                        Remedy.CHECK_CREDENTIALS,
-                    ) from error
-                if remaining <= 0:
-                    detail = f" (the last attempt: {self._error_text(last_error)})" if last_error is not None else ""
-                    raise BrokerUnavailableError(
-                        f"{self.bootstrap}: no answer from Kafka in {self.connect_timeout:g} s{detail}",
-                        Remedy.CHECK_CONNECTION,
-                        Remedy.LONGER_CONNECT_TIMEOUT,
-                    ) from error
-                self._log_retry("no answer from Kafka", remaining)
+                return self._attempt(client, {"bootstrap_timeout_ms": timeout_ms, **settings, **user_settings})
+            except (KafkaTimeoutError, BrokerUnavailableError) as error:
+                self._wait_for_retry(error, remaining)
                 attempt_ms *= 2
             except (KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
                 raise PrectrError(
                     f"{self.bootstrap}: no connection to Kafka ({self._error_text(error)})", Remedy.CHECK_CONNECTION
                 ) from error
+
+    def _attempt(self, client: Any, settings: Mapping[str, Any]) -> Any:
+        """Create a client.
+
+        Raises:
+            BrokerUnavailableError: the brokers advertise addresses of which none can be reached.
+        """
+        with NetClients() as net_clients:
+            created = client(bootstrap_servers=self.bootstrap.split(","), kafka_client=net_clients, **settings)
+            if not any(self.settings.get(name) for name in _PROXY_SETTINGS):
+                unreachable = unreachable_listeners(net_clients.advertised_addresses())
+                if unreachable:
+                    _close(created)
+                    raise BrokerUnavailableError(
+                        f"{self.bootstrap}: Kafka answers there, but its brokers advertise {unreachable}, which cannot "
+                        "be reached from here",
+                        Remedy.ADVERTISED_LISTENERS,
+                    )
+            return created
+
+    def _wait_for_retry(self, error: Exception, remaining: float) -> None:
+        """Wait until the next attempt to connect; raises PrectrError if there is no point in one.
+
+        Args:
+            remaining: seconds that attempts may still take.
+        """
+        last_error = last_connect_error()
+        if isinstance(last_error, AUTHENTICATION_ERRORS):
+            raise PrectrError(
+                f"{self.bootstrap}: Kafka rejects the login ({self._error_text(last_error)})",
+                Remedy.CHECK_CREDENTIALS,
+            ) from error
+        if isinstance(error, BrokerUnavailableError):
+            if remaining <= 0:
+                raise error
+            self._log_retry("none of the advertised addresses can be reached", remaining)
+            time.sleep(_RETRY_BACKOFF)
+            return
+        if remaining <= 0:
+            detail = f" (the last attempt: {self._error_text(last_error)})" if last_error is not None else ""
+            raise BrokerUnavailableError(
+                f"{self.bootstrap}: no answer from Kafka in {self.connect_timeout:g} s{detail}",
+                Remedy.CHECK_CONNECTION,
+                Remedy.LONGER_CONNECT_TIMEOUT,
+            ) from error
+        self._log_retry("no answer from Kafka", remaining)
 
     def _log_retry(self, problem: str, remaining: float) -> None:
         """Log a problem, at most once a minute for all connections of the process: an outage takes many attempts."""
@@ -267,6 +304,14 @@ def _normalise_bootstrap(text: str) -> str:
     if not addresses:
         raise ConfigError("no address of a Kafka broker is given: it is host:port, such as kafka:9092")
     return ",".join(addresses)
+
+
+def _close(client: Any) -> None:
+    """Close a client that has sent nothing."""
+    if isinstance(client, KafkaProducer):
+        discard_unsent(client)
+    else:
+        client.close()
 
 
 def close_producer(producer: KafkaProducer, seconds: float) -> None:

@@ -6,7 +6,8 @@ pyproject.toml caps the version, and tests/stream/client/test_client_internals.p
 import logging
 import time
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
@@ -15,6 +16,7 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
 )
+from kafka.net.compat import KafkaNetClient
 from kafka.net.selector import KernelEvent
 
 AUTHENTICATION_ERRORS: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
@@ -66,6 +68,60 @@ def cached_topic(consumer: KafkaConsumer, topic: str) -> CachedTopic | None:
     cluster = consumer._cluster
     partitions, topic_id = cluster.partitions_for_topic(topic), cluster.topic_id(topic)
     return CachedTopic(len(partitions), str(topic_id)) if partitions and topic_id is not None else None
+
+
+def seconds_since_metadata(consumer: KafkaConsumer) -> float:
+    """Return how long ago the broker last answered a consumer's request for metadata.
+
+    The client's own thread sends one every `metadata_max_age_ms`, whether the consumer is polled or not.
+    """
+    refreshed_at: float = consumer._cluster._last_successful_refresh_ms / 1000
+    return max(0.0, time.monotonic() - refreshed_at)
+
+
+def is_closed(consumer: KafkaConsumer) -> bool:
+    """Return whether a consumer has been closed."""
+    return bool(consumer._closed)
+
+
+class BrokerAddress(NamedTuple):
+    """Where a broker says that it can be reached."""
+
+    host: str
+    port: int
+
+
+class NetClients:
+    """Makes the network client of a consumer, producer or admin client, and closes it if the block fails.
+
+    A client that does not reach the broker raises from its constructor and leaves the thread and the sockets of its
+    network client behind (kafka-python 3.0.12); with an attempt every few seconds, a long outage would exhaust the
+    process's descriptors.
+    """
+
+    def __init__(self) -> None:
+        self._created: list[KafkaNetClient] = []
+
+    def __call__(self, **configs: Any) -> KafkaNetClient:
+        """Make a network client; the library's `kafka_client` setting."""
+        self._created.append(KafkaNetClient(**configs))
+        return self._created[-1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for client in self._created:
+                client.close()
+
+    def advertised_addresses(self) -> list[BrokerAddress]:
+        """Return the addresses that the brokers gave in answer to the first request for metadata."""
+        return sorted(
+            {BrokerAddress(broker.host, broker.port) for client in self._created for broker in client.cluster.brokers()}
+        )
 
 
 def discard_unsent(producer: KafkaProducer) -> None:

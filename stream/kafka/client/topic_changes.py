@@ -15,15 +15,16 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.client_internals import cached_topic
 from prectr.stream.kafka.client.topics import TopicDescription, describe_topic
 
-METADATA_MAX_AGE_MS: Final = 2_000
-"""A consumer of a watched topic asks for metadata this often, so that `TopicWatch` costs no request of its own."""
 _MAX_MISSING: Final = 15.0
 """Seconds for which a topic can be missing from the metadata: a broker that starts may not know it yet."""
 _MAX_ERROR_TEXT: Final = 300
 
 
 class TopicWatch:
-    """Compares a topic with what it was when the system began to read it."""
+    """Compares a topic with what it was when the system began to read it.
+
+    Watched consumers ask for metadata every two seconds anyway, so this costs no request of its own.
+    """
 
     def __init__(self, connection: Connection, topic: str, known_id: str = "") -> None:
         """Describe the topic.

@@ -12,7 +12,7 @@ from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import offset_out_of_range
-from prectr.stream.kafka.client.topic_changes import METADATA_MAX_AGE_MS, TopicWatch
+from prectr.stream.kafka.client.topic_changes import TopicWatch
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.ordering.frame_records import examples_of
 from prectr.stream.ordering.frames import END_OF_LOG, damaged_frame, decode_frame
@@ -88,10 +88,8 @@ class ExampleReader:
         """By paused partition, the offset to resume at."""
         self._known_end_offsets: dict[TopicPartition, int] = {}
         """Last end offset that the broker reported, which the client forgets when a partition is paused."""
-        self._consumer = connection.consumer(
-            group_id=None,
+        self._consumer = connection.watched_consumer(
             max_poll_records=64,
-            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             auto_offset_reset="none",
         )
         try:

@@ -28,7 +28,7 @@ from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
 from prectr.stream.kafka.client.record_fetcher import RecordFetcher
-from prectr.stream.kafka.client.topic_changes import METADATA_MAX_AGE_MS, TopicWatch
+from prectr.stream.kafka.client.topic_changes import TopicWatch
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.tasks.membership import Assignment, Membership
 from prectr.stream.kafka.tasks.stages import STAGES
@@ -130,11 +130,9 @@ class TaskManager(ABC, Generic[TaskT]):
         self._logged_at = float("-inf")
         self._check_group()
         self._pool = ThreadPoolExecutor(max_workers=self._partitions, thread_name_prefix=source.stage)
-        self._consumer: KafkaConsumer = connection.consumer(
-            group_id=None,
+        self._consumer: KafkaConsumer = connection.watched_consumer(
             max_poll_records=_MAX_POLL_RECORDS,
             max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES,
-            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             auto_offset_reset="none",
         )
         self._fetcher = RecordFetcher(self._consumer, self._topic, self._watch, self._positions)

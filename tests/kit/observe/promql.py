@@ -4,12 +4,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from prometheus_client.metrics_core import Metric
 
+from prectr.ops.metrics.catalogue.progress_and_lag import BROKER_UNREACHABLE_SECONDS
 from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import TrainSnapshot, train_metrics
 from prectr.ops.monitor.metrics import monitor_metrics
@@ -130,10 +132,13 @@ def exported() -> Exported:
         checkpoint_time=NOW,
         status=learning(),
     )
+    by_job = {
+        "stream": stream_metrics([JOIN_STATUS, AGGREGATE_STATUS], clock=lambda: NOW),
+        "train": train_metrics(trainer, clock=lambda: NOW),
+        "monitor": monitor_metrics(reading(version=1), clock=lambda: NOW),
+    }
     return {
-        "stream": _label_values(stream_metrics([JOIN_STATUS, AGGREGATE_STATUS], clock=lambda: NOW)),
-        "train": _label_values(train_metrics(trainer, clock=lambda: NOW)),
-        "monitor": _label_values(monitor_metrics(reading(version=1), clock=lambda: NOW)),
+        job: _label_values(chain([BROKER_UNREACHABLE_SECONDS.value(0.0)], families)) for job, families in by_job.items()
     }
 
 

@@ -5,12 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import yaml
 from prometheus_client.metrics_core import Metric
 
 from prectr.ops.metrics.catalogue import SECTIONS
+from prectr.ops.metrics.catalogue.progress_and_lag import BROKER_UNREACHABLE_SECONDS
 from prectr.ops.metrics.ingest import ingest_metrics
 from prectr.ops.metrics.reference import page
 from prectr.ops.metrics.replay import replay_metrics
@@ -61,11 +63,12 @@ def exporters() -> Iterator[Iterator[Metric]]:
         checkpoint_time=NOW,
         status=learning(),
     )
-    yield stream_metrics([JOIN_STATUS, AGGREGATE_STATUS], clock=lambda: NOW)
-    yield train_metrics(trainer, clock=lambda: NOW)
-    yield monitor_metrics(reading(version=1), clock=lambda: NOW)
+    broker = [BROKER_UNREACHABLE_SECONDS.value(0.0)]
+    yield chain(broker, stream_metrics([JOIN_STATUS, AGGREGATE_STATUS], clock=lambda: NOW))
+    yield chain(broker, train_metrics(trainer, clock=lambda: NOW))
+    yield chain(broker, monitor_metrics(reading(version=1), clock=lambda: NOW))
     yield replay_metrics(snapshot_of({"lr": quality_of(0)}))
-    yield ingest_metrics([INGEST_STATUS])
+    yield chain(broker, ingest_metrics([INGEST_STATUS]))
 
 
 DEFINITIONS = {metric.name: metric for _, metrics, _ in SECTIONS for metric in metrics}
