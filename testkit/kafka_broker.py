@@ -1,5 +1,6 @@
 """A real Kafka broker for tests, started on a free port with a folder of its own."""
 
+import signal
 import socket
 import subprocess
 import time
@@ -57,6 +58,23 @@ class Broker:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """Let the broker answer nothing, while its port takes connections, until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the broker go on after `freeze`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def advertise(self, address: str) -> None:
+        """Let the broker, which is not running, name another address to its clients."""
+        text = self._properties.read_text()
+        listener = f"advertised.listeners=PLAINTEXT://{self.address}\n"
+        assert listener in text
+        self._properties.write_text(text.replace(listener, f"advertised.listeners=PLAINTEXT://{address}\n"))
 
     def stop(self) -> None:
         """Stop the broker by SIGTERM, then by SIGKILL."""

@@ -1,15 +1,19 @@
 """All checks of a live system, in the order in which one problem causes the next."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from threading import Thread
+from typing import Final, cast
 
 from prectr.ops.doctor.checkpoint import check_checkpoint
 from prectr.ops.doctor.clocks import check_clocks
 from prectr.ops.doctor.disk import check_disk
 from prectr.ops.doctor.findings import Finding, Severity
+from prectr.ops.doctor.flow import check_flow
 from prectr.ops.doctor.groups import check_groups, fetch_group_offsets
+from prectr.ops.doctor.newest_records import fetch_newest_records
 from prectr.ops.doctor.open_transactions import check_open_transactions
 from prectr.ops.doctor.snapshots import check_snapshots
 from prectr.ops.doctor.stores import check_stores
@@ -18,6 +22,15 @@ from prectr.ops.doctor.versions import check_versions
 from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, check_topics
+
+DEADLINE: Final = 8.0
+"""Seconds for all checks: whoever asks in an outage wants to read something within ten."""
+_PATIENCE: Final = 3.0
+"""Seconds to connect."""
+_NO_ANSWER_ADVICE: Final = (
+    "if that is a folder, its disk or network does not answer; else Kafka takes connections and answers nothing: see "
+    "the logs of its brokers, and whether they are out of memory, disk or descriptors"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,37 +45,87 @@ class Deployment:
     snapshots: SnapshotTarget | None = None
 
 
-def run_checks(deployment: Deployment) -> list[Finding]:
-    """Run all checks."""
-    return list(_run(deployment))
+def run_checks(deployment: Deployment, deadline: float = DEADLINE) -> list[Finding]:
+    """Run all checks.
+
+    Whatever does not answer, such as a broker that takes connections only, or a folder on a network, is a finding.
+
+    Args:
+        deadline: seconds that the checks may take.
+    """
+    started = time.monotonic()
+    progress = _Progress()
+    # A call that never returns must not keep the process from ending.
+    thread = Thread(target=_run, args=(deployment, progress), name="doctor", daemon=True)
+    thread.start()
+    thread.join(deadline)
+    if not thread.is_alive():
+        if progress.error is not None:
+            raise progress.error
+        return progress.findings
+    observed = f"no answer in {time.monotonic() - started:.0f} s; the checks after it were skipped"
+    return [*progress.findings, Finding(progress.step, "error", observed, _NO_ANSWER_ADVICE)]
 
 
-def _run(deployment: Deployment) -> Iterator[Finding]:
+class _Progress:
+    """How far the checks have come.
+
+    Attributes:
+        step: what is being checked.
+        error: what ended the checks; None while they run, and if they have succeeded.
+    """
+
+    def __init__(self) -> None:
+        self.step = ""
+        self.findings: list[Finding] = []
+        self.error: Exception | None = None
+
+
+def _run(deployment: Deployment, progress: _Progress) -> None:
+    try:
+        for finding in _checks(deployment, progress):
+            progress.findings.append(finding)
+    except Exception as error:  # noqa: BLE001 (raised again by the thread that waits for the checks)
+        progress.error = error
+
+
+def _checks(deployment: Deployment, progress: _Progress) -> Iterator[Finding]:
+    topics, snapshots, run_dir = deployment.topics, deployment.snapshots, deployment.run_dir
+    progress.step = "libraries"
     yield from check_versions()
-    yield from check_disk(
-        deployment.state_dir, deployment.run_dir, deployment.snapshots.url if deployment.snapshots else None
-    )
+    progress.step = "disk"
+    yield from check_disk(deployment.state_dir, run_dir, snapshots.url if snapshots else None)
+    progress.step = "broker"
+    connection = replace(deployment.connection, connect_timeout=min(deployment.connection.connect_timeout, _PATIENCE))
     try:
-        cluster = _check_cluster(deployment.connection)
+        yield _check_cluster(connection)
+        progress.step = "topics"
+        yield from _merged_topic_findings(check_system(connection, topics, snapshots))
+        try:
+            partitions = check_topics(connection, topics)
+        except PrectrError:
+            # Reported by the findings of the topics.
+            yield from check_checkpoint(run_dir, None)
+            return
+        progress.step = "newest records"
+        newest = fetch_newest_records(connection, topics, partitions)
+        yield from check_clocks(newest, topics)
+        yield from check_flow(newest, topics)
+        progress.step = "transactions"
+        yield from check_open_transactions(connection, topics, partitions)
+        progress.step = "groups"
+        commits = fetch_group_offsets(connection, topics, deployment.group_prefix, partitions)
+        yield from check_groups(connection, deployment.group_prefix, commits)
     except PrectrError as error:
-        yield Finding("broker", "error", str(error), "checks that need the broker were skipped")
-        yield from check_checkpoint(deployment.run_dir, None)
+        yield Finding(progress.step, "error", str(error), "checks that need the broker were skipped")
+        yield from check_checkpoint(run_dir, None)
         return
-    yield cluster
-    yield from _merged_topic_findings(check_system(deployment.connection, deployment.topics, deployment.snapshots))
-    try:
-        partitions = check_topics(deployment.connection, deployment.topics)
-    except PrectrError:
-        # Reported by the findings of the topics.
-        yield from check_checkpoint(deployment.run_dir, None)
-        return
-    yield from check_clocks(deployment.connection, deployment.topics, partitions)
-    yield from check_open_transactions(deployment.connection, deployment.topics, partitions)
-    commits = fetch_group_offsets(deployment.connection, deployment.topics, deployment.group_prefix, partitions)
-    yield from check_groups(deployment.connection, deployment.group_prefix, commits)
-    yield from check_stores(deployment.state_dir, commits, deployment.snapshots is not None)
-    yield from check_snapshots(deployment.snapshots, commits)
-    yield from check_checkpoint(deployment.run_dir, commits)
+    progress.step = "state"
+    yield from check_stores(deployment.state_dir, commits, snapshots is not None)
+    progress.step = "snapshots"
+    yield from check_snapshots(snapshots, commits)
+    progress.step = "checkpoint"
+    yield from check_checkpoint(run_dir, commits)
 
 
 def _merged_topic_findings(found: Sequence[Finding]) -> Iterator[Finding]:
@@ -80,12 +143,11 @@ def _merged_topic_findings(found: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _check_cluster(connection: Connection) -> Finding:
-    """The cluster at the bootstrap address, with a short timeout."""
-    impatient = replace(connection, connect_timeout=min(connection.connect_timeout, 5.0))
-    cluster = impatient.call_admin(lambda admin: admin.describe_cluster())
+    """The cluster at the bootstrap address."""
+    cluster = connection.call_admin(lambda admin: admin.describe_cluster())
     brokers: Sequence[dict[str, object]] = cluster["brokers"]
     lowest = min(int(str(broker["broker_id"])) for broker in brokers)
-    version = impatient.call_admin(lambda admin: admin.get_broker_version_data(lowest)).broker_version
+    version = connection.call_admin(lambda admin: admin.get_broker_version_data(lowest)).broker_version
     text = ".".join(str(part) for part in version)
     observed = (
         f"Kafka {text} or newer at {connection.bootstrap}, {len(brokers)} broker(s), cluster {cluster['cluster_id']}"

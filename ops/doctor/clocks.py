@@ -3,14 +3,12 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Final
-
-from kafka import TopicPartition
+from typing import Final
 
 from prectr.ops.doctor.findings import Finding
+from prectr.ops.doctor.newest_records import NewestRecords
 from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
-from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 
 _LOG_APPEND_TIME: Final = 1
@@ -18,13 +16,12 @@ _MAX_CLOCK_DIFFERENCE: Final = 2.0
 """Tolerated difference of two clocks, in seconds."""
 _MAX_EVENT_LEAD: Final = 300.0
 """Seconds that an event may be in the future before there is a warning."""
-_READ_TIMEOUT: Final = 10.0
 
 
-def check_clocks(connection: Connection, topics: Topics, partitions: int) -> Iterator[Finding]:
+def check_clocks(found: NewestRecords, topics: Topics) -> Iterator[Finding]:
     """Compare the newest records with our clock. Sends nothing, so a slow broker clock looks like old records."""
     now = time.time()
-    newest = _newest_records(connection, [topics.events, topics.joined_pages, topics.examples], partitions)
+    newest = [records[-1] for records in found.values()]
     appended = [record.timestamp / 1000 for record in newest if record.timestamp_type == _LOG_APPEND_TIME]
     if not appended:
         yield Finding("broker's clock", "ok", "unknown: no record has a timestamp of the broker")
@@ -53,29 +50,6 @@ def check_clocks(connection: Connection, topics: Topics, partitions: int) -> Ite
         yield Finding("event time", "warning", f"{observed}, {_ago(max(times) - now)} ahead of now", advice)
     else:
         yield Finding("event time", "ok", f"{observed}, {_ago(now - max(times))} ago")
-
-
-def _newest_records(connection: Connection, topics: list[str], partitions: int) -> list[Any]:
-    """The last records of each partition."""
-    partitions_to_read = [TopicPartition(name, number) for name in topics for number in range(partitions)]
-    consumer = connection.consumer(group_id=None, isolation_level="read_uncommitted", max_poll_records=1_000)
-    found: dict[TopicPartition, Any] = {}
-    try:
-        with connection.translate_errors():
-            first, ends = consumer.beginning_offsets(partitions_to_read), consumer.end_offsets(partitions_to_read)
-            unread = {each for each in partitions_to_read if ends[each] > first[each]}
-            consumer.assign(sorted(unread))
-            for each in unread:
-                # The last offset of a transaction is its marker, which is not a record.
-                consumer.seek(each, max(first[each], ends[each] - 2))
-            deadline = time.monotonic() + _READ_TIMEOUT
-            while unread and time.monotonic() < deadline:
-                for each, records in consumer.poll(timeout_ms=200).items():
-                    found[each] = records[-1]
-                unread = {each for each in unread if consumer.position(each) < ends[each]}
-    finally:
-        consumer.close()
-    return list(found.values())
 
 
 def _ago(seconds: float) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from prectr.ops.metrics.quality import WHOLE_RUN
 from prectr.ops.monitor.current_quality import STATUS_READING
+from prectr.ops.top.problems import problems
 from prectr.ops.top.scrape import ExporterResponse, MonitorResponse, Scrape, scrape
 from prectr.ops.top.stats import SEGMENTS, AucPair, ExporterState, SystemStatus, exporter_kind, system_status
 
@@ -20,12 +21,13 @@ _TREND_POINTS: Final = 48
 class StatusUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one poll.
 
-    rates: records per second, by name. trends: AUC and GAUC by (model, segment), oldest first. trend_spans: the time
-    that the trends of a model cover, in words.
+    rates: records per second, by name. problems: what is wrong, the cause of others first. trends: AUC and GAUC by
+    (model, segment), oldest first. trend_spans: the time that the trends of a model cover, in words.
     """
 
     status: SystemStatus
     rates: dict[str, float]
+    problems: list[str]
     trends: dict[tuple[str, str], list[AucPair]]
     trend_spans: dict[str, str]
 
@@ -60,6 +62,8 @@ class Poller:
             self._last_seen = dict.fromkeys(self._exporters, ("", None))
         self._monitor_last_seen: float | None = None
         self._counts: deque[tuple[float, dict[str, int]]] = deque()
+        self._events: int | None = None
+        self._events_changed_at = 0.0
         self._own_trends: dict[tuple[str, str], deque[AucPair]] = {}
 
     def poll(self) -> StatusUpdate:
@@ -77,7 +81,20 @@ class Poller:
             for segment in SEGMENTS:
                 own = list(self._own_trends.get((model.model, segment), ()))
                 trends[model.model, segment] = model.timeline[segment] if by_monitor else own
-        return StatusUpdate(status=status, rates=self._rates(), trends=trends, trend_spans=trend_spans)
+        rates = self._rates()
+        return StatusUpdate(
+            status=status,
+            rates=rates,
+            problems=problems(
+                at=status.at,
+                broker_unreachable_seconds=status.broker_unreachable_seconds,
+                tasks=status.tasks,
+                rates=rates,
+                silence=self._silence(status.at),
+            ),
+            trends=trends,
+            trend_spans=trend_spans,
+        )
 
     def _exporter_states(self, scrape_result: Scrape) -> list[ExporterState]:
         for answer in scrape_result.exporters:
@@ -121,7 +138,13 @@ class Poller:
             "in": status.pages.get("in"),
             "emitted": status.pages.get("emitted"),
             "clicks": status.clicks.get("in"),
+            "unreadable": status.unreadable,
+            "rejected": _sum_known(
+                status.pages.get("dead_letter"), status.clicks.get("dead_letter"), status.unreadable
+            ),
+            "not joined": _sum_known(*(status.clicks.get(outcome) for outcome in ("orphan", "foreign", "late"))),
         }
+        self._note_input(status.at, _sum_known(counts["in"], counts["clicks"], counts["unreadable"]))
         counts |= {f"trained {model.model}": model.trained_pages for model in status.models}
         self._counts.append((status.at, {name: count for name, count in counts.items() if count is not None}))
         while len(self._counts) > 2 and status.at - self._counts[1][0] >= _RATE_WINDOW:
@@ -134,6 +157,15 @@ class Poller:
                 if pair is not None and (not trend or trend[-1] != pair):
                     trend.append(pair)
 
+    def _note_input(self, at: float, events: int | None) -> None:
+        if events is None or events == self._events:
+            return
+        self._events, self._events_changed_at = events, at
+
+    def _silence(self, at: float) -> float | None:
+        """Seconds since an event arrived, or since this poller began if that is later; None if none ever did."""
+        return max(0.0, at - self._events_changed_at) if self._events else None
+
     def _rates(self) -> dict[str, float]:
         """Rates over the last 30 s; none for a count that went back because its process was restarted."""
         (since, first), (until, last) = self._counts[0], self._counts[-1]
@@ -144,3 +176,9 @@ class Poller:
             for name, count in last.items()
             if name in first and count >= first[name]
         }
+
+
+def _sum_known(*counts: int | None) -> int | None:
+    """The sum of the counts that are known; None if none is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -26,7 +26,9 @@ _LAG_LIMIT: Final = 60.0
 def render(update: StatusUpdate, console: Console, *, note: str = "", full: bool = False) -> RenderableType:
     """The screen. note: shown in the title line. full: as high as needed, not limited to the height of the console."""
     status = update.status
-    parts: list[RenderableType] = [_title(status, note, console.width), _exporters(status.exporters)]
+    parts: list[RenderableType] = [_title(status, note, console.width)]
+    parts += [Text(f"✗ {problem}", "bold red") for problem in update.problems]
+    parts.append(_exporters(status.exporters))
     if not any(each.up for each in status.exporters):
         return Group(*parts, Text("\n" + no_response_hint(), style="yellow"))
     parts += [Text(), _counts(update)]

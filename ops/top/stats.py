@@ -67,8 +67,9 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 class TaskState(msgspec.Struct, frozen=True, kw_only=True):
     """A task of a stage; None where its exporter has no value.
 
-    offset: of the next record. lag: unread records. watermark_lag_seconds: event time to the largest watermark of any
-    task. restore_remaining: records left to restore. owners: number of processes that export it.
+    offset: of the next record. lag: unread records. watermark: in seconds since the epoch; None also for a log that has
+    ended. watermark_lag_seconds: event time to the largest watermark of any task. restore_remaining: records left to
+    restore. owners: number of processes that export it.
     """
 
     stage: str
@@ -76,6 +77,7 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
     offset: int | None = None
     lag: int | None = None
     emitted: int | None = None
+    watermark: float | None = None
     watermark_lag_seconds: float | None = None
     restore_remaining: int | None = None
     snapshot_age_seconds: float | None = None
@@ -87,7 +89,7 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     at: seconds since the epoch. pages, clicks: by outcome, including pending ones. dead_letters: by reason. lag: unread
     records of all tasks. watermark_lag_seconds: the largest of all tasks. checkpoint_age_seconds: of the newest
-    checkpoint of any trainer.
+    checkpoint of any trainer. broker_unreachable_seconds: the largest of all processes; 0 while Kafka answers all.
     """
 
     at: float
@@ -100,6 +102,7 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     lag: int | None = None
     watermark_lag_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
+    broker_unreachable_seconds: float | None = None
     models: list[ModelState]
     tasks: list[TaskState]
 
@@ -133,6 +136,7 @@ def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatu
             (age for age in [*ages, _smallest(scraped, "prectr_checkpoint_age_seconds")] if age is not None),
             default=None,
         ),
+        broker_unreachable_seconds=_largest(scraped, "prectr_broker_unreachable_seconds"),
         models=models,
         tasks=tasks,
     )
@@ -214,6 +218,7 @@ def _tasks(scraped: Sequence[Samples]) -> list[TaskState]:
                 offset=_count(values["offset"]),
                 lag=_count(values["lag"]),
                 emitted=_count(values["emitted"]),
+                watermark=max(watermarks[key]) if key in watermarks else None,
                 watermark_lag_seconds=lag,
                 restore_remaining=_count(values["restore_remaining"]),
                 snapshot_age_seconds=values["snapshot"],

@@ -32,6 +32,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture
+def own_broker(broker: Broker, tmp_path: Path) -> Iterator[Broker]:
+    """A broker that no other test needs, not started; skipped as `broker` is."""
+    home = kafka_home()
+    assert home is not None
+    own = Broker(home, tmp_path / "kafka")
+    try:
+        yield own
+    finally:
+        own.stop()
+
+
+@pytest.fixture
 def live(broker: Broker, tmp_path: Path) -> Iterator[Live]:
     """A live system with its own prefix on the broker; its processes are killed at the end."""
     live = Live(broker.address, f"t{os.getpid()}-{next(_numbers)}.", tmp_path)
