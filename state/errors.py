@@ -27,6 +27,7 @@ class Remedy(Enum):
     LONGER_CONNECT_TIMEOUT = "allow more time to connect"
     CREATE_TOPICS = "create the topics"
     DELETE_TOPIC = "delete the topic and its group's offsets"
+    RESTORE_OFFSETS = "restore the group's offsets from the stored state"
     WRITER_GROUP_PREFIX = "use the group prefix with which the state was written"
     OTHER_GROUP_AND_STATE = "use another group prefix and another state folder"
     NEWER_STATE_DIR = "use a state folder that is further ahead"

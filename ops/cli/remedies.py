@@ -27,6 +27,9 @@ _FLAGS: Final = {
     Remedy.LONGER_CONNECT_TIMEOUT: "allow more time with --connect-timeout",
     Remedy.CREATE_TOPICS: "create the topics with `prectr topics create`",
     Remedy.DELETE_TOPIC: "delete the topic and its group's offsets",
+    Remedy.RESTORE_OFFSETS: (
+        "if its offsets were reset or have expired, look at `prectr state restore-offsets`, which keeps the state"
+    ),
     Remedy.WRITER_GROUP_PREFIX: "use the --group-prefix with which the state was written",
     Remedy.OTHER_GROUP_AND_STATE: "use another --group-prefix and --state-dir",
     Remedy.NEWER_STATE_DIR: "use a --state-dir that is further ahead",

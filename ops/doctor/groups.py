@@ -118,7 +118,8 @@ def _check_commits(group: str, partitions: list[PartitionOffsets], topic_id: str
         source = f"partition {offsets.topic_partition.partition}"
         if offsets.foreign_reason:
             bad += 1
-            yield Finding(name, "error", offsets.foreign_reason, "use another --group-prefix")
+            advice = "if its offsets were reset, see prectr state restore-offsets, which keeps the state"
+            yield Finding(name, "error", offsets.foreign_reason, f"{advice}; else use another --group-prefix")
         elif offsets.committed is None:
             continue
         elif offsets.committed[1].topic_id != topic_id:

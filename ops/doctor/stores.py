@@ -93,7 +93,8 @@ def _check_offset(name: str, offset: int, partition: PartitionOffsets, rebuild: 
     if partition.committed is None:
         if offset == 0:
             return Finding(name, "ok", "nothing read yet")
-        advice = "use the group that wrote it (--group-prefix), or start over with new prefixes and folders"
+        advice = "if the group's offsets have expired or were deleted, see prectr state restore-offsets, which keeps "
+        advice += "the state; else use the group that wrote it (--group-prefix)"
         return Finding(name, "error", f"at offset {offset:,}, but the group has committed nothing", advice)
     committed = partition.committed[0]
     if offset > committed:

@@ -56,8 +56,8 @@ class AggregateTask(StatefulTask):
         return self.committed_metadata.reached_end_offsets or [-1] * self.context.config.partitions
 
     @property
-    def _output_partition_count(self) -> int:
-        return 1
+    def _output_partitions(self) -> Sequence[int]:
+        return [self.context.partition]
 
     @property
     def _watermark(self) -> int:

@@ -33,7 +33,8 @@ def check_commit(
         if next_offset > 0:
             raise StateError(
                 f"{path}: the state is at offset {next_offset} of {where}, but group {group} has committed nothing: "
-                "its offsets have expired, or another group wrote the state",
+                "its offsets have expired or were deleted, or another group wrote the state",
+                Remedy.RESTORE_OFFSETS,
                 Remedy.WRITER_GROUP_PREFIX,
                 Remedy.START_OVER_LIVE,
             )

@@ -71,8 +71,8 @@ class JoinTask(StatefulTask):
         return self.committed_metadata.reached_end_offsets[0] if self.committed_metadata.reached_end_offsets else -1
 
     @property
-    def _output_partition_count(self) -> int:
-        return self.context.config.partitions
+    def _output_partitions(self) -> Sequence[int]:
+        return range(self.context.config.partitions)
 
     @property
     def _watermark(self) -> int:

@@ -8,8 +8,10 @@ from typing import Any, Final, Self
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
+from prectr.state.errors import Remedy, StateError
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.kafka.recovery.committed_output import has_frames
 from prectr.stream.kafka.tasks.commit_check import check_commit
 from prectr.stream.kafka.tasks.task import Task
 from prectr.stream.kafka.tasks.task_context import TaskContext
@@ -96,7 +98,10 @@ class StatefulTask(Task):
 
     def _initialize_offsets(self) -> None:
         context = self.context
-        committed = context.committed_offsets.fetch(context.partition)
+        try:
+            committed = context.committed_offsets.fetch(context.partition)
+        except StateError as error:
+            raise StateError(error.message, Remedy.RESTORE_OFFSETS, *error.remedies) from error
         deadline = time.monotonic() + _COMMIT_VISIBLE_TIMEOUT
         while committed is not None and committed[0] < self.next_offset and time.monotonic() < deadline:
             # A broker that has just restarted may expose a commit only some time after it acknowledged it.
@@ -107,16 +112,34 @@ class StatefulTask(Task):
         path = self.task_store.store.path
         check_commit(context, self.topic_partition.topic, path, self.next_offset, committed, log_range)
         if committed is None:
+            self._check_no_output()
             committed = log_range.start, CommitMetadata(context.topic_id, start_offset=log_range.start)
         self._committed_offset, self.committed_metadata = committed
         self.committed_metadata.settings = context.settings_digest
         if not self.committed_metadata.sequences:
-            self.committed_metadata.sequences = [0] * self._output_partition_count
+            self.committed_metadata.sequences = [0] * len(self._output_partitions)
         self.next_offset = max(self.next_offset, self.committed_metadata.start_offset)
         self._emitted = self.committed_metadata.emitted
         self.state = TaskState.RESTORING
         if self.next_offset == self._committed_offset:
             self._complete_restoration()
+
+    def _check_no_output(self) -> None:
+        """Check that a task without a commit has put out nothing: it would put out everything a second time.
+
+        Raises:
+            StateError: it has.
+        """
+        context = self.context
+        topic, partitions = self.output_topics(context.topics)[0], self._output_partitions
+        if has_frames(context.connection, topic, partitions, context.partition, context.config.partitions):
+            raise StateError(
+                f"{topic} has frames of task {self.name}, but group {context.group} has committed nothing: its offsets "
+                "have expired or were deleted, or another group writes to this topic",
+                Remedy.RESTORE_OFFSETS,
+                Remedy.WRITER_GROUP_PREFIX,
+                Remedy.OTHER_TOPIC_PREFIX,
+            )
 
     def _complete_restoration(self) -> None:
         """Start processing: the state has reached the commit, and its counts are those of what is committed."""
@@ -172,8 +195,8 @@ class StatefulTask(Task):
 
     @property
     @abstractmethod
-    def _output_partition_count(self) -> int:
-        """Number of partitions that the task writes frames to."""
+    def _output_partitions(self) -> Sequence[int]:
+        """The partitions that the task writes frames to."""
 
     @abstractmethod
     def _open_operator(self) -> int:
