@@ -16,7 +16,7 @@ def check_commit(
     committed: tuple[int, CommitMetadata] | None,
     log_range: OffsetRange,
 ) -> None:
-    """Check that the state is not ahead of the commit, and that the log holds everything from the state on.
+    """Check that state and commit fit, and that the log holds everything from the state on.
 
     Args:
         topic: the input topic.
@@ -29,15 +29,15 @@ def check_commit(
         StateError: they do not fit together.
     """
     where, group = f"{topic} partition {context.partition}", context.group
+    if committed is None and next_offset > 0:
+        raise StateError(
+            f"{path}: the state is at offset {next_offset} of {where}, but group {group} has committed nothing: its "
+            "offsets have expired or were deleted, or another group wrote the state",
+            Remedy.RESTORE_OFFSETS,
+            Remedy.WRITER_GROUP_PREFIX,
+            Remedy.START_OVER_LIVE,
+        )
     if committed is None:
-        if next_offset > 0:
-            raise StateError(
-                f"{path}: the state is at offset {next_offset} of {where}, but group {group} has committed nothing: "
-                "its offsets have expired or were deleted, or another group wrote the state",
-                Remedy.RESTORE_OFFSETS,
-                Remedy.WRITER_GROUP_PREFIX,
-                Remedy.START_OVER_LIVE,
-            )
         return
     offset, metadata = committed
     if metadata.topic_id != context.topic_id:

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -182,6 +183,11 @@ class TaskManager(ABC, Generic[TaskT]):
         except (KafkaError, BrokerUnavailableError) as error:
             self.recreate_tasks(error)
             return False
+        except StateError:
+            # With a topic the broker also deletes its offsets: that the topic was recreated explains more.
+            with suppress(BrokerUnavailableError):
+                self._watch.check_now()
+            raise
         return bool(polled)
 
     def commit_ends(self, end: EndOfInput) -> None:
