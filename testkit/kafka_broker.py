@@ -76,6 +76,20 @@ class Broker:
         assert listener in text
         self._properties.write_text(text.replace(listener, f"advertised.listeners=PLAINTEXT://{address}\n"))
 
+    def truncate(self, topic: str, partition: int, share: float) -> None:
+        """Cut a partition's log short, as an unclean election does; the broker must not be running.
+
+        Args:
+            share: of its bytes that are kept; the broker drops the batch that is cut through when it starts.
+        """
+        data = self._folder / "data"
+        folder = data / f"{topic}-{partition}"
+        (segment,) = folder.glob("*.log")
+        with segment.open("r+b") as file:
+            file.truncate(int(segment.stat().st_size * share))
+        for stale in (*folder.glob("*.*index"), *folder.glob("*.snapshot"), *data.glob("*-offset-checkpoint")):
+            stale.unlink()
+
     def stop(self) -> None:
         """Stop the broker by SIGTERM, then by SIGKILL."""
         if self._process is None:

@@ -18,6 +18,7 @@ from kafka.errors import (
 )
 from kafka.net.compat import KafkaNetClient
 from kafka.net.selector import KernelEvent
+from kafka.structs import OffsetAndMetadata
 
 AUTHENTICATION_ERRORS: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 """Errors that another attempt to connect does not fix."""
@@ -68,6 +69,16 @@ def cached_topic(consumer: KafkaConsumer, topic: str) -> CachedTopic | None:
     cluster = consumer._cluster
     partitions, topic_id = cluster.partitions_for_topic(topic), cluster.topic_id(topic)
     return CachedTopic(len(partitions), str(topic_id)) if partitions and topic_id is not None else None
+
+
+def seek(consumer: KafkaConsumer, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
+    """Set the offset to read next, and let the client compare the leader epoch of the record before it with the log.
+
+    Args:
+        leader_epoch: -1: not known, so nothing is compared.
+    """
+    consumer.seek(partition, offset)
+    consumer._subscription.assignment[partition].seek(OffsetAndMetadata(offset, "", leader_epoch))
 
 
 def seconds_since_metadata(consumer: KafkaConsumer) -> float:

@@ -21,7 +21,7 @@ from prectr.stream.kafka.ingest.record_mapper import MappedRecord
 from prectr.stream.kafka.tasks.task import Task
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext
 from prectr.stream.kafka.tasks.task_status import TaskState
-from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, CommittedOffsets
+from prectr.stream.kafka.transactions.committed_offsets import NO_LEADER_EPOCH, CommitMetadata, CommittedOffsets
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
 
 _POSITION_INTERVAL: Final = 0.5
@@ -225,6 +225,7 @@ class IngestTask(Task):
                 self._add_dead_letter(output, record)
         self.committed_metadata.emitted += sum(len(record.events) for record in records)
         self.committed_metadata.read_time = self.read_time
+        self.committed_metadata.leader_epoch = records[-1].record.leader_epoch
         self._commit(output, records[-1].record.offset + 1, group_metadata)
         self._counts.add(records)
         self.next_offset, self._committed_at = self._committed_offset, time.monotonic()
@@ -244,5 +245,6 @@ class IngestTask(Task):
 
     def _commit_position(self, group_metadata: Any) -> None:
         self.committed_metadata.read_time = self.read_time
+        self.committed_metadata.leader_epoch = NO_LEADER_EPOCH
         self._commit(PendingOutput(), self.position.offset, group_metadata)
         self.next_offset, self._committed_at = self._committed_offset, time.monotonic()

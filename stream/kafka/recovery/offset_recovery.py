@@ -37,10 +37,9 @@ from prectr.stream.kafka.recovery.committed_output import (
     read_join_output,
 )
 from prectr.stream.kafka.recovery.stored_state import StoredState, TaskName, newest_stored_states
-from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, decode_commit
+from prectr.stream.kafka.transactions.committed_offsets import NO_LEADER_EPOCH, CommitMetadata, decode_commit
 
 STAGES: Final = ("join", "aggregate")
-_NO_LEADER_EPOCH: Final = -1
 _NO_STATE: Final = StoredState(0, "no state: it is rebuilt from the log")
 
 
@@ -130,7 +129,7 @@ class OffsetRecovery:
         for stage in STAGES:
             offsets = {
                 TopicPartition(self._topics[stage], int(each.task.rpartition("-")[2])): OffsetAndMetadata(
-                    each.offset, msgspec.json.encode(each.metadata).decode(), _NO_LEADER_EPOCH
+                    each.offset, msgspec.json.encode(each.metadata).decode(), NO_LEADER_EPOCH
                 )
                 for each in plan
                 if each.offset is not None and each.task.startswith(f"{stage}-")

@@ -60,12 +60,15 @@ def check_commit(
             Remedy.WRITER_GROUP_PREFIX,
             Remedy.OTHER_STATE_DIR,
         )
+    _check_log(where, group, offset, max(next_offset, metadata.start_offset), log_range)
+
+
+def _check_log(where: str, group: str, offset: int, first_needed: int, log_range: OffsetRange) -> None:
     if log_range.end < offset:
         raise StateError(
             f"{where}: group {group} has committed offset {offset}, but the log ends at {log_range.end}: the broker "
             "has lost records",
             Remedy.START_OVER_LIVE,
         )
-    first_needed = max(next_offset, metadata.start_offset)
     if first_needed < log_range.start:
         raise offset_out_of_range(where, first_needed, log_range.start, Remedy.NEWER_STATE_DIR)

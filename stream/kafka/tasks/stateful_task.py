@@ -18,7 +18,7 @@ from prectr.stream.kafka.tasks.task_context import TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts
 from prectr.stream.kafka.tasks.task_status import TaskState, TaskStatus
 from prectr.stream.kafka.tasks.task_store import TaskStore
-from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
+from prectr.stream.kafka.transactions.committed_offsets import NO_LEADER_EPOCH, CommitMetadata
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
 
 WATERMARK_FRAME_INTERVAL: Final = 1.0
@@ -238,13 +238,30 @@ class StatefulTask(Task):
             self._restored_records += len(replayed)
             self._advance_offset(offset, len(replayed))
             if offset == self._committed_offset:
+                self._check_leader_epoch(replayed[-1])
                 self._complete_restoration()
         if new:
             self._last_input_at = time.monotonic()
             offset = new[-1].offset + 1
+            self.committed_metadata.leader_epoch = new[-1].leader_epoch
             self._transact(lambda: self._process_new(new, offset), offset, group_metadata, len(new))
             self._processed_records += len(new)
             self._batch_durations.observe(time.monotonic() - self._last_input_at)
+
+    def _check_leader_epoch(self, last: ConsumerRecord) -> None:
+        """Check that the last committed record is the one that was committed.
+
+        Raises:
+            StateError: another leader wrote it: the log was truncated, and written anew up to here.
+        """
+        epoch = self.committed_metadata.leader_epoch
+        if NO_LEADER_EPOCH not in (epoch, last.leader_epoch) and last.leader_epoch != epoch:
+            raise StateError(
+                f"topic {last.topic} partition {last.partition}: the record at offset {last.offset} is of leader epoch "
+                f"{last.leader_epoch}, and the one that was processed was of {epoch}: a replica without all records "
+                "has become leader, and others have been written in their place",
+                Remedy.START_OVER_LIVE,
+            )
 
     def _transact(
         self, produce_output: Callable[[], PendingOutput], offset: int, group_metadata: Any, records: int = 0

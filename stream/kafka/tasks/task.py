@@ -16,7 +16,7 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext
 from prectr.stream.kafka.tasks.task_metrics import DurationHistogram
 from prectr.stream.kafka.tasks.task_status import TaskState
-from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, CommittedOffsets
+from prectr.stream.kafka.transactions.committed_offsets import NO_LEADER_EPOCH, CommitMetadata, CommittedOffsets
 from prectr.stream.kafka.transactions.hanging import recover_and_open
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
 
@@ -96,6 +96,12 @@ class Task(ABC):
         Raises:
             KafkaError: as `process`.
         """
+
+    @property
+    def next_leader_epoch(self) -> int:
+        """Leader epoch of the record before `next_offset`; NO_LEADER_EPOCH if that is not the committed one."""
+        is_committed = self.next_offset == self._committed_offset
+        return self.committed_metadata.leader_epoch if is_committed else NO_LEADER_EPOCH
 
     @property
     def needs_end_offsets(self) -> bool:

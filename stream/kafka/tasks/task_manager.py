@@ -27,6 +27,7 @@ from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.client_internals import seek
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
 from prectr.stream.kafka.client.record_fetcher import RecordFetcher
 from prectr.stream.kafka.client.topic_changes import TopicWatch
@@ -329,7 +330,7 @@ class TaskManager(ABC, Generic[TaskT]):
         self._consumer.assign([task.topic_partition for task in self.tasks.values()])
         for number in added:
             task = self.tasks[number]
-            self._consumer.seek(task.topic_partition, task.next_offset)
+            seek(self._consumer, task.topic_partition, task.next_offset, task.next_leader_epoch)
             task.log.info("%s task %d: open at offset %d", self.stage, number, task.next_offset)
         self._reconciled_version = assignment.version
 

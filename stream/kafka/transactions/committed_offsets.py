@@ -14,6 +14,7 @@ from prectr.state.errors import Remedy, StateError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.transactions.admin import TransactionAdmin
 
+NO_LEADER_EPOCH: Final = -1
 _REQUEST_TIMEOUT: Final = 20.0
 _CLOSE_TIMEOUT_MS: Final = 5_000
 
@@ -29,6 +30,8 @@ class CommitMetadata(msgspec.Struct, array_like=True):
         reached_end_offsets: by source, the requested end offset that the task has reached and reported; -1 before.
         read_time: event time up to which an `ingest` task has read its input (ms); None before its first event.
         settings: digest of the settings that decide the task's output; empty: not known.
+        leader_epoch: of the record before the offset; -1: not known. If that record has another epoch later, the log
+            was truncated and written anew.
     """
 
     topic_id: str
@@ -38,6 +41,7 @@ class CommitMetadata(msgspec.Struct, array_like=True):
     reached_end_offsets: list[int] = []
     read_time: int | None = None
     settings: str = ""
+    leader_epoch: int = NO_LEADER_EPOCH
 
 
 # Tasks are opened in parallel, and msgspec 0.22 crashes if two threads are the first to decode a type.

@@ -18,7 +18,6 @@ from prectr.stream.kafka.client.client_internals import add_to_transaction, prod
 from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, CommittedOffsets
 from prectr.stream.kafka.transactions.deadline import call_with_timeout
 
-_NO_LEADER_EPOCH: Final = -1
 _FLUSH_TIMEOUT: Final = 20
 _REQUEST_TIMEOUT: Final = 20.0
 _CLOSE_TIMEOUT: Final = 5
@@ -157,7 +156,7 @@ class TransactionalProducer:
 
     def _add_offset(self, offset: int, commit_metadata: CommitMetadata, group_metadata: Any) -> None:
         metadata = msgspec.json.encode(commit_metadata).decode()
-        offsets = {self._topic_partition: OffsetAndMetadata(offset, metadata, _NO_LEADER_EPOCH)}
+        offsets = {self._topic_partition: OffsetAndMetadata(offset, metadata, commit_metadata.leader_epoch)}
         call_with_timeout(_REQUEST_TIMEOUT, lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata))
 
     def _abort(self) -> None:

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -10,8 +11,9 @@ from typing import Any
 
 import kafka
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.cluster import ClusterMetadata
+from kafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import KafkaConnectionError, KafkaTimeoutError, SaslAuthenticationFailedError
 from kafka.net.selector import NetworkSelector
 from kafka.producer.sender import Sender
@@ -22,13 +24,19 @@ from prectr.stream.kafka.client.client_internals import (
     CLIENT_LOGGER,
     CONNECTION_LOGGER,
     SLEEP_EVENT,
+    NetClients,
     last_connect_error,
     reset_connect_error,
 )
 
 PRIVATE_PARTS = [
+    (KafkaConsumer, "_closed"),
     (KafkaConsumer, "_cluster"),
+    (KafkaConsumer, "_subscription"),
+    (ClusterMetadata, "_last_successful_refresh_ms"),
+    (ClusterMetadata, "brokers"),
     (ClusterMetadata, "topic_id"),
+    (SubscriptionState, "assignment"),
     (KafkaProducer, "_transaction_manager"),
     (KafkaProducer, "_sender"),
     (TransactionManager, "producer_id_and_epoch"),
@@ -78,6 +86,14 @@ def test_the_client_still_has_the_logger_of_connections() -> None:
 
     assert kafka.net.manager.log.name == CONNECTION_LOGGER
     assert CONNECTION_LOGGER.startswith(f"{CLIENT_LOGGER}.")
+
+
+@pytest.mark.parametrize("client", [KafkaConsumer, KafkaProducer, KafkaAdminClient])
+def test_a_client_that_does_not_reach_the_broker_leaves_no_thread(client: Any) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(KafkaTimeoutError), NetClients() as net_clients:
+        client(bootstrap_servers=["127.0.0.1:1"], bootstrap_timeout_ms=200, kafka_client=net_clients)
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.fixture
