@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-kafka up down kafka faults lint setup clean
+.PHONY: demo test test-kafka up down kafka faults pin-images lint setup clean
 
 ## demo: simulate a log of a real catalogue, replay it with every model, write a report
 demo: $(READY)
@@ -51,6 +51,12 @@ kafka: .kafka/libs
 ## faults: inject 200 faults into the live system on a real Kafka; writes bench/results/faults.md
 faults: $(READY)
 	$(BIN)/python -m tests.faults --faults 200 --write --keep-going
+
+# The image prectr is built here and has no digest of a registry.
+## pin-images: write docker-compose.pinned.yml, an override with the digests behind the tags of docker-compose.yml
+pin-images:
+	docker compose config --lock-image-digests kafka prometheus grafana > docker-compose.pinned.yml.part
+	mv docker-compose.pinned.yml.part docker-compose.pinned.yml
 
 ## lint: ruff and mypy only
 lint: $(READY)

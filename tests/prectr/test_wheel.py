@@ -13,6 +13,20 @@ from testkit.command import environment
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("model", "ops", "state", "stream")
+PAGES = """
+from importlib.resources import files
+from urllib.request import urlopen
+from prectr.ops.metrics.exporter import Exporter
+from prectr.ops.monitor.server import PageServer
+with PageServer(0, "127.0.0.1") as server:
+    page = urlopen(f"http://127.0.0.1:{server.port}/").read().decode()
+exporter = Exporter(lambda _: iter(()), 0)
+alive = urlopen(f"http://127.0.0.1:{exporter.port}/healthz").status
+exporter.close()
+ops = files("prectr.ops")
+boards = [each for each in (ops / "dashboards").iterdir() if each.name.endswith(".json")]
+print("</html>" in page, alive, (ops / "alerts" / "prectr.rules.yml").read_text().count("alert: ") > 10, len(boards))
+"""
 USE = """
 import sys
 import prectr
@@ -74,6 +88,10 @@ def test_the_installed_wheel_works_in_a_folder_with_modules_of_the_same_names(wh
     prectr = tmp_path / "venv" / "bin" / "prectr"
     assert succeed(prectr, "--version", cwd=tmp_path).startswith("prectr ")
     succeed(prectr, "simulate", "--pages", "60", "--catalogue", "chorus", "--out", "log.jsonl.gz", cwd=tmp_path)
+    assert succeed(prectr, "schema", cwd=tmp_path) == (ROOT / "docs" / "search-events.schema.json").read_text()
+    succeed(prectr, "settings", "--markdown", "settings.md", cwd=tmp_path)
+    assert (tmp_path / "settings.md").read_text() == (ROOT / "docs" / "configuration.md").read_text()
+    assert succeed(python, "-c", PAGES, cwd=tmp_path).split() == ["True", "200", "True", "5"]
     file, pages, ranked = json.loads(succeed(python, "use.py", cwd=tmp_path).replace("'", '"'))
     assert file == str(packages / "prectr" / "__init__.py")
     assert (pages, ranked) == (60, 2)

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
-from kafka.errors import AuthorizationError, TopicAlreadyExistsError
+from kafka.errors import AuthorizationError, TopicAlreadyExistsError, TopicAuthorizationFailedError
 
 from prectr.state.errors import PrectrError, Remedy
 from prectr.stream.kafka.client.client import Connection
@@ -114,6 +114,8 @@ def describe_topic(connection: Connection, topic: str) -> TopicDescription:
         PrectrError: the topic does not exist, or the broker does not answer.
     """
     found = next(iter(connection.call_admin(lambda admin: admin.describe_topics([topic]))), None)
+    if found and found["error_code"] == TopicAuthorizationFailedError.errno:
+        raise PrectrError(connection.describe_error(TopicAuthorizationFailedError(topic)))
     if not found or not found["partitions"]:
         raise PrectrError(f"there is no topic {topic}", Remedy.CREATE_TOPICS)
     return TopicDescription(len(found["partitions"]), str(found["topic_id"]))

@@ -79,7 +79,7 @@ def test_a_wrong_flag_would_be_found() -> None:
 def test_settings_of_the_environment_are_settings_of_the_program(name: str) -> None:
     environ = {key: str(value) for key, value in OURS[name].get("environment", {}).items()}
     load_settings(environ={key: value for key, value in environ.items() if key.startswith(ENVIRONMENT_PREFIX)})
-    assert {key for key in environ if not key.startswith(ENVIRONMENT_PREFIX)} <= {"OMP_NUM_THREADS"}
+    assert {key for key in environ if not key.startswith(ENVIRONMENT_PREFIX)} <= {"OMP_NUM_THREADS", "METRICS_HOST"}
 
 
 def test_kafka_is_at_the_default_bootstrap_address() -> None:
@@ -110,28 +110,57 @@ def test_published_ports_are_served_and_for_this_machine_only() -> None:
                 assert _PORTS_OF_IMAGES[image] == inside
 
 
-def test_prometheus_asks_every_process_that_serves_metrics() -> None:
+def targets() -> set[tuple[str, str]]:
     groups = yaml.safe_load((ROOT / "ops" / "prometheus" / "targets.yml").read_text(encoding="utf-8"))
-    asked = {(group["labels"]["job"], target) for group in groups for target in group["targets"]}
-    served = set()
+    return {(group["labels"]["job"], target) for group in groups for target in group["targets"]}
+
+
+def aliases(service: dict[str, Any], network: str) -> list[str]:
+    """The names of a service on a network, further to its own."""
+    networks = service["networks"]
+    return [] if isinstance(networks, list) else ((networks[network] or {}).get("aliases") or [])
+
+
+def test_prometheus_asks_every_process_that_serves_metrics() -> None:
+    served = {
+        (service["command"][0], f"{alias}:{parsed(service['command'])['metrics_port']}")
+        for service in SERVING.values()
+        for alias in aliases(service, "metrics")
+    }
+    assert targets() == served
+    assert {job for job, _ in targets()} == {"stream", "train", "monitor"}
+
+
+def test_an_exporter_listens_on_the_network_of_prometheus_alone_and_answers_to_its_name_there() -> None:
     for name, service in SERVING.items():
         options = parsed(service["command"])
-        assert options["metrics_address"] == "0.0.0.0"
-        served.add((service["command"][0], f"{name}:{options['metrics_port']}"))
-    assert asked == served
-    assert {job for job, _ in asked} == {"stream", "train", "monitor"}
+        # A name that only this network resolves, and only to the address of this container there.
+        assert [options["metrics_address"]] == aliases(service, "metrics") == [f"{name}.metrics"]
+        assert options["metrics_address"] not in [*SERVICES, *aliases(service, "broker")]
+        # The health check asks there too.
+        assert service["environment"]["METRICS_HOST"] == options["metrics_address"]
+        AllowedHosts(options["metrics_address"]).check(f"{options['metrics_address']}:{options['metrics_port']}")
 
 
-def test_every_process_may_be_addressed_by_the_name_that_prometheus_uses() -> None:
-    groups = yaml.safe_load((ROOT / "ops" / "prometheus" / "targets.yml").read_text(encoding="utf-8"))
-    targets = {target for group in groups for target in group["targets"]}
-    assert {target.split(":")[0] for target in targets} == SERVING.keys()
-    for name, service in SERVING.items():
-        address = parsed(service["command"])["metrics_address"]
-        hosts = AllowedHosts(address, service["environment"]["PRECTR_ALLOWED_HOSTS"].split())
-        for target in targets:
-            if target.startswith(f"{name}:"):
-                hosts.check(target)
+def test_a_network_has_only_those_members_that_need_each_other() -> None:
+    members: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for network in service["networks"]:
+            members.setdefault(network, set()).add(name)
+    assert members.keys() == COMPOSE["networks"].keys()
+    assert members["broker"] == {"kafka", *OURS}
+    assert members["metrics"] == {"prometheus", *SERVING}
+    internal = {name for name, network in COMPOSE["networks"].items() if network and network["internal"]}
+    assert internal == {"broker", "metrics"}
+    # What is published shares a network with nothing else, but Grafana with the Prometheus that it reads.
+    assert {frozenset(members[network]) for network in members.keys() - internal} == {
+        frozenset({"kafka"}),
+        frozenset({"monitor"}),
+        frozenset({"prometheus", "grafana"}),
+    }
+    assert {name for name, service in SERVICES.items() if "ports" in service} == {
+        name for network in members.keys() - internal for name in members[network]
+    }
 
 
 def test_prometheus_takes_its_configuration() -> None:
@@ -187,6 +216,25 @@ def test_every_service_has_a_limit_of_memory_a_policy_and_a_health_check() -> No
     assert ONE_SHOT.keys() == {"topics", "load"}
 
 
+def test_every_service_is_bounded_unprivileged_and_writes_only_to_its_volumes_and_to_memory() -> None:
+    for name, service in SERVICES.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert "privileged" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert int(service["user"].split(":")[0]) > 0, name
+        assert 0 < service["pids_limit"] <= 1024, name
+        assert service["ulimits"]["nofile"]["soft"] >= 4096, name
+        assert {"max-size", "max-file"} <= service["logging"]["options"].keys(), name
+        for tmpfs in service.get("tmpfs", []):
+            assert re.fullmatch(r"/[a-z/]+:(exec,)?size=\d+m", tmpfs), f"{name}: {tmpfs}"
+    for name, service in OURS.items():
+        # Python, matplotlib and torch write temporary files.
+        assert any(tmpfs.startswith("/tmp:") for tmpfs in service["tmpfs"]), name
+        assert f"USER {service['user'].split(':')[0]}" in dockerfile()[-1], name
+
+
 def test_what_is_waited_for_can_come() -> None:
     for name, service in SERVICES.items():
         for other, how in service.get("depends_on", {}).items():
@@ -203,6 +251,11 @@ def test_the_health_check_of_the_image_detects_who_answers() -> None:
     there = [word.replace(":9400/", f":{exporter.port}/") for word in words]
     assert there != words
     assert subprocess.run([sys.executable, *there], capture_output=True, check=False).returncode == 0
+    # At the address of METRICS_HOST, if that is set: an exporter that listens on one address answers only there.
+    for host, answers in {"localhost": True, "127.0.0.2": False}.items():
+        environ = {**os.environ, "METRICS_HOST": host}
+        done = subprocess.run([sys.executable, *there], env=environ, capture_output=True, check=False)
+        assert (done.returncode == 0) == answers, host
     exporter.close()
     assert subprocess.run([sys.executable, *there], capture_output=True, check=False).returncode != 0
 
@@ -247,7 +300,8 @@ def test_the_image_runs_unprivileged_and_without_build_tools() -> None:
     assert int(user) > 0
     runs = " ".join(line for line in final if line.startswith("RUN "))
     assert not re.search(r"\b(apt|apt-get|pip|gcc|build-essential)\b", runs)
-    assert final[0].endswith("-slim-bookworm")
+    assert dockerfile()[0][0] == "FROM ${PYTHON_IMAGE} AS build"
+    assert final[0] == "FROM ${PYTHON_IMAGE}"
     assert next(line for line in final if line.startswith("ENTRYPOINT ")) == 'ENTRYPOINT ["prectr"]'
     # Folders that volumes are mounted on must be its own, or it could not write there.
     folders = set(made.split(" install ")[1].split()) & {"/data", "/snapshots"}
@@ -305,7 +359,16 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
     assert (ROOT / folder / home.name).is_file()
 
 
-def test_images_are_pinned() -> None:
+def test_images_are_pinned_by_an_exact_tag_and_a_make_target_pins_each_by_its_digest() -> None:
+    exact = re.compile(r":v?\d+\.\d+\.\d+(-slim-bookworm)?$")
     for service in SERVICES.values():
         if service["image"] != "prectr":
-            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), service["image"]
+            assert exact.search(service["image"]), service["image"]
+    base = re.search(r"^ARG PYTHON_IMAGE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert base is not None
+    assert exact.search(base[1]), base[1]
+    recipe = re.search(
+        r"^\tdocker compose config --lock-image-digests (.*) >", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert recipe is not None
+    assert set(recipe[1].split()) == SERVICES.keys() - OURS.keys()
