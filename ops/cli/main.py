@@ -38,6 +38,7 @@ _TABLE: Final = {
     "examples": ("data", "Write the committed examples of the live system to a file."),
     "top": ("observe", "Show pages, lag, outcomes, quality and tasks of the live system on one screen."),
     "doctor": ("observe", "Check a live system (broker, topics, state, snapshots, checkpoint) and suggest fixes."),
+    "alerts": ("observe", "Print the alerting rules for Prometheus, with links to runbook and dashboards."),
     "rank": ("training", "Rank candidates with the newest checkpoint and state of a run, with an explanation."),
     "settings": ("pipeline", "Print every setting: value, default, range, meaning, and where the value came from."),
     "schema": ("data", "Print the JSON Schema of the events."),

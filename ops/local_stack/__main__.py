@@ -3,6 +3,7 @@
 import sys
 
 from prectr.ops.cli.console import set_up_logging
+from prectr.ops.local_stack.ready import alerts_url
 from prectr.ops.local_stack.settings import UpSettings
 from prectr.ops.local_stack.start import start
 from prectr.ops.local_stack.stop import stop
@@ -26,7 +27,7 @@ def _addresses(settings: UpSettings) -> dict[str, str]:
     metrics = ", ".join(f"http://{target}/metrics" for targets in settings.targets.values() for target in targets)
     return {
         "monitor": f"http://127.0.0.1:{settings.monitor_port}/",
-        "Prometheus": f"http://127.0.0.1:{settings.prometheus_port}/ (alerts: /alerts)",
+        "Prometheus": f"http://127.0.0.1:{settings.prometheus_port}/ (alerts: {alerts_url(settings.prometheus_port)})",
         "metrics": metrics,
         "Kafka": settings.bootstrap,
         "report": str(settings.dir / "run" / "report.html"),

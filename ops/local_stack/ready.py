@@ -13,6 +13,8 @@ from prectr.ops.local_stack.settings import STREAM_WORKERS, UpSettings
 _TIMEOUT = 5.0
 _MONITOR_READY = b"reading"
 """The response of the monitor's /health once it has read the topic."""
+_ALERT_PAGES = ("/alerts", "/classic/alerts")
+"""Where Prometheus lists its alerts: upstream, and in Debian's build, which has no React user interface."""
 _METRICS_PREFIX = b"# HELP prectr_"
 """The start of a response with metrics: an exporter responds before its process is ready."""
 
@@ -33,6 +35,12 @@ def readiness_checks(settings: UpSettings) -> dict[str, Callable[[], bool]]:
         "trainer": partial(_responds, local(settings.metrics_port, "/metrics"), _METRICS_PREFIX),
         "monitor": partial(_responds, local(settings.monitor_port, "/health"), _MONITOR_READY),
     }
+
+
+def alerts_url(port: int) -> str:
+    """The page of the running Prometheus that lists the alerts."""
+    pages = [f"http://127.0.0.1:{port}{path}" for path in _ALERT_PAGES]
+    return next((page for page in pages if _responds(page)), pages[0])
 
 
 def _listens(port: int) -> bool:

@@ -19,8 +19,8 @@ from tests.local_stack.machine import ROOT, Machine, machine
 def test_it_starts_prints_its_urls_resumes_its_data_and_leaves_nothing(up: Machine) -> None:
     done = up.make("up", UP_PAGES="300", UP_SPEED="max")
     assert done.returncode == 0, done.stdout + done.stderr
-    addresses = re.findall(r"http://127\.0\.0\.1:\d+/(?:metrics)?", done.stdout)
-    assert len(addresses) == 2 + 4
+    addresses = re.findall(r"http://127\.0\.0\.1:\d+/[\w/]*", done.stdout)
+    assert len(addresses) == 3 + 4
     for address in addresses:
         with urlopen(address, timeout=20) as answer:
             assert answer.status == 200

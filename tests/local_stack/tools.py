@@ -9,6 +9,9 @@ PACKAGES = {
     "docker-compose": "docker-compose",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "amtool": "prometheus-alertmanager",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "systemd-analyze": "systemd",
 }
 """Debian package of each."""
 
