@@ -80,6 +80,10 @@ class StateError(PrectrError):
     """A state store cannot be opened or belongs to another stage, partition or configuration."""
 
 
+class SystemLimitError(StateError):
+    """A limit of the system was hit, such as that of open files; what was to be read or written is not damaged."""
+
+
 class CheckpointError(PrectrError):
     """A checkpoint is corrupt, of another format version, or of another model or configuration."""
 

@@ -9,9 +9,12 @@ from typing import Final, Protocol, cast
 
 import rocksdict
 
-from prectr.state.errors import StateError
+from prectr.state.errors import StateError, SystemLimitError
 from prectr.state.private_files import make_private_folder
+from prectr.state.system_limits import limit_advice
 
+MAX_OPEN_FILES: Final = 256
+"""Table files that a store keeps open at most."""
 Changes = Mapping[bytes, bytes | None]
 """Changes of a micro-batch: key to new value, or to None to delete the key."""
 
@@ -175,15 +178,21 @@ class Store:
         try:
             yield
         except (OSError, rocksdict.DbClosedError) as error:
-            raise StateError(f"{self.path}: the state store could not be {action}: {error}") from error
+            raise self._error(action, str(error), limit_advice(error)) from error
         except Exception as error:
             self._failed = True
             # rocksdict raises plain Exception for errors of RocksDB; any subclass is a bug of ours.
             if type(error) is not Exception:
                 raise
-            raise StateError(
-                f"{self.path}: the state store could not be {action}: {_with_advice(str(error))}"
-            ) from error
+            raise self._error(action, str(error), limit_advice(error)) from error
+
+    def _error(self, action: str, message: str, limit: str) -> StateError:
+        text = f"{self.path}: the state store could not be {action}: {message}"
+        if limit:
+            return SystemLimitError(f"{text} ({limit})")
+        if "lock" in message.lower():
+            return StateError(f"{text} (another process has it open: stop that one first)")
+        return StateError(text)
 
     def _assert_options(self) -> None:
         files = sorted(self.path.glob("OPTIONS-*"), key=lambda file: int(file.name.partition("-")[2]))
@@ -206,7 +215,7 @@ def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
     rocksdb.set_max_background_jobs(2)
     rocksdb.set_compression_type(rocksdict.DBCompressionType.lz4())
     rocksdb.set_keep_log_file_num(2)
-    rocksdb.set_max_open_files(256)
+    rocksdb.set_max_open_files(MAX_OPEN_FILES)
     # Otherwise a timer thread per store dumps all statistics to its log periodically, first after seconds.
     rocksdb.set_stats_dump_period_sec(0)
     rocksdb.set_stats_persist_period_sec(0)
@@ -218,13 +227,3 @@ def _rocksdb_options(options: StoreOptions) -> rocksdict.Options:
         table.set_bloom_filter(options.bloom_bits, False)
     rocksdb.set_block_based_table_factory(table)
     return rocksdb
-
-
-def _with_advice(message: str) -> str:
-    if "No space left" in message:
-        return f"{message} (the disk is full: free some space, then run the same command again)"
-    if "Too many open files" in message:
-        return f"{message} (the limit of open files is too low for a store: raise it, as by ulimit -n 4096)"
-    if "lock" in message.lower():
-        return f"{message} (another process has it open: stop that one first)"
-    return message

@@ -33,14 +33,14 @@ def read_file(path: Path) -> bytes:
     """Read a file that may be anybody's, if it fits into memory twice: as bytes, and as what is decoded from them.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is too large (EFBIG); `strerror` says so.
+        OSError: it cannot be read, is no regular file, or is too large (EOVERFLOW); `strerror` says so.
     """
     size, available = path.stat().st_size, available_memory()
     if not path.is_file():
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     if available is not None and 2 * size > available:
         reason = f"it has {size / 2**30:,.1f} GiB, of {available / 2**30:,.1f} GiB of memory that are available"
-        raise OSError(errno.EFBIG, reason, str(path))
+        raise OSError(errno.EOVERFLOW, reason, str(path))
     return path.read_bytes()
 
 

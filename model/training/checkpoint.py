@@ -24,6 +24,7 @@ from prectr.state.encoding import DAMAGE
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.identity import config_diff
 from prectr.state.private_files import write_private_file
+from prectr.state.system_limits import limit_advice
 from prectr.stream.records import Example
 
 FORMAT: Final = 1
@@ -138,6 +139,8 @@ def _read_file(path: Path) -> bytes:
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
     except OSError as error:
+        if limit := limit_advice(error):
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}): {limit}") from error
         raise CheckpointError(f"{path} cannot be read ({error.strerror})", *_REMEDIES) from error
 
 

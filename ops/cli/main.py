@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from prectr.ops.cli.remedies import with_flags
 from prectr.ops.cli.streams import open_standard_streams
 from prectr.state.errors import PrectrError, UsageError
+from prectr.state.system_limits import limit_advice
 
 _TABLE: Final = {
     "convert": ("data", "Convert a log of another system (UBI, Metarank, CSV, JSON, Parquet) to events."),
@@ -151,22 +152,32 @@ def prectr(
     set_up_logging(log_level, log_format)
 
 
+def _with_limit(message: str, error: PrectrError) -> str:
+    """The message, and the limit of the system that caused the error if it does not say so."""
+    advice = limit_advice(error.__cause__) if error.__cause__ is not None else ""
+    return message if not advice or advice in message else f"{message}: {advice}"
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong use; an error is one line on stderr."""
     open_standard_streams()
     try:
         app()
     except PrectrError as error:
-        _print_error(with_flags(error))
+        _print_error(_with_limit(with_flags(error), error))
         sys.exit(USAGE_ERROR if isinstance(error, UsageError) else FAILED)
     except BrokenPipeError:
         # Whoever reads our output, such as head, has read enough; flushing at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except OSError as error:
-        _print_error(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
+        parts = (error.filename, error.strerror or error, limit_advice(error) or None)
+        _print_error(": ".join(str(part) for part in parts if part is not None))
         sys.exit(FAILED)
     except Exception as error:  # noqa: BLE001 (the last resort: a bug)
+        if limit := limit_advice(error):
+            _print_error(f"{error}: {limit}")
+            sys.exit(FAILED)
         _print_error(
             f"internal error: {type(error).__name__}: {error}; please report it with the traceback (PRECTR_DEBUG=1)"
         )

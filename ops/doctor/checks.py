@@ -13,6 +13,7 @@ from prectr.ops.doctor.disk import check_disk
 from prectr.ops.doctor.findings import Finding, Severity
 from prectr.ops.doctor.flow import check_flow
 from prectr.ops.doctor.groups import check_groups, fetch_group_offsets
+from prectr.ops.doctor.limits import check_process_limits
 from prectr.ops.doctor.newest_records import fetch_newest_records
 from prectr.ops.doctor.open_transactions import check_open_transactions
 from prectr.ops.doctor.snapshots import check_snapshots
@@ -95,6 +96,8 @@ def _checks(deployment: Deployment, progress: _Progress) -> Iterator[Finding]:
     yield from check_versions()
     progress.step = "disk"
     yield from check_disk(deployment.state_dir, run_dir, snapshots.url if snapshots else None)
+    progress.step = "limits"
+    yield from check_process_limits(deployment.state_dir, run_dir)
     progress.step = "broker"
     connection = replace(deployment.connection, connect_timeout=min(deployment.connection.connect_timeout, _PATIENCE))
     try:

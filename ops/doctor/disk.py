@@ -17,22 +17,24 @@ _CRITICAL_INODES: Final = 500
 def check_disk(state_dir: Path | None, run_dir: Path | None, snapshots: str | None) -> Iterator[Finding]:
     """Check the given folders; snapshots on remote storage are skipped."""
     if state_dir is not None:
-        yield _check_folder("state folder", state_dir)
+        yield check_folder("state folder", state_dir)
     if run_dir is not None:
-        yield _check_folder("run folder", run_dir)
-    local = None if snapshots is None else _local_path(snapshots)
+        yield check_folder("run folder", run_dir)
+    local = None if snapshots is None else local_path(snapshots)
     if local is not None:
-        yield _check_folder("snapshots folder", local)
+        yield check_folder("snapshots folder", local)
 
 
-def _local_path(url: str) -> Path | None:
+def local_path(url: str) -> Path | None:
+    """The folder of a snapshot location; None if it is not on this machine."""
     scheme, found, rest = url.partition("://")
     if not found:
         return Path(url)
     return Path(rest) if scheme in ("file", "local") else None
 
 
-def _check_folder(name: str, folder: Path) -> Finding:
+def check_folder(name: str, folder: Path) -> Finding:
+    """Check a folder, which need not exist yet. name: what it is called."""
     existing = folder.resolve()
     while not existing.exists():
         existing = existing.parent

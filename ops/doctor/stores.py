@@ -11,7 +11,7 @@ import msgspec
 from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.lock_holder import lock_holder
-from prectr.state.errors import StateError
+from prectr.state.errors import StateError, SystemLimitError
 from prectr.state.identity import IDENTITY_KEY, decode_identity
 from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
@@ -64,7 +64,8 @@ def _check_store(folder: Path, offsets: GroupOffsets, snapshots: bool) -> Findin
     try:
         identity, meta = read_live_store(folder, [IDENTITY_KEY, AGGREGATE_META if stage == "aggregate" else JOIN_META])
     except StateError as error:
-        return Finding(name, "error", str(error), rebuild)
+        is_limit = isinstance(error, SystemLimitError)
+        return Finding(name, "error", str(error), "keep the folder and check again" if is_limit else rebuild)
     if identity is None:
         return Finding(name, "ok", "empty")
     try:

@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 
 from prectr.ops.cli.signals import stop_signals
+from prectr.ops.limits.check import check_limits
+from prectr.ops.limits.needs import STAGES, stream_needs
 from prectr.ops.live.metrics_ports import metrics_port_of
 from prectr.ops.live.pipeline_status import REPORT_FILE, PipelineStatusReader
 from prectr.ops.live.status_display import StatusPoller, display
@@ -69,6 +71,8 @@ def run_live(run: LiveRun) -> None:
         if found is None:
             return
         partitions = found
+        folders = {"state folder": run.state_dir, "run folder": run.run_dir}
+        check_limits(stream_needs(partitions * STAGES, folders))
         stack.callback(FolderLock(run.state_dir).release)
         processes = make_processes(run)
         write_targets(run, processes)

@@ -12,6 +12,8 @@ from prectr.model.distributed.process_group import init_process_group
 from prectr.model.training.instrumentation import InstrumentedTrainer
 from prectr.ops.cli.console import ProgressBar, progress_bar
 from prectr.ops.cli.signals import stop_signals
+from prectr.ops.limits.check import check_limits
+from prectr.ops.limits.needs import process_needs
 from prectr.ops.metrics.exporter import Exporter
 from prectr.ops.metrics.train import IdleRatio, TrainSnapshot, train_snapshot, trainer_status
 from prectr.ops.report import Report, write_report
@@ -61,6 +63,7 @@ def run_training(
         PrectrError: the broker, the topics or the run folder do not allow it.
     """
     settings = training.settings
+    check_limits(process_needs({"run folder": training.run_dir}))
     with ExitStack() as stack:
         group = init_process_group(settings.trainer.device)
         if group is not None:

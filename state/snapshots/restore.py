@@ -12,6 +12,7 @@ from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.fsync import fsync_path
 from prectr.state.snapshots.manifest import SnapshotManifest, StoredFile
 from prectr.state.snapshots.storage import SnapshotStorage
+from prectr.state.system_limits import limit_advice
 
 _MAX_DOWNLOADS: Final = 8
 """Parallel downloads; fetching a file from a bucket is mostly waiting."""
@@ -43,7 +44,7 @@ def download_snapshot(
     except OSError as error:
         raise StateError(
             f"{target}: snapshot {manifest.name} cannot be restored there: {error.strerror}: "
-            "fix that and run the same command again,",
+            f"{limit_advice(error) or 'fix that and run the same command again'},",
             Remedy.OTHER_STATE_DIR,
         ) from error
     finally:

@@ -1,6 +1,5 @@
 """Storage for snapshots at any fsspec URL: a folder, a bucket, memory; every error names the URL."""
 
-import errno
 import re
 import secrets
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from urllib.parse import unquote
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from prectr.state.errors import ConfigError, Remedy, StateError
+from prectr.state.errors import ConfigError, Remedy, StateError, SystemLimitError
+from prectr.state.system_limits import limit_advice, limit_of
 
 # A password may contain @ and /; digits and a slash after the colon are a port.
 _USER: Final = re.compile(r"(?<=://)(?:[^/\s:]*:(?!\d+/)\S*|[^/\s]*)@")
@@ -165,9 +165,8 @@ class SnapshotStorage:
         except Exception as error:
             # Each filesystem raises errors of its own, with no common base class.
             advice, *remedies = _advice(error)
-            raise StateError(
-                f"{self.name}: {path} cannot be {action}: {self._redact(error)}: {advice}", *remedies
-            ) from error
+            kind = SystemLimitError if limit_of(error) else StateError
+            raise kind(f"{self.name}: {path} cannot be {action}: {self._redact(error)}: {advice}", *remedies) from error
 
     def _redact(self, error: Exception) -> str:
         text = mask_credentials(f"{type(error).__name__} {error}".replace(self._url, self.name))
@@ -184,6 +183,6 @@ def _advice(error: Exception) -> tuple[str, *tuple[Remedy, ...]]:
         return "grant this program permission to list, read, write and delete there,", Remedy.OTHER_SNAPSHOTS
     if isinstance(error, FileNotFoundError):
         return "create the bucket or folder first,", Remedy.OTHER_SNAPSHOTS
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return ("the disk is full: free some space, then run the same command again",)
+    if limit := limit_advice(error):
+        return (limit,)
     return "check the address, the network and the credentials,", Remedy.OTHER_SNAPSHOTS

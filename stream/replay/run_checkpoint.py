@@ -25,6 +25,7 @@ from prectr.state.private_files import (
     make_private_folder,
     write_private_file,
 )
+from prectr.state.system_limits import limit_advice
 from prectr.stream.replay.disorder import Disorder
 from prectr.stream.replay.rejections import RejectionKind
 from prectr.stream.sinks.example_sink import ExampleSink
@@ -129,6 +130,8 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
     except PermissionError as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read: {error.strerror}") from error
     except (OSError, msgspec.DecodeError, RecursionError) as error:
+        if limit := limit_advice(error):
+            raise CheckpointError(f"{path}: the checkpoint cannot be read ({error}): {limit}") from error
         if version is not None and _MISSING_FIELD in str(error):
             kind = _KINDS.get(manifest_type.__name__, "run")
             raise CheckpointError(
@@ -214,7 +217,7 @@ class CheckpointWriter:
         except OSError as error:
             raise CheckpointError(
                 f"{error.filename or self.staging}: the checkpoint cannot be written ({error.strerror}); those before "
-                "it stay, and the run resumes from the newest: make room, or raise the limit that the error names"
+                f"it stay, and the run resumes from the newest: {limit_advice(error) or 'fix that and run it again'}"
             ) from error
 
 

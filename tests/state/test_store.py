@@ -236,7 +236,9 @@ def test_a_full_disk_is_named_with_what_to_do(store: Store, monkeypatch: pytest.
             raise Exception("IO error: No space left on device: While appending to file")
 
     monkeypatch.setattr(store, "_db", FullDisk())
-    with pytest.raises(StateError, match="the disk is full: free some space, then run the same command again"):
+    with pytest.raises(
+        StateError, match="the disk is full, or has no inodes left: free some space, then run the same command again"
+    ):
         store.write({b"a": b"1"})
 
 

@@ -37,10 +37,13 @@ def load(
 
     Example: prectr load log.jsonl.gz --bootstrap localhost:9092 --speed 10
     """
+    from prectr.ops.limits.check import check_limits  # noqa: PLC0415
+    from prectr.ops.limits.needs import process_needs  # noqa: PLC0415
     from prectr.stream.kafka.io.log_loader import load as send  # noqa: PLC0415
 
     pace = _parse_speed(speed)
     check_log(files)
+    check_limits(process_needs({}))
     topics = kafka.topics()
     with progress_bar("load", 1.0) as bar, stop_signals() as stop:
         loaded = send(

@@ -32,6 +32,8 @@ def monitor(
 
     Example: prectr monitor --bootstrap localhost:9092 --data-dir monitor --metrics-port 9490
     """
+    from prectr.ops.limits.check import check_limits  # noqa: PLC0415
+    from prectr.ops.limits.needs import monitor_needs  # noqa: PLC0415
     from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.monitor.current_quality import unready_reason  # noqa: PLC0415 (Faust takes a while to import)
     from prectr.ops.monitor.metrics import monitor_metrics  # noqa: PLC0415
@@ -42,6 +44,7 @@ def monitor(
     exporter_context = metrics.exporter(with_broker_metric(monitor_metrics), unready_without_broker(unready_reason))
     settings = MonitorSettings(system.connection(), system.topics(), system.group_prefix, data_dir, session_timeout)
     hosts = metrics.allowed_host or ()
+    check_limits(monitor_needs({"data folder": data_dir}))
     with exporter_context as exporter, PageServer(port, address, allowed_hosts=hosts) as page, stop_signals() as stop:
         lock = FolderLock(data_dir)
 

@@ -69,12 +69,15 @@ def replay(
     settings = load_settings(config, training.settings() | {"without": without, "partitions": partitions})
     check_log(files)
 
+    from prectr.ops.limits.check import check_limits  # noqa: PLC0415
+    from prectr.ops.limits.needs import STAGES, replay_needs  # noqa: PLC0415
     from prectr.ops.report.log.health import nothing_valid  # noqa: PLC0415
     from prectr.ops.report.terminal import print_report  # noqa: PLC0415 (--help needs neither matplotlib nor rich)
     from prectr.ops.training.batch_span import settle_batch_span  # noqa: PLC0415 (it reads the log)
     from prectr.ops.training.replay import run_replay  # noqa: PLC0415 (torch takes seconds to import)
     from prectr.stream.replay.runner import RunnerOptions  # noqa: PLC0415
 
+    check_limits(replay_needs(settings.pipeline.partitions * STAGES, {"run folder": run_dir}))
     models = [] if no_train else training.models or [settings.trainer.model]
     report, page = run_replay(
         files,

@@ -39,6 +39,9 @@ def stream(
 
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
+    from prectr.ops.doctor.disk import local_path  # noqa: PLC0415
+    from prectr.ops.limits.check import check_limits  # noqa: PLC0415
+    from prectr.ops.limits.needs import stream_needs  # noqa: PLC0415
     from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.metrics.stream import stream_metrics, unready_reason  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import check_topics  # noqa: PLC0415
@@ -62,6 +65,10 @@ def stream(
         idle_timeout=options.idle_timeout,
         snapshots=snapshots,
     )
+    folders = {"state folder": state_dir}
+    if options.snapshots is not None and (snapshot_folder := local_path(options.snapshots)) is not None:
+        folders["snapshots folder"] = snapshot_folder
+    check_limits(stream_needs(settings.config.partitions * len(selected), folders))
     with exporter_context as exporter, progress_bar("stream", 0) as bar, stop_signals() as stop:
 
         def progress(tasks: Sequence["TaskStatus"]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from prectr.state.encoding import DAMAGE
-from prectr.state.errors import Remedy, StateError
+from prectr.state.errors import Remedy, StateError, SystemLimitError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity, encode_identity
 from prectr.state.snapshots.snapshotter import SnapshotProgress, Snapshotter
@@ -102,6 +102,8 @@ class TaskStore:
                 theirs = None if stored is None else decode_identity(stored)
             finally:
                 store.close()
+        except SystemLimitError:
+            raise
         except (StateError, *DAMAGE) as error:
             return f"its state cannot be read ({error})"
         if theirs is None:

@@ -1,6 +1,7 @@
 """Promises of the command line: help with an example, one line for an error, exit codes 0, 1 and 2."""
 
 import errno
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import pytest
 import prectr.ops.commands
 from prectr.ops.cli.main import COMMANDS, main
 from prectr.state.errors import ConfigError, InputError
+from prectr.state.system_limits import soft_limit
 
+THREADS = soft_limit(resource.RLIMIT_NPROC)
 INTERRUPTED = "prectr: interrupted; rerun the same command to resume from the last checkpoint, if it writes any\n"
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,7 +92,19 @@ def test_wrong_use_ends_with_code_2(run: Run, arguments: list[str], said: str) -
     [
         (InputError("log.jsonl is cut off"), 1, "prectr: log.jsonl is cut off\n"),
         (ConfigError("partitions: 0 is out of range"), 2, "prectr: partitions: 0 is out of range\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "run/x"), 1, "prectr: run/x: No space left on device\n"),
+        (OSError(errno.EACCES, "Permission denied", "run/x"), 1, "prectr: run/x: Permission denied\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "run/x"),
+            1,
+            "prectr: run/x: No space left on device: the disk is full, or has no inodes left: free some space, then "
+            "run the same command again\n",
+        ),
+        (
+            RuntimeError("can't start new thread"),
+            1,
+            f"prectr: can't start new thread: the limit of threads is reached, which for this user is {THREADS}: raise "
+            "it, by ulimit -u, TasksMax= of a unit or pids_limit of a container, then run the same command again\n",
+        ),
         (OSError("odd"), 1, "prectr: odd\n"),
         (KeyboardInterrupt(), 1, INTERRUPTED),
         (

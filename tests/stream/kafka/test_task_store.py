@@ -1,11 +1,15 @@
 """A task's store: what a snapshot puts in its place is one that this task can open."""
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
+import rocksdict
 
+from prectr.state.errors import SystemLimitError
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity
 from prectr.state.snapshots.storage import SnapshotStorage
 from prectr.state.snapshots.task_snapshots import TaskSnapshots
@@ -55,3 +59,23 @@ def test_a_snapshot_that_is_no_store_of_the_task_is_passed_over(
     task_store.close()
     assert "is corrupt: its state" in caplog.text
     assert "restored from the snapshot at offset 4" in caplog.text
+
+
+def test_a_snapshot_that_cannot_be_opened_for_want_of_open_files_is_not_taken_for_corrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = SnapshotStorage(str(tmp_path / "remote"))
+    TaskSnapshots(place, "aggregate-0", IDENTITY).save(checkpoint(tmp_path / "a", identity_entry()), 4, 0)
+    task_store = TaskStore(tmp_path / "state" / "aggregate-0", IDENTITY)
+    open_store = rocksdict.Rdict
+
+    def open_other(path: str, **options: object) -> rocksdict.Rdict:
+        if "restoring" in path:
+            raise Exception(f"IO error: While open a file for random read: {os.strerror(errno.EMFILE)}")
+        return open_store(path, **options)
+
+    monkeypatch.setattr(rocksdict, "Rdict", open_other)
+    with pytest.raises(SystemLimitError, match="the limit of open files"):
+        task_store.restore_newer(SnapshotSettings(place), "aggregate-0", 0)
+    task_store.close()
+    assert "corrupt" not in caplog.text

@@ -1,0 +1,1 @@
+"""What a process needs of the system, and what its limits allow."""
