@@ -264,6 +264,7 @@ class FakeAdmin:
     def describe_topics(self, topics: Sequence[str]) -> list[dict[str, Any]]:
         return [
             {
+                "error_code": 0,
                 "name": name,
                 "topic_id": self._broker.topic_ids[name],
                 "partitions": [{"partition_index": each.partition} for each in self._broker.partitions_of(name)],
