@@ -122,6 +122,7 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
         CheckpointError: it is missing, corrupt, of another format version or of another command.
     """
     path = folder / _MANIFEST
+    remedy = Remedy.RESTART if manifest_type is ReplayCheckpoint else Remedy.EMPTY_RUN_DIR
     version = None
     try:
         stored = path.read_bytes()
@@ -140,11 +141,11 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
         raise CheckpointError(
             f"{path}: the checkpoint cannot be read ({error}): "
             f"delete the folder {folder} to resume from the checkpoint before it,",
-            Remedy.RESTART,
+            remedy,
         ) from error
     if manifest is None:
         raise CheckpointError(
-            f"{path}: the checkpoint has format {version}, this program reads {CHECKPOINT_FORMAT}", Remedy.RESTART
+            f"{path}: the checkpoint has format {version}, this program reads {CHECKPOINT_FORMAT}", remedy
         )
     return manifest
 

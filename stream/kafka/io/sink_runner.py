@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
 
-from prectr.state.errors import Remedy, UsageError
+from prectr.state.errors import CheckpointError, Remedy, UsageError
 from prectr.state.identity import config_diff
 from prectr.state.lock import FolderLock
+from prectr.stream.coordination.folder_broadcast import receive_folder, send_folder
 from prectr.stream.coordination.process_group import ProcessGroup, SingleProcess
 from prectr.stream.coordination.synchronized_steps import StepSynchronizer
 from prectr.stream.join.outcomes import Outcomes
@@ -73,7 +75,8 @@ class LiveSinkRunner:
     """Feeds the sinks from `training-examples`; their state and the offsets form one checkpoint.
 
     Several processes can train data-parallel: each reads everything, and they process the same steps. Only rank 0 has
-    the folder and writes checkpoints; all resume from the one that it names.
+    the folder and reads and writes checkpoints; it sends the one that it resumes from to the others, which may be on
+    other machines.
     """
 
     def __init__(
@@ -236,9 +239,22 @@ class LiveSinkRunner:
         _log.debug("%s: checkpoint at %d pages", self._run_dir, self.digest.pages, extra=_LOG_EXTRA)
 
     def _restore(self) -> ReaderState | None:
-        folder = self._agreed_checkpoint()
-        if folder is None:
+        newest = self._agreed_checkpoint()
+        if newest is None:
             return None
+        if self._is_leader:
+            # Before it is sent: if it is damaged, the one error is about the folder that there is.
+            reader = self._restore_from(newest)
+            if self._process_group.world_size > 1:
+                send_folder(self._process_group, newest)
+            return reader
+        with TemporaryDirectory(prefix="prectr-checkpoint-") as folder:
+            copy = Path(folder) / newest.name
+            receive_folder(self._process_group, copy)
+            return self._restore_from(copy)
+
+    def _restore_from(self, folder: Path) -> ReaderState:
+        """Restore from a checkpoint, of this run or a copy of it."""
         manifest = read_manifest(folder, LiveCheckpoint)
         saved_identity = {"topic": manifest.topic, **manifest.config}
         check_config(self._run_dir, self._identity, saved_identity, Remedy.OTHER_RUN_DIR)
@@ -265,8 +281,8 @@ class LiveSinkRunner:
         return reader
 
     def _agreed_checkpoint(self) -> Path | None:
-        """Return the checkpoint from which all ranks resume: the newest of rank 0."""
-        found = list_checkpoints(self._checkpoints) if self._is_leader else []
+        """Return the checkpoint from which all ranks resume: the newest of rank 0, in rank 0's folder."""
+        found = list_checkpoints(self._checkpoints)
         join = _Join(found[0].name if found else "", self._identity)
         first, *others = (_decode(message) for message in self._process_group.all_gather_bytes(_encode(join)))
         for rank, other in enumerate(others, 1):
@@ -274,6 +290,12 @@ class LiveSinkRunner:
             if differences:
                 raise UsageError(
                     f"rank {rank} was started with other settings than rank 0: {differences}: start all with the same"
+                )
+            if other.checkpoint > first.checkpoint:
+                raise CheckpointError(
+                    f"the run folder of rank {rank} has checkpoint {other.checkpoint}, newer than that of rank 0 "
+                    f"({first.checkpoint or 'it has none'}): rank 0 was on another machine before; give it rank 0 "
+                    f"again, or move {self._checkpoints} to that of rank 0"
                 )
         return self._checkpoints / first.checkpoint if first.checkpoint else None
 

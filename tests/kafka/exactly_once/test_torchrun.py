@@ -1,4 +1,4 @@
-"""Two trainers that torchrun starts hold one model, however often they are killed."""
+"""Two trainers that torchrun starts, with run folders of their own, hold one model, however often they are killed."""
 
 import json
 import os
@@ -38,21 +38,24 @@ def expected(world: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult
 
 
 class Torchrun:
-    """Starts trainers of one run folder, several at a time, and ends what is left of them."""
+    """Starts the trainers of one run, several at a time, and ends what is left of them. folder: that of rank 0."""
 
     def __init__(self, live: Live, run: str) -> None:
-        self.folder = live.folder / run
+        self.folder = live.folder / f"{run}-0"
         self._train = ["train", "--bootstrap", live.bootstrap, "--topic-prefix", live.prefix, "--model", MODEL]
         self._train += ["--client-config", str(small_polls(live.folder, 1))]
         self._log = live.folder / f"{run}.log"
+        self._run_dirs = str(live.folder / run)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *flags: str) -> None:
         # Standalone, for a port of its own: torchrun's default is the same for all.
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
-        command = [*torchrun, str(INSTALLED), *self._train, "--run-dir", str(self.folder), *flags]
+        # Each rank has a run folder of its own, as on machines that share none.
+        each = ["--no-python", "sh", "-c", 'exec "$0" "$@" --run-dir "$RUN_DIRS-$RANK"', str(INSTALLED)]
+        command = [*torchrun, *each, *self._train, *flags]
         # It leaves a folder behind where temporary files go.
-        settings = environment(TMPDIR=str(self.folder.parent))
+        settings = environment(TMPDIR=str(self.folder.parent), RUN_DIRS=self._run_dirs)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=settings)
 
@@ -154,3 +157,6 @@ def test_two_ranks_hold_one_model_through_kills_and_stops(
     again = disturbed.report()
     for name in ("pages", "clicks", "auc", "gauc", "log_loss", *result.hashes):
         assert again[name] == report[name], name
+    # Rank 1 keeps nothing, and the copies of the checkpoint that it was sent are gone.
+    assert not list((live.folder / "disturbed-1").rglob("*"))
+    assert not list(live.folder.glob("prectr-checkpoint-*"))

@@ -15,6 +15,7 @@ from prectr.model.layers.gradients import Gradients
 from prectr.model.models.registry import MODELS
 from prectr.model.training.trainer import BatchScores, Trainer
 from prectr.state.errors import ConfigError, TrainingError
+from prectr.stream.coordination.folder_broadcast import receive_folder, send_folder
 from prectr.stream.records import Example
 from prectr.stream.replay.run_checkpoint import list_checkpoints
 from tests.kit.models.examples import random_examples, small_config
@@ -206,6 +207,33 @@ def test_kill_9_of_any_rank_and_restart_equals_undisturbed_bit_for_bit(tmp_path:
         _result(out) for out in finish_ranks(start_ranks(PROGRAM, 2, tmp_path / "disturbed", *arguments))
     ] == undisturbed
     assert undisturbed[0] == undisturbed[1]
+
+
+def test_a_rank_that_is_sent_the_checkpoint_of_rank_0_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """As on a machine that does not have rank 0's run folder."""
+    config = small_config(model="wide-deep+", batch_pages=5, batch_span=100.0)
+
+    def train(ranks: TorchProcessGroup, resume: bool) -> str:
+        trainer = Trainer(config, process_group=ranks)
+        for start in (0, 61):
+            # The 61st page is in an open batch.
+            trainer.consume(EXAMPLES[start : start + 61], 0)
+            if resume and start == 0:
+                saved = tmp_path / f"rank-{ranks.rank}"
+                saved.mkdir()
+                if ranks.rank == 0:
+                    trainer.save(saved)
+                    send_folder(ranks, saved)
+                else:
+                    receive_folder(ranks, saved)
+                trainer = Trainer(config, process_group=ranks)
+                trainer.load(saved)
+        trainer.flush()
+        return trainer.weights_sha256()
+
+    undisturbed = run_on_ranks(2, lambda ranks: train(ranks, resume=False))
+    assert run_on_ranks(2, lambda ranks: train(ranks, resume=True)) == undisturbed
+    assert len(set(undisturbed)) == 1
 
 
 def _wait_for_checkpoints(folder: Path, more: int) -> None:

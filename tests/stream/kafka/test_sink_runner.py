@@ -2,13 +2,16 @@
 
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 from kafka import TopicPartition
 
-from prectr.state.errors import CheckpointError, StateError, UsageError
+from prectr.state.errors import CheckpointError, Remedy, StateError, UsageError
+from prectr.stream.coordination.process_group import ProcessGroup
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io import example_reader
 from prectr.stream.kafka.io.sink_runner import LiveSinkRunner, write_examples
@@ -20,6 +23,8 @@ from prectr.stream.sinks.written_examples import read_examples
 from tests.kit.kafka.broker import FakeBroker
 from tests.kit.kafka.clients import FakeConnection
 from tests.kit.models.examples import random_examples
+from tests.kit.models.threads import ThreadExchange
+from tests.stream.ordering.test_synchronized_steps import ThreadPeer
 
 TOPICS = Topics()
 PARTITIONS = 2
@@ -94,7 +99,12 @@ def written(broker: FakeBroker) -> Written:
 
 
 def runner(
-    broker: FakeBroker, run_dir: Path, sink: RecordingSink, config: dict[str, str] | None = None, interval: float = 1e9
+    broker: FakeBroker,
+    run_dir: Path,
+    sink: RecordingSink,
+    config: dict[str, str] | None = None,
+    interval: float = 1e9,
+    group: ProcessGroup | None = None,
 ) -> LiveSinkRunner:
     return LiveSinkRunner(
         FakeConnection("fake:9092", broker=broker),
@@ -103,6 +113,7 @@ def runner(
         config=config or CONFIG,
         sinks={"recording": sink},
         checkpoint_interval=interval,
+        process_group=group,
     )
 
 
@@ -250,6 +261,65 @@ def test_until_end_waits_for_every_source_to_report_its_end(
     assert len(polls) > 20
     assert sink.consumed == written.ids
     assert not sink.flushed
+
+
+def test_ranks_with_run_folders_of_their_own_resume_from_the_checkpoint_of_rank_0(
+    broker: FakeBroker, written: Written, tmp_path: Path
+) -> None:
+    written.write(30)
+    written.write(PAGES)
+
+    def train(peer: ThreadPeer, count: int) -> tuple[list[str], str]:
+        sink = RecordingSink()
+        run = runner(broker, tmp_path / f"rank-{peer.rank}", sink, group=peer)
+        run_until(run, sink, count)
+        run.close()
+        return sink.consumed, str(run.digest.state())
+
+    for count in (20, 40, PAGES):
+        meeting = ThreadExchange(2)
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(partial(train, count=count), [ThreadPeer(rank, meeting) for rank in range(2)])
+        assert first == second
+    assert first == (written.ids, digest_of(written.examples))
+    assert not (tmp_path / "rank-1").exists()
+
+
+def test_a_run_does_not_begin_anew_where_rank_0_has_moved_to_another_machine(
+    broker: FakeBroker, written: Written, tmp_path: Path
+) -> None:
+    written.write(PAGES)
+    sink = RecordingSink()
+    run = runner(broker, tmp_path / "rank-1", sink)
+    run_until(run, sink, 20)
+    run.close()
+
+    def refused(peer: ThreadPeer) -> str:
+        with pytest.raises(CheckpointError) as raised:
+            runner(broker, tmp_path / f"rank-{peer.rank}", RecordingSink(), group=peer)
+        return str(raised.value)
+
+    meeting = ThreadExchange(2)
+    with ThreadPoolExecutor(2) as pool:
+        for message in pool.map(refused, [ThreadPeer(rank, meeting) for rank in range(2)]):
+            assert "rank 1 has checkpoint 00000001, newer than that of rank 0 (it has none)" in message
+    assert not list((tmp_path / "rank-0").glob("checkpoints/*"))
+
+
+def test_a_damaged_checkpoint_is_named_once_by_rank_0_and_without_flags_of_other_commands(
+    broker: FakeBroker, written: Written, tmp_path: Path
+) -> None:
+    written.write(PAGES)
+    sink = RecordingSink()
+    run = runner(broker, tmp_path, sink)
+    run_until(run, sink, 20)
+    run.close()
+    manifest = tmp_path / "checkpoints" / "00000001" / "checkpoint.json"
+    manifest.write_bytes(b"{")
+    with pytest.raises(CheckpointError) as raised:
+        runner(broker, tmp_path, RecordingSink())
+    assert str(manifest) in str(raised.value)
+    assert raised.value.remedies == (Remedy.EMPTY_RUN_DIR,)
 
 
 def test_a_flushed_run_is_finished_for_good(broker: FakeBroker, written: Written, tmp_path: Path) -> None:
