@@ -118,6 +118,7 @@ def _counts(update: StatusUpdate) -> Table:
         Text("  ").join(
             [
                 _labelled("lag", status.lag),
+                *(_labelled(f"lag of {models or 'the trainer'}", lag) for models, lag in status.lag_by_trainer.items()),
                 _labelled(
                     "slowest task behind",
                     None if status.watermark_lag_seconds is None else duration(status.watermark_lag_seconds),
@@ -201,7 +202,7 @@ def _tasks(tasks: Sequence[TaskState], rows: int) -> RenderableType:
     for task in shown:
         lagging = task.watermark_lag_seconds is not None and task.watermark_lag_seconds > _LAG_LIMIT
         table.add_row(
-            task.stage,
+            f"{task.stage} {task.models}" if task.models else task.stage,
             str(task.partition),
             _count(task.offset),
             _count(task.lag),

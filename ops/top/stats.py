@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,7 @@ _KINDS: Final = (
     ("train", "prectr_trained_pages_total"),
 )
 """Kinds of exporters, each with a metric that only this kind has."""
+_TRAIN: Final = "train"
 _MAX_TIMESTAMP: Final = 253_402_300_799
 """The end of the year 9999: a later watermark is that of a log that has ended."""
 
@@ -65,15 +66,17 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskState(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of a stage; None where its exporter has no value.
+    """A task of a stage, or a trainer's reading of a partition; None where its exporter has no value.
 
-    offset: of the next record. lag: unread records. watermark: in seconds since the epoch; None also for a log that has
-    ended. watermark_lag_seconds: event time to the largest watermark of any task. restore_remaining: records left to
-    restore. owners: number of processes that export it.
+    models: of the trainer, comma-separated; empty for a task. offset: of the next record. lag: unread records.
+    watermark: in seconds since the epoch; None also for a log that has ended. watermark_lag_seconds: event time to the
+    largest watermark of any task. restore_remaining: records left to restore. owners: number of processes that export
+    it.
     """
 
     stage: str
     partition: int
+    models: str = ""
     offset: int | None = None
     lag: int | None = None
     emitted: int | None = None
@@ -88,8 +91,9 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status of the system at one time; None or empty where no endpoint exports a value.
 
     at: seconds since the epoch. pages, clicks: by outcome, including pending ones. dead_letters: by reason. lag: unread
-    records of all tasks. watermark_lag_seconds: the largest of all tasks. checkpoint_age_seconds: of the newest
-    checkpoint of any trainer. broker_unreachable_seconds: the largest of all processes; 0 while Kafka answers all.
+    records of all tasks. lag_by_trainer: unread examples, by the models of the trainer. watermark_lag_seconds: the
+    largest of all tasks. checkpoint_age_seconds: of the newest checkpoint of any trainer. broker_unreachable_seconds: the
+    largest of all processes; 0 while Kafka answers all.
     """
 
     at: float
@@ -100,6 +104,7 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     late_records: int | None = None
     dead_letters: dict[str, int]
     lag: int | None = None
+    lag_by_trainer: dict[str, int]
     watermark_lag_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
     broker_unreachable_seconds: float | None = None
@@ -119,7 +124,7 @@ def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatu
     models = _models(scraped, scrape.monitor.quality)
     ages = [model.checkpoint_age_seconds for model in models]
     dead_letters = _sum_by_label(scraped, "prectr_dead_letters_total", "reason")
-    lags = [task.lag for task in tasks if task.lag is not None]
+    lags = [task.lag for task in tasks if task.lag is not None and task.stage != _TRAIN]
     return SystemStatus(
         at=scrape.at,
         exporters=exporters,
@@ -129,6 +134,7 @@ def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatu
         late_records=_count(_largest(scraped, "prectr_late_records_total")),
         dead_letters=dict(sorted(dead_letters.items(), key=lambda item: (-item[1], item[0]))),
         lag=sum(lags) if lags else None,
+        lag_by_trainer=_lag_by_trainer(tasks),
         watermark_lag_seconds=max(
             (task.watermark_lag_seconds for task in tasks if task.watermark_lag_seconds is not None), default=None
         ),
@@ -140,6 +146,15 @@ def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatu
         models=models,
         tasks=tasks,
     )
+
+
+def _lag_by_trainer(tasks: Iterable[TaskState]) -> dict[str, int]:
+    """Unread examples of each trainer; several trainers read all of them, each at its own pace."""
+    found: dict[str, int] = {}
+    for task in tasks:
+        if task.stage == _TRAIN and task.lag is not None:
+            found[task.models] = found.get(task.models, 0) + task.lag
+    return found
 
 
 def _samples(scraped: Iterable[Samples], name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
@@ -206,15 +221,15 @@ def _tasks(scraped: Sequence[Samples]) -> list[TaskState]:
     lags = by_name["watermark_lag"]
     furthest = max((max(values) for values in watermarks.values()), default=0.0)
     tasks = []
-    for stage, partition in sorted({task for found in by_name.values() for task in found}, key=_task_order):
-        key = (stage, partition)
+    for key in sorted({task for found in by_name.values() for task in found}, key=_task_order):
         # During a rebalance two processes may export a task: use the larger values.
         values = {field: max(found[key]) if key in found else None for field, found in by_name.items()}
         lag = furthest - max(watermarks[key]) if key in watermarks else max(lags[key]) if key in lags else None
         tasks.append(
             TaskState(
-                stage=stage,
-                partition=partition,
+                stage=key.stage,
+                partition=key.partition,
+                models=key.models,
                 offset=_count(values["offset"]),
                 lag=_count(values["lag"]),
                 emitted=_count(values["emitted"]),
@@ -228,19 +243,31 @@ def _tasks(scraped: Sequence[Samples]) -> list[TaskState]:
     return tasks
 
 
-def _task_order(task: tuple[str, int]) -> tuple[int, str, int]:
-    stages = ("join", "aggregate", "train")
-    stage, partition = task
-    return stages.index(stage) if stage in stages else len(stages), stage, partition
+class _TaskKey(NamedTuple):
+    """What tells tasks apart: the trainers of different models read the same partitions."""
+
+    stage: str
+    partition: int
+    models: str
 
 
-def _by_task(scraped: Iterable[Samples], name: str) -> dict[tuple[str, int], list[float]]:
+def _task_order(task: _TaskKey) -> tuple[int, str, str, int]:
+    stages = ("join", "aggregate", _TRAIN)
+    return stages.index(task.stage) if task.stage in stages else len(stages), task.stage, task.models, task.partition
+
+
+def _by_task(scraped: Iterable[Samples], name: str) -> dict[_TaskKey, list[float]]:
     """The values of each process, by task."""
-    found: dict[tuple[str, int], list[float]] = {}
-    for named, value in _samples(scraped, name):
-        number = named.get("partition", "")
-        if number.isascii() and number.isdigit():
-            found.setdefault((named.get("stage", ""), int(number)), []).append(value)
+    found: dict[_TaskKey, list[float]] = {}
+    for samples in scraped:
+        models = ", ".join(
+            sorted({named.get("model", "") for named, _ in samples.get("prectr_trained_pages_total", [])})
+        )
+        for named, value in _samples([samples], name):
+            number, stage = named.get("partition", ""), named.get("stage", "")
+            if number.isascii() and number.isdigit():
+                key = _TaskKey(stage, int(number), models if stage == _TRAIN else "")
+                found.setdefault(key, []).append(value)
     return found
 
 

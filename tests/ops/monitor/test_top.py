@@ -341,6 +341,36 @@ def _shared() -> Iterator[None]:
         SHARED.clear()
 
 
+def trainer_metrics(*models: str, lag: int) -> str:
+    """What a trainer of these models says, which reads two partitions."""
+    pages = "".join(f'prectr_trained_pages_total{{model="{model}"}} 100\n' for model in models)
+    lags = (f'prectr_consumer_lag_records{{stage="train",partition="{number}"}} {lag + number}\n' for number in (0, 1))
+    return pages + "".join(lags)
+
+
+def test_two_trainers_on_one_topic_have_a_lag_of_their_own() -> None:
+    with (
+        TextServer(join_task_metrics(0)) as stream,
+        TextServer(trainer_metrics("lr", lag=5)) as quick,
+        TextServer(trainer_metrics("prectr-v2", "dnn", lag=7000)) as slow,
+    ):
+        seen = poll_once([stream.url, quick.url, slow.url])
+    status = seen.status
+    # The stages' lag alone: trainers read the same examples, so that theirs is no sum.
+    assert status.lag == 10
+    assert status.lag_by_trainer == {"dnn, prectr-v2": 14_001, "lr": 11}
+    assert [(task.stage, task.models, task.partition, task.lag, task.owners) for task in status.tasks] == [
+        ("join", "", 0, 10, 1),
+        ("train", "dnn, prectr-v2", 0, 7000, 1),
+        ("train", "dnn, prectr-v2", 1, 7001, 1),
+        ("train", "lr", 0, 5, 1),
+        ("train", "lr", 1, 6, 1),
+    ]
+    text = text_of(seen)
+    assert "lag 10  lag of dnn, prectr-v2 14,001  lag of lr 11  slowest task behind" in text
+    assert table_row(text, "train", "lr", "1").startswith("train lr 1 – 6 ")
+
+
 def test_tasks_are_in_the_order_of_the_data(tmp_path: Path) -> None:
     text = "".join(
         f'prectr_consumer_lag_records{{stage="{stage}",partition="{partition}"}} 5\n'
