@@ -1,0 +1,113 @@
+"""What lies on the topics, read by a consumer of the benchmark: nothing of it is taken from the system's own counts."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from kafka import TopicPartition
+
+from prectr.stream.events.contract import MAX_EVENT_BYTES
+from prectr.stream.kafka.client.client import Connection
+from prectr.stream.ordering.frames import decode_frame
+
+_MODULUS: Final = 1 << 64
+_POLL_MS: Final = 500
+Place = tuple[int, int]
+"""Partition and offset of an event."""
+
+
+def fingerprint(value: bytes) -> int:
+    """64 bits of a hash of a line as the loader sends it; sums of them compare collections in any order."""
+    cut = value[: MAX_EVENT_BYTES + 1]
+    return int.from_bytes(hashlib.blake2b(cut, digest_size=8).digest(), "little")
+
+
+@dataclass
+class ContentSum:
+    """Number of values, and the sum of their fingerprints."""
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, value: bytes) -> None:
+        """Count a value."""
+        self.count += 1
+        self.total = (self.total + fingerprint(value)) % _MODULUS
+
+
+@dataclass
+class EventsTopic:
+    """The events: by place, the hash of key and whole value."""
+
+    hashes: dict[Place, int] = field(default_factory=dict)
+    content: ContentSum = field(default_factory=ContentSum)
+
+
+@dataclass
+class DeadLettersTopic:
+    """The dead letters. strangers: those whose source is no event, or has another key or value."""
+
+    by_source: Counter[Place] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    strangers: int = 0
+
+    @property
+    def repeated(self) -> int:
+        """Number of sources with more than one dead letter."""
+        return sum(count > 1 for count in self.by_source.values())
+
+
+def read_events(connection: Connection, topic: str, partitions: int, copy: Path) -> EventsTopic:
+    """Read the events, and copy them to a file as a log of one line each, in the order of each partition."""
+    found = EventsTopic()
+    with copy.open("wb") as out:
+        for record in _records(connection, topic, partitions):
+            value = record.value or b""
+            found.hashes[record.partition, record.offset] = _identity(record.key, value)
+            found.content.add(value)
+            # A carriage return is white space to JSON, and an error within a text, exactly where a line feed is.
+            out.write(value.replace(b"\n", b"\r") + b"\n")
+    return found
+
+
+def read_dead_letters(connection: Connection, topic: str, partitions: int, events: EventsTopic) -> DeadLettersTopic:
+    """Read the dead letters, and compare each with the event that it names."""
+    found = DeadLettersTopic()
+    for record in _records(connection, topic, partitions):
+        headers = dict(record.headers[:5])
+        source = int(headers["partition"]), int(headers["offset"])
+        found.by_source[source] += 1
+        found.reasons[headers["reason"].decode()] += 1
+        found.strangers += events.hashes.get(source) != _identity(record.key, record.value or b"")
+    return found
+
+
+def count_examples(connection: Connection, topic: str, partitions: int) -> int:
+    """Count the examples in the frames of a topic."""
+    return sum(
+        len(decode_frame(record.value, f"examples {record.partition}:{record.offset}").records)
+        for record in _records(connection, topic, partitions)
+    )
+
+
+def _identity(key: bytes | None, value: bytes) -> int:
+    digest = hashlib.blake2b(value, digest_size=8, key=b"" if key is None else b"k" + hashlib.sha256(key).digest())
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _records(connection: Connection, topic: str, count: int) -> Iterator[Any]:
+    """Yield all committed records of a topic."""
+    consumer = connection.consumer(group_id=None)
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(count)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning()
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                yield from records
+    finally:
+        consumer.close()
