@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -140,6 +141,18 @@ def prectr(*args: str | Path, **settings: str) -> subprocess.CompletedProcess[st
             command.kill()
         texts = [path.read_bytes().decode(errors="replace") for path in (out, err)]
         return subprocess.CompletedProcess(command.args, code, *texts)
+
+
+def handles_signals(pid: int) -> bool:
+    """Return whether a process has installed its handlers for the signals that stop it.
+
+    Checks SIGTERM, since Python handles SIGINT from the start. Linux reports the handled signals as a bit mask.
+    """
+    with suppress(FileNotFoundError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 @cache

@@ -20,6 +20,7 @@ from bench.stream.broker import StreamSystem
 from bench.stream.driver import Program, ProgramGroup
 from bench.stream.workload import PARTITIONS
 from prectr.state.errors import PrectrError
+from testkit.command import handles_signals
 
 CHUNK: Final = 50_000
 """Mutated events between two loads."""
@@ -175,6 +176,9 @@ class LiveRun:
         """Wait until every process has ended, after a signal if one is given."""
         for program in self._running.values():
             if number is not None:
+                # Before it handles signals one would kill it; a short run may end before its processes have started.
+                while program.poll() and not handles_signals(program.pid):
+                    time.sleep(_POLL)
                 program.signal(number)
         for name, program in self._running.items():
             while program.poll():

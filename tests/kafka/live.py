@@ -15,7 +15,14 @@ from kafka.errors import KafkaError
 from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from testkit.command import RunningCommand, environment, prectr, read_written_examples, run_replay_command
+from testkit.command import (
+    RunningCommand,
+    environment,
+    handles_signals,
+    prectr,
+    read_written_examples,
+    run_replay_command,
+)
 
 PARTITIONS = 3
 MODEL = "lr"
@@ -148,7 +155,7 @@ class Live:
         Before that a signal kills it; on a busy machine it takes long to load its code.
         """
         deadline = time.monotonic() + self.timeout
-        while process.poll() is None and not _handles_signals(process) and time.monotonic() < deadline:
+        while process.poll() is None and not handles_signals(process.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(number)
 
@@ -197,18 +204,6 @@ class Live:
 
     def _check_success(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _handles_signals(process: RunningCommand) -> bool:
-    """Return whether a process has installed its handlers for the signals that stop it.
-
-    Checks SIGTERM, since Python handles SIGINT from the start. Linux reports the handled signals as a bit mask.
-    """
-    with suppress(FileNotFoundError):
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("SigCgt:"):
-                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
-    return False
 
 
 def _crash_arguments(crash: CrashOrder | None) -> list[str]:
