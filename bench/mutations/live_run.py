@@ -1,13 +1,12 @@
-"""One run of the live system on mutated events: two stream processes, a trainer, loaders and a producer of its own."""
+"""One run of the live system on mutated events, through loaders and from a producer of the benchmark's own."""
 
 import json
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from kafka import TopicPartition
@@ -15,12 +14,11 @@ from kafka import TopicPartition
 from bench.mutations.direct_records import DirectProducer, direct_records
 from bench.mutations.event_stream import EventStream
 from bench.mutations.memory_trace import MemorySample, MemoryTrace
+from bench.mutations.processes import STREAMS, TRAINER, LiveProcesses, ProcessResult
+from bench.mutations.system import PARTITIONS, System
 from bench.mutations.topic_contents import ContentSum
-from bench.stream.broker import StreamSystem
-from bench.stream.driver import Program, ProgramGroup
-from bench.stream.workload import PARTITIONS
+from bench.stream.driver import ProgramGroup
 from prectr.state.errors import PrectrError
-from testkit.command import handles_signals
 
 CHUNK: Final = 50_000
 """Mutated events between two loads."""
@@ -29,35 +27,21 @@ DIRECT: Final = 0.1
 _FIRST_LINES: Final = 20
 """Events at the start of each file that are as they should be: a file that begins otherwise is refused as a whole."""
 _ABORTED: Final = 40
-_STREAMS: Final = ("stream 1", "stream 2")
-_TRAINER: Final = "trainer"
-REPLAY: Final = "replay"
-_POLL: Final = 0.1
 _STALLED_SECONDS: Final = 120.0
 _REMAINING: Final = 64
 """Offsets that need not be committed before the processes are stopped: markers of transactions have some."""
 
 
-class ProcessResult(msgspec.Struct, kw_only=True):
-    """A process from start to exit. code: its exit code. cpu: seconds. peak: largest resident memory in MB."""
-
-    name: str
-    code: int
-    cpu: float
-    peak: float
-
-
 class LiveResult(msgspec.Struct, kw_only=True):
     """What was sent, and what the processes said.
 
-    lines: line feeds in the files, and last lines without one. load: sums of what the loaders reported.
-    direct, aborted: records that the producer sent, and those of its aborted transactions. seconds: from the first
-    load until the system had read everything. report: of the trainer.
+    lines: lines of the files, counted in the files. load: sums of what the loaders reported. direct, aborted: records
+    that the producer sent, and those of its aborted transactions. seconds: from the first load until everything was
+    processed. report: of the trainer.
     """
 
     lines: int = 0
-    load: dict[str, int] = {}
-    rejected_at_load: dict[str, int] = {}
+    load: dict[str, int] = {"events": 0, "lines": 0, "oversized": 0}
     direct: int = 0
     aborted: int = 0
     codecs: list[str] = []
@@ -65,38 +49,37 @@ class LiveResult(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     processes: list[ProcessResult] = []
     memory: dict[str, list[MemorySample]] = {}
-    report: dict[str, object] = {}
+    report: dict[str, Any] = {}
 
 
 class LiveRun:
-    """Runs the system; `content` is what was sent, by the benchmark's own count."""
+    """Runs a system; `content` is what was sent, by the benchmark's own count."""
 
     def __init__(
         self,
-        system: StreamSystem,
+        system: System,
         programs: ProgramGroup,
         folder: Path,
         stream: EventStream,
         log_progress: Callable[[float, str], None],
     ) -> None:
+        """folder: for its files, states and checkpoints; must exist."""
         self.result = LiveResult()
         self.content = ContentSum()
         self._system = system
-        self._programs = programs
         self._folder = folder
         self._stream = stream
         self._log_progress = log_progress
-        self._running: dict[str, Program] = {}
         self._committed = 0
         self._trace = MemoryTrace(lambda: self._committed)
-        self._ends = system.connection.consumer(group_id=None)
+        self._processes = LiveProcesses(system, programs, folder, self._trace)
         self._partitions = [TopicPartition(system.topics.events, number) for number in range(PARTITIONS)]
 
     def run(self, events: int, seed: int) -> LiveResult:
-        """Send this many mutated events, wait until they have been processed, and end the log."""
+        """Send this many mutated events to running processes; then stop them, and run them to the end of the log."""
         self._system.create_topics()
-        for name in (*_STREAMS, _TRAINER):
-            self._start(name)
+        for name in (*STREAMS, TRAINER):
+            self._processes.start(name)
         self._trace.start()
         started = time.monotonic()
         try:
@@ -104,35 +87,51 @@ class LiveRun:
             self._wait_until_lag(_REMAINING)
             self.result.seconds = time.monotonic() - started
             self._log_progress(1.0, "stopping")
-            self._end_all(signal.SIGTERM)
-            for name in (*_STREAMS, _TRAINER):
-                self._start(name, "--until-end", "--flush")
-            self._end_all()
+            self._processes.stop()
+            self._run_to_end()
         finally:
             self._trace.stop()
-            self._ends.close()
         self.result.memory = self._trace.samples
-        self.result.report = json.loads((self._folder / "train" / "report.json").read_bytes())
         return self.result
 
+    def run_misplaced(self, events: int, seed: int) -> LiveResult:
+        """Send this many mutated events, as records, to partitions that are not their users', and process them."""
+        self._system.create_topics()
+        self._produce(events, random.Random(seed), misplaced=True)
+        self._run_to_end()
+        return self.result
+
+    def _run_to_end(self) -> None:
+        for name in (*STREAMS, TRAINER):
+            self._processes.start(name, "--until-end", "--flush")
+        self._processes.wait_for_all()
+        self.result.processes = self._processes.results
+        self.result.report = json.loads((self._processes.run_dir / "report.json").read_bytes())
+
     def _feed(self, events: int, rng: random.Random) -> None:
-        producer = DirectProducer(self._system.connection, self._system.topics.events)
-        shapes: Counter[str] = Counter()
         sent = number = 0
         while sent < events:
             count = min(CHUNK, events - sent)
             direct = int(count * DIRECT)
             self._load(self._folder / f"events-{number}.jsonl", count - direct)
-            records = list(direct_records(rng, self._stream.mutated(direct), PARTITIONS, shapes))
-            for record in records:
-                self.content.add(record.value or b"")
-            producer.send(records, rng)
-            producer.abort(records[:_ABORTED])
+            self._produce(direct, rng)
             sent, number = sent + count, number + 1
             self._log_progress(sent / events, f"{sent:,} events sent, {self._committed:,} records processed")
             self._wait_until_lag(CHUNK)
+
+    def _produce(self, count: int, rng: random.Random, *, misplaced: bool = False) -> None:
+        """Send mutated events as records, and some of them in an aborted transaction."""
+        shapes = Counter(self.result.shapes)
+        lines = self._stream.mutated(count)
+        records = list(direct_records(rng, lines, PARTITIONS, shapes, misplaced=misplaced))
+        for record in records:
+            self.content.add(record.value or b"")
+        producer = DirectProducer(self._system.connection, self._system.topics.events)
+        producer.send(records, rng)
+        producer.abort(records[:_ABORTED])
         producer.close()
-        self.result.direct, self.result.aborted = producer.acknowledged, producer.aborted
+        self.result.direct += producer.acknowledged
+        self.result.aborted += producer.aborted
         self.result.codecs, self.result.shapes = producer.codecs, dict(shapes)
 
     def _load(self, path: Path, count: int) -> None:
@@ -147,53 +146,19 @@ class LiveRun:
                 self.result.lines += 1
                 self.content.add(line.removesuffix(b"\n"))
         report = path.with_suffix(".load")
-        program = self._programs.start_prectr(
-            "load", path, *self._system.flags, "--json", report, settings={}, probe_first_record=False
-        )
-        self._trace.watch("load", program.pid)
+        program = self._processes.start_command("load", "load", path, *self._system.flags, "--json", report)
         while program.poll():
             self._update_progress()
-        self._record("load", program)
+        self._processes.wait("load", program)
         loaded = json.loads(report.read_bytes())
-        for name in ("events", "lines", "oversized"):
-            self.result.load[name] = self.result.load.get(name, 0) + loaded[name]
-        for reason, times in loaded["invalid"].items():
-            self.result.rejected_at_load[reason] = self.result.rejected_at_load.get(reason, 0) + times
+        self.result.load = {name: total + loaded[name] for name, total in self.result.load.items()}
         path.unlink()
-
-    def _start(self, name: str, *flags: str) -> None:
-        command: tuple[str | Path, ...] = ("train", "--run-dir", self._folder / "train", "--model", "lr")
-        if name != _TRAINER:
-            state = self._folder / f"state-{name[-1]}"
-            command = ("stream", "--group-prefix", self._system.prefix, "--state-dir", state)
-        program = self._programs.start_prectr(
-            *command, *self._system.flags, *flags, settings={}, probe_first_record=False
-        )
-        self._running[name] = program
-        self._trace.watch(name, program.pid)
-
-    def _end_all(self, number: signal.Signals | None = None) -> None:
-        """Wait until every process has ended, after a signal if one is given."""
-        for program in self._running.values():
-            if number is not None:
-                # Before it handles signals one would kill it; a short run may end before its processes have started.
-                while program.poll() and not handles_signals(program.pid):
-                    time.sleep(_POLL)
-                program.signal(number)
-        for name, program in self._running.items():
-            while program.poll():
-                time.sleep(_POLL)
-            self._record(name, program)
-        self._running.clear()
-
-    def _record(self, name: str, program: Program) -> None:
-        self.result.processes.append(process_result(name, program))
-        if program.code:
-            raise PrectrError(f"{name} ended with exit code {program.code}: {_last_lines(program)}")
 
     def _wait_until_lag(self, lag: int) -> None:
         """Wait until the stage `join` has committed all but so many offsets of the events."""
-        ends = sum(self._ends.end_offsets(self._partitions).values())
+        consumer = self._system.connection.consumer(group_id=None)
+        ends = sum(consumer.end_offsets(self._partitions).values())
+        consumer.close()
         moved_at = time.monotonic()
         while ends - self._committed > lag:
             before = self._committed
@@ -205,24 +170,9 @@ class LiveRun:
 
     def _update_progress(self) -> None:
         """Check that no process has ended, and fetch how far the stage `join` has come; takes a second."""
-        for name, program in self._running.items():
-            if not program.poll():
-                self._record(name, program)
-                raise PrectrError(f"{name} ended by itself, with exit code 0")
-        self._committed = max(self._committed, self._fetch_committed())
-        time.sleep(1.0)
-
-    def _fetch_committed(self) -> int:
+        self._processes.check_running()
         group = f"{self._system.prefix}join"
-        committed = self._system.connection.call_admin(lambda admin: admin.list_group_offsets([group]))[group]
-        return sum(max(0, committed[partition].offset) for partition in self._partitions if partition in committed)
-
-
-def process_result(name: str, program: Program) -> ProcessResult:
-    """The result of a process that has ended."""
-    code = -1 if program.code is None else program.code
-    return ProcessResult(name=name, code=code, cpu=program.cpu.total, peak=program.peak_mb)
-
-
-def _last_lines(program: Program) -> str:
-    return program.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        found = self._system.connection.call_admin(lambda admin: admin.list_group_offsets([group]))[group]
+        offsets = [found[partition].offset for partition in self._partitions if partition in found]
+        self._committed = max(self._committed, sum(max(0, offset) for offset in offsets))
+        time.sleep(1.0)

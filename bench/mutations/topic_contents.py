@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from prectr.stream.ordering.frames import decode_frame
 
 _MODULUS: Final = 1 << 64
 _POLL_MS: Final = 500
+_REASONS_OF_VALID_EVENTS: Final = ("conflicting_page", "future_timestamp")
 Place = tuple[int, int]
 """Partition and offset of an event."""
 
@@ -40,18 +42,28 @@ class ContentSum:
 
 @dataclass
 class EventsTopic:
-    """The events: by place, the hash of key and whole value."""
+    """The events: by place, the hash of key and whole value; by partition, a file with a line for each."""
 
+    logs: list[Path]
     hashes: dict[Place, int] = field(default_factory=dict)
     content: ContentSum = field(default_factory=ContentSum)
+
+    def offsets(self, partition: int) -> list[int]:
+        """The offsets of a partition, one for each line of its file."""
+        return [offset for number, offset in self.hashes if number == partition]
 
 
 @dataclass
 class DeadLettersTopic:
-    """The dead letters. strangers: those whose source is no event, or has another key or value."""
+    """The dead letters.
+
+    invalid: sources whose value is no valid event. strangers: number of dead letters whose source is not on the topic,
+    or has another key or value.
+    """
 
     by_source: Counter[Place] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    invalid: set[Place] = field(default_factory=set)
     strangers: int = 0
 
     @property
@@ -60,16 +72,17 @@ class DeadLettersTopic:
         return sum(count > 1 for count in self.by_source.values())
 
 
-def read_events(connection: Connection, topic: str, partitions: int, copy: Path) -> EventsTopic:
-    """Read the events, and copy them to a file as a log of one line each, in the order of each partition."""
-    found = EventsTopic()
-    with copy.open("wb") as out:
+def read_events(connection: Connection, topic: str, partitions: int, folder: Path) -> EventsTopic:
+    """Read the events, and copy them to a file for each partition, as a log of one line each."""
+    found = EventsTopic([folder / f"{topic}-{number}.jsonl" for number in range(partitions)])
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("wb")) for path in found.logs]
         for record in _records(connection, topic, partitions):
             value = record.value or b""
             found.hashes[record.partition, record.offset] = _identity(record.key, value)
             found.content.add(value)
             # A carriage return is white space to JSON, and an error within a text, exactly where a line feed is.
-            out.write(value.replace(b"\n", b"\r") + b"\n")
+            files[record.partition].write(value.replace(b"\n", b"\r") + b"\n")
     return found
 
 
@@ -80,7 +93,10 @@ def read_dead_letters(connection: Connection, topic: str, partitions: int, event
         headers = dict(record.headers[:5])
         source = int(headers["partition"]), int(headers["offset"])
         found.by_source[source] += 1
-        found.reasons[headers["reason"].decode()] += 1
+        reason = headers["reason"].decode()
+        found.reasons[reason] += 1
+        if reason not in _REASONS_OF_VALID_EVENTS:
+            found.invalid.add(source)
         found.strangers += events.hashes.get(source) != _identity(record.key, record.value or b"")
     return found
 

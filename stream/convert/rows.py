@@ -15,6 +15,7 @@ from prectr.stream.convert.outcome import Unmappable
 from prectr.stream.convert.parquet_rows import read_parquet
 from prectr.stream.convert.values import shown, to_plain
 from prectr.stream.events.contract import MAX_EVENT_BYTES
+from prectr.stream.events.nesting import MAX_DEPTH, is_too_deep
 from prectr.stream.readers.blocks import gzip_blocks, plain_blocks, zstd_blocks
 from prectr.stream.readers.errors import CorruptLogError
 from prectr.stream.readers.lines import split_lines
@@ -239,10 +240,12 @@ def _json_row(place: str, content: bytes) -> Row:
 def decode_object(content: bytes) -> dict[str, Any]:
     """Return the row of a JSON object.
 
-    Raises Unmappable `too_large`, `not_json` or `not_an_object`.
+    Raises Unmappable `too_large`, `too_deep`, `not_json` or `not_an_object`.
     """
     if len(content) > MAX_EVENT_BYTES:
         raise Unmappable("too_large", f"{len(content):,} bytes of JSON, of at most {MAX_EVENT_BYTES:,}")
+    if is_too_deep(content):
+        raise Unmappable("too_deep", f"more than {MAX_DEPTH} arrays and objects nested")
     try:
         value = _decode_json(content)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

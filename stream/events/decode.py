@@ -1,7 +1,6 @@
 """Decodes bytes to events, a micro-batch at a time; invalid bytes become an `InvalidEvent` in the same position."""
 
-import re
-import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -10,11 +9,9 @@ import msgspec
 from prectr.stream.events.contract import MAX_EVENT_BYTES, MAX_ID_BYTES, Event, InvalidEvent, Item, ResultPage
 from prectr.stream.events.event_time import is_implausible
 from prectr.stream.events.explanation import explain_event, explain_type
+from prectr.stream.events.nesting import MAX_DEPTH, is_too_deep
 from prectr.stream.events.session_events import decode_session_event
 from prectr.stream.events.wire import decode_id, decode_wire_event, id_text
-
-MAX_DEPTH: Final = 1000
-"""Maximum nesting of arrays and objects, in ignored fields (an event's own fields nest three deep)."""
 
 Reason = Literal[
     "blank",
@@ -29,7 +26,6 @@ Reason = Literal[
 ]
 Kind = Literal["impression", "click", "unreadable"]
 
-_JSON_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _BACKSLASH: Final = 0x5C
 
 _event_decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
@@ -38,6 +34,9 @@ _decode_text = msgspec.json.Decoder(str).decode
 _decode_any: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _DETAIL_CHARACTERS: Final = 300
 _KINDS: Final[dict[str, Kind]] = {"impression": "impression", "click": "click"}
+
+
+_TOO_DEEP: Final = InvalidEvent("too_deep", f"more than {MAX_DEPTH} arrays and objects nested", "unreadable", None)
 
 
 class _EventHeader(msgspec.Struct):
@@ -63,13 +62,15 @@ def decode_lines(lines: Sequence[bytes]) -> list[Event | InvalidEvent]:
         try:
             decoded.append(_decode_line(line))
         except RecursionError:
-            decoded.append(_decode_deep(line))
+            decoded.append(_decode_on_empty_stack(line))
     return decoded
 
 
 def _decode_line(line: bytes) -> Event | InvalidEvent:
     if len(line) > MAX_EVENT_BYTES:
         return InvalidEvent("too_large", f"more than {MAX_EVENT_BYTES} bytes", "unreadable", None)
+    if is_too_deep(line):
+        return _TOO_DEEP
     event: Event | InvalidEvent
     try:
         event = _decode_event(line)
@@ -109,30 +110,21 @@ def _decode_written(line: bytes) -> Event | InvalidEvent:
     return event
 
 
-def _decode_deep(line: bytes) -> Event | InvalidEvent:
-    """Decode again a line that ran out of stack, with enough room that the caller's depth makes no difference."""
-    limit = sys.getrecursionlimit()
-    try:
-        if _depth(line) <= MAX_DEPTH:
-            sys.setrecursionlimit(limit + 2 * MAX_DEPTH)
-            return _decode_line(line)
-    except RecursionError:
-        # An interpreter that limits the stack of C code separately may allow less than MAX_DEPTH.
-        pass
-    finally:
-        sys.setrecursionlimit(limit)
-    return InvalidEvent("too_deep", f"more than {MAX_DEPTH} arrays and objects nested", "unreadable", None)
+def _decode_on_empty_stack(line: bytes) -> Event | InvalidEvent:
+    """Decode a line for which the stack of a caller had no room, in a thread of its own."""
+    decoded: list[Event | InvalidEvent] = []
 
+    def decode() -> None:
+        try:
+            decoded.append(_decode_line(line))
+        except RecursionError:
+            # An interpreter may limit the stack to less than MAX_DEPTH needs.
+            decoded.append(_TOO_DEEP)
 
-def _depth(line: bytes) -> int:
-    depth = deepest = 0
-    for character in _JSON_STRING.sub(b"", line):
-        if character in b"{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in b"}]":
-            depth -= 1
-    return deepest
+    thread = threading.Thread(target=decode)
+    thread.start()
+    thread.join()
+    return decoded[0]
 
 
 def _check_ids(event: Event) -> None:

@@ -17,7 +17,11 @@ def read_line(line: bytes) -> tuple[str, dict[str, Any] | None]:
     """Return the kind that a line states (impression, click, unreadable), and its known fields if it is valid."""
     if len(line) > MAX_LINE:  # never held as a whole, so its kind is not known
         return "unreadable", None
-    event = _parse_json(line)
+    return read_event(_parse_json(line))
+
+
+def read_event(event: object) -> tuple[str, dict[str, Any] | None]:
+    """Return the kind that parsed JSON states, and its known fields if it is valid."""
     kind = event.get("type") if isinstance(event, dict) else None
     if not isinstance(event, dict) or kind not in ("impression", "click"):
         return "unreadable", None

@@ -46,22 +46,9 @@ def expected_replay(
     dead: list[bytes] = []
     for line in lines:
         kind, event = read_line(line)
-        if kind == "unreadable":
-            outcomes["unreadable"] += 1
-        else:
-            outcomes[OUTCOME_KINDS[kind]]["in"] += 1
-        if event is None:
-            dead.append(line)
-            if kind != "unreadable":
-                outcomes[OUTCOME_KINDS[kind]]["dead_letter"] += 1
-            continue
-        event |= {"kind": kind, "line": line}
-        _process(tasks[partition_of(event["user_id"], partitions)], event, outcomes, dead)
-    if flush:
-        for task in tasks:
-            _flush(task, outcomes)
-    outcomes["pages"]["open"] = sum(len(task["open"]) for task in tasks)
-    outcomes["clicks"]["waiting"] = sum(len(clicks) for task in tasks for clicks in task["waiting"].values())
+        task = tasks[0 if event is None else partition_of(event["user_id"], partitions)]
+        _take(task, kind, event, line, outcomes, dead)
+    _finish(tasks, outcomes, flush=flush)
     emitted_pages = sorted((page for task in tasks for page in task["emitted"]), key=_close_order)
     outcomes["pages"]["emitted"] = len(emitted_pages)
     examples = _with_query_aggregates(emitted_pages, snapshots=snapshots)
@@ -69,6 +56,47 @@ def expected_replay(
     if snapshots:
         result["snapshots"] = [{name: page[name] for name in SNAPSHOT_FIELDS} for page in emitted_pages]
     return result
+
+
+def expected_outcomes(
+    records: Iterable[tuple[Any, str, dict[str, Any] | None]],
+) -> tuple[dict[str, Any], list[Any]]:
+    """Return the outcomes of one partition that is read to its end and flushed, and the dead letters.
+
+    records: of each its name, by which a dead letter is known, its kind, and its fields if it is valid.
+    """
+    task, outcomes = _new_task(None), _no_outcomes()
+    dead: list[Any] = []
+    for name, kind, event in records:
+        _take(task, kind, event, name, outcomes, dead)
+    _finish([task], outcomes, flush=True)
+    outcomes["pages"]["emitted"] = len(task["emitted"])
+    return outcomes, dead
+
+
+def _take(
+    task: Task, kind: str, event: dict[str, Any] | None, name: Any, outcomes: dict[str, Any], dead: list[Any]
+) -> None:
+    """Count a record, and process it if it is valid."""
+    if kind == "unreadable":
+        outcomes["unreadable"] += 1
+    else:
+        outcomes[OUTCOME_KINDS[kind]]["in"] += 1
+    if event is not None:
+        _process(task, event | {"kind": kind, "line": name}, outcomes, dead)
+        return
+    dead.append(name)
+    if kind != "unreadable":
+        outcomes[OUTCOME_KINDS[kind]]["dead_letter"] += 1
+
+
+def _finish(tasks: list[Task], outcomes: dict[str, Any], *, flush: bool) -> None:
+    """Count what is pending at the end, after a flush if there is one."""
+    if flush:
+        for task in tasks:
+            _flush(task, outcomes)
+    outcomes["pages"]["open"] = sum(len(task["open"]) for task in tasks)
+    outcomes["clicks"]["waiting"] = sum(len(clicks) for task in tasks for clicks in task["waiting"].values())
 
 
 def _new_task(settled_at: int | None) -> Task:

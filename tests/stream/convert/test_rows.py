@@ -16,6 +16,7 @@ import prectr.stream.convert.rows
 from prectr.state.errors import InputError, UsageError
 from prectr.stream.convert.outcome import Unmappable
 from prectr.stream.convert.rows import read_rows
+from prectr.stream.events.nesting import MAX_DEPTH
 
 
 def rows_of(path: Path, **options: Any) -> list[Any]:
@@ -121,7 +122,7 @@ def test_json_lines_of_extreme_size_or_depth_are_left_out(tmp_path: Path) -> Non
     content = b"\n".join([b'{"a":"' + b"x" * (2 << 20) + b'"}', deep, b'{"a":' + b"9" * 6000 + b"}", b'{"b":1}'])
     found = rows_of(file_with(tmp_path, "a.jsonl", content))
     assert found[0] == "too_large"
-    assert found[1] == "not_json"
+    assert found[1] == "too_deep"
     assert found[3] == {"b": 1}
 
 
@@ -145,6 +146,15 @@ def test_a_broken_json_array_yields_what_comes_before_and_ends_with_an_error(tmp
 def test_deep_elements_of_an_array_are_left_out(tmp_path: Path) -> None:
     content = b'[{"a":' + b"[" * 5000 + b"]" * 5000 + b'}, {"b": 1}]'
     assert rows_of(file_with(tmp_path, "a.json", content)) == ["too_deep", {"b": 1}]
+
+
+def test_a_line_is_too_deep_by_its_bytes_alone(tmp_path: Path) -> None:
+    def line(depth: int) -> bytes:
+        return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+    path = file_with(tmp_path, "a.jsonl", b"\n".join(map(line, (MAX_DEPTH, MAX_DEPTH + 1))))
+    deepest, deeper = rows_of(path)
+    assert (isinstance(deepest, dict), deeper) == (True, "too_deep")
 
 
 @pytest.mark.parametrize("ending", [".gz", ".gzip", ".zst", ""])

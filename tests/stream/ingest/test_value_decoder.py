@@ -71,7 +71,7 @@ def test_json_is_read_with_and_without_a_schema_id() -> None:
         (b"[1]", "not_an_object"),
         (b'{"a": "\xff"}', "not_json"),
         (b'{"a":' + b" " * (1 << 20) + b"1}", "too_large"),
-        (b"[" * 100_000, "not_json"),
+        (b"[" * 100_000, "too_deep"),
     ],
 )
 def test_a_value_that_is_no_json_object_is_unmappable(value: bytes, reason: str) -> None:

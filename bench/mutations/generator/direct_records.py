@@ -25,7 +25,7 @@ _HEADERS: Final[tuple[list[tuple[str, bytes]], ...]] = (
 
 
 class DirectRecord(NamedTuple):
-    """A record as a producer sends it. partition: that of the value's own user, so that a replay has the same order."""
+    """A record as a producer sends it."""
 
     partition: int
     key: bytes | None
@@ -56,17 +56,23 @@ LARGE_SHAPES: Final[dict[str, Shape]] = {
 
 
 def direct_records(
-    rng: random.Random, lines: Iterable[bytes], partitions: int, kinds: Counter[str]
+    rng: random.Random, lines: Iterable[bytes], partitions: int, shapes: Counter[str], *, misplaced: bool = False
 ) -> Iterator[DirectRecord]:
-    """Make a record of each line; kinds: counts the shapes."""
+    """Make a record of each line.
+
+    Args:
+        shapes: counts the shapes.
+        misplaced: draw the partition, so that most events are not where their users' are.
+    """
     for line in lines:
-        shapes = LARGE_SHAPES if rng.random() < _LARGE else SHAPES
-        kind = rng.choice(list(shapes))
-        kinds[kind] += 1
-        key, value = shapes[kind](rng, line)
+        choices = LARGE_SHAPES if rng.random() < _LARGE else SHAPES
+        shape = rng.choice(list(choices))
+        shapes[shape] += 1
+        key, value = choices[shape](rng, line)
         headers = rng.choice(_HEADERS) if rng.random() < 0.3 else []
         user = decode_lines([value or b""])[0].user_id
-        yield DirectRecord(partitions_of([user], partitions)[0], key, value, headers)
+        partition = rng.randrange(partitions) if misplaced else partitions_of([user], partitions)[0]
+        yield DirectRecord(partition, key, value, headers)
 
 
 class DirectProducer:

@@ -1,0 +1,130 @@
+"""The measurement: the live system on mutated events, then on misplaced ones, and what each is compared with."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from bench.mutations.event_stream import Composition, EventStream
+from bench.mutations.hypothesis_edits import edit_pool
+from bench.mutations.live_run import LiveResult, LiveRun
+from bench.mutations.oracle import expect
+from bench.mutations.processes import ProcessResult
+from bench.mutations.system import PARTITIONS, System
+from bench.mutations.topic_contents import count_examples, read_dead_letters, read_events
+from bench.mutations.verdict import (
+    Check,
+    TopicContents,
+    conservation_checks,
+    oracle_checks,
+    process_checks,
+    replay_checks,
+)
+from bench.stream.driver import ProgramGroup
+from prectr.state.errors import PrectrError
+
+_EVENTS_PER_EDIT: Final = 40
+_MIN_EDITS: Final = 400
+_MISPLACED: Final = 0.02
+"""Of the mutated events: those that a second system has, in partitions that are not their users'."""
+_POLL: Final = 0.2
+REPLAY: Final = "replay"
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """A whole run.
+
+    edits: different edits that hypothesis made. live, misplaced: of the two systems. dead_letters: of both, by reason.
+    unjudged: values whose validity the oracle took from the system.
+    """
+
+    seed: int
+    edits: int
+    composition: Composition
+    live: LiveResult
+    misplaced: LiveResult
+    dead_letters: dict[str, int]
+    unjudged: int
+    checks: dict[str, list[Check]]
+    seconds: float
+
+
+class Measurement:
+    """Runs both systems on a broker and compares each with replay, oracle and topics."""
+
+    def __init__(self, bootstrap: str, prefix: str, folder: Path, log_progress: Callable[[float, str], None]) -> None:
+        self._bootstrap = bootstrap
+        self._prefix = prefix
+        self._folder = folder
+        self._log_progress = log_progress
+        self._programs = ProgramGroup(folder)
+
+    def run(self, events: int, seed: int) -> Result:
+        """Run everything with this many mutated events."""
+        started = time.monotonic()
+        try:
+            self._log_progress(0.0, "making edits with hypothesis")
+            edits = edit_pool(max(_MIN_EDITS, events // _EVENTS_PER_EDIT), seed)
+            stream = EventStream(seed, edits)
+            misplaced_events = round(events * _MISPLACED)
+            system, run = self._new_run("main", stream)
+            live = run.run(events - misplaced_events, seed)
+            checks, topics, unjudged = self._compare(system, run)
+            self._log_progress(1.0, "replaying the records")
+            replay, replayed = self._replay(topics.events.logs)
+            live.processes.append(replayed)
+            other_system, other_run = self._new_run("misplaced", stream)
+            self._log_progress(1.0, "misplaced events")
+            misplaced = other_run.run_misplaced(misplaced_events, seed)
+            other_checks, other_topics, other_unjudged = self._compare(other_system, other_run)
+        finally:
+            self._programs.kill_all()
+        return Result(
+            seed=seed,
+            edits=len({repr(edit) for edit in edits}),
+            composition=stream.composition,
+            live=live,
+            misplaced=misplaced,
+            dead_letters=dict(topics.dead_letters.reasons + other_topics.dead_letters.reasons),
+            unjudged=unjudged + other_unjudged,
+            checks={
+                "live system": [*checks, *replay_checks(live, replay)],
+                "misplaced events": other_checks,
+                "processes": process_checks([live, misplaced], sorted(self._folder.glob("program-*.log"))),
+            },
+            seconds=time.monotonic() - started,
+        )
+
+    def _new_run(self, name: str, stream: EventStream) -> tuple[System, LiveRun]:
+        folder = self._folder / name
+        folder.mkdir()
+        system = System(self._bootstrap, f"{self._prefix}{name}.")
+        return system, LiveRun(system, self._programs, folder, stream, self._log_progress)
+
+    def _compare(self, system: System, run: LiveRun) -> tuple[list[Check], TopicContents, int]:
+        """The checks of a system that has ended, what its topics hold, and the number of values not judged."""
+        self._log_progress(1.0, "reading the topics")
+        names, connection = system.topics, system.connection
+        events = read_events(connection, names.events, PARTITIONS, self._folder)
+        dead_letters = read_dead_letters(connection, names.dead_letters, PARTITIONS, events)
+        topics = TopicContents(events, dead_letters, count_examples(connection, names.examples, PARTITIONS))
+        self._log_progress(1.0, "computing the outcomes by the oracle")
+        expected = expect(events, dead_letters)
+        checks = conservation_checks(run.result, run.content, topics)
+        checks += oracle_checks(run.result, dead_letters, expected)
+        return checks, topics, sum(each.unjudged for each in expected)
+
+    def _replay(self, logs: list[Path]) -> tuple[dict[str, Any], ProcessResult]:
+        """Replay the records of a topic; returns the report, and what the process took."""
+        out = self._folder / "replay"
+        flags = ("--run-dir", out, "--model", "lr", "--partitions", str(PARTITIONS))
+        program = self._programs.start_prectr("replay", *logs, *flags, settings={}, probe_first_record=False)
+        while program.poll():
+            time.sleep(_POLL)
+        if program.code:
+            raise PrectrError(f"replay ended with exit code {program.code}: {program.log.read_text()[-3000:]}")
+        report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
+        return report, ProcessResult(name=REPLAY, code=0, cpu=program.cpu.total, peak=program.peak_mb)
