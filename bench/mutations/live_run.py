@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 from kafka import TopicPartition
 
-from bench.mutations.direct_records import DirectProducer, direct_records
-from bench.mutations.event_stream import EventStream
+from bench.mutations.generator.direct_records import DirectProducer, direct_records
+from bench.mutations.generator.event_stream import EventStream
 from bench.mutations.memory_trace import MemorySample, MemoryTrace
 from bench.mutations.processes import STREAMS, TRAINER, LiveProcesses, ProcessResult
 from bench.mutations.system import PARTITIONS, System
@@ -35,13 +35,13 @@ _REMAINING: Final = 64
 class LiveResult(msgspec.Struct, kw_only=True):
     """What was sent, and what the processes said.
 
-    lines: lines of the files, counted in the files. load: sums of what the loaders reported. direct, aborted: records
-    that the producer sent, and those of its aborted transactions. seconds: from the first load until everything was
-    processed. report: of the trainer.
+    lines: lines of the files, counted in the files. loaded: events that the loaders reported as sent. direct, aborted:
+    records that the producer sent, and those of its aborted transactions. seconds: from the first load until everything
+    was processed. report: of the trainer.
     """
 
     lines: int = 0
-    load: dict[str, int] = {"events": 0, "lines": 0, "oversized": 0}
+    loaded: int = 0
     direct: int = 0
     aborted: int = 0
     codecs: list[str] = []
@@ -150,8 +150,7 @@ class LiveRun:
         while program.poll():
             self._update_progress()
         self._processes.wait("load", program)
-        loaded = json.loads(report.read_bytes())
-        self.result.load = {name: total + loaded[name] for name, total in self.result.load.items()}
+        self.result.loaded += json.loads(report.read_bytes())["events"]
         path.unlink()
 
     def _wait_until_lag(self, lag: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.mutations.event_stream import Composition, EventStream
-from bench.mutations.hypothesis_edits import edit_pool
+from bench.mutations.generator.event_stream import Composition, EventStream
+from bench.mutations.generator.hypothesis_edits import edit_pool
 from bench.mutations.live_run import LiveResult, LiveRun
 from bench.mutations.oracle import expect
 from bench.mutations.processes import ProcessResult

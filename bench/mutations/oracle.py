@@ -16,7 +16,7 @@ from prectr.stream.join.outcomes import Outcomes
 from tests.oracle.contract import MAX_LINE, read_event
 from tests.oracle.oracle import expected_outcomes
 
-MAX_DEPTH: Final = 1000
+MAX_DEPTH: Final = 500
 _PROCESSES: Final = 2
 _UNREADABLE: Final = "unreadable"
 

@@ -47,7 +47,7 @@ def conservation_checks(live: LiveResult, sent: ContentSum, topics: TopicContent
     rejected = pages.dead_letter + clicks.dead_letter + outcomes.unreadable
     dead_letters = topics.dead_letters
     return [
-        check("lines of the files: sent by the loader", live.lines, live.load["events"]),
+        check("lines of the files: sent by the loader", live.lines, live.loaded),
         check("lines and direct records: on the topic", live.lines + live.direct, len(topics.events.hashes)),
         check("their bytes (sum of hashes)", f"{sent.total:016x}", f"{topics.events.content.total:016x}"),
         check("records on the topic: outcomes", len(topics.events.hashes), outcomes.records),

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.mutations.base_events import Event, base_events
-from bench.mutations.grammar import encode, mutate, mutate_fields
-from bench.mutations.hypothesis_edits import Edit, apply_edits
+from bench.mutations.generator.base_events import Event, base_events
+from bench.mutations.generator.grammar import encode, mutate, mutate_fields
+from bench.mutations.generator.hypothesis_edits import Edit, apply_edits
 
 _UNTOUCHED: Final = 0.2
 """Of the base events: those that are sent as they are, and not counted as mutated."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
-from bench.mutations.base_events import Event
+from bench.mutations.generator.base_events import Event
 
 FieldMutation = Callable[[random.Random, Event], Event]
 Path = tuple[str | int, ...]

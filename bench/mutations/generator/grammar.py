@@ -9,9 +9,9 @@ import json
 import random
 from typing import Final, NamedTuple
 
-from bench.mutations.base_events import Event
-from bench.mutations.field_mutations import FIELD_MUTATIONS
-from bench.mutations.line_mutations import LARGE_LINE_MUTATIONS, LINE_MUTATIONS
+from bench.mutations.generator.base_events import Event
+from bench.mutations.generator.field_mutations import FIELD_MUTATIONS
+from bench.mutations.generator.line_mutations import LARGE_LINE_MUTATIONS, LINE_MUTATIONS
 
 _LARGE: Final = 1 / 1500
 """Share of the line mutations that give about a mebibyte."""

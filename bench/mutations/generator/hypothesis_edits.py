@@ -9,9 +9,9 @@ from typing import Final
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from bench.mutations.base_events import Event
-from bench.mutations.field_mutations import paths, replace_at
-from bench.mutations.grammar import encode
+from bench.mutations.generator.base_events import Event
+from bench.mutations.generator.field_mutations import paths, replace_at
+from bench.mutations.generator.grammar import encode
 
 _FIELD_NAMES: Final = ("type", "request_id", "user_id", "session_id", "item_id", "ts", "query", "items", "context")
 
