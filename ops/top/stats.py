@@ -92,8 +92,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     at: seconds since the epoch. pages, clicks: by outcome, including pending ones. dead_letters: by reason. lag: unread
     records of all tasks. lag_by_trainer: unread examples, by the models of the trainer. watermark_lag_seconds: the
-    largest of all tasks. checkpoint_age_seconds: of the newest checkpoint of any trainer. broker_unreachable_seconds: the
-    largest of all processes; 0 while Kafka answers all.
+    largest of all tasks. checkpoint_age_seconds: of the newest checkpoint of any trainer. broker_unreachable_seconds:
+    the largest of all processes; 0 while Kafka answers all.
     """
 
     at: float

@@ -1,4 +1,4 @@
-"""Polls a consumer, and tells records that no attempt can read from a fault of the connection."""
+"""Polls a consumer within a memory limit, and tells records that no attempt can read from a fault of the connection."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -13,8 +13,15 @@ _MAX_ATTEMPTS: Final = 3
 """How often in a row the same records may fail to be parsed: once may be a fault of the connection."""
 
 
+STEP_RECORDS: Final = 16
+"""Records that one call of the consumer may return, its `max_poll_records`. They are decompressed, and may be far
+larger than what was fetched: thousands of them do not fit into memory."""
+_MAX_POLL_RECORDS: Final = 8_192
+_MAX_POLL_BYTES: Final = 16 << 20
+
+
 class RecordFetcher:
-    """Polls the consumer of one topic."""
+    """Polls the consumer of one topic, in steps."""
 
     def __init__(
         self, consumer: KafkaConsumer, topic: str, watch: TopicWatch, positions: Callable[[], Mapping[int, int]]
@@ -25,9 +32,11 @@ class RecordFetcher:
         self._watch = watch
         self._positions = positions
         self._failures = 0
+        self._deferred: KafkaError | None = None
+        """What went wrong in a step after the first, to be raised when the records before it have been processed."""
 
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        """Return what has been fetched.
+        """Return what has been fetched, at most 8,192 records or the step by which they exceed 16 MiB.
 
         Raises:
             StateError: records cannot be parsed, and fetching them again does not help; or records that were read are
@@ -35,7 +44,10 @@ class RecordFetcher:
             KafkaError: another failure; the tasks must be opened again.
         """
         try:
-            found: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
+            if self._deferred is not None:
+                error, self._deferred = self._deferred, None
+                raise error
+            found = self._poll_in_steps(timeout_ms)
         except LogTruncationError as error:
             raise self._watch.lost_records_error(error) from error
         except (UnsupportedCodecError, CorruptRecordError) as error:
@@ -43,7 +55,27 @@ class RecordFetcher:
             if isinstance(error, CorruptRecordError) and self._failures < _MAX_ATTEMPTS:
                 raise
             raise self._unreadable_error(error) from error
-        self._failures = 0
+        if self._deferred is None:
+            self._failures = 0
+        return found
+
+    def _poll_in_steps(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        """Wait for the first records only."""
+        found: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
+        step, records, size = found, 0, 0
+        while step:
+            for each in step.values():
+                records += len(each)
+                size += sum(record.serialized_key_size + record.serialized_value_size for record in each)
+            if records >= _MAX_POLL_RECORDS or size >= _MAX_POLL_BYTES:
+                break
+            try:
+                step = self._consumer.poll(timeout_ms=0)
+            except KafkaError as error:
+                self._deferred = error
+                break
+            for partition, each in step.items():
+                found.setdefault(partition, []).extend(each)
         return found
 
     def _unreadable_error(self, error: KafkaError) -> StateError:

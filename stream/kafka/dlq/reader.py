@@ -20,7 +20,7 @@ from prectr.stream.kafka.dlq.records import (
 )
 
 _POLL_MS: Final = 200
-_MAX_POLL_RECORDS: Final = 200
+_MAX_POLL_RECORDS: Final = 16
 _MAX_FETCH_BYTES: Final = 16 << 20
 _MAX_PARTITION_FETCH_BYTES: Final = 4 << 20
 _STALL_TIMEOUT: Final = 90.0

@@ -29,7 +29,7 @@ from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.client_internals import seek
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
-from prectr.stream.kafka.client.record_fetcher import RecordFetcher
+from prectr.stream.kafka.client.record_fetcher import STEP_RECORDS, RecordFetcher
 from prectr.stream.kafka.client.topic_changes import TopicWatch
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.tasks.membership import Assignment, Membership
@@ -40,7 +40,6 @@ from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContex
 from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.kafka.transactions.committed_offsets import CommittedOffsets
 
-_MAX_POLL_RECORDS: Final = 8_192
 _POLL_TIMEOUT: Final = 0.1
 _LINGER: Final = 0.1
 """Seconds for which records are gathered after the first."""
@@ -133,7 +132,7 @@ class TaskManager(ABC, Generic[TaskT]):
         self._check_group()
         self._pool = ThreadPoolExecutor(max_workers=self._partitions, thread_name_prefix=source.stage)
         self._consumer: KafkaConsumer = connection.watched_consumer(
-            max_poll_records=_MAX_POLL_RECORDS,
+            max_poll_records=STEP_RECORDS,
             max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES,
             auto_offset_reset="none",
         )
