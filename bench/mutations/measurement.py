@@ -19,6 +19,7 @@ from bench.mutations.verdict import (
     Check,
     TopicContents,
     conservation_checks,
+    memory_checks,
     oracle_checks,
     process_checks,
     replay_checks,
@@ -30,6 +31,7 @@ _EVENTS_PER_EDIT: Final = 40
 _MIN_EDITS: Final = 400
 _MISPLACED: Final = 0.02
 """Of the mutated events: those that a second system has, in partitions that are not their users'."""
+_STEADY_EVENTS: Final = 500_000
 _POLL: Final = 0.2
 REPLAY: Final = "replay"
 
@@ -94,6 +96,8 @@ class Measurement:
                 "live system": [*checks, *replay_checks(live, replay)],
                 "misplaced events": other_checks,
                 "processes": process_checks([live, misplaced], sorted(self._folder.glob("program-*.log"))),
+                # A short run never leaves the start, when memory grows.
+                "memory": memory_checks(live) if events >= _STEADY_EVENTS else [],
             },
             seconds=time.monotonic() - started,
         )

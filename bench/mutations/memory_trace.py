@@ -10,8 +10,6 @@ import msgspec
 
 _INTERVAL: Final = 0.5
 _RESIDENT: Final = re.compile(r"VmRSS:\s+(\d+) kB")
-FLAT_GROWTH: Final = 1.15
-"""Memory is flat if the maximum of the last third is at most this multiple of that of the middle third."""
 
 
 class MemorySample(msgspec.Struct, frozen=True):

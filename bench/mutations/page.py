@@ -45,6 +45,8 @@ class Section(NamedTuple):
 def sections(result: Result) -> Iterator[Section]:
     """All tables."""
     for group, checks in result.checks.items():
+        if not checks:
+            continue
         rows = [
             [each.name, *map(_cell, (each.expected, each.found)), "ok" if each.holds else "FAILED"] for each in checks
         ]

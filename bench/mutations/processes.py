@@ -44,12 +44,13 @@ class LiveProcesses:
         self._running: dict[str, Program] = {}
 
     def start(self, name: str, *flags: str) -> None:
-        """Start a stream process or the trainer, or start it again."""
+        """Start a stream process or the trainer; with flags, `to the end` is added to the name that it is known by."""
         command: tuple[str | Path, ...] = ("train", "--run-dir", self.run_dir, "--model", "lr")
         if name != TRAINER:
             state = self._folder / f"state-{name[-1]}"
             command = ("stream", "--group-prefix", self._system.prefix, "--state-dir", state)
-        self._running[name] = self._start(name, *command, *self._system.flags, *flags)
+        known_as = f"{name}, to the end" if flags else name
+        self._running[known_as] = self._start(known_as, *command, *self._system.flags, *flags)
 
     def start_command(self, name: str, *command: str | Path) -> Program:
         """Start a command that ends by itself; `wait` waits for it."""

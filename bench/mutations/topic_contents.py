@@ -16,15 +16,15 @@ from prectr.stream.ordering.frames import decode_frame
 
 _MODULUS: Final = 1 << 64
 _POLL_MS: Final = 500
-_REASONS_OF_VALID_EVENTS: Final = ("conflicting_page", "future_timestamp")
+_FUTURE: Final = "future_timestamp"
+_REASONS_OF_VALID_EVENTS: Final = ("conflicting_page", _FUTURE)
 Place = tuple[int, int]
 """Partition and offset of an event."""
 
 
 def fingerprint(value: bytes) -> int:
     """64 bits of a hash of a line as the loader sends it; sums of them compare collections in any order."""
-    cut = value[: MAX_EVENT_BYTES + 1]
-    return int.from_bytes(hashlib.blake2b(cut, digest_size=8).digest(), "little")
+    return _hash(value[: MAX_EVENT_BYTES + 1])
 
 
 @dataclass
@@ -42,10 +42,10 @@ class ContentSum:
 
 @dataclass
 class EventsTopic:
-    """The events: by place, the hash of key and whole value; by partition, a file with a line for each."""
+    """The events: by place, the hashes of key and of whole value; by partition, a file with a line for each."""
 
     logs: list[Path]
-    hashes: dict[Place, int] = field(default_factory=dict)
+    hashes: dict[Place, tuple[int, int]] = field(default_factory=dict)
     content: ContentSum = field(default_factory=ContentSum)
 
     def offsets(self, partition: int) -> list[int]:
@@ -58,7 +58,7 @@ class DeadLettersTopic:
     """The dead letters.
 
     invalid: sources whose value is no valid event. strangers: number of dead letters whose source is not on the topic,
-    or has another key or value.
+    or has another value or, unless it is a future event, another key.
     """
 
     by_source: Counter[Place] = field(default_factory=Counter)
@@ -79,7 +79,7 @@ def read_events(connection: Connection, topic: str, partitions: int, folder: Pat
         files = [stack.enter_context(path.open("wb")) for path in found.logs]
         for record in _records(connection, topic, partitions):
             value = record.value or b""
-            found.hashes[record.partition, record.offset] = _identity(record.key, value)
+            found.hashes[record.partition, record.offset] = _hashes(record.key, value)
             found.content.add(value)
             # A carriage return is white space to JSON, and an error within a text, exactly where a line feed is.
             files[record.partition].write(value.replace(b"\n", b"\r") + b"\n")
@@ -97,7 +97,10 @@ def read_dead_letters(connection: Connection, topic: str, partitions: int, event
         found.reasons[reason] += 1
         if reason not in _REASONS_OF_VALID_EVENTS:
             found.invalid.add(source)
-        found.strangers += events.hashes.get(source) != _identity(record.key, record.value or b"")
+        key, value = _hashes(record.key, record.value or b"")
+        source_key, source_value = events.hashes.get(source, (None, None))
+        # A future event is rejected long after it was read; its dead letter has the event's user as its key.
+        found.strangers += value != source_value or (key != source_key and reason != _FUTURE)
     return found
 
 
@@ -109,9 +112,12 @@ def count_examples(connection: Connection, topic: str, partitions: int) -> int:
     )
 
 
-def _identity(key: bytes | None, value: bytes) -> int:
-    digest = hashlib.blake2b(value, digest_size=8, key=b"" if key is None else b"k" + hashlib.sha256(key).digest())
-    return int.from_bytes(digest.digest(), "little")
+def _hashes(key: bytes | None, value: bytes) -> tuple[int, int]:
+    return -1 if key is None else _hash(key), _hash(value)
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _records(connection: Connection, topic: str, count: int) -> Iterator[Any]:

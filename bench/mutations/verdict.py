@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from bench.mutations.live_run import LiveResult
+from bench.mutations.memory_trace import MemorySample
 from bench.mutations.oracle import Expectation
+from bench.mutations.processes import STREAMS, TRAINER
 from bench.mutations.topic_contents import ContentSum, DeadLettersTopic, EventsTopic
 from prectr.stream.join.outcomes import Outcomes
 
-DIGESTS = ("examples_sha256", "aggregates_sha256", "weights_sha256")
+MAX_GROWTH: Final = 1.25
+DIGESTS: Final = ("examples_sha256", "aggregates_sha256", "weights_sha256")
 
 
 class TopicContents(NamedTuple):
@@ -89,6 +92,30 @@ def process_checks(runs: Sequence[LiveResult], logs: Sequence[Path]) -> list[Che
     words = ("Traceback", "internal error")
     failed = [log.name for log in logs if any(word in log.read_text(errors="replace") for word in words)]
     return [check("exit codes", [0], codes), check("logs with a traceback", [], failed)]
+
+
+def memory_checks(live: LiveResult) -> list[Check]:
+    """Whether resident memory has stopped growing: the largest of the last quarter beside that of the second."""
+    checks = []
+    for name in (*STREAMS, TRAINER):
+        second, last = quarter_peak(live.memory[name], 1), quarter_peak(live.memory[name], 3)
+        grown = f"grown from {second:,.0f} to {last:,.0f} MB"
+        flat = f"at most {MAX_GROWTH - 1:.0%} more"
+        checks.append(
+            check(
+                f"memory of {name}, 2nd and last quarter of the records: {grown}",
+                flat,
+                flat if last <= MAX_GROWTH * second else "more",
+            )
+        )
+    return checks
+
+
+def quarter_peak(samples: Sequence[MemorySample], quarter: int) -> float:
+    """Largest resident memory in a quarter, from 0, of the records that were processed while it was sampled."""
+    last = max(sample.records for sample in samples)
+    within = [each.resident for each in samples if quarter <= 4 * each.records / max(1, last) <= quarter + 1]
+    return max(within, default=0.0)
 
 
 def live_outcomes(live: LiveResult) -> Outcomes:
