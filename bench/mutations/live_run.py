@@ -94,10 +94,16 @@ class LiveRun:
         self.result.memory = self._trace.samples
         return self.result
 
-    def run_misplaced(self, events: int, seed: int) -> LiveResult:
-        """Send this many mutated events, as records, to partitions that are not their users', and process them."""
+    def run_to_end(self, events: int, seed: int, *, misplaced: bool = False) -> LiveResult:
+        """Send this many mutated events first; then run processes to the end of the log.
+
+        misplaced: send all as records, to partitions that are not their users'.
+        """
         self._system.create_topics()
-        self._produce(events, random.Random(seed), misplaced=True)
+        if misplaced:
+            self._produce(events, random.Random(seed), misplaced=True)
+        else:
+            self._feed(events, random.Random(seed))
         self._run_to_end()
         return self.result
 

@@ -8,19 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
+from bench.mutations.comparison import Comparison, compare
 from bench.mutations.generator.event_stream import Composition, EventStream
 from bench.mutations.generator.hypothesis_edits import edit_pool
 from bench.mutations.live_run import LiveResult, LiveRun
-from bench.mutations.oracle import expect
 from bench.mutations.processes import ProcessResult
 from bench.mutations.system import PARTITIONS, System
-from bench.mutations.topic_contents import count_examples, read_dead_letters, read_events
 from bench.mutations.verdict import (
     Check,
-    TopicContents,
-    conservation_checks,
     memory_checks,
-    oracle_checks,
     process_checks,
     replay_checks,
 )
@@ -74,14 +70,14 @@ class Measurement:
             misplaced_events = round(events * _MISPLACED)
             system, run = self._new_run("main", stream)
             live = run.run(events - misplaced_events, seed)
-            checks, topics, unjudged = self._compare(system, run)
+            compared = self._compare(system, run)
             self._log_progress(1.0, "replaying the records")
-            replay, replayed = self._replay(topics.events.logs)
+            replay, replayed = self._replay(compared.topics.events.logs)
             live.processes.append(replayed)
             other_system, other_run = self._new_run("misplaced", stream)
             self._log_progress(1.0, "misplaced events")
-            misplaced = other_run.run_misplaced(misplaced_events, seed)
-            other_checks, other_topics, other_unjudged = self._compare(other_system, other_run)
+            misplaced = other_run.run_to_end(misplaced_events, seed, misplaced=True)
+            other = self._compare(other_system, other_run)
         finally:
             self._programs.kill_all()
         return Result(
@@ -90,11 +86,11 @@ class Measurement:
             composition=stream.composition,
             live=live,
             misplaced=misplaced,
-            dead_letters=dict(topics.dead_letters.reasons + other_topics.dead_letters.reasons),
-            unjudged=unjudged + other_unjudged,
+            dead_letters=dict(compared.topics.dead_letters.reasons + other.topics.dead_letters.reasons),
+            unjudged=compared.unjudged + other.unjudged,
             checks={
-                "live system": [*checks, *replay_checks(live, replay)],
-                "misplaced events": other_checks,
+                "live system": [*compared.checks, *replay_checks(live, replay)],
+                "misplaced events": other.checks,
                 "processes": process_checks([live, misplaced], sorted(self._folder.glob("program-*.log"))),
                 # A short run never leaves the start, when memory grows.
                 "memory": memory_checks(live) if events >= _STEADY_EVENTS else [],
@@ -108,18 +104,9 @@ class Measurement:
         system = System(self._bootstrap, f"{self._prefix}{name}.")
         return system, LiveRun(system, self._programs, folder, stream, self._log_progress)
 
-    def _compare(self, system: System, run: LiveRun) -> tuple[list[Check], TopicContents, int]:
-        """The checks of a system that has ended, what its topics hold, and the number of values not judged."""
-        self._log_progress(1.0, "reading the topics")
-        names, connection = system.topics, system.connection
-        events = read_events(connection, names.events, PARTITIONS, self._folder)
-        dead_letters = read_dead_letters(connection, names.dead_letters, PARTITIONS, events)
-        topics = TopicContents(events, dead_letters, count_examples(connection, names.examples, PARTITIONS))
-        self._log_progress(1.0, "computing the outcomes by the oracle")
-        expected = expect(events, dead_letters)
-        checks = conservation_checks(run.result, run.content, topics)
-        checks += oracle_checks(run.result, dead_letters, expected)
-        return checks, topics, sum(each.unjudged for each in expected)
+    def _compare(self, system: System, run: LiveRun) -> Comparison:
+        self._log_progress(1.0, "reading the topics, computing the outcomes by the oracle")
+        return compare(system, run, self._folder)
 
     def _replay(self, logs: list[Path]) -> tuple[dict[str, Any], ProcessResult]:
         """Replay the records of a topic; returns the report, and what the process took."""

@@ -141,7 +141,9 @@ def _nesting(rng: random.Random, line: bytes) -> bytes:
 
 
 def _binary(rng: random.Random, line: bytes) -> bytes:
-    return rng.choice((rng.randbytes(rng.randint(1, 200)), gzip.compress(line), b"\0\0\0\0\x07" + line, b"\0" + line))
+    return rng.choice(
+        (rng.randbytes(rng.randint(1, 200)), gzip.compress(line, mtime=0), b"\0\0\0\0\x07" + line, b"\0" + line)
+    )
 
 
 def _one_mebibyte(rng: random.Random, line: bytes) -> bytes:
