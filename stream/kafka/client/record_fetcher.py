@@ -13,7 +13,7 @@ _MAX_ATTEMPTS: Final = 3
 """How often in a row the same records may fail to be parsed: once may be a fault of the connection."""
 
 
-STEP_RECORDS: Final = 16
+STEP_RECORDS: Final = 32
 """Records that one call of the consumer may return, its `max_poll_records`. They are decompressed, and may be far
 larger than what was fetched: thousands of them do not fit into memory."""
 _MAX_POLL_RECORDS: Final = 8_192
