@@ -325,6 +325,9 @@ class TaskManager(ABC, Generic[TaskT]):
         for number, future in zip(added, opening, strict=True):
             if future.exception() is None:
                 self.tasks[number] = future.result()
+        if any(isinstance(future.exception(), StateError) for future in opening):
+            # Of a topic that was recreated a moment ago, commit and log do not fit together either.
+            self._watch.check_now()
         _raise_first(opening)
         self._consumer.assign([task.topic_partition for task in self.tasks.values()])
         for number in added:

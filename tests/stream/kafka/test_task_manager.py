@@ -1,5 +1,6 @@
 """The tasks of a stage: assigned, revoked, opened again after errors; each event is processed exactly once."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -375,6 +376,18 @@ def test_a_topic_that_is_recreated_while_it_is_read_is_told_before_anything_of_i
     with pytest.raises(StateError, match=f"topic {TOPICS.events} was deleted and recreated"):
         system.run(manager, until=lambda: False)
     assert system.broker.values(TOPICS.joined_pages) == before
+
+
+def test_a_topic_that_is_recreated_is_told_although_a_task_moves_before_it_is_noticed(system: FakeSystem) -> None:
+    """The task that is opened finds a log that ends before the commit, which records lost by the broker look like."""
+    load_pages(system)
+    first, second = system.manager(), system.manager(name="2")
+    system.run(first, second, until=lambda: system.processed() and bool(first.tasks) and bool(second.tasks))
+    assignment = first._assignment
+    assert assignment is not None
+    system.broker.recreate(TOPICS.events)
+    with pytest.raises(StateError, match=f"topic {TOPICS.events} was deleted and recreated"):
+        first.reconcile_assignment(dataclasses.replace(assignment, tasks=frozenset(range(PARTITIONS))))
 
 
 def test_partitions_that_are_added_while_a_topic_is_read_are_told(system: FakeSystem) -> None:
