@@ -10,6 +10,7 @@ import msgspec
 from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets
 from prectr.ops.doctor.lock_holder import lock_holder
+from prectr.ops.training.failure_marker import read_failure
 from prectr.state.errors import CheckpointError
 from prectr.stream.kafka.io.example_reader import ReaderState
 from prectr.stream.kafka.io.sink_runner import LiveCheckpoint
@@ -26,7 +27,11 @@ def check_checkpoint(run_dir: Path | None, commits: GroupOffsets | None) -> Iter
     if run_dir is None:
         return
     running = lock_holder(run_dir / ".lock")
-    if running is None:
+    failure = read_failure(run_dir)
+    if failure is not None:
+        advice = "see PrectrLossNotFinite in docs/runbook.md: a restart stops at the same batch, unless it was learned"
+        yield Finding("trainer", "error", f"training has stopped in {run_dir}: {failure}", advice)
+    elif running is None:
         advice = f"start it: prectr train --bootstrap … --run-dir {run_dir}, or prectr run"
         yield Finding("trainer", "warning", f"no trainer is running in {run_dir}", advice)
     else:

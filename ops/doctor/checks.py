@@ -12,15 +12,17 @@ from prectr.ops.doctor.clocks import check_clocks
 from prectr.ops.doctor.disk import check_disk
 from prectr.ops.doctor.findings import Finding, Severity
 from prectr.ops.doctor.flow import check_flow
-from prectr.ops.doctor.groups import check_groups, fetch_group_offsets
+from prectr.ops.doctor.groups import check_groups, check_settings, fetch_group_offsets
 from prectr.ops.doctor.limits import check_process_limits
 from prectr.ops.doctor.newest_records import fetch_newest_records
 from prectr.ops.doctor.open_transactions import check_open_transactions
+from prectr.ops.doctor.rights import check_rights
 from prectr.ops.doctor.snapshots import check_snapshots
 from prectr.ops.doctor.stores import check_stores
 from prectr.ops.doctor.topic_checks import SnapshotTarget, check_system
 from prectr.ops.doctor.versions import check_versions
 from prectr.state.errors import PrectrError
+from prectr.stream.config import PipelineConfig
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, check_topics
 
@@ -36,11 +38,12 @@ _NO_ANSWER_ADVICE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What to check; a folder that is None is skipped."""
+    """What to check; a folder that is None is skipped. config: the stages' settings as this command has them."""
 
     connection: Connection
     topics: Topics
     group_prefix: str
+    config: PipelineConfig
     state_dir: Path | None = None
     run_dir: Path | None = None
     snapshots: SnapshotTarget | None = None
@@ -92,6 +95,7 @@ def _run(deployment: Deployment, progress: _Progress) -> None:
 
 def _checks(deployment: Deployment, progress: _Progress) -> Iterator[Finding]:
     topics, snapshots, run_dir = deployment.topics, deployment.snapshots, deployment.run_dir
+    group_prefix = deployment.group_prefix
     progress.step = "libraries"
     yield from check_versions()
     progress.step = "disk"
@@ -110,25 +114,41 @@ def _checks(deployment: Deployment, progress: _Progress) -> Iterator[Finding]:
             # Reported by the findings of the topics.
             yield from check_checkpoint(run_dir, None)
             return
+        progress.step = "rights"
+        yield from _or_error("rights", check_rights(connection, topics, group_prefix))
         progress.step = "newest records"
-        newest = fetch_newest_records(connection, topics, partitions)
-        yield from check_clocks(newest, topics)
-        yield from check_flow(newest, topics)
+        yield from _or_error("newest records", _check_newest(connection, topics, partitions))
         progress.step = "transactions"
         yield from check_open_transactions(connection, topics, partitions)
         progress.step = "groups"
-        commits = fetch_group_offsets(connection, topics, deployment.group_prefix, partitions)
-        yield from check_groups(connection, deployment.group_prefix, commits)
+        commits = fetch_group_offsets(connection, topics, group_prefix, partitions)
     except PrectrError as error:
         yield Finding(progress.step, "error", str(error), "checks that need the broker were skipped")
         yield from check_checkpoint(run_dir, None)
         return
+    yield from _or_error("groups", check_groups(connection, group_prefix, commits))
+    progress.step = "settings"
+    yield from check_settings(deployment.config, commits)
     progress.step = "state"
     yield from check_stores(deployment.state_dir, commits, snapshots is not None)
     progress.step = "snapshots"
     yield from check_snapshots(snapshots, commits)
     progress.step = "checkpoint"
     yield from check_checkpoint(run_dir, commits)
+
+
+def _check_newest(connection: Connection, topics: Topics, partitions: int) -> Iterator[Finding]:
+    newest = fetch_newest_records(connection, topics, partitions)
+    yield from check_clocks(newest, topics)
+    yield from check_flow(newest, topics)
+
+
+def _or_error(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings of a check; if the broker refuses it, that is a finding too, and the other checks go on."""
+    try:
+        yield from findings
+    except PrectrError as error:
+        yield Finding(name, "error", str(error), "this check was not completed")
 
 
 def _merged_topic_findings(found: Sequence[Finding]) -> Iterator[Finding]:

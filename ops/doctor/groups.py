@@ -1,15 +1,17 @@
 """The consumer groups of the stages: members, commits and lag."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kafka import TopicPartition
 
 from prectr.ops.doctor.findings import Finding
 from prectr.state.errors import StateError
+from prectr.stream.config import PipelineConfig
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_topic
+from prectr.stream.kafka.tasks.task_context import settings_digest
 from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata, decode_commit
 
 STAGES: Final = ("join", "aggregate")
@@ -147,3 +149,21 @@ def _check_commits(group: str, partitions: list[PartitionOffsets], topic_id: str
             yield Finding(name, "ok", f"none, and {topic} is empty")
         return
     yield Finding(name, "ok", f"lag of {topic}, by partition: {lag}")
+
+
+def check_settings(config: PipelineConfig, offsets: GroupOffsets) -> Iterator[Finding]:
+    """Compare the stages' settings of this command with those of the commits. Nothing without a commit."""
+    compared = False
+    for stage, partitions in offsets.partitions.items():
+        own = settings_digest(replace(config, partitions=len(partitions)))
+        committed = {each.committed[1].settings for each in partitions if each.committed is not None} - {""}
+        if committed - {own}:
+            observed = f"the commits of {stage} were made with other settings than this command has"
+            advice = (
+                "a stream worker with the settings of this command (environment, --config) is refused: prectr settings"
+            )
+            yield Finding("settings", "warning", observed, advice)
+            return
+        compared = compared or bool(committed)
+    if compared:
+        yield Finding("settings", "ok", "those of this command are those of the commits")

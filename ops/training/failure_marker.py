@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from prectr.ops.json_file import to_json
 from prectr.state.errors import TrainingError
 from prectr.state.private_files import write_private_file
+from prectr.stream.replay.run_checkpoint import list_checkpoints
 
 FAILURE_FILE: Final = "training-failed.json"
 """File in the run folder; its field `error` names the loss and the pages."""
@@ -37,6 +40,19 @@ def failed_since(run_dir: Path, checkpoint_time: float | None) -> bool:
     except FileNotFoundError:
         return False
     return checkpoint_time is None or failed_at >= checkpoint_time
+
+
+def read_failure(run_dir: Path) -> str | None:
+    """The error at which training stopped; None if it did not, or there is a newer checkpoint."""
+    newest = list_checkpoints(run_dir / "checkpoints")[:1]
+    try:
+        if not failed_since(run_dir, newest[0].stat().st_mtime if newest else None):
+            return None
+        marker = msgspec.json.decode((run_dir / FAILURE_FILE).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        # Written, or pruned, at this moment.
+        return None
+    return marker.get("error")
 
 
 def linger_for_scrape(

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import JsonFile, SnapshotCheckOptions, SystemOptions
+from prectr.ops.cli.options import ConfigFile, JsonFile, SnapshotCheckOptions, SystemOptions
+from prectr.ops.settings.loader import load_settings
 
 
 @with_option_groups
@@ -18,6 +19,7 @@ def doctor(
     run_dir: Annotated[Path | None, typer.Option(help="Run folder of the trainer.")] = None,
     *,
     snapshots: SnapshotCheckOptions,
+    config: ConfigFile = None,
     json: JsonFile = None,
 ) -> None:
     """Check a live system and suggest fixes: one finding per line. Exit code 1 if one of them is an error.
@@ -33,6 +35,7 @@ def doctor(
         connection=system.connection(),
         topics=system.topics(),
         group_prefix=system.group_prefix,
+        config=load_settings(config).pipeline,
         state_dir=state_dir,
         run_dir=run_dir,
         snapshots=snapshots.target(),

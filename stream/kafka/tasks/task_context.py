@@ -60,13 +60,18 @@ class TaskContext:
     @property
     def settings_digest(self) -> str:
         """Digest of the settings that decide the task's output, which every process of a system must share."""
-        return hashlib.sha256(msgspec.json.encode(self.config, order="sorted")).hexdigest()[:_DIGEST_DIGITS]
+        return settings_digest(self.config)
 
     def identity(self, stage: str, source: TopicPartition) -> StoreIdentity:
         """Return the identity of the store of this partition's task."""
         # As a stored identity is read: a tuple is a list there.
         config = msgspec.json.decode(msgspec.json.encode(self.config))
         return StoreIdentity(self.cluster, source.topic, self.topic_id, stage, self.partition, config)
+
+
+def settings_digest(config: PipelineConfig) -> str:
+    """Return the digest of the stages' settings by which a commit tells them."""
+    return hashlib.sha256(msgspec.json.encode(config, order="sorted")).hexdigest()[:_DIGEST_DIGITS]
 
 
 class PunctuationContext(NamedTuple):

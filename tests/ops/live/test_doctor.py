@@ -17,20 +17,24 @@ from prectr.model.training.trainer import Trainer
 from prectr.ops.doctor import disk
 from prectr.ops.doctor.checkpoint import check_checkpoint
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
+from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets, check_settings
 from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.ops.doctor.snapshots import check_snapshots
 from prectr.ops.doctor.stores import check_stores
 from prectr.ops.doctor.topic_checks import SnapshotTarget as Kept
 from prectr.ops.doctor.versions import check_versions
+from prectr.ops.training.failure_marker import write_failure
+from prectr.state.errors import TrainingError
 from prectr.state.identity import StoreIdentity
 from prectr.state.lock import FolderLock
 from prectr.state.snapshots.storage import SnapshotStorage
 from prectr.state.snapshots.task_snapshots import TaskSnapshots
 from prectr.state.store import Store
+from prectr.stream.config import PipelineConfig
 from prectr.stream.join.state import META_KEY, JoinMeta
 from prectr.stream.kafka.io.example_reader import ReaderState
 from prectr.stream.kafka.io.sink_runner import LiveCheckpoint
+from prectr.stream.kafka.tasks.task_context import settings_digest
 from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
 from prectr.stream.ordering.watermark import initial_watermark
 from prectr.stream.replay.run_checkpoint import CheckpointWriter
@@ -255,6 +259,29 @@ def test_a_running_trainer_may_have_read_past_the_end_offset_fetched_before(
     lock = FolderLock(tmp_path)
     assert newest(tmp_path, found).severity == level
     lock.release()
+
+
+def test_a_trainer_that_stopped_at_a_loss_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_failure(tmp_path, TrainingError("the gradient of table ids is inf"))
+    first, *_ = check_checkpoint(tmp_path, None)
+    assert first.severity == "error"
+    assert "the gradient of table ids is inf" in first.observed
+
+
+@pytest.mark.parametrize(
+    ("config", "severity"),
+    [(PipelineConfig(), "ok"), (PipelineConfig(attribution_window=600_000), "warning")],
+)
+def test_settings_that_differ_from_those_of_the_commits_are_told(config: PipelineConfig, severity: str) -> None:
+    metadata = CommitMetadata(TOPIC_ID, settings=settings_digest(PipelineConfig(partitions=1)))
+    found = commits()
+    found.partitions["join"][0] = PartitionOffsets(EVENTS, 0, 100, (50, metadata))
+    (finding,) = check_settings(config, found)
+    assert finding.severity == severity
+
+
+def test_without_commits_there_are_no_settings_to_differ_from() -> None:
+    assert list(check_settings(PipelineConfig(), commits(committed=None))) == []
 
 
 def test_whether_the_trainer_runs(tmp_path: Path) -> None:

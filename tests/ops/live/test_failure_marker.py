@@ -4,12 +4,15 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from prectr.ops.metrics.train import train_metrics, train_snapshot
 from prectr.ops.training.failure_marker import (
     FAILURE_FILE,
     LINGER_SECONDS,
     failed_since,
     linger_for_scrape,
+    read_failure,
     write_failure,
 )
 from prectr.state.errors import TrainingError
@@ -34,15 +37,22 @@ def checkpoint(run_dir: Path, name: str, at: float) -> None:
 
 
 def test_a_failure_is_reported_until_the_next_checkpoint(tmp_path: Path) -> None:
-    assert shown(tmp_path) == 0
+    assert (shown(tmp_path), read_failure(tmp_path)) == (0, None)
     write_failure(tmp_path, ERROR)
+    assert read_failure(tmp_path) == str(ERROR)
     ended = (tmp_path / FAILURE_FILE).stat().st_mtime
     assert json.loads((tmp_path / FAILURE_FILE).read_bytes()) == {"error": str(ERROR)}
     assert shown(tmp_path) == 1
     checkpoint(tmp_path, "00000001", ended - 30)
     assert shown(tmp_path) == 1
     checkpoint(tmp_path, "00000002", ended + 30)
-    assert shown(tmp_path) == 0
+    assert (shown(tmp_path), read_failure(tmp_path)) == (0, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_a_marker_that_is_being_written_is_no_failure_yet(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FAILURE_FILE).write_bytes(content)
+    assert read_failure(tmp_path) is None
 
 
 def test_a_second_failure_is_reported_again(tmp_path: Path) -> None:
