@@ -17,6 +17,11 @@ from prectr.ops.local_stack.broker import (
 
 __all__ = ["INSTALL_HINT", "Broker", "kafka_home"]
 _START_SECONDS = 90
+_ACL_PROPERTIES = """\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+"""
+"""Everything is allowed until a test adds an ACL."""
 _TEST_JVM_OPTION = "-XX:TieredStopAtLevel=1"
 """Starts faster, without the optimizing compiler."""
 
@@ -31,6 +36,7 @@ class Broker:
         port, controller = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self._properties = write_properties(folder, port, controller)
+        self._properties.write_text(self._properties.read_text() + _ACL_PROPERTIES)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

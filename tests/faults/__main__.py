@@ -29,7 +29,7 @@ _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def main(
-    faults: Annotated[int, typer.Option(min=1, help="How many faults.")] = 200,
+    faults: Annotated[int, typer.Option(min=1, help="How many faults.")] = 260,
     seed: Annotated[int, typer.Option(help="Decides all that is drawn: kinds, moments, places.")] = 1,
     kinds: Annotated[str, typer.Option(help=f"Only these, with commas: {', '.join(KINDS)}.")] = "",
     only: Annotated[str, typer.Option(help="Only the scenarios of these numbers, with commas.")] = "",

@@ -31,11 +31,23 @@ class LogFeeder:
         self._send_errors: list[BaseException] = []
         self._sent_count = self._target = 0
         self._last = 0.0
+        self._paused = False
 
     @property
     def remaining(self) -> int:
         """Lines that have not been sent."""
         return len(self._records) - self._sent_count
+
+    @property
+    def sent_lines(self) -> list[bytes]:
+        """Lines that have been sent."""
+        return [line for _, line, _ in self._records[: self._sent_count]]
+
+    def pause(self) -> None:
+        """Send nothing more by itself, and wait until the broker has all that was sent."""
+        self._paused = True
+        self._producer.flush(timeout=_DRAIN_SECONDS)
+        self._raise_send_error()
 
     def burst(self, share: float) -> None:
         """Send a share of the log, of 1, at once."""
@@ -49,7 +61,7 @@ class LogFeeder:
     def tick(self) -> None:
         """Send what is due. Beyond the mark, a trickle, so that no wait for output is in vain."""
         now = time.monotonic()
-        if now - self._last < _INTERVAL:
+        if self._paused or now - self._last < _INTERVAL:
             return
         self._last = now
         self._send(max(1, math.ceil((self._target - self._sent_count) * _SEND_SHARE)))
@@ -59,8 +71,7 @@ class LogFeeder:
         self._send(self.remaining)
         self._producer.flush(timeout=_DRAIN_SECONDS)
         self.close()
-        if self._send_errors:
-            raise AssertionError(f"the broker did not take the log: {self._send_errors[0]}")
+        self._raise_send_error()
 
     def close(self) -> None:
         """Leave the broker."""
@@ -68,6 +79,10 @@ class LogFeeder:
             self._producer.close(timeout=5)
         except KafkaError as error:
             self._send_errors.append(error)
+
+    def _raise_send_error(self) -> None:
+        if self._send_errors:
+            raise AssertionError(f"the broker did not take the log: {self._send_errors[0]}")
 
     def _send(self, count: int) -> None:
         for user, line, partition in self._records[self._sent_count : self._sent_count + count]:

@@ -23,10 +23,21 @@ KINDS: Final = {
     "truncated-snapshot": "the newest snapshot is truncated, and the state folder that it is of is lost",
     "kill-in-snapshot": "kill -9 of a stream process while it stores a snapshot",
     "kill-in-restore": "kill -9 of a stream process while it restores a snapshot",
+    "broker-away-at-start": "a process is started while the broker is down, which returns",
+    "rights-taken": "an ACL denies the running system a right, and is removed again",
+    "wrong-settings": "a third stream process joins with another attribution window",
+    "non-finite-gradient": "a gradient of the trainer is infinite",
+    "slow-clients": "hundreds of slow HTTP clients on every metrics port",
+    "topic-recreated": "search-events is deleted and created again under the running system",
+    "partitions-added": "search-events gets more partitions under the running system",
+    "offsets-reset": "the group's offsets are overwritten while the stages are stopped",
+    "forged-frame": "another program writes a record to joined-pages or training-examples",
 }
 """Name and meaning of every kind of fault."""
 SNAPSHOT_KINDS: Final = frozenset({"truncated-snapshot", "kill-in-snapshot", "kill-in-restore"})
 DISK_KINDS: Final = frozenset({"disk-full"})
+LOG_ENDING_KINDS: Final = frozenset({"topic-recreated", "partitions-added", "offsets-reset", "forged-frame"})
+"""After these the system cannot go on with its log, and is started over: each has a scenario of its own."""
 
 SCENARIO_SIZES: Final = (1, 2, 4, 4, 6, 6, 8, 8)
 """Faults in a scenario, one of these: alone, and mixed with others."""
@@ -69,7 +80,7 @@ def make_plan(
     """Scenarios that hold so many faults, each kind as often as any other, give or take one.
 
     snapshots: whether the program has them; the kinds that need them are left out where not. sizes: faults of a
-    scenario are as many as one of these.
+    scenario are as many as one of these; a fault that ends the log is alone.
     """
     usable = [kind for kind in kinds if snapshots or kind not in SNAPSHOT_KINDS]
     if not usable:
@@ -79,21 +90,23 @@ def make_plan(
     while len(drawn) < faults:
         drawn += rng.sample(usable, len(usable))
     del drawn[faults:]
-    scenarios: list[Scenario] = []
-    while drawn:
+    mixed = [kind for kind in drawn if kind not in LOG_ENDING_KINDS]
+    groups = [[kind] for kind in drawn if kind in LOG_ENDING_KINDS]
+    while mixed:
         size = rng.choice(sizes)
-        chosen, drawn = drawn[:size], drawn[size:]
-        scenarios.append(
-            Scenario(
-                seed=seed,
-                number=len(scenarios) + 1,
-                world=rng.choice(list(LOG_FACTORIES)),
-                partitions=rng.choice((3, 4)),
-                snapshots=snapshots and (rng.random() < 0.5 or bool(SNAPSHOT_KINDS & set(chosen))),
-                faults=tuple(
-                    Fault(kind, number_in_scenario > 0 and rng.random() < 0.2)
-                    for number_in_scenario, kind in enumerate(chosen)
-                ),
-            )
-        )
-    return scenarios
+        groups.append(mixed[:size])
+        del mixed[:size]
+    return [_scenario(rng, seed, number, group, snapshots=snapshots) for number, group in enumerate(groups, 1)]
+
+
+def _scenario(rng: random.Random, seed: int, number: int, kinds: Sequence[str], *, snapshots: bool) -> Scenario:
+    return Scenario(
+        seed=seed,
+        number=number,
+        world=rng.choice(list(LOG_FACTORIES)),
+        partitions=rng.choice((3, 4)),
+        snapshots=snapshots and (rng.random() < 0.5 or bool(SNAPSHOT_KINDS & set(kinds))),
+        faults=tuple(
+            Fault(kind, number_in_scenario > 0 and rng.random() < 0.2) for number_in_scenario, kind in enumerate(kinds)
+        ),
+    )

@@ -12,9 +12,14 @@ from kafka.errors import KafkaError
 
 from prectr.state.errors import PrectrError
 from testkit.kafka_broker import Broker
-from tests.faults.fault_injection import DISK_FULL_STREAM, INJECTORS
+from tests.faults.injection.log_endings import LOG_ENDINGS
+from tests.faults.injection.registry import INJECTORS
+from tests.faults.injection.storage import DISK_FULL_STREAM
 from tests.faults.output_probe import RecoveryTimer
-from tests.faults.plan import DISK_KINDS, Scenario
+from tests.faults.plan import DISK_KINDS, LOG_ENDING_KINDS, Scenario
+from tests.faults.reports.expected_reports import EXPECTED_REPORTS
+from tests.faults.reports.watch import SAID_WITHIN, ReportWatch, findings_of_healthy_system
+from tests.faults.start_over import check_put_out, replay_of_sent, start_over
 from tests.faults.system import STREAMS, TRAINER, LiveSystem
 from tests.faults.verdict import find_differences
 from tests.faults.worlds import LogCache
@@ -29,12 +34,26 @@ _LAST_BURST = 0.15
 
 @dataclass
 class FaultRow:
-    """One fault of the table, with seconds from the start of the scenario and until output resumed; None: unknown."""
+    """One fault of the table; seconds are None where unknown, or there is nothing to say.
+
+    injected_at: seconds from the start of the scenario. recovered_after: until output resumed. said_after: until
+    metric, log and doctor had said what was wrong, as far as each has to.
+    """
 
     kind: str
     description: str = "not done"
     injected_at: float | None = None
     recovered_after: float | None = None
+    said_after: float | None = None
+
+
+@dataclass
+class _Pending:
+    """A fault that is done, and what is waited for."""
+
+    row: FaultRow
+    recovery: RecoveryTimer
+    watch: ReportWatch
 
 
 @dataclass
@@ -70,21 +89,29 @@ def run_scenario(
         timeout=_PROCESS_TIMEOUT,
     )
     outcome = ScenarioResult(scenario, [FaultRow(fault.kind) for fault in scenario.faults])
+    again: Live | None = None
     try:
-        _inject_faults(
-            scenario, outcome, LiveSystem(broker, live, log, scenario.rng, snapshots=scenario.snapshots), on_progress
-        )
+        system = LiveSystem(broker, live, log, scenario.rng, snapshots=scenario.snapshots)
+        if LOG_ENDING_KINDS & {fault.kind for fault in scenario.faults}:
+            _end_log(outcome, system, on_progress)
+            on_progress("starting over")
+            again = start_over(live, log)
+        else:
+            _inject_faults(scenario, outcome, system, on_progress)
         on_progress("verdict")
-        outcome.problems = find_differences(live, expected)
+        outcome.problems += find_differences(live if again is None else again, expected)
     except (AssertionError, PrectrError, KafkaError, OSError, RuntimeError) as error:
-        outcome.problems = [f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error)]
+        outcome.problems += [
+            f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error)
+        ]
     except subprocess.TimeoutExpired as error:
-        outcome.problems = [
+        outcome.problems += [
             f"hangs: {_command_text(error)} did not end in {error.timeout:.0f} s; where it was is in its log"
         ]
     finally:
-        live.kill_all()
-        live.delete_topics()
+        for each in filter(None, (live, again)):
+            each.kill_all()
+            each.delete_topics()
     outcome.seconds = time.monotonic() - started_at
     if outcome.problems:
         outcome.logs = str(folder)
@@ -93,29 +120,38 @@ def run_scenario(
     return outcome
 
 
+def _begin(outcome: ScenarioResult, system: LiveSystem) -> None:
+    """Start the processes, and wait until all is well."""
+    first_output = system.start_recovery_timer(STREAMS[0])
+    system.feed.burst(_FIRST_BURST)
+    for name in (*STREAMS, TRAINER):
+        system.start(name)
+    system.wait_for_recovery(first_output)
+    expected = [EXPECTED_REPORTS[row.kind].finding for row in outcome.rows]
+    for report in findings_of_healthy_system(system, [finding for finding in expected if finding is not None]):
+        raise AssertionError(f"the doctor finds {report.name!r} although nothing is wrong")
+
+
 def _inject_faults(
     scenario: Scenario, outcome: ScenarioResult, system: LiveSystem, on_progress: Callable[[str], None]
 ) -> None:
     try:
         if DISK_KINDS & {fault.kind for fault in scenario.faults}:
             system.add_volume(DISK_FULL_STREAM)
-        first_output = system.start_recovery_timer(STREAMS[0])
-        system.feed.burst(_FIRST_BURST)
-        for name in (*STREAMS, TRAINER):
-            system.start(name)
-        system.wait_for_recovery(first_output)
-        pending: list[tuple[FaultRow, RecoveryTimer]] = []
+        _begin(outcome, system)
+        pending: list[_Pending] = []
         for row, fault in zip(outcome.rows, scenario.faults, strict=True):
             if not fault.overlaps:
-                _await_recovery(system, pending)
+                outcome.problems += _await_recovery(system, pending)
             on_progress(fault.kind)
             system.feed.allow((1 - _FIRST_BURST - _LAST_BURST) / len(outcome.rows))
             row.injected_at = time.monotonic() - system.started_at
             row.description = "begun"
+            watch = system.start_watch(EXPECTED_REPORTS[fault.kind])
             done = INJECTORS[fault.kind](system)
             row.description = f"{done.description}{' (before output flowed again)' if fault.overlaps else ''}"
-            pending.append((row, done.recovery))
-        _await_recovery(system, pending)
+            pending.append(_Pending(row, done.recovery, watch))
+        outcome.problems += _await_recovery(system, pending)
         system.finish(on_progress)
     except subprocess.TimeoutExpired:
         _dump_stacks(system.live)
@@ -124,12 +160,48 @@ def _inject_faults(
         system.close()
 
 
-def _await_recovery(system: LiveSystem, pending: list[tuple[FaultRow, RecoveryTimer]]) -> None:
-    """Wait until output flows again after each of the faults."""
-    for row, recovery in pending:
-        system.wait_for_recovery(recovery)
-        row.recovered_after = recovery.seconds
+def _end_log(outcome: ScenarioResult, system: LiveSystem, on_progress: Callable[[str], None]) -> None:
+    """Break the log when all that was sent is processed, so that what was put out can be held against its replay."""
+    (row,) = outcome.rows
+    try:
+        _begin(outcome, system)
+        system.feed.pause()
+        system.stop_all()
+        system.run_to_end()
+        expected = replay_of_sent(system)
+        outcome.problems += check_put_out(system.live, expected)
+        on_progress(row.kind)
+        row.injected_at = time.monotonic() - system.started_at
+        watch = system.start_watch(EXPECTED_REPORTS[row.kind])
+        row.description = LOG_ENDINGS[row.kind](system)
+        outcome.problems += _close_watch(system, row, watch)
+        if row.kind != "forged-frame":
+            # A forged frame cannot be passed: what is before it was read above.
+            outcome.problems += check_put_out(system.live, expected)
+    except subprocess.TimeoutExpired:
+        _dump_stacks(system.live)
+        raise
+    finally:
+        system.close()
+
+
+def _await_recovery(system: LiveSystem, pending: list[_Pending]) -> list[str]:
+    """Wait until output flows again after each of the faults, and it has been said; what was not, in words."""
+    problems = []
+    for each in pending:
+        system.wait_for_recovery(each.recovery)
+        each.row.recovered_after = each.recovery.seconds
+        problems += _close_watch(system, each.row, each.watch)
     pending.clear()
+    return problems
+
+
+def _close_watch(system: LiveSystem, row: FaultRow, watch: ReportWatch) -> list[str]:
+    system.wait_until(lambda: not watch.missing, SAID_WITHIN)
+    row.said_after = watch.seconds
+    missing = watch.missing
+    system.stop_watch(watch)
+    return [f"{row.kind}: nothing was said of it in {SAID_WITHIN:.0f} s in {place}" for place in missing]
 
 
 def _dump_stacks(live: Live) -> None:

@@ -9,19 +9,22 @@ from typing import Final
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from testkit.command import RunningCommand
-from testkit.kafka_broker import Broker
+from testkit.kafka_broker import Broker, free_ports
 from tests.faults.feed import LogFeeder
 from tests.faults.output_probe import CheckpointRecovery, OutputProbe, RecoveryTimer
+from tests.faults.reports.expected_reports import ExpectedReport
+from tests.faults.reports.watch import ReportWatch
 from tests.faults.snapshots import FLAGS
 from tests.faults.tmpfs import TmpfsVolume
 from tests.kafka.live import SESSION_TIMEOUT, Live
 
 STREAMS: Final = ("1", "2")
+THIRD_STREAM: Final = "3"
 TRAINER: Final = "train"
 SESSION_SECONDS: Final = float(SESSION_TIMEOUT)
 _POLL_INTERVAL: Final = 0.05
 _RECOVERY_TIMEOUT: Final = 60.0
-_CONNECT_TIMEOUT: Final = "30"
+_CONNECT_TIMEOUT: Final = "60"
 """Seconds that a process keeps trying while the broker does not answer at its start."""
 
 
@@ -39,13 +42,16 @@ class LiveSystem:
         self.snapshots = live.folder / "snapshots" if snapshots else None
         self.running: dict[str, RunningCommand] = {}
         self.started_at = time.monotonic()
+        self.ports = dict(zip((*STREAMS, THIRD_STREAM, TRAINER), free_ports(4), strict=True))
+        """Of the metrics, by process."""
         self._volumes: dict[str, TmpfsVolume] = {}
+        self._watches: list[ReportWatch] = []
         live.create()
         # By default the client waits up to 30 s before it reconnects, and nothing would be loaded meanwhile.
-        connection = Connection(broker.address, {"reconnect_backoff_max_ms": 200}, connect_timeout=30)
-        topics = Topics(live.prefix)
-        self.feed = LogFeeder(connection, topics.events, log, live.partitions)
-        self.output = OutputProbe(connection, topics.examples, live.partitions)
+        self.connection = Connection(broker.address, {"reconnect_backoff_max_ms": 200}, connect_timeout=30)
+        self.topics = Topics(live.prefix)
+        self.feed = LogFeeder(self.connection, self.topics.events, log, live.partitions)
+        self.output = OutputProbe(self.connection, self.topics.examples, live.partitions)
 
     def add_volume(self, name: str) -> bool:
         """Let a stream process have its state on a small disk of its own; whether that can be done here."""
@@ -64,9 +70,43 @@ class LiveSystem:
         volume = self._volumes.get(name)
         return self.live.state_dir(name) if volume is None else volume.path / "state"
 
-    def start(self, name: str, *flags: str) -> None:
+    @property
+    def doctor_flags(self) -> list[str | Path]:
+        """The flags with which an operator asks the doctor about the system."""
+        volume = next(iter(self._volumes.values()), None)
+        state_dir = self.live.folder if volume is None else volume.path / "state"
+        system = ["--bootstrap", self.live.bootstrap, "--topic-prefix", self.live.prefix]
+        system += ["--group-prefix", self.live.prefix, "--connect-timeout", "1"]
+        return [*system, "--state-dir", state_dir, "--run-dir", self.run_dir]
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder of the trainer."""
+        return self.live.folder / "train"
+
+    def start_watch(self, expected: ExpectedReport) -> ReportWatch:
+        """Look, whenever time passes, for what the system says of a fault; it becomes `watch`."""
+        self._watches.append(ReportWatch(self, expected))
+        return self.watch
+
+    def stop_watch(self, watch: ReportWatch) -> None:
+        """Look for that no longer."""
+        self._watches.remove(watch)
+        watch.close()
+
+    @property
+    def watch(self) -> ReportWatch:
+        """The watch of the newest fault."""
+        return self._watches[-1]
+
+    def look(self) -> None:
+        """Look for what is said now, before anything else happens."""
+        for watch in self._watches:
+            watch.look()
+
+    def start(self, name: str, *flags: str, **settings: str) -> None:
         """Start a process, or start it again."""
-        common_flags = ("--connect-timeout", _CONNECT_TIMEOUT, *flags)
+        common_flags = ("--connect-timeout", _CONNECT_TIMEOUT, "--metrics-port", str(self.ports[name]), *flags)
         if name == TRAINER:
             self.running[name] = self.live.start_train(
                 "--checkpoint-interval", "1", *common_flags, crash=self._kill_file(name)
@@ -74,8 +114,17 @@ class LiveSystem:
             return
         snapshot_flags = ("--snapshots", self.snapshots, *FLAGS) if self.snapshots is not None else ()
         self.running[name] = self.live.start_stream(
-            name, *common_flags, *snapshot_flags, crash=self._kill_file(name), state_dir=self.state_dir(name)
+            name,
+            *common_flags,
+            *snapshot_flags,
+            crash=self._kill_file(name),
+            state_dir=self.state_dir(name),
+            **settings,
         )
+
+    def spoil_gradient(self) -> None:
+        """Make the next gradient of the trainer infinite."""
+        self._kill_file(TRAINER).with_suffix(".gradient").touch()
 
     def schedule_kill(self, name: str, failpoint: str, hit: int) -> None:
         """Have a process killed at its n-th passing of a point from now on."""
@@ -85,7 +134,7 @@ class LiveSystem:
         staging.rename(kill_file)
 
     def cancel_kill(self, name: str) -> bool:
-        """Take back `arm`; whether it was in time, or the process is about to be killed."""
+        """Take back `schedule_kill`; whether it was in time, or the process is about to be killed."""
         try:
             self._kill_file(name).unlink()
         except FileNotFoundError:
@@ -122,6 +171,8 @@ class LiveSystem:
                 return False
             self.feed.tick()
             self.output.poll(_POLL_INTERVAL)
+            for watch in self._watches:
+                watch.poll()
             self._check_running(may_end)
         return True
 
@@ -132,9 +183,7 @@ class LiveSystem:
     def start_recovery_timer(self, name: str) -> RecoveryTimer:
         """Begin to wait for the output that a process is needed for."""
         return (
-            CheckpointRecovery(self.live.folder / "train" / "checkpoints")
-            if name == TRAINER
-            else self.output.start_recovery_timer()
+            CheckpointRecovery(self.run_dir / "checkpoints") if name == TRAINER else self.output.start_recovery_timer()
         )
 
     def finish(self, on_progress: Callable[[str], None]) -> None:
@@ -142,20 +191,40 @@ class LiveSystem:
         self.feed.finish()
         self._check_running(())
         on_progress("stopping")
+        self.stop_all()
+        on_progress("to the end")
+        self.run_to_end("--flush")
+
+    def stop_all(self) -> None:
+        """Stop everything as an operator would."""
         for process in self.running.values():
             self.live.request_stop(process)
         for process in self.running.values():
             self.live.wait_for_end(process)
-        on_progress("to the end")
+        self.running.clear()
+
+    def run_to_end(self, *flags: str) -> None:
+        """Let all processes run to the end of what was sent."""
         for name in (*STREAMS, TRAINER):
-            self.start(name, "--until-end", "--flush")
+            self.start(name, "--until-end", *flags)
         for process in self.running.values():
             self.live.wait_for_end(process)
         self.running.clear()
 
+    def wait_for_end(self, name: str, code: int, seconds: float) -> str:
+        """Wait for a process that must end with this exit code, and no longer count it as running; its stderr."""
+        process = self.running[name]
+        if not self.wait_until(lambda: process.poll() is not None, seconds, may_end=tuple(self.running)):
+            raise AssertionError(f"{name} did not end in {seconds:.0f} s:\n{self.live.stderr_of(process)[-3000:]}")
+        stderr = self.live.wait_for_end(process, code)
+        del self.running[name]
+        return stderr
+
     def close(self) -> None:
         """Leave nothing behind but files."""
         self.live.kill_all()
+        for watch in self._watches:
+            watch.close()
         self.feed.close()
         self.output.close()
         for volume in self._volumes.values():

@@ -16,11 +16,14 @@ _METHOD = (
     "started again by the same command. At the end all are stopped, the rest of the log is loaded, and all run to the "
     "end of it (`--until-end --flush`). Equal: examples line by line (each page once), the digests of examples, "
     "aggregates and weights, and the outcomes of all events are those of the embedded replay of the same log, every "
-    "refused event is a dead letter once, nothing came out of order, and no process is left. Output again: until every "
+    "refused event is a dead letter once, nothing came out of order, and no process is left. After a fault that ends "
+    "the log, what was put out is held against the replay of what was sent, and a new system goes through the whole "
+    "log. Said: until a metric, the logs and `prectr doctor` had told of the fault, as far as an operator has "
+    "something to do (tests/faults/reports/expected_reports.py). Output again: until every "
     "partition of training-examples has had committed examples since the fault (of the trainer: until its next "
     "checkpoint); where a process is stopped or missing on purpose, that time is part of it."
 )
-_COLUMNS = ("#", "scenario", "fault", "what was done", "at", "output again after", "verdict")
+_COLUMNS = ("#", "scenario", "fault", "what was done", "at", "said after", "output again after", "verdict")
 
 
 def console_table(outcomes: Sequence[ScenarioResult]) -> Table:
@@ -43,8 +46,8 @@ def summary(outcomes: Sequence[ScenarioResult]) -> str:
 
 
 def markdown(outcomes: Sequence[ScenarioResult], command: str, seed: int, already_passed: int = 0) -> str:
-    """The table as a page. kept: scenarios that came out equal in an earlier run, and were not run again."""
-    recovery_seconds = (
+    """The table as a page. already_passed: scenarios that came out equal in an earlier run, and were not run again."""
+    earlier = (
         f" {already_passed} scenarios came out equal in an earlier run of the same plan, and were not run again."
         if already_passed
         else ""
@@ -55,24 +58,20 @@ def markdown(outcomes: Sequence[ScenarioResult], command: str, seed: int, alread
         f"`{command}`, seed {seed}, {time.strftime('%Y-%m-%d')}, {machine()}; "
         f"{versions('kafka-python', 'rocksdict', 'torch', 'prectr-streaming')}, Apache Kafka 4.",
         "",
-        f"{summary(outcomes)}, in {sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes.{recovery_seconds}",
+        f"{summary(outcomes)}, in {sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes.{earlier}",
         "",
         _METHOD,
         "",
-        "| kind | what it is | faults | equal | output again after, median | most |",
-        "|---|---|---|---|---|---|",
+        "| kind | what it is | faults | equal | said after, median | most | output again after, median | most |",
+        "|---" * 8 + "|",
     ]
     for kind, meaning in KINDS.items():
         rows = [(row, outcome) for outcome in outcomes for row in outcome.rows if row.kind == kind]
         if rows:
-            recovery_seconds = [row.recovered_after for row, _ in rows if row.recovered_after is not None]
             good = sum(not outcome.problems for _, outcome in rows)
-            middle, most = (
-                (_seconds(statistics.median(recovery_seconds)), _seconds(max(recovery_seconds)))
-                if recovery_seconds
-                else ("", "")
-            )
-            lines.append(f"| {kind} | {meaning} | {len(rows)} | {good} | {middle} | {most} |")
+            said = _median_and_most([row.said_after for row, _ in rows])
+            recovered = _median_and_most([row.recovered_after for row, _ in rows])
+            lines.append(f"| {kind} | {meaning} | {len(rows)} | {good} | {said} | {recovered} |")
     lines += ["", f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells)} |" for cells in _cells(outcomes)]
     problems = [
@@ -100,9 +99,16 @@ def _row(outcome: ScenarioResult, row: FaultRow) -> tuple[str, ...]:
         row.kind,
         row.description,
         _seconds(row.injected_at),
+        _seconds(row.said_after),
         _seconds(row.recovered_after),
         "not equal" if outcome.problems else "equal",
     )
+
+
+def _median_and_most(values: Sequence[float | None]) -> str:
+    """Two cells of the table."""
+    known = [value for value in values if value is not None]
+    return f"{_seconds(statistics.median(known))} | {_seconds(max(known))}" if known else " | "
 
 
 def _seconds(value: float | None) -> str:

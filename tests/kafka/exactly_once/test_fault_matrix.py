@@ -1,18 +1,21 @@
-"""Twenty faults of all kinds against the whole live system; `make faults` does ten times as many."""
+"""A fault of every kind against the whole live system; `make faults` does twelve times as many."""
 
 from pathlib import Path
 
 import pytest
 
 from testkit.kafka_broker import Broker
-from tests.faults.plan import KINDS, SNAPSHOT_KINDS, Scenario, make_plan
+from tests.faults.injection.log_endings import LOG_ENDINGS
+from tests.faults.injection.registry import INJECTORS
+from tests.faults.plan import KINDS, LOG_ENDING_KINDS, SNAPSHOT_KINDS, Scenario, make_plan
+from tests.faults.reports.expected_reports import EXPECTED_REPORTS, ExpectedReport
 from tests.faults.scenario import run_scenario
 from tests.faults.snapshots import AVAILABLE
 from tests.faults.worlds import LogCache
 
 SEED = 7
-FAULTS = 20
-SCENARIOS = make_plan(SEED, FAULTS, list(KINDS), snapshots=AVAILABLE, sizes=(4,))
+FAULTS = len(KINDS)
+SCENARIOS = make_plan(SEED, FAULTS, list(KINDS), snapshots=AVAILABLE, sizes=(6,))
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,16 @@ def test_all_kinds_are_among_the_faults() -> None:
     kinds = [fault.kind for scenario in SCENARIOS for fault in scenario.faults]
     assert len(kinds) == FAULTS
     assert set(kinds) == set(KINDS) - (set() if AVAILABLE else SNAPSHOT_KINDS)
+
+
+def test_every_kind_has_reports_and_a_way_to_happen() -> None:
+    assert set(EXPECTED_REPORTS) == set(KINDS) == INJECTORS.keys() | LOG_ENDINGS.keys()
+    assert LOG_ENDINGS.keys() == LOG_ENDING_KINDS
+
+
+def test_a_fault_that_does_not_heal_must_be_reported_everywhere() -> None:
+    with pytest.raises(ValueError, match="does not heal by itself"):
+        ExpectedReport(None, "words", None)
 
 
 @pytest.mark.several

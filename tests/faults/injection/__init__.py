@@ -1,0 +1,1 @@
+"""The faults: what each does to the system, and how the operator puts it right."""
