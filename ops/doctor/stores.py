@@ -12,7 +12,7 @@ from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.lock_holder import lock_holder
 from prectr.state.errors import StateError, SystemLimitError
-from prectr.state.identity import IDENTITY_KEY, decode_identity
+from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity
 from prectr.state.read_only_view import read_live_store
 from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
 from prectr.stream.aggregate.operator import AggregateMeta
@@ -73,13 +73,26 @@ def _check_store(folder: Path, offsets: GroupOffsets, snapshots: bool) -> Findin
         offset = _stored_offset(stage, meta)
     except msgspec.MsgspecError:
         return Finding(name, "error", "written by another version of prectr", rebuild)
-    advice = "use the --state-dir of this system, or the --topic-prefix and --group-prefix of this state"
-    if number >= len(offsets.partitions[stage]):
-        return Finding(name, "error", f"the topic has {len(offsets.partitions[stage])} partitions", advice)
-    if (stored_identity.cluster, stored_identity.topic_id) != (offsets.cluster, offsets.topic_ids[stage]):
-        observed = f"belongs to {stored_identity.topic} in cluster {stored_identity.cluster}, not to this system"
-        return Finding(name, "error", observed, advice)
+    other = _belongs_elsewhere(name, stored_identity, number, offsets)
+    if other is not None:
+        return other
     return _check_offset(name, offset, offsets.partitions[stage][number], rebuild)
+
+
+def _belongs_elsewhere(name: str, stored: StoreIdentity, number: int, offsets: GroupOffsets) -> Finding | None:
+    """The finding about a state of another system, or of a topic that is gone; None if it is of this system."""
+    advice = "use the --state-dir of this system, or the --topic-prefix and --group-prefix of this state"
+    partitions = offsets.partitions[stored.stage]
+    if number >= len(partitions):
+        return Finding(name, "error", f"the topic has {len(partitions)} partitions", advice)
+    if (stored.cluster, stored.topic_id) == (offsets.cluster, offsets.topic_ids[stored.stage]):
+        return None
+    topic = partitions[number].topic_partition.topic
+    if (stored.cluster, stored.topic) == (offsets.cluster, topic):
+        advice = "start over with other prefixes and folders, and load the log again"
+        return Finding(name, "error", f"belongs to an earlier {topic}, which was deleted and recreated", advice)
+    observed = f"belongs to {stored.topic} in cluster {stored.cluster}, not to this system"
+    return Finding(name, "error", observed, advice)
 
 
 def _stored_offset(stage: str, meta: bytes | None) -> int:

@@ -95,7 +95,7 @@ def test_a_state_at_or_before_the_commit_is_fine_and_untouched(tmp_path: Path, p
     ("position", "topic_id", "found", "seen", "advice"),
     [
         (60, TOPIC_ID, commits(), "ahead of the commit at 50", "--group-prefix"),
-        (20, "older", commits(), "not to this system", "--state-dir"),
+        (20, "older", commits(), "an earlier search-events, which was deleted and recreated", "start over"),
         (20, TOPIC_ID, commits(committed=None), "has committed nothing", "start over"),
         (20, TOPIC_ID, commits(first=30), "the log starts at 30", "restore a newer state"),
     ],
@@ -108,6 +108,14 @@ def test_a_state_that_cannot_be_used(
     assert finding.severity == "error"
     assert seen in finding.observed
     assert advice in finding.advice
+
+
+def test_a_state_of_another_cluster_is_of_another_system(tmp_path: Path) -> None:
+    store(tmp_path, 20, StoreIdentity("cluster-2", "search-events", TOPIC_ID, "join", 0, {}))
+    finding = state(tmp_path, commits())
+    assert finding.severity == "error"
+    assert "cluster-2, not to this system" in finding.observed
+    assert "--state-dir" in finding.advice
 
 
 def test_a_state_that_began_with_the_log_is_not_lost_to_retention(tmp_path: Path) -> None:
