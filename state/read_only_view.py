@@ -51,7 +51,7 @@ def _read_through_links(folder: Path, keys: Sequence[bytes], scratch: Path) -> l
     view.mkdir()
     for file in folder.iterdir():
         if file.name != _ROCKSDICT:
-            (view / file.name).symlink_to(file.resolve())
+            (view / file.name).symlink_to(file.absolute())
     try:
         store = Store(view, StoreOptions(read_only=True))
         try:

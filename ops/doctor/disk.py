@@ -35,7 +35,8 @@ def local_path(url: str) -> Path | None:
 
 def check_folder(name: str, folder: Path) -> Finding:
     """Check a folder, which need not exist yet. name: what it is called."""
-    existing = folder.resolve()
+    # Not resolved if it exists: a path through /proc/PID/root, of another mount namespace, would lead elsewhere.
+    existing = folder if folder.exists() else folder.resolve()
     while not existing.exists():
         existing = existing.parent
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -73,19 +73,21 @@ def _check_store(folder: Path, offsets: GroupOffsets, snapshots: bool) -> Findin
         offset = _stored_offset(stage, meta)
     except msgspec.MsgspecError:
         return Finding(name, "error", "written by another version of prectr", rebuild)
-    other = _belongs_elsewhere(name, stored_identity, number, offsets)
+    other = _belongs_elsewhere(name, stored_identity, stage, number, offsets)
     if other is not None:
         return other
     return _check_offset(name, offset, offsets.partitions[stage][number], rebuild)
 
 
-def _belongs_elsewhere(name: str, stored: StoreIdentity, number: int, offsets: GroupOffsets) -> Finding | None:
+def _belongs_elsewhere(
+    name: str, stored: StoreIdentity, stage: str, number: int, offsets: GroupOffsets
+) -> Finding | None:
     """The finding about a state of another system, or of a topic that is gone; None if it is of this system."""
     advice = "use the --state-dir of this system, or the --topic-prefix and --group-prefix of this state"
-    partitions = offsets.partitions[stored.stage]
+    partitions = offsets.partitions[stage]
     if number >= len(partitions):
         return Finding(name, "error", f"the topic has {len(partitions)} partitions", advice)
-    if (stored.cluster, stored.topic_id) == (offsets.cluster, offsets.topic_ids[stored.stage]):
+    if (stored.cluster, stored.topic_id) == (offsets.cluster, offsets.topic_ids[stage]):
         return None
     topic = partitions[number].topic_partition.topic
     if (stored.cluster, stored.topic) == (offsets.cluster, topic):

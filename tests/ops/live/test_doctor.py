@@ -39,6 +39,7 @@ from prectr.stream.kafka.transactions.committed_offsets import CommitMetadata
 from prectr.stream.ordering.watermark import initial_watermark
 from prectr.stream.replay.run_checkpoint import CheckpointWriter
 from prectr.stream.sinks.run_digest import RunDigest
+from tests.faults.tmpfs import TmpfsVolume
 from tests.kit.models.examples import small_config
 
 TOPIC_ID = "topic-1"
@@ -314,6 +315,22 @@ def test_room_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: i
     found = list(disk.check_disk(tmp_path / "not" / "yet", tmp_path, f"file://{tmp_path}/snapshots"))
     assert [finding.severity for finding in found] == [level] * 3
     assert not (tmp_path / "not").exists()
+
+
+def test_a_folder_of_another_mount_namespace_is_checked_there(tmp_path: Path) -> None:
+    """As of a container, by a path through /proc/PID/root."""
+    try:
+        volume = TmpfsVolume(tmp_path / "volume")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    try:
+        store(volume.path / "state", 20)
+        (finding,) = disk.check_disk(volume.path / "state", None, None)
+        assert finding.severity == "error"
+        assert ": 0.1 GiB free" in finding.observed
+        assert state(volume.path / "state", commits()).severity == "ok"
+    finally:
+        volume.close()
 
 
 def test_remote_snapshot_storage_is_not_checked() -> None:
