@@ -5,7 +5,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -183,11 +182,6 @@ class TaskManager(ABC, Generic[TaskT]):
         except (KafkaError, BrokerUnavailableError) as error:
             self.recreate_tasks(error)
             return False
-        except StateError:
-            # With a topic the broker also deletes its offsets: that the topic was recreated explains more.
-            with suppress(BrokerUnavailableError):
-                self._watch.check_now()
-            raise
         return bool(polled)
 
     def commit_ends(self, end: EndOfInput) -> None:
@@ -326,7 +320,8 @@ class TaskManager(ABC, Generic[TaskT]):
             if future.exception() is None:
                 self.tasks[number] = future.result()
         if any(isinstance(future.exception(), StateError) for future in opening):
-            # Of a topic that was recreated a moment ago, commit and log do not fit together either.
+            # Of a topic that was recreated a moment ago, commit and log do not fit together either: with a topic the
+            # broker deletes its offsets.
             self._watch.check_now()
         _raise_first(opening)
         self._consumer.assign([task.topic_partition for task in self.tasks.values()])
