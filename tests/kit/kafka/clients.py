@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import TransactionDescription, TransactionState
@@ -33,6 +33,16 @@ class FakeConnection(Connection):
     def _connect(self, client: Any, settings: Mapping[str, Any]) -> Any:
         kinds = {KafkaConsumer: FakeConsumer, KafkaProducer: FakeProducer, KafkaAdminClient: FakeAdmin}
         return kinds[client](self.broker, settings)
+
+
+class _FakePosition(NamedTuple):
+    """The state of an assigned partition."""
+
+    consumer: "FakeConsumer"
+    partition: TopicPartition
+
+    def seek(self, position: OffsetAndMetadata) -> None:
+        self.consumer.seek(self.partition, position.offset)
 
 
 class FakeConsumer:
@@ -70,6 +80,14 @@ class FakeConsumer:
         if self._member is None:
             self._require(partition)
             self._positions[partition] = offset
+
+    @property
+    def _subscription(self) -> "FakeConsumer":
+        return self
+
+    @property
+    def assignment(self) -> "Mapping[TopicPartition, _FakePosition]":
+        return {partition: _FakePosition(self, partition) for partition in self._positions}
 
     def position(self, partition: TopicPartition) -> int:
         self._require(partition)

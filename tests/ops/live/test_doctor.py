@@ -97,7 +97,7 @@ def test_a_state_at_or_before_the_commit_is_fine_and_untouched(tmp_path: Path, p
     [
         (60, TOPIC_ID, commits(), "ahead of the commit at 50", "--group-prefix"),
         (20, "older", commits(), "an earlier search-events, which was deleted and recreated", "start over"),
-        (20, TOPIC_ID, commits(committed=None), "has committed nothing", "start over"),
+        (20, TOPIC_ID, commits(committed=None), "has committed nothing", "prectr state restore-offsets"),
         (20, TOPIC_ID, commits(first=30), "the log starts at 30", "restore a newer state"),
     ],
 )
