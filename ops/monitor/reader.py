@@ -30,6 +30,7 @@ from prectr.ops.monitor.quality_table import ModelQuality, QualityTable, StoredR
 from prectr.ops.monitor.restored_table import restore_table
 from prectr.ops.monitor.stall import LagProbe, StallDetector
 from prectr.state.errors import PrectrError
+from prectr.state.system_limits import limit_advice
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, describe_system, describe_topic
 from prectr.stream.kafka.io.quality_producer import PARTITION
@@ -125,7 +126,8 @@ def run_monitor(
                 # The changelog was deleted, and another monitor has written to a new one since.
                 _log.warning("the tables, now in %s, are restored from their changelog", set_aside(settings.tables))
             delay = _RESTART_DELAY if time.monotonic() - started > _RESET_AFTER else min(2 * delay, _MAX_RESTART_DELAY)
-            _log.warning("reading failed (%s); restarting in %g s", error, delay)
+            limit = limit_advice(error)
+            _log.warning("reading failed (%s)%s; restarting in %g s", error, f": {limit}" if limit else "", delay)
             if last:
                 on_update(msgspec.structs.replace(last[0], status=f"restarting: {error}"))
             deadline = time.monotonic() + delay
