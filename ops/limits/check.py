@@ -1,6 +1,7 @@
 """Compares what a process needs with its limits, at its start: what prevents it is an error, what may, a warning."""
 
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from prectr.ops.limits.process_limits import ProcessLimits, own_limits, raise_op
 from prectr.state.errors import SystemLimitError
 
 _RAISE_FILES: Final = "raise it, by ulimit -n {} or LimitNOFILE={} of a unit"
+_TEMPORARY_BYTES: Final = 16 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -59,12 +61,21 @@ def limit_findings(needs: Needs, limits: ProcessLimits) -> Iterator[Finding]:
             f"{limits.file_size:,} bytes; a process whose log, state or checkpoint reaches it ends, without loss",
             "lift it, by ulimit -f unlimited or LimitFSIZE=infinity of a unit",
         )
-    try:
-        # Writes a file, and raises where none of the usual folders takes it.
-        tempfile.gettempdir()
-    except FileNotFoundError as error:
-        yield Finding("temporary files", "error", str(error.strerror), "make /tmp writable, or set TMPDIR to a folder")
+    yield from _temporary_files()
     for name, folder in needs.folders.items():
         found = check_folder(name, folder)
         if found.severity == "error":
             yield Finding(name, "warning", found.observed, found.advice)
+
+
+def _temporary_files() -> Iterator[Finding]:
+    name, advice = "temporary files", "make room in it, or set TMPDIR to another folder"
+    try:
+        # Writes a file, and raises where none of the usual folders takes it.
+        folder = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        yield Finding(name, "error", str(error.strerror), "make /tmp writable, or set TMPDIR to a folder")
+        return
+    free = shutil.disk_usage(folder).free
+    if free < _TEMPORARY_BYTES:
+        yield Finding(name, "warning", f"{folder} has {free / (1 << 20):,.1f} MiB left", advice)

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,6 +96,13 @@ def test_no_folder_for_temporary_files_is_an_error(log: Path, monkeypatch: pytes
     assert "No usable temporary directory" in finding.observed
 
 
+def test_a_full_folder_for_temporary_files_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
+    for free, severities in ((1 << 20, ["warning"]), (1 << 30, [])):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert [finding.severity for finding in limit_findings(process_needs({}), PLENTY)] == severities
+
+
 @pytest.mark.parametrize(
     ("limits", "severity", "observed"),
     [
@@ -122,12 +130,15 @@ def test_more_tasks_need_more_open_files() -> None:
 
 def test_a_full_disk_is_a_warning_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
-        f_bavail, f_frsize, f_favail, f_files = 1, 4096, 1 << 20, 1 << 21
+        f_bavail, f_frsize, f_favail, f_files, f_blocks, f_bfree = 1, 4096, 1 << 20, 1 << 21, 1 << 20, 1
 
     monkeypatch.setattr("prectr.ops.doctor.disk.os.statvfs", lambda path: Full)
-    (finding,) = limit_findings(process_needs({"run folder": tmp_path}), PLENTY)
-    assert (finding.name, finding.severity) == ("run folder", "warning")
-    assert "0.0 GiB free" in finding.observed
+    found = {finding.name: finding for finding in limit_findings(process_needs({"run folder": tmp_path}), PLENTY)}
+    assert {name: finding.severity for name, finding in found.items()} == {
+        "temporary files": "warning",
+        "run folder": "warning",
+    }
+    assert "0.0 GiB free" in found["run folder"].observed
 
 
 def test_the_limits_of_another_process_are_those_of_the_kernel() -> None:
