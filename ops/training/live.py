@@ -63,12 +63,13 @@ def run_training(
         PrectrError: the broker, the topics or the run folder do not allow it.
     """
     settings = training.settings
-    check_limits(process_needs({"run folder": training.run_dir}))
     with ExitStack() as stack:
         group = init_process_group(settings.trainer.device)
         if group is not None:
             stack.enter_context(group)
         is_leader = group is None or group.rank == 0
+        # The others have no run folder: they are sent what they resume from.
+        check_limits(process_needs({"run folder": training.run_dir} if is_leader else {}))
         metrics = stack.enter_context(exporter if is_leader else nullcontext())
         trainers = make_trainers(settings.trainer, training.models, group)
         identity = run_identity(settings, training.models)
