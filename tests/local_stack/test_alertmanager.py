@@ -61,6 +61,13 @@ class Alertmanager:
     def inhibited(self, cluster: str) -> set[str]:
         return {each["labels"]["alertname"] for each in self.alerts(cluster) if each["status"]["inhibitedBy"]}
 
+    def wait_for_inhibited(self, cluster: str, expected: set[str]) -> None:
+        """Until these are silenced: the cause may be known a moment after its effects."""
+        deadline = time.monotonic() + 60
+        while self.inhibited(cluster) != expected:
+            assert time.monotonic() < deadline, (self.inhibited(cluster), expected)
+            time.sleep(0.1)
+
 
 @pytest.fixture(scope="module")
 def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmanager]:
@@ -111,7 +118,7 @@ def test_each_cause_silences_its_effects_of_the_same_system_alone(
     for source in sources:
         effects = targets - {source}
         alertmanager.send({source, *effects}, cluster=f"{source}-is-the-cause")
-        assert alertmanager.inhibited(f"{source}-is-the-cause") == effects
+        alertmanager.wait_for_inhibited(f"{source}-is-the-cause", effects)
         # Of another system, and one that is no cause of these.
         others = {name for name in effects if not any(name in causes for causes, _ in RULES)}
         alertmanager.send({"PrectrAucDropped", *others}, cluster=f"without-{source}")
