@@ -15,7 +15,7 @@ from prectr.state.errors import UsageError
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from prectr.ops.doctor.topic_checks import SnapshotTarget
+    from prectr.ops.doctor.broker.topic_checks import SnapshotTarget
     from prectr.ops.metrics.exporter import Exporter
     from prectr.stream.kafka.client.client import Connection
     from prectr.stream.kafka.client.topics import Topics
@@ -175,7 +175,7 @@ class SnapshotCheckOptions:
 
     def target(self) -> "SnapshotTarget | None":
         """What the checks know of the snapshots; None without --snapshots."""
-        from prectr.ops.doctor.topic_checks import SnapshotTarget  # noqa: PLC0415 (--help needs no Kafka client)
+        from prectr.ops.doctor.broker.topic_checks import SnapshotTarget  # noqa: PLC0415 (--help needs no Kafka client)
 
         return None if self.snapshots is None else SnapshotTarget(self.snapshots, self.snapshot_interval)
 

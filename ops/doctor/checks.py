@@ -7,20 +7,20 @@ from pathlib import Path
 from threading import Thread
 from typing import Final, cast
 
-from prectr.ops.doctor.checkpoint import check_checkpoint
-from prectr.ops.doctor.clocks import check_clocks
-from prectr.ops.doctor.disk import check_disk
+from prectr.ops.doctor.broker.clocks import check_clocks
+from prectr.ops.doctor.broker.flow import check_flow
+from prectr.ops.doctor.broker.groups import check_groups, check_settings, fetch_group_offsets
+from prectr.ops.doctor.broker.newest_records import fetch_newest_records
+from prectr.ops.doctor.broker.open_transactions import check_open_transactions
+from prectr.ops.doctor.broker.rights import check_rights
+from prectr.ops.doctor.broker.topic_checks import SnapshotTarget, check_system
 from prectr.ops.doctor.findings import Finding, Severity
-from prectr.ops.doctor.flow import check_flow
-from prectr.ops.doctor.groups import check_groups, check_settings, fetch_group_offsets
-from prectr.ops.doctor.limits import check_process_limits
-from prectr.ops.doctor.newest_records import fetch_newest_records
-from prectr.ops.doctor.open_transactions import check_open_transactions
-from prectr.ops.doctor.rights import check_rights
-from prectr.ops.doctor.snapshots import check_snapshots
-from prectr.ops.doctor.stores import check_stores
-from prectr.ops.doctor.topic_checks import SnapshotTarget, check_system
-from prectr.ops.doctor.versions import check_versions
+from prectr.ops.doctor.host.checkpoint import check_checkpoint
+from prectr.ops.doctor.host.disk import check_disk
+from prectr.ops.doctor.host.limits import check_process_limits
+from prectr.ops.doctor.host.snapshots import check_snapshots
+from prectr.ops.doctor.host.stores import check_stores
+from prectr.ops.doctor.host.versions import check_versions
 from prectr.state.errors import PrectrError
 from prectr.stream.config import PipelineConfig
 from prectr.stream.kafka.client.client import Connection

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final
 
-from prectr.ops.doctor.disk import check_folder
 from prectr.ops.doctor.findings import Finding
+from prectr.ops.doctor.host.disk import check_folder
 from prectr.ops.limits.needs import Needs
 from prectr.ops.limits.process_limits import ProcessLimits, own_limits, raise_open_files
 from prectr.state.errors import SystemLimitError

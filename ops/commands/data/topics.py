@@ -70,8 +70,8 @@ def check(kafka: KafkaOptions, snapshots: SnapshotCheckOptions, json: JsonFile =
 
     Example: prectr topics check --bootstrap localhost:9092 --snapshots /mnt/snapshots
     """
+    from prectr.ops.doctor.broker.topic_checks import check_system  # noqa: PLC0415
     from prectr.ops.doctor.findings import print_findings  # noqa: PLC0415
-    from prectr.ops.doctor.topic_checks import check_system  # noqa: PLC0415
 
     findings = check_system(kafka.connection(), kafka.topics(), snapshots.target())
     print_findings(findings, f"Topics and settings of {kafka.bootstrap}", json)

@@ -39,7 +39,7 @@ def stream(
 
     Example: prectr stream --bootstrap localhost:9092 --state-dir state-1
     """
-    from prectr.ops.doctor.disk import local_path  # noqa: PLC0415
+    from prectr.ops.doctor.host.disk import local_path  # noqa: PLC0415
     from prectr.ops.limits.check import check_limits  # noqa: PLC0415
     from prectr.ops.limits.needs import stream_needs  # noqa: PLC0415
     from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from prectr.ops.doctor.limits import check_process_limits
+from prectr.ops.doctor.host.limits import check_process_limits
 from prectr.ops.limits.check import limit_findings
 from prectr.ops.limits.needs import Needs, process_needs, replay_needs, stream_needs
 from prectr.ops.limits.process_limits import ProcessLimits, limits_of, own_limits
@@ -132,7 +132,7 @@ def test_a_full_disk_is_a_warning_at_the_start(tmp_path: Path, monkeypatch: pyte
     class Full:
         f_bavail, f_frsize, f_favail, f_files, f_blocks, f_bfree = 1, 4096, 1 << 20, 1 << 21, 1 << 20, 1
 
-    monkeypatch.setattr("prectr.ops.doctor.disk.os.statvfs", lambda path: Full)
+    monkeypatch.setattr("prectr.ops.doctor.host.disk.os.statvfs", lambda path: Full)
     found = {finding.name: finding for finding in limit_findings(process_needs({"run folder": tmp_path}), PLENTY)}
     assert {name: finding.severity for name, finding in found.items()} == {
         "temporary files": "warning",
@@ -152,7 +152,7 @@ def test_doctor_names_a_running_process_that_is_near_its_limit(tmp_path: Path, m
     lock = FolderLock(tmp_path)
     (finding,) = check_process_limits(None, tmp_path)
     assert (finding.name, finding.severity) == (f"limits of process {os.getpid()}", "ok")
-    monkeypatch.setattr("prectr.ops.doctor.limits.open_file_count", lambda pid: own_limits().open_files)
+    monkeypatch.setattr("prectr.ops.doctor.host.limits.open_file_count", lambda pid: own_limits().open_files)
     (finding,) = check_process_limits(None, tmp_path)
     assert finding.severity == "warning"
     assert "LimitNOFILE=" in finding.advice

@@ -14,15 +14,15 @@ from kafka import TopicPartition
 
 from prectr.model.training import checkpoint
 from prectr.model.training.trainer import Trainer
-from prectr.ops.doctor import disk
-from prectr.ops.doctor.checkpoint import check_checkpoint
+from prectr.ops.doctor.broker.groups import GroupOffsets, PartitionOffsets, check_settings
+from prectr.ops.doctor.broker.topic_checks import SnapshotTarget as Kept
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets, check_settings
-from prectr.ops.doctor.lock_holder import lock_holder
-from prectr.ops.doctor.snapshots import check_snapshots
-from prectr.ops.doctor.stores import check_stores
-from prectr.ops.doctor.topic_checks import SnapshotTarget as Kept
-from prectr.ops.doctor.versions import check_versions
+from prectr.ops.doctor.host import disk
+from prectr.ops.doctor.host.checkpoint import check_checkpoint
+from prectr.ops.doctor.host.lock_holder import lock_holder
+from prectr.ops.doctor.host.snapshots import check_snapshots
+from prectr.ops.doctor.host.stores import check_stores
+from prectr.ops.doctor.host.versions import check_versions
 from prectr.ops.training.failure_marker import write_failure
 from prectr.state.errors import TrainingError
 from prectr.state.identity import StoreIdentity
@@ -340,7 +340,7 @@ def test_remote_snapshot_storage_is_not_checked() -> None:
 def test_an_old_client_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [finding.severity for finding in check_versions()] == ["ok"]
     monkeypatch.setattr(
-        "prectr.ops.doctor.versions._version", lambda name: "2.3.1" if name == "kafka-python" else "9.9"
+        "prectr.ops.doctor.host.versions._version", lambda name: "2.3.1" if name == "kafka-python" else "9.9"
     )
     (finding,) = check_versions()
     assert finding.severity == "error"

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from kafka import TopicPartition
 
+from prectr.ops.doctor.broker.flow import check_flow
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.flow import check_flow
 from prectr.stream.join.event_clock import MAX_WATERMARK
 from prectr.stream.join.outcomes import ClickOutcomes, Outcomes, PageOutcomes
 from prectr.stream.kafka.client.topics import Topics

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 
-from prectr.ops.doctor.open_transactions import check_open_transactions
+from prectr.ops.doctor.broker.open_transactions import check_open_transactions
 from prectr.state.errors import PrectrError
 from prectr.stream.kafka.client.topics import Topics
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from prectr.ops.doctor.rights import check_rights
+from prectr.ops.doctor.broker.rights import check_rights
 from prectr.stream.kafka.client.topics import Topics
 
 ALL = ["READ", "WRITE", "CREATE", "DESCRIBE"]

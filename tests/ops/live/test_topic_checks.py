@@ -2,7 +2,7 @@
 
 import pytest
 
-from prectr.ops.doctor.topic_checks import SnapshotTarget, evaluate
+from prectr.ops.doctor.broker.topic_checks import SnapshotTarget, evaluate
 from prectr.stream.kafka.client.topics import SystemHealth, TopicHealth, Topics
 
 NAMES = Topics("p.")

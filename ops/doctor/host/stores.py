@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from prectr.ops.doctor.broker.groups import GroupOffsets, PartitionOffsets
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
-from prectr.ops.doctor.lock_holder import lock_holder
+from prectr.ops.doctor.host.lock_holder import lock_holder
 from prectr.state.errors import StateError, SystemLimitError
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity
 from prectr.state.read_only_view import read_live_store

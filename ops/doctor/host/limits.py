@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.lock_holder import lock_holder
+from prectr.ops.doctor.host.lock_holder import lock_holder
 from prectr.ops.limits.process_limits import ProcessLimits, limits_of, open_file_count, own_limits
 
 _MOST_USED: Final = 0.8

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from prectr.ops.doctor.broker.groups import GroupOffsets
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import GroupOffsets
-from prectr.ops.doctor.lock_holder import lock_holder
+from prectr.ops.doctor.host.lock_holder import lock_holder
 from prectr.ops.training.failure_marker import read_failure
 from prectr.state.errors import CheckpointError
 from prectr.stream.kafka.io.example_reader import ReaderState

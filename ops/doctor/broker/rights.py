@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from prectr.ops.doctor.broker.groups import STAGES
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import STAGES
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 

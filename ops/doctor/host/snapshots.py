@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from prectr.ops.doctor.broker.groups import GroupOffsets, PartitionOffsets
+from prectr.ops.doctor.broker.topic_checks import SnapshotTarget
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.groups import GroupOffsets, PartitionOffsets
-from prectr.ops.doctor.topic_checks import SnapshotTarget
 from prectr.state.errors import PrectrError
 from prectr.state.snapshots.manifest import SnapshotManifest, decode_manifest, is_manifest_name
 from prectr.state.snapshots.storage import SnapshotStorage

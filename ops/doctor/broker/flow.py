@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from prectr.ops.doctor.broker.newest_records import NewestRecords
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.newest_records import NewestRecords
 from prectr.ops.report.numbers import duration
 from prectr.state.errors import StateError
 from prectr.stream.events.contract import InvalidEvent

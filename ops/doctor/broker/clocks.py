@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+from prectr.ops.doctor.broker.newest_records import NewestRecords
 from prectr.ops.doctor.findings import Finding
-from prectr.ops.doctor.newest_records import NewestRecords
 from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.kafka.client.topics import Topics

@@ -1,0 +1,1 @@
+"""Checks of what lies on this machine: libraries, disks, limits, state folders, snapshots and checkpoints."""
