@@ -58,6 +58,11 @@ class Broker:
         """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """The process; None while there is none."""
+        return None if self._process is None else self._process.pid
+
     def kill(self) -> None:
         """Kill the broker, as a crash of its machine would; `start` restarts it with its data."""
         if self._process is not None:

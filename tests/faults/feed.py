@@ -3,7 +3,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from kafka.errors import KafkaError
 
@@ -16,6 +16,32 @@ _INTERVAL: Final = 0.1
 _SEND_SHARE: Final = 0.04
 """Of what is left up to the mark, what goes out at a time."""
 _DRAIN_SECONDS: Final = 60
+
+
+class EventFeed(Protocol):
+    """Events on their way to a topic."""
+
+    def burst(self, share: float) -> None:
+        """Send a share of the log, of 1, at once."""
+
+    def allow(self, share: float) -> None:
+        """Let a share of the log go out over the next few seconds."""
+
+    def tick(self) -> None:
+        """Send what is due."""
+
+    def pause(self) -> None:
+        """Send nothing more by itself, and wait until the broker has all that was sent."""
+
+    def finish(self) -> None:
+        """Send what is left, wait until the broker has all of it, and leave the broker."""
+
+    def close(self) -> None:
+        """Leave the broker."""
+
+    @property
+    def sent_lines(self) -> list[bytes]:
+        """Lines that have been sent."""
 
 
 class LogFeeder:

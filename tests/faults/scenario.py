@@ -6,12 +6,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from kafka.errors import KafkaError
 
 from prectr.state.errors import PrectrError
 from testkit.kafka_broker import Broker
+from tests.faults.feed import LogFeeder
 from tests.faults.injection.log_endings import LOG_ENDINGS
 from tests.faults.injection.registry import INJECTORS
 from tests.faults.injection.storage import DISK_FULL_STREAM
@@ -91,7 +93,8 @@ def run_scenario(
     outcome = ScenarioResult(scenario, [FaultRow(fault.kind) for fault in scenario.faults])
     again: Live | None = None
     try:
-        system = LiveSystem(broker, live, log, scenario.rng, snapshots=scenario.snapshots)
+        feed = partial(LogFeeder, log=log, partitions=scenario.partitions)
+        system = LiveSystem(broker, live, scenario.rng, feed, snapshots=scenario.snapshots)
         if LOG_ENDING_KINDS & {fault.kind for fault in scenario.faults}:
             _end_log(outcome, system, on_progress)
             on_progress("starting over")

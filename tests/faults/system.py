@@ -10,7 +10,7 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from testkit.command import RunningCommand
 from testkit.kafka_broker import Broker, free_ports
-from tests.faults.feed import LogFeeder
+from tests.faults.feed import EventFeed
 from tests.faults.output_probe import CheckpointRecovery, OutputProbe, RecoveryTimer
 from tests.faults.reports.expected_reports import ExpectedReport
 from tests.faults.reports.watch import ReportWatch
@@ -35,23 +35,38 @@ class LiveSystem:
     made to by a fault is a failure.
     """
 
-    def __init__(self, broker: Broker, live: Live, log: Path, rng: random.Random, *, snapshots: bool) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        live: Live,
+        rng: random.Random,
+        make_feed: Callable[[Connection, str], EventFeed],
+        *,
+        snapshots: bool,
+        spared: frozenset[str] = frozenset(),
+    ) -> None:
+        """Create the topics, and the feed of events from connection and topic. spared: processes that no fault hits."""
         self.broker = broker
         self.live = live
         self.rng = rng
-        self.snapshots = live.folder / "snapshots" if snapshots else None
+        self.snapshots = live.folder / "stored" / "snapshots" if snapshots else None
         self.running: dict[str, RunningCommand] = {}
         self.started_at = time.monotonic()
         self.ports = dict(zip((*STREAMS, THIRD_STREAM, TRAINER), free_ports(4), strict=True))
         """Of the metrics, by process."""
         self._volumes: dict[str, TmpfsVolume] = {}
         self._watches: list[ReportWatch] = []
+        self._spared = spared
         live.create()
         # By default the client waits up to 30 s before it reconnects, and nothing would be loaded meanwhile.
         self.connection = Connection(broker.address, {"reconnect_backoff_max_ms": 200}, connect_timeout=30)
         self.topics = Topics(live.prefix)
-        self.feed = LogFeeder(self.connection, self.topics.events, log, live.partitions)
+        self.feed = make_feed(self.connection, self.topics.events)
         self.output = OutputProbe(self.connection, self.topics.examples, live.partitions)
+
+    def victims(self, *names: str) -> list[str]:
+        """Those of the processes that a fault may hit."""
+        return [name for name in names if name not in self._spared]
 
     def add_volume(self, name: str) -> bool:
         """Let a stream process have its state on a small disk of its own; whether that can be done here."""

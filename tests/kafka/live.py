@@ -42,9 +42,11 @@ class RunResult(NamedTuple):
     examples: list[dict[str, Any]]
 
 
-def result_of(report: dict[str, Any], examples: Path) -> RunResult:
+def result_of(report: dict[str, Any], examples: Path | None) -> RunResult:
+    """The result of a run. examples: its file; None leaves it to their digest."""
     names = ("examples_sha256", "aggregates_sha256", "weights_sha256")
-    return RunResult({name: report[name] for name in names}, report["outcomes"], read_written_examples(examples))
+    written = [] if examples is None else read_written_examples(examples)
+    return RunResult({name: report[name] for name in names}, report["outcomes"], written)
 
 
 def replay_log(folder: Path, *log: Path, flush: bool = True, partitions: int = PARTITIONS) -> RunResult:
@@ -132,9 +134,13 @@ class Live:
 
     def read_result(self, run: str = "train") -> RunResult:
         """Write the examples, and return the result of a trainer that has ended."""
-        report = json.loads((self.folder / run / "report.json").read_bytes())
+        return result_of(self.read_report(run), self.examples())
+
+    def read_report(self, run: str = "train") -> dict[str, Any]:
+        """The report of a trainer that has ended."""
+        report: dict[str, Any] = json.loads((self.folder / run / "report.json").read_bytes())
         assert report["late_records"] == 0
-        return result_of(report, self.examples())
+        return report
 
     def examples(self) -> Path:
         out = self.folder / "live.jsonl.gz"

@@ -32,7 +32,7 @@ def kill_broker(system: LiveSystem) -> Injected:
 
 
 def broker_away_at_start(system: LiveSystem) -> Injected:
-    name = system.rng.choice((*STREAMS, TRAINER))
+    name = system.rng.choice(system.victims(*STREAMS, TRAINER))
     system.run_for(system.rng.uniform(0, 2))
     recovery = system.start_recovery_timer(name)
     system.kill(name)

@@ -15,7 +15,7 @@ _FAILOVER_TIMEOUT: Final = 20.0
 
 
 def kill_stream(system: LiveSystem) -> Injected:
-    name = system.rng.choice(STREAMS)
+    name = system.rng.choice(system.victims(*STREAMS))
     return _kill_and_restart(system, name, f"stream process {name}")
 
 
@@ -31,7 +31,7 @@ def _kill_and_restart(system: LiveSystem, name: str, description: str) -> Inject
 
 
 def kill_stream_at_failpoint(system: LiveSystem) -> Injected:
-    name, failpoint = system.rng.choice(STREAMS), system.rng.choice(STREAM_FAILPOINTS)
+    name, failpoint = system.rng.choice(system.victims(*STREAMS)), system.rng.choice(STREAM_FAILPOINTS)
     return kill_at_failpoint(system, (name,), failpoint, system.rng.randint(1, 12))
 
 
@@ -110,7 +110,7 @@ def kill_in_rebalance(system: LiveSystem) -> Injected:
 
 def zombie(system: LiveSystem) -> Injected:
     """It wakes as others take over its tasks, or when they have done so and put out again."""
-    name = system.rng.choice(STREAMS)
+    name = system.rng.choice(system.victims(*STREAMS))
     seconds = SESSION_SECONDS + system.rng.uniform(1.5, 4)
     late = system.rng.random() < 0.5
     system.run_for(system.rng.uniform(0, 2))

@@ -16,7 +16,7 @@ _NOTICE_TIMEOUT: Final = 20.0
 
 
 def lose_state(system: LiveSystem) -> Injected:
-    name = system.rng.choice(STREAMS)
+    name = system.rng.choice(system.victims(*STREAMS))
     system.run_for(system.rng.uniform(0, 2))
     recovery = system.start_recovery_timer(name)
     system.kill(name)
@@ -63,7 +63,7 @@ def disk_full(system: LiveSystem) -> Injected:
 
 def truncated_snapshot(system: LiveSystem) -> Injected:
     folder = _wait_for_snapshots(system)
-    name = system.rng.choice(STREAMS)
+    name = system.rng.choice(system.victims(*STREAMS))
     recovery = system.start_recovery_timer(name)
     system.kill(name)
     description = snapshots.truncate_newest(folder, system.rng)
@@ -80,12 +80,14 @@ def truncated_snapshot(system: LiveSystem) -> Injected:
 
 
 def kill_in_snapshot(system: LiveSystem) -> Injected:
-    return kill_at_failpoint(system, (system.rng.choice(STREAMS),), "snapshot", system.rng.randint(1, 3))
+    return kill_at_failpoint(
+        system, (system.rng.choice(system.victims(*STREAMS)),), "snapshot", system.rng.randint(1, 3)
+    )
 
 
 def kill_in_restore(system: LiveSystem) -> Injected:
     _wait_for_snapshots(system)
-    name = system.rng.choice(STREAMS)
+    name = system.rng.choice(system.victims(*STREAMS))
     recovery = system.start_recovery_timer(name)
     system.kill(name)
     shutil.rmtree(system.state_dir(name))

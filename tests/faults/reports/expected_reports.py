@@ -103,7 +103,7 @@ EXPECTED_REPORTS: Final[Mapping[str, ExpectedReport]] = {
     ),
     "slow-clients": ExpectedReport(None, None, None, "the oldest of the waiting connections give way to new ones"),
     "topic-recreated": ExpectedReport(
-        _DOWN, "search-events was deleted and recreated", FindingReport("commits of", "error", "earlier topic")
+        _DOWN, "search-events was deleted and recreated", FindingReport("state ", "error", "deleted and recreated")
     ),
     "partitions-added": ExpectedReport(
         _DOWN, r"search-events has \d+ partitions, and had", FindingReport("partitions", "error", "search-events has")
