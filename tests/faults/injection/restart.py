@@ -41,4 +41,5 @@ def await_reports(system: LiveSystem, *, may_end: tuple[str, ...] = (), **settin
     """
     watch = system.watch
     watch.ask_doctor(**settings)
-    system.wait_until(lambda: not watch.missing, SAID_WITHIN, may_end=may_end)
+    if not system.wait_until(lambda: not watch.missing, SAID_WITHIN, may_end=may_end):
+        raise AssertionError(f"nothing was said of the fault in {SAID_WITHIN:.0f} s in {' and '.join(watch.missing)}")

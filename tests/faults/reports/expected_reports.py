@@ -29,7 +29,7 @@ class MetricReport:
 
 @dataclass(frozen=True, slots=True)
 class FindingReport:
-    """A finding of `prectr doctor`, by parts of its name and of what it says."""
+    """A finding of `prectr doctor`, by a part of its name. observed: a regular expression."""
 
     name: str
     severity: Literal["warning", "error"]
@@ -58,7 +58,7 @@ _UNREACHABLE: Final = MetricReport("prectr_broker_unreachable_seconds", "above z
 _SUPERVISED: Final = "its supervisor starts it again, and it goes on where it was"
 _STREAM_RESTARTED: Final = ExpectedReport(_DOWN, r"open at offset \d+", None, _SUPERVISED)
 _TRAINER_RESTARTED: Final = ExpectedReport(_DOWN, "resumes from checkpoint|there is no checkpoint", None, _SUPERVISED)
-_NO_WORKER: Final = FindingReport("group ", "warning", "has no members")
+_ENDED: Final = FindingReport("", "warning", "has no members|no trainer is running")
 
 EXPECTED_REPORTS: Final[Mapping[str, ExpectedReport]] = {
     "kill-stream": _STREAM_RESTARTED,
@@ -77,7 +77,7 @@ EXPECTED_REPORTS: Final[Mapping[str, ExpectedReport]] = {
     "disk-full": ExpectedReport(
         _DOWN,
         "No space left|could not be written",
-        FindingReport("state folder", "error", ": 0.0 GiB free"),
+        FindingReport("state folder", "error", r": 0\.0 GiB free"),
     ),
     "truncated-snapshot": ExpectedReport(
         MetricReport("prectr_snapshots_corrupt_total", "above zero"),
@@ -112,7 +112,7 @@ EXPECTED_REPORTS: Final[Mapping[str, ExpectedReport]] = {
         _DOWN, "was not made by this program", FindingReport("commits of", "error", "was not made by this program")
     ),
     "forged-frame": ExpectedReport(
-        _DOWN, r"(joined-pages|training-examples) partition \d+ offset \d+: .*frame", _NO_WORKER
+        _DOWN, r"(joined-pages|training-examples) partition \d+ offset \d+: .*frame", _ENDED
     ),
 }
 """Of every kind."""

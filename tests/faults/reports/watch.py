@@ -155,7 +155,7 @@ def has_finding(out: Path, report: FindingReport) -> bool:
     return any(
         report.name in finding["name"]
         and finding["severity"] == report.severity
-        and report.observed in finding["observed"]
+        and re.search(report.observed, finding["observed"])
         for finding in findings
     )
 
