@@ -30,13 +30,13 @@ KINDS: Final = {
     "slow-clients": "hundreds of slow HTTP clients on every metrics port",
     "topic-recreated": "search-events is deleted and created again under the running system",
     "partitions-added": "search-events gets more partitions under the running system",
-    "offsets-reset": "the group's offsets are overwritten while the stages are stopped",
+    "offsets-reset": "the groups' offsets are overwritten while the stages are stopped, and restored",
     "forged-frame": "another program writes a record to joined-pages or training-examples",
 }
 """Name and meaning of every kind of fault."""
 SNAPSHOT_KINDS: Final = frozenset({"truncated-snapshot", "kill-in-snapshot", "kill-in-restore"})
 DISK_KINDS: Final = frozenset({"disk-full"})
-LOG_ENDING_KINDS: Final = frozenset({"topic-recreated", "partitions-added", "offsets-reset", "forged-frame"})
+LOG_ENDING_KINDS: Final = frozenset({"topic-recreated", "partitions-added", "forged-frame"})
 """After these the system cannot go on with its log, and is started over: each has a scenario of its own."""
 
 SCENARIO_SIZES: Final = (1, 2, 4, 4, 6, 6, 8, 8)

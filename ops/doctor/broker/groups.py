@@ -94,7 +94,11 @@ def check_groups(connection: Connection, group_prefix: str, offsets: GroupOffset
     described = connection.call_admin(lambda admin: admin.describe_groups(groups))
     for stage, group in zip(STAGES, groups, strict=True):
         yield _check_members(group, described[group], len(offsets.partitions[stage]))
-        yield from _check_commits(group, offsets.partitions[stage], offsets.topic_ids[stage])
+        output = [*offsets.examples]
+        if stage == "join":
+            output += [(each.start, each.end) for each in offsets.partitions["aggregate"]]
+        has_output = any(end for _, end in output)
+        yield from _check_commits(group, offsets.partitions[stage], offsets.topic_ids[stage], has_output=has_output)
 
 
 def _check_members(group: str, described: Mapping[str, Any], partitions: int) -> Finding:
@@ -113,7 +117,10 @@ def _check_members(group: str, described: Mapping[str, Any], partitions: int) ->
     return Finding(name, "ok", observed)
 
 
-def _check_commits(group: str, partitions: list[PartitionOffsets], topic_id: str) -> Iterator[Finding]:
+def _check_commits(
+    group: str, partitions: list[PartitionOffsets], topic_id: str, *, has_output: bool
+) -> Iterator[Finding]:
+    """Check what a group has committed. has_output: whether its stage, or one after it, has ever put out anything."""
     name = f"commits of {group}"
     bad = 0
     for offsets in partitions:
@@ -142,7 +149,12 @@ def _check_commits(group: str, partitions: list[PartitionOffsets], topic_id: str
     topic = partitions[0].topic_partition.topic
     lag = " ".join(f"{offsets.lag:,}" for offsets in partitions)
     if all(offsets.committed is None for offsets in partitions):
-        if any(offsets.end > offsets.start for offsets in partitions):
+        if has_output:
+            observed = f"nothing of {topic} is committed, although the stage has put out records: its offsets have "
+            observed += "expired or were deleted"
+            advice = "see prectr state restore-offsets, which keeps the state"
+            yield Finding(name, "error", observed, advice)
+        elif any(offsets.end > offsets.start for offsets in partitions):
             advice = "start a stream worker; it reads from the beginning"
             yield Finding(name, "warning", f"nothing of {topic} is committed yet", advice)
         else:

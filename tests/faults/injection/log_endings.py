@@ -6,10 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
-from kafka import TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError
-from kafka.structs import OffsetAndMetadata
 
 from prectr.state.errors import PrectrError
 from prectr.stream.ordering.frames import FRAME_FORMAT
@@ -55,23 +53,6 @@ def partitions_added(system: LiveSystem) -> str:
     return f"search-events gets {after} partitions in place of {before}: both stream processes name it and end"
 
 
-def offsets_reset(system: LiveSystem) -> str:
-    """As a console consumer of the same group, or `kafka-consumer-groups.sh --reset-offsets`, does."""
-    stage, topic = system.rng.choice((("join", system.topics.events), ("aggregate", system.topics.joined_pages)))
-    offset = system.rng.randint(0, 5)
-    offsets = {
-        TopicPartition(topic, number): OffsetAndMetadata(offset, "", -1) for number in range(system.live.partitions)
-    }
-    group = f"{system.live.prefix}{stage}"
-    system.connection.call_admin(lambda admin: admin.alter_group_offsets(group, offsets))
-    for name in STREAMS:
-        system.start(name)
-    _expect_end(
-        system, STREAMS, rf"the group's commit for {re.escape(topic)} partition \d+ was not made by this program"
-    )
-    return f"the offsets of group {stage} are set to {offset} while the stages are stopped: they refuse them by name"
-
-
 def forged_frame(system: LiveSystem) -> str:
     value = system.rng.choice((b"", b"rubbish", bytes((FRAME_FORMAT,)) + msgspec.msgpack.encode([1 << 40, 0, True])))
     topic, names = system.rng.choice(((system.topics.joined_pages, STREAMS), (system.topics.examples, (TRAINER,))))
@@ -113,7 +94,6 @@ def _expect_end(system: LiveSystem, names: tuple[str, ...], words: str) -> None:
 LOG_ENDINGS: Final[dict[str, Callable[[LiveSystem], str]]] = {
     "topic-recreated": topic_recreated,
     "partitions-added": partitions_added,
-    "offsets-reset": offsets_reset,
     "forged-frame": forged_frame,
 }
 """By kind; each returns what was done, in words."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.faults.injection import broker, clients, processes, storage
+from tests.faults.injection import broker, clients, offsets, processes, storage
 from tests.faults.injection.restart import Injected
 from tests.faults.system import LiveSystem
 
@@ -26,5 +26,6 @@ INJECTORS: Final[dict[str, Callable[[LiveSystem], Injected]]] = {
     "wrong-settings": clients.wrong_settings,
     "non-finite-gradient": clients.non_finite_gradient,
     "slow-clients": clients.slow_clients,
+    "offsets-reset": offsets.offsets_reset,
 }
 """By kind; those that end the log are in `log_endings`."""

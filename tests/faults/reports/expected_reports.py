@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from prectr.ops.metrics.reference import SECTIONS
-
 UP: Final = "up"
 """Whether a process can be scraped; Prometheus makes this metric itself."""
 
@@ -20,11 +18,6 @@ class MetricReport:
     name: str
     shows: Literal["down", "above zero"]
     process: str = ""
-
-    @property
-    def is_exported(self) -> bool:
-        """Whether the program has the metric, or Prometheus makes it; one that it lacks is not looked for."""
-        return self.name == UP or any(self.name == metric.name for section in SECTIONS for metric in section.metrics)
 
 
 @dataclass(frozen=True, slots=True)

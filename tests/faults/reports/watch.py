@@ -43,7 +43,7 @@ class ReportWatch:
         self._since = time.monotonic()
         self._log_starts = {path: path.stat().st_size for path in self._logs()}
         self._wanted: dict[Place, Callable[[], bool]] = {}
-        if expected.metric is not None and expected.metric.is_exported:
+        if expected.metric is not None:
             self._wanted["metric"] = lambda metric=expected.metric: self._metric_shows(metric)
         if expected.log is not None:
             self._wanted["log"] = lambda words=re.compile(expected.log): self._is_logged(words)
