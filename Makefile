@@ -50,7 +50,7 @@ kafka: .kafka/libs
 
 ## faults: inject 260 faults into the live system on a real Kafka; writes bench/results/faults.md
 faults: $(READY)
-	$(BIN)/python -m tests.faults --faults 260 --write --keep-going
+	$(BIN)/python -m tests.faults --faults 260 --jobs 3 --write --keep-going
 
 # The image prectr is built here and has no digest of a registry.
 ## pin-images: write docker-compose.pinned.yml, an override with the digests behind the tags of docker-compose.yml

@@ -167,10 +167,25 @@ def _reason(line: bytes, kind: Kind, message: str) -> tuple[Reason, str]:
         event = _decode_any.decode(line)
     except msgspec.MsgspecError:
         return "invalid_field", message
+    # The message may be about a value of a name that is given again, whereas `event` has the last one.
+    if (of_last := _error_of(event, message)) is None:
+        return "invalid_field", f"a name is given twice in an object, with a value that is not right: {message}"
+    message = of_last
     detail = explain_event(event, kind, message)
     if message.startswith("Object missing required field"):
         return "missing_field", detail
     return "implausible_time" if is_implausible(event.get("ts")) else "invalid_field", detail
+
+
+def _error_of(event: object, message: str) -> str | None:
+    """Return what is wrong with a parsed event, None if nothing is; `message` if it cannot be written as JSON again."""
+    try:
+        _check_ids(decode_wire_event(msgspec.json.encode(event)))
+    except msgspec.ValidationError as error:
+        return str(error)
+    except (ValueError, OverflowError):
+        return message
+    return None
 
 
 def _text(raw: msgspec.Raw) -> str | None:

@@ -4,10 +4,12 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -25,6 +27,8 @@ from tests.faults.table import console_table, markdown, summary
 from tests.faults.worlds import LogCache
 
 RESULTS = ROOT / "bench" / "results" / "faults.md"
+_ROWS_INTERVAL = 5.0
+"""Seconds between two looks at what the processes of a parallel run have written."""
 _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -34,12 +38,12 @@ def main(
     kinds: Annotated[str, typer.Option(help=f"Only these, with commas: {', '.join(KINDS)}.")] = "",
     only: Annotated[str, typer.Option(help="Only the scenarios of these numbers, with commas.")] = "",
     write: Annotated[bool, typer.Option("--write", help="Write the table to bench/results/faults.md.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
-    after: Annotated[
+    rows: Annotated[
         Path | None,
-        typer.Option(help="Rows that --json has written: scenarios that came out equal there are not run again."),
+        typer.Option(help="Write the rows to this file; scenarios that came out equal there are not run again."),
     ] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on after a scenario that fails.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Scenarios at a time, each with a broker of its own.")] = 1,
 ) -> None:
     """Break a live system in every way, and hold what comes out against the embedded replay of the same log.
 
@@ -57,17 +61,20 @@ def main(
     chosen = {int(text) for text in only.split(",") if text.strip()}
     scenarios = [scenario for scenario in scenarios if not chosen or scenario.number in chosen]
     base_flags = f"--faults {faults} --seed {seed}" + (f" --kinds {kinds}" if kinds else "")
-    outcomes_by_number = _passed_before(after, scenarios)
+    outcomes_by_number = _passed_before(rows, scenarios)
 
     def on_outcomes(outcomes: list[ScenarioResult]) -> None:
         outcomes_by_number.update({outcome.scenario.number: outcome for outcome in outcomes})
-        if json is not None:
-            rows = [outcomes_by_number[number] for number in sorted(outcomes_by_number)]
-            json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+        if rows is not None:
+            written = [outcomes_by_number[number] for number in sorted(outcomes_by_number)]
+            rows.write_bytes(msgspec.json.format(msgspec.json.encode(written)) + b"\n")
 
     already_passed = len(outcomes_by_number)
     missing = [scenario for scenario in scenarios if scenario.number not in outcomes_by_number]
-    _run_all(missing, home, base_flags, on_outcomes, keep_going=keep_going)
+    if jobs > 1:
+        _run_in_parallel(missing, jobs, base_flags, on_outcomes, keep_going=keep_going)
+    else:
+        _run_all(missing, home, base_flags, on_outcomes, keep_going=keep_going)
     outcomes = [outcomes_by_number[number] for number in sorted(outcomes_by_number)]
     _console.print(console_table(outcomes))
     _console.print(summary(outcomes))
@@ -78,12 +85,56 @@ def main(
         raise typer.Exit(1)
 
 
-def _passed_before(after: Path | None, scenarios: list[Scenario]) -> dict[int, ScenarioResult]:
+def _passed_before(path: Path | None, scenarios: list[Scenario]) -> dict[int, ScenarioResult]:
     """What came out equal before, by the scenario's number; of another plan, nothing is taken."""
-    if after is None:
+    if path is None or not path.exists():
         return {}
-    rows = msgspec.json.decode(after.read_bytes(), type=list[ScenarioResult])
+    rows = msgspec.json.decode(path.read_bytes(), type=list[ScenarioResult])
     return {row.scenario.number: row for row in rows if not row.problems and row.scenario in scenarios}
+
+
+def _run_in_parallel(
+    scenarios: list[Scenario],
+    jobs: int,
+    base_flags: str,
+    on_outcomes: Callable[[list[ScenarioResult]], None],
+    *,
+    keep_going: bool,
+) -> None:
+    """Run the scenarios in so many processes of this program; `on_outcomes` receives what each has written."""
+    shares: list[list[Scenario]] = [[] for _ in range(min(jobs, len(scenarios)))]
+    for scenario in sorted(scenarios, key=lambda each: -len(each.faults)):
+        min(shares, key=lambda share: sum(len(each.faults) for each in share)).append(scenario)
+    with tempfile.TemporaryDirectory(prefix="prectr-faults-rows-") as folder:
+        running = []
+        for number, share in enumerate(shares):
+            rows = Path(folder) / f"{number}.json"
+            only = ",".join(str(scenario.number) for scenario in share)
+            flags = [
+                *base_flags.split(),
+                "--only",
+                only,
+                "--json",
+                str(rows),
+                *(["--keep-going"] if keep_going else []),
+            ]
+            running.append((rows, subprocess.Popen([sys.executable, "-m", "tests.faults", *flags])))
+        try:
+            while any(process.poll() is None for _, process in running):
+                time.sleep(_ROWS_INTERVAL)
+                _collect([rows for rows, _ in running], on_outcomes)
+        finally:
+            for _, process in running:
+                process.terminate()
+                process.wait()
+        _collect([rows for rows, _ in running], on_outcomes)
+
+
+def _collect(paths: list[Path], on_outcomes: Callable[[list[ScenarioResult]], None]) -> None:
+    for path in paths:
+        # A file that is being written is read the next time.
+        with suppress(FileNotFoundError, msgspec.DecodeError):
+            on_outcomes(msgspec.json.decode(path.read_bytes(), type=list[ScenarioResult]))
 
 
 def _run_all(

@@ -297,6 +297,21 @@ def test_a_field_given_twice_has_its_last_value_and_a_type_given_twice_is_reject
     assert isinstance(one(b'{"type":"impression",' + json.dumps(CLICK).encode()[1:]), InvalidEvent)
 
 
+@pytest.mark.parametrize(
+    ("first", "at"), [(b'"ts":1', "$.ts"), (b'"request_id":null', "$.request_id"), (b'"action":5', "$.action")]
+)
+def test_the_detail_of_a_field_given_twice_never_blames_the_value_that_is_right(first: bytes, at: str) -> None:
+    """The last value is right, and the one before it is not."""
+    event = one(b"{" + first + b"," + json.dumps({"action": "click", **CLICK}).encode()[1:])
+    assert isinstance(event, InvalidEvent)
+    assert event.reason == "invalid_field"
+    assert event.detail.startswith("a name is given twice")
+    assert at in event.detail
+    wrong_elsewhere = one(b"{" + first + b"," + json.dumps({"action": "click", **CLICK, "item_id": ""}).encode()[1:])
+    assert isinstance(wrong_elsewhere, InvalidEvent)
+    assert wrong_elsewhere.detail.startswith('item_id ""')
+
+
 @settings(max_examples=300)
 @given(st.binary(max_size=200))
 @example(b"\xf4\x90\x80\x80")
