@@ -124,9 +124,15 @@ def _memory(live: LiveResult) -> Section:
     columns = ["process", *(f"at {point:.0%}" for point in _POINTS), "largest", "CPU s"]
     rows = []
     for name in dict.fromkeys(process.name for process in live.processes):
-        peak = max(process.peak for process in live.processes if process.name == name)
+        samples = live.memory.get(name, [])
+        # The peak is 0 where a process had ended when it was first looked at.
+        peak = max(
+            *(process.peak for process in live.processes if process.name == name),
+            *(sample.resident for sample in samples),
+            0.0,
+        )
         cpu = sum(process.cpu for process in live.processes if process.name == name)
-        rows.append([name, *_at_points(live.memory.get(name, [])), f"{peak:,.0f}", f"{cpu:,.0f}"])
+        rows.append([name, *_at_points(samples), f"{peak:,.0f}", f"{cpu:,.0f}"])
     return Section("Resident memory in MB, by share of the records processed", columns, rows)
 
 
