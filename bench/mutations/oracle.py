@@ -13,8 +13,8 @@ import msgspec
 
 from bench.mutations.topic_contents import DeadLettersTopic, EventsTopic
 from prectr.stream.join.outcomes import Outcomes
-from tests.oracle.contract import MAX_LINE, read_event
-from tests.oracle.oracle import expected_outcomes
+from testkit.oracle.contract import MAX_LINE, read_event
+from testkit.oracle.oracle import expected_outcomes
 
 MAX_DEPTH: Final = 500
 _PROCESSES: Final = 2

@@ -21,8 +21,8 @@ from bench.mutations.topic_contents import ContentSum, DeadLettersTopic, EventsT
 from bench.mutations.verdict import Check, TopicContents, conservation_checks, memory_checks, oracle_checks
 from prectr.stream.events.contract import MAX_EVENT_BYTES, InvalidEvent
 from prectr.stream.events.decode import decode_lines
+from testkit.oracle.contract import partition_of
 from tests.kit.stages.events import click, page
-from tests.oracle.contract import partition_of
 
 T = START
 EDITS: list[Edit] = [Replaced(0.3, None), Added("x", "\ud800"), Spliced(0.5, 2, b"\xff"), Rewritten(b"{}")]

@@ -11,9 +11,9 @@ from prectr.stream.join.event_clock import SETTLING_TURNS
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.ordering.frames import decode_frame
 from testkit.command import write_log
+from testkit.oracle.contract import partition_of
 from tests.kafka.live import Live
 from tests.kit.stages.events import SECOND, T, page
-from tests.oracle.contract import partition_of
 
 Lines = list[bytes]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from testkit.command import prectr, write_log
-from tests.oracle.contract import partition_of
+from testkit.oracle.contract import partition_of
 from tests.oracle.other_forms import in_another_form
 from tests.oracle.world import WINDOW, Disorder, make_world
 

@@ -1,1 +1,1 @@
-"""A brute-force oracle of the output of a replay; it shares no code with the stages."""
+"""Logs of the oracle's worlds, forms of events, and the oracle held against results by hand."""

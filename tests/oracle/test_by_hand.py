@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.oracle.contract import murmur2, normalise, read_line
-from tests.oracle.oracle import HOUR, expected_replay
+from testkit.oracle.contract import murmur2, normalise, read_line
+from testkit.oracle.oracle import HOUR, expected_replay
 
 T = 1_700_000_000_000
 

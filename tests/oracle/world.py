@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from tests.oracle.contract import partition_of
+from testkit.oracle.contract import partition_of
 from tests.oracle.other_forms import in_another_form
 
 Event = dict[str, Any]

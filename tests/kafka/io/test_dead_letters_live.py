@@ -7,10 +7,10 @@ from typing import Any
 
 from prectr.stream.kafka.client.client import Connection
 from testkit.command import prectr
+from testkit.oracle.contract import partition_of
 from tests.kafka.io.test_dlq import given, listed, read, retried
 from tests.kafka.live import Live
 from tests.kit.stages.events import T, page
-from tests.oracle.contract import partition_of
 
 LIMIT = 8 << 20
 

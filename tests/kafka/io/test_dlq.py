@@ -17,9 +17,9 @@ from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.dlq.retry import ByReason, retry_dead_letters
 from testkit.command import environment, prectr
+from testkit.oracle.contract import partition_of
 from tests.kafka.live import Live
 from tests.kit.stages.events import T, click, page
-from tests.oracle.contract import partition_of
 
 HEADERS = [("trace", b"\x00\xff"), ("reason", b"theirs")]
 BROKEN = b'{"type":"click","request_id":"r2","user_id":"secret-user"}'

@@ -15,6 +15,7 @@ from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.kafka.client.topics import Topics
 from testkit.command import prectr, write_log
+from testkit.oracle.contract import partition_of
 from tests.kafka.foreign import (
     HEADERS,
     Sent,
@@ -31,7 +32,6 @@ from tests.kafka.foreign import (
 )
 from tests.kafka.live import Live
 from tests.kit.stages.replays import replay_to_end
-from tests.oracle.contract import partition_of
 
 pytestmark = pytest.mark.usefixtures("broker")
 

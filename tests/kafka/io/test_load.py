@@ -21,10 +21,10 @@ from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.io.log_loader import load
 from testkit.command import prectr, write_log
 from testkit.kafka_broker import Broker
+from testkit.oracle.contract import partition_of
 from tests.kafka.io.test_dlq import given, read
 from tests.kafka.live import Live
 from tests.kit.stages.events import T, click, page
-from tests.oracle.contract import partition_of
 
 
 def loaded(live: Live, *flags: str | Path, code: int = 0) -> tuple[dict[str, Any], str]:

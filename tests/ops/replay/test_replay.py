@@ -10,8 +10,8 @@ import pytest
 
 from prectr.ops.commands.pipeline.demo import CANDIDATES
 from testkit.command import prectr, read_written_examples, run_replay_command, write_log
+from testkit.oracle.oracle import expected_replay as brute_force
 from tests.kit.stages.events import DAY, MINUTE, WINDOW, T, click, page
-from tests.oracle.oracle import expected_replay as brute_force
 from tests.oracle.world import Disorder, make_world
 
 DISORDER = Disorder(pages=150, users=15, gap=20.0, malformed=0.05)

@@ -9,7 +9,7 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.records import Example, decode_history, decode_query_clicks
 from prectr.stream.replay.runner import Replay
 from testkit.command import write_log
-from tests.oracle.oracle import expected_replay
+from testkit.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 

@@ -27,7 +27,7 @@ from testkit.command import (
     stated_fields,
     write_log,
 )
-from tests.oracle.oracle import expected_replay
+from testkit.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 T = 1_700_000_000_000

@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testkit.oracle.oracle import expected_replay
 from tests.kit.stages.clock_logs import clock_world
 from tests.kit.stages.join_driver import CrashPoint, JoinDriver, clicks_of, pages_of, random_sizes
-from tests.oracle.oracle import expected_replay
 
 
 @settings(max_examples=60)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testkit.command import prectr, run_replay_command, write_log
-from tests.oracle.oracle import expected_replay
+from testkit.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, corrupt_line, make_world
 
 SMALL = Disorder(pages=120, users=15, gap=30.0, late=0.1, jump=0.03, nights=1, confirmed_jumps=1, malformed=0.1)

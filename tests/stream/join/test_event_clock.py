@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK, ClockState, EventClock
 from prectr.stream.join.future_events import FutureEvents
+from testkit.oracle.clock import Clock
 from tests.kit.stages.clock_logs import clock_world, times_of
 from tests.kit.stages.events import DAY, HOUR, LATENESS, MINUTE, SECOND, T
 from tests.kit.stages.store import DictStore
-from tests.oracle.clock import Clock
 
 YEAR = 365 * DAY
 

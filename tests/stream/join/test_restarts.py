@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prectr.stream.join.event_clock import MAX_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.join.user_state import StoredUser
+from testkit.oracle.oracle import expected_replay
 from tests.kit.stages.events import DAY, HOUR, LATENESS, MINUTE, SECOND, WINDOW, T, click, page
 from tests.kit.stages.join_driver import (
     DISORDER,
@@ -29,7 +30,6 @@ from tests.kit.stages.join_driver import (
     world,
 )
 from tests.kit.stages.store import DictStore
-from tests.oracle.oracle import expected_replay
 from tests.oracle.world import make_world
 
 # --- micro-batches and crashes -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testkit.command import read_written_examples, run_replay_command, write_log
-from tests.oracle.oracle import expected_replay
+from testkit.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 SMALL = Disorder(pages=300, users=40, gap=20.0, late=0.1, jump=0.03, nights=2, confirmed_jumps=1, malformed=0.05)

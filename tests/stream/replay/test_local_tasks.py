@@ -19,9 +19,9 @@ from prectr.stream.records import Example, encode_record
 from prectr.stream.replay.local_tasks import EmbeddedTasks
 from prectr.stream.sinks.example_line import NO_SCORES, example_line
 from testkit.command import stated_fields
+from testkit.oracle.contract import partition_of
+from testkit.oracle.oracle import expected_replay
 from tests.kit.stages.events import LATENESS, MINUTE, WINDOW, T, click, page
-from tests.oracle.contract import partition_of
-from tests.oracle.oracle import expected_replay
 from tests.oracle.world import Disorder, make_world
 
 DISORDER = Disorder(pages=150, users=12, gap=20.0, late=0.1, jump=0.03, nights=1, confirmed_jumps=1, malformed=0.05)

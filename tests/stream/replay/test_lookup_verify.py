@@ -18,10 +18,10 @@ from prectr.stream.replay.run_checkpoint import list_checkpoints
 from prectr.stream.replay.runner import Replay
 from prectr.stream.replay.verify import read_metas, verify
 from prectr.stream.serving.query_lookup import look_up_query
+from testkit.oracle.contract import normalise
+from testkit.oracle.oracle import expected_replay as brute_force
 from tests.kit.stages.events import HOUR, MINUTE, WINDOW, T, click, page
 from tests.kit.stages.replays import open_replay, replay_to_end
-from tests.oracle.contract import normalise
-from tests.oracle.oracle import expected_replay as brute_force
 from tests.oracle.world import Disorder, make_world
 
 DISORDER = Disorder(pages=120, users=12, gap=20.0, late=0.1, jump=0.03, nights=1, confirmed_jumps=1, malformed=0.08)

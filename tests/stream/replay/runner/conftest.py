@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit.oracle.oracle import expected_replay as brute_force
 from tests.kit.stages.disordered import disordered_log, write_lines
 from tests.kit.stages.replays import ReplayResult, read_examples, replay_to_end
-from tests.oracle.oracle import expected_replay as brute_force
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -15,7 +15,7 @@ def settled_early() -> Iterator[None]:
     """A partition settles on a time after four turns, so that pages close in a small log."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prectr.stream.join.event_clock.SETTLING_TURNS", 4)
-        patch.setattr("tests.oracle.clock.SETTLING_TURNS", 4)
+        patch.setattr("testkit.oracle.clock.SETTLING_TURNS", 4)
         yield
 
 

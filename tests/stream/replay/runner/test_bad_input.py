@@ -8,10 +8,10 @@ import pytest
 from prectr.state.errors import InputError
 from prectr.stream.config import PipelineConfig
 from prectr.stream.replay.run_checkpoint import list_checkpoints, read_checkpoint
+from testkit.oracle.oracle import expected_replay as brute_force
 from tests.kit.stages.disordered import StopReplay, disordered_log, read_dead_letters, stop_at_step, write_lines
 from tests.kit.stages.events import HOUR, T, click, page
 from tests.kit.stages.replays import ReplayResult, read_examples, replay_to_end
-from tests.oracle.oracle import expected_replay as brute_force
 
 
 @pytest.fixture(params=["straight", "stopped", "file by file"])

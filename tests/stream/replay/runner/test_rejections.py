@@ -6,6 +6,7 @@ import pytest
 
 from prectr.state.errors import CheckpointError, PrectrError, StateError, UsageError
 from prectr.stream.replay.run_checkpoint import list_checkpoints
+from testkit.oracle.oracle import expected_replay as brute_force
 from tests.kit.stages.disordered import (
     StopReplay,
     disordered_log,
@@ -15,7 +16,6 @@ from tests.kit.stages.disordered import (
     write_lines,
 )
 from tests.kit.stages.replays import ReplayResult, open_replay, read_examples, replay_to_end
-from tests.oracle.oracle import expected_replay as brute_force
 
 
 def test_a_finished_run_is_not_run_twice_and_takes_nothing_more(log: Path, tmp_path: Path, whole: ReplayResult) -> None:

@@ -18,11 +18,11 @@ from prectr.stream.records import decode_example
 from prectr.stream.replay.run_checkpoint import list_checkpoints, read_checkpoint
 from prectr.stream.replay.runner import Replay
 from testkit.command import stated_fields
+from testkit.oracle.contract import partition_of
+from testkit.oracle.oracle import expected_replay as brute_force
 from tests.kit.stages.disordered import StopReplay, disordered_log, split_log, stop_at_step, write_lines
 from tests.kit.stages.events import T, page
 from tests.kit.stages.replays import ReplayResult, open_replay, read_examples, replay_to_end
-from tests.oracle.contract import partition_of
-from tests.oracle.oracle import expected_replay as brute_force
 
 
 def test_the_digests_are_chains_over_the_examples_and_over_the_aggregates_as_read(whole: ReplayResult) -> None:

@@ -30,6 +30,7 @@ def read_event(event: object) -> tuple[str, dict[str, Any] | None]:
 
 
 def normalise(query: str) -> str:
+    """Fold case, width and white space of a query."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", query).casefold())
     return " ".join(folded.split())
 
@@ -50,6 +51,7 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_of(key: str, partitions: int) -> int:
+    """The partition of a key by Kafka's default partitioner."""
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 

@@ -20,9 +20,11 @@ class Clock:
 
     @property
     def watermark(self) -> float:
+        """The accepted time less the lateness, in ms; before there is one, before everything."""
         return float("-inf") if self.accepted is None else self.accepted - LATENESS
 
     def is_ahead(self, ts: int) -> bool:
+        """Whether a time in ms is more than an hour ahead of the accepted one."""
         return self.accepted is None or ts - self.accepted > HOUR
 
     def see(self, ts: int, user: str) -> bool:

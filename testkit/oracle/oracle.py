@@ -7,8 +7,8 @@ twice to go unnoticed. Times are in milliseconds.
 from collections.abc import Iterable
 from typing import Any
 
-from tests.oracle.clock import Clock
-from tests.oracle.contract import normalise, partition_of, read_line
+from testkit.oracle.clock import Clock
+from testkit.oracle.contract import normalise, partition_of, read_line
 
 HOUR = 3_600_000
 WINDOW = 120_000
