@@ -39,13 +39,21 @@ class Broker:
         self._properties.write_text(self._properties.read_text() + _ACL_PROPERTIES)
         self._process: subprocess.Popen[bytes] | None = None
 
+    def prepare(self) -> None:
+        """Format the data folder, unless it exists."""
+        format_storage(self._java, self._properties)
+
+    @property
+    def command(self) -> list[str]:
+        """The command line of the broker."""
+        return broker_command(self._java, self._properties)
+
     def start(self) -> None:
         """Start, or restart after a crash, and wait until the broker answers."""
-        format_storage(self._java, self._properties)
+        self.prepare()
         log = self._folder / "server.log"
         with log.open("wb") as out:
-            command = broker_command(self._java, self._properties)
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self._process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         deadline = time.monotonic() + _START_SECONDS
         while b"Kafka Server started" not in log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import (
     ACL,
     ACLOperation,
@@ -17,6 +17,7 @@ from kafka.admin import (
     ResourcePattern,
     ResourceType,
 )
+from kafka.structs import OffsetAndMetadata
 
 from testkit.command import prectr, write_log
 from testkit.kafka_broker import Broker, kafka_home
@@ -130,6 +131,13 @@ def create_foreign_topic(bootstrap: str) -> None:
     producer.close()
 
 
+def reset_offsets(bootstrap: str) -> None:
+    """As kafka-consumer-groups.sh does."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap, **LOGIN)
+    admin.alter_group_offsets("prectr-join", {TopicPartition("search-events", 0): OffsetAndMetadata(0, "", -1)})
+    admin.close()
+
+
 def client_config(folder: Path, command: str) -> Path:
     path = folder / f"{principal(command)}.toml"
     path.write_text(
@@ -167,6 +175,8 @@ def test_each_command_does_its_work_with_its_rights_alone(guarded: Broker, tmp_p
     run("dlq list", "--json", tmp_path / "summary.json")
     assert json.loads((tmp_path / "summary.json").read_text())["dead_letters"] == 1
     run("doctor", "--state-dir", tmp_path / "state", "--run-dir", tmp_path / "run")
+    reset_offsets(guarded.address)
+    assert "are committed" in run("state restore-offsets", "--state-dir", tmp_path / "state", "--execute")
     live = Live(guarded.address, "", tmp_path)
     monitor = MonitorProcess(live)
     try:
