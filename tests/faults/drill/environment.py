@@ -141,7 +141,7 @@ class Drill:
                 f"case $1 in\n"
                 f"start) cd {CHECKOUT} || exit 1; setsid nohup {words} >>{log} 2>&1 </dev/null & echo $! >{pid};;\n"
                 f"stop) kill $(cat {pid}); while kill -0 $(cat {pid}) 2>/dev/null; do sleep 0.2; done;;\n"
-                f"kill) kill -9 -- -$(cat {pid}) 2>/dev/null;;\n"
+                f"kill) kill -9 -$(cat {pid}) 2>/dev/null;;\n"
                 "esac\n"
             )
             script.chmod(0o755)
