@@ -78,10 +78,8 @@ def explain_time(ts: Any) -> str:
 
 
 def _explain_text(ts: str) -> str:
-    if is_implausible(ts):
-        return "is before 2000"
     if _match(ts):
-        return "is not in the calendar"
+        return _explain_moment(ts)
     if re.fullmatch(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*", ts):
         return "is a date without a time of day: the order of events within the day is needed"
     if _match_without_zone(ts):
@@ -89,3 +87,14 @@ def _explain_text(ts: str) -> str:
     if re.fullmatch(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*", ts):
         return "is a number in quotes: write it without them"
     return "is not ISO 8601 with a time zone, such as 2026-01-31T12:00:00Z"
+
+
+def _explain_moment(ts: str) -> str:
+    """Return why a text in the right form is no event time."""
+    try:
+        millis = parse_iso(ts)
+    except ValueError:
+        return "is not in the calendar"
+    if MIN_TS <= millis <= MAX_TS:
+        return "is of the year 1999 in its zone: write it in UTC"
+    return "is before 2000" if millis < MIN_TS else "is after the year 9999"

@@ -180,6 +180,7 @@ def test_an_event_is_the_same_whichever_form_one_of_its_fields_has(ts: object) -
         (10**40, "after the year 9999"),
         ("1999-12-31T23:59:59Z", "before 2000"),
         ("2000-01-01T00:00:00+01:00", "before 2000"),
+        ("9999-12-31T20:00:00-08:00", "after the year 9999"),
     ],
 )
 def test_an_implausible_time_says_what_it_looks_like(ts: object, said: str) -> None:
@@ -202,6 +203,7 @@ def test_a_unit_is_taken_for_another_only_where_the_time_itself_is_none() -> Non
         ({"ts": "2023-11-14"}, "is a date without a time of day"),
         ({"ts": "1700000000000"}, "a number in quotes"),
         ({"ts": "2023-02-30T00:00:00Z"}, "not in the calendar"),
+        ({"ts": "1999-12-31T16:00:00-08:00"}, "of the year 1999 in its zone: write it in UTC"),
         ({"ts": "yesterday"}, "not ISO 8601 with a time zone"),
         ({"ts": T + 0.5}, "has a fraction"),
         ({"ts": True}, "ts true must be milliseconds"),
