@@ -47,13 +47,13 @@ def read_value(value: bytes) -> Reading:
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
             repeated.append("")
+            _require_text(pairs)
         return found
 
     try:
         with _deep_recursion():
             parsed = json.loads(value.decode(), parse_constant=_refuse_constant, object_pairs_hook=collect)
-            # A lone surrogate, which the parser lets through, is no text.
-            json.dumps(parsed, ensure_ascii=False).encode()
+            _require_text(parsed)
     except (ValueError, RecursionError):
         return Reading(_UNREADABLE, None)
     if _depth(parsed) > MAX_DEPTH:
@@ -99,6 +99,11 @@ def expect_partition(log: Path, offsets: Sequence[int], invalid: Set[int]) -> Ex
 
     outcomes, dead = expected_outcomes(readings())
     return Expectation(msgspec.convert(outcomes, Outcomes), set(dead), unjudged)
+
+
+def _require_text(parsed: object) -> None:
+    """Raise ValueError for a lone surrogate, which the parser lets through: it is no text."""
+    json.dumps(parsed, ensure_ascii=False).encode()
 
 
 def _refuse_constant(name: str) -> float:

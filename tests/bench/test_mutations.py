@@ -110,6 +110,13 @@ def test_the_oracle_reads_a_mutated_line_as_the_decoder_does() -> None:
     assert judged > 0.95 * len(lines)
 
 
+def test_the_oracle_reads_no_text_with_a_lone_surrogate_even_where_another_value_follows() -> None:
+    line = click("r1", "u1", T)
+    assert read_value(line).kind == "click"
+    assert read_value(line[:-1] + rb',"x":["\ud800"]}').kind == "unreadable"
+    assert read_value(rb'{"type":"\ud800",' + line[1:]).kind == "unreadable"
+
+
 def partition_file(path: Path, values: list[bytes]) -> Path:
     path.write_bytes(b"".join(value + b"\n" for value in values))
     return path
