@@ -125,8 +125,13 @@ class NetClients:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            for client in self._created:
-                client.close()
+            # What a client logs while it is closed is not why it did not connect.
+            _handler.is_listening = False
+            try:
+                for client in self._created:
+                    client.close()
+            finally:
+                _handler.is_listening = True
 
     def advertised_addresses(self) -> list[BrokerAddress]:
         """Return the addresses that the brokers gave in answer to the first request for metadata."""
@@ -153,9 +158,10 @@ class _ConnectErrorHandler(logging.Handler):
     """Keeps the last error that the client logged while connecting: it raises no more than a timeout."""
 
     last_error: Exception | None = None
+    is_listening = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        for argument in record.args if isinstance(record.args, tuple) else ():
+        for argument in record.args if self.is_listening and isinstance(record.args, tuple) else ():
             # A timeout follows its cause, and must not replace it.
             if isinstance(argument, KafkaTimeoutError) or isinstance(self.last_error, AUTHENTICATION_ERRORS):
                 continue

@@ -58,6 +58,7 @@ class JoinTaskHarness:
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self._clock))
         self._transactions = _RecordingProducer()
         monkeypatch.setattr(tasks.task, "recover_and_open", lambda *_: self._transactions)
+        monkeypatch.setattr(tasks.stateful_task, "has_frames", lambda *_: False)
         self._frames_read = 0
         self.offset = 0
         config = PipelineConfig(partitions=PARTITIONS)
@@ -86,7 +87,7 @@ class JoinTaskHarness:
         """Process records and return the frames that the task sends."""
         records: list[Any] = []
         for line in lines:
-            records.append(SimpleNamespace(offset=self.offset, value=line, key=None, headers=[]))
+            records.append(SimpleNamespace(offset=self.offset, value=line, key=None, headers=[], leader_epoch=0))
             self.offset += 1
         self.task.process(records, _GROUP)
         return self._frames()
