@@ -4,7 +4,7 @@ import signal
 import time
 from typing import Final
 
-from tests.faults.injection.restart import EXIT_TIMEOUT, Injected, describe_process, restart
+from tests.faults.injection.restart import EXIT_TIMEOUT, Injected, describe_process, look_at_metrics, restart
 from tests.faults.plan import STREAM_FAILPOINTS
 from tests.faults.system import SESSION_SECONDS, STREAMS, THIRD_STREAM, TRAINER, LiveSystem
 
@@ -25,6 +25,7 @@ def kill_trainer(system: LiveSystem) -> Injected:
 
 def _kill_and_restart(system: LiveSystem, name: str, description: str) -> Injected:
     system.run_for(system.rng.uniform(0, 2))
+    look_at_metrics(system, name)
     recovery = system.start_recovery_timer(name)
     system.kill(name)
     return Injected(f"kill -9 of {description}{restart(system, name)}", recovery)
@@ -114,6 +115,7 @@ def zombie(system: LiveSystem) -> Injected:
     seconds = SESSION_SECONDS + system.rng.uniform(1.5, 4)
     late = system.rng.random() < 0.5
     system.run_for(system.rng.uniform(0, 2))
+    look_at_metrics(system, name)
     recovery = system.start_recovery_timer(name)
     stopped = time.monotonic()
     system.running[name].send_signal(signal.SIGSTOP)

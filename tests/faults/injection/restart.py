@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.faults.output_probe import RecoveryTimer
-from tests.faults.reports.watch import SAID_WITHIN
+from tests.faults.reports.watch import SAID_WITHIN, scrape
 from tests.faults.system import TRAINER, LiveSystem
 
 EXIT_TIMEOUT: Final = 90.0
@@ -27,6 +27,14 @@ def restart(system: LiveSystem, name: str) -> str:
     system.run_for(seconds)
     system.start(name)
     return f", started again after {seconds:.1f} s"
+
+
+def look_at_metrics(system: LiveSystem, name: str) -> None:
+    """Look once more before a process is harmed: one that has served no metrics yet was down before, too."""
+    if scrape(system.ports[name]) is None:
+        system.watch.expect_nothing("metric")
+    else:
+        system.look()
 
 
 def describe_process(name: str) -> str:

@@ -7,7 +7,14 @@ from typing import Final
 
 from tests.faults import snapshots
 from tests.faults.injection.processes import FAILPOINT_TIMEOUT, await_death, kill_at_failpoint
-from tests.faults.injection.restart import EXIT_TIMEOUT, Injected, await_reports, describe_process, restart
+from tests.faults.injection.restart import (
+    EXIT_TIMEOUT,
+    Injected,
+    await_reports,
+    describe_process,
+    look_at_metrics,
+    restart,
+)
 from tests.faults.system import STREAMS, LiveSystem
 
 DISK_FULL_STREAM: Final = STREAMS[0]
@@ -18,6 +25,7 @@ _NOTICE_TIMEOUT: Final = 20.0
 def lose_state(system: LiveSystem) -> Injected:
     name = system.rng.choice(system.victims(*STREAMS))
     system.run_for(system.rng.uniform(0, 2))
+    look_at_metrics(system, name)
     recovery = system.start_recovery_timer(name)
     system.kill(name)
     shutil.rmtree(system.state_dir(name))
@@ -64,6 +72,7 @@ def disk_full(system: LiveSystem) -> Injected:
 def truncated_snapshot(system: LiveSystem) -> Injected:
     folder = _wait_for_snapshots(system)
     name = system.rng.choice(system.victims(*STREAMS))
+    look_at_metrics(system, name)
     recovery = system.start_recovery_timer(name)
     system.kill(name)
     description = snapshots.truncate_newest(folder, system.rng)
@@ -88,6 +97,7 @@ def kill_in_snapshot(system: LiveSystem) -> Injected:
 def kill_in_restore(system: LiveSystem) -> Injected:
     _wait_for_snapshots(system)
     name = system.rng.choice(system.victims(*STREAMS))
+    look_at_metrics(system, name)
     recovery = system.start_recovery_timer(name)
     system.kill(name)
     shutil.rmtree(system.state_dir(name))
