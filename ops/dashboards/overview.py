@@ -33,7 +33,7 @@ OVERVIEW: Final = Dashboard(
                     unit="none",
                     queries=(
                         Query('sum by (job) (1 - up{job=~"stream|train|monitor"})', "{{job}}"),
-                        Query("processes:prectr_broker_unreachable:count or vector(0)", "without Kafka"),
+                        Query("processes:prectr_broker_unreachable:count", "without Kafka"),
                     ),
                     kind="stat",
                     thresholds=((None, "green"), (1, "red")),

@@ -25,6 +25,8 @@ MAX_FRAME_BYTES: Final = 512 << 10
 END_OF_LOG: Final = 1 << 53
 """In place of an offset: the log has ended for good, and everything has been emitted."""
 
+_FIRST_PRINTABLE: Final = 0x20
+"""No format has such a number: the record is text, such as JSON, of another program."""
 _FIRST_WATERMARK: Final = MIN_TS - round(YEAR * 1000)
 """The first event time of the contract less the greatest `allowed_lateness`."""
 
@@ -112,6 +114,8 @@ def decode_frame(value: bytes, source_name: str, tasks: int | None = None) -> Fr
     Raises:
         StateError: the bytes are no frame, or one of an unknown format version.
     """
+    if value and value[0] >= _FIRST_PRINTABLE:
+        raise damaged_frame(source_name, ValueError(f"it begins with {value[:16]!r}"))
     if not value or value[0] != FRAME_FORMAT:
         found = value[0] if value else "nothing"
         raise StateError(

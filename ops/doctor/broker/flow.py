@@ -68,7 +68,7 @@ def _check_outcomes(sources: Mapping[int, _Source]) -> Iterator[Finding]:
     earlier = sum((source.earlier for source in sources.values()), Outcomes())
     is_recent = total.records - earlier.records >= _MIN_RECORDS
     since = earlier if is_recent else Outcomes()
-    words = "of late" if is_recent else "since the start of the log"
+    words = "latest ones" if is_recent else "since the start of the log"
     records = total.records - since.records
     rejected = _rejected(total) - _rejected(since)
     if records and rejected > _MAX_REJECTED * records:
@@ -80,7 +80,8 @@ def _check_outcomes(sources: Mapping[int, _Source]) -> Iterator[Finding]:
         )
     else:
         yield Finding("events", "ok", f"{rejected:,} of {records:,} {words} are rejected")
-    clicks = total.clicks.received - since.clicks.received
+    # Those that still wait for their page have no outcome yet.
+    clicks = _decided_clicks(total) - _decided_clicks(since)
     lost = _not_joined(total) - _not_joined(since)
     if clicks and lost > _MAX_NOT_JOINED * clicks:
         counts = ", ".join(
@@ -92,12 +93,16 @@ def _check_outcomes(sources: Mapping[int, _Source]) -> Iterator[Finding]:
             "clicks",
             "warning",
             f"{lost:,} of {clicks:,} {words} find no page ({counts})",
-            "see PrectrClicksNotJoined in docs/runbook.md; prectr check on a piece of the log shows which ids differ",
+            "see PrectrClicksNotJoined in docs/runbook.md; compare the ids of some clicks with those of their pages",
         )
 
 
 def _rejected(outcomes: Outcomes) -> int:
     return outcomes.pages.dead_letter + outcomes.clicks.dead_letter + outcomes.unreadable
+
+
+def _decided_clicks(outcomes: Outcomes) -> int:
+    return outcomes.clicks.received - outcomes.clicks.waiting
 
 
 def _not_joined(outcomes: Outcomes) -> int:

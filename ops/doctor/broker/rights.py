@@ -41,7 +41,6 @@ def _problem(kind: str, name: str, described: Mapping[str, Any], needed: tuple[s
     if not missing:
         return None
     flags = " ".join(f"--operation {operation}" for operation in missing)
-    advice = (
-        f"as the user of the processes, grant it: kafka-acls.sh --add --allow-principal User:… {flags} --{kind} {name}"
-    )
-    return Finding(f"{_NAME} on {kind} {name}", "error", f"this client lacks {' and '.join(missing)}", advice)
+    grant = f"kafka-acls.sh --add --allow-principal User:… {flags} --{kind} {name}"
+    advice = f"if this is the login of the processes, grant it: {grant}"
+    return Finding(f"{_NAME} on {kind} {name}", "warning", f"this client lacks {' and '.join(missing)}", advice)

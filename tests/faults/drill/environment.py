@@ -64,13 +64,14 @@ class Drill:
         self._write_scripts(broker)
         self.start_broker()
         self.start_run()
-        self._start_prometheus(prometheus)
         self.start_producer()
         deadline = time.monotonic() + _READY_TIMEOUT
         while not any((self.run_dir / "checkpoints").glob("0*")):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no model was trained in {_READY_TIMEOUT:.0f} s: see {self.run_dir / 'logs'}")
             time.sleep(0.5)
+        # After `prectr run` has written its targets: Prometheus does not notice a link that leads somewhere later.
+        self._start_prometheus(prometheus)
 
     def start_broker(self) -> None:
         """Start the broker by the script that the people on call have too."""

@@ -103,7 +103,7 @@ def forged_frame(drill: Drill) -> str:
 
 def foreign_worker(drill: Drill) -> str:
     config = drill.folder / "other-settings.toml"
-    config.write_text('attribution_window = "10min"\n')
+    config.write_text('attribution_window = "10m"\n')
     command = [*PRECTR, "stream", "--bootstrap", drill.bootstrap, "--state-dir", str(drill.folder / "other-worker")]
     drill.spawn("other-worker", [*command, "--config", str(config)])
     return "a colleague started a third stream worker with another attribution window; its log is other-worker.log"

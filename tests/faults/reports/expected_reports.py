@@ -83,7 +83,7 @@ EXPECTED_REPORTS: Final[Mapping[str, ExpectedReport]] = {
     "broker-away-at-start": ExpectedReport(
         _UNREACHABLE, "no answer from Kafka, retrying", FindingReport("broker", "error", "no answer from Kafka")
     ),
-    "rights-taken": ExpectedReport(_DOWN, "an ACL must allow this client", FindingReport("rights", "error", "")),
+    "rights-taken": ExpectedReport(_DOWN, "an ACL must allow this client", FindingReport("rights", "warning", "lacks")),
     "wrong-settings": ExpectedReport(
         MetricReport(UP, "down", "3"),
         r"has committed with other settings|attribution_window is 600",
