@@ -2,14 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from kafka import TopicPartition
-
+from bench.stream.oracle import committed_records
 from prectr.stream.events.contract import MAX_EVENT_BYTES
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.ordering.frames import decode_frame
@@ -77,7 +75,7 @@ def read_events(connection: Connection, topic: str, partitions: int, folder: Pat
     found = EventsTopic([folder / f"{topic}-{number}.jsonl" for number in range(partitions)])
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("wb")) for path in found.logs]
-        for record in _records(connection, topic, partitions):
+        for record in committed_records(connection, topic, partitions):
             value = record.value or b""
             found.hashes[record.partition, record.offset] = _hashes(record.key, value)
             found.content.add(value)
@@ -89,7 +87,7 @@ def read_events(connection: Connection, topic: str, partitions: int, folder: Pat
 def read_dead_letters(connection: Connection, topic: str, partitions: int, events: EventsTopic) -> DeadLettersTopic:
     """Read the dead letters, and compare each with the event that it names."""
     found = DeadLettersTopic()
-    for record in _records(connection, topic, partitions):
+    for record in committed_records(connection, topic, partitions):
         headers = dict(record.headers[:5])
         source = int(headers["partition"]), int(headers["offset"])
         found.by_source[source] += 1
@@ -108,7 +106,7 @@ def count_examples(connection: Connection, topic: str, partitions: int) -> int:
     """Count the examples in the frames of a topic."""
     return sum(
         len(decode_frame(record.value, f"examples {record.partition}:{record.offset}").records)
-        for record in _records(connection, topic, partitions)
+        for record in committed_records(connection, topic, partitions)
     )
 
 
@@ -118,18 +116,3 @@ def _hashes(key: bytes | None, value: bytes) -> tuple[int, int]:
 
 def _hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def _records(connection: Connection, topic: str, count: int) -> Iterator[Any]:
-    """Yield all committed records of a topic."""
-    consumer = connection.consumer(group_id=None)
-    try:
-        partitions = [TopicPartition(topic, number) for number in range(count)]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(partitions)
-        while any(consumer.position(partition) < ends[partition] for partition in partitions):
-            for records in consumer.poll(timeout_ms=_POLL_MS).values():
-                yield from records
-    finally:
-        consumer.close()

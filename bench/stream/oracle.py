@@ -272,7 +272,17 @@ def _differences(example: Example, page: ExpectedPage) -> Iterator[str]:
 
 
 def read_committed(connection: Connection, topic: str, count: int) -> Iterator[CommittedRecord]:
-    """Yield all committed records of a topic up to its current last stable offset, in order within a partition."""
+    """Yield what is compared of each record of `committed_records`."""
+    for record in committed_records(connection, topic, count):
+        yield CommittedRecord(record.partition, record.offset, record.timestamp, record.value or b"")
+
+
+def committed_records(connection: Connection, topic: str, count: int) -> Iterator[Any]:
+    """Yield all committed records of a topic up to its current last stable offset, in order within a partition.
+
+    Args:
+        count: partitions of the topic.
+    """
     consumer = connection.consumer(group_id=None)
     try:
         partitions = [TopicPartition(topic, number) for number in range(count)]
@@ -280,9 +290,7 @@ def read_committed(connection: Connection, topic: str, count: int) -> Iterator[C
         consumer.seek_to_beginning()
         ends = consumer.end_offsets(partitions)
         while any(consumer.position(partition) < ends[partition] for partition in partitions):
-            polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
-            for records in polled.values():
-                for record in records:
-                    yield CommittedRecord(record.partition, record.offset, record.timestamp, record.value or b"")
+            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                yield from records
     finally:
         consumer.close()

@@ -9,7 +9,7 @@ from prectr.ops.top.stats import TaskState
 _MAX_REJECTED: Final = 0.5
 _MAX_NOT_JOINED: Final = 0.2
 _MAX_CLOCK_LEAD: Final = 3_600.0
-"""As the alerts PrectrAllEventsRejected, PrectrClicksNotJoined and PrectrClockAhead."""
+"""As the alerts PrectrEventsRejected, PrectrClicksNotJoined and PrectrClockAhead."""
 _MIN_SILENCE: Final = 60.0
 """Seconds without an event that are worth a line."""
 
@@ -37,15 +37,15 @@ def problems(
     for task in tasks:
         if task.stage == "join" and task.watermark is not None and task.watermark > at + _MAX_CLOCK_LEAD:
             found.append(
-                f"partition {task.partition} of search-events: an event of the future has set its time "
-                f"{duration(task.watermark - at)} ahead of now, and its pages do not close"
+                f"partition {task.partition} of search-events: its watermark is {duration(task.watermark - at)} ahead "
+                "of now (an event with a timestamp in the future), and its pages do not close"
             )
     events = sum(rates.get(name, 0.0) for name in ("in", "clicks", "unreadable"))
     if events > 0 and rates.get("rejected", 0.0) > _MAX_REJECTED * events:
         found.append(f"{rates['rejected'] / events:.0%} of the events are rejected: see prectr dlq list")
     clicks = rates.get("clicks", 0.0)
     if clicks > 0 and rates.get("not joined", 0.0) > _MAX_NOT_JOINED * clicks:
-        found.append(f"{rates['not joined'] / clicks:.0%} of the clicks find no page")
+        found.append(f"{rates['not joined'] / clicks:.0%} of the clicks are not joined to a page")
     if silence is not None and silence >= _MIN_SILENCE and not broker_unreachable_seconds:
         found.append(f"no event has arrived for {duration(silence)}")
     return found

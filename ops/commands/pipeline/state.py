@@ -65,9 +65,9 @@ def restore_offsets(
     execute: Annotated[bool, typer.Option("--execute", help="Commit the offsets; else they are only shown.")] = False,
     json: JsonFile = None,
 ) -> None:
-    """Restore offsets that another program has reset, or that have expired, so that the state can be used again.
+    """Restore consumer group offsets that another program has reset, or that have expired, to fit the state.
 
-    The offsets are found from the state folders and from what the tasks have put out. All stream workers must be
+    The offsets are found from the state folders and from what the tasks have written. All stream workers must be
     stopped. Without --execute nothing changes.
 
     Example: prectr state restore-offsets --bootstrap localhost:9092 --state-dir live/state

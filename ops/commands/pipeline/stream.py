@@ -45,7 +45,7 @@ def stream(
     from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.metrics.stream import stream_metrics, unready_reason  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import check_topics  # noqa: PLC0415
-    from prectr.stream.kafka.tasks.task_manager import StreamSettings  # noqa: PLC0415
+    from prectr.stream.kafka.tasks.stages import StreamSettings  # noqa: PLC0415
     from prectr.stream.kafka.tasks.worker import run_stream  # noqa: PLC0415
 
     end.check()

@@ -19,7 +19,7 @@ from prectr.stream.ordering.frames import decode_frame
 _MAX_REJECTED: Final = 0.5
 _MAX_NOT_JOINED: Final = 0.2
 _MAX_LEAD: Final = 3_600.0
-"""Seconds; as the alerts PrectrAllEventsRejected, PrectrClicksNotJoined and PrectrClockAhead."""
+"""Seconds; as the alerts PrectrEventsRejected, PrectrClicksNotJoined and PrectrClockAhead."""
 _MIN_RECORDS: Final = 20
 """Events of late that are enough to judge by; with fewer, all since the start of the log are."""
 
@@ -36,7 +36,7 @@ def check_flow(newest: NewestRecords, topics: Topics) -> Iterator[Finding]:
     """Judge by the newest frames of joined-pages and the newest events."""
     sources = _sources(newest, topics)
     if not sources:
-        yield Finding("events", "ok", "unknown: the stream workers have put out nothing yet")
+        yield Finding("events", "ok", "unknown: the stream workers have written nothing yet")
         return
     yield from _check_outcomes(sources)
     yield from _check_times(newest, topics, {source: found.watermark for source, found in sources.items()})
@@ -68,18 +68,18 @@ def _check_outcomes(sources: Mapping[int, _Source]) -> Iterator[Finding]:
     earlier = sum((source.earlier for source in sources.values()), Outcomes())
     is_recent = total.records - earlier.records >= _MIN_RECORDS
     since = earlier if is_recent else Outcomes()
-    words = "latest ones" if is_recent else "since the start of the log"
+    which = "the last {:,}" if is_recent else "{:,} since the start of the log"
     records = total.records - since.records
     rejected = _rejected(total) - _rejected(since)
     if records and rejected > _MAX_REJECTED * records:
         yield Finding(
             "events",
             "error",
-            f"{rejected:,} of {records:,} {words} are rejected",
+            f"{rejected:,} of {which.format(records)} are rejected",
             "prectr dlq list has the reasons, prectr dlq show the bytes: correct the producer",
         )
     else:
-        yield Finding("events", "ok", f"{rejected:,} of {records:,} {words} are rejected")
+        yield Finding("events", "ok", f"{rejected:,} of {which.format(records)} are rejected")
     # Those that still wait for their page have no outcome yet.
     clicks = _decided_clicks(total) - _decided_clicks(since)
     lost = _not_joined(total) - _not_joined(since)
@@ -92,7 +92,7 @@ def _check_outcomes(sources: Mapping[int, _Source]) -> Iterator[Finding]:
         yield Finding(
             "clicks",
             "warning",
-            f"{lost:,} of {clicks:,} {words} find no page ({counts})",
+            f"{lost:,} of {which.format(clicks)} are not joined to a page ({counts})",
             "see PrectrClicksNotJoined in docs/runbook.md; compare the ids of some clicks with those of their pages",
         )
 
@@ -120,8 +120,9 @@ def _check_times(newest: NewestRecords, topics: Topics, watermarks: Mapping[int,
             yield Finding(
                 name,
                 "error",
-                f"an event of the future has set its time to {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} "
-                f"UTC, {duration(seconds - now)} ahead of now: pages of the present do not close there",
+                f"its watermark is {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC, "
+                f"{duration(seconds - now)} ahead of now: an event with a timestamp in the future has advanced it, and "
+                "pages do not close",
                 "stop the producer of such events, then see PrectrClockAhead in docs/runbook.md",
             )
             continue
@@ -136,7 +137,7 @@ def _check_times(newest: NewestRecords, topics: Topics, watermarks: Mapping[int,
             yield Finding(
                 name,
                 "warning",
-                f"its newest events are {duration(seconds - max(times))} older than the time that it has come to: "
+                f"its newest events are {duration(seconds - max(times))} behind its watermark: "
                 "their pages stay open until newer events come",
                 "load a history into topics of its own (--topic-prefix); see PrectrPagesNotClosing in docs/runbook.md",
             )

@@ -150,7 +150,7 @@ def _check_commits(
     lag = " ".join(f"{offsets.lag:,}" for offsets in partitions)
     if all(offsets.committed is None for offsets in partitions):
         if has_output:
-            observed = f"nothing of {topic} is committed, although the stage has put out records: its offsets have "
+            observed = f"nothing of {topic} is committed, although the stage has written records: its offsets have "
             observed += "expired or were deleted"
             advice = "see prectr state restore-offsets, which keeps the state"
             yield Finding(name, "error", observed, advice)

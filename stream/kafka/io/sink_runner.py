@@ -241,7 +241,7 @@ class LiveSinkRunner:
     def _restore(self) -> ReaderState | None:
         newest = self._agreed_checkpoint()
         if newest is None:
-            _log.info("%s: there is no checkpoint: begins with the first example", self._run_dir, extra=_LOG_EXTRA)
+            _log.info("%s: there is no checkpoint: starts from the first example", self._run_dir, extra=_LOG_EXTRA)
             return None
         if self._is_leader:
             # Before it is sent: if it is damaged, the one error is about the folder that there is.

@@ -29,7 +29,7 @@ Progress = Callable[[str], None]
 
 @dataclass(slots=True)
 class JoinOutput:
-    """What a `join` task has put out.
+    """What a `join` task has written.
 
     Attributes:
         sequences: by partition of joined-pages, sequence number of its next frame.
@@ -46,7 +46,7 @@ class JoinOutput:
 
 @dataclass(slots=True)
 class AggregateOutput:
-    """What an `aggregate` task has put out.
+    """What an `aggregate` task has written.
 
     Attributes:
         sequence: sequence number of its next frame.
@@ -115,7 +115,7 @@ def read_aggregate_output(
             if start > 0:
                 raise StateError(
                     f"{partition.topic} partition {number} begins at offset {start}: retention has removed examples, "
-                    "so how many the task had put out is not known",
+                    "so how many the task had written is not known",
                     Remedy.START_OVER_LIVE,
                 )
             for record in _records(consumer, partition, start, end):

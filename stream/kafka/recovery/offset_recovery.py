@@ -1,13 +1,13 @@
-"""Restores the offsets that a group has committed, from the stored state and from what the tasks have put out.
+"""Restores the offsets that a group has committed, from the stored state and from what the tasks have written.
 
 A task's commit is an offset with metadata, made in one transaction with its outputs. Where another program has
 overwritten it, or the broker has forgotten it, it is made again:
 
 - sequence numbers, counts and reported ends are those of the task's last committed frames;
-- the offset of an `aggregate` task is that of its stored state: what it puts out again from there is counted, and left
+- the offset of an `aggregate` task is that of its stored state: what it emits again from there is counted, and left
   out, as after a crash;
 - the offset of a `join` task is the largest of its stored state, of its last frame, and of the event after its last
-  dead letter: it has put out nothing between the largest and the offset that was committed.
+  dead letter: it has written nothing between the largest and the offset that was committed.
 
 One thing is not known: a dead letter for an event of the future is written long after its offset was read. If that
 happened after the last frame, within about a second before the task ended, it is written twice.

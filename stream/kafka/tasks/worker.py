@@ -10,8 +10,9 @@ from prectr.state.lock import FolderLock
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.gc_control import manual_gc
 from prectr.stream.kafka.client.end_offsets import EndOffsets
+from prectr.stream.kafka.tasks.stages import StageManager, StreamSettings
 from prectr.stream.kafka.tasks.task_context import EndOfInput
-from prectr.stream.kafka.tasks.task_manager import StageManager, StreamSettings, TaskManager
+from prectr.stream.kafka.tasks.task_manager import TaskManager
 from prectr.stream.kafka.tasks.task_status import TaskStatus
 
 _STATUS_INTERVAL: Final = 0.2

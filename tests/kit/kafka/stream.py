@@ -9,7 +9,7 @@ from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.kafka.client.end_offsets import EndOffsets
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.tasks.task_manager import StageManager, StreamSettings
+from prectr.stream.kafka.tasks.stages import StageManager, StreamSettings
 from prectr.stream.ordering.frames import Frame, decode_frame
 from prectr.stream.records import decode_example, decode_joined_page
 from tests.kit.kafka.broker import CLUSTER, FakeBroker

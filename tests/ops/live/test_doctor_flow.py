@@ -49,13 +49,13 @@ def test_without_frames_nothing_is_judged() -> None:
 def test_a_healthy_system_has_one_line() -> None:
     found = findings([frame(0, outcomes(1_000, 10, 100, 5)), frame(0, outcomes(2_000, 20, 200, 10))])
     assert [(name, finding.severity) for name, finding in found.items()] == [("events", "ok")]
-    assert found["events"].observed == "10 of 1,100 latest ones are rejected"
+    assert found["events"].observed == "10 of the last 1,100 are rejected"
 
 
 def test_rejected_events_of_late_are_an_error_although_the_past_was_well() -> None:
     found = findings([frame(0, outcomes(100_000, 10)), frame(0, outcomes(100_500, 505)), frame(1, outcomes(7))])
     assert found["events"].severity == "error"
-    assert found["events"].observed == "495 of 500 latest ones are rejected"
+    assert found["events"].observed == "495 of the last 500 are rejected"
     assert "prectr dlq list" in found["events"].advice
 
 
@@ -68,7 +68,7 @@ def test_with_few_events_of_late_the_whole_log_counts() -> None:
 def test_clicks_that_find_no_page_are_counted_by_outcome() -> None:
     found = findings([frame(0, outcomes(10, clicks=100, orphans=3)), frame(0, outcomes(20, clicks=200, orphans=90))])
     assert found["clicks"].severity == "warning"
-    assert found["clicks"].observed == "87 of 100 latest ones find no page (87 orphan)"
+    assert found["clicks"].observed == "87 of the last 100 are not joined to a page (87 orphan)"
 
 
 def test_a_partition_of_the_future_is_an_error_but_not_a_log_that_has_ended() -> None:
@@ -84,6 +84,6 @@ def test_events_that_are_older_than_the_partition_are_a_warning() -> None:
     old = [Record(page(f"r{n}", "u", NOW - 5 * HOUR)) for n in range(3)]
     found = findings([frame(0, outcomes(1), NOW - HOUR)], old)
     assert found["search-events partition 0"].severity == "warning"
-    assert "4 h older than the time that it has come to" in found["search-events partition 0"].observed
+    assert "4 h behind its watermark" in found["search-events partition 0"].observed
     fresh = [*old, Record(page("r9", "u", NOW - HOUR))]
     assert "search-events partition 0" not in findings([frame(0, outcomes(1), NOW - HOUR)], fresh)

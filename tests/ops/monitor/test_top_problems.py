@@ -58,7 +58,7 @@ def test_kafka_that_does_not_answer_is_the_first_and_explains_the_silence(server
 
 def test_a_partition_of_the_future_is_named_but_not_a_log_that_has_ended(server: TextServer) -> None:
     (problem,) = problems_after(server, exposition(watermark=NOW + 7_200, pages=1))
-    assert problem.startswith("partition 0 of search-events: an event of the future has set its time 2 h ahead of now")
+    assert problem.startswith("partition 0 of search-events: its watermark is 2 h ahead of now")
     assert problems_after(server, exposition(watermark=4.6e15, pages=1)) == []
 
 
@@ -67,7 +67,7 @@ def test_rejected_events_and_clicks_without_a_page_are_those_of_late_not_of_the_
     assert problems_after(server, bad, exposition(pages=1_100, clicks=110, rejected=901, orphans=91)) == []
     assert problems_after(server, bad, exposition(pages=1_100, clicks=110, rejected=990, orphans=99)) == [
         "82% of the events are rejected: see prectr dlq list",
-        "90% of the clicks find no page",
+        "90% of the clicks are not joined to a page",
     ]
 
 

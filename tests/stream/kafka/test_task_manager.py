@@ -26,6 +26,7 @@ from prectr.stream.join.event_clock import MAX_WATERMARK
 from prectr.stream.kafka.client.end_offsets import EndOffsets
 from prectr.stream.kafka.tasks import task_manager as module
 from prectr.stream.kafka.tasks.aggregate_task import AggregateTask
+from prectr.stream.kafka.tasks.stages import StageManager
 from prectr.stream.kafka.tasks.task_context import EndOfInput
 from prectr.stream.kafka.tasks.task_status import TaskState
 from prectr.stream.ordering.frames import END_OF_LOG
@@ -79,7 +80,7 @@ def end_of(system: FakeSystem, *, flush: bool = True) -> EndOfInput:
     return EndOfInput(logs, flush)
 
 
-def flush(system: FakeSystem, *managers: module.StageManager) -> None:
+def flush(system: FakeSystem, *managers: StageManager) -> None:
     """Run until the group has processed and flushed everything."""
     end = end_of(system)
 
@@ -91,7 +92,7 @@ def flush(system: FakeSystem, *managers: module.StageManager) -> None:
     system.run(*managers, until=ended)
 
 
-def share(system: FakeSystem, first: module.StageManager, second: module.StageManager) -> None:
+def share(system: FakeSystem, first: StageManager, second: StageManager) -> None:
     """Run until both have a part of the tasks."""
     system.run(
         first,
