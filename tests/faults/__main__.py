@@ -114,7 +114,7 @@ def _run_in_parallel(
                 *base_flags.split(),
                 "--only",
                 only,
-                "--json",
+                "--rows",
                 str(rows),
                 *(["--keep-going"] if keep_going else []),
             ]
