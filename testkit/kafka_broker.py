@@ -1,5 +1,6 @@
 """A real Kafka broker for tests, started on a free port with a folder of its own."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -89,11 +90,11 @@ class Broker:
         self._process.send_signal(signal.SIGCONT)
 
     def advertise(self, address: str) -> None:
-        """Let the broker, which is not running, name another address to its clients."""
-        text = self._properties.read_text()
-        listener = f"advertised.listeners=PLAINTEXT://{self.address}\n"
-        assert listener in text
-        self._properties.write_text(text.replace(listener, f"advertised.listeners=PLAINTEXT://{address}\n"))
+        """Let the broker, which is not running, name this address to its clients."""
+        listener = f"advertised.listeners=PLAINTEXT://{address}"
+        text, count = re.subn(r"(?m)^advertised\.listeners=.*$", listener, self._properties.read_text())
+        assert count == 1
+        self._properties.write_text(text)
 
     def truncate(self, topic: str, partition: int, share: float) -> None:
         """Cut a partition's log short, as an unclean election does; the broker must not be running.

@@ -258,7 +258,7 @@ class Connection:
         if isinstance(error, BrokerUnavailableError):
             if remaining <= 0:
                 raise error
-            self._log_retry("none of the advertised addresses can be reached", remaining)
+            self._log_retry(error.message.removeprefix(f"{self.bootstrap}: "), remaining)
             time.sleep(_RETRY_BACKOFF)
             return
         if remaining <= 0:

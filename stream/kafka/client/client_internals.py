@@ -4,6 +4,7 @@ pyproject.toml caps the version, and tests/stream/client/test_client_internals.p
 """
 
 import logging
+import random
 import time
 from collections.abc import Collection
 from types import TracebackType
@@ -16,8 +17,10 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
 )
+from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
-from kafka.net.selector import KernelEvent
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import KernelEvent, NetworkSelector
 from kafka.structs import OffsetAndMetadata
 
 AUTHENTICATION_ERRORS: Final = (AuthorizationError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
@@ -81,18 +84,23 @@ def seek(consumer: KafkaConsumer, partition: TopicPartition, offset: int, leader
     consumer._subscription.assignment[partition].seek(OffsetAndMetadata(offset, "", leader_epoch))
 
 
-def seconds_since_metadata(consumer: KafkaConsumer) -> float:
-    """Return how long ago the broker last answered a consumer's request for metadata.
+def next_offset(consumer: KafkaConsumer, partition: TopicPartition) -> int:
+    """Return the offset of the next record to poll, past transaction markers; -1 if the partition was never sought.
 
-    The client's own thread sends one every `metadata_max_age_ms`, whether the consumer is polled or not.
+    The library's own `position` asks the broker if the leader has changed, and raises if it does not answer.
     """
-    refreshed_at: float = consumer._cluster._last_successful_refresh_ms / 1000
-    return max(0.0, time.monotonic() - refreshed_at)
+    assigned = consumer._subscription.assignment.get(partition)
+    known = None if assigned is None else assigned.position
+    return -1 if known is None else int(known.offset)
 
 
-def is_closed(consumer: KafkaConsumer) -> bool:
-    """Return whether a consumer has been closed."""
-    return bool(consumer._closed)
+def answered_at(consumer: KafkaConsumer) -> float:
+    """Return when a broker last answered a consumer at its advertised address, by the monotonic clock; -inf if never.
+
+    The client's own thread asks for metadata every `metadata_max_age_ms`, whether the consumer is polled or not.
+    """
+    answered: float = consumer._manager.answered_at
+    return answered
 
 
 class BrokerAddress(NamedTuple):
@@ -100,6 +108,40 @@ class BrokerAddress(NamedTuple):
 
     host: str
     port: int
+
+
+class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]
+    """Connects to the bootstrap addresses again when the brokers' advertised ones do not answer (KIP-899).
+
+    The library's own manager (kafka-python 3.0.12) asks for metadata only where the last metadata said, so a client
+    that was once told a wrong address, or whose brokers have all moved, would try it for ever.
+    """
+
+    def __init__(self, net: NetworkSelector, **configs: Any) -> None:
+        super().__init__(net, **configs)
+        self.answered_at = float("-inf")
+        """When a broker last answered at its advertised address: one that answers only as bootstrap does no work."""
+
+    def least_loaded_node(self) -> int | str | None:
+        """Choose a node as the library does; also among the bootstrap addresses if the last request failed."""
+        node: int | str | None = super().least_loaded_node()
+        cluster = self.cluster
+        if node is not None and cluster._last_refresh_ms <= cluster._last_successful_refresh_ms:
+            return node
+        nodes = [broker.node_id for broker in cluster.bootstrap_brokers()]
+        candidates = [each for each in (*nodes, node) if each is not None and not self.connection_delay(each)]
+        return random.choice(candidates) if candidates else None
+
+    def send(self, request: Any, node_id: int | str | None = None, **options: Any) -> Future:
+        """Send a request, and note when a broker answers it."""
+        node_id = node_id if node_id is not None else self.least_loaded_node()
+        answer = super().send(request, node_id, **options)
+        if not self.cluster.is_bootstrap(node_id):
+            answer.add_callback(self._on_answer)
+        return answer
+
+    def _on_answer(self, answer: object) -> None:
+        self.answered_at = time.monotonic()
 
 
 class NetClients:
@@ -115,7 +157,8 @@ class NetClients:
 
     def __call__(self, **configs: Any) -> KafkaNetClient:
         """Make a network client; the library's `kafka_client` setting."""
-        self._created.append(KafkaNetClient(**configs))
+        net = NetworkSelector(**configs)
+        self._created.append(KafkaNetClient(net, _ConnectionManager(net, **configs)))
         return self._created[-1]
 
     def __enter__(self) -> Self:

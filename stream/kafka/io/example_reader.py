@@ -11,6 +11,7 @@ from prectr.state.errors import Remedy, StateError
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.client import Connection
+from prectr.stream.kafka.client.client_internals import next_offset
 from prectr.stream.kafka.client.end_offsets import offset_out_of_range
 from prectr.stream.kafka.client.topic_changes import TopicWatch
 from prectr.stream.kafka.client.topics import Topics
@@ -155,7 +156,7 @@ class ExampleReader:
     def _position(self, partition: TopicPartition) -> int:
         """Return the offset of the next record, past transaction markers."""
         paused_at = self._paused.get(partition)
-        return int(self._consumer.position(partition)) if paused_at is None else paused_at
+        return next_offset(self._consumer, partition) if paused_at is None else paused_at
 
     def _end_offset(self, partition: TopicPartition) -> int | None:
         """Return the end offset of a partition as of the last fetch."""

@@ -11,7 +11,6 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
-    IllegalStateError,
     KafkaError,
     MessageSizeTooLargeError,
     OffsetMetadataTooLargeError,
@@ -22,7 +21,7 @@ from kafka.errors import (
 from prectr.state.errors import BrokerUnavailableError, Remedy, StateError
 from prectr.state.failpoints import Failpoint, failpoint
 from prectr.stream.kafka.client.client import Connection
-from prectr.stream.kafka.client.client_internals import seek
+from prectr.stream.kafka.client.client_internals import next_offset, seek
 from prectr.stream.kafka.client.end_offsets import EndOffsets, EndOffsetsSample
 from prectr.stream.kafka.client.record_fetcher import STEP_RECORDS, RecordFetcher
 from prectr.stream.kafka.client.topic_changes import TopicWatch
@@ -259,10 +258,7 @@ class TaskManager(ABC, Generic[TaskT]):
 
     def position_of(self, task: TaskT) -> int:
         """Return the offset of the next record to read, past transaction markers; -1 if unknown."""
-        try:
-            return int(self._consumer.position(task.topic_partition))
-        except IllegalStateError:
-            return -1
+        return next_offset(self._consumer, task.topic_partition)
 
     def _lag(self, task: TaskT) -> int | None:
         """Return the number of unread records of the task's partition as of the last fetch; None before it."""

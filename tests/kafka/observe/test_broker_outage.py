@@ -12,9 +12,9 @@ import pytest
 
 from testkit.command import RunningCommand, prectr
 from testkit.kafka_broker import Broker, free_ports
-from tests.kafka.live import Live
+from tests.kafka.live import Live, replay_log
 from tests.kafka.monitoring import MonitorProcess, wait_for
-from tests.kafka.worlds import simulated
+from tests.kafka.worlds import simulated, split_orderly_log
 from tests.kit.observe.scrape import scrape_samples
 
 _METRIC = ("prectr_broker_unreachable_seconds", frozenset[tuple[str, str]]())
@@ -37,6 +37,10 @@ def readiness(port: int) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def warnings_of(live: Live, process: RunningCommand) -> list[str]:
+    return [line for line in live.stderr_of(process).splitlines() if " WARNING " in line]
 
 
 def top(ports: list[int]) -> str:
@@ -68,6 +72,7 @@ def test_every_process_exports_an_outage_and_its_end_with_one_warning(own_broker
         wait_for(lambda: all(readiness(port)[0] == 200 for port in ports), lambda: str([*map(readiness, ports)]))
         assert "Kafka has not answered" not in top(ports)
 
+        before = {process: len(warnings_of(live, process)) for process in (stream, train)}
         own_broker.kill()
         wait_for(lambda: all(unreachable_seconds(port) > 0 for port in ports))
         for port in ports:
@@ -78,7 +83,7 @@ def test_every_process_exports_an_outage_and_its_end_with_one_warning(own_broker
         time.sleep(20)
         assert all(process.poll() is None for process in (stream, train))
         for process in (stream, train):
-            warnings = [line for line in live.stderr_of(process).splitlines() if " WARNING " in line]
+            warnings = warnings_of(live, process)[before[process] :]
             assert len(warnings) <= 4, warnings
 
         own_broker.start()
@@ -87,6 +92,48 @@ def test_every_process_exports_an_outage_and_its_end_with_one_warning(own_broker
         for process in (stream, train):
             live.request_stop(process)
             live.wait_for_end(process)
+    finally:
+        live.kill_all()
+
+
+def test_a_wrong_advertised_address_is_an_outage_until_it_is_put_right(own_broker: Broker, tmp_path: Path) -> None:
+    """Nothing is restarted: every client finds the right address again through the bootstrap address."""
+    own_broker.start()
+    live = Live(own_broker.address, "", tmp_path)
+    try:
+        live.create()
+        world = simulated(tmp_path)
+        first, second = split_orderly_log(world, live.partitions, tmp_path)
+        live.load(first)
+        stream = live.start_stream("1", "--metrics-port", "0")
+        train = live.start_train("--metrics-port", "0")
+        monitor = MonitorProcess(live).start()
+        wait_for(lambda: monitor.port("metrics") is not None)
+        ports = [metrics_port(live, stream), metrics_port(live, train), monitor.port("metrics") or 0]
+        wait_for(lambda: all(unreachable_seconds(port) == 0 for port in ports))
+
+        own_broker.stop()
+        own_broker.advertise(f"127.0.0.1:{free_ports(1)[0]}")
+        own_broker.start()
+        # A client that finds the broker at its old address has one answer more before it follows the new one.
+        time.sleep(10)
+        wait_for(lambda: all(unreachable_seconds(port) > 15 for port in ports))
+        # The bootstrap address answers all the time, and does not make it look as if work went on.
+        for _ in range(15):
+            time.sleep(1)
+            assert all(unreachable_seconds(port) > 0 for port in ports)
+
+        own_broker.stop()
+        own_broker.advertise(own_broker.address)
+        own_broker.start()
+        wait_for(lambda: all(unreachable_seconds(port) == 0 for port in ports))
+        live.load(second)
+        time.sleep(5)
+        for process in (stream, train):
+            live.request_stop(process)
+            live.wait_for_end(process)
+        live.stream(1, "--flush")
+        assert live.train_and_read("--flush") == replay_log(tmp_path, world)
     finally:
         live.kill_all()
 

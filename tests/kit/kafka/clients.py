@@ -41,6 +41,10 @@ class _FakePosition(NamedTuple):
     consumer: "FakeConsumer"
     partition: TopicPartition
 
+    @property
+    def position(self) -> OffsetAndMetadata:
+        return OffsetAndMetadata(self.consumer.position(self.partition), "", -1)
+
     def seek(self, position: OffsetAndMetadata) -> None:
         self.consumer.seek(self.partition, position.offset)
 

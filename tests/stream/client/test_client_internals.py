@@ -15,6 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.cluster import ClusterMetadata
 from kafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import KafkaConnectionError, KafkaTimeoutError, SaslAuthenticationFailedError
+from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.producer.sender import Sender
 from kafka.producer.transaction_manager import TransactionManager
@@ -30,12 +31,18 @@ from prectr.stream.kafka.client.client_internals import (
 )
 
 PRIVATE_PARTS = [
-    (KafkaConsumer, "_closed"),
     (KafkaConsumer, "_cluster"),
+    (KafkaConsumer, "_manager"),
     (KafkaConsumer, "_subscription"),
+    (ClusterMetadata, "_last_refresh_ms"),
     (ClusterMetadata, "_last_successful_refresh_ms"),
+    (ClusterMetadata, "bootstrap_brokers"),
     (ClusterMetadata, "brokers"),
+    (ClusterMetadata, "is_bootstrap"),
     (ClusterMetadata, "topic_id"),
+    (KafkaConnectionManager, "connection_delay"),
+    (KafkaConnectionManager, "least_loaded_node"),
+    (KafkaConnectionManager, "send"),
     (SubscriptionState, "assignment"),
     (KafkaProducer, "_transaction_manager"),
     (KafkaProducer, "_sender"),
