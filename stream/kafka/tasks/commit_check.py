@@ -45,14 +45,7 @@ def check_commit(
             f"group {group} has committed offset {offset} of an earlier {where}, which was deleted and recreated",
             Remedy.OTHER_GROUP_AND_STATE,
         )
-    if metadata.settings and metadata.settings != context.settings_digest:
-        raise StateError(
-            f"{where}: group {group} has committed with other settings (their digest is {metadata.settings}, that of "
-            f"this process {context.settings_digest}): all processes of a system must have the same, or a page's "
-            "result would depend on which of them handled it",
-            Remedy.ORIGINAL_SETTINGS,
-            Remedy.START_OVER_LIVE,
-        )
+    check_settings(context, topic, committed)
     if next_offset > offset:
         raise StateError(
             f"{path}: the state is at offset {next_offset} of {where}, ahead of the commit of group {group} at "
@@ -61,6 +54,23 @@ def check_commit(
             Remedy.OTHER_STATE_DIR,
         )
     _check_log(where, group, offset, max(next_offset, metadata.start_offset), log_range)
+
+
+def check_settings(context: TaskContext, topic: str, committed: tuple[int, CommitMetadata] | None) -> None:
+    """Check that the group has committed with the settings of this process.
+
+    Raises:
+        StateError: it has committed with others.
+    """
+    if committed is None or committed[1].settings in ("", context.settings_digest):
+        return
+    raise StateError(
+        f"{topic} partition {context.partition}: group {context.group} has committed with other settings (their digest "
+        f"is {committed[1].settings}, that of this process {context.settings_digest}): all processes of a system must "
+        "have the same, or a page's result would depend on which of them handled it",
+        Remedy.ORIGINAL_SETTINGS,
+        Remedy.START_OVER_LIVE,
+    )
 
 
 def _check_log(where: str, group: str, offset: int, first_needed: int, log_range: OffsetRange) -> None:

@@ -12,7 +12,7 @@ from prectr.state.errors import Remedy, StateError
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.recovery.committed_output import has_frames
-from prectr.stream.kafka.tasks.commit_check import check_commit
+from prectr.stream.kafka.tasks.commit_check import check_commit, check_settings
 from prectr.stream.kafka.tasks.task import Task
 from prectr.stream.kafka.tasks.task_context import TaskContext
 from prectr.stream.kafka.tasks.task_metrics import TaskCounts
@@ -74,6 +74,9 @@ class StatefulTask(Task):
         )
         try:
             folder = context.state_dir / f"{cls.stage}-{context.partition}"
+            if not folder.exists():
+                # A store that was made with refused settings would stay, and would refuse the right ones.
+                check_settings(context, source.topic, _fetch_committed(context))
             store = TaskStore(folder, context.identity(cls.stage, source))
         except BaseException:
             producer.close()
@@ -98,10 +101,7 @@ class StatefulTask(Task):
 
     def _initialize_offsets(self) -> None:
         context = self.context
-        try:
-            committed = context.committed_offsets.fetch(context.partition)
-        except StateError as error:
-            raise StateError(error.message, Remedy.RESTORE_OFFSETS, *error.remedies) from error
+        committed = _fetch_committed(context)
         deadline = time.monotonic() + _COMMIT_VISIBLE_TIMEOUT
         while committed is not None and committed[0] < self.next_offset and time.monotonic() < deadline:
             # A broker that has just restarted may expose a commit only some time after it acknowledged it.
@@ -305,3 +305,11 @@ class StatefulTask(Task):
         finally:
             self.task_store.close()
             super().close()
+
+
+def _fetch_committed(context: TaskContext) -> tuple[int, CommitMetadata] | None:
+    """Return the committed offset of the task's partition with its metadata; None if there is none."""
+    try:
+        return context.committed_offsets.fetch(context.partition)
+    except StateError as error:
+        raise StateError(error.message, Remedy.RESTORE_OFFSETS, *error.remedies) from error

@@ -28,7 +28,8 @@ def lose_state(system: LiveSystem) -> Injected:
     look_at_metrics(system, name)
     recovery = system.start_recovery_timer(name)
     system.kill(name)
-    shutil.rmtree(system.state_dir(name))
+    # It may not have got as far as making it.
+    shutil.rmtree(system.state_dir(name), ignore_errors=True)
     source = "the log" if system.snapshots is None else "a snapshot or the log"
     restarted = restart(system, name)
     return Injected(f"kill -9 of stream process {name}, its state deleted (rebuilt from {source}){restarted}", recovery)
@@ -76,7 +77,8 @@ def truncated_snapshot(system: LiveSystem) -> Injected:
     recovery = system.start_recovery_timer(name)
     system.kill(name)
     description = snapshots.truncate_newest(folder, system.rng)
-    shutil.rmtree(system.state_dir(name))
+    # It may not have got as far as making it.
+    shutil.rmtree(system.state_dir(name), ignore_errors=True)
     restarted = restart(system, name)
     # If it restarts slowly, the others take over with their own state, and store newer snapshots meanwhile.
     noticed = system.wait_until(lambda: system.any_logged("is corrupt"), _NOTICE_TIMEOUT)
@@ -100,7 +102,8 @@ def kill_in_restore(system: LiveSystem) -> Injected:
     look_at_metrics(system, name)
     recovery = system.start_recovery_timer(name)
     system.kill(name)
-    shutil.rmtree(system.state_dir(name))
+    # It may not have got as far as making it.
+    shutil.rmtree(system.state_dir(name), ignore_errors=True)
     number = system.rng.randint(1, 2)
     system.schedule_kill(name, "restore", number)
     system.start(name)

@@ -441,6 +441,8 @@ def test_a_process_with_other_settings_is_refused_although_it_has_no_state(syste
     other = system.manager(name="2", config=PipelineConfig(partitions=PARTITIONS, attribution_window=61.0))
     with pytest.raises(StateError, match="group g-join has committed with other settings"):
         system.run(first, other, until=lambda: False)
+    # One that it had made with these settings would refuse the right ones.
+    assert not list((system.folder / "2").glob("*"))
 
 
 def test_a_transactional_id_that_is_refused_is_named_with_the_right(system: FakeSystem) -> None:
