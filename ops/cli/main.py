@@ -29,6 +29,7 @@ _TABLE: Final = {
     "topics": ("data", "Create and check the topics of the live system."),
     "dlq": ("data", "List, show, export and retry dead letters."),
     "load": ("data", "Send a log to Kafka, keyed by user."),
+    "export": ("data", "Write the events of the live system to files, as a log."),
     "ingest": ("data", "Turn topics of other programs into events, exactly once, by a mapping."),
     "stream": ("pipeline", "Run stream workers: the stages join and aggregate."),
     "train": ("training", "Train online on the examples of the live system."),

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.dlq.reader import DeadLetterReader, Progress, read_retried
+from prectr.stream.kafka.dlq.reader import DeadLetterReader, read_retried
 from prectr.stream.kafka.dlq.records import decode_dead_letter, is_retry_marker
+from prectr.stream.kafka.io.topic_reader import Progress
 from prectr.stream.sinks.exported_dead_letter import check_new_file, exported_line
 
 

@@ -24,7 +24,7 @@ from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.kafka.client.client import Connection, close_producer
 from prectr.stream.kafka.client.topics import Topics, partition_count
-from prectr.stream.kafka.dlq.reader import DeadLetterReader, Progress, RetriedSet, read_retried
+from prectr.stream.kafka.dlq.reader import DeadLetterReader, RetriedSet, read_retried
 from prectr.stream.kafka.dlq.records import (
     RETRY_MARKER_HEADER,
     DeadLetterRecord,
@@ -34,6 +34,7 @@ from prectr.stream.kafka.dlq.records import (
     is_retry_marker,
     parse_ref,
 )
+from prectr.stream.kafka.io.topic_reader import Progress
 
 _MAX_PER_TRANSACTION: Final = 100
 """Most dead letters per transaction; each of those sent is no larger than an event, 1 MiB."""

@@ -7,7 +7,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
-from prectr.stream.kafka.dlq.reader import DeadLetterReader, Progress
+from prectr.stream.kafka.dlq.reader import DeadLetterReader
 from prectr.stream.kafka.dlq.records import (
     DeadLetterRecord,
     DeadLetterRef,
@@ -15,6 +15,7 @@ from prectr.stream.kafka.dlq.records import (
     decode_retry_markers,
     is_retry_marker,
 )
+from prectr.stream.kafka.io.topic_reader import Progress
 
 
 class DeadLetterCount(msgspec.Struct):
