@@ -1,10 +1,12 @@
 """A real Kafka broker for tests, started on a free port with a folder of its own."""
 
+import random
 import re
 import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from prectr.ops.local_stack.broker import (
@@ -18,6 +20,7 @@ from prectr.ops.local_stack.broker import (
 
 __all__ = ["INSTALL_HINT", "Broker", "kafka_home"]
 _START_SECONDS = 90
+_FIRST_PORT = 10_000
 _ACL_PROPERTIES = """\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
@@ -124,10 +127,15 @@ class Broker:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Some ports in a row that are free; the kernel gives none of them to a connection.
+
+    The row begins at random, so that processes that look at the same time find different ones.
+    """
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        first = random.Random().randrange(_FIRST_PORT, end - count)
+        ports = list(range(first, first + count))
+        with ExitStack() as stack, suppress(OSError):
+            for port in ports:
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return ports

@@ -41,7 +41,8 @@ _FLAGS: Final = {
     Remedy.ADDITIONAL_STATE_DIR: "add the state folder of the process that runs the task with another --state-dir",
     Remedy.CONVERT: "convert it to events with `prectr convert`",
     Remedy.START_OVER_LIVE: (
-        "start over with other --topic-prefix, --group-prefix and --state-dir, and load the log again"
+        "start over with other --topic-prefix, --group-prefix, --state-dir and --run-dir, as in docs/runbook.md, "
+        "section Starting over"
     ),
 }
 

@@ -14,7 +14,8 @@ import msgspec
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.limits.check import check_limits
 from prectr.ops.limits.needs import STAGES, stream_needs
-from prectr.ops.live.metrics_ports import metrics_port_of
+from prectr.ops.live.metrics_ports import await_free_ports, metrics_port_of
+from prectr.ops.live.parent_watchdog import GRACE_PERIOD
 from prectr.ops.live.pipeline_status import REPORT_FILE, PipelineStatusReader
 from prectr.ops.live.status_display import StatusPoller, display
 from prectr.ops.live.supervisor import ManagedProcess, RestartPolicy, supervise
@@ -37,8 +38,8 @@ class LiveRun:
 
     partitions: of topics that are created; None for those of existing topics, else 4. metrics_port: of the trainer;
     the monitor uses the next one, the stream workers those after. stream_flags, train_flags: for the stream
-    processes and the trainer. monitor_flags: for the monitor; None for no monitor. log_flags: how each process logs;
-    they precede its command.
+    processes and the trainer. monitor_flags: for the monitor; None for no monitor. monitor_port: of its page.
+    log_flags: how each process logs; they precede its command.
     """
 
     connection: Connection
@@ -54,6 +55,7 @@ class LiveRun:
     train_flags: Sequence[str] = ()
     monitor_flags: Sequence[str] | None = None
     log_flags: Sequence[str] = ()
+    monitor_port: int | None = None
     restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -75,6 +77,7 @@ def run_live(run: LiveRun) -> None:
         check_limits(stream_needs(partitions * STAGES, folders))
         stack.callback(FolderLock(run.state_dir).release)
         processes = make_processes(run)
+        await_free_ports(_ports(run, processes), stop, 2 * GRACE_PERIOD)
         write_targets(run, processes)
         probe_connection = replace(run.connection, connect_timeout=0.0)
         poller = stack.enter_context(
@@ -124,9 +127,19 @@ def make_processes(run: LiveRun) -> list[ManagedProcess]:
     ]
     processes.append(_process(run, "train", "train", [*run.train_flags, f"--run-dir={run.run_dir}"]))
     if run.monitor_flags is not None:
-        flags = [*run.monitor_flags, f"--data-dir={run.run_dir / 'monitor'}"]
+        flags = [*run.monitor_flags, f"--data-dir={run.run_dir / 'monitor'}", f"--port={run.monitor_port}"]
         processes.append(_process(run, "monitor", "monitor", flags))
     return processes
+
+
+def _ports(run: LiveRun, processes: Sequence[ManagedProcess]) -> list[tuple[str, int]]:
+    """The ports that the processes are to listen on, with their names."""
+    metrics = [
+        (f"metrics of {process.name}", metrics_port_of(run.metrics_port, process.name))
+        for process in processes
+        if run.metrics_port is not None
+    ]
+    return metrics if run.monitor_port is None else [*metrics, ("the monitor's page", run.monitor_port)]
 
 
 def _process(run: LiveRun, name: str, command: str, flags: Sequence[str]) -> ManagedProcess:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from prectr.ops.cli.log_format import decode_line
 from prectr.state.errors import PrectrError, UsageError
@@ -46,6 +46,15 @@ class RestartPolicy:
     grace_period: float = 60.0
 
 
+class Failure(NamedTuple):
+    """The end of a process that should go on. at: seconds of a monotonic clock."""
+
+    at: float
+    process: str
+    reason: str
+    log: Path
+
+
 class ManagedProcess:
     """A child process, over all of its restarts.
 
@@ -78,7 +87,7 @@ class ManagedProcess:
         self._outage_failures = 0
         self._logged_at = float("-inf")
         self._process: subprocess.Popen[bytes] | None = None
-        self._failures = 0
+        self._failures: list[Failure] = []
         self._started_at = 0.0
         self._restart_at: float | None = None
         self._log_tail = LogTail(log)
@@ -126,7 +135,9 @@ class ManagedProcess:
             self.completed = True
             return
         reason = self._exit_reason(code)
+        failure = Failure(now, self.name, reason, self._log)
         if code == _USAGE_ERROR:
+            self._failures.append(failure)
             raise UsageError(f"{self.name}: {reason}")
         if self._is_outage():
             self._outage_failures += 1
@@ -136,16 +147,24 @@ class ManagedProcess:
                 _log.warning("%s: %s; it is restarted until Kafka answers", self.name, reason)
             return
         self._outage_failures = 0
-        self._failures = 1 if now - self._started_at >= self._restart_policy.reset_after else self._failures + 1
-        if self._failures >= self._restart_policy.max_failures:
-            raise PrectrError(f"{self.name} has failed {self._failures} times in a row: {reason} (log: {self._log})")
-        delay = self._delay(self._failures)
+        if now - self._started_at >= self._restart_policy.reset_after:
+            self._failures.clear()
+        self._failures.append(failure)
+        count = len(self._failures)
+        if count >= self._restart_policy.max_failures:
+            raise PrectrError(f"{self.name} has failed {count} times in a row: {reason} (log: {self._log})")
+        delay = self._delay(count)
         self._restart_at = now + delay
         _log.warning("%s: %s; restarting it in %g s", self.name, reason, delay)
 
     def _delay(self, failures: int) -> float:
         policy = self._restart_policy
         return min(policy.initial_delay * 2.0 ** min(failures - 1, _MAX_DOUBLINGS), policy.max_delay)
+
+    def recent_failures(self, now: float) -> list[Failure]:
+        """Its failures in a row; none if it has been running for long since."""
+        recovered = self.running and now - self._started_at >= self._restart_policy.reset_after
+        return [] if recovered else list(self._failures)
 
     def terminate(self) -> None:
         """Send SIGTERM: the process commits and exits; it is not restarted."""
@@ -260,14 +279,28 @@ def supervise(
             on_poll()
             time.sleep(_POLL_INTERVAL)
         _terminate_all(processes, restart_policy.grace_period)
-    except PrectrError:
+    except PrectrError as error:
+        final = _with_first_cause(error, processes)
         # The first error is the one to report.
         with suppress(PrectrError):
             _terminate_all(processes, restart_policy.grace_period)
-        raise
+        raise final from error
     finally:
         for process in processes:
             process.kill()
+
+
+def _with_first_cause(error: PrectrError, processes: Sequence[ManagedProcess]) -> PrectrError:
+    """Return an error that begins with the first failure, of which later ones are often but a consequence."""
+    now = time.monotonic()
+    failures = sorted(failure for process in processes for failure in process.recent_failures(now))
+    if not failures or failures[0].reason in error.message:
+        return error
+    first, *others = failures
+    followed = "1 failure" if len(others) == 1 else f"{len(others)} failures"
+    return type(error)(
+        f"{first.process}: {first.reason} (log: {first.log}). {followed} followed; the last: {error.message}"
+    )
 
 
 def _terminate_all(processes: Sequence[ManagedProcess], grace_period: float) -> None:

@@ -144,8 +144,8 @@ def damaged_frame(source_name: str, error: Exception) -> StateError:
     reason = str(error) or type(error).__name__
     return StateError(
         f"{source_name}: not a frame ({reason}): another program writes to this topic, and what follows cannot be "
-        "trusted: keep it from writing there, load the log again,",
-        Remedy.OTHER_TOPIC_PREFIX,
+        "trusted. Keep it from writing there, then",
+        Remedy.START_OVER_LIVE,
     )
 
 

@@ -10,12 +10,13 @@ import typer
 
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.cli.option_groups import with_option_groups
-from prectr.ops.cli.options import DeadLetterOptions, JsonFile, KafkaOptions
+from prectr.ops.cli.options import ConfigFile, DeadLetterOptions, JsonFile, KafkaOptions
 from prectr.ops.cli.output import stdout_console
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.cli.terminal_escape import printable, printable_value
 from prectr.ops.json_file import write_json
 from prectr.ops.report.numbers import timestamp
+from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import PrectrError, UsageError
 
 if TYPE_CHECKING:
@@ -161,24 +162,28 @@ def retry(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    config: ConfigFile = None,
     json: JsonFile = None,
 ) -> None:
     """Send dead letters to search-events again, each once: a repeated call skips those that were retried before.
 
     Events that are still invalid are listed and not sent, with exit code 1. Lines of --file without a dead letter
     reference are sent on every call. A retried event is processed like any event that arrives now: a click on a page
-    that has closed counts as late.
+    that has closed counts as late. How many are late is said before they are sent; --config has the attribution window.
 
     Example: prectr dlq retry --file dead-letters.jsonl --bootstrap localhost:9092 --dry-run
     """
+    from prectr.stream.kafka.dlq.lateness import read_late_before  # noqa: PLC0415
     from prectr.stream.kafka.dlq.retry import retry_dead_letters  # noqa: PLC0415
 
     selection = _selection(dead_letters, reason, file)
     connection, topics = kafka.connection(), kafka.topics()
+    window = load_settings(config).pipeline.attribution_window
+    is_late = read_late_before(connection, topics, round(window * 1000))
     confirm = sys.stdin.isatty() and not yes
     if dry_run or confirm:
         with _progress("dry run") as progress:
-            result = retry_dead_letters(connection, topics, selection, progress, dry_run=True)
+            result = retry_dead_letters(connection, topics, selection, progress, dry_run=True, is_late=is_late)
         _print_result(result, "would be sent to", topics.events)
         confirm = confirm and not dry_run and result.sent > 0
     if confirm:
@@ -186,7 +191,7 @@ def retry(
     stopped = False
     if not dry_run:
         with _progress("retry") as progress, stop_signals() as stop:
-            result = retry_dead_letters(connection, topics, selection, progress, stop=stop)
+            result = retry_dead_letters(connection, topics, selection, progress, is_late=is_late, stop=stop)
             stopped = stop()
         _print_result(result, "sent to", topics.events)
     write_json(json, result)
@@ -286,6 +291,12 @@ def _print_result(result: "RetryResult", verb: str, topic: str) -> None:
         f"{result.sent:,} events {verb} {topic}, {result.already_retried:,} skipped (retried before), "
         f"{result.rejected:,} invalid or not found"
     )
+    if result.late:
+        typer.echo(
+            f"{result.late:,} of these events are late: their attribution window has passed in their partition. Such a "
+            "click finds its page closed, or not at all, and counts as late or orphan; such a page is closed at once, "
+            "without the clicks that came before it. What was trained on already does not change"
+        )
 
 
 @contextmanager

@@ -91,7 +91,8 @@ def run(
             log_flags=log_settings.flags,
             stream_flags=stream_flags,
             train_flags=train_flags,
-            monitor_flags=None if monitor_port is None else [*monitor_flags, f"--port={monitor_port}"],
+            monitor_flags=None if monitor_port is None else monitor_flags,
+            monitor_port=monitor_port,
         )
     )
     _print_last_report(report_path(run_dir))

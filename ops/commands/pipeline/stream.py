@@ -42,6 +42,7 @@ def stream(
     from prectr.ops.doctor.host.disk import local_path  # noqa: PLC0415
     from prectr.ops.limits.check import check_limits  # noqa: PLC0415
     from prectr.ops.limits.needs import stream_needs  # noqa: PLC0415
+    from prectr.ops.live.rejection_log import RejectionLog  # noqa: PLC0415
     from prectr.ops.metrics.broker import unready_without_broker, with_broker_metric  # noqa: PLC0415
     from prectr.ops.metrics.stream import stream_metrics, unready_reason  # noqa: PLC0415
     from prectr.stream.kafka.client.topics import check_topics  # noqa: PLC0415
@@ -70,8 +71,10 @@ def stream(
         folders["snapshots folder"] = snapshot_folder
     check_limits(stream_needs(settings.config.partitions * len(selected), folders))
     with exporter_context as exporter, progress_bar("stream", 0) as bar, stop_signals() as stop:
+        rejection_log = RejectionLog()
 
         def progress(tasks: Sequence["TaskStatus"]) -> None:
+            rejection_log.update(tasks)
             if exporter is not None:
                 exporter.update(tasks)
             pages = sum(task.emitted for task in tasks if task.stage == "aggregate")

@@ -133,12 +133,12 @@ def _check_commits(
             continue
         elif offsets.committed[1].topic_id != topic_id:
             bad += 1
-            advice = "use another --group-prefix and --state-dir: the topic was deleted and recreated"
+            advice = "the topic was deleted and recreated: start over, as in docs/runbook.md, section Starting over"
             yield Finding(name, "error", f"{source}: the commit belongs to an earlier topic of this name", advice)
         elif not offsets.start <= offsets.committed[0] <= offsets.end:
             bad += 1
             advice = (
-                "start over with another --topic-prefix and --group-prefix: the next records are no longer in the log"
+                "the next records are no longer in the log: start over, as in docs/runbook.md, section Starting over"
             )
             observed = (
                 f"{source}: next offset is {offsets.committed[0]:,}, the log holds {offsets.start:,} to {offsets.end:,}"

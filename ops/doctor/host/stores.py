@@ -91,7 +91,7 @@ def _belongs_elsewhere(
         return None
     topic = partitions[number].topic_partition.topic
     if (stored.cluster, stored.topic) == (offsets.cluster, topic):
-        advice = "start over with other prefixes and folders, and load the log again"
+        advice = "start over with other prefixes and folders: docs/runbook.md, section Starting over"
         return Finding(name, "error", f"belongs to an earlier {topic}, which was deleted and recreated", advice)
     observed = f"belongs to {stored.topic} in cluster {stored.cluster}, not to this system"
     return Finding(name, "error", observed, advice)

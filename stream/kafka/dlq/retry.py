@@ -68,6 +68,7 @@ class RetryResult(msgspec.Struct):
 
     Attributes:
         sent: events sent, or in a dry run those that would be.
+        late: of these, those whose attribution window has passed at the watermark of their partition.
         already_retried: dead letters skipped because they were retried before.
         rejected: items that were not sent.
         events: the first 1,000 sent.
@@ -75,6 +76,7 @@ class RetryResult(msgspec.Struct):
     """
 
     sent: int = 0
+    late: int = 0
     already_retried: int = 0
     rejected: int = 0
     events: list[RetryItem] = []
@@ -232,6 +234,7 @@ def retry_dead_letters(
     progress: Progress,
     *,
     dry_run: bool = False,
+    is_late: Callable[[int, int], bool] = lambda _partition, _ts: False,
     stop: Callable[[], bool] = lambda: False,
 ) -> RetryResult:
     """Send dead letters again, keyed by their users, with their own headers; each exactly once.
@@ -240,6 +243,7 @@ def retry_dead_letters(
 
     Args:
         dry_run: send nothing.
+        is_late: whether an event, by partition and time (ms), is too late to be joined; it is sent all the same.
         stop: checked after each transaction.
 
     Raises:
@@ -261,7 +265,7 @@ def retry_dead_letters(
         retried = read_retried(reader, selection.start(), lambda done, total: progress(done, 2 * total))
         found = selection.candidates(reader, retried, result, lambda done, total: progress(total + done, 2 * total))
         for candidates in _chunks(found, _MAX_PER_TRANSACTION):
-            sendable = list(_validated(candidates, retried, partitions, result))
+            sendable = list(_validated(candidates, retried, partitions, result, is_late))
             if producer is not None and sendable:
                 _send_transaction(producer, connection, topics, sendable)
             result.sent += len(sendable)
@@ -280,7 +284,11 @@ class _Sendable(msgspec.Struct, frozen=True):
 
 
 def _validated(
-    candidates: Sequence[_Candidate], retried: RetriedSet, partitions: int, result: RetryResult
+    candidates: Sequence[_Candidate],
+    retried: RetriedSet,
+    partitions: int,
+    result: RetryResult,
+    is_late: Callable[[int, int], bool],
 ) -> Iterator[_Sendable]:
     """Yield the valid events; their dead letters count as retried from then on."""
     events = decode_lines([candidate.value for candidate in candidates])
@@ -295,6 +303,7 @@ def _validated(
         if dead_letter is not None:
             retried.add(dead_letter.ref)
         (partition,) = partitions_of([event.user_id], partitions)
+        result.late += is_late(partition, event.ts)
         if len(result.events) < _MAX_LISTED:
             kind = str(type(event).__struct_config__.tag)
             result.events.append(RetryItem(candidate.source, kind, event.request_id, partition))

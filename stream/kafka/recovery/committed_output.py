@@ -13,6 +13,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import Remedy, StateError
+from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.dlq.reader import DeadLetterReader
@@ -36,12 +37,14 @@ class JoinOutput:
         read_offset: offset up to which it had read the events at its last frame.
         emitted: pages emitted since the group's first event.
         reached_end_offset: the requested end that it has reached and reported; -1: none.
+        watermark: up to which it has processed event time (ms).
     """
 
     sequences: list[int]
     read_offset: int = 0
     emitted: int = 0
     reached_end_offset: int = -1
+    watermark: int = MIN_WATERMARK
 
 
 @dataclass(slots=True)
@@ -80,6 +83,7 @@ def read_join_output(connection: Connection, topics: Topics, partitions: int, pr
                     output.emitted = max(output.emitted, frame.outcomes[source].pages.emitted)
                 ended = frame.reached_end_offsets.get(source, -1)
                 output.reached_end_offset = max(output.reached_end_offset, ended)
+                output.watermark = max(output.watermark, frame.watermark)
     return outputs
 
 

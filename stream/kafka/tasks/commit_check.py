@@ -43,7 +43,7 @@ def check_commit(
     if metadata.topic_id != context.topic_id:
         raise StateError(
             f"group {group} has committed offset {offset} of an earlier {where}, which was deleted and recreated",
-            Remedy.OTHER_GROUP_AND_STATE,
+            Remedy.START_OVER_LIVE,
         )
     check_settings(context, topic, committed)
     if next_offset > offset:

@@ -47,6 +47,7 @@ class JoinTask(StatefulTask):
         self._ends_at_idle_start: list[int] | None = None
         self._watermark_unsent = True
         self._dead_letter_counts: Counter[str] = Counter()
+        self._rejection_example = ""
         topic, partitions = self.topic_partition.topic, context.config.partitions
         self._misplaced_events = MisplacedEvents(topic, context.partition, partitions)
 
@@ -87,6 +88,7 @@ class JoinTask(StatefulTask):
             # A copy: the operator keeps counting in its own.
             outcomes=self._join.outcomes + Outcomes(),
             dead_letters=dict(self._dead_letter_counts),
+            rejection_example=self._rejection_example,
             future_events=len(self._join.future_events),
             future_event_lead=self._join.future_events.largest_lead,
             misplaced_events=self._misplaced_events.count,
@@ -274,6 +276,9 @@ class JoinTask(StatefulTask):
         self, output: PendingOutput, rejected: Sequence[RejectedRecord], records: dict[int, ConsumerRecord]
     ) -> None:
         self._dead_letter_counts.update(rejected_record.reason for rejected_record in rejected)
+        if rejected:
+            place = f"{self.topic_partition.topic} partition {self.topic_partition.partition} offset"
+            self._rejection_example = f"{place} {rejected[0].offset}: {rejected[0].reason}"
         for rejected_record in rejected:
             record = records.get(rejected_record.offset)
             headers = rejection_headers(

@@ -45,6 +45,7 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         outcomes: of a `join` task since the group's first record, in any process; None for other stages.
         dead_letters: by reason, since this process opened the task.
+        rejection_example: place and reason of one of the latest dead letters; empty before the first.
         future_events: events of a `join` task that were ahead of its clock when they arrived, for an hour.
         future_event_lead: how far the one furthest ahead is ahead, in ms.
         misplaced_events: events that belong to another partition by their user, of one in 64 that are looked at, since
@@ -55,6 +56,7 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     outcomes: Outcomes | None = None
     dead_letters: Mapping[str, int] = {}
+    rejection_example: str = ""
     future_events: int = 0
     future_event_lead: int = 0
     misplaced_events: int = 0

@@ -39,12 +39,14 @@ def begin(
     seal(drill, {"name": draw(seed)[number - 1]})
     ports = drill.settings
     rows = {
-        "broker": f"{drill.bootstrap}; {folder}/broker.sh start|stop|kill, log {folder}/broker.log",
+        "broker": f"{drill.bootstrap}; {folder}/broker.sh start|stop|kill, log {folder}/broker.log, "
+        f"settings {folder}/kafka/server.properties",
         "system": f"{folder}/run.sh start|stop|kill, logs {drill.run_dir}/logs and {folder}/run.log",
         "run folder": f"{drill.run_dir}, snapshots {folder}/snapshots",
         "metrics": f"trainer 127.0.0.1:{ports['metrics_port']}, monitor and stream workers on the ports after it",
         "monitor": f"http://127.0.0.1:{ports['monitor_port']}/",
         "Prometheus": f"http://127.0.0.1:{ports['prometheus_port']}/, alerts at /classic/alerts or /alerts",
+        "others": f"logs {folder}/*.log; a worker that somebody else starts logs to {folder}/other-worker.log",
         "producer": f"log {folder}/producer.log; python -m tests.faults.drill producer {folder} starts it again",
     }
     for name, text in rows.items():

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from prectr.ops.live import parent_watchdog
 from prectr.ops.local_stack.prometheus import CHECKOUT
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
@@ -19,6 +20,8 @@ from testkit.kafka_broker import Broker, free_ports
 
 _READY_TIMEOUT: Final = 120.0
 _STREAM_WORKERS: Final = 2
+_END_TIMEOUT: Final = 60.0
+"""Longer than a process of `prectr run` goes on without it."""
 
 
 class Drill:
@@ -53,7 +56,8 @@ class Drill:
         """Start everything, and wait until a model has been trained on something."""
         self.folder.mkdir(parents=True)
         broker = Broker(home, self.folder / "kafka")
-        metrics, monitor, prometheus = free_ports(1)[0], *free_ports(2)
+        # Trainer, monitor and stream workers serve metrics on ports in a row.
+        metrics, *_, monitor, prometheus = free_ports(_STREAM_WORKERS + 4)
         self.settings = {
             "bootstrap": broker.address,
             "metrics_port": metrics,
@@ -113,14 +117,30 @@ class Drill:
                 os.killpg(pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Stop everything; the folder stays."""
+        """Stop everything, and wait for it; the folder stays."""
         with suppress(FileNotFoundError, ProcessLookupError):
             self.kill_broker(signal.SIGCONT)
-        with suppress(subprocess.CalledProcessError):
-            subprocess.run([self.folder / "run.sh", "kill"], check=False)
+        # They have sessions of their own: they notice the death of `prectr run`, and take time to end.
+        pids = [*self._children_of_run(), *self.settings["pids"].values()]
+        pids += [int(path.read_text()) for path in (self.folder / "run.pid", self.folder / "broker.pid")]
+        subprocess.run([self.folder / "run.sh", "kill"], check=False)
         for name in list(self.settings["pids"]):
             self.stop(name)
         subprocess.run([self.folder / "broker.sh", "kill"], check=False)
+        deadline = time.monotonic() + _END_TIMEOUT
+        while pids := [pid for pid in pids if _is_alive(pid)]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"processes {pids} did not end within {_END_TIMEOUT:.0f} s")
+            time.sleep(0.2)
+
+    def _children_of_run(self) -> list[int]:
+        marks = (parent_watchdog.__name__.encode(), bytes(self.folder))
+        found = []
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                if process.name.isdecimal() and all(mark in (process / "cmdline").read_bytes() for mark in marks):
+                    found.append(int(process.name))
+        return found
 
     def _write_scripts(self, broker: Broker) -> None:
         """`broker.sh` and `run.sh`, each with start, stop and kill."""
@@ -163,3 +183,10 @@ class Drill:
                 f"--web.listen-address=127.0.0.1:{port}",
             ],
         )  # fmt: skip
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

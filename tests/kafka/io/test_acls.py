@@ -162,6 +162,7 @@ def test_each_command_does_its_work_with_its_rights_alone(guarded: Broker, tmp_p
     run("topics create", "--partitions", "2")
     run("topics check")
     run("load", log)
+    run("export", "--out", tmp_path / "events")
     (tmp_path / "corrected.jsonl").write_bytes(page("r-corrected", "u1", T + 1200 * SECOND))
     run("dlq retry", "--yes", "--file", tmp_path / "corrected.jsonl")
     create_foreign_topic(guarded.address)

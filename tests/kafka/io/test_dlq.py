@@ -16,7 +16,7 @@ from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.end_offsets import fetch_end_offsets
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.dlq.retry import ByReason, retry_dead_letters
-from testkit.command import environment, prectr
+from testkit.command import environment, prectr, write_log
 from testkit.oracle.contract import partition_of
 from tests.kafka.live import Live
 from tests.kit.stages.events import T, click, page
@@ -258,3 +258,20 @@ def test_dead_letters_of_an_open_transaction_are_not_waited_for_and_those_of_an_
     assert listed(live)["dead_letters"] == 1
     done = prectr("dlq", "show", "0:1", *given(live))
     assert (done.returncode, "of a transaction that was aborted" in done.stderr) == (1, True)
+
+
+def test_events_whose_window_has_passed_are_told_before_they_are_sent(live: Live) -> None:
+    live.create()
+    day = 86_400_000
+    live.load(write_log(live.folder / "log.jsonl", [page(f"r{n}", f"u{n}", T + n * 1000) for n in range(600)]))
+    done = prectr("stream", *given(live, "--state-dir", live.folder / "state", "--until-end"))
+    assert done.returncode == 0, done.stderr
+    # Ten minutes long, so that all partitions have come further than the window of two minutes.
+    dead_letter(live, [("not_json", page("old", "u1", T + 1)), ("not_json", page("new", "u2", T + day))])
+
+    dry, done = retried(live, "--reason", "not_json", "--dry-run")
+    assert (dry["sent"], dry["late"]) == (2, 1)
+    assert "1 of these events are late: their attribution window has passed" in done.stdout
+    (live.folder / "long.toml").write_text('attribution_window = "1h"\n')
+    assert retried(live, "--reason", "not_json", "--dry-run", "--config", live.folder / "long.toml")[0]["late"] == 0
+    assert retried(live, "--reason", "not_json", "--yes")[0]["late"] == 1

@@ -1,6 +1,7 @@
 """The monitor shows what the trainers report, whichever process is killed, and rejects what it cannot read."""
 
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -207,7 +208,7 @@ def test_a_port_in_use_is_one_clear_line(live: Live, flag: str) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         log = MonitorProcess(live).start(flag, str(port)).wait_for_end(code=1)
-    assert f"on 127.0.0.1:{port}: Address already in use; another process may use the port" in log
+    assert f"on 127.0.0.1:{port}: Address already in use; a server of process {os.getpid()} (" in log
     assert f"choose another {flag}" in log
 
 

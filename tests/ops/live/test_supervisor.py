@@ -60,6 +60,36 @@ def test_a_crash_looping_process_fails_the_supervisor_with_its_log_tail_and_the_
     assert not well.running
 
 
+def test_the_first_cause_of_failures_is_what_the_supervisor_ends_with(tmp_path: Path) -> None:
+    """Partitions were added: the first failure says so, the later ones only what followed from it."""
+    script = tmp_path / "prectr.py"
+    first = tmp_path / "first"
+    script.write_text(
+        "import pathlib, sys\n"
+        f"again = pathlib.Path({str(first)!r})\n"
+        "print('prectr: joined-pages has 4 partitions' if again.exists() else 'prectr: partitions were added')\n"
+        "again.touch()\nsys.exit(1)\n"
+    )
+    ill = ManagedProcess("stream-1", [], tmp_path / "ill.log", may_exit=False, restart_policy=HASTE)
+    ill._command = [sys.executable, str(script)]
+    with pytest.raises(PrectrError) as caught:
+        supervise([ill], stop=lambda: False, restart_policy=HASTE)
+    log = tmp_path / "ill.log"
+    assert caught.value.message == (
+        f"stream-1: partitions were added (log: {log}). 2 failures followed; the last: "
+        f"stream-1 has failed 3 times in a row: joined-pages has 4 partitions (log: {log})"
+    )
+
+
+def test_a_failure_that_a_process_has_recovered_from_is_not_the_first_cause(tmp_path: Path) -> None:
+    policy = RestartPolicy(max_failures=2, initial_delay=0.01, reset_after=0.0, grace_period=60)
+    well = ManagedProcess("well", forever(tmp_path), tmp_path / "well.log", may_exit=False, restart_policy=policy)
+    well.start(time.monotonic())
+    well.kill()
+    well.poll(time.monotonic())
+    assert well.recent_failures(time.monotonic()) == []
+
+
 def test_an_unrequested_exit_is_a_crash(tmp_path: Path) -> None:
     child = ManagedProcess("schema", ["schema"], tmp_path / "schema.log", may_exit=False, restart_policy=HASTE)
     with pytest.raises(PrectrError, match="exited unexpectedly with code 0"):
