@@ -74,12 +74,13 @@ def export_events(
     """
     if folder.exists():
         raise UsageError(f"{folder} exists: name a folder that does not")
+    # Before the committed ends: what a producer sends in between is no transaction.
+    ends = fetch_end_offsets(connection, topics.events)
     reader = TopicReader(connection, topics.events, max_poll_records=_MAX_POLL_RECORDS)
     # A folder with the final name is complete.
     part = folder.with_name(f"{folder.name}.part")
     try:
         starts = list(reader.start_offsets) if after is None else _next_offsets(reader, after)
-        last = fetch_end_offsets(connection, topics.events)
         make_empty_private_folder(part)
         total = max(1, sum(reader.end_offsets) - sum(starts))
         exported: list[ExportedPartition] = []
@@ -95,7 +96,7 @@ def export_events(
         topic=topics.events,
         events=sum(each.events for each in exported),
         removed=sum(starts) if after is None else 0,
-        open=sum(last) - sum(reader.end_offsets),
+        open=sum(max(0, end - committed) for end, committed in zip(ends, reader.end_offsets, strict=False)),
         partitions=exported,
     )
 
