@@ -2,11 +2,12 @@
 
 import errno
 from pathlib import Path
-from typing import Final
-
-import torch
+from typing import TYPE_CHECKING, Final
 
 from prectr.state.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 _MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
@@ -44,7 +45,7 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def require_memory(size: int, device: torch.device, what: str, available: int | None = None) -> None:
+def require_memory(size: int, device: "torch.device", what: str, available: int | None = None) -> None:
     """Raise ConfigError if `size` bytes are more than the device has left.
 
     Args:
@@ -52,6 +53,8 @@ def require_memory(size: int, device: torch.device, what: str, available: int | 
         available: bytes, by default those of the device.
     """
     if available is None:
+        import torch  # noqa: PLC0415 (what only reads files does without it)
+
         available = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     if available is not None and size > available:
         raise ConfigError(

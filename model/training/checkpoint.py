@@ -14,43 +14,33 @@ from torch import Tensor
 from prectr.model.config import TrainerConfig
 from prectr.model.features.feature_slots import FeatureSlotsState
 from prectr.model.layers.finiteness import first_not_finite
-from prectr.model.layers.memory import read_file
 from prectr.model.quality.counterfactual.reranking import RerankingState
 from prectr.model.quality.quality import QualityState
 from prectr.model.quality.query_losses import QueryLoss
 from prectr.model.quality.resamples import ResamplesState
+from prectr.model.training.checkpoint_files import (
+    FORMAT,
+    HEADER,
+    PROGRESS,
+    REMEDIES,
+    TENSORS,
+    CheckpointHeader,
+    SettingValue,
+    encode_header,
+    read_files,
+    read_header,
+)
 from prectr.model.training.permutation_importance import PermutationImportanceState
-from prectr.state.encoding import DAMAGE
 from prectr.state.errors import CheckpointError, Remedy
 from prectr.state.identity import config_diff
 from prectr.state.private_files import write_private_file
-from prectr.state.system_limits import limit_advice
 from prectr.stream.records import Example
-
-FORMAT: Final = 1
-_REMEDIES: Final = (Remedy.OLDER_CHECKPOINT, Remedy.EMPTY_RUN_DIR)
-HEADER: Final = "trainer.json"
-TENSORS: Final = "trainer.safetensors"
-PROGRESS: Final = "trainer.msgpack"
 
 _IGNORED_SETTINGS: Final = frozenset({"device"})
 """Settings that may differ from the checkpoint's: a model trained on a GPU can be scored anywhere."""
 
 
-SettingValue = str | int | float | bool | list[str | int | float]
-"""The value of a setting, as decoded from JSON."""
-
-
 Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The header of a checkpoint; readable without torch."""
-
-    format: int
-    config: dict[str, SettingValue]
-    sha256: dict[str, str]
-    """SHA-256 of each other file, by name."""
 
 
 class TrainerProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +70,6 @@ class TrainerCheckpoint(NamedTuple):
 _encode = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder().encode
 _decode_progress = msgspec.msgpack.Decoder(TrainerProgress).decode
-_decode_header = msgspec.json.Decoder(CheckpointHeader).decode
 
 
 def write(folder: Path, config: TrainerConfig, progress: TrainerProgress, tensors: dict[str, Tensor]) -> None:
@@ -96,7 +85,7 @@ def write(folder: Path, config: TrainerConfig, progress: TrainerProgress, tensor
         config=_settings(config),
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
-    write_private_file(folder / HEADER, msgspec.json.format(_encode_json(header), indent=2))
+    write_private_file(folder / HEADER, encode_header(header))
 
 
 def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
@@ -106,57 +95,17 @@ def read(folder: Path, config: TrainerConfig) -> TrainerCheckpoint:
         CheckpointError: a file is missing or corrupt, a tensor is not finite, the format is unknown, or the checkpoint
             was written with other settings (the message names each that differs).
     """
-    header = _read_header(folder)
+    header = read_header(folder)
     _check_config(folder, header, config)
-    files = {}
-    for name in (TENSORS, PROGRESS):
-        content = _read_file(folder / name)
-        if hashlib.sha256(content).hexdigest() != header.sha256.get(name):
-            raise CheckpointError(f"{folder / name} is corrupt, its SHA-256 is not the one in {HEADER}", *_REMEDIES)
-        files[name] = content
+    files = read_files(folder, header)
     try:
         saved = TrainerCheckpoint(_decode_progress(files[PROGRESS]), load_tensors(files[TENSORS]))
     except (msgspec.DecodeError, SafetensorError, RecursionError, KeyError) as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be decoded ({error})", *_REMEDIES) from error
+        raise CheckpointError(f"checkpoint {folder} cannot be decoded ({error})", *REMEDIES) from error
     found = first_not_finite(saved.tensors)
     if found is not None:
-        raise CheckpointError(f"{folder / TENSORS}: {found[0]} holds {found[1]}", *_REMEDIES)
+        raise CheckpointError(f"{folder / TENSORS}: {found[0]} holds {found[1]}", *REMEDIES)
     return saved
-
-
-def read_config(folder: Path) -> TrainerConfig:
-    """Read the configuration that a checkpoint was written with; CheckpointError as of `read`."""
-    header = _read_header(folder)
-    try:
-        return msgspec.json.decode(_encode_json(header.config), type=TrainerConfig)
-    except DAMAGE as error:
-        raise CheckpointError(f"{folder / HEADER} holds an unknown configuration ({error})", *_REMEDIES) from error
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return read_file(path)
-    except PermissionError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-    except OSError as error:
-        if limit := limit_advice(error):
-            raise CheckpointError(f"{path} cannot be read ({error.strerror}): {limit}") from error
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})", *_REMEDIES) from error
-
-
-def _read_header(folder: Path) -> CheckpointHeader:
-    path = folder / HEADER
-    try:
-        header = _decode_header(_read_file(path))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is corrupt ({error})", *_REMEDIES) from error
-    if header.format != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {header.format}, this program reads format {FORMAT}",
-            Remedy.RELEASE_THAT_WROTE,
-            Remedy.EMPTY_RUN_DIR,
-        )
-    return header
 
 
 def _settings(config: TrainerConfig) -> dict[str, SettingValue]:

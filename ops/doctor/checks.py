@@ -1,7 +1,7 @@
 """All checks of a live system, in the order in which one problem causes the next."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -10,6 +10,7 @@ from typing import Final, cast
 from prectr.ops.doctor.broker.clocks import check_clocks
 from prectr.ops.doctor.broker.flow import check_flow
 from prectr.ops.doctor.broker.groups import check_groups, check_settings, fetch_group_offsets
+from prectr.ops.doctor.broker.listener import connection_advice
 from prectr.ops.doctor.broker.newest_records import fetch_newest_records
 from prectr.ops.doctor.broker.open_transactions import check_open_transactions
 from prectr.ops.doctor.broker.rights import check_rights
@@ -21,7 +22,7 @@ from prectr.ops.doctor.host.limits import check_process_limits
 from prectr.ops.doctor.host.snapshots import check_snapshots
 from prectr.ops.doctor.host.stores import check_stores
 from prectr.ops.doctor.host.versions import check_versions
-from prectr.state.errors import PrectrError
+from prectr.state.errors import BrokerUnavailableError, PrectrError, Remedy
 from prectr.stream.config import PipelineConfig
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, check_topics
@@ -30,10 +31,7 @@ DEADLINE: Final = 8.0
 """Seconds for all checks: whoever asks in an outage wants to read something within ten."""
 _PATIENCE: Final = 3.0
 """Seconds to connect."""
-_NO_ANSWER_ADVICE: Final = (
-    "if that is a folder, its disk or network does not answer; else Kafka takes connections and answers nothing: see "
-    "the logs of its brokers, and whether they are out of memory, disk or descriptors"
-)
+_FIRST_BROKER_STEP: Final = "broker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,61 +50,89 @@ class Deployment:
 def run_checks(deployment: Deployment, deadline: float = DEADLINE) -> list[Finding]:
     """Run all checks.
 
-    Whatever does not answer, such as a broker that takes connections only, or a folder on a network, is a finding.
+    Those of this machine and those of the system run side by side: a disk that hangs does not hide a broker that is
+    away. Whatever does not end in time is a finding, and so are the checks after it.
 
     Args:
         deadline: seconds that the checks may take.
     """
-    started = time.monotonic()
-    progress = _Progress()
-    # A call that never returns must not keep the process from ending.
-    thread = Thread(target=_run, args=(deployment, progress), name="doctor", daemon=True)
-    thread.start()
-    thread.join(deadline)
-    if not thread.is_alive():
-        if progress.error is not None:
-            raise progress.error
-        return progress.findings
-    observed = f"no answer in {time.monotonic() - started:.0f} s; the checks after it were skipped"
-    return [*progress.findings, Finding(progress.step, "error", observed, _NO_ANSWER_ADVICE)]
+    ends_at = time.monotonic() + deadline
+    lanes = [_Lane("machine", deployment, _machine_checks), _Lane("system", deployment, _system_checks)]
+    findings: list[Finding] = []
+    for lane in lanes:
+        lane.join(max(0.0, ends_at - time.monotonic()))
+        findings += lane.findings
+        if lane.is_alive():
+            findings.append(_unfinished(lane.step, deadline, deployment.connection.bootstrap))
+        elif lane.error is not None:
+            raise lane.error
+    return findings
 
 
-class _Progress:
-    """How far the checks have come.
+class _Lane(Thread):
+    """Checks that run one after the other.
 
     Attributes:
         step: what is being checked.
         error: what ended the checks; None while they run, and if they have succeeded.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, name: str, deployment: Deployment, checks: "Callable[[Deployment, _Lane], Iterator[Finding]]"
+    ) -> None:
+        # A call that never returns must not keep the process from ending.
+        super().__init__(name=name, daemon=True)
         self.step = ""
         self.findings: list[Finding] = []
         self.error: Exception | None = None
+        self._deployment, self._checks = deployment, checks
+        self.start()
+
+    def run(self) -> None:
+        """Collect the findings."""
+        try:
+            for finding in self._checks(self._deployment, self):
+                self.findings.append(finding)
+        except Exception as error:  # noqa: BLE001 (raised again by the thread that waits for the checks)
+            self.error = error
 
 
-def _run(deployment: Deployment, progress: _Progress) -> None:
-    try:
-        for finding in _checks(deployment, progress):
-            progress.findings.append(finding)
-    except Exception as error:  # noqa: BLE001 (raised again by the thread that waits for the checks)
-        progress.error = error
+def _unfinished(step: str, deadline: float, bootstrap: str) -> Finding:
+    """The finding about a check that did not end. It is no error of the thing that is checked, which may be well."""
+    observed = f"took longer than {deadline:g} s, and the checks after it were skipped"
+    if step in _MACHINE_STEPS:
+        advice = "the disk or network of that folder does not answer, or this machine is busy: check again"
+        return Finding(step, "warning", f"not checked: {observed}", advice)
+    is_listening, advice = connection_advice(bootstrap)
+    if not is_listening:
+        return Finding(step, "error", observed, advice)
+    if step == _FIRST_BROKER_STEP:
+        return Finding(step, "error", f"no answer from Kafka: {observed}", advice)
+    advice = f"this machine or the broker is busy: check again. If it stays so, {advice}"
+    return Finding(step, "warning", f"not checked: {observed}", advice)
 
 
-def _checks(deployment: Deployment, progress: _Progress) -> Iterator[Finding]:
+_MACHINE_STEPS: Final = ("libraries", "disk", "limits", "logs", "state", "snapshots", "checkpoint")
+
+
+def _machine_checks(deployment: Deployment, lane: _Lane) -> Iterator[Finding]:
+    snapshots, run_dir, state_dir = deployment.snapshots, deployment.run_dir, deployment.state_dir
+    lane.step = "libraries"
+    yield from check_versions()
+    lane.step = "disk"
+    yield from check_disk(state_dir, run_dir, snapshots.url if snapshots else None)
+    lane.step = "limits"
+    yield from check_process_limits(state_dir, run_dir)
+
+
+def _system_checks(deployment: Deployment, lane: _Lane) -> Iterator[Finding]:
     topics, snapshots, run_dir = deployment.topics, deployment.snapshots, deployment.run_dir
     group_prefix = deployment.group_prefix
-    progress.step = "libraries"
-    yield from check_versions()
-    progress.step = "disk"
-    yield from check_disk(deployment.state_dir, run_dir, snapshots.url if snapshots else None)
-    progress.step = "limits"
-    yield from check_process_limits(deployment.state_dir, run_dir)
-    progress.step = "broker"
+    lane.step = _FIRST_BROKER_STEP
     connection = replace(deployment.connection, connect_timeout=min(deployment.connection.connect_timeout, _PATIENCE))
     try:
         yield _check_cluster(connection)
-        progress.step = "topics"
+        lane.step = "topics"
         yield from _merged_topic_findings(check_system(connection, topics, snapshots))
         try:
             partitions = check_topics(connection, topics)
@@ -114,26 +140,33 @@ def _checks(deployment: Deployment, progress: _Progress) -> Iterator[Finding]:
             # Reported by the findings of the topics.
             yield from check_checkpoint(run_dir, None)
             return
-        progress.step = "rights"
+        lane.step = "rights"
         yield from _or_error("rights", check_rights(connection, topics, group_prefix))
-        progress.step = "newest records"
+        lane.step = "newest records"
         yield from _or_error("newest records", _check_newest(connection, topics, partitions))
-        progress.step = "transactions"
+        lane.step = "transactions"
         yield from check_open_transactions(connection, topics, partitions)
-        progress.step = "groups"
+        lane.step = "groups"
         commits = fetch_group_offsets(connection, topics, group_prefix, partitions)
+    except BrokerUnavailableError as error:
+        advice = connection_advice(connection.bootstrap)[1]
+        is_advertised = Remedy.ADVERTISED_LISTENERS in error.remedies
+        skipped = "; checks that need the broker were skipped"
+        yield Finding(lane.step, "error", str(error) if is_advertised else error.message, f"{advice}{skipped}")
+        yield from check_checkpoint(run_dir, None)
+        return
     except PrectrError as error:
-        yield Finding(progress.step, "error", str(error), "checks that need the broker were skipped")
+        yield Finding(lane.step, "error", str(error), "checks that need the broker were skipped")
         yield from check_checkpoint(run_dir, None)
         return
     yield from _or_error("groups", check_groups(connection, group_prefix, commits))
-    progress.step = "settings"
+    lane.step = "settings"
     yield from check_settings(deployment.config, commits)
-    progress.step = "state"
+    lane.step = "state"
     yield from check_stores(deployment.state_dir, commits, snapshots is not None)
-    progress.step = "snapshots"
+    lane.step = "snapshots"
     yield from check_snapshots(snapshots, commits)
-    progress.step = "checkpoint"
+    lane.step = "checkpoint"
     yield from check_checkpoint(run_dir, commits)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from prectr.model.config import TrainerConfig
 from prectr.model.quality.explanation import Explanation, concat
-from prectr.model.training import checkpoint
+from prectr.model.training.checkpoint_files import HEADER, read_config
 from prectr.model.training.trainer import Trainer
 from prectr.ops.cli.console import progress_bar
 from prectr.ops.ranking.features import feature_notes
@@ -213,9 +213,7 @@ def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path,
     """Restore the trainer; returns it, its folder in the checkpoint, and the stages' settings of the run."""
     config = read_manifest(checkpoint_dir, _CheckpointConfig).config
     models = [
-        name
-        for name in config.get("model", "").split(",")
-        if (checkpoint_dir / "sinks" / name / checkpoint.HEADER).exists()
+        name for name in config.get("model", "").split(",") if (checkpoint_dir / "sinks" / name / HEADER).exists()
     ]
     if not models:
         raise CheckpointError(f"{run_ref.run_dir}: the run has no model: replay the log without --no-train")
@@ -226,7 +224,7 @@ def _open_trainer(run_ref: RunRef, checkpoint_dir: Path) -> tuple[Trainer, Path,
         raise UsageError(f"model {model!r}: the run in {run_ref.run_dir} has trained {', '.join(models)}")
     folder = checkpoint_dir / "sinks" / model
     pipeline = read_pipeline_settings(config)
-    trained = checkpoint.read_config(folder)
+    trained = read_config(folder)
     _check_settings(names - _FREE_SETTINGS, given, Settings(pipeline=pipeline, trainer=trained), folder)
     device = given.trainer.device if "device" in names else TrainerConfig().device
     trainer = Trainer(replace(trained, device=device))

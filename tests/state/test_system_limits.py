@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prectr.model.training import checkpoint as trainer_checkpoint
+from prectr.model.training import checkpoint_files
 from prectr.state.errors import CheckpointError, StateError, SystemLimitError
 from prectr.state.store import Store
 from prectr.state.system_limits import limit_advice, limit_of
@@ -93,7 +94,7 @@ def test_a_store_that_hits_a_limit_raises_an_error_of_its_own(
 def test_a_checkpoint_that_cannot_be_read_for_a_limit_is_not_to_be_deleted(
     read: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("manifest.json", trainer_checkpoint.HEADER):
+    for name in ("manifest.json", checkpoint_files.HEADER):
         (tmp_path / name).write_bytes(b"{}")
 
     def limited(path: Path) -> bytes:

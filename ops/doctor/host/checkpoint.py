@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from prectr.model.training.checkpoint_files import HEADER, read_files, read_header
 from prectr.ops.doctor.broker.groups import GroupOffsets
 from prectr.ops.doctor.findings import Finding
 from prectr.ops.doctor.host.lock_holder import lock_holder
@@ -96,9 +97,7 @@ def _read_checkpoint(folder: Path) -> ReaderState:
     Raises:
         CheckpointError, OSError, msgspec.DecodeError, RecursionError: it is corrupt.
     """
-    from prectr.model.training import checkpoint  # noqa: PLC0415 (torch takes seconds to import)
-
     for sink in sorted((folder / "sinks").iterdir()):
-        if (sink / checkpoint.HEADER).exists():
-            checkpoint.read(sink, checkpoint.read_config(sink))
+        if (sink / HEADER).exists():
+            read_files(sink, read_header(sink))
     return msgspec.msgpack.decode((folder / _READER_STATE_FILE).read_bytes(), type=ReaderState)

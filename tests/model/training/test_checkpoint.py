@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prectr.model.training import checkpoint
+from prectr.model.training import checkpoint_files
 from prectr.model.training.trainer import Trainer
 from prectr.state.errors import CheckpointError
 from tests.kit.models.examples import random_examples, small_config
@@ -19,7 +19,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_names_its_configuration(saved: Path) -> None:
-    assert checkpoint.read_config(saved) == small_config()
+    assert checkpoint_files.read_config(saved) == small_config()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_checkpoint_may_move_to_another_device(saved: Path) -> None:
     Trainer(dataclasses.replace(small_config(), device="auto")).load(saved)
 
 
-@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.PROGRESS, checkpoint.HEADER])
+@pytest.mark.parametrize("name", [checkpoint_files.TENSORS, checkpoint_files.PROGRESS, checkpoint_files.HEADER])
 def test_a_truncated_file_is_rejected_by_name(saved: Path, name: str) -> None:
     path = saved / name
     path.write_bytes(path.read_bytes()[:-7])
@@ -59,7 +59,7 @@ def test_a_truncated_file_is_rejected_by_name(saved: Path, name: str) -> None:
         Trainer(small_config()).load(saved)
 
 
-@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.PROGRESS])
+@pytest.mark.parametrize("name", [checkpoint_files.TENSORS, checkpoint_files.PROGRESS])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_a_flipped_bit_is_refused(saved: Path, name: str, share: float) -> None:
     path = saved / name
@@ -70,7 +70,7 @@ def test_a_flipped_bit_is_refused(saved: Path, name: str, share: float) -> None:
         Trainer(small_config()).load(saved)
 
 
-@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.PROGRESS, checkpoint.HEADER])
+@pytest.mark.parametrize("name", [checkpoint_files.TENSORS, checkpoint_files.PROGRESS, checkpoint_files.HEADER])
 def test_a_missing_file_is_refused_by_name(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(CheckpointError, match=name):
@@ -78,7 +78,7 @@ def test_a_missing_file_is_refused_by_name(saved: Path, name: str) -> None:
 
 
 def test_another_format_is_refused(saved: Path) -> None:
-    path = saved / checkpoint.HEADER
+    path = saved / checkpoint_files.HEADER
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     with pytest.raises(CheckpointError, match=r"format 2.*reads format 1"):
         Trainer(small_config()).load(saved)
@@ -86,7 +86,7 @@ def test_another_format_is_refused(saved: Path) -> None:
 
 def test_tensors_of_another_shape_are_refused(saved: Path) -> None:
     # A header that claims a larger network than the tensors beside it were saved from.
-    path = saved / checkpoint.HEADER
+    path = saved / checkpoint_files.HEADER
     header = json.loads(path.read_text())
     header["config"]["hidden"] = [65, 32]
     path.write_text(json.dumps(header))
@@ -95,4 +95,4 @@ def test_tensors_of_another_shape_are_refused(saved: Path) -> None:
 
 
 def test_a_checkpoint_holds_only_the_rows_that_were_trained(saved: Path) -> None:
-    assert (saved / checkpoint.TENSORS).stat().st_size < 4096 * 8 * 4 * 2
+    assert (saved / checkpoint_files.TENSORS).stat().st_size < 4096 * 8 * 4 * 2

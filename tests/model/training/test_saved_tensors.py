@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prectr.model.layers import memory
-from prectr.model.training import checkpoint
+from prectr.model.training import checkpoint_files
 from prectr.model.training.trainer import Trainer
 from prectr.state.errors import CheckpointError, ConfigError
 from tests.kit.models.examples import random_examples, small_config
@@ -35,9 +35,9 @@ def _set(index: int, value: float) -> Callable[[Tensor], Tensor]:
 def _rewrite(folder: Path, name: str, content: bytes) -> None:
     """Write a file of the checkpoint, with its right digest in the header."""
     (folder / name).write_bytes(content)
-    header = json.loads((folder / checkpoint.HEADER).read_bytes())
+    header = json.loads((folder / checkpoint_files.HEADER).read_bytes())
     header["sha256"][name] = hashlib.sha256(content).hexdigest()
-    (folder / checkpoint.HEADER).write_text(json.dumps(header))
+    (folder / checkpoint_files.HEADER).write_text(json.dumps(header))
 
 
 def _saved(folder: Path, model: str = "prectr-v2") -> Path:
@@ -48,11 +48,11 @@ def _saved(folder: Path, model: str = "prectr-v2") -> Path:
 
 
 def _change(folder: Path, changes: dict[str, Callable[[Tensor], Tensor] | None]) -> None:
-    tensors = load_file(folder / checkpoint.TENSORS)
+    tensors = load_file(folder / checkpoint_files.TENSORS)
     for name, change in changes.items():
         tensors[name] = torch.zeros(3) if name not in tensors or change is None else change(tensors[name]).contiguous()
     save_file(tensors, folder / "changed")
-    _rewrite(folder, checkpoint.TENSORS, (folder / "changed").read_bytes())
+    _rewrite(folder, checkpoint_files.TENSORS, (folder / "changed").read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -119,20 +119,20 @@ def test_rows_that_are_listed_twice_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["lr", "dnn", "wide-deep+"])
 def test_a_missing_tensor_is_named(model: str, tmp_path: Path) -> None:
-    tensors = load_file(_saved(tmp_path, model) / checkpoint.TENSORS)
+    tensors = load_file(_saved(tmp_path, model) / checkpoint_files.TENSORS)
     name = next(name for name in sorted(tensors) if name.endswith("values"))
     del tensors[name]
     save_file(tensors, tmp_path / "changed")
-    _rewrite(tmp_path, checkpoint.TENSORS, (tmp_path / "changed").read_bytes())
+    _rewrite(tmp_path, checkpoint_files.TENSORS, (tmp_path / "changed").read_bytes())
     with pytest.raises(CheckpointError, match=f"{name}: missing"):
         Trainer(small_config(model=model)).load(tmp_path)
 
 
-@pytest.mark.parametrize("name", [checkpoint.HEADER, checkpoint.PROGRESS])
+@pytest.mark.parametrize("name", [checkpoint_files.HEADER, checkpoint_files.PROGRESS])
 def test_nesting_without_end_is_damage_and_no_mistake_of_the_program(name: str, tmp_path: Path) -> None:
     _saved(tmp_path, "lr")
     nested = b'{"format": 1, "config": {}, "sha256": {}, "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    if name == checkpoint.HEADER:
+    if name == checkpoint_files.HEADER:
         (tmp_path / name).write_bytes(nested)
     else:
         _rewrite(tmp_path, name, b"\x81\xa4more" + b"\x91" * 100_000 + b"\x90")
@@ -143,17 +143,17 @@ def test_nesting_without_end_is_damage_and_no_mistake_of_the_program(name: str, 
 def test_a_configuration_that_asks_for_more_than_there_is_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
     """`prectr rank` makes the model that the checkpoint's header describes."""
     _saved(tmp_path, "dnn")
-    path = tmp_path / checkpoint.HEADER
+    path = tmp_path / checkpoint_files.HEADER
     header = json.loads(path.read_bytes())
     header["config"]["hidden"] = [65536] * 64
     path.write_text(json.dumps(header))
     with pytest.raises(ConfigError, match=r"dnn with hidden \[65536.* GiB of memory, and .* are available"):
-        Trainer(checkpoint.read_config(tmp_path))
+        Trainer(checkpoint_files.read_config(tmp_path))
 
 
 def test_a_file_that_does_not_fit_into_memory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _saved(tmp_path, "lr")
     trainer = Trainer(small_config(model="lr"))
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000)
-    with pytest.raises(CheckpointError, match=rf"{checkpoint.TENSORS} .*it has .* GiB of memory"):
+    with pytest.raises(CheckpointError, match=rf"{checkpoint_files.TENSORS} .*it has .* GiB of memory"):
         trainer.load(tmp_path)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from kafka import TopicPartition
 
-from prectr.model.training import checkpoint
+from prectr.model.training import checkpoint_files
 from prectr.model.training.trainer import Trainer
 from prectr.ops.doctor.broker.groups import GroupOffsets, PartitionOffsets, check_settings
 from prectr.ops.doctor.broker.topic_checks import SnapshotTarget as Kept
@@ -244,7 +244,7 @@ def test_the_newest_checkpoint_is_read_to_its_last_byte(tmp_path: Path) -> None:
     assert "none yet" in newest(tmp_path, None).observed
     folder = make_checkpoint(tmp_path, 50)
     assert newest(tmp_path, commits()).severity == "ok"
-    file = folder / "sinks" / "lr" / checkpoint.PROGRESS
+    file = folder / "sinks" / "lr" / checkpoint_files.PROGRESS
     file.write_bytes(file.read_bytes()[:-1] + b"\x00")
     finding = newest(tmp_path, commits())
     assert finding.severity == "error"
