@@ -17,12 +17,15 @@ from rich.text import Text
 from prectr.ops.cli.console import console, is_interactive
 from prectr.ops.live.pipeline_status import PipelineStatus, PipelineStatusReader, TrainerReport, read_trainer_report
 from prectr.ops.live.supervisor import ManagedProcess
-from prectr.ops.report.numbers import fixed
+from prectr.ops.report.numbers import duration, fixed
 from prectr.state.errors import PrectrError
+from prectr.stream.events.arrivals import Arrivals
 
 _POLL_INTERVAL: Final = 2.0
 """Seconds between two requests to the broker."""
 _LOG_INTERVAL: Final = 10.0
+_SILENCE_LOG_INTERVAL: Final = 60.0
+"""Seconds between two warnings that no event arrives."""
 _JOIN_TIMEOUT: Final = 10.0
 _log = logging.getLogger(__name__)
 
@@ -31,12 +34,14 @@ _log = logging.getLogger(__name__)
 class DisplayState:
     """What is known of the system.
 
-    quality_change: change of AUC and GAUC since the previous report, by model. error: of the last poll; empty if none.
+    quality_change: change of AUC and GAUC since the previous report, by model. silence: seconds since an event arrived,
+    if that is conspicuous; else None. error: of the last poll; empty if none.
     """
 
     pipeline: PipelineStatus | None = None
     trainer: TrainerReport = field(default_factory=TrainerReport)
     quality_change: dict[str, tuple[float, float]] | None = None
+    silence: float | None = None
     error: str = ""
 
     def with_trainer(self, trainer: TrainerReport) -> "DisplayState":
@@ -79,14 +84,17 @@ class StatusPoller:
 
     def _run(self) -> None:
         reader: PipelineStatusReader | None = None
+        silence = InputSilence()
         try:
             while not self._stop.is_set():
                 state = self.state
                 try:
                     reader = reader or self._make_reader()
-                    state = replace(state, pipeline=reader.read(), error="")
+                    pipeline = reader.read()
+                    silent_for = silence.seconds(pipeline.events, time.time())
+                    state = replace(state, pipeline=pipeline, silence=silent_for, error="")
                 except PrectrError as error:
-                    state = replace(state, error=str(error))
+                    state = replace(state, silence=None, error=str(error))
                 state = state.with_trainer(read_trainer_report(self._run_dir) or state.trainer)
                 with self._lock:
                     self._state = state
@@ -94,6 +102,34 @@ class StatusPoller:
         finally:
             if reader is not None:
                 reader.close()
+
+
+class InputSilence:
+    """Notices that no event arrives any more. What came before the first call is not known."""
+
+    def __init__(self) -> None:
+        self._arrivals = Arrivals()
+        self._events: int | None = None
+
+    def seconds(self, events: int, now: float) -> float | None:
+        """Return the seconds without an event if they are conspicuous; else None.
+
+        Args:
+            events: number of events since the start of the log.
+            now: seconds since the epoch.
+        """
+        at = round(now * 1000)
+        if self._events is not None and events > self._events:
+            self._arrivals.observe(at, at, events - self._events)
+        self._events = events
+        if self._arrivals.newest is None or at - self._arrivals.newest <= self._arrivals.longest_usual_silence:
+            return None
+        return (at - self._arrivals.newest) / 1000
+
+
+def silence_warning(seconds: float) -> str:
+    """The warning about a silent producer."""
+    return f"no event has arrived for {duration(seconds)}, far longer than usual: does the producer run?"
 
 
 @contextmanager
@@ -113,9 +149,14 @@ def display(title: str, processes: Sequence[ManagedProcess], poller: StatusPolle
             yield draw
         return
     last_logged = started
+    last_warned = float("-inf")
 
     def log_status() -> None:
-        nonlocal last_logged
+        nonlocal last_logged, last_warned
+        silence = poller.state.silence
+        if silence is not None and time.monotonic() - last_warned >= _SILENCE_LOG_INTERVAL:
+            last_warned = time.monotonic()
+            _log.warning("%s", silence_warning(silence))
         if time.monotonic() - last_logged >= _LOG_INTERVAL:
             last_logged = time.monotonic()
             _log.info("%s", summary(poller.state))
@@ -165,7 +206,8 @@ def render(title: str, seconds: float, process_list: Sequence[ManagedProcess], s
         auc, gauc = (state.quality_change or {}).get(each.model, (0.0, 0.0))
         change = f"{auc:+.4f}, {gauc:+.4f} since the previous checkpoint" if auc or gauc else ""
         table.add_row(each.model, f"AUC {fixed(each.auc)}  GAUC {fixed(each.gauc)}", change)
-    return Group(table, process_states, Text(state.error, style="yellow"))
+    warnings = [state.error] if state.silence is None else [state.error, silence_warning(state.silence)]
+    return Group(table, process_states, Text("\n".join(filter(None, warnings)), style="yellow"))
 
 
 def _process_state(process: ManagedProcess) -> str:

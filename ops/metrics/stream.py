@@ -10,6 +10,8 @@ from prometheus_client.metrics_core import Metric
 from prectr.ops.metrics.catalogue.progress_and_lag import (
     CONSUMER_LAG_RECORDS,
     EMITTED_RECORDS,
+    LAST_EVENT_TIMESTAMP_SECONDS,
+    LONGEST_USUAL_SILENCE_SECONDS,
     MICROBATCH_RECORDS,
     MICROBATCH_SECONDS,
     TASK_OFFSET,
@@ -117,6 +119,11 @@ def stream_metrics(tasks: Sequence["TaskStatus"], clock: Callable[[], float] = t
     joins = [(task, counts) for task, counts in counted if counts.outcomes is not None]
     yield FUTURE_EVENTS.metric((_labels(task), counts.future_events) for task, counts in joins)
     yield FUTURE_EVENT_LEAD_SECONDS.metric((_labels(task), counts.future_event_lead / 1000) for task, counts in joins)
+    arrived = [(task, counts, counts.last_event_at) for task, counts in joins if counts.last_event_at is not None]
+    yield LAST_EVENT_TIMESTAMP_SECONDS.metric((_labels(task), at / 1000) for task, _, at in arrived)
+    yield LONGEST_USUAL_SILENCE_SECONDS.metric(
+        (_labels(task), counts.longest_usual_silence / 1000) for task, counts, _ in arrived
+    )
     yield MISPLACED_EVENTS.metric((_labels(task), counts.misplaced_events) for task, counts in joins)
     yield from level_metrics(
         [(_labels(task), counts.level_counts) for task, counts in counted if counts.level_counts], _TASK_LABELS

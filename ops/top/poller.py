@@ -90,7 +90,8 @@ class Poller:
                 broker_unreachable_seconds=status.broker_unreachable_seconds,
                 tasks=status.tasks,
                 rates=rates,
-                silence=self._silence(status.at),
+                silence=self._silence(status),
+                longest_usual_silence=status.longest_usual_silence,
             ),
             trends=trends,
             trend_spans=trend_spans,
@@ -162,9 +163,16 @@ class Poller:
             return
         self._events, self._events_changed_at = events, at
 
-    def _silence(self, at: float) -> float | None:
-        """Seconds since an event arrived, or since this poller began if that is later; None if none ever did."""
-        return max(0.0, at - self._events_changed_at) if self._events else None
+    def _silence(self, status: SystemStatus) -> float | None:
+        """Seconds since an event arrived, or since this poller began if that is later; None if none ever did.
+
+        Since an event arrived, whenever this poller began, where the tasks have read all and know when that was.
+        """
+        joins = [task for task in status.tasks if task.stage == "join"]
+        # One record of each partition may be the marker of a transaction.
+        if status.last_event_at is not None and sum(task.lag or 0 for task in joins) <= len(joins):
+            return max(0.0, status.at - status.last_event_at)
+        return max(0.0, status.at - self._events_changed_at) if self._events else None
 
     def _rates(self) -> dict[str, float]:
         """Rates over the last 30 s; none for a count that went back because its process was restarted."""

@@ -11,7 +11,7 @@ _MAX_NOT_JOINED: Final = 0.2
 _MAX_CLOCK_LEAD: Final = 3_600.0
 """As the alerts PrectrEventsRejected, PrectrClicksNotJoined and PrectrClockAhead."""
 _MIN_SILENCE: Final = 60.0
-"""Seconds without an event that are worth a line."""
+"""Seconds without an event that are worth a line where the usual rate is not known."""
 
 
 def problems(
@@ -21,6 +21,7 @@ def problems(
     tasks: Sequence[TaskState],
     rates: Mapping[str, float],
     silence: float | None,
+    longest_usual_silence: float | None = None,
 ) -> list[str]:
     """Describe each problem in a line, the one that causes the others first.
 
@@ -30,6 +31,7 @@ def problems(
         tasks: of all stages.
         rates: records a second of late, by name: `in` (pages), `clicks`, `unreadable`, `rejected`, `not joined`.
         silence: seconds since the last event arrived; None if none has been seen to arrive.
+        longest_usual_silence: seconds without one that the rate of late explains; None if that is not known.
     """
     found = []
     if broker_unreachable_seconds:
@@ -46,6 +48,6 @@ def problems(
     clicks = rates.get("clicks", 0.0)
     if clicks > 0 and rates.get("not joined", 0.0) > _MAX_NOT_JOINED * clicks:
         found.append(f"{rates['not joined'] / clicks:.0%} of the clicks are not joined to a page")
-    if silence is not None and silence >= _MIN_SILENCE and not broker_unreachable_seconds:
+    if silence is not None and silence >= (longest_usual_silence or _MIN_SILENCE) and not broker_unreachable_seconds:
         found.append(f"no event has arrived for {duration(silence)}")
     return found

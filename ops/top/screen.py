@@ -19,6 +19,8 @@ _TREND_WIDTHS: Final = (8, 48)
 """Minimum and maximum bars of a sparkline."""
 _MIN_TASK_ROWS: Final = 4
 _TITLES: Final = {"all": "all pages", "new": "new users", "low": "low activity", "active": "active users"}
+_PROBLEMS: Final = ("dead_letter", "duplicate", "empty", "foreign", "late", "orphan", "other_action")
+"""Outcomes of pages and clicks that are shown only if there are some."""
 _LAG_LIMIT: Final = 60.0
 """Seconds of watermark lag above which a task is highlighted."""
 
@@ -105,14 +107,15 @@ def _counts(update: StatusUpdate) -> Table:
         "pages", _labelled_counts(status.pages, {"in": update.rates.get("in"), "emitted": update.rates.get("emitted")})
     )
     table.add_row("clicks", _labelled_counts(status.clicks, {"in": update.rates.get("clicks")}))
-    problems = Text("  ").join(
-        [
-            _labelled("unreadable", status.unreadable),
-            _labelled("late records", status.late_records),
-            *(_labelled(f"dead letter {reason}", number) for reason, number in status.dead_letters.items()),
-        ]
-    )
-    table.add_row("rejected", problems)
+    rejected = {"unreadable": status.unreadable, "late records": status.late_records}
+    rejected |= {f"dead letter {reason}": number for reason, number in status.dead_letters.items()}
+    # What went wrong only where it did: a row of zeros hides the one that is not.
+    found = [_labelled(name, number) for name, number in rejected.items() if number]
+    if found:
+        table.add_row("rejected", Text("  ").join(found))
+    if status.last_event_at is not None:
+        ago = f"{duration(max(0.0, status.at - status.last_event_at))} ago"
+        table.add_row("input", _labelled("last event", ago))
     table.add_row(
         "progress",
         Text("  ").join(
@@ -137,7 +140,9 @@ def _labelled_counts(counts: dict[str, int], rates: dict[str, float | None]) -> 
     if not counts:
         return Text(DASH, "dim")
     return Text("  ").join(
-        _labelled(name.replace("_", " "), number, rates.get(name)) for name, number in counts.items()
+        _labelled(name.replace("_", " "), number, rates.get(name))
+        for name, number in counts.items()
+        if number or name not in _PROBLEMS
     )
 
 

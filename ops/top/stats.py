@@ -93,7 +93,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     at: seconds since the epoch. pages, clicks: by outcome, including pending ones. dead_letters: by reason. lag: unread
     records of all tasks. lag_by_trainer: unread examples, by the models of the trainer. watermark_lag_seconds: the
     largest of all tasks. checkpoint_age_seconds: of the newest checkpoint of any trainer. broker_unreachable_seconds:
-    the largest of all processes; 0 while Kafka answers all.
+    the largest of all processes; 0 while Kafka answers all. last_event_at: when the newest event that was read arrived,
+    in seconds since the epoch. longest_usual_silence: seconds without one before that is conspicuous.
     """
 
     at: float
@@ -108,6 +109,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     watermark_lag_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
     broker_unreachable_seconds: float | None = None
+    last_event_at: float | None = None
+    longest_usual_silence: float | None = None
     models: list[ModelState]
     tasks: list[TaskState]
 
@@ -143,6 +146,9 @@ def system_status(scrape: Scrape, exporters: list[ExporterState]) -> SystemStatu
             default=None,
         ),
         broker_unreachable_seconds=_largest(scraped, "prectr_broker_unreachable_seconds"),
+        last_event_at=_largest(scraped, "prectr_last_event_timestamp_seconds"),
+        # An event in any partition ends the silence.
+        longest_usual_silence=_smallest(scraped, "prectr_longest_usual_silence_seconds"),
         models=models,
         tasks=tasks,
     )

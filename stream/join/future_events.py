@@ -53,14 +53,16 @@ class FutureEvents:
         """The progress of the clock at which the oldest event expires; None without events."""
         return self._events[0].expires_at if self._events else None
 
-    @property
-    def largest_lead(self) -> int:
-        """How far the event furthest ahead is ahead of the accepted time, in ms; 0 if none is or there is no such time.
+    def ahead_now(self) -> tuple[int, int]:
+        """Return how many are ahead of the clock now, and how far the one furthest ahead is, in ms; 0 without one.
 
+        Others wait as well: those that the stream has come to meanwhile, and all that came before the clock settled.
         Reads all of them, for the metrics.
         """
-        latest = max((event.ts for event in self._events), default=None)
-        return 0 if latest is None or not self._clock.has_settled else max(0, self._clock.lead(latest))
+        if not self._clock.has_settled:
+            return 0, 0
+        ahead = [event.ts for event in self._events if self._clock.is_ahead(event.ts)]
+        return len(ahead), self._clock.lead(max(ahead)) if ahead else 0
 
     def add(self, pending_id: int, ts: int, offset: int, value: bytes) -> None:
         """Hold an event that is ahead now and has become the pending page or click of this id."""

@@ -20,6 +20,8 @@ from prectr.ops.settings.loader import load_settings
 from prectr.state.errors import PrectrError, UsageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from prectr.stream.kafka.dlq.retry import ByReason, ByRef, FromFile, RetryResult
     from prectr.stream.kafka.dlq.summary import DeadLetterSummary
     from prectr.stream.replay.run_dead_letters import RunDeadLetterSummary
@@ -206,50 +208,60 @@ def retry(
 
 
 def _print_summary(found: "DeadLetterSummary", reason: str | None) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
     console = stdout_console(highlight=False, markup=False)
     console.print(f"{found.dead_letters:,} dead letters{_with_reason(reason)}, {found.retried:,} of them retried")
     if found.counts:
-        table = Table("reason", "topic", "partition", "dead letters", "retried")
+        table = _table("", "reason", "topic", "partition", "dead letters", "retried")
         for count in found.counts:
             counts = str(count.partition), f"{count.dead_letters:,}", f"{count.retried:,}"
             table.add_row(printable(count.reason), printable(count.topic), *counts)
         console.print(table)
     if found.newest:
-        table = Table(
-            "dead letter", "reason", "topic", "partition", "offset", "bytes", "time (UTC)", "", title="Newest"
-        )
+        # A topic of its own in each row does not fit into 80 columns.
+        topics = {entry.topic for entry in found.newest}
+        only = f", from partition:offset of {printable(topics.pop())}" if len(topics) == 1 else ""
+        table = _table(f"Newest{only}", "dead letter", "reason", "from", "bytes", "time (UTC)", "")
         for entry in found.newest:
-            source = printable(entry.topic), str(entry.partition), str(entry.offset)
-            retried = "retried" if entry.retried else ""
+            place = f"{entry.partition}:{entry.offset}"
             table.add_row(
                 entry.dead_letter,
                 printable(entry.reason),
-                *source,
+                place if only else f"{printable(entry.topic)} {place}",
                 f"{entry.size:,}",
                 timestamp(entry.timestamp),
-                retried,
+                "retried" if entry.retried else "",
             )
         console.print(table)
 
 
 def _print_run_summary(found: "RunDeadLetterSummary", reason: str | None) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
     console = stdout_console(highlight=False, markup=False)
     console.print(f"{found.dead_letters:,} rejected records{_with_reason(reason)}")
     if found.counts:
-        table = Table("reason", "file", "records")
+        table = _table("", "reason", "records", "file")
         for count in found.counts:
-            table.add_row(printable(count.reason), printable(count.file), f"{count.dead_letters:,}")
+            table.add_row(printable(count.reason), f"{count.dead_letters:,}", printable(count.file))
         console.print(table)
     if found.newest:
-        table = Table("dead letter", "reason", "detail", "file", "line", "records", "bytes", title="Newest")
-        for entry in found.newest:
-            texts = (printable(text) for text in (entry.reason, entry.detail, entry.file))
-            table.add_row(str(entry.dead_letter), *texts, str(entry.line), f"{entry.records:,}", f"{entry.size:,}")
-        console.print(table)
+        console.print("\nNewest: dead letter, reason, source")
+    for entry in found.newest:
+        # Reasons in words and paths are too long for columns.
+        others = f", {entry.records:,} equal records" if entry.records > 1 else ""
+        source = f"{printable(entry.file)} line {entry.line:,}, {entry.size:,} bytes{others}"
+        console.print(f"{entry.dead_letter:>6}  {printable(entry.reason)}  {source}", soft_wrap=True)
+        console.print(f"        {printable(entry.detail)}", soft_wrap=True)
+
+
+def _table(title: str, *columns: str) -> "Table":
+    """A table without lines between its columns, so that more of it fits into 80."""
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=f"\n{title}" if title else None, box=None, padding=(0, 2, 0, 0), title_justify="left")
+    table.title_style = table.header_style = "bold"
+    for column in columns:
+        is_text = column in ("reason", "topic", "file", "from")
+        table.add_column(column, overflow="fold" if is_text else "ellipsis", no_wrap=not is_text)
+    return table
 
 
 def _with_reason(reason: str | None) -> str:

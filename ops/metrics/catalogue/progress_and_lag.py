@@ -62,6 +62,24 @@ LOW_WATERMARK_TIMESTAMP_SECONDS: Final = MetricDefinition(
     "Lowest watermark of all tasks: event time, in seconds since the epoch.",
     "prectr_low_watermark_timestamp_seconds * 1000",
 )
+LAST_EVENT_TIMESTAMP_SECONDS: Final = MetricDefinition(
+    "prectr_last_event_timestamp_seconds",
+    "gauge",
+    _TASK,
+    ("stream",),
+    "When the newest event that the task has read since this process opened it arrived at the broker, in seconds since "
+    "the epoch.",
+    'time() - max(prectr_last_event_timestamp_seconds{job="stream"})',
+)
+LONGEST_USUAL_SILENCE_SECONDS: Final = MetricDefinition(
+    "prectr_longest_usual_silence_seconds",
+    "gauge",
+    _TASK,
+    ("stream",),
+    "How many seconds may pass without an event before that is conspicuous, by the rate of the latest: 60 to 600.",
+    'time() - max(prectr_last_event_timestamp_seconds{job="stream"}) > '
+    'min(prectr_longest_usual_silence_seconds{job="stream"})',
+)
 LATE_RECORDS: Final = MetricDefinition(
     "prectr_late_records_total",
     "counter",
@@ -105,6 +123,8 @@ SECTION: Final = MetricSection(
         WATERMARK_TIMESTAMP_SECONDS,
         WATERMARK_LAG_SECONDS,
         LOW_WATERMARK_TIMESTAMP_SECONDS,
+        LAST_EVENT_TIMESTAMP_SECONDS,
+        LONGEST_USUAL_SILENCE_SECONDS,
         LATE_RECORDS,
         MICROBATCH_RECORDS,
         MICROBATCH_SECONDS,

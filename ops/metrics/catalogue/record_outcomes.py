@@ -59,7 +59,8 @@ FUTURE_EVENTS: Final = MetricDefinition(
     "gauge",
     _TASK,
     ("stream",),
-    "Pages and waiting clicks that are ahead of their partition, until the stream comes to their time or for an hour.",
+    "Pages and waiting clicks that are more than max_clock_skew (an hour) ahead of their partition: dead letters in an "
+    "hour, unless the stream comes to their time. 0 in a healthy system.",
     'sum(max by (partition) (prectr_future_events{job="stream"}))',
 )
 FUTURE_EVENT_LEAD_SECONDS: Final = MetricDefinition(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import Remedy, StateError
+from prectr.stream.events.arrivals import Arrivals
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.events.misplaced_events import MisplacedEvents
@@ -49,6 +50,7 @@ class JoinTask(StatefulTask):
         self._dead_letter_counts: Counter[str] = Counter()
         self._rejection_example = ""
         topic, partitions = self.topic_partition.topic, context.config.partitions
+        self._arrivals = Arrivals()
         self._misplaced_events = MisplacedEvents(topic, context.partition, partitions)
 
     @staticmethod
@@ -84,14 +86,17 @@ class JoinTask(StatefulTask):
         return self._join.next_offset
 
     def _current_counts(self) -> TaskCounts:
+        future_events, future_event_lead = self._join.future_events.ahead_now()
         return TaskCounts(
             # A copy: the operator keeps counting in its own.
             outcomes=self._join.outcomes + Outcomes(),
             dead_letters=dict(self._dead_letter_counts),
             rejection_example=self._rejection_example,
-            future_events=len(self._join.future_events),
-            future_event_lead=self._join.future_events.largest_lead,
+            future_events=future_events,
+            future_event_lead=future_event_lead,
             misplaced_events=self._misplaced_events.count,
+            last_event_at=self._arrivals.newest,
+            longest_usual_silence=self._arrivals.longest_usual_silence,
             max_watermark=self._join.watermark,
         )
 
@@ -115,6 +120,7 @@ class JoinTask(StatefulTask):
             chunk = records[start : start + CHUNK_LINES]
             lines = [record.value or b"" for record in chunk]
             batch = MicroBatch(decode_lines(lines), lines, [record.offset for record in chunk])
+            self._arrivals.observe(chunk[0].timestamp, chunk[-1].timestamp, len(chunk))
             self._misplaced_events.look_at(batch.events, batch.offsets)
             chunk_pages, chunk_rejected = self._join.process(batch, chunk[-1].offset + 1)
             pages += chunk_pages

@@ -46,10 +46,12 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
         outcomes: of a `join` task since the group's first record, in any process; None for other stages.
         dead_letters: by reason, since this process opened the task.
         rejection_example: place and reason of one of the latest dead letters; empty before the first.
-        future_events: events of a `join` task that were ahead of its clock when they arrived, for an hour.
+        future_events: pages and waiting clicks of a `join` task that are further ahead of its clock than is allowed.
         future_event_lead: how far the one furthest ahead is ahead, in ms.
         misplaced_events: events that belong to another partition by their user, of one in 64 that are looked at, since
             this process opened the task.
+        last_event_at: when the newest event that a `join` task has read arrived at the broker, in ms; None before one.
+        longest_usual_silence: how long no event may arrive before that is conspicuous, in ms.
         level_counts: of all queries of an `aggregate` task, since this process opened it; None for other stages.
         max_watermark: the largest watermark that the task has observed, its own or another's (ms).
     """
@@ -60,6 +62,8 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
     future_events: int = 0
     future_event_lead: int = 0
     misplaced_events: int = 0
+    last_event_at: int | None = None
+    longest_usual_silence: int = 0
     level_counts: LevelCounts | None = None
     max_watermark: int = MIN_WATERMARK
 

@@ -96,6 +96,9 @@ def test_a_list_counts_by_reason_and_source_and_shows_no_user(live: Live) -> Non
     shown = prectr("dlq", "list", *given(live)).stdout
     assert "missing_field" in shown
     assert "secret-user" not in shown
+    narrow = prectr("dlq", "list", *given(live), COLUMNS="80").stdout
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert any(line.split()[:4] == ["1:2", "missing_field", "events", "2:40"] for line in narrow.splitlines()), narrow
 
 
 def test_a_dead_letter_is_shown_with_its_headers_and_its_bytes_are_kept(live: Live) -> None:

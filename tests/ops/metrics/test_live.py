@@ -66,6 +66,8 @@ JOIN_STATUS = TaskStatus(
         future_events=4,
         future_event_lead=28_800_000,
         misplaced_events=9,
+        last_event_at=1_700_000_000_250,
+        longest_usual_silence=90_000,
         max_watermark=1_700_000_000_500,
     ),
     store_stats=StoreStats(keys=70, size=5000, memory=800, cache_hits=60, cache_misses=40, stall_seconds=0.125),
@@ -102,6 +104,8 @@ GAUGES_AND_COUNTERS = {
     "prectr_pending_clicks": {("join", 0): 5},
     "prectr_future_events": {("join", 0): 4},
     "prectr_future_event_lead_seconds": {("join", 0): 28_800},
+    "prectr_last_event_timestamp_seconds": {("join", 0): 1_700_000_000.25},
+    "prectr_longest_usual_silence_seconds": {("join", 0): 90},
     "prectr_misplaced_events_total": {("join", 0): 9},
     "prectr_watermark_timestamp_seconds": {("join", 0): 1_700_000_000.5},
     # The other task knows a watermark that is 20 s ahead.

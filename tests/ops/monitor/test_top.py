@@ -72,6 +72,20 @@ def test_a_tasks_watermark_lag_is_measured_from_the_furthest_watermark() -> None
     assert table_row(text, "progress") == "progress lag 60 slowest task behind 1 min 30 s checkpoint –"
 
 
+def test_outcomes_of_things_that_went_wrong_are_shown_only_if_there_are_some() -> None:
+    names = ("unreadable", "dead_letter", "late", "json")
+    healthy = "\n".join(
+        f"{line.rpartition(' ')[0]} 0" if any(f'"{name}"' in line for name in names) else line
+        for line in join_task_metrics(0).splitlines()
+    )
+    with TextServer(healthy) as served:
+        text = text_of(poll_once([served.url]))
+    assert table_row(text, "pages") == "pages in 100 open 18 emitted 80"
+    assert table_row(text, "clicks") == "clicks in 50 waiting 7 joined 40"
+    assert "rejected" not in text
+    assert "dead letter" not in text
+
+
 def test_a_trainers_status_matches_its_exporter(tmp_path: Path) -> None:
     with Exporter(partial(train_metrics, clock=lambda: NOW), 0) as exporter:
         exporter.update(trained(tmp_path, NOW - 20))

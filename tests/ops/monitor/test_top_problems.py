@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from prectr.ops.top.poller import Poller
-from tests.kit.observe.top import UNREACHABLE_URL, TextServer
+from tests.kit.observe.top import UNREACHABLE_URL, TextServer, table_row
 from tests.ops.monitor.test_top import text_of
 
 NOW = 1_790_000_000.0
@@ -76,3 +76,26 @@ def test_silence_is_said_after_a_minute_unless_nothing_ever_came(server: TextSer
     assert problems_after(server, some, some, seconds=50) == []
     assert problems_after(server, some, some, seconds=70) == ["no event has arrived for 1 min 10 s"]
     assert problems_after(server, exposition(), exposition(), seconds=70) == []
+
+
+def arrivals(at: float, silence: float, lag: int = 0) -> str:
+    return (
+        exposition(pages=100)
+        + f"""
+prectr_last_event_timestamp_seconds{{{LABELS}}} {at}
+prectr_longest_usual_silence_seconds{{{LABELS}}} {silence}
+prectr_consumer_lag_records{{{LABELS}}} {lag}
+"""
+    )
+
+
+def test_one_look_is_enough_to_see_a_producer_that_is_silent(server: TextServer) -> None:
+    assert problems_after(server, arrivals(NOW - 100, 60)) == ["no event has arrived for 1 min 40 s"]
+    assert problems_after(server, arrivals(NOW - 100, 110)) == [], "at the rate of late that is usual"
+    assert problems_after(server, arrivals(NOW - 100, 60, lag=50)) == [], "newer events have not been read yet"
+
+
+def test_the_age_of_the_last_event_is_shown(server: TextServer) -> None:
+    server.text = arrivals(NOW - 12, 60)
+    poller = Poller([server.url], UNREACHABLE_URL, explicit=True, clock=lambda: NOW)
+    assert table_row(text_of(poller.poll()), "input") == "input last event 12.0 s ago"

@@ -34,6 +34,10 @@ def test_a_log_without_a_valid_event_fails_and_says_why(tmp_path: Path) -> None:
     assert "100.0 % of the records are no valid events (3 of 3)" in output
     listed = prectr("dlq", "list", "--run-dir", tmp_path / "run", "--json", tmp_path / "list.json")
     assert listed.returncode == 0, listed.stderr
+    narrow = prectr("dlq", "list", "--run-dir", tmp_path / "run", COLUMNS="80").stdout
+    assert any(line.split()[:2] == ["missing_field", "2"] for line in narrow.splitlines()), narrow
+    assert "the field `user_id` is missing" in narrow
+    assert f"missing_field  {log} line 1, " in narrow
     assert json.loads((tmp_path / "list.json").read_bytes())["dead_letters"] == 3
 
 

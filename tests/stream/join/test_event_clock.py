@@ -198,11 +198,25 @@ def test_an_event_ahead_expires_when_the_time_has_moved_on_by_one_hour() -> None
     held = Held()
     assert held.see(T + YEAR, "bad") == []
     assert held.clock.watermark_at(held.events.next_expiry) == T - LATENESS + HOUR
-    assert held.events.largest_lead == YEAR
+    assert held.events.ahead_now() == (1, YEAR)
     assert held.see(T + HOUR - 1, "good") == []
     assert held.see(T + HOUR, "good") == [T + YEAR]
-    assert len(held.events) == held.events.largest_lead == 0
+    assert len(held.events) == 0
+    assert held.events.ahead_now() == (0, 0)
     assert held.clock.watermark_at(held.events.next_expiry) == MAX_WATERMARK
+
+
+def test_of_the_events_that_are_held_only_those_ahead_now_are_counted() -> None:
+    """Before the clock has settled all events are held, and on a healthy stream they stay so for its first hour."""
+    clock = EventClock(LATENESS, HOUR)
+    events = FutureEvents(DictStore(), clock)
+    for number in range(200):
+        if clock.observe(T + number * SECOND, f"u{number}"):
+            events.add(number, T + number * SECOND, number, b"")
+        assert events.ahead_now() == (0, 0)
+    assert len(events) > 0
+    events.add(200, T + DAY, 200, b"")
+    assert events.ahead_now() == (1, DAY - 199 * SECOND)
 
 
 def test_an_event_whose_time_has_come_within_reach_was_right() -> None:
