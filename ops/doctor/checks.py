@@ -1,24 +1,27 @@
 """All checks of a live system, in the order in which one problem causes the next."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Final, cast
 
+from prectr.ops.doctor.broker.arrivals import check_arrivals
 from prectr.ops.doctor.broker.clocks import check_clocks
 from prectr.ops.doctor.broker.flow import check_flow
-from prectr.ops.doctor.broker.groups import check_groups, check_settings, fetch_group_offsets
+from prectr.ops.doctor.broker.groups import GroupOffsets, check_groups, check_settings, fetch_group_offsets
 from prectr.ops.doctor.broker.listener import connection_advice
-from prectr.ops.doctor.broker.newest_records import fetch_newest_records
+from prectr.ops.doctor.broker.newest_records import NewestRecords, fetch_newest_records
 from prectr.ops.doctor.broker.open_transactions import check_open_transactions
+from prectr.ops.doctor.broker.progress import check_next_examples, check_progress
 from prectr.ops.doctor.broker.rights import check_rights
 from prectr.ops.doctor.broker.topic_checks import SnapshotTarget, check_system
 from prectr.ops.doctor.findings import Finding, Severity
-from prectr.ops.doctor.host.checkpoint import check_checkpoint
+from prectr.ops.doctor.host.checkpoint import check_checkpoint, trainer_positions
 from prectr.ops.doctor.host.disk import check_disk
 from prectr.ops.doctor.host.limits import check_process_limits
+from prectr.ops.doctor.host.processes import check_logs, check_targets
 from prectr.ops.doctor.host.snapshots import check_snapshots
 from prectr.ops.doctor.host.stores import check_stores
 from prectr.ops.doctor.host.versions import check_versions
@@ -32,16 +35,21 @@ DEADLINE: Final = 8.0
 _PATIENCE: Final = 3.0
 """Seconds to connect."""
 _FIRST_BROKER_STEP: Final = "broker"
+_MACHINE_STEPS: Final = ("libraries", "disk", "limits", "logs", "processes", "state", "snapshots", "checkpoint")
+"""Steps that a broker cannot hold up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What to check; a folder that is None is skipped. config: the stages' settings as this command has them."""
+    """What to check; a folder that is None is skipped. config: the stages' settings as this command has
+    them; is_config_given: whether it was given any.
+    """
 
     connection: Connection
     topics: Topics
     group_prefix: str
     config: PipelineConfig
+    is_config_given: bool = True
     state_dir: Path | None = None
     run_dir: Path | None = None
     snapshots: SnapshotTarget | None = None
@@ -112,9 +120,6 @@ def _unfinished(step: str, deadline: float, bootstrap: str) -> Finding:
     return Finding(step, "warning", f"not checked: {observed}", advice)
 
 
-_MACHINE_STEPS: Final = ("libraries", "disk", "limits", "logs", "state", "snapshots", "checkpoint")
-
-
 def _machine_checks(deployment: Deployment, lane: _Lane) -> Iterator[Finding]:
     snapshots, run_dir, state_dir = deployment.snapshots, deployment.run_dir, deployment.state_dir
     lane.step = "libraries"
@@ -123,57 +128,84 @@ def _machine_checks(deployment: Deployment, lane: _Lane) -> Iterator[Finding]:
     yield from check_disk(state_dir, run_dir, snapshots.url if snapshots else None)
     lane.step = "limits"
     yield from check_process_limits(state_dir, run_dir)
+    lane.step = "logs"
+    yield from check_logs(run_dir, state_dir)
 
 
 def _system_checks(deployment: Deployment, lane: _Lane) -> Iterator[Finding]:
-    topics, snapshots, run_dir = deployment.topics, deployment.snapshots, deployment.run_dir
-    group_prefix = deployment.group_prefix
-    lane.step = _FIRST_BROKER_STEP
-    connection = replace(deployment.connection, connect_timeout=min(deployment.connection.connect_timeout, _PATIENCE))
+    given = deployment.connection
+    connection = replace(given, connect_timeout=min(given.connect_timeout, _PATIENCE))
+    commits: GroupOffsets | None = None
     try:
-        yield _check_cluster(connection)
-        lane.step = "topics"
-        yield from _merged_topic_findings(check_system(connection, topics, snapshots))
-        try:
-            partitions = check_topics(connection, topics)
-        except PrectrError:
-            # Reported by the findings of the topics.
-            yield from check_checkpoint(run_dir, None)
-            return
-        lane.step = "rights"
-        yield from _or_error("rights", check_rights(connection, topics, group_prefix))
-        lane.step = "newest records"
-        yield from _or_error("newest records", _check_newest(connection, topics, partitions))
-        lane.step = "transactions"
-        yield from check_open_transactions(connection, topics, partitions)
-        lane.step = "groups"
-        commits = fetch_group_offsets(connection, topics, group_prefix, partitions)
+        commits = yield from _broker_checks(connection, deployment, lane)
     except BrokerUnavailableError as error:
-        advice = connection_advice(connection.bootstrap)[1]
-        is_advertised = Remedy.ADVERTISED_LISTENERS in error.remedies
-        skipped = "; checks that need the broker were skipped"
-        yield Finding(lane.step, "error", str(error) if is_advertised else error.message, f"{advice}{skipped}")
-        yield from check_checkpoint(run_dir, None)
-        return
+        advice = f"{connection_advice(connection.bootstrap)[1]}; checks that need the broker were skipped"
+        observed = str(error) if Remedy.ADVERTISED_LISTENERS in error.remedies else error.message
+        yield Finding(lane.step, "error", observed, advice)
     except PrectrError as error:
         yield Finding(lane.step, "error", str(error), "checks that need the broker were skipped")
-        yield from check_checkpoint(run_dir, None)
-        return
-    yield from _or_error("groups", check_groups(connection, group_prefix, commits))
+    if commits is None:
+        yield from check_checkpoint(deployment.run_dir, None)
+    else:
+        yield from _position_checks(connection, deployment, lane, commits)
+
+
+def _broker_checks(
+    connection: Connection, deployment: Deployment, lane: _Lane
+) -> Generator[Finding, None, GroupOffsets | None]:
+    """Check what lies at the brokers; return the commits, or None without the topics.
+
+    Raises:
+        PrectrError: the broker does not answer, or refuses what all the other checks need.
+    """
+    topics, group_prefix = deployment.topics, deployment.group_prefix
+    lane.step = _FIRST_BROKER_STEP
+    yield _check_cluster(connection)
+    lane.step = "topics"
+    yield from _merged_topic_findings(check_system(connection, topics, deployment.snapshots))
+    try:
+        partitions = check_topics(connection, topics)
+    except PrectrError:
+        # Reported by the findings of the topics.
+        return None
+    lane.step = "rights"
+    yield from _or_error("rights", check_rights(connection, topics, group_prefix))
+    lane.step = "newest records"
+    newest: NewestRecords = {}
+    try:
+        newest = fetch_newest_records(connection, topics, partitions)
+    except PrectrError as error:
+        yield Finding(lane.step, "error", str(error), "this check was not completed")
+    yield from check_clocks(newest, topics)
+    yield from check_arrivals(newest, topics, partitions)
+    yield from check_flow(newest, topics)
+    lane.step = "transactions"
+    yield from check_open_transactions(connection, topics, partitions)
+    lane.step = "groups"
+    return fetch_group_offsets(connection, topics, group_prefix, partitions, newest)
+
+
+def _position_checks(
+    connection: Connection, deployment: Deployment, lane: _Lane, commits: GroupOffsets
+) -> Iterator[Finding]:
+    """Compare groups, processes and folders with the log."""
+    topics, snapshots, run_dir = deployment.topics, deployment.snapshots, deployment.run_dir
+    yield from _or_error("groups", check_groups(connection, deployment.group_prefix, commits))
+    lane.step = "processes"
+    positions = trainer_positions(run_dir)
+    yield from check_targets(run_dir, waits=bool(commits.unread or commits.unread_examples(positions)))
     lane.step = "settings"
-    yield from check_settings(deployment.config, commits)
+    yield from check_settings(deployment.config, commits, is_given=deployment.is_config_given)
     lane.step = "state"
     yield from check_stores(deployment.state_dir, commits, snapshots is not None)
     lane.step = "snapshots"
-    yield from check_snapshots(snapshots, commits)
+    yield from check_snapshots(snapshots, commits, deployment.state_dir)
     lane.step = "checkpoint"
     yield from check_checkpoint(run_dir, commits)
-
-
-def _check_newest(connection: Connection, topics: Topics, partitions: int) -> Iterator[Finding]:
-    newest = fetch_newest_records(connection, topics, partitions)
-    yield from check_clocks(newest, topics)
-    yield from check_flow(newest, topics)
+    # Last, since they take seconds where something waits.
+    lane.step = "next records"
+    yield from _or_error("next records", check_progress(connection, topics, deployment.group_prefix, commits))
+    yield from _or_error("next records", check_next_examples(connection, topics, positions, commits))
 
 
 def _or_error(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from typing import Final
 from prectr.ops.http.port_holder import find_port_holder
 from prectr.state.errors import PrectrError
 
+TARGETS_FILE: Final = "targets.json"
+"""In the run folder: the ports, as Prometheus reads them."""
 _RETRY_INTERVAL: Final = 0.5
 _CHILD: Final = "prectr.ops.live.parent_watchdog"
 _log = logging.getLogger(__name__)

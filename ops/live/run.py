@@ -14,7 +14,7 @@ import msgspec
 from prectr.ops.cli.signals import stop_signals
 from prectr.ops.limits.check import check_limits
 from prectr.ops.limits.needs import STAGES, stream_needs
-from prectr.ops.live.metrics_ports import await_free_ports, metrics_port_of
+from prectr.ops.live.metrics_ports import TARGETS_FILE, await_free_ports, metrics_port_of
 from prectr.ops.live.parent_watchdog import GRACE_PERIOD
 from prectr.ops.live.pipeline_status import REPORT_FILE, PipelineStatusReader
 from prectr.ops.live.status_display import StatusPoller, display
@@ -24,7 +24,6 @@ from prectr.state.lock import FolderLock
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics, create_topics, partition_count
 
-TARGETS_FILE: Final = "targets.json"
 _PARTITIONS: Final = 4
 _PROBE_INTERVAL: Final = 0.5
 _LOG_INTERVAL: Final = 60.0

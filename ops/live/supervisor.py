@@ -1,8 +1,6 @@
 """Supervises child processes: a process that dies is restarted; one that keeps dying stops them all."""
 
 import logging
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from prectr.ops.cli.log_format import decode_line
+from prectr.ops.live.log_tail import LogTail
 from prectr.state.errors import PrectrError, UsageError
 
 _USAGE_ERROR: Final = 2
@@ -21,12 +19,6 @@ _POLL_INTERVAL: Final = 0.2
 _LOG_INTERVAL: Final = 60.0
 """Seconds between two messages on a process that fails during an outage of the broker."""
 _MAX_DOUBLINGS: Final = 30
-_ERROR_LOGGER: Final = "prectr"
-"""The logger of the final error of a command,"""
-_ERROR_PREFIX: Final = "prectr: "
-"""and the prefix of that line in the console format."""
-_WARNING_SEVERITIES: Final = ("WARNING", "ERROR", "CRITICAL")
-_WARNING_LINE: Final = re.compile(rf"^\S+ \S+ (?:{'|'.join(_WARNING_SEVERITIES)}) (.*)$")
 _log = logging.getLogger(__name__)
 
 
@@ -215,46 +207,6 @@ class ManagedProcess:
         if code == 0:
             return "exited unexpectedly with code 0"
         return message or f"exited with code {code}"
-
-
-class LogTail:
-    """Follows the log file of a child."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._offset = 0
-        self._partial = b""
-        self._error = ""
-
-    def read_warnings(self) -> list[str]:
-        """Read new warnings and errors; remember the last final error."""
-        with self._log.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < self._offset:
-                # Truncated in place by a rotation of logs (copytruncate).
-                self._offset, self._partial = 0, b""
-            file.seek(self._offset)
-            new = file.read()
-        self._offset += len(new)
-        *lines, self._partial = (self._partial + new).split(b"\n")
-        found = []
-        for line in lines:
-            text = line.decode(errors="replace")
-            entry = decode_line(text) if text.startswith("{") else None
-            if entry is not None:
-                if (entry.logger, entry.severity) == (_ERROR_LOGGER, "ERROR"):
-                    self._error = entry.message
-                elif entry.severity in _WARNING_SEVERITIES:
-                    found.append(entry.message)
-            elif text.startswith(_ERROR_PREFIX):
-                self._error = text.removeprefix(_ERROR_PREFIX)
-            elif match := _WARNING_LINE.match(text):
-                found.append(match[1])
-        return found
-
-    def pop_error(self) -> str:
-        """Return and clear the last final error."""
-        error, self._error = self._error, ""
-        return error
 
 
 def supervise(

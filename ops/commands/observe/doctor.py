@@ -31,11 +31,13 @@ def doctor(
     from prectr.ops.doctor import Deployment, run_checks  # noqa: PLC0415
     from prectr.ops.doctor.findings import print_findings  # noqa: PLC0415
 
+    settings = load_settings(config)
     deployment = Deployment(
         connection=system.connection(),
         topics=system.topics(),
         group_prefix=system.group_prefix,
-        config=load_settings(config).pipeline,
+        config=settings.pipeline,
+        is_config_given=bool(settings.sources),
         state_dir=state_dir,
         run_dir=run_dir,
         snapshots=snapshots.target(),

@@ -9,7 +9,7 @@ from kafka import TopicPartition
 from prectr.stream.kafka.client.client import Connection
 from prectr.stream.kafka.client.topics import Topics
 
-_OFFSETS: Final = 40
+NEWEST_OFFSETS: Final = 40
 """Offsets at the end of a partition that are read; every second one may be the marker of a transaction."""
 _READ_TIMEOUT: Final = 4.0
 
@@ -29,7 +29,7 @@ def fetch_newest_records(connection: Connection, topics: Topics, partitions: int
             unread = {each for each in wanted if ends[each] > first[each]}
             consumer.assign(sorted(unread))
             for each in unread:
-                consumer.seek(each, max(first[each], ends[each] - _OFFSETS))
+                consumer.seek(each, max(first[each], ends[each] - NEWEST_OFFSETS))
             deadline = time.monotonic() + _READ_TIMEOUT
             while unread and time.monotonic() < deadline:
                 for each, records in consumer.poll(timeout_ms=200).items():

@@ -32,6 +32,10 @@ def check_checkpoint(run_dir: Path | None, commits: GroupOffsets | None) -> Iter
     if failure is not None:
         advice = "see PrectrLossNotFinite in docs/runbook.md: a restart stops at the same batch, unless it was learned"
         yield Finding("trainer", "error", f"training has stopped in {run_dir}: {failure}", advice)
+    elif running is None and commits is not None and (unread := commits.unread_examples(trainer_positions(run_dir))):
+        advice = f"start it: prectr train --bootstrap … --run-dir {run_dir}, or prectr run"
+        observed = f"no trainer is running in {run_dir}, and {unread:,} records of training-examples wait for it"
+        yield Finding("trainer", "error", observed, advice)
     elif running is None:
         advice = f"start it: prectr train --bootstrap … --run-dir {run_dir}, or prectr run"
         yield Finding("trainer", "warning", f"no trainer is running in {run_dir}", advice)
@@ -63,6 +67,12 @@ def _check_newest(run_dir: Path, commits: GroupOffsets | None, running: bool) ->
         advice = f"see the log of the trainer; under prectr run it is {run_dir / 'logs' / 'train.log'}"
         return Finding(_FINDING, "warning", f"{observed}, lag {lag:,} records of training-examples", advice)
     return Finding(_FINDING, "ok", observed)
+
+
+def trainer_positions(run_dir: Path | None) -> list[int]:
+    """Return the offsets of the next example by partition, as of the newest checkpoint; none without one."""
+    found = None if run_dir is None else _newest_readable(run_dir)
+    return found.offsets if isinstance(found, _ReadableCheckpoint) else []
 
 
 class _ReadableCheckpoint(NamedTuple):

@@ -51,7 +51,6 @@ _UNREACHABLE: Final = MetricReport("prectr_broker_unreachable_seconds", "above z
 _SUPERVISED: Final = "its supervisor starts it again, and it goes on where it was"
 _STREAM_RESTARTED: Final = ExpectedReport(_DOWN, r"open at offset \d+", None, _SUPERVISED)
 _TRAINER_RESTARTED: Final = ExpectedReport(_DOWN, "resumes from checkpoint|there is no checkpoint", None, _SUPERVISED)
-_ENDED: Final = FindingReport("", "warning", "has no members|no trainer is running")
 
 EXPECTED_REPORTS: Final[Mapping[str, ExpectedReport]] = {
     "kill-stream": _STREAM_RESTARTED,
@@ -105,7 +104,9 @@ EXPECTED_REPORTS: Final[Mapping[str, ExpectedReport]] = {
         _DOWN, "was not made by this program", FindingReport("commits of", "error", "was not made by this program")
     ),
     "forged-frame": ExpectedReport(
-        _DOWN, r"(joined-pages|training-examples) partition \d+ offset \d+: .*frame", _ENDED
+        _DOWN,
+        r"(joined-pages|training-examples) partition \d+ offset \d+: .*frame",
+        FindingReport("next record", "error", r"(joined-pages|training-examples) partition \d+ offset \d+: .*frame"),
     ),
 }
 """Of every kind."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from prectr.stream.kafka.client.client import Connection
 from testkit.command import prectr
 from tests.kafka.live import Live
 from tests.kafka.worlds import simulated
@@ -65,7 +66,9 @@ def test_a_system_from_its_first_event_to_a_corrupt_checkpoint(live: Live, world
     live.create()
     assert levels(doctor(live), "commits of") == {"ok"}
     live.load(world)
-    assert levels(doctor(live), f"commits of {live.prefix}join") == {"warning"}
+    # Nothing has been started yet.
+    findings = doctor(live)
+    assert levels(findings, f"group {live.prefix}join") == levels(findings, f"commits of {live.prefix}join") == {"ok"}
 
     stream, state, run = live.start_stream(), live.state_dir("1"), live.folder / "train"
     train = live.start_train("--checkpoint-interval", "0")
@@ -90,6 +93,25 @@ def test_a_system_from_its_first_event_to_a_corrupt_checkpoint(live: Live, world
     assert levels(findings, "state") == {"ok"}
     assert levels(findings, f"group {live.prefix}") == levels(findings, "trainer") == {"warning"}
 
+    live.load(simulated(world.parent, pages=50, seed=6))
+    findings = doctor(live, *folders, code=1)
+    assert levels(findings, f"group {live.prefix}join") == {"error"}
+    assert levels(findings, "input") == {"ok"}
+
     newest = max((run / "checkpoints").glob("0*"))
     (newest / "reader.msgpack").write_bytes(b"")
     assert levels(doctor(live, *folders, code=1), "checkpoint") == {"error"}
+
+
+def test_a_forged_frame_that_stops_a_task_is_named(live: Live, world: Path) -> None:
+    live.create()
+    live.load(world)
+    live.stream()
+    producer = Connection(live.bootstrap).producer()
+    sent = producer.send(f"{live.prefix}joined-pages", value=b"{}", partition=1).get(10)
+    producer.close()
+    findings = doctor(live, code=1)
+    (named,) = [finding for finding in findings if finding["name"] == "next record"]
+    assert named["severity"] == "error"
+    assert named["observed"].startswith(f"{live.prefix}joined-pages partition 1 offset {sent.offset}: not a frame")
+    assert levels(findings, f"group {live.prefix}aggregate") == {"error"}

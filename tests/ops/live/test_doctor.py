@@ -195,10 +195,30 @@ def test_a_fresh_snapshot_is_well_and_an_old_one_only_where_nothing_came_since(t
     snapshot(url, 40, now - 3600)
     old = kept(url, commits())
     assert old.severity == "warning"
-    assert "60 min old, 10 records behind" in old.observed
+    assert old.observed == "60 min old, and the commit has moved on since"
     assert kept(url, commits(committed=40)).severity == "ok"
     snapshot(url, 50, now)
     assert kept(url, commits()).severity == "ok"
+
+
+def two_partitions() -> GroupOffsets:
+    found = commits()
+    second = TopicPartition("search-events", 1)
+    found.partitions["join"].append(PartitionOffsets(second, 0, 100, (50, CommitMetadata(TOPIC_ID))))
+    return found
+
+
+def test_missing_snapshots_are_one_line_and_no_warning_right_after_a_start(tmp_path: Path) -> None:
+    url, state_dir = tmp_path / "snapshots", tmp_path / "state"
+    (finding,) = check_snapshots(Kept(str(url), 60.0), two_partitions(), state_dir)
+    assert (finding.severity, finding.name) == ("warning", "snapshot join-0, join-1")
+    lock = FolderLock(state_dir / "stream-1")
+    (young,) = check_snapshots(Kept(str(url), 1e9), two_partitions(), state_dir)
+    assert young.severity == "ok"
+    assert young.observed.startswith("there is none; the stream worker started ")
+    (old,) = check_snapshots(Kept(str(url), 0.0), two_partitions(), state_dir)
+    assert old.severity == "warning"
+    lock.release()
 
 
 def test_a_corrupt_snapshot_and_one_of_another_system(tmp_path: Path) -> None:
@@ -287,6 +307,14 @@ def test_settings_that_differ_from_those_of_the_commits_are_told(config: Pipelin
     found.partitions["join"][0] = PartitionOffsets(EVENTS, 0, 100, (50, metadata))
     (finding,) = check_settings(config, found)
     assert finding.severity == severity
+
+
+def test_without_given_settings_there_is_nothing_to_compare() -> None:
+    found = commits()
+    found.partitions["join"][0] = PartitionOffsets(EVENTS, 0, 100, (50, CommitMetadata(TOPIC_ID, settings="other")))
+    (finding,) = check_settings(PipelineConfig(), found, is_given=False)
+    assert finding.severity == "ok"
+    assert "--config" in finding.observed
 
 
 def test_without_commits_there_are_no_settings_to_differ_from() -> None:
