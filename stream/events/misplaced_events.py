@@ -5,10 +5,9 @@ The clicks of such a user are read by another task than the user's pages, and be
 
 import logging
 import time
-from collections.abc import Sequence
 from typing import Final
 
-from prectr.stream.events.contract import Click, InvalidEvent, ResultPage
+from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.partition import partitions_of
 
 _EVENTS_BETWEEN: Final = 64
@@ -27,12 +26,12 @@ class MisplacedEvents:
         self._partitions = partitions
         self._logged_at = float("-inf")
 
-    def look_at(self, events: Sequence[ResultPage | Click | InvalidEvent], offsets: Sequence[int]) -> None:
+    def look_at(self, batch: EventBatch) -> None:
         """Look at some of these consecutive events, the first of them included."""
         looked_at = [
-            (event.user_id, offset)
-            for event, offset in zip(events[::_EVENTS_BETWEEN], offsets[::_EVENTS_BETWEEN], strict=True)
-            if not isinstance(event, InvalidEvent)
+            (user_id, offset)
+            for user_id, offset in zip(batch.user_ids(_EVENTS_BETWEEN), batch.offsets[::_EVENTS_BETWEEN], strict=True)
+            if user_id is not None
         ]
         expected = partitions_of([user for user, _ in looked_at], self._partitions)
         for (_, offset), partition in zip(looked_at, expected, strict=True):

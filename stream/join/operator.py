@@ -4,16 +4,17 @@ A pure function of (records in offset order, state): it reads no clock. The outp
 are grouped into micro-batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from hashlib import sha256 as _sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from prectr.state.aggregates import count_levels
 from prectr.state.store import ReadableStore
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.contract import Click, Event, InvalidEvent, ResultPage
+from prectr.stream.events.contract import Click, InvalidEvent, ResultPage
+from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.query_key import normalise_query
 from prectr.stream.join.conflicting_page import describe_conflict
 from prectr.stream.join.event_clock import MAX_WATERMARK, EventClock
@@ -28,14 +29,6 @@ CHUNK_LINES: Final = 512
 """Lines to decode and process at a time, so that decoded events are still in the CPU cache when they are joined."""
 # Maps are sorted by key, so that equal content has equal bytes; the fields of a struct keep their order.
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
-
-
-class MicroBatch(NamedTuple):
-    """Consecutive records of one partition: decoded, as bytes, and their offsets."""
-
-    events: Sequence[Event | InvalidEvent]
-    lines: Sequence[bytes]
-    offsets: Sequence[int]
 
 
 class RejectedRecord(msgspec.Struct, frozen=True, gc=False):
@@ -82,17 +75,16 @@ class Join:
         """Every page emitted from now on has a close time after this (ms)."""
         return self._clock.watermark
 
-    @property
-    def future_events(self) -> FutureEvents:
-        """The pages and waiting clicks that were ahead of the clock when they arrived."""
-        return self._future_events
+    def future_events(self) -> tuple[int, int]:
+        """Return how many pages and waiting clicks are ahead of the clock now, and by how much at most, in ms."""
+        return self._future_events.ahead_now()
 
     @property
     def next_close(self) -> int:
         """The earliest close time of the pending pages (ms); `MAX_WATERMARK` if there are none."""
         return self._pending_pages.next_close
 
-    def process(self, batch: MicroBatch, next_offset: int) -> tuple[list[JoinedPage], list[RejectedRecord]]:
+    def process(self, batch: EventBatch, next_offset: int) -> tuple[list[JoinedPage], list[RejectedRecord]]:
         """Process the records in their order.
 
         Args:

@@ -5,16 +5,15 @@ they are grouped into steps.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import compress
 from pathlib import Path
 
 from prectr.state.store import Store, StoreOptions
 from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.contract import Event, InvalidEvent, ResultPage
-from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.contract import ResultPage
+from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.partition import partitions_of
-from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedRecord
+from prectr.stream.join.operator import CHUNK_LINES, Join, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.ordered_merge import OrderedMerge
 from prectr.stream.ordering.released_batch import ReleasedBatch
@@ -35,12 +34,12 @@ class EmbeddedTasks:
         folder: Path,
         config: PipelineConfig,
         label: Callable[[str, ResultPage], None],
-        on_decoded: Callable[[Sequence[Event | InvalidEvent], Sequence[int]], None] = lambda events, offsets: None,
+        on_decoded: Callable[[EventBatch], None] = lambda batch: None,
     ) -> None:
         """Open the tasks with the state of the stores in `folder`.
 
         Args:
-            on_decoded: called with the events of every few hundred lines and their offsets.
+            on_decoded: called with the events of every few hundred lines.
         """
         self._partitions = config.partitions
         self._stores = [
@@ -92,11 +91,10 @@ class EmbeddedTasks:
         for start in range(0, len(lines), CHUNK_LINES):
             chunk = lines[start : start + CHUNK_LINES]
             next_offset = lines_before + start + len(chunk)
-            chunk_offsets = offsets[start : start + len(chunk)]
-            events = decode_lines(chunk)
-            self._on_decoded(events, chunk_offsets)
-            for source, batch in enumerate(self._split_by_partition(events, chunk, chunk_offsets)):
-                joined_pages, chunk_rejected = self._joins[source].process(batch, next_offset)
+            batch = EventBatch(chunk, offsets[start : start + len(chunk)])
+            self._on_decoded(batch)
+            for source, own in enumerate(batch.split(self._partitions)):
+                joined_pages, chunk_rejected = self._joins[source].process(own, next_offset)
                 closed[source] += joined_pages
                 rejected += chunk_rejected
         for source, task in enumerate(self._joins):
@@ -131,22 +129,6 @@ class EmbeddedTasks:
         """Close the stores."""
         for store in self._stores:
             store.close()
-
-    def _split_by_partition(
-        self, events: Sequence[Event | InvalidEvent], lines: Sequence[bytes], offsets: Sequence[int]
-    ) -> list[MicroBatch]:
-        if self._partitions == 1:
-            return [MicroBatch(events, lines, offsets)]
-        partitions = partitions_of([event.user_id for event in events], self._partitions)
-        batches = []
-        for task in range(self._partitions):
-            selected = [partition == task for partition in partitions]
-            batches.append(
-                MicroBatch(
-                    list(compress(events, selected)), list(compress(lines, selected)), list(compress(offsets, selected))
-                )
-            )
-        return batches
 
     def _send_to_aggregates(self, source: int, joined_pages: list[JoinedPage], watermark: int) -> None:
         if self._partitions == 1:

@@ -13,7 +13,8 @@ import numpy as np
 from prectr.state.errors import InputError, Remedy, UsageError
 from prectr.state.lock import FolderLock
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.contract import Event, InvalidEvent, ResultPage
+from prectr.stream.events.contract import ResultPage
+from prectr.stream.events.event_batch import NO_TIME, EventBatch
 from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.gc_control import manual_gc
 from prectr.stream.join.outcomes import Outcomes
@@ -252,22 +253,18 @@ class Replay:
         self._has_uncheckpointed |= bool(batch.lines or batch.ended)
         self._consume(released)
 
-    def _measure_disorder(self, events: Sequence[Event | InvalidEvent], offsets: Sequence[int]) -> None:
+    def _measure_disorder(self, batch: EventBatch) -> None:
         """Add decoded events to the disorder of their files and of the whole log."""
         limits = self._allowed_lateness, self._max_skew
+        times, offsets = batch.times(), batch.offsets
+        is_valid = times != NO_TIME
+        self.disorder.add(times[is_valid], *limits)
         if isinstance(offsets, range):
-            times = np.array([event.ts for event in events if not isinstance(event, InvalidEvent)], dtype=np.int64)
-            self._log.file_of(offsets[0]).disorder.add(times, *limits)
-            self.disorder.add(times, *limits)
+            self._log.file_of(offsets[0]).disorder.add(times[is_valid], *limits)
             return
-        by_file: dict[int, list[int]] = {}
-        for event, offset in zip(events, offsets, strict=True):
-            if not isinstance(event, InvalidEvent):
-                by_file.setdefault(offset >> LINE_BITS, []).append(event.ts)
-        for index, own_times in by_file.items():
-            self._log.progress[index].disorder.add(np.array(own_times, dtype=np.int64), *limits)
-        all_times = [event.ts for event in events if not isinstance(event, InvalidEvent)]
-        self.disorder.add(np.array(all_times, dtype=np.int64), *limits)
+        files = np.array(offsets, dtype=np.int64) >> LINE_BITS
+        for index in np.unique(files).tolist():
+            self._log.progress[index].disorder.add(times[is_valid & (files == index)], *limits)
 
     def _consume(self, batches: Sequence[ReleasedBatch]) -> None:
         for batch in batches:

@@ -11,11 +11,12 @@ from kafka.consumer.fetcher import ConsumerRecord
 from prectr.state.errors import Remedy, StateError
 from prectr.stream.events.arrivals import Arrivals
 from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.events.misplaced_events import MisplacedEvents
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
-from prectr.stream.join.operator import CHUNK_LINES, Join, MicroBatch, RejectedRecord
+from prectr.stream.join.operator import CHUNK_LINES, Join, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.end_offsets import EndOffsetsSample, offset_out_of_range
 from prectr.stream.kafka.client.topics import Topics
@@ -86,7 +87,7 @@ class JoinTask(StatefulTask):
         return self._join.next_offset
 
     def _current_counts(self) -> TaskCounts:
-        future_events, future_event_lead = self._join.future_events.ahead_now()
+        future_events, future_event_lead = self._join.future_events()
         return TaskCounts(
             # A copy: the operator keeps counting in its own.
             outcomes=self._join.outcomes + Outcomes(),
@@ -118,10 +119,9 @@ class JoinTask(StatefulTask):
         rejected: list[RejectedRecord] = []
         for start in range(0, len(records), CHUNK_LINES):
             chunk = records[start : start + CHUNK_LINES]
-            lines = [record.value or b"" for record in chunk]
-            batch = MicroBatch(decode_lines(lines), lines, [record.offset for record in chunk])
+            batch = EventBatch([record.value or b"" for record in chunk], [record.offset for record in chunk])
             self._arrivals.observe(chunk[0].timestamp, chunk[-1].timestamp, len(chunk))
-            self._misplaced_events.look_at(batch.events, batch.offsets)
+            self._misplaced_events.look_at(batch)
             chunk_pages, chunk_rejected = self._join.process(batch, chunk[-1].offset + 1)
             pages += chunk_pages
             rejected += chunk_rejected

@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import ClockState
-from prectr.stream.join.operator import Join, MicroBatch, RejectedRecord
+from prectr.stream.join.operator import Join, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.join.state import META_KEY, JoinMeta, encode_meta
 from prectr.stream.records import JoinedPage, decode_history, encode_record
@@ -68,7 +68,7 @@ class JoinDriver:
             start = self.task.next_offset
             end = min(len(lines), start + next(sizes))
             batch = lines[start:end]
-            self._commit(*self.task.process(MicroBatch(decode_lines(batch), batch, range(start, end)), end))
+            self._commit(*self.task.process(EventBatch(batch, range(start, end)), end))
             due = [position for position in remaining_crashes if position <= end]
             crash_points = {remaining_crashes.pop(position) for position in due}
             if CrashPoint.PROCESSED in crash_points:

@@ -5,7 +5,7 @@ import logging
 import pytest
 from kafka.partitioner.default import murmur2
 
-from prectr.stream.events.decode import decode_lines
+from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.misplaced_events import MisplacedEvents
 from tests.kit.stages.events import T, page
 
@@ -18,12 +18,12 @@ def partition_of(user: str) -> int:
 
 def test_only_events_of_other_partitions_are_counted_and_the_first_is_told(caplog: pytest.LogCaptureFixture) -> None:
     users = [f"u{number}" for number in range(640)]
-    events = decode_lines([page(f"r-{user}", user, T) for user in users])
+    batch = EventBatch([page(f"r-{user}", user, T) for user in users], range(100, 740))
     looked_at = users[::64]
     for partition in range(PARTITIONS):
         caplog.clear()
         misplaced = MisplacedEvents("search-events", partition, PARTITIONS)
-        misplaced.look_at(events, range(100, 740))
+        misplaced.look_at(batch)
         others = [number for number, user in enumerate(looked_at) if partition_of(user) != partition]
         assert misplaced.count == len(others)
         (told,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
@@ -35,7 +35,7 @@ def test_a_partition_of_its_own_users_and_of_invalid_lines_is_right(caplog: pyte
     users = [user for user in (f"u{number}" for number in range(500)) if partition_of(user) == 2]
     misplaced = MisplacedEvents("search-events", 2, PARTITIONS)
     for user in users:
-        misplaced.look_at(decode_lines([page(f"r-{user}", user, T), b"{"]), [1, 2])
-        misplaced.look_at(decode_lines([b"{"]), [3])
+        misplaced.look_at(EventBatch([page(f"r-{user}", user, T), b"{"], [1, 2]))
+        misplaced.look_at(EventBatch([b"{"], [3]))
     assert misplaced.count == 0
     assert not caplog.records

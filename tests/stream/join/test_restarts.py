@@ -145,7 +145,7 @@ def resident(driver: JoinDriver) -> dict[str, int]:
         for name in (vars(owner) if owner is task else owner.__slots__)
         if isinstance(value := getattr(owner, name), dict | list | set)
     }
-    sizes["future_events"] = len(task.future_events)
+    sizes["future_events"] = len(task._future_events)
     return {name: size for name, size in sizes.items() if size}
 
 
