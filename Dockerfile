@@ -17,13 +17,16 @@ COPY pyproject.toml constraints.txt ./
 RUN pip install --no-deps --index-url "https://download.pytorch.org/whl/${TORCH}" "$(grep '^torch==' constraints.txt)"
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
     && pip install --prefer-binary -c constraints.txt -r requirements.txt setuptools
-COPY README.md LICENSE ./
+# The native core is built here; the image itself has no compiler. PRECTR_NATIVE=1 ends the build if that fails.
+RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+COPY README.md LICENSE setup.py ./
 COPY stream stream
 COPY model model
 COPY state state
 COPY ops ops
 COPY prectr prectr
-RUN pip install --no-deps --no-build-isolation . && pip uninstall -y setuptools pip
+RUN pip install --no-deps --no-build-isolation . && PRECTR_NATIVE=1 prectr --version \
+    && pip uninstall -y setuptools pip
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin prectr \

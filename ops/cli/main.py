@@ -119,7 +119,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"prectr {version('prectr-streaming')}")
+        from prectr.stream.stages import described  # noqa: PLC0415 (not needed for --help)
+
+        typer.echo(f"prectr {version('prectr-streaming')}, {described()}")
         raise typer.Exit
 
 

@@ -40,6 +40,15 @@ class RejectedRecord(msgspec.Struct, frozen=True, gc=False):
     detail: str
 
 
+def future_timestamp(value: bytes, offset: int, ts: int, lead: int) -> RejectedRecord:
+    """Return the rejected record of an event that the stream has not come to. ts, lead: in ms."""
+    detail = (
+        f"event time {ts} is {lead / 3_600_000:.1f} h ahead of the other events of its partition, more than "
+        "max_clock_skew allows"
+    )
+    return RejectedRecord(value, offset, "future_timestamp", detail)
+
+
 class Join:
     """One task of the stage. Call `process`, then write `drain_changes` to the store in one batch.
 
@@ -344,11 +353,7 @@ class Join:
     def _expire_future_events(self) -> Iterator[RejectedRecord]:
         """Reject the pages and pending clicks that the stream has not come to within the allowed skew."""
         for event in self._future_events.pop_expired():
-            detail = (
-                f"event time {event.ts} is {self._clock.lead(event.ts) / 3_600_000:.1f} h ahead of the other events of "
-                "its partition, more than max_clock_skew allows"
-            )
-            rejected = RejectedRecord(event.value, event.offset, "future_timestamp", detail)
+            rejected = future_timestamp(event.value, event.offset, event.ts, self._clock.lead(event.ts))
             page = self._pending_pages.get(event.pending_id)
             if page is not None:
                 self._pending_pages.discard(page)

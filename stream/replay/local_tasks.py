@@ -13,11 +13,12 @@ from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.partition import partitions_of
-from prectr.stream.join.operator import CHUNK_LINES, Join, RejectedRecord
+from prectr.stream.join.operator import CHUNK_LINES, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.ordered_merge import OrderedMerge
 from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example, JoinedPage
+from prectr.stream.stages import decode_batch, open_join
 
 STORE_OPTIONS = StoreOptions(write_ahead_log=False, write_buffer=8 << 20, block_cache=16 << 20)
 """A crash rolls back to the last checkpoint, which flushes the stores, so no write-ahead log is needed. Buffers are
@@ -48,7 +49,7 @@ class EmbeddedTasks:
             for task in range(self._partitions)
         ]
         join_stores, aggregate_stores = self._stores[: self._partitions], self._stores[self._partitions :]
-        self._joins = [Join(config, store, label) for store in join_stores]
+        self._joins = [open_join(config, store, label) for store in join_stores]
         self._aggregates = [Aggregate(config, store, self._partitions) for store in aggregate_stores]
         self._example_merge: OrderedMerge[Example] = OrderedMerge(self._partitions)
         self._on_decoded = on_decoded
@@ -91,7 +92,7 @@ class EmbeddedTasks:
         for start in range(0, len(lines), CHUNK_LINES):
             chunk = lines[start : start + CHUNK_LINES]
             next_offset = lines_before + start + len(chunk)
-            batch = EventBatch(chunk, offsets[start : start + len(chunk)])
+            batch = decode_batch(chunk, offsets[start : start + len(chunk)])
             self._on_decoded(batch)
             for source, own in enumerate(batch.split(self._partitions)):
                 joined_pages, chunk_rejected = self._joins[source].process(own, next_offset)

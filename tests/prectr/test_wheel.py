@@ -56,7 +56,7 @@ def succeed(*command: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy so that nothing is left in the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in files_of(*FOLDERS, "prectr", "pyproject.toml", "README.md", "LICENSE"):
+    for name in files_of(*FOLDERS, "prectr", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         target = folder / "source" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target, follow_symlinks=False)

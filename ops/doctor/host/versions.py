@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from prectr.ops.doctor.findings import Finding
+from prectr.stream.stages import described
 
 _LIBRARIES: Final = ("kafka-python", "rocksdict", "msgspec", "torch")
 _MIN_KAFKA_PYTHON: Final = (3, 0, 12)
@@ -18,7 +19,7 @@ def check_versions() -> Iterator[Finding]:
     """Check the installed versions and the codecs."""
     found = {name: _version(name) for name in _LIBRARIES}
     observed = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
-    observed = f"prectr {_version('prectr-streaming')}, Python {platform.python_version()}, {observed}"
+    observed = f"prectr {_version('prectr-streaming')}, Python {platform.python_version()}, {described()}, {observed}"
     client = found["kafka-python"] or "0"
     if None in found.values() or _version_tuple(client) < _MIN_KAFKA_PYTHON:
         yield Finding("libraries", "error", observed, "install the pinned versions: make setup")

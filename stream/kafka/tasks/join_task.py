@@ -11,12 +11,11 @@ from kafka.consumer.fetcher import ConsumerRecord
 from prectr.state.errors import Remedy, StateError
 from prectr.stream.events.arrivals import Arrivals
 from prectr.stream.events.decode import decode_lines
-from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.events.misplaced_events import MisplacedEvents
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.join.event_clock import MAX_WATERMARK, MIN_WATERMARK
-from prectr.stream.join.operator import CHUNK_LINES, Join, RejectedRecord
+from prectr.stream.join.operator import CHUNK_LINES, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.kafka.client.end_offsets import EndOffsetsSample, offset_out_of_range
 from prectr.stream.kafka.client.topics import Topics
@@ -30,6 +29,7 @@ from prectr.stream.kafka.transactions.producer import PendingOutput, Transaction
 from prectr.stream.ordering.frames import END_OF_LOG, SourceProgress, encode_frames
 from prectr.stream.ordering.watermark import SourceIdleness
 from prectr.stream.records import JoinedPage, encode_record
+from prectr.stream.stages import JoinStage, decode_batch, open_join
 
 _IDLE_AFTER: Final = 5.0
 """Seconds without input after which a task may report that it is idle."""
@@ -39,7 +39,7 @@ class JoinTask(StatefulTask):
     """Joins clicks to pages in one partition of the events."""
 
     stage = "join"
-    _join: Join
+    _join: JoinStage
     _ignored_fields: Final = IgnoredFields()
     """Shared by the tasks of a process."""
 
@@ -83,7 +83,7 @@ class JoinTask(StatefulTask):
         return self._join.watermark
 
     def _open_operator(self) -> int:
-        self._join = Join(self.context.config, self.task_store.store, self.context.label)
+        self._join = open_join(self.context.config, self.task_store.store, self.context.label)
         return self._join.next_offset
 
     def _current_counts(self) -> TaskCounts:
@@ -119,7 +119,7 @@ class JoinTask(StatefulTask):
         rejected: list[RejectedRecord] = []
         for start in range(0, len(records), CHUNK_LINES):
             chunk = records[start : start + CHUNK_LINES]
-            batch = EventBatch([record.value or b"" for record in chunk], [record.offset for record in chunk])
+            batch = decode_batch([record.value or b"" for record in chunk], [record.offset for record in chunk])
             self._arrivals.observe(chunk[0].timestamp, chunk[-1].timestamp, len(chunk))
             self._misplaced_events.look_at(batch)
             chunk_pages, chunk_rejected = self._join.process(batch, chunk[-1].offset + 1)

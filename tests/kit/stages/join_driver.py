@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from prectr.stream.config import PipelineConfig
-from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.event_clock import ClockState
-from prectr.stream.join.operator import Join, RejectedRecord
+from prectr.stream.join.operator import RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.join.state import META_KEY, JoinMeta, encode_meta
 from prectr.stream.records import JoinedPage, decode_history, encode_record
+from prectr.stream.stages import JoinStage, decode_batch, open_join
 from tests.kit.stages.events import LATENESS, T, click
 from tests.kit.stages.store import DictStore
 from tests.oracle.world import Disorder, make_world
@@ -68,7 +68,7 @@ class JoinDriver:
             start = self.task.next_offset
             end = min(len(lines), start + next(sizes))
             batch = lines[start:end]
-            self._commit(*self.task.process(EventBatch(batch, range(start, end)), end))
+            self._commit(*self.task.process(decode_batch(batch, range(start, end)), end))
             due = [position for position in remaining_crashes if position <= end]
             crash_points = {remaining_crashes.pop(position) for position in due}
             if CrashPoint.PROCESSED in crash_points:
@@ -86,9 +86,9 @@ class JoinDriver:
         self._commit(self.task.flush(), [])
         self.write()
 
-    def _open(self) -> Join:
+    def _open(self) -> JoinStage:
         self._next = self._written
-        return Join(self.config, self.store, LexicalLabeller())
+        return open_join(self.config, self.store, LexicalLabeller())
 
     def _commit(self, joined_pages: list[JoinedPage], dead_letters: list[RejectedRecord]) -> None:
         joined_count, dead_letter_count = self._next

@@ -2,12 +2,15 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testkit.oracle.oracle import expected_replay
 from tests.kit.stages.clock_logs import clock_world
 from tests.kit.stages.join_driver import CrashPoint, JoinDriver, clicks_of, pages_of, random_sizes
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 
 @settings(max_examples=60)

@@ -20,6 +20,8 @@ from tests.kit.stages.join_driver import (
     world,
 )
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 # --- every outcome of a click, by hand -----------------------------------------------------------------------------
 
 

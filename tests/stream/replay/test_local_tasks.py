@@ -175,6 +175,7 @@ def test_no_user_stays_in_memory_after_the_last_page_has_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prectr.stream.replay.local_tasks.COMMIT_LINES", 1)
+    monkeypatch.setattr("prectr.stream.stages.IS_NATIVE", False)
     lines = [page(f"r{number}", f"u{number}", T + number) for number in range(500)]
     lines.append(click("none", "last", T + 15 * MINUTE))
     tasks = opened(tmp_path, 1)
