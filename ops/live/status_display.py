@@ -19,7 +19,7 @@ from prectr.ops.live.pipeline_status import PipelineStatus, PipelineStatusReader
 from prectr.ops.live.supervisor import ManagedProcess
 from prectr.ops.report.numbers import duration, fixed
 from prectr.state.errors import PrectrError
-from prectr.stream.events.arrivals import Arrivals
+from prectr.stream.ordering.arrivals import Arrivals
 
 _POLL_INTERVAL: Final = 2.0
 """Seconds between two requests to the broker."""

@@ -7,11 +7,11 @@ from typing import Final
 from prectr.ops.doctor.broker.newest_records import NewestRecords
 from prectr.ops.doctor.findings import Finding
 from prectr.ops.report.numbers import duration
-from prectr.stream.events.arrivals import Arrivals
 from prectr.stream.events.contract import InvalidEvent
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.partition import partitions_of
 from prectr.stream.kafka.client.topics import Topics
+from prectr.stream.ordering.arrivals import Arrivals
 
 _ENDED: Final = 86_400.0
 """Seconds after which a silence is no news: as the alert PrectrNoInput, which asks for events within the day before."""

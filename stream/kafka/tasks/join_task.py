@@ -9,7 +9,6 @@ from typing import Any, Final
 from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.errors import Remedy, StateError
-from prectr.stream.events.arrivals import Arrivals
 from prectr.stream.events.decode import decode_lines
 from prectr.stream.events.ignored_fields import IgnoredFields
 from prectr.stream.events.misplaced_events import MisplacedEvents
@@ -26,6 +25,7 @@ from prectr.stream.kafka.tasks.task_metrics import TaskCounts
 from prectr.stream.kafka.tasks.task_status import TaskState
 from prectr.stream.kafka.tasks.task_store import TaskStore
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
+from prectr.stream.ordering.arrivals import Arrivals
 from prectr.stream.ordering.frames import END_OF_LOG, SourceProgress, encode_frames
 from prectr.stream.ordering.watermark import SourceIdleness
 from prectr.stream.records import JoinedPage, encode_record

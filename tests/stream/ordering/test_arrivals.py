@@ -2,7 +2,7 @@
 
 import pytest
 
-from prectr.stream.events.arrivals import Arrivals
+from prectr.stream.ordering.arrivals import Arrivals
 
 NOW = 1_700_000_000_000
 MINUTE = 60_000
