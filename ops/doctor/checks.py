@@ -158,7 +158,7 @@ def _broker_checks(
     Raises:
         PrectrError: the broker does not answer, or refuses what all the other checks need.
     """
-    topics, group_prefix = deployment.topics, deployment.group_prefix
+    topics = deployment.topics
     lane.step = _FIRST_BROKER_STEP
     yield _check_cluster(connection)
     lane.step = "topics"
@@ -168,8 +168,6 @@ def _broker_checks(
     except PrectrError:
         # Reported by the findings of the topics.
         return None
-    lane.step = "rights"
-    yield from _or_error("rights", check_rights(connection, topics, group_prefix))
     lane.step = "newest records"
     newest: NewestRecords = {}
     try:
@@ -179,10 +177,8 @@ def _broker_checks(
     yield from check_clocks(newest, topics)
     yield from check_arrivals(newest, topics, partitions)
     yield from check_flow(newest, topics)
-    lane.step = "transactions"
-    yield from check_open_transactions(connection, topics, partitions)
     lane.step = "groups"
-    return fetch_group_offsets(connection, topics, group_prefix, partitions, newest)
+    return fetch_group_offsets(connection, topics, deployment.group_prefix, partitions, newest)
 
 
 def _position_checks(
@@ -202,7 +198,11 @@ def _position_checks(
     yield from check_snapshots(snapshots, commits, deployment.state_dir)
     lane.step = "checkpoint"
     yield from check_checkpoint(run_dir, commits)
-    # Last, since they take seconds where something waits.
+    # Last: they seldom find anything, or take seconds where something waits.
+    lane.step = "transactions"
+    yield from check_open_transactions(connection, topics, len(commits.examples))
+    lane.step = "rights"
+    yield from _or_error("rights", check_rights(connection, topics, deployment.group_prefix))
     lane.step = "next records"
     yield from _or_error("next records", check_progress(connection, topics, deployment.group_prefix, commits))
     yield from _or_error("next records", check_next_examples(connection, topics, positions, commits))
