@@ -175,6 +175,20 @@ PIPELINE: Final = Dashboard(
                         ),
                     ),
                 ),
+                Panel(
+                    id=18,
+                    title="Time since the last event",
+                    description="Above the second line, no event has arrived for far longer than the rate of the "
+                    "latest ones explains.",
+                    unit="s",
+                    queries=(
+                        Query(
+                            'time() - max(prectr_last_event_timestamp_seconds{job="stream"})', "since the last event"
+                        ),
+                        Query('min(prectr_longest_usual_silence_seconds{job="stream"})', "longest usual silence"),
+                    ),
+                    axis_min=0,
+                ),
             ),
         ),
         Row(
