@@ -87,7 +87,16 @@ class JoinTaskHarness:
         """Process records and return the frames that the task sends."""
         records: list[Any] = []
         for line in lines:
-            records.append(SimpleNamespace(offset=self.offset, value=line, key=None, headers=[], leader_epoch=0))
+            records.append(
+                SimpleNamespace(
+                    offset=self.offset,
+                    value=line,
+                    key=None,
+                    headers=[],
+                    leader_epoch=0,
+                    timestamp=round(self._clock * 1000),
+                )
+            )
             self.offset += 1
         self.task.process(records, _GROUP)
         return self._frames()
