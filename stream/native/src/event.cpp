@@ -40,7 +40,7 @@ void read_page(View encoded, Event& page) {
     if (name == "request_id") page.request_id = in.text();
     else if (name == "user_id") page.user_id = in.text();
     else if (name == "query") page.query = in.text();
-    else if (name == "ts") page.ts = in.integer();
+    else if (name == "ts") page.ts = in.count();
     else if (name == "items") read_items(in, encoded, page);
     else in.raw();
   }
@@ -61,7 +61,7 @@ void read_event(View encoded, Event& event) {
     } else if (name == "request_id") event.request_id = in.text();
     else if (name == "user_id") event.user_id = in.text();
     else if (name == "item_id") event.item_id = in.text();
-    else if (name == "ts") event.ts = in.integer();
+    else if (name == "ts") event.ts = in.count();
     else if (name == "action") event.action = in.text(), event.has_action = true;
     else in.raw();
   }

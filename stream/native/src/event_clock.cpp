@@ -17,26 +17,26 @@ void EventClock::restore(View state) {
   Reader in(state);
   in.array_of(7);
   bool is_settled = !in.null();
-  if (is_settled) set_accepted(in.integer());
-  uncounted_ = accepted_ - in.integer();
+  if (is_settled) set_accepted(in.count());
+  uncounted_ = accepted_ - in.integer_in(-Reader::kMaxCount, Reader::kMaxCount);
   for (size_t voters = in.array(); voters--;) {
     in.array_of(2);
     View user_id = in.text();
-    vote_of(in.integer(), user_id);
+    vote_of(in.count(), user_id);
   }
   for (size_t users = in.map(); users--;) {
     std::string user_id(in.text());
     in.array_of(3);
-    Run run{in.integer(), 0, false};
-    run.moved = in.integer();
+    Run run{in.count(), 0, false};
+    run.moved = in.count();
     View gapless = in.raw();
     if (gapless != "\xc2" && gapless != "\xc3") Reader::damaged();
     run.gapless = gapless == "\xc3";
     run_.emplace_back(std::move(user_id), run);
   }
   no_change_until_ = run_.empty() ? accepted_ : kMinWatermark;
-  records_ = in.integer();
-  turns_ = in.integer();
+  records_ = in.count();
+  turns_ = in.count();
   has_last_user_ = !in.null();
   if (has_last_user_) last_user_ = in.text();
 }

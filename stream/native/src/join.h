@@ -87,6 +87,7 @@ class Join {
 
   UserState& user(View user_id) { return *users_.at(user_id); }
   UserState& make_user(View user_id);
+  void check_new(int64_t id) const;
   void access(UserState& user);
   void on_page(Event& event, size_t index);
   void on_click(const Event& click);

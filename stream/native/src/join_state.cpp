@@ -17,19 +17,25 @@ void Join::restore_meta(View clock, int64_t next_id, const OutcomeCounts& counts
   outcomes = counts;
 }
 
+// Ids are given once, in order.
+void Join::check_new(int64_t id) const {
+  if (id >= next_id_ || pages_.contains(id) || clicks_.contains(id)) Reader::damaged();
+}
+
 void Join::restore_page(View key, View stored) {
   if (key.size() != 9) Reader::damaged();
   auto page = std::make_unique<PendingPage>();
   page->id = 0;
   for (char c : key.substr(1)) page->id = static_cast<int64_t>(static_cast<uint64_t>(page->id) << 8 | static_cast<uint8_t>(c));
+  check_new(page->id);
   Reader in(stored);
   in.array_of(5);
-  page->closes_at = in.integer();
+  page->closes_at = in.count();
   page->labels = in.binary();
   for (size_t clicks = in.array(); clicks--;) {
     in.array_of(3);
     JoinedClick& click = page->joined.emplace_back();
-    click.ts = in.integer(), click.item_id = in.text(), click.encoded = in.binary();
+    click.ts = in.count(), click.item_id = in.text(), click.encoded = in.binary();
   }
   page->content_hash = in.binary();
   page->encoded = in.binary();
@@ -52,6 +58,7 @@ void Join::restore_click(View stored) {
   Reader in(stored);
   in.array_of(2);
   int64_t id = in.integer();
+  check_new(id);
   Event event;
   read_event(in.raw(), event);
   if (event.kind != Event::kClick) Reader::damaged();
@@ -68,7 +75,8 @@ void Join::restore_future(View stored) {
   Reader in(stored);
   in.array_of(5);
   FutureEvent& event = future_.emplace_back();
-  event.id = in.integer(), event.ts = in.integer(), event.expires_at = in.integer(), event.offset = in.integer();
+  event.id = in.integer(), event.ts = in.count();
+  event.expires_at = in.integer_in(-2 * Reader::kMaxCount, 2 * Reader::kMaxCount), event.offset = in.integer();
   event.value = in.binary();
   event.stored = true;
 }

@@ -79,6 +79,8 @@ class Writer {
 
 class Reader {
  public:
+  static constexpr int64_t kMaxCount = int64_t{1} << 53;
+
   explicit Reader(View bytes) : start_(bytes.data()), at_(start_), end_(start_ + bytes.size()) {}
 
   bool done() const { return at_ == end_; }
@@ -104,6 +106,13 @@ class Reader {
     }
     damaged();
   }
+  int64_t integer_in(int64_t least, int64_t most) {
+    int64_t value = integer();
+    if (value < least || value > most) damaged();
+    return value;
+  }
+  // Counts, and times in ms: so small that sums of a few are no overflow.
+  int64_t count() { return integer_in(0, kMaxCount); }
   View text() {
     uint8_t tag = next();
     if ((tag & 0xe0) == 0xa0) return take(tag & 31);

@@ -51,7 +51,12 @@ inline Ref checked(PyObject* object) {
 }
 inline Ref bytes_of(View bytes) { return checked(PyBytes_FromStringAndSize(bytes.data(), bytes.size())); }
 inline Ref integer_of(int64_t value) { return checked(PyLong_FromLongLong(value)); }
-inline Ref text_of(View text) { return checked(PyUnicode_DecodeUTF8(text.data(), text.size(), nullptr)); }
+inline Ref text_of(View text) {
+  Ref decoded(PyUnicode_DecodeUTF8(text.data(), text.size(), nullptr));
+  if (decoded.get()) return decoded;
+  PyErr_Clear();
+  throw Damaged("a text is not UTF-8");
+}
 inline View view_of(PyObject* bytes) {
   char* data;
   Py_ssize_t size;

@@ -75,7 +75,7 @@ void ClickHistory::read(Reader& in) {
     View stored = in.raw();
     Reader entry(stored);
     entry.array_of(4);
-    Place place{entry.integer(), static_cast<uint32_t>(bytes_.size()), 0, 0};
+    Place place{entry.count(), static_cast<uint32_t>(bytes_.size()), 0, 0};
     entry.text(), entry.text();
     View click = entry.binary();
     bytes_.append(stored);
@@ -92,19 +92,19 @@ void UserState::load(View stored) {
   if (stored.empty()) return;
   Reader in(stored);
   in.array_of(6);
-  updated_at_ = in.integer();
-  evicted_ = in.integer();
+  updated_at_ = in.integer_in(kNeverUpdated, Reader::kMaxCount);
+  evicted_ = in.count();
   totals_.read(in);
   history_.read(in);
   for (size_t pages = in.array(); pages--;) {
     in.array_of(2);
-    unapplied_.emplace_back(in.integer(), LevelCounts());
+    unapplied_.emplace_back(in.count(), LevelCounts());
     unapplied_.back().second.read(in);
   }
   for (size_t pages = in.map(); pages--;) {
     std::string request_id(in.text());
     in.array_of(2);
-    int64_t closes_at = in.integer();
+    int64_t closes_at = in.count();
     closed_.push_back({std::move(request_id), closes_at, std::string(in.binary())});
   }
   if (!in.done()) Reader::damaged();

@@ -28,7 +28,7 @@ struct LevelCounts {
   }
   void read(Reader& in) {
     in.array_of(counts.size());
-    for (int64_t& count : counts) count = in.integer();
+    for (int64_t& count : counts) count = in.count();
   }
 };
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("prectr.stream.native.core", reason="the extension is not built")
 
+from prectr.state.errors import StateError
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.events.lexical_labeller import LexicalLabeller
@@ -133,3 +134,21 @@ def test_a_log_in_which_everything_collides_gives_the_same_in_both(
     seed: int, events: int, sizes: Random, most: int, restart: float, written: float, config: PipelineConfig
 ) -> None:
     assert_equal(odd_world(seed, events), sizes, config, most=most, restart=restart, written=written)
+
+
+@pytest.mark.parametrize("prefix", [b"u", b"p", b"w", b"f"])
+def test_a_damaged_entry_of_the_state_is_an_error_of_ours(prefix: bytes) -> None:
+    lines = odd_world(3, 300)
+
+    def process(store: DictStore) -> None:
+        task = NativeJoin(CONFIG, store, LexicalLabeller())
+        task.process(NativeEventBatch(lines, range(len(lines))), len(lines))
+        store.write(task.drain_changes())
+
+    store = DictStore()
+    process(store)
+    for key in store.keys(prefix):
+        damaged = store.copy()
+        damaged.entries[key] = damaged.entries[key][:-1]
+        with pytest.raises(StateError, match="damaged"):
+            process(damaged)
