@@ -84,7 +84,7 @@ setup: $(READY)
 
 # Everything is pinned, so the first step resolves nothing; the second adds platform-specific packages (such as the CUDA
 # libraries of torch) and the project itself.
-$(READY): pyproject.toml constraints.txt setup.py $(wildcard stream/native/src/*)
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard stream/native/src/*/*)
 	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}. Choose another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --prefer-binary --no-deps -r constraints.txt

@@ -9,7 +9,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 CORE = Path("stream/native/src")
-FILES = sorted(path for path in CORE.glob("*") if path.suffix in (".cpp", ".h"))
+FILES = sorted(path for path in CORE.rglob("*") if path.suffix in (".cpp", ".h"))
 DIGEST = sha256(b"".join(path.read_bytes() for path in FILES)).hexdigest()
 
 
@@ -20,10 +20,11 @@ class OptionalBuild(build_ext):
         """Build it; a machine without a compiler gets the program without it."""
         try:
             super().build_extension(ext)
-        except (CCompilerError, ExecError, PlatformError) as error:
+        except (CCompilerError, ExecError, PlatformError):
+            # What the compiler said stands above.
             sys.stderr.write(
-                f"prectr: the native core was not built ({error}), so stage join runs in Python, at less than half of "
-                "the speed. With a C++20 compiler (Debian: apt install g++ python3-dev), install again.\n"
+                "prectr: the native core was not built, so stage join runs in Python, at half the speed; "
+                "with a C++20 compiler (Debian: apt install g++ python3-dev), install again\n"
             )
 
 
@@ -34,6 +35,7 @@ setup(
         Extension(
             "prectr.stream.native.core",
             [str(path) for path in FILES if path.suffix == ".cpp"],
+            include_dirs=[str(CORE)],
             depends=[str(path) for path in FILES],
             define_macros=[("PRECTR_SOURCES", f'"{DIGEST}"')],
             # No -march and no -ffast-math: the result is the same on every machine.

@@ -12,7 +12,7 @@ _ADVICE: Final = "with a C++20 compiler (Debian: apt install g++ python3-dev), i
 
 def digest_of_sources(folder: Path = _SOURCES) -> str:
     """Return the SHA-256 of all sources, in hexadecimal; empty where there are none, as in a wheel."""
-    paths = sorted(path for path in folder.glob("*") if path.suffix in (".cpp", ".h"))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".cpp", ".h"))
     return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() if paths else ""
 
 

@@ -4,7 +4,7 @@
 #include <deque>
 #include <string>
 
-#include "msgpack.h"
+#include "codec/msgpack.h"
 
 namespace prectr {
 

@@ -10,8 +10,8 @@
 #include <unordered_set>
 #include <vector>
 
-#include "event_clock.h"
-#include "pending.h"
+#include "join/event_clock.h"
+#include "join/pending.h"
 
 namespace prectr {
 

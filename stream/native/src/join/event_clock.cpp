@@ -1,4 +1,4 @@
-#include "event_clock.h"
+#include "join/event_clock.h"
 
 #include <algorithm>
 #include <functional>

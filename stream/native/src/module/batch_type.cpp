@@ -1,6 +1,6 @@
 #include <memory>
 
-#include "batch.h"
+#include "module/batch.h"
 
 namespace prectr {
 namespace {

@@ -1,8 +1,8 @@
 // Pages whose attribution window is open, and clicks whose page has not arrived.
 #pragma once
 
-#include "event.h"
-#include "user_state.h"
+#include "events/event.h"
+#include "join/user_state.h"
 
 namespace prectr {
 

@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "msgpack.h"
+#include "codec/msgpack.h"
 
 namespace prectr {
 

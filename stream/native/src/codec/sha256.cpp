@@ -1,4 +1,4 @@
-#include "sha256.h"
+#include "codec/sha256.h"
 
 #include <cstring>
 

@@ -1,8 +1,8 @@
-#include "user_state.h"
+#include "join/user_state.h"
 
 #include <algorithm>
 
-#include "pending.h"
+#include "join/pending.h"
 
 namespace prectr {
 

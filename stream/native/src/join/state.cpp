@@ -1,7 +1,7 @@
 // The state of stage `join` in the store: what its files in Python write and read, under the same keys.
 #include <algorithm>
 
-#include "join.h"
+#include "join/operator.h"
 
 namespace prectr {
 

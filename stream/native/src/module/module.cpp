@@ -1,5 +1,5 @@
 // The module `prectr.stream.native.core`. Its types are described in `core.pyi`.
-#include "batch.h"
+#include "module/batch.h"
 
 namespace {
 

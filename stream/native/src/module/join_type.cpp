@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "batch.h"
-#include "join.h"
+#include "module/batch.h"
+#include "join/operator.h"
 
 namespace prectr {
 namespace {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "msgpack.h"
+#include "codec/msgpack.h"
 
 namespace prectr {
 

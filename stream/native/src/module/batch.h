@@ -1,8 +1,8 @@
 // A batch of records for Python: decoded here, and what is unusual filled in from there.
 #pragma once
 
-#include "event.h"
-#include "python.h"
+#include "events/event.h"
+#include "module/python.h"
 
 namespace prectr {
 

@@ -1,8 +1,8 @@
 // Lines of JSON to events: a strict reader of the one form of the contract (`stream/events/contract.py`).
 #include <algorithm>
 
-#include "event.h"
-#include "json.h"
+#include "events/event.h"
+#include "codec/json.h"
 
 namespace prectr {
 namespace {
