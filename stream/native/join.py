@@ -1,10 +1,13 @@
 """Stage `join` in the core: the same outputs, changes and state as `prectr.stream.join.operator.Join`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
+from prectr.state.encoding import DAMAGE
+from prectr.state.errors import StateError
 from prectr.state.store import ReadableStore
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
@@ -94,11 +97,14 @@ class NativeJoin:
         self._load(self._core.missing(own.core, own.partition), accessed=True)
         joined_pages, rejected = self._core.process(own.core, own.partition)
         self.next_offset = next_offset
-        return [decode_joined_page(page) for page in joined_pages], list(_in_words(rejected, own))
+        with _damage_as_state_error():
+            return [decode_joined_page(page) for page in joined_pages], list(_in_words(rejected, own))
 
     def flush(self) -> list[JoinedPage]:
         """End the log: close every pending page and count the remaining pending clicks as orphans."""
-        return [decode_joined_page(page) for page in self._core.flush()[0]]
+        joined_pages, _ = self._core.flush()
+        with _damage_as_state_error():
+            return [decode_joined_page(page) for page in joined_pages]
 
     def drain_changes(self) -> dict[bytes, bytes | None]:
         """Return the changes of the store since the last call, including the next offset."""
@@ -110,6 +116,15 @@ class NativeJoin:
     def _load(self, user_ids: Sequence[bytes], *, accessed: bool) -> None:
         if user_ids:
             self._core.load(user_ids, self._store.get_many([USER_KEY + user_id for user_id in user_ids]), accessed)
+
+
+@contextmanager
+def _damage_as_state_error() -> Iterator[None]:
+    """What the core copies from the store unread, such as the text of a title, is checked here."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise StateError(f"a record of the state is damaged: {error}") from error
 
 
 def _in_words(rejected: "Sequence[core.Rejected]", batch: NativeEventBatch) -> Iterator[RejectedRecord]:

@@ -1,7 +1,5 @@
 #include "join/operator.h"
 
-#include <algorithm>
-
 #include "codec/sha256.h"
 
 namespace prectr {
