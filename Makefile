@@ -94,4 +94,4 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard stream/native/src/*
 
 ## clean: remove everything that set-up, tests and the demo created
 clean:
-	rm -rf .venv .kafka demo-run up-run .coverage .coverage-kafka .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .kafka build stream/native/core.abi3.so demo-run up-run .coverage .coverage-kafka .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
