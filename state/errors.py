@@ -29,12 +29,16 @@ class Remedy(Enum):
     DELETE_TOPIC = "delete the topic and its group's offsets"
     RESTORE_OFFSETS = "restore the group's offsets from the stored state"
     WRITER_GROUP_PREFIX = "use the group prefix with which the state was written"
-    OTHER_GROUP_AND_STATE = "use another group prefix and another state folder"
     NEWER_STATE_DIR = "use a state folder that is further ahead"
     ORIGINAL_SETTINGS = "use the settings with which it was made"
     SKIP_LOADED = "load the rest with that many lines skipped (lines in flight may be loaded twice, as duplicates)"
     LIST_DEAD_LETTERS = "list the dead letters"
     ADDITIONAL_STATE_DIR = "also name the state folder of the process that runs the task"
+    INSTALL_CODEC = (
+        "install its library (pip install python-snappy, lz4 or zstandard), or change compression.type of the topic or "
+        "the producer"
+    )
+    RESTORE_PARTITION = "restore the partition from a replica"
     CONVERT = "convert it to events"
     START_OVER_LIVE = "start over with another topic prefix, group prefix and state folder, and load the log again"
 

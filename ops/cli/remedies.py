@@ -31,7 +31,6 @@ _FLAGS: Final = {
         "if its offsets were reset or have expired, look at `prectr state restore-offsets`, which keeps the state"
     ),
     Remedy.WRITER_GROUP_PREFIX: "use the --group-prefix with which the state was written",
-    Remedy.OTHER_GROUP_AND_STATE: "use another --group-prefix and --state-dir",
     Remedy.NEWER_STATE_DIR: "use a --state-dir that is further ahead",
     Remedy.ORIGINAL_SETTINGS: "use the settings with which it was made",
     Remedy.SKIP_LOADED: (
@@ -39,6 +38,8 @@ _FLAGS: Final = {
     ),
     Remedy.LIST_DEAD_LETTERS: "list the dead letters with `prectr dlq list`",
     Remedy.ADDITIONAL_STATE_DIR: "add the state folder of the process that runs the task with another --state-dir",
+    Remedy.INSTALL_CODEC: Remedy.INSTALL_CODEC.value,
+    Remedy.RESTORE_PARTITION: Remedy.RESTORE_PARTITION.value,
     Remedy.CONVERT: "convert it to events with `prectr convert`",
     Remedy.START_OVER_LIVE: (
         "start over with other --topic-prefix, --group-prefix, --state-dir and --run-dir, as in docs/runbook.md, "

@@ -171,7 +171,8 @@ def retry(
 
     Events that are still invalid are listed and not sent, with exit code 1. Lines of --file without a dead letter
     reference are sent on every call. A retried event is processed like any event that arrives now: a click on a page
-    that has closed counts as late. How many are late is said before they are sent; --config has the attribution window.
+    that has closed counts as late. How many are late is said with --dry-run, before the confirmation and at the end;
+    --config has the attribution window.
 
     Example: prectr dlq retry --file dead-letters.jsonl --bootstrap localhost:9092 --dry-run
     """

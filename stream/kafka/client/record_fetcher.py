@@ -6,7 +6,7 @@ from typing import Any, Final
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, UnsupportedCodecError
 
-from prectr.state.errors import StateError
+from prectr.state.errors import Remedy, StateError
 from prectr.stream.kafka.client.topic_changes import TopicWatch
 
 _MAX_ATTEMPTS: Final = 3
@@ -80,12 +80,15 @@ class RecordFetcher:
 
     def _unreadable_error(self, error: KafkaError) -> StateError:
         at = ", ".join(f"partition {number} offset {offset}" for number, offset in sorted(self._positions().items()))
-        what = (
-            "records are compressed with a codec that this process cannot read: install its library (pip install "
-            "python-snappy, lz4 or zstandard), or change compression.type of the topic or the producer"
-            if isinstance(error, UnsupportedCodecError)
-            else "records are corrupt on the broker: their checksum is wrong. Restore the partition from a replica, or "
-            "start over from a copy of the log"
-        )
         text = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        return StateError(f"topic {self._topic}: {what}. Read so far: up to {at} ({text})")
+        read = f"Read so far: up to {at} ({text})"
+        if isinstance(error, UnsupportedCodecError):
+            return StateError(
+                f"topic {self._topic}: records are compressed with a codec that this process cannot read. {read}",
+                Remedy.INSTALL_CODEC,
+            )
+        return StateError(
+            f"topic {self._topic}: records are corrupt on the broker: their checksum is wrong. {read}",
+            Remedy.RESTORE_PARTITION,
+            Remedy.START_OVER_LIVE,
+        )

@@ -91,6 +91,5 @@ def _recreated(topic: str) -> StateError:
     return StateError(
         f"topic {topic} was deleted and recreated: its offsets start from 0 again, and what is committed and stored "
         "belongs to the topic that is gone",
-        Remedy.OTHER_GROUP_AND_STATE,
         Remedy.START_OVER_LIVE,
     )

@@ -138,7 +138,7 @@ def check_topics(connection: Connection, topics: Topics) -> int:
         if found != expected:
             raise PrectrError(
                 f"topic {name} has {found} partitions, {topics.events} has {expected}: they must be equal",
-                Remedy.OTHER_TOPIC_PREFIX,
+                Remedy.START_OVER_LIVE,
             )
     partition_count(connection, topics.dead_letters)
     return expected

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from prectr.state.errors import Remedy
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.kafka.client.client import Connection
@@ -44,6 +45,8 @@ class StreamSettings:
 
 class StageManager(TaskManager[StatefulTask]):
     """The tasks of a stage, with their state folders."""
+
+    foreign_commit_remedies = (Remedy.RESTORE_OFFSETS, Remedy.OTHER_GROUP_PREFIX)
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ class StatefulTask(Task):
             folder = context.state_dir / f"{cls.stage}-{context.partition}"
             if not folder.exists():
                 # A store that was made with refused settings would stay, and would refuse the right ones.
-                check_settings(context, source.topic, _fetch_committed(context))
+                check_settings(context, source.topic, context.committed_offsets.fetch(context.partition))
             store = TaskStore(folder, context.identity(cls.stage, source))
         except BaseException:
             producer.close()
@@ -101,7 +101,7 @@ class StatefulTask(Task):
 
     def _initialize_offsets(self) -> None:
         context = self.context
-        committed = _fetch_committed(context)
+        committed = context.committed_offsets.fetch(context.partition)
         deadline = time.monotonic() + _COMMIT_VISIBLE_TIMEOUT
         while committed is not None and committed[0] < self.next_offset and time.monotonic() < deadline:
             # A broker that has just restarted may expose a commit only some time after it acknowledged it.
@@ -305,11 +305,3 @@ class StatefulTask(Task):
         finally:
             self.task_store.close()
             super().close()
-
-
-def _fetch_committed(context: TaskContext) -> tuple[int, CommitMetadata] | None:
-    """Return the committed offset of the task's partition with its metadata; None if there is none."""
-    try:
-        return context.committed_offsets.fetch(context.partition)
-    except StateError as error:
-        raise StateError(error.message, Remedy.RESTORE_OFFSETS, *error.remedies) from error

@@ -71,6 +71,8 @@ class TaskManager(ABC, Generic[TaskT]):
     """Opens, runs and closes the tasks over one topic as the consumer group assigns them."""
 
     task_class: type[TaskT]
+    foreign_commit_remedies: Sequence[Remedy] = (Remedy.OTHER_GROUP_PREFIX,)
+    """What to do where another program has committed the group's offsets."""
 
     def __init__(
         self, connection: Connection, source: TaskSource, end_offsets: EndOffsets, session_timeout: float
@@ -106,7 +108,7 @@ class TaskManager(ABC, Generic[TaskT]):
             auto_offset_reset="none",
         )
         self._fetcher = RecordFetcher(self._consumer, self._topic, self._watch, self._positions)
-        self._committed_offsets = CommittedOffsets(connection, self._group, self._topic)
+        self._committed_offsets = CommittedOffsets(connection, self._group, self._topic, self.foreign_commit_remedies)
         self._membership: Membership | None = self._join_group()
 
     @abstractmethod

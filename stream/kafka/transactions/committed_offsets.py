@@ -1,6 +1,6 @@
 """A consumer group's committed offsets, with the task state in their metadata."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import Final
 
@@ -49,9 +49,14 @@ _decode_metadata: Final = msgspec.json.Decoder(CommitMetadata).decode
 
 
 def decode_commit(
-    found: OffsetAndMetadata | None, topic_partition: TopicPartition
+    found: OffsetAndMetadata | None,
+    topic_partition: TopicPartition,
+    remedies: Sequence[Remedy] = (Remedy.OTHER_GROUP_PREFIX,),
 ) -> tuple[int, CommitMetadata] | None:
     """Return the offset of the next unread record and its metadata; None if nothing was ever committed.
+
+    Args:
+        remedies: for a commit of another program.
 
     Raises:
         StateError: another program made the commit.
@@ -64,15 +69,26 @@ def decode_commit(
         raise StateError(
             f"the group's commit for {topic_partition.topic} partition {topic_partition.partition} was not made "
             f"by this program (metadata {found.metadata!r})",
-            Remedy.OTHER_GROUP_PREFIX,
+            *remedies,
         ) from error
 
 
 class CommittedOffsets:
-    """Reads what a group has committed for a topic, after pending transactions have ended; thread-safe."""
+    """Reads what a group has committed for a topic, after pending transactions have ended; thread-safe.
 
-    def __init__(self, connection: Connection, group: str, topic: str) -> None:
+    Args:
+        remedies: for a commit of another program.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        group: str,
+        topic: str,
+        remedies: Sequence[Remedy] = (Remedy.OTHER_GROUP_PREFIX,),
+    ) -> None:
         self.group = group
+        self._remedies = remedies
         self.transaction_admin = TransactionAdmin(connection)
         self._topic = topic
         self._lock = Lock()
@@ -122,7 +138,7 @@ class CommittedOffsets:
         topic_partition = self.topic_partition(number)
         with self._lock:
             found = self._consumer.committed(topic_partition, metadata=True, timeout_ms=round(timeout * 1000))
-        return decode_commit(found, topic_partition)
+        return decode_commit(found, topic_partition, self._remedies)
 
     def close(self) -> None:
         """Close the connections."""

@@ -149,9 +149,19 @@ def test_with_the_state_folder_there_no_snapshot_is_brought_back(live: Live, wor
     assert live.train_and_read("--flush") == expected
 
 
-def test_a_snapshot_of_another_configuration_is_refused(live: Live, world: Path) -> None:
+def test_without_state_another_configuration_is_refused_before_a_snapshot_is_restored(live: Live, world: Path) -> None:
     lost(live, at_work(live, world, 1))
     again = started(live, *flags(live), PRECTR_ATTRIBUTION_WINDOW="60")
+    assert_usage_error(again, "has committed with other settings", "use the settings with which it was made")
+    assert again.returncode == 1
+
+
+def test_a_snapshot_of_another_system_is_refused(live: Live, world: Path) -> None:
+    """Groups of another prefix have committed nothing."""
+    lost(live, at_work(live, world, 1))
+    other = Live(live.bootstrap, f"{live.prefix}other-", live.folder / "other")
+    other.create()
+    again = started(other, *flags(live), PRECTR_ATTRIBUTION_WINDOW="60")
     assert_usage_error(again, "is of another system: ", "attribution_window is 60.0, was 120.0", "another --snapshots")
     assert again.returncode == 1
 

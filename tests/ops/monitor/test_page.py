@@ -199,7 +199,7 @@ def test_a_port_that_cannot_be_is_wrong_use(port: int) -> None:
 def test_a_foreign_address_or_a_port_in_use_is_reported(server: PageServer) -> None:
     with pytest.raises(PrectrError, match=r"192\.0\.2\.1.*use an address of this machine"):
         PageServer(0, "192.0.2.1")
-    with pytest.raises(PrectrError, match=r"another process may use the port: choose another --port"):
+    with pytest.raises(PrectrError, match=r"has the port: choose another --port"):
         PageServer(server.port, "127.0.0.1")
 
 
