@@ -31,6 +31,7 @@ from prectr.stream.kafka.client.client_internals import (
     reset_connect_error,
 )
 from prectr.stream.kafka.client.reachability import METADATA_MAX_AGE_MS, watch
+from prectr.stream.kafka.client.record_batches import parse_compiled
 
 _MAX_PARTITION_FETCH_BYTES: Final = 16 << 20
 _MAX_REQUEST_BYTES: Final = 64 << 20
@@ -144,7 +145,9 @@ class Connection:
             "fetch_max_wait_ms": 100,
             "reconnect_backoff_max_ms": _MAX_RECONNECT_BACKOFF_MS,
         }
-        return self._connect(KafkaConsumer, defaults | overrides)
+        consumer = self._connect(KafkaConsumer, defaults | overrides)
+        parse_compiled(consumer)
+        return consumer
 
     def watched_consumer(self, **overrides: Any) -> KafkaConsumer:
         """Create a long-lived consumer of no group that tells when topics change and when the broker is unreachable."""

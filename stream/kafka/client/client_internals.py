@@ -1,4 +1,4 @@
-"""Every use of kafka-python's undocumented parts, since they may change with any release.
+"""Uses of kafka-python's undocumented parts, which may change with any release; those of `record_batches` apart.
 
 pyproject.toml caps the version, and tests/stream/client/test_client_internals.py names each part that is used here.
 """

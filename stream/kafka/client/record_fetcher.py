@@ -88,7 +88,7 @@ class RecordFetcher:
                 Remedy.INSTALL_CODEC,
             )
         return StateError(
-            f"topic {self._topic}: records are corrupt on the broker: their checksum is wrong. {read}",
+            f"topic {self._topic}: records on the broker are damaged. {read}",
             Remedy.RESTORE_PARTITION,
             Remedy.START_OVER_LIVE,
         )

@@ -58,6 +58,7 @@ class FakeConsumer:
         self._committed_only = settings["isolation_level"] == "read_committed"
         self._limit = settings.get("max_poll_records", 500)
         self._strategy = settings.get("partition_assignment_strategy", [None])
+        self._fetcher = SimpleNamespace()
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._listener: Any = None

@@ -55,5 +55,5 @@ def test_records_before_a_fault_are_returned_first_and_a_lasting_fault_ends_the_
             under_test.poll(100)
     consumer.position = 0
     assert len(under_test.poll(100)[PARTITION]) == STEP_RECORDS + 1
-    with pytest.raises(StateError, match="corrupt on the broker"):
+    with pytest.raises(StateError, match="records on the broker are damaged"):
         under_test.poll(100)

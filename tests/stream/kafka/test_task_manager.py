@@ -430,7 +430,7 @@ def test_damaged_records_are_fetched_again_but_not_for_ever(system: FakeSystem) 
     flush(system, manager)
     assert system.pages() == expected
     system.broker.fail("poll", *[CorruptRecordError() for _ in range(3)])
-    with pytest.raises(StateError, match="their checksum is wrong"):
+    with pytest.raises(StateError, match="records on the broker are damaged"):
         system.run(manager, until=lambda: False)
 
 
