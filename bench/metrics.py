@@ -33,10 +33,11 @@ from prectr.ops.metrics.stream import stream_metrics
 from prectr.ops.metrics.train import ModelTrainingStatus, TrainerStatus, learning_rates, train_metrics, train_snapshot
 from prectr.state.snapshots.snapshotter import SnapshotProgress
 from prectr.state.store import Store, StoreOptions, StoreStats
+from prectr.stream.aggregate.operator import count_levels_of_pages
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.kafka.tasks.task_metrics import DurationHistogram, TaskCounts, count_levels_of_pages
+from prectr.stream.kafka.tasks.task_metrics import DurationHistogram, TaskCounts
 from prectr.stream.kafka.tasks.task_status import TaskStatus
 from prectr.stream.records import Example
 from prectr.stream.replay.runner import Replay, RunnerOptions

@@ -7,15 +7,18 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from prectr.state.aggregates import LevelCounts
 from prectr.state.errors import UsageError
 from prectr.state.store import ReadableStore
+from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.events.event_batch import EventBatch
 from prectr.stream.join.operator import Join, RejectedRecord
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.native.build import problem_of_build
-from prectr.stream.records import JoinedPage
+from prectr.stream.ordering.frames import Frame
+from prectr.stream.records import Example, JoinedPage
 
 VARIABLE: Final = "PRECTR_NATIVE"
 
@@ -39,8 +42,36 @@ class JoinStage(Protocol):
     def drain_changes(self) -> dict[bytes, bytes | None]: ...  # noqa: D102
 
 
+class AggregateStage(Protocol):
+    """One task of stage `aggregate`; `prectr.stream.aggregate.operator.Aggregate` has the contract."""
+
+    next_offset: int
+    emitted: int
+    watermark: int
+    outcomes: dict[int, Outcomes]
+    reached_end_offsets: dict[int, int]
+    next_sequences: list[int]
+
+    @property
+    def has_backlog(self) -> bool: ...  # noqa: D102
+    @property
+    def max_source_watermark(self) -> int: ...  # noqa: D102
+    @property
+    def late_records(self) -> int: ...  # noqa: D102
+    @property
+    def buffered(self) -> int: ...  # noqa: D102
+    @property
+    def cached_queries(self) -> int: ...  # noqa: D102
+    def add(self, source: int, records: Sequence[JoinedPage], watermark: int) -> None: ...  # noqa: D102
+    def add_frame(self, frame: Frame, source_name: str) -> None: ...  # noqa: D102
+    def end_source(self, source: int) -> None: ...  # noqa: D102
+    def process(self) -> list[Example]: ...  # noqa: D102
+    def process_encoded(self, committed: int) -> tuple[list[bytes], LevelCounts]: ...  # noqa: D102
+    def drain_changes(self) -> dict[bytes, bytes | None]: ...  # noqa: D102
+
+
 def python_reason() -> str:
-    """Return why stage `join` runs in Python; empty if it runs in the native core.
+    """Return why the stages run in Python; empty if they run in the native core.
 
     Raises:
         UsageError: the native core is required, and cannot be used.
@@ -61,7 +92,7 @@ def described() -> str:
 
 
 IS_NATIVE: Final = not python_reason()
-"""Whether stage `join` runs in the native core, in this process."""
+"""Whether the stages run in the native core, in this process."""
 
 
 def decode_batch(lines: Sequence[bytes], offsets: Sequence[int]) -> EventBatch:
@@ -80,3 +111,12 @@ def open_join(config: PipelineConfig, store: ReadableStore, label: Callable[[str
 
         return NativeJoin(config, store, label)
     return Join(config, store, label)
+
+
+def open_aggregate(config: PipelineConfig, store: ReadableStore, sources: int) -> AggregateStage:
+    """Restore a task of stage `aggregate` from `store`. sources: number of tasks of stage `join`."""
+    if IS_NATIVE:
+        from prectr.stream.native.aggregate import NativeAggregate  # noqa: PLC0415 (may not be built)
+
+        return NativeAggregate(config, store, sources)
+    return Aggregate(config, store, sources)

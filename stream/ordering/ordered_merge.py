@@ -15,8 +15,9 @@ from prectr.stream.join.event_clock import MAX_WATERMARK
 from prectr.stream.ordering.watermark import MergedWatermark, SourceIdleness, advance, initial_watermark, observe
 from prectr.stream.records import OrderKey, order_key_of
 
-_BUFFERED: Final = b"h"
-_AFTER_BUFFERED: Final = b"i"
+BUFFERED: Final = b"h"
+"""Before the keys of spilled records."""
+AFTER_BUFFERED: Final = b"i"
 _closes_at = attrgetter("closes_at")
 
 
@@ -63,7 +64,7 @@ class Spill(Generic[Record]):
 
     def read(self, start: bytes, max_records: int) -> Iterator[Record]:
         """Read at most `max_records` records from key `start` on, in order."""
-        for _, value in islice(self.store.scan(start, _AFTER_BUFFERED), max_records):
+        for _, value in islice(self.store.scan(start, AFTER_BUFFERED), max_records):
             yield self.decode(value)
 
 
@@ -87,7 +88,7 @@ class OrderedMerge(Generic[Record]):
         self._unwritten: dict[bytes, bytes] = {}
         self._released_keys: list[bytes] = []
         if spill is not None:
-            self._read_spilled(_BUFFERED)
+            self._read_spilled(BUFFERED)
 
     @property
     def watermark(self) -> int:
@@ -147,7 +148,7 @@ class OrderedMerge(Generic[Record]):
             and self._spill is not None
         ):
             if self.buffered < max(1, self._spill.max_buffered // 2):
-                self._read_spilled(_BUFFERED + encode_order_key(*spill_boundary))
+                self._read_spilled(BUFFERED + encode_order_key(*spill_boundary))
             spill_boundary = self._spill_boundary
         ready: list[Record] = []
         for run in self._runs:
@@ -157,7 +158,7 @@ class OrderedMerge(Generic[Record]):
                 ready += popped
                 # Late records are all rewritten each time, so any of them may be in the store.
                 self._released_keys += [
-                    _BUFFERED + encode_order_key(*order_key_of(record))
+                    BUFFERED + encode_order_key(*order_key_of(record))
                     for record in (popped if run is self._late else stored)
                 ]
         ready.sort(key=order_key_of)
@@ -174,7 +175,7 @@ class OrderedMerge(Generic[Record]):
         self._unwritten.clear()
         for run in self._runs:
             for record in islice(run.records, run.stored, None):
-                changes[_BUFFERED + encode_order_key(*order_key_of(record))] = msgspec.msgpack.encode(record)
+                changes[BUFFERED + encode_order_key(*order_key_of(record))] = msgspec.msgpack.encode(record)
             run.stored = len(run.records)
         if self.buffered > self._spill.max_buffered:
             self._evict(self._spill.max_buffered // 2)
@@ -210,7 +211,7 @@ class OrderedMerge(Generic[Record]):
         split = bisect_left(records, spill_boundary, key=order_key_of)
         run.records.extend(records[:split])
         for record in records[split:]:
-            self._unwritten[_BUFFERED + encode_order_key(*order_key_of(record))] = msgspec.msgpack.encode(record)
+            self._unwritten[BUFFERED + encode_order_key(*order_key_of(record))] = msgspec.msgpack.encode(record)
 
     def _evict(self, keep: int) -> None:
         """Keep the first `keep` records in memory; the store has all of them."""

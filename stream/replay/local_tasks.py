@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prectr.state.store import Store, StoreOptions
-from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import ResultPage
 from prectr.stream.events.event_batch import EventBatch
@@ -18,7 +17,7 @@ from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.ordering.ordered_merge import OrderedMerge
 from prectr.stream.ordering.released_batch import ReleasedBatch
 from prectr.stream.records import Example, JoinedPage
-from prectr.stream.stages import decode_batch, open_join
+from prectr.stream.stages import decode_batch, open_aggregate, open_join
 
 STORE_OPTIONS = StoreOptions(write_ahead_log=False, write_buffer=8 << 20, block_cache=16 << 20)
 """A crash rolls back to the last checkpoint, which flushes the stores, so no write-ahead log is needed. Buffers are
@@ -50,7 +49,7 @@ class EmbeddedTasks:
         ]
         join_stores, aggregate_stores = self._stores[: self._partitions], self._stores[self._partitions :]
         self._joins = [open_join(config, store, label) for store in join_stores]
-        self._aggregates = [Aggregate(config, store, self._partitions) for store in aggregate_stores]
+        self._aggregates = [open_aggregate(config, store, self._partitions) for store in aggregate_stores]
         self._example_merge: OrderedMerge[Example] = OrderedMerge(self._partitions)
         self._on_decoded = on_decoded
         self._uncommitted = 0

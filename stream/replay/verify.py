@@ -8,8 +8,8 @@ import msgspec
 
 from prectr.state.errors import CheckpointError, Remedy, StateError
 from prectr.state.read_only_view import read_live_store
-from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
-from prectr.stream.aggregate.operator import AggregateMeta
+from prectr.stream.aggregate.source_frames import META_KEY as AGGREGATE_META
+from prectr.stream.aggregate.source_frames import AggregateMeta
 from prectr.stream.join.outcomes import Outcomes
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta

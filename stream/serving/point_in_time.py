@@ -16,9 +16,10 @@ from prectr.state.aggregates import NEVER_UPDATED, DecayedSums, LevelCounts
 from prectr.state.errors import Remedy, StateError
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity
 from prectr.state.read_only_view import read_live_store
-from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
-from prectr.stream.aggregate.operator import QUERY_KEY, AggregateMeta
+from prectr.stream.aggregate.operator import QUERY_KEY
 from prectr.stream.aggregate.query_state import QueryAggregates
+from prectr.stream.aggregate.source_frames import META_KEY as AGGREGATE_META
+from prectr.stream.aggregate.source_frames import AggregateMeta
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.contract import Item, ResultPage
 from prectr.stream.events.partition import partitions_of

@@ -24,7 +24,7 @@ TRAINER: Final = "train"
 SESSION_SECONDS: Final = float(SESSION_TIMEOUT)
 _POLL_INTERVAL: Final = 0.05
 _RECOVERY_TIMEOUT: Final = 60.0
-_CONNECT_TIMEOUT: Final = "60"
+_CONNECT_TIMEOUT: Final = "180"
 """Seconds that a process keeps trying while the broker does not answer at its start."""
 
 

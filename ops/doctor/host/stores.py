@@ -14,8 +14,8 @@ from prectr.ops.doctor.host.lock_holder import lock_holder
 from prectr.state.errors import StateError, SystemLimitError
 from prectr.state.identity import IDENTITY_KEY, StoreIdentity, decode_identity
 from prectr.state.read_only_view import read_live_store
-from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
-from prectr.stream.aggregate.operator import AggregateMeta
+from prectr.stream.aggregate.source_frames import META_KEY as AGGREGATE_META
+from prectr.stream.aggregate.source_frames import AggregateMeta
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
 

@@ -13,8 +13,8 @@ from prectr.state.identity import IDENTITY_KEY, decode_identity
 from prectr.state.read_only_view import read_live_store
 from prectr.state.snapshots.manifest import MAX_MANIFEST_BYTES, decode_manifest, is_manifest_name
 from prectr.state.snapshots.storage import SnapshotStorage
-from prectr.stream.aggregate.operator import META_KEY as AGGREGATE_META
-from prectr.stream.aggregate.operator import AggregateMeta
+from prectr.stream.aggregate.source_frames import META_KEY as AGGREGATE_META
+from prectr.stream.aggregate.source_frames import AggregateMeta
 from prectr.stream.join.state import META_KEY as JOIN_META
 from prectr.stream.join.state import JoinMeta
 

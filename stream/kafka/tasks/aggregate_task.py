@@ -7,25 +7,23 @@ from typing import Any
 from kafka.consumer.fetcher import ConsumerRecord
 
 from prectr.state.aggregates import NO_COUNTS, add_counts
-from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.kafka.client.topics import Topics
 from prectr.stream.kafka.tasks.stateful_task import WATERMARK_FRAME_INTERVAL, StatefulTask
 from prectr.stream.kafka.tasks.task_context import EndOfInput, PunctuationContext, TaskContext
-from prectr.stream.kafka.tasks.task_metrics import TaskCounts, count_levels_of_pages
+from prectr.stream.kafka.tasks.task_metrics import TaskCounts
 from prectr.stream.kafka.tasks.task_status import TaskState
 from prectr.stream.kafka.tasks.task_store import TaskStore
 from prectr.stream.kafka.transactions.producer import PendingOutput, TransactionalProducer
-from prectr.stream.ordering.frame_records import joined_pages_of
 from prectr.stream.ordering.frames import SourceProgress, decode_frame, encode_frames
-from prectr.stream.records import Example, encode_record
+from prectr.stream.stages import AggregateStage, open_aggregate
 
 
 class AggregateTask(StatefulTask):
     """Merges the joined pages of one partition in event-time order and adds the aggregates of queries."""
 
     stage = "aggregate"
-    _aggregate: Aggregate
+    _aggregate: AggregateStage
 
     def __init__(self, context: TaskContext, producer: TransactionalProducer, store: TaskStore) -> None:
         super().__init__(context, producer, store)
@@ -64,7 +62,8 @@ class AggregateTask(StatefulTask):
         return self._aggregate.watermark
 
     def _open_operator(self) -> int:
-        self._aggregate = Aggregate(self.context.config, self.task_store.store, self.context.config.partitions)
+        config = self.context.config
+        self._aggregate = open_aggregate(config, self.task_store.store, config.partitions)
         return self._aggregate.next_offset
 
     @property
@@ -81,7 +80,7 @@ class AggregateTask(StatefulTask):
         for record in records:
             where = f"{record.topic} partition {record.partition} offset {record.offset}"
             frame = decode_frame(record.value or b"", where, self.context.config.partitions)
-            self._aggregate.add_frame(frame, joined_pages_of(frame, where), where)
+            self._aggregate.add_frame(frame, where)
         self._aggregate.next_offset = offset
 
     def _replay(self, records: Sequence[ConsumerRecord], offset: int) -> None:
@@ -89,7 +88,7 @@ class AggregateTask(StatefulTask):
         self._ingest(records, offset)
 
     def _on_restored(self) -> None:
-        """Nothing to check: `_drop_committed` compares what was emitted."""
+        """Nothing to check: `_emit` compares what was emitted."""
 
     def _process_new(self, records: Sequence[ConsumerRecord], offset: int) -> PendingOutput:
         self._ingest(records, offset)
@@ -116,8 +115,10 @@ class AggregateTask(StatefulTask):
             self._transact(self._emit, self._committed_offset, group_metadata)
 
     def _emit(self) -> PendingOutput:
-        examples = self._drop_committed(self._aggregate.process())
-        self._level_counts = add_counts(self._level_counts, count_levels_of_pages(examples))
+        # After a crash, state that lags emits committed examples again.
+        examples, level_counts = self._aggregate.process_encoded(self.committed_metadata.emitted)
+        self.committed_metadata.emitted = max(self.committed_metadata.emitted, self._aggregate.emitted)
+        self._level_counts = add_counts(self._level_counts, level_counts)
         output = PendingOutput()
         ends = [self._aggregate.reached_end_offsets.get(source, -1) for source in range(self.context.config.partitions)]
         ends_changed = ends != self.reached_end_offsets and not self._aggregate.has_backlog
@@ -129,7 +130,7 @@ class AggregateTask(StatefulTask):
         frames = encode_frames(
             self.context.partition,
             self.committed_metadata.sequences[0],
-            [encode_record(example) for example in examples],
+            examples,
             SourceProgress(
                 watermark=self._aggregate.watermark,
                 reached_end_offsets={source: end for source, end in enumerate(self.reached_end_offsets) if end >= 0},
@@ -141,9 +142,3 @@ class AggregateTask(StatefulTask):
         for frame in frames:
             output.add(self.context.topics.examples, self.context.partition, frame)
         return output
-
-    def _drop_committed(self, examples: list[Example]) -> list[Example]:
-        """Return those that are not committed yet: after a crash, state that lags emits committed examples again."""
-        already_committed = self.committed_metadata.emitted - (self._aggregate.emitted - len(examples))
-        self.committed_metadata.emitted = max(self.committed_metadata.emitted, self._aggregate.emitted)
-        return examples[already_committed:] if already_committed > 0 else examples

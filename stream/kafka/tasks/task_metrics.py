@@ -1,15 +1,14 @@
 """A task's counts and durations, updated once per micro-batch, for the metrics."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from prectr.state.aggregates import LevelCounts, count_levels
+from prectr.state.aggregates import LevelCounts
 from prectr.stream.join.event_clock import MIN_WATERMARK
 from prectr.stream.join.outcomes import Outcomes
-from prectr.stream.records import Example
 
 BUCKET_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the buckets of durations, in seconds."""
@@ -66,10 +65,3 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
     longest_usual_silence: int = 0
     level_counts: LevelCounts | None = None
     max_watermark: int = MIN_WATERMARK
-
-
-def count_levels_of_pages(examples: Sequence[Example]) -> LevelCounts:
-    """Count impressions and clicks by level of many pages."""
-    return count_levels(
-        b"".join([example.levels for example in examples]), b"".join([example.labels for example in examples])
-    )

@@ -33,6 +33,9 @@ _DECISION_TIMEOUT: Final = 30.0
 """Seconds within which the coordinator completes a transaction that it is committing or aborting."""
 _REISSUE_TIMEOUT: Final = 0.6
 """Seconds within which another owner has written missing markers again; fencing it meanwhile would undo them."""
+_UNKNOWN_TIMEOUT: Final = 30.0
+"""Seconds after which an outcome counts as lost. Another owner that has just fenced a transaction may be about to write
+its markers again, and is slow on a busy machine."""
 _RETRY_BACKOFF: Final = 0.1
 _NO_PRODUCER_ID: Final = -1
 _log = logging.getLogger(__name__)
@@ -131,7 +134,7 @@ def _outcome(
         description = admin.describe(transactional_id)
         waited = time.monotonic() - started
         if description is None:
-            return TransactionOutcome.COMPLETE if markers_complete(_NO_PRODUCER_ID, MARKER_TIMEOUT) else None
+            return TransactionOutcome.COMPLETE if markers_complete(_NO_PRODUCER_ID, _UNKNOWN_TIMEOUT) else None
         if description.state in _ENDED_OUTCOMES:
             if markers_complete(description.producer_id, _MARKER_APPLY_TIMEOUT):
                 return TransactionOutcome.COMPLETE
@@ -140,7 +143,7 @@ def _outcome(
         elif description.state in {TransactionState.EMPTY, TransactionState.DEAD}:
             if markers_complete(description.producer_id, _REISSUE_TIMEOUT):
                 return TransactionOutcome.COMPLETE
-            if waited > _REISSUE_TIMEOUT:
+            if waited > _UNKNOWN_TIMEOUT:
                 return None
         elif description.state in {TransactionState.ONGOING, TransactionState.PREPARE_EPOCH_FENCE}:
             open_seconds = time.time() - description.transaction_start_time_ms / 1000

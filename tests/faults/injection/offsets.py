@@ -3,6 +3,7 @@
 import re
 
 from kafka import TopicPartition
+from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
 from testkit.command import prectr
@@ -31,9 +32,8 @@ def offsets_reset(system: LiveSystem) -> Injected:
     offset = system.rng.randint(0, 5)
     for group in chosen:
         offsets = {partition: OffsetAndMetadata(offset, "", -1) for partition in groups[group]}
-        system.connection.call_admin(
-            lambda admin, group=group, offsets=offsets: admin.alter_group_offsets(group, offsets)
-        )
+        if not system.wait_until(lambda group=group, offsets=offsets: _are_set(system, group, offsets), EXIT_TIMEOUT):
+            raise AssertionError(f"the broker does not set the offsets of {group}")
     for name in STREAMS:
         system.start(name)
     for name in STREAMS:
@@ -70,3 +70,9 @@ def _wait_for_no_members(system: LiveSystem, groups: list[str]) -> None:
 
     if not system.wait_until(are_empty, 20 + 3 * SESSION_SECONDS):
         raise AssertionError("the groups still have members")
+
+
+def _are_set(system: LiveSystem, group: str, offsets: dict[TopicPartition, OffsetAndMetadata]) -> bool:
+    """A broker that has just started may refuse it for some partitions, or for all."""
+    results = system.connection.call_admin(lambda admin: admin.alter_group_offsets(group, offsets))
+    return all(error is NoError for error in results.values())

@@ -1,11 +1,12 @@
 """Drives stage `aggregate` with frames of several sources, and crashes before their state is written."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from prectr.stream.aggregate.operator import Aggregate
+from prectr.state.store import ReadableStore
 from prectr.stream.config import PipelineConfig
 from prectr.stream.records import Example, JoinedPage
+from prectr.stream.stages import AggregateStage, open_aggregate
 from tests.kit.stages.store import DictStore
 
 
@@ -20,14 +21,20 @@ class SourceFrame(NamedTuple):
 class AggregateDriver:
     """Feeds one task and collects its committed examples, each exactly once."""
 
-    def __init__(self, sources: int, config: PipelineConfig | None = None) -> None:
+    def __init__(
+        self,
+        sources: int,
+        config: PipelineConfig | None = None,
+        opened: Callable[[PipelineConfig, ReadableStore, int], AggregateStage] = open_aggregate,
+    ) -> None:
         self.sources = sources
         self.config = config or PipelineConfig()
         self.store = DictStore()
         self.examples: list[Example] = []
         self.rounds = 0
+        self._opened = opened
         self._frames_written = 0
-        self.task = self._open()
+        self.task = self.restart()
 
     def run(self, frames: Sequence[SourceFrame], frames_per_round: int = 1, crashes: Collection[int] = ()) -> None:
         """Process `frames` in rounds; crash once before writing the state of each round in `crashes`."""
@@ -40,7 +47,7 @@ class AggregateDriver:
             if self.rounds in remaining_crashes:
                 remaining_crashes.remove(self.rounds)
                 self._commit(self.task.process())
-                self.task = self._open()
+                self.restart()
                 continue
             self.drain()
             self._frames_written = end
@@ -58,8 +65,10 @@ class AggregateDriver:
             if not self.task.has_backlog:
                 return
 
-    def _open(self) -> Aggregate:
-        return Aggregate(self.config, self.store, self.sources)
+    def restart(self) -> AggregateStage:
+        """Open the task with what the store has."""
+        self.task = self._opened(self.config, self.store, self.sources)
+        return self.task
 
     def _commit(self, examples: list[Example]) -> None:
         number = self.task.emitted - len(examples)

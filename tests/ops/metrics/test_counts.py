@@ -8,7 +8,8 @@ import pytest
 
 from prectr.state.aggregates import NO_COUNTS, add_counts, count_levels
 from prectr.state.store import Store, StoreOptions
-from prectr.stream.kafka.tasks.task_metrics import BUCKET_BOUNDS, DurationHistogram, count_levels_of_pages
+from prectr.stream.aggregate.operator import count_levels_of_pages
+from prectr.stream.kafka.tasks.task_metrics import BUCKET_BOUNDS, DurationHistogram
 from tests.kit.models.examples import random_examples
 
 

@@ -128,7 +128,7 @@ def test_an_idle_partition_with_more_pages_than_memory_ends_with_the_same_result
     monkeypatch.setattr("prectr.stream.replay.local_tasks.COMMIT_LINES", 1)
     tasks = opened(tmp_path / "spilled", partitions)
     assert put_out(fed(tasks, lines[:400], Random(held), 40)) == []
-    assert all(task._merge.buffered <= held for task in tasks._aggregates)
+    assert all(task.buffered <= held for task in tasks._aggregates)
     tasks.close()
     tasks = opened(tmp_path / "spilled", partitions)
     rest = tasks.process(lines[400:], 400)

@@ -84,6 +84,7 @@ class Reader {
   explicit Reader(View bytes) : start_(bytes.data()), at_(start_), end_(start_ + bytes.size()) {}
 
   bool done() const { return at_ == end_; }
+  View rest() const { return {at_, static_cast<size_t>(end_ - at_)}; }
   size_t position() const { return at_ - start_; }
 
   int64_t integer() {
@@ -113,6 +114,13 @@ class Reader {
   }
   // Counts, and times in ms: so small that sums of a few are no overflow.
   int64_t count() { return integer_in(0, kMaxCount); }
+  double real() {
+    if (next() != 0xcb) damaged();
+    uint64_t bits = number(8);
+    double value;
+    memcpy(&value, &bits, 8);
+    return value;
+  }
   View text() {
     uint8_t tag = next();
     if ((tag & 0xe0) == 0xa0) return take(tag & 31);
@@ -182,6 +190,9 @@ class Reader {
     else if ((tag & 0xf0) == 0x80 || tag == 0xde || tag == 0xdf) entries = 2 * map();
     else if (tag == 0xc0 || tag == 0xc2 || tag == 0xc3) at_++;
     else if (tag == 0xcb || tag == 0xca) { at_++; take(tag == 0xcb ? 8 : 4); }
+    else if (tag >= 0xd4 && tag <= 0xd8) { at_++; take(1 + (size_t{1} << (tag - 0xd4))); }  // an extension type
+    else if (tag >= 0xc7 && tag <= 0xc9) { at_++; take(1 + number(1 << (tag - 0xc7))); }
+    else if (tag >= 0xcc && tag <= 0xd3) { at_++; take(1 << (tag & 3)); }  // of any value
     else integer();
     while (entries--) skip(depth + 1);
   }

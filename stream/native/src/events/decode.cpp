@@ -1,16 +1,12 @@
 // Lines of JSON to events: a strict reader of the one form of the contract (`stream/events/contract.py`).
 #include <algorithm>
 
-#include "events/event.h"
 #include "codec/json.h"
+#include "events/event.h"
+#include "events/limits.h"
 
 namespace prectr {
 namespace {
-
-// As in `stream/events/contract.py` and `event_time.py`. Lengths of texts are in characters there; here the bytes are
-// counted, so a text that may be too long is left to Python.
-constexpr size_t kMaxEvent = 1 << 20, kMaxId = 256, kMaxItems = 200, kMaxText = 2000, kMaxLabel = 256, kMaxEntries = 64;
-constexpr int64_t kMinTs = 946'684'800'000, kMaxTs = 253'402'300'799'999, kMaxPosition = 1'000'000;
 
 enum Field : uint32_t {
   kRequest = 1, kUser = 2, kSession = 4, kTs = 8, kQuery = 16, kItems = 32, kContext = 64, kFeatures = 128,

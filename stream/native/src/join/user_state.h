@@ -1,39 +1,18 @@
 // The state of one user in stage `join`, as `stream/join/user_state.py`.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "codec/msgpack.h"
+#include "events/level_counts.h"
 
 namespace prectr {
 
 struct PendingPage;
 struct PendingClick;
-
-// Impressions at levels 1 to 4, then clicks at levels 1 to 4.
-struct LevelCounts {
-  std::array<int64_t, 8> counts{};
-
-  void add(const LevelCounts& other) {
-    for (size_t i = 0; i < counts.size(); i++) counts[i] += other.counts[i];
-  }
-  void write(Writer& out) const {
-    out.array(counts.size());
-    for (int64_t count : counts) out.integer(count);
-  }
-  void read(Reader& in) {
-    in.array_of(counts.size());
-    for (int64_t& count : counts) count = in.count();
-  }
-};
-
-// Impressions and clicks by level of a page; one byte per item in both.
-LevelCounts count_levels(View levels, View labels);
 
 // A user's joined clicks in order, kept as the store has them: one encoded entry after the other.
 class ClickHistory {

@@ -18,6 +18,7 @@ struct Batch {
 // The type `EventBatch`, made once by the module.
 PyObject* make_batch_type(PyObject* module);
 PyObject* make_join_type(PyObject* module);
+PyObject* make_aggregate_type(PyObject* module);
 
 Batch& batch_of(PyObject* object);
 

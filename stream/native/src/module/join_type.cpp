@@ -34,12 +34,6 @@ int64_t OutcomeCounts::* const kOutcomes[] = {
     &OutcomeCounts::waiting, &OutcomeCounts::other_action, &OutcomeCounts::click_dead_letter,
     &OutcomeCounts::unreadable};
 
-template <typename Function>
-void for_each(PyObject* iterable, Function function) {
-  Ref items = checked(PySequence_Tuple(iterable));
-  for (Py_ssize_t i = 0; i < PyTuple_Size(items.get()); i++) function(PyTuple_GetItem(items.get(), i));
-}
-
 PyObject* restore(PyObject* self, PyObject* args) {
   return guarded([&] {
     const char* clock;
@@ -184,10 +178,7 @@ PyObject* flush(PyObject* self, PyObject*) {
 PyObject* changes(PyObject* self, PyObject*) {
   return guarded([&] {
     Ref dict = checked(PyDict_New());
-    self_of(self).drain([&](View key, const std::string* value) {
-      Ref stored = value ? bytes_of(*value) : none();
-      if (PyDict_SetItem(dict.get(), bytes_of(key).get(), stored.get())) throw Raised();
-    });
+    self_of(self).drain([&](View key, const std::string* value) { put_change(dict, key, value); });
     return dict;
   });
 }

@@ -107,4 +107,15 @@ PyObject* guarded(Function function) noexcept {
 }
 inline Ref none() { return Ref(Py_NewRef(Py_None)); }
 
+template <typename Function>
+void for_each(PyObject* iterable, Function function) {
+  Ref items = checked(PySequence_Tuple(iterable));
+  for (Py_ssize_t i = 0; i < PyTuple_Size(items.get()); i++) function(PyTuple_GetItem(items.get(), i));
+}
+// A change of the store; `value` is null for a deletion.
+inline void put_change(const Ref& changes, View key, const std::string* value) {
+  Ref stored = value ? bytes_of(*value) : none();
+  if (PyDict_SetItem(changes.get(), bytes_of(key).get(), stored.get())) throw Raised();
+}
+
 }  // namespace prectr
