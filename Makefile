@@ -35,7 +35,7 @@ sanitize: $(READY)
 	cd $(SANITIZED) && CFLAGS="$(SANITIZERS)" LDFLAGS="-fsanitize=address,undefined" $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
 	cd $(SANITIZED) && PRECTR_NATIVE=1 ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc OMP_NUM_THREADS=1 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so)" \
-		sh -c '$(CURDIR)/$(BIN)/python -m pytest -q tests/stream/native tests/stream/join/test_operator.py \
+		sh -c '$(CURDIR)/$(BIN)/python -m pytest -q tests/stream/native tests/stream/join/test_operator.py tests/stream/aggregate \
 			&& $(CURDIR)/$(BIN)/python -m tests.stream.native.fuzz --seconds 60'
 
 # Timing on a loaded machine can fail a test with a broker and five processes, so one that fails runs once more, and is

@@ -23,7 +23,7 @@ class OptionalBuild(build_ext):
         except (CCompilerError, ExecError, PlatformError):
             # What the compiler said stands above.
             sys.stderr.write(
-                "prectr: the native core was not built, so stage join runs in Python, at half the speed; "
+                "prectr: the native core was not built, so the stages run in Python, at a third of the speed; "
                 "with a C++20 compiler (Debian: apt install g++ python3-dev), install again\n"
             )
 

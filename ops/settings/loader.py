@@ -26,7 +26,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
         "PRECTR_DEBUG": "`1`: an error shows its traceback.",
         "PRECTR_LOG_LEVEL": "Least severity to log: `debug`, `info`, `warning` or `error`.",
         "PRECTR_LOG_FORMAT": "`console` or `json`.",
-        "PRECTR_NATIVE": "`0`: stage `join` runs in Python, `1`: in the native core, and it is an error if that is not "
+        "PRECTR_NATIVE": "`0`: the stages run in Python, `1`: in the native core, and it is an error if that is not "
         "built. By default, the native core where it is built; the results are the same.",
         "PRECTR_REGISTRY_USER": "User of the schema registry that `prectr ingest --registry` names.",
         "PRECTR_REGISTRY_PASSWORD": "Its password.",

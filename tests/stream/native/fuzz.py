@@ -1,7 +1,7 @@
-"""`python -m tests.stream.native.fuzz --seconds N`: damaged lines and damaged state for the native core.
+"""`python -m tests.stream.native.fuzz --seconds N`: damaged lines, records and state for the native core.
 
 Run by `make sanitize`, where any wrong access ends the process. The core refuses a state by a PrectrError and
-nothing else; a line that it decodes must come out as in Python.
+nothing else; a line that it decodes and a record that it takes must come out as in Python.
 """
 
 import argparse
@@ -9,12 +9,17 @@ import time
 from random import Random
 
 from prectr.state.errors import PrectrError
+from prectr.stream.aggregate.operator import Aggregate
 from prectr.stream.config import PipelineConfig
 from prectr.stream.events.lexical_labeller import LexicalLabeller
 from prectr.stream.join.state import META_KEY
+from prectr.stream.native.aggregate import NativeAggregate
 from prectr.stream.native.event_batch import NativeEventBatch
 from prectr.stream.native.join import NativeJoin
+from prectr.stream.records import encode_record
+from tests.kit.stages.events import T
 from tests.kit.stages.store import DictStore
+from tests.stream.native.test_aggregate import is_refused, outcome, page
 from tests.stream.native.test_decode import LINES, PIECES, assert_equal
 from tests.stream.native.test_join import odd_world
 
@@ -54,6 +59,14 @@ def fuzz_state(rng: Random) -> bool:
     return False
 
 
+def fuzz_record(rng: Random) -> None:
+    """A record between the stages: refused in the words of Python, or taken as it takes it."""
+    record = mutated(rng, encode_record(page(rng, T)))
+    expected, found = (outcome(kind, record) for kind in (Aggregate, NativeAggregate))
+    assert is_refused(found) == is_refused(expected), record
+    assert found == expected or not is_refused(expected), record
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -64,9 +77,13 @@ def main() -> None:
     while time.monotonic() < end:
         for _ in range(20):
             fuzz_lines(rng)
+            fuzz_record(rng)
         refused += fuzz_state(rng)
         rounds += 1
-    print(f"{20 * rounds} batches of damaged lines; {rounds} damaged states, of which {refused} were refused")
+    print(
+        f"{20 * rounds} batches of damaged lines, as many damaged records; "
+        f"{rounds} damaged states, of which {refused} were refused"
+    )
 
 
 if __name__ == "__main__":
