@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
+    KafkaConnectionError,
     KafkaTimeoutError,
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
@@ -114,13 +115,16 @@ class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]
     """Connects to the bootstrap addresses again when the brokers' advertised ones do not answer (KIP-899).
 
     The library's own manager (kafka-python 3.0.12) asks for metadata only where the last metadata said, so a client
-    that was once told a wrong address, or whose brokers have all moved, would try it for ever.
+    that was once told a wrong address, or whose brokers have all moved, would try it for ever. It also goes on with a
+    connection to an address that a broker no longer advertises, until that breaks: of the clients of one process, some
+    would work and some would not. Here it is closed.
     """
 
     def __init__(self, net: NetworkSelector, **configs: Any) -> None:
         super().__init__(net, **configs)
         self.answered_at = float("-inf")
         """When a broker last answered at its advertised address: one that answers only as bootstrap does no work."""
+        self._addresses: dict[int | str, BrokerAddress] = {}
 
     def least_loaded_node(self) -> int | str | None:
         """Choose a node as the library does; also among the bootstrap addresses if the last request failed."""
@@ -131,6 +135,19 @@ class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]
         nodes = [broker.node_id for broker in cluster.bootstrap_brokers()]
         candidates = [each for each in (*nodes, node) if each is not None and not self.connection_delay(each)]
         return random.choice(candidates) if candidates else None
+
+    def get_connection(self, node_id: int | str | None, *args: Any, **options: Any) -> Any:
+        """Return a node's connection, as the library does; one to an address of the past is closed after this."""
+        node = self.cluster.broker_metadata(node_id)
+        old = self._conns.get(node_id)
+        connection = super().get_connection(node_id, *args, **options)
+        if node_id is not None and node is not None:
+            address = BrokerAddress(node.host, node.port)
+            if old is not None and self._addresses.get(node_id, address) != address:
+                error = KafkaConnectionError(f"node {node_id} advertises another address now")
+                self._net.call_soon(lambda: old.close(error))
+            self._addresses[node_id] = address
+        return connection
 
     def send(self, request: Any, node_id: int | str | None = None, **options: Any) -> Future:
         """Send a request, and note when a broker answers it."""

@@ -117,7 +117,10 @@ def test_a_wrong_advertised_address_is_an_outage_until_it_is_put_right(own_broke
         own_broker.start()
         # A client that finds the broker at its old address has one answer more before it follows the new one.
         time.sleep(10)
-        wait_for(lambda: all(unreachable_seconds(port) > 15 for port in ports))
+        wait_for(
+            lambda: all(unreachable_seconds(port) > 15 for port in ports),
+            lambda: str([*map(unreachable_seconds, ports)]),
+        )
         # The bootstrap address answers all the time, and does not make it look as if work went on.
         for _ in range(15):
             time.sleep(1)
